@@ -1,0 +1,130 @@
+"""The one error tree of the project, and how an error is shown.
+
+    PyDockError                    code            HTTP  what the caller can do
+    ├── NotFoundError              not_found       404   name something that exists
+    ├── ConflictError              conflict        409   change the state first, or choose another name
+    ├── InvalidError               invalid         400   correct the input
+    ├── UnsupportedError           unsupported     501   leave the option out, or use another host
+    ├── DeniedError                denied          403   get the permission
+    ├── UnavailableError           unavailable     503   try again, or start what is missing
+    ├── CorruptError               corrupt         500   get the data anew
+    └── FailedError                failed          500   read the cause
+
+Every error has a one-line ``message`` that names its subject and a ``hint`` at the way out.  ``exit_code`` is
+the code of the ``dock`` program where it is not the command's default: 125 (PyDock failed), 126 (the command
+cannot be executed), 127 (the command is not there), as ``docker run`` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class PyDockError(Exception):
+    """Root of all errors that PyDock raises on purpose.
+
+    Args:
+        message: one line, naming what is wrong with what.
+        hint: one line, the way out; empty where there is none.
+        exit_code: the exit code of the program, where the command's own default does not do.
+    """
+
+    code: ClassVar[str] = "failed"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, hint: str = "", *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error as plain data, for a socket; the inverse of :func:`from_json`."""
+        return {
+            "code": self.code,
+            "message": "; ".join([self.message, *getattr(self, "__notes__", [])]),
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
+
+
+class NotFoundError(PyDockError):
+    """The thing that was named does not exist."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class ConflictError(PyDockError):
+    """The state of things does not allow it (a taken name, a running container)."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class InvalidError(PyDockError):
+    """The input is malformed or out of range."""
+
+    code = "invalid"
+    http_status = 400
+
+
+class UnsupportedError(PyDockError):
+    """This host or this version cannot do it; an option is refused, never ignored."""
+
+    code = "unsupported"
+    http_status = 501
+
+
+class DeniedError(PyDockError):
+    """Permission is missing."""
+
+    code = "denied"
+    http_status = 403
+
+
+class UnavailableError(PyDockError):
+    """A process, a socket or a resource is not there now, and may be later."""
+
+    code = "unavailable"
+    http_status = 503
+
+
+class CorruptError(PyDockError):
+    """Data does not have the digest, the size or the form that it should have."""
+
+    code = "corrupt"
+    http_status = 500
+
+
+class FailedError(PyDockError):
+    """An operation of the system failed; the message carries its cause."""
+
+    code = "failed"
+    http_status = 500
+
+
+_BY_CODE: dict[str, type[PyDockError]] = {
+    kind.code: kind
+    for kind in (
+        NotFoundError,
+        ConflictError,
+        InvalidError,
+        UnsupportedError,
+        DeniedError,
+        UnavailableError,
+        CorruptError,
+        FailedError,
+    )
+}
+
+
+def from_json(document: Mapping[str, Any]) -> PyDockError:
+    """Rebuild an error that :meth:`PyDockError.to_json` wrote; an unknown code becomes FailedError."""
+    kind = _BY_CODE.get(str(document.get("code")), FailedError)
+    return kind(
+        str(document.get("message", "unknown error")),
+        str(document.get("hint", "")),
+        exit_code=document.get("exit_code"),
+    )

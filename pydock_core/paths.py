@@ -1,0 +1,162 @@
+"""Where the state lives: one object that names every published path.
+
+Rootful state is under /var/lib/pydock and /run/pydock, rootless state under the XDG data and runtime
+directories (XDG Base Directory Specification 0.8).  The environment variable PYDOCK_ROOT moves all of it
+under one directory, so that several engines can live side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT_VARIABLE = "PYDOCK_ROOT"
+
+
+@dataclass(frozen=True, slots=True)
+class StateRoot:
+    """The two directories that hold everything: ``data`` survives a reboot, ``run`` need not.
+
+    Nothing is created here; :meth:`ensure` makes the skeleton, each directory with mode 0700 or 0711.
+    """
+
+    data: Path
+    run: Path
+
+    @property
+    def database(self) -> Path:
+        return self.data / "pydock.db"
+
+    @property
+    def images(self) -> Path:
+        """The OCI image layout: oci-layout, index.json, blobs/ALGORITHM/HEX."""
+        return self.data / "images"
+
+    @property
+    def layers(self) -> Path:
+        """Snapshotter state: one directory per driver, below it one per layer."""
+        return self.data / "layers"
+
+    @property
+    def containers(self) -> Path:
+        return self.data / "containers"
+
+    @property
+    def volumes(self) -> Path:
+        return self.data / "volumes"
+
+    @property
+    def temporary(self) -> Path:
+        """Things half made; renamed to their place when whole, swept when their maker is gone."""
+        return self.data / "tmp"
+
+    @property
+    def trash(self) -> Path:
+        """Things half deleted: renamed here first, then removed."""
+        return self.data / "trash"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again at any time (compiled seccomp filters)."""
+        return self.data / "cache"
+
+    def container(self, container_id: str) -> ContainerPaths:
+        """Return the paths of one container, by its full id."""
+        return ContainerPaths(self.containers / container_id, self.run / "c" / container_id)
+
+    def zygote_socket(self) -> Path:
+        return self.run / "zygote.sock"
+
+    def network_socket(self) -> Path:
+        return self.run / "network.sock"
+
+    def ensure(self) -> None:
+        """Make the skeleton of directories; existing ones are left as they are."""
+        self.data.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.run.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for path in (self.images, self.layers, self.containers, self.volumes):
+            path.mkdir(exist_ok=True, mode=0o711)
+        for path in (self.temporary, self.trash, self.cache):
+            path.mkdir(exist_ok=True, mode=0o700)
+        (self.run / "c").mkdir(exist_ok=True, mode=0o700)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPaths:
+    """The paths of one container.
+
+    ``data`` (made by the engine at create, removed at rm): bundle/config.json, bundle/rootfs (an empty
+    directory to mount on), upper/ and work/ (the writable layer), log.json, exit.json, hosts, hostname,
+    resolv.conf.  ``run`` (made at start): plan.json, lock, state.json, control.sock.
+    """
+
+    data: Path
+    run: Path
+
+    @property
+    def bundle(self) -> Path:
+        return self.data / "bundle"
+
+    @property
+    def rootfs(self) -> Path:
+        return self.data / "bundle" / "rootfs"
+
+    @property
+    def config_file(self) -> Path:
+        return self.data / "bundle" / "config.json"
+
+    @property
+    def network_namespace(self) -> Path:
+        """A file in the bundle on which the supervisor, in its own mount namespace, binds the network namespace."""
+        return self.data / "bundle" / "netns"
+
+    @property
+    def upper(self) -> Path:
+        return self.data / "upper"
+
+    @property
+    def work(self) -> Path:
+        return self.data / "work"
+
+    @property
+    def log_file(self) -> Path:
+        return self.data / "log.json"
+
+    @property
+    def exit_file(self) -> Path:
+        """The exit record of the last run; replaced by rename, removed at the next start."""
+        return self.data / "exit.json"
+
+    @property
+    def plan_file(self) -> Path:
+        return self.run / "plan.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held (flock, exclusive) by the supervisor from before it starts the container until it ends."""
+        return self.run / "lock"
+
+    @property
+    def state_file(self) -> Path:
+        return self.run / "state.json"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.run / "control.sock"
+
+
+def default_root() -> StateRoot:
+    """Return the state root of this user: PYDOCK_ROOT, else the system's (root), else the XDG directories."""
+    moved = os.environ.get(ROOT_VARIABLE)
+    if moved:
+        base = Path(os.path.abspath(moved))
+        return StateRoot(base / "data", base / "run")
+    uid = os.geteuid()
+    if uid == 0:
+        return StateRoot(Path("/var/lib/pydock"), Path("/run/pydock"))
+    home = Path(os.environ.get("HOME") or "/")
+    data = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "pydock"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    run = Path(runtime) / "pydock" if runtime and os.path.isdir(runtime) else data / "run"
+    return StateRoot(data, run)

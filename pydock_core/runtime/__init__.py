@@ -1,0 +1,1 @@
+"""The runtime: OCI bundles, executors, the zygote and the supervisors."""

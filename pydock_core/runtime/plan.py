@@ -1,0 +1,130 @@
+"""What crosses from the engine to a supervisor: the launch plan, pure data with a JSON round trip.
+
+The engine writes the plan into the container's run directory and asks the zygote for a supervisor; the
+supervisor reads it and nothing else of PyDock's state (no database).  What the container *is* stands in the
+OCI bundle beside it; the plan holds what the OCI runtime specification leaves to the caller: how the root
+filesystem is mounted, the network, published ports, the log, and what to do when the container ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class RootMount:
+    """One mount that makes up a container's root filesystem, as data (containerd's idea).
+
+    Attributes:
+        kind: filesystem type, "overlay" or "bind".
+        source: host path, for "bind"; empty for "overlay".
+        lower: lower directories of an overlay, top layer first (absolute host paths).
+        upper, work: the overlay's upper and work directories; both empty for a read-only mount.
+        options: further options, as in mount(8): "userxattr", "ro", ...
+    """
+
+    kind: str
+    source: str = ""
+    lower: tuple[str, ...] = ()
+    upper: str = ""
+    work: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A container port that the host listens for (``-p``).
+
+    Attributes:
+        host_ip: address to bind ("127.0.0.1" unless the user gave one).
+        host_port: 0 lets the kernel choose; what was chosen is in the supervisor's state.
+        container_port: 1 to 65535.
+        protocol: "tcp" or "udp".
+    """
+
+    host_ip: str
+    host_port: int
+    container_port: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAttachment:
+    """How the container's network namespace is made.
+
+    Attributes:
+        mode: "none" (a new namespace with loopback up), "host" (no new namespace), "bridge" (a new namespace,
+            with a veth on ``bridge``), "container" (join the namespace at ``namespace_path``).
+        bridge: name of the host's bridge device.
+        address: the container's address with prefix length, "172.30.0.2/16".
+        gateway: the bridge's own address with prefix length.
+        mac_address: of the container's interface.
+        namespace_path: for "container".
+    """
+
+    mode: str = "none"
+    bridge: str = ""
+    address: str = ""
+    gateway: str = ""
+    mac_address: str = ""
+    namespace_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchPlan:
+    """Everything that a supervisor needs to run one container once.
+
+    Attributes:
+        container_id: 64 hexadecimal digits.
+        data_dir, run_dir: the two directories of :class:`pydock_core.paths.ContainerPaths`.
+        executor: "embedded", or the path of an OCI runtime program (crun, runc, ...).
+        root_mounts: mounted in this order on bundle/rootfs in the supervisor's own mount namespace.
+        network: see :class:`NetworkAttachment`.
+        ports: sockets to listen on in the host's network namespace.
+        network_socket: path of the network service's socket, needed for mode "bridge".
+        terminal: the container's process has a pseudo-terminal (OCI process.terminal says the same).
+        open_stdin: keep standard input open (``-i``); otherwise the process reads /dev/null.
+        stdin_once: close standard input when the first attached client closes its side.
+        stop_signal, stop_timeout_seconds: defaults of the control request "stop".
+        log_path: the log in Docker's json-file format; empty for no log.
+        auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
+        tty_rows, tty_columns: initial size of the terminal; 0 where unknown.
+    """
+
+    container_id: str
+    data_dir: str
+    run_dir: str
+    executor: str = EMBEDDED
+    root_mounts: tuple[RootMount, ...] = ()
+    network: NetworkAttachment = field(default_factory=NetworkAttachment)
+    ports: tuple[PublishedPort, ...] = ()
+    network_socket: str = ""
+    terminal: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    stop_signal: int = 15
+    stop_timeout_seconds: float = 10.0
+    log_path: str = ""
+    auto_remove: bool = False
+    tty_rows: int = 0
+    tty_columns: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON types; :meth:`from_json` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> LaunchPlan:
+        """Rebuild a plan from :meth:`to_json`'s document."""
+        values = dict(document)
+        values["root_mounts"] = tuple(
+            RootMount(**{**mount, "lower": tuple(mount["lower"]), "options": tuple(mount["options"])})
+            for mount in values["root_mounts"]
+        )
+        values["network"] = NetworkAttachment(**values["network"])
+        values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
+        return cls(**values)

@@ -1,0 +1,1 @@
+"""Snapshot drivers: how an image's layers become a root filesystem."""
