@@ -14,7 +14,7 @@ from pydock_core.errors import CorruptError, FailedError, UnavailableError
 SCHEMA_VERSION = 1
 
 _SCHEMA = """
-CREATE TABLE image (            -- one row per image config; the id is the config blob's digest
+CREATE TABLE image (            -- one row per image config, the id is the config blob's digest
     id TEXT PRIMARY KEY,        -- "sha256:..."
     manifest_digest TEXT NOT NULL,
     created_ns INTEGER NOT NULL,

@@ -1,0 +1,69 @@
+"""What a command is given besides its words: the engine and the streams of the front end that called it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    from pydock_core.engine import Engine
+
+TableRenderer = Callable[[Sequence[str], Sequence[Sequence[str]]], None]
+
+
+class Writer(Protocol):
+    """Where text and a container's bytes go; the two may be mixed, and come out in order."""
+
+    def write(self, text: str) -> object: ...
+    def write_bytes(self, data: bytes) -> object: ...
+    def flush(self) -> object: ...
+
+
+class StreamWriter:
+    """A :class:`Writer` over one of this process's standard streams."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        self._stream.write(text)  # type: ignore[attr-defined]  # any text stream
+
+    def write_bytes(self, data: bytes) -> None:
+        self._stream.flush()  # type: ignore[attr-defined]  # any text stream
+        self._stream.buffer.write(data)  # type: ignore[attr-defined]  # any text stream over a binary one
+        self._stream.buffer.flush()  # type: ignore[attr-defined]  # a container's output shows at once
+
+    def flush(self) -> None:
+        self._stream.flush()  # type: ignore[attr-defined]  # any text stream
+
+
+@dataclass(slots=True)
+class Context:
+    """The surroundings of one command.
+
+    Attributes:
+        engine: what does the work.
+        stdout, stderr: where output goes.
+        stdin: standard input as a binary stream with or without a descriptor; None where there is none.
+        interactive: standard input and output are a real terminal that may be put in raw mode.
+        table: renders a table (headers, rows) in place of plain columns; None for plain columns.
+        debug: show tracebacks.
+    """
+
+    engine: Engine
+    stdout: Writer = field(default_factory=lambda: StreamWriter(sys.stdout))
+    stderr: Writer = field(default_factory=lambda: StreamWriter(sys.stderr))
+    stdin: BinaryIO | None = None
+    interactive: bool = False
+    table: TableRenderer | None = None
+    debug: bool = False
+
+    def print(self, text: str = "") -> None:
+        """Write a line to standard output."""
+        self.stdout.write(text + "\n")
+
+    def warn(self, text: str) -> None:
+        """Write a warning to standard error."""
+        self.stderr.write(f"warning: {text}\n")
