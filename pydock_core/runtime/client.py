@@ -1,0 +1,465 @@
+"""Asks the zygote and the supervisors: what the engine calls.
+
+Synchronous and thread-safe (every request has a connection of its own), usable in a process with threads and
+a
+running event loop: nothing here forks.  Errors of the other side arrive as the same
+:class:`pydock_core.errors.PyDockError`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydock_core.errors import ConflictError, FailedError, UnavailableError, from_json
+from pydock_core.paths import ContainerPaths, StateRoot
+from pydock_core.runtime import messages
+from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.logs import LogEntry, LogReader
+from pydock_core.runtime.plan import PublishedPort
+from pydock_core.runtime.process import Status, derive_status
+from pydock_core.runtime.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
+
+Progress = Callable[[Mapping[str, Any]], None]
+"""Called with each progress message of a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What an attached client wants of the container's standard streams."""
+
+    stdin: bool = True
+    stdout: bool = True
+    stderr: bool = True
+
+    def to_json(self) -> dict[str, bool]:
+        return {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
+
+
+class Launch:
+    """A container that has just been started, by this process.
+
+    Attributes:
+        pid: of the container's init.
+        ports: published ports with the host ports that were chosen.
+        attachment: the stream socket of the attached streams (see "attach" in ARCHITECTURE.md), or None;
+            the caller's to close.
+    """
+
+    def __init__(
+        self,
+        status: socket.socket,
+        pid: int,
+        ports: tuple[PublishedPort, ...],
+        attachment: socket.socket | None,
+    ) -> None:
+        self._status = status
+        self.pid = pid
+        self.ports = ports
+        self.attachment = attachment
+
+    def fileno(self) -> int:
+        """The status socket, readable when the container has ended."""
+        return self._status.fileno()
+
+    def wait(self, timeout_seconds: float | None = None) -> LaunchEnd | None:
+        """Wait for the container's end; None where the time is up first.
+
+        When it returns, the exit is recorded, the container's mounts, cgroups and ports are gone, and it can
+        be started again or removed.
+
+        Raises:
+            UnavailableError: the supervisor was killed; ``derive_status`` says the rest.
+        """
+        self._status.settimeout(timeout_seconds)
+        try:
+            message = messages.receive(self._status)
+        except TimeoutError:
+            return None
+        except ConnectionResetError:
+            message = None
+        if message is None:
+            raise UnavailableError("the container's supervisor was killed")
+        document, fds = message
+        messages.close_all(fds)
+        return LaunchEnd(document["exit_code"], document["oom_killed"])
+
+    def close(self) -> None:
+        """Stop listening to the container's end (the container goes on); with ``--rm`` the supervisor then
+        tidies up.
+
+        The attachment stays open.
+        """
+        self._status.close()
+
+    def __enter__(self) -> Launch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchEnd:
+    """How a launched container ended: its exit code (0 to 255), and whether memory ran out."""
+
+    exit_code: int
+    oom_killed: bool
+
+
+class Zygote:
+    """The zygote of one state root; started where it is missing.
+
+    Args:
+        root: whose ``run`` directory must exist (:meth:`StateRoot.ensure`).
+    """
+
+    def __init__(self, root: StateRoot) -> None:
+        self._spec = zygote_spec(root)
+
+    def ping(self) -> dict[str, Any]:
+        """Start the zygote if need be; return {"pid", "version", "mapping": "root" | "full" | "single"}.
+
+        Raises:
+            UnsupportedError: this host does not allow user namespaces (rootless).
+        """
+        return ask_server_surely(self._spec, {"op": "ping"})
+
+    def supervise(self, plan_path: Path, *, attach: Streams | None = None) -> Launch:
+        """Start the container of a launch plan; returns when its process runs.
+
+        Args:
+            plan_path: ``run/c/ID/plan.json``; bundle and root filesystem must be ready.
+            attach: attach these streams before the container starts, so that no output is missed.
+
+        Raises:
+            ConflictError: the container runs already, or a published port is in use (exit_code 125).
+            PyDockError: whatever kept the container from starting, exit_code 125, 126 or 127; recorded in
+                exit.json.
+        """
+        request: dict[str, Any] = {"op": "supervise", "plan": str(plan_path)}
+        if attach is not None:
+            request["attach"] = attach.to_json()
+        status, attachment, message = _ask_for_child(self._spec, request, attach=attach is not None)
+        try:
+            if message["event"] == "failed":
+                raise from_json(message["error"])
+            ports = tuple(PublishedPort(**port) for port in message["ports"])
+            return Launch(status, message["pid"], ports, attachment)
+        except BaseException:
+            status.close()
+            if attachment is not None:
+                attachment.close()
+            raise
+
+    def work(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        progress: Progress | None = None,
+    ) -> Any:
+        """Run an allowed function in a worker, with the zygote's privileges, and return its result.
+
+        Args:
+            function: "package.module:name", one of those that the store allows.
+            arguments: JSON types.
+            fds: descriptors that the function gets copies of.
+            progress: called with each progress message.
+
+        Raises:
+            PyDockError: what the function raised.
+            FailedError: the worker was killed.
+        """
+        request = {"op": "work", "function": function, "arguments": dict(arguments)}
+        status, _, message = _ask_for_child(self._spec, request, fds)
+        with status:
+            while message["event"] == "progress":
+                if progress is not None:
+                    progress(message)
+                message = _event(status) or _killed(self._spec)
+            if message["event"] == "failed":
+                raise from_json(message["error"])
+            return message.get("result")
+
+
+class ZygoteWorker:
+    """Runs storage jobs in workers of the zygote: the store's Worker protocol."""
+
+    def __init__(self, root: StateRoot) -> None:
+        self._zygote = Zygote(root)
+
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        progress: Progress | None = None,
+    ) -> Any:
+        """See :meth:`Zygote.work`."""
+        return self._zygote.work(function, arguments, fds, progress)
+
+
+def _ask_for_child(
+    spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = (), *, attach: bool = False
+) -> tuple[socket.socket, socket.socket | None, dict[str, Any]]:
+    """Have a fork server make a child; return the status socket, the attachment and the child's first
+    message.
+
+    A server that died before it forked is told from a child that was killed: without a reply, and with the
+    status socket at its end, no child was made, and asking again is safe.
+    """
+    for _ in range(3):
+        status, status_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        attachment, attach_theirs = socket.socketpair() if attach else (None, None)
+        try:
+            with status_theirs:
+                ends = [status_theirs.fileno(), *([attach_theirs.fileno()] if attach_theirs else [])]
+                reply = ask_server(spec, request, [*ends, *fds])
+            if attach_theirs is not None:
+                attach_theirs.close()
+            message = _event(status)
+            if message is not None:
+                return status, attachment, message
+            if reply is not None:
+                _killed(spec)
+        except BaseException:
+            _close(status, attachment, attach_theirs)
+            raise
+        _close(status, attachment, attach_theirs)
+    raise UnavailableError(f"the {spec.name} ends as soon as it is asked", hint=f"read {spec.log_path}")
+
+
+def _close(*sockets: socket.socket | None) -> None:
+    for item in sockets:
+        if item is not None:
+            item.close()
+
+
+def _event(status: socket.socket) -> dict[str, Any] | None:
+    try:
+        message = messages.receive(status)
+    except ConnectionResetError:
+        return None
+    if message is None:
+        return None
+    document, fds = message
+    messages.close_all(fds)
+    return document
+
+
+def _killed(spec: ServerSpec) -> NoReturn:
+    raise FailedError(f"a child of the {spec.name} was killed", hint=f"read {spec.log_path}")
+
+
+class ExecSession:
+    """A process that was started in a running container.
+
+    Attributes:
+        pid: in this PID namespace.
+        console_fd: the master side of its terminal, the caller's to close; None without a terminal.
+    """
+
+    def __init__(self, connection: socket.socket, pid: int, console_fd: int | None) -> None:
+        self._connection = connection
+        self.pid = pid
+        self.console_fd = console_fd
+
+    def fileno(self) -> int:
+        """The session's socket, readable when the process has ended."""
+        return self._connection.fileno()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process; one that has ended is not an error."""
+        self._tell({"signal": number})
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the process's terminal."""
+        self._tell({"resize": {"rows": rows, "columns": columns}})
+
+    def _tell(self, document: Mapping[str, Any]) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            messages.send(self._connection, document)
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """Wait for the process's end; return its exit code, 128+n for a signal; None where the time is up
+        first.
+
+        Raises:
+            UnavailableError: the container's supervisor was killed.
+        """
+        self._connection.settimeout(timeout_seconds)
+        try:
+            message = _event(self._connection)
+        except TimeoutError:
+            return None
+        if message is None:
+            raise UnavailableError("the container's supervisor was killed")
+        return int(message["exit_code"])
+
+    def close(self) -> None:
+        """Stop listening; the process goes on (and the terminal's descriptor stays the caller's)."""
+        self._connection.close()
+
+    def __enter__(self) -> ExecSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class SupervisorClient:
+    """One running container, as its supervisor shows it.
+
+    Every method raises ConflictError where the container does not run, and UnavailableError where its
+    supervisor is killed during the request.
+
+    Args:
+        paths: of the container.
+        name: for messages; the short id without one.
+    """
+
+    def __init__(self, paths: ContainerPaths, name: str = "") -> None:
+        self._paths = paths
+        self._name = name or paths.run.name[:12]
+
+    def _connect(self) -> socket.socket:
+        try:
+            return messages.connect(str(self._paths.control_socket))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            raise ConflictError(f"container {self._name} is not running") from None
+
+    def _open(
+        self, request: Mapping[str, Any], fds: Sequence[int] = ()
+    ) -> tuple[socket.socket, Mapping[str, Any], list[int]]:
+        connection = self._connect()
+        try:
+            try:
+                messages.send(connection, request, fds)
+                message = messages.receive(connection)
+            except (ConnectionResetError, BrokenPipeError):
+                message = None
+            if message is None:
+                raise UnavailableError(f"the supervisor of container {self._name} has ended")
+            document, received = message
+            if not document.get("ok"):
+                messages.close_all(received)
+            return connection, messages.checked(document), received
+        except BaseException:
+            connection.close()
+            raise
+
+    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> Mapping[str, Any]:
+        connection, document, received = self._open(request, fds)
+        connection.close()
+        messages.close_all(received)
+        return document
+
+    def state(self) -> dict[str, Any]:
+        """Return {"pid", "started_at_ns", "ports": [...], "status": "starting" | "running" | "exited"}."""
+        return dict(self._ask({"op": "state"}))
+
+    def attach(self, streams: Streams | None = None) -> socket.socket:
+        """Attach to the standard streams; return the stream socket (see "attach" in ARCHITECTURE.md)."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._ask({"op": "attach", **(streams or Streams()).to_json()}, [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the container's terminal; ConflictError where it has none."""
+        self._ask({"op": "resize", "rows": rows, "columns": columns})
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the container's first process."""
+        self._ask({"op": "signal", "signal": number})
+
+    def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
+        """Stop the container: a signal, then after the timeout SIGKILL; return its exit code when it has
+        ended.
+
+        Args:
+            number: of the signal; the container's own stop signal by default.
+            timeout_seconds: the container's own by default; negative waits for ever (as ``docker stop -t
+                -1``).
+        """
+        return int(
+            self._ask({"op": "stop", "signal": number, "timeout_seconds": timeout_seconds})["exit_code"]
+        )
+
+    def wait(self) -> int:
+        """Wait for the container's end; return its exit code."""
+        return int(self._ask({"op": "wait"})["exit_code"])
+
+    def exec_(self, process: Mapping[str, Any], stdio: Stdio | None) -> ExecSession:
+        """Run a further process in the container.
+
+        Args:
+            process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities,
+                ...).
+            stdio: the process's three descriptors, copied; None where ``process`` has a terminal.
+
+        Raises:
+            PyDockError: with exit_code 126 or 127 where the command cannot be executed or is not there.
+        """
+        fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
+        connection, document, received = self._open({"op": "exec", "process": dict(process)}, fds)
+        return ExecSession(connection, int(document["pid"]), received[0] if received else None)
+
+    def dial(self, port: int) -> socket.socket:
+        """Connect to a TCP port inside the container; return the connected, non-blocking stream socket.
+
+        Raises:
+            UnavailableError: nothing listens on the port.
+        """
+        connection, _, received = self._open({"op": "dial", "port": port, "protocol": "tcp"})
+        connection.close()
+        return socket.socket(fileno=received[0])
+
+    def follow(self) -> Iterator[None]:
+        """Yield once at the beginning and each time the log has grown; end with the container.
+
+        Read the log after every yield and once more after the end; :func:`follow_log` does.
+        """
+        connection, _, _ = self._open({"op": "follow"})
+        with connection:
+            yield None
+            while _event(connection) is not None:
+                yield None
+
+
+def wait_for_exit(paths: ContainerPaths) -> Status:
+    """Wait until the container does not run; return the status then, however it ended."""
+    while True:
+        with suppress(ConflictError, UnavailableError):
+            SupervisorClient(paths).wait()
+        status = derive_status(paths)
+        if status.status not in ("starting", "running"):
+            return status
+        time.sleep(
+            0.01
+        )  # between the lock and the control socket of a start, or a supervisor that was just killed
+
+
+def follow_log(
+    paths: ContainerPaths,
+    *,
+    tail: int | None = None,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+) -> Iterator[LogEntry]:
+    """Yield the log's entries and then new ones as they come, until the container has ended."""
+    reader = LogReader(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns)
+    with suppress(ConflictError, UnavailableError):
+        for _ in SupervisorClient(paths).follow():
+            yield from reader.read()
+    yield from reader.read()

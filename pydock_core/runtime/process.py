@@ -1,0 +1,339 @@
+"""Says what lives: identity of processes, the container's lock, its small records, and the status derived
+from them.
+
+ARCHITECTURE.md, "What is recorded, and what is derived", is the rule that :func:`derive_status` follows.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydock_core.errors import CorruptError, PyDockError
+from pydock_core.paths import ContainerPaths
+from pydock_core.runtime.plan import LaunchPlan, PublishedPort
+
+KILLED_EXIT_CODE = 137
+"""128 + SIGKILL: what a container gets whose supervisor was killed."""
+
+_FLOCK = "hhqqi0q"  # struct flock on 64-bit Linux: type, whence, start, length, pid
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process that cannot be mistaken for a later one: pid, start time in clock ticks since boot, boot
+    id."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """Identify a process that exists now; ProcessLookupError otherwise."""
+        return cls(pid, _start_ticks(pid), boot_id())
+
+    def is_alive(self) -> bool:
+        """Whether this very process exists (a zombie does)."""
+        try:
+            return self.boot_id == boot_id() and _start_ticks(self.pid) == self.start_ticks
+        except ProcessLookupError:
+            return False
+
+    def open(self) -> int | None:
+        """Return a pidfd of this very process, or None where it is gone."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return None
+        # Checked after opening: the descriptor stays with the process whose start time is read here.
+        if self.is_alive():
+            return pidfd
+        os.close(pidfd)
+        return None
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the kernel (proc_sys_kernel(5), random/boot_id)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _start_ticks(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(errno.ESRCH, "no such process") from None
+    # Field 22 of proc_pid_stat(5); the command, field 2, may hold spaces and parentheses.
+    return int(text[text.rindex(b")") + 2 :].split()[19])
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """state.json: a container that runs.
+
+    Attributes:
+        init: the container's first process.
+        supervisor: the process that holds the lock.
+        started_at_ns: Unix time in nanoseconds.
+        ports: what is published, with the host ports that were chosen.
+        executor: of the launch plan, so that what is left can be removed without it.
+    """
+
+    init: ProcessIdentity
+    supervisor: ProcessIdentity
+    started_at_ns: int
+    ports: tuple[PublishedPort, ...]
+    executor: str
+
+    def write(self, path: Path) -> None:
+        """Write the record in one step."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> StateRecord | None:
+        """Read the record; None where there is none."""
+        document = read_json(path)
+        if document is None:
+            return None
+        return cls(
+            ProcessIdentity(**document["init"]),
+            ProcessIdentity(**document["supervisor"]),
+            document["started_at_ns"],
+            tuple(PublishedPort(**port) for port in document["ports"]),
+            document["executor"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """exit.json: how the last run ended, or why it never began (``started_at_ns`` 0, ``error`` set).
+
+    Attributes:
+        exit_code: 0 to 255; 128+n for signal n; 125, 126, 127 where the container could not be started.
+        oom_killed: a process of the container was killed for memory.
+        error: one line; empty where the container ended by itself.
+        started_at_ns, finished_at_ns: Unix time in nanoseconds.
+    """
+
+    exit_code: int
+    oom_killed: bool
+    error: str
+    started_at_ns: int
+    finished_at_ns: int
+
+    def write(self, path: Path) -> None:
+        """Write the record in one step."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> ExitRecord | None:
+        """Read the record; None where there is none."""
+        document = read_json(path)
+        return None if document is None else cls(**document)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a container does now, derived.
+
+    Attributes:
+        status: "created", "starting", "running" or "exited".
+        pid: of init in this PID namespace; 0 where it does not run.
+        supervisor_pid: 0 where there is none.
+        exit_code: of the last run, or of the start that failed ("created" with ``error``); 0 while there is
+            none.
+        oom_killed, error: as in :class:`ExitRecord`.
+        started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 where it has not happened.
+        ports: published ports of a running container, with the host ports that were chosen.
+    """
+
+    status: str
+    pid: int = 0
+    supervisor_pid: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    started_at_ns: int = 0
+    finished_at_ns: int = 0
+    ports: tuple[PublishedPort, ...] = ()
+
+    @property
+    def is_running(self) -> bool:
+        return self.status == "running"
+
+
+def derive_status(paths: ContainerPaths) -> Status:
+    """Say what the container does now; where its supervisor was killed, record exit code 137 and reap what it
+    left.
+
+    Never waits for a running container.  Raises CorruptError where a record can not be read as one.
+    """
+    while True:
+        if not is_locked(paths.lock_file):
+            status = _derive_without_supervisor(paths)
+            if status is not None:
+                return status
+            continue  # somebody took the lock meanwhile: look again
+        state = StateRecord.read(paths.state_file)
+        if state is not None:
+            return Status(
+                "running",
+                pid=state.init.pid,
+                supervisor_pid=state.supervisor.pid,
+                started_at_ns=state.started_at_ns,
+                ports=state.ports,
+            )
+        ended = ExitRecord.read(paths.exit_file)
+        if ended is not None:
+            return _status_of_exit(ended)
+        if is_locked(paths.lock_file):
+            return Status("starting")
+
+
+def _derive_without_supervisor(paths: ContainerPaths) -> Status | None:
+    ended = ExitRecord.read(paths.exit_file)
+    if ended is not None:
+        return _status_of_exit(ended)
+    if not paths.state_file.exists():
+        # The records are read after the lock: a supervisor that came and went in between left an exit record.
+        ended = ExitRecord.read(paths.exit_file)
+        return _status_of_exit(ended) if ended is not None else Status("created")
+    lock_fd = take_lock(paths.lock_file)
+    if lock_fd is None:
+        return None
+    try:
+        return _status_of_exit(record_killed(paths))
+    finally:
+        os.close(lock_fd)
+
+
+def _status_of_exit(record: ExitRecord) -> Status:
+    return Status(
+        "exited" if record.started_at_ns else "created",
+        exit_code=record.exit_code,
+        oom_killed=record.oom_killed,
+        error=record.error,
+        started_at_ns=record.started_at_ns,
+        finished_at_ns=record.finished_at_ns,
+    )
+
+
+def record_killed(paths: ContainerPaths) -> ExitRecord:
+    """With the lock held: reap what a killed supervisor left, and record that the container was killed.
+
+    Postcondition: exit.json is there, state.json is not, init is dead.
+    """
+    ended = ExitRecord.read(paths.exit_file)
+    state = StateRecord.read(paths.state_file)
+    if ended is None:
+        error = _reap(paths, state) if state is not None else ""
+        started_at_ns = state.started_at_ns if state is not None else 0
+        ended = ExitRecord(KILLED_EXIT_CODE, False, error, started_at_ns, time.time_ns())
+        ended.write(paths.exit_file)
+    paths.state_file.unlink(missing_ok=True)
+    paths.control_socket.unlink(missing_ok=True)
+    return ended
+
+
+def _reap(paths: ContainerPaths, state: StateRecord) -> str:
+    """Kill init and delete the container; return a line about what could not be removed."""
+    pidfd = state.init.open()
+    if pidfd is not None:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(10_000)
+        except ProcessLookupError:
+            pass
+        except OSError as error:
+            return f"the container's process {state.init.pid} can not be killed: {error.strerror}"
+        finally:
+            os.close(pidfd)
+    try:
+        from pydock_core.runtime.executor_choice import (
+            make_executor,
+        )  # late: most readers of states need none
+
+        make_executor(state.executor, paths.run).delete(paths.run.name)
+    except PyDockError as error:
+        return error.message
+    return ""
+
+
+def read_plan(path: Path) -> LaunchPlan:
+    """Read a launch plan; CorruptError where it is none."""
+    document = read_json(path)
+    if document is None:
+        raise CorruptError(f"there is no launch plan at {path}")
+    try:
+        return LaunchPlan.from_json(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"the launch plan {path} is malformed: {error}") from error
+
+
+# The lock.  An open file description lock (fcntl(2)), not flock(2): F_OFD_GETLK asks without taking, so a
+# reader can never make a supervisor that starts at this moment believe that the container runs.
+
+
+def take_lock(path: Path) -> int | None:
+    """Take the container's lock; return the descriptor that holds it, or None where somebody else does."""
+    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except BlockingIOError:
+        os.close(lock_fd)
+        return None
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return lock_fd
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock; the lock itself is not touched."""
+    try:
+        lock_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        query = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        answer = fcntl.fcntl(lock_fd, fcntl.F_OFD_GETLK, query)
+        return int(struct.unpack(_FLOCK, answer)[0]) != fcntl.F_UNLCK
+    finally:
+        os.close(lock_fd)
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a small record under a temporary name and rename it: a reader sees the old one or the new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            json.dump(document, stream)
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a small record; None where there is none, CorruptError where it is none."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CorruptError(f"the record {path} is not JSON") from error
+    if not isinstance(document, dict):
+        raise CorruptError(f"the record {path} is not a JSON object")
+    return document

@@ -1,0 +1,220 @@
+"""Asks a fork server, and starts it where it is missing: the client's half of
+:mod:`pydock_core.runtime.forkserver`."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydock_core.errors import DeniedError, FailedError, NotFoundError, UnavailableError
+from pydock_core.paths import StateRoot
+from pydock_core.runtime import messages
+
+IDLE_SECONDS = 600.0
+_START_TIMEOUT_SECONDS = 30.0
+_PACKAGE = Path(__file__).resolve().parent.parent
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "PYDOCK_ROOT")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """A fork server that may have to be started.
+
+    Attributes:
+        name: for messages, "zygote".
+        module: whose ``main(arguments)`` is the server.
+        socket_path: where it listens.
+        idle_seconds: after which it leaves.
+    """
+
+    name: str
+    module: str
+    socket_path: Path
+    idle_seconds: float = IDLE_SECONDS
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by whoever starts the server, or takes its socket away."""
+        return self.socket_path.with_suffix(".lock")
+
+    @property
+    def log_path(self) -> Path:
+        """Where the server's own errors go."""
+        return self.socket_path.with_suffix(".log")
+
+
+def zygote_spec(root: StateRoot) -> ServerSpec:
+    """The zygote of a state root."""
+    return ServerSpec("zygote", "pydock_core.runtime.zygote", root.zygote_socket())
+
+
+def network_spec(root: StateRoot) -> ServerSpec:
+    """The network service of a state root."""
+    return ServerSpec("network service", "pydock_core.network.service", root.network_socket())
+
+
+@cache
+def code_version() -> str:
+    """Identify the code that this process would start a server from: interpreter, and the package's files as
+    they are."""
+    digest = hashlib.sha256(f"{sys.executable}\0{sys.version}".encode())
+    for folder in (_PACKAGE, _PACKAGE / "runtime", _PACKAGE / "network", _PACKAGE / "store"):
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda item: item.name):
+                if entry.name.endswith(".py"):
+                    facts = entry.stat()
+                    digest.update(f"{entry.path}\0{facts.st_mtime_ns}\0{facts.st_size}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def ask_server(
+    spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = ()
+) -> dict[str, Any] | None:
+    """Send one request to a server, starting or replacing it as needed; return its reply.
+
+    Returns None where the server ended without a reply; the request may or may not have been carried out.
+
+    Raises:
+        PyDockError: the server's own error, or what kept it from starting.
+    """
+    document = {**request, "version": code_version()}
+    for _ in range(5):
+        connection = _connect(spec)
+        if connection is None:
+            _start(spec)
+            continue
+        with connection:
+            try:
+                messages.send(connection, document, fds)
+                message = messages.receive(connection)
+            except (ConnectionResetError, BrokenPipeError):
+                return None
+        if message is None:
+            return None
+        reply, received = message
+        messages.close_all(received)
+        if reply.get("stale"):
+            continue  # it runs other code than ours, and has left its place
+        return dict(messages.checked(reply))
+    raise UnavailableError(f"the {spec.name} can not be reached", hint=f"read {spec.log_path}")
+
+
+def ask_server_surely(
+    spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = ()
+) -> dict[str, Any]:
+    """As :func:`ask_server`, for a request that may be carried out twice: asked again where no reply came."""
+    for _ in range(3):
+        reply = ask_server(spec, request, fds)
+        if reply is not None:
+            return reply
+    raise UnavailableError(f"the {spec.name} ends as soon as it is asked", hint=f"read {spec.log_path}")
+
+
+def _connect(spec: ServerSpec) -> socket.socket | None:
+    try:
+        connection = messages.connect(str(spec.socket_path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError as error:
+        raise DeniedError(f"the {spec.name} at {spec.socket_path} belongs to another user") from error
+    _, uid = messages.peer(connection)
+    # A server in a user namespace is seen with the uid of the user who made it, which is ours.
+    if uid != os.geteuid():
+        connection.close()
+        raise DeniedError(f"the {spec.name} at {spec.socket_path} belongs to another user")
+    return connection
+
+
+@contextmanager
+def start_lock(spec: ServerSpec) -> Iterator[None]:
+    """Hold the right to put a server into its place or to take it away."""
+    try:
+        lock_fd = os.open(spec.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"the directory {spec.lock_path.parent} is missing") from error
+    except PermissionError as error:
+        raise DeniedError(f"{spec.lock_path} can not be opened: permission denied") from error
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock_fd)
+
+
+def _start(spec: ServerSpec) -> None:
+    """Start the server, unless another process has done it meanwhile; returns when it listens."""
+    with start_lock(spec):
+        connection = _connect(spec)
+        if connection is not None:
+            connection.close()
+            return
+        ready, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ready:
+            with theirs:
+                _spawn(spec, theirs.fileno())
+            ready.settimeout(_START_TIMEOUT_SECONDS)
+            try:
+                message = messages.receive(ready)
+            except (TimeoutError, ConnectionResetError):
+                message = None
+    if message is None:
+        raise FailedError(f"the {spec.name} did not start", hint=f"read {spec.log_path}")
+    messages.checked(message[0])
+
+
+def _spawn(spec: ServerSpec, ready_fd: int) -> None:
+    import subprocess  # late: the engine's commands that find a server need no process
+
+    if not sys.executable:
+        raise FailedError("the Python interpreter does not know its own path, so no server can be started")
+    arguments = json.dumps(
+        {
+            "socket_path": str(spec.socket_path),
+            "lock_path": str(spec.lock_path),
+            "idle_seconds": spec.idle_seconds,
+            "version": code_version(),
+            "paths": _import_paths(),
+        }
+    )
+    program = "import sys, json; a = json.loads(sys.argv[1]); sys.path += a['paths']; "
+    program += f"from {spec.module} import main; main(a)"
+    environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    environment["PATH"] = os.environ.get("PATH") or _DEFAULT_PATH
+    environment["LANG"] = "C.UTF-8"
+    with open(spec.log_path, "ab", opener=_open_private) as log:
+        # -I: no PYTHON* variables, no user site, no current directory; -S: no site (it costs 10 ms).
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-X", "utf8", "-c", program, arguments],
+            stdin=ready_fd,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        )
+    child.wait()  # it forks the server and leaves: the server is nobody's child here
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _import_paths() -> list[str]:
+    """The directories that the server needs beside the standard library: this package's and its
+    dependencies'."""
+    paths = [str(_PACKAGE.parent)]
+    paths += [
+        path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and path not in paths
+    ]
+    return paths
