@@ -1,0 +1,1 @@
+"""Documents of the OCI image specification: pure data, no input or output."""

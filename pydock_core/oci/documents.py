@@ -1,0 +1,274 @@
+"""Manifests, indexes and image configs of the OCI image specification 1.1, with a JSON round trip.
+
+Docker's own media types (image manifest version 2, schema 2) are read as what they correspond to.  Fields that
+this module does not know are kept where a document is only passed on, because the bytes are kept: a document
+is identified by the digest of its bytes, and :func:`encode` makes the bytes of a new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydock_core.errors import CorruptError
+from pydock_core.oci.digest import is_digest
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+
+INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
+MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+
+REF_NAME = "org.opencontainers.image.ref.name"
+"""Annotation of an index entry: the name within the layout (annotations.md)."""
+CONTAINERD_NAME = "io.containerd.image.name"
+"""Annotation by which containerd and Docker give an image's full reference."""
+
+# Layer media types -> compression.  The "nondistributable" and "foreign" ones name the same content.
+_LAYER_TYPES = {
+    OCI_LAYER: "",
+    OCI_LAYER + "+gzip": "gzip",
+    OCI_LAYER + "+zstd": "zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar": "",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": "zstd",
+    DOCKER_LAYER: "",
+    DOCKER_LAYER + ".gzip": "gzip",
+    DOCKER_LAYER + ".zstd": "zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
+}
+
+
+def layer_compression(media_type: str) -> str | None:
+    """Return "", "gzip" or "zstd" for a layer's media type, and None for one that is no layer this store reads."""
+    return _LAYER_TYPES.get(media_type)
+
+
+def layer_media_type(compression: str) -> str:
+    """Return the OCI media type of a layer with ``compression`` "", "gzip" or "zstd"."""
+    return f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """Names a blob (descriptor.md).
+
+    Attributes:
+        media_type, digest: as specified; the digest is always SHA-256.
+        size_bytes: of the blob as it is stored.
+        annotations: free.
+        platform: {"os": ..., "architecture": ..., "variant": ...}; empty where not said.
+    """
+
+    media_type: str
+    digest: str
+    size_bytes: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    platform: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size_bytes}
+        if self.platform:
+            document["platform"] = dict(self.platform)
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return document
+
+    @classmethod
+    def from_json(cls, document: Any, subject: str = "descriptor") -> Descriptor:
+        """Read a descriptor; ``subject`` names the document that holds it, for the message."""
+        checked = _mapping(document, subject)
+        digest, size = checked.get("digest"), checked.get("size")
+        if not isinstance(digest, str) or not is_digest(digest):
+            raise CorruptError(f"{subject}: {digest!r} is no SHA-256 digest", _ANEW)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise CorruptError(f"{subject}: {size!r} is no size", _ANEW)
+        return cls(
+            _text(checked, "mediaType", subject),
+            digest,
+            size,
+            _strings(checked.get("annotations"), subject),
+            _mapping(checked.get("platform") or {}, subject),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An image manifest (manifest.md): one config, and the layers from the bottom up."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    media_type: str = OCI_MANIFEST
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "config": self.config.to_json(),
+            "layers": [layer.to_json() for layer in self.layers],
+        }
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return document
+
+    @classmethod
+    def from_json(cls, document: Any, subject: str = "image manifest") -> Manifest:
+        checked = _mapping(document, subject)
+        if checked.get("schemaVersion") != 2:
+            raise CorruptError(f"{subject} has schema version {checked.get('schemaVersion')!r}, not 2", _ANEW)
+        return cls(
+            Descriptor.from_json(checked.get("config"), f"{subject}, config"),
+            tuple(
+                Descriptor.from_json(layer, f"{subject}, layer {number}")
+                for number, layer in enumerate(_sequence(checked.get("layers"), subject))
+            ),
+            _text(checked, "mediaType", subject, OCI_MANIFEST),
+            _strings(checked.get("annotations"), subject),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An image index (image-index.md), also the index.json of an image layout."""
+
+    manifests: tuple[Descriptor, ...]
+    media_type: str = OCI_INDEX
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": self.media_type,
+            "manifests": [manifest.to_json() for manifest in self.manifests],
+        }
+        if self.annotations:
+            document["annotations"] = dict(self.annotations)
+        return document
+
+    @classmethod
+    def from_json(cls, document: Any, subject: str = "image index") -> Index:
+        checked = _mapping(document, subject)
+        return cls(
+            tuple(
+                Descriptor.from_json(entry, f"{subject}, entry {number}")
+                for number, entry in enumerate(_sequence(checked.get("manifests"), subject))
+            ),
+            _text(checked, "mediaType", subject, OCI_INDEX),
+            _strings(checked.get("annotations"), subject),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """An image config (config.md), which Docker's image JSON is a superset of.
+
+    Attributes:
+        architecture, os, variant: the platform, in Go's words ("amd64", "linux").
+        config: the execution parameters, keys as specified: User, ExposedPorts, Env, Entrypoint, Cmd, Volumes,
+            WorkingDir, Labels, StopSignal, and Docker's Healthcheck, Shell, OnBuild.
+        diff_ids: digests of the uncompressed layers, bottom first.
+        history: one mapping per step, as specified.
+        created: RFC 3339 time, empty where not said.
+        author, comment: free text; ``comment`` is Docker's.
+    """
+
+    architecture: str
+    os: str
+    diff_ids: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Mapping[str, Any], ...] = ()
+    created: str = ""
+    author: str = ""
+    comment: str = ""
+    variant: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"architecture": self.architecture, "os": self.os}
+        for key in ("variant", "created", "author", "comment"):
+            if getattr(self, key):
+                document[key] = getattr(self, key)
+        document["config"] = dict(self.config)
+        document["rootfs"] = {"type": "layers", "diff_ids": list(self.diff_ids)}
+        if self.history:
+            document["history"] = [dict(step) for step in self.history]
+        return document
+
+    @classmethod
+    def from_json(cls, document: Any, subject: str = "image config") -> ImageConfig:
+        checked = _mapping(document, subject)
+        rootfs = _mapping(checked.get("rootfs"), f"{subject}, rootfs")
+        diff_ids = tuple(_sequence(rootfs.get("diff_ids"), f"{subject}, diff_ids"))
+        for diff_id in diff_ids:
+            if not isinstance(diff_id, str) or not is_digest(diff_id):
+                raise CorruptError(f"{subject}: diff id {diff_id!r} is no SHA-256 digest", _ANEW)
+        return cls(
+            architecture=_text(checked, "architecture", subject),
+            os=_text(checked, "os", subject),
+            diff_ids=diff_ids,
+            config=_mapping(checked.get("config") or {}, f"{subject}, config"),
+            history=tuple(_mapping(step, subject) for step in _sequence(checked.get("history"), subject)),
+            created=_text(checked, "created", subject),
+            author=_text(checked, "author", subject),
+            comment=_text(checked, "comment", subject),
+            variant=_text(checked, "variant", subject),
+        )
+
+
+_ANEW = "get the image anew; it is damaged, or was written by a broken tool"
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a new document: UTF-8, no spaces, keys in the order given."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def decode(data: bytes, subject: str) -> Any:
+    """Parse the bytes of a document that ``subject`` names.
+
+    Raises:
+        CorruptError: it is no JSON in UTF-8.
+    """
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{subject} is no JSON: {error}", _ANEW) from error
+
+
+def _mapping(value: Any, subject: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CorruptError(f"{subject} is no JSON object", _ANEW)
+    return dict(value)
+
+
+def _sequence(value: Any, subject: str) -> Sequence[Any]:
+    if value is None:  # Go writes an empty slice as null
+        return ()
+    if not isinstance(value, list):
+        raise CorruptError(f"{subject} is no JSON array", _ANEW)
+    return value
+
+
+def _text(document: Mapping[str, Any], key: str, subject: str, default: str = "") -> str:
+    value = document.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise CorruptError(f"{subject}: {key} is no text", _ANEW)
+    return value
+
+
+def _strings(value: Any, subject: str) -> dict[str, str]:
+    strings = _mapping(value or {}, f"{subject}, annotations")
+    if not all(isinstance(text, str) for text in strings.values()):
+        raise CorruptError(f"{subject}: an annotation is no text", _ANEW)
+    return strings

@@ -1,0 +1,89 @@
+"""Removing a directory tree that a container or an archive made: any depth, any modes, no link followed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydock_core.errors import FailedError
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Descriptors held while descending.  A deeper directory is first moved to the top of the tree.
+_DEPTH_LIMIT = 64
+
+
+def remove_tree(path: str, *, fds: Sequence[int] = (), progress: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """Remove ``path`` and all below it; one that is not there is not an error.  A worker function.
+
+    Args:
+        path: absolute; its parent is trusted.
+        fds, progress: unused; the signature is that of all worker functions (see :mod:`pydock_core.store.worker`).
+
+    Raises:
+        FailedError: something could not be removed; what could be is gone.
+    """
+    try:
+        _remove(path)
+    except OSError as error:
+        raise FailedError(
+            f"{path} could not be removed: {error.strerror}", "is something mounted or used below it? see: fuser -vm"
+        ) from error
+
+
+def _remove(path: str) -> None:
+    try:
+        top_fd = os.open(path, _DIRECTORY)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(path)
+        return
+    except PermissionError:
+        os.chmod(path, 0o700)
+        top_fd = os.open(path, _DIRECTORY)
+    try:
+        _empty(top_fd, top_fd, 0)
+    finally:
+        os.close(top_fd)
+    os.rmdir(path)
+
+
+def _empty(top_fd: int, directory_fd: int, depth: int) -> None:
+    """Remove everything in a directory.  Deep ones are moved up to ``top_fd``, so the recursion is bounded."""
+    while True:
+        with os.scandir(directory_fd) as entries:
+            names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        if not names:
+            return
+        _make_writable(directory_fd)
+        for name, is_directory in names:
+            if not is_directory:
+                os.unlink(name, dir_fd=directory_fd)
+            elif depth >= _DEPTH_LIMIT:
+                # To the top with it, where the outermost loop finds it when it looks again.
+                os.rename(name, f".{secrets.token_hex(8)}", src_dir_fd=directory_fd, dst_dir_fd=top_fd)
+            else:
+                child_fd = _open_child(name, directory_fd)
+                try:
+                    _empty(top_fd, child_fd, depth + 1)
+                finally:
+                    os.close(child_fd)
+                os.rmdir(name, dir_fd=directory_fd)
+        if directory_fd != top_fd:
+            return
+
+
+def _open_child(name: str, directory_fd: int) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=directory_fd)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=directory_fd)
+        return os.open(name, _DIRECTORY, dir_fd=directory_fd)
+
+
+def _make_writable(directory_fd: int) -> None:
+    """Let the owner remove entries; root need not be let (CAP_DAC_OVERRIDE)."""
+    if os.geteuid() != 0 and os.fstat(directory_fd).st_mode & 0o300 != 0o300:
+        os.fchmod(directory_fd, 0o700)

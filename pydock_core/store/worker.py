@@ -1,0 +1,80 @@
+"""The seam to whoever runs a storage job: in this process, or in a worker that the zygote forks.
+
+An ordinary user's layers hold files of the user's subordinate ids, which only root of the user's namespace can
+make and remove.  So such jobs are plain functions at the top level of a module, named "module:function", that
+take keyword arguments of JSON types and ``fds`` (descriptors) and ``progress`` (a callable, or None)::
+
+    worker.call("pydock_core.store.trees:remove_tree", {"path": "/..."})
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from pydock_core.errors import DeniedError
+
+Progress = Callable[[dict[str, Any]], None]
+"""Takes events in the shape of the Engine API's JSONMessage: {"status", "id", "current", "total"}."""
+
+ALLOWED_FUNCTIONS = frozenset(
+    {
+        "pydock_core.store.snapshots.directory:apply_blob",
+        "pydock_core.store.trees:remove_tree",
+    }
+)
+"""What a worker may be asked for; a worker refuses everything else."""
+
+
+class Worker(Protocol):
+    """Runs a storage job as root of the right user namespace."""
+
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        progress: Progress | None = None,
+    ) -> Any:
+        """Run ``function`` and return its result (JSON types).
+
+        Args:
+            function: "module:function", one of ALLOWED_FUNCTIONS.
+            arguments: keyword arguments, JSON types.
+            fds: descriptors that the job gets; the caller keeps its own.
+            progress: called for each progress event, in the caller's process.
+
+        Raises:
+            PyDockError: what the job raised; UnavailableError where the worker died.
+        """
+        ...
+
+
+class LocalWorker:
+    """Runs jobs in this process; for root, and for tests."""
+
+    def call(
+        self,
+        function: str,
+        arguments: Mapping[str, Any],
+        fds: Sequence[int] = (),
+        progress: Progress | None = None,
+    ) -> Any:
+        """See :meth:`Worker.call`."""
+        return perform(function, arguments, fds, progress)
+
+
+def perform(
+    function: str, arguments: Mapping[str, Any], fds: Sequence[int] = (), progress: Progress | None = None
+) -> Any:
+    """Import an allowed function and call it; what a worker process does with a request.
+
+    Raises:
+        DeniedError: the function is not on the list.
+        PyDockError: as the function raises.
+    """
+    if function not in ALLOWED_FUNCTIONS:
+        raise DeniedError(f"{function} is no storage job", "see ALLOWED_FUNCTIONS")
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)(**arguments, fds=fds, progress=progress)

@@ -1,0 +1,105 @@
+"""Temporary directories that survive no maker: swept as soon as nobody holds their lock.
+
+A workspace is a directory under ``StateRoot.temporary`` (or ``trash``) with a file ``lock`` in it that its maker
+holds with flock(2).  The kernel lets go of the lock when the last descriptor of it is closed, however the
+process ended; so no process id is recorded, and none can be mistaken for another.  A worker that goes on for a
+dead maker keeps the lock, where it was given the descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydock_core.errors import UnavailableError
+
+_LOCK_NAME = "lock"
+_ATTEMPTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A directory of one operation.
+
+    Attributes:
+        path: the directory; mode 0700.
+        lock_fd: holds it; give it to a worker that writes below ``path``.
+    """
+
+    path: Path
+    lock_fd: int
+
+
+@contextlib.contextmanager
+def open_workspace(parent: Path, kind: str, remove: Callable[[Path], None]) -> Iterator[Workspace]:
+    """Make a workspace below ``parent``, and remove it with all that is left in it at the end.
+
+    Args:
+        parent: an existing directory.
+        kind: first part of the name, for people who look there ("load", "layer").
+        remove: removes a tree; may be a worker's doing, as files may belong to subordinate ids.
+    """
+    workspace = _make(parent, kind)
+    try:
+        yield workspace
+    finally:
+        try:
+            remove(workspace.path)
+        finally:
+            os.close(workspace.lock_fd)
+
+
+def _make(parent: Path, kind: str) -> Workspace:
+    for _ in range(_ATTEMPTS):
+        path = parent / f"{kind}-{secrets.token_hex(8)}"
+        path.mkdir(mode=0o700)
+        fd = _lock(path)
+        if fd is not None:
+            return Workspace(path, fd)
+        # A sweeper took it between mkdir and flock: it is being removed, take another name.
+    raise UnavailableError(f"no temporary directory could be made in {parent}", "try again")
+
+
+def _lock(path: Path) -> int | None:
+    """Take the lock of a workspace; None where another holds it or the directory is gone."""
+    lock = path / _LOCK_NAME
+    try:
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held, named = os.fstat(fd), os.stat(lock, follow_symlinks=False)
+    except (BlockingIOError, FileNotFoundError):
+        os.close(fd)
+        return None
+    if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino):
+        os.close(fd)
+        return None
+    return fd
+
+
+def sweep(parent: Path, remove: Callable[[Path], None]) -> int:
+    """Remove every workspace below ``parent`` whose maker is gone; return how many.
+
+    Any number of processes may sweep at once.  What is not a directory was left by nobody of ours and stays.
+    """
+    removed = 0
+    for entry in list(os.scandir(parent)):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        path = Path(entry.path)
+        fd = _lock(path)
+        if fd is None:
+            continue
+        try:
+            remove(path)
+            removed += 1
+        finally:
+            os.close(fd)
+    return removed
