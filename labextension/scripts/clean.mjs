@@ -1,0 +1,7 @@
+// Remove what a build leaves behind, so that the next one starts from the sources alone.
+
+import { rmSync } from 'node:fs';
+
+for (const name of ['../lib', '../tsconfig.tsbuildinfo', '../../pydock_jupyter/labextension']) {
+  rmSync(new URL(name, import.meta.url), { recursive: true, force: true });
+}

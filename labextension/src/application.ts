@@ -1,0 +1,97 @@
+/** A main-area tab that shows the application behind a container's port. */
+
+import { MainAreaWidget } from '@jupyterlab/apputils';
+import { IFrame, launchIcon, refreshIcon, ToolbarButton } from '@jupyterlab/ui-components';
+import { Widget } from '@lumino/widgets';
+
+import { containersIcon } from './icons';
+
+/** Which application: enough to open the tab again after a reload of the page. */
+export interface ITarget {
+  readonly name: string;
+  readonly port: number;
+}
+
+/** Return the name under which a tab is remembered. */
+export function targetKey(target: ITarget): string {
+  return `${target.name}:${target.port}`;
+}
+
+/**
+ * An iframe on the proxied address, with a reload button and one that opens it in a browser tab of its own.
+ *
+ * The application is served from Jupyter's own origin and may use it (`allow-same-origin`), since its cookies,
+ * storage and WebSockets would not work otherwise; it may not navigate JupyterLab's page away.
+ */
+export class ApplicationTab extends MainAreaWidget<IFrame> {
+  constructor(
+    readonly target: ITarget,
+    readonly url: string
+  ) {
+    const frame = new IFrame({
+      sandbox: [
+        'allow-downloads',
+        'allow-forms',
+        'allow-modals',
+        'allow-popups',
+        'allow-pointer-lock',
+        'allow-same-origin',
+        'allow-scripts'
+      ],
+      referrerPolicy: 'same-origin'
+    });
+    super({ content: frame });
+    const key = targetKey(target);
+    this.id = `pydock-application-${target.name}-${target.port}`;
+    this.addClass('pydock-Application');
+    this.title.label = key;
+    this.title.caption = `Port ${target.port} of the container ${target.name}`;
+    this.title.icon = containersIcon;
+    this.title.closable = true;
+    this.element.title = this.title.caption;
+    frame.url = url;
+
+    const address = new Widget();
+    address.addClass('pydock-Application-address');
+    address.node.textContent = key;
+    this.toolbar.addItem(
+      'reload',
+      new ToolbarButton({
+        icon: refreshIcon,
+        tooltip: 'Reload the application',
+        onClick: () => {
+          this.reload();
+        }
+      })
+    );
+    this.toolbar.addItem('address', address);
+    this.toolbar.addItem(
+      'open',
+      new ToolbarButton({
+        icon: launchIcon,
+        tooltip: 'Open in a new browser tab',
+        onClick: () => {
+          window.open(url, '_blank', 'noopener');
+        }
+      })
+    );
+  }
+
+  /** Load the page again that the application is at now. */
+  reload(): void {
+    try {
+      this.element.contentWindow?.location.reload();
+    } catch {
+      // The application went to another origin, where its address is not ours to see: back to its start.
+      this.content.url = this.url;
+    }
+  }
+
+  private get element(): HTMLIFrameElement {
+    const element = this.content.node.querySelector('iframe');
+    if (element === null) {
+      throw new Error('an IFrame widget without an iframe');
+    }
+    return element;
+  }
+}

@@ -1,0 +1,206 @@
+/** The JupyterLab plugin: the panel, the tabs, the commands, and what survives a reload of the page. */
+
+import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
+import {
+  Dialog,
+  ICommandPalette,
+  InputDialog,
+  Notification,
+  showDialog,
+  WidgetTracker
+} from '@jupyterlab/apputils';
+import { refreshIcon } from '@jupyterlab/ui-components';
+import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+
+import { ApplicationTab, type ITarget, targetKey } from './application';
+import { containerName, EngineClient, EngineError, type IContainer } from './engine';
+import { containersIcon } from './icons';
+import { LogTab } from './logs';
+import { type Action, ContainersModel } from './model';
+import { ContainersPanel } from './panel';
+
+const CATEGORY = 'Containers';
+
+/** The commands, for the palette and for other extensions. */
+export const CommandIDs = {
+  /** Arguments `name` and `port`; what is missing is asked for. */
+  openPort: 'pydock:open-port',
+  /** Argument `name`. */
+  openLog: 'pydock:open-log',
+  showPanel: 'pydock:show-panel',
+  refresh: 'pydock:refresh'
+} as const;
+
+const plugin: JupyterFrontEndPlugin<void> = {
+  id: 'pydock-jupyter:plugin',
+  description: 'Lists containers and opens their ports in tabs.',
+  autoStart: true,
+  optional: [ICommandPalette, ILayoutRestorer],
+  activate
+};
+
+export default plugin;
+
+function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restorer: ILayoutRestorer | null): void {
+  const { commands, shell } = app;
+  const client = new EngineClient(app.serviceManager.serverSettings);
+  const model = new ContainersModel(client, () => panel.isVisible);
+  const panel: ContainersPanel = new ContainersPanel(model, {
+    openPort: (name, port) => {
+      void commands.execute(CommandIDs.openPort, port === undefined ? { name } : { name, port });
+    },
+    openLog: name => {
+      void commands.execute(CommandIDs.openLog, { name });
+    },
+    start: container => {
+      void act(model, 'start', container);
+    },
+    stop: container => {
+      void act(model, 'stop', container);
+    },
+    remove: container => {
+      void remove(model, container);
+    }
+  });
+  const applications = new WidgetTracker<ApplicationTab>({ namespace: 'pydock-applications' });
+  const logs = new WidgetTracker<LogTab>({ namespace: 'pydock-logs' });
+
+  shell.add(panel, 'left', { rank: 350, type: 'Containers' });
+
+  commands.addCommand(CommandIDs.showPanel, {
+    label: 'Show Containers',
+    caption: 'Show the panel that lists containers and images',
+    icon: containersIcon,
+    execute: () => {
+      shell.activateById(panel.id);
+    }
+  });
+  commands.addCommand(CommandIDs.refresh, {
+    label: 'Refresh Containers',
+    icon: refreshIcon,
+    execute: () => model.refresh()
+  });
+  commands.addCommand(CommandIDs.openPort, {
+    label: 'Open Port of a Container…',
+    caption: 'Open the application behind a port of a container in a tab',
+    icon: containersIcon,
+    execute: async args => {
+      const target = await chooseTarget(model, args);
+      if (target === null) {
+        return;
+      }
+      const known = applications.find(tab => targetKey(tab.target) === targetKey(target));
+      const tab = known ?? new ApplicationTab(target, client.applicationUrl(target.name, target.port));
+      if (known === undefined) {
+        shell.add(tab, 'main');
+        await applications.add(tab);
+      }
+      shell.activateById(tab.id);
+    }
+  });
+  commands.addCommand(CommandIDs.openLog, {
+    label: 'Open Log of a Container…',
+    execute: async args => {
+      const name = typeof args.name === 'string' ? args.name : await chooseContainer(model, 'Open log', () => true);
+      if (name === null) {
+        return;
+      }
+      const known = logs.find(tab => tab.content.container === name);
+      const tab = known ?? new LogTab(client, name);
+      if (known === undefined) {
+        shell.add(tab, 'main');
+        await logs.add(tab);
+      }
+      shell.activateById(tab.id);
+    }
+  });
+
+  if (palette !== null) {
+    for (const command of Object.values(CommandIDs)) {
+      palette.addItem({ command, category: CATEGORY });
+    }
+  }
+  if (restorer !== null) {
+    restorer.add(panel, panel.id);
+    void restorer.restore(applications, {
+      command: CommandIDs.openPort,
+      args: tab => ({ ...tab.target }),
+      name: tab => targetKey(tab.target)
+    });
+    void restorer.restore(logs, {
+      command: CommandIDs.openLog,
+      args: tab => ({ name: tab.content.container }),
+      name: tab => tab.content.container
+    });
+  }
+}
+
+async function act(model: ContainersModel, action: Action, container: IContainer): Promise<void> {
+  try {
+    await model.act(action, container.Id);
+  } catch (error) {
+    const text = error instanceof EngineError ? `${error.message} ${error.hint}`.trim() : String(error);
+    Notification.error(`Could not ${action} ${containerName(container)}: ${text}`, { autoClose: 8000 });
+  }
+}
+
+async function remove(model: ContainersModel, container: IContainer): Promise<void> {
+  const name = containerName(container);
+  const isRunning = container.State === 'running' || container.State === 'paused';
+  const answer = await showDialog({
+    title: `Remove ${name}?`,
+    body: isRunning
+      ? 'It is running: it will be killed, and what it has written to its own file system will be lost.'
+      : 'What it has written to its own file system will be lost.',
+    buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Remove' })],
+    defaultButton: 0
+  });
+  if (answer.button.accept) {
+    await act(model, 'remove', container);
+  }
+}
+
+/** Return what the arguments name, asking for what they leave open; null where the person thought better of it. */
+async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObject): Promise<ITarget | null> {
+  const isUp = (container: IContainer): boolean => container.State === 'running';
+  const name = typeof args.name === 'string' ? args.name : await chooseContainer(model, 'Open port', isUp);
+  if (name === null) {
+    return null;
+  }
+  if (typeof args.port === 'number') {
+    return { name, port: args.port };
+  }
+  const answer = await InputDialog.getText({
+    title: `Open a port of ${name}`,
+    label: 'Port (1 to 65535) on which the application listens, also on 127.0.0.1',
+    placeholder: '8888',
+    pattern: '[0-9]{1,5}',
+    required: true,
+    okLabel: 'Open'
+  });
+  const port = Number(answer.value);
+  if (!answer.button.accept || answer.value === null) {
+    return null;
+  }
+  if (!Number.isInteger(port) || port < 1 || port > 65535) {
+    Notification.error(`“${answer.value}” is not a port: a number from 1 to 65535 is.`, { autoClose: 8000 });
+    return null;
+  }
+  return { name, port };
+}
+
+async function chooseContainer(
+  model: ContainersModel,
+  verb: string,
+  isCandidate: (container: IContainer) => boolean
+): Promise<string | null> {
+  await model.refresh();
+  const names = model.snapshot.containers.filter(isCandidate).map(containerName);
+  if (names.length === 0) {
+    const reason = model.snapshot.problem?.message ?? 'There is no container to choose. Start one first: %dock run -d IMAGE';
+    Notification.warning(reason, { autoClose: 8000 });
+    return null;
+  }
+  const answer = await InputDialog.getItem({ title: verb, label: 'Container', items: names, okLabel: 'Next' });
+  return answer.button.accept ? answer.value : null;
+}
