@@ -1,0 +1,40 @@
+"""PyDock in Jupyter: ``%dock`` magics, widgets, a server extension and a JupyterLab panel.
+
+    %load_ext pydock_jupyter
+    %dock run IMAGE COMMAND
+
+What is imported here is imported by every kernel, server and notebook that loads any part: nothing, until it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydock_jupyter.widgets.panel import Panel
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Make ``%dock`` known to an IPython shell (``%load_ext pydock_jupyter``)."""
+    from pydock_jupyter.magics.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Take ``%dock`` away again (``%unload_ext pydock_jupyter``)."""
+    from pydock_jupyter.magics.extension import unload
+
+    unload(shell)
+
+
+def panel() -> Panel:
+    """Return a widget that shows containers and images live; display it as a cell's last value."""
+    from pydock_jupyter.widgets.panel import Panel
+
+    return Panel()
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where the built JupyterLab extension is, for ``jupyter labextension develop``."""
+    return [{"src": "labextension", "dest": "pydock-jupyter"}]

@@ -1,8 +1,7 @@
 /** A main-area tab that shows the application behind a container's port. */
 
 import { MainAreaWidget } from '@jupyterlab/apputils';
-import { IFrame, launchIcon, refreshIcon, ToolbarButton } from '@jupyterlab/ui-components';
-import { Widget } from '@lumino/widgets';
+import { IFrame, launchIcon, refreshIcon, Toolbar, ToolbarButton } from '@jupyterlab/ui-components';
 
 import { containersIcon } from './icons';
 
@@ -51,9 +50,6 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
     this.element.title = this.title.caption;
     frame.url = url;
 
-    const address = new Widget();
-    address.addClass('pydock-Application-address');
-    address.node.textContent = key;
     this.toolbar.addItem(
       'reload',
       new ToolbarButton({
@@ -64,7 +60,7 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
         }
       })
     );
-    this.toolbar.addItem('address', address);
+    this.toolbar.addItem('spacer', Toolbar.createSpacerItem());
     this.toolbar.addItem(
       'open',
       new ToolbarButton({

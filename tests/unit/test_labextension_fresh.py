@@ -24,7 +24,9 @@ def source_digest() -> str:
 
 def test_built_extension_comes_from_these_sources() -> None:
     recorded = (BUILT / "source.sha256").read_text().strip()
-    assert recorded == source_digest(), "labextension/ has changed: run `jlpm build:prod` there and commit the result"
+    assert recorded == source_digest(), (
+        "labextension/ has changed: run `jlpm build:prod` there and commit the result"
+    )
 
 
 def test_built_extension_is_whole() -> None:

@@ -1,0 +1,1 @@
+"""What commands look like in a notebook: live text, and tables."""

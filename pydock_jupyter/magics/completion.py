@@ -1,0 +1,259 @@
+"""Completes what is being typed after ``%dock``, from the command table.
+
+:func:`complete` is pure but for its :class:`Source`, which knows the names of the things that exist;
+:func:`build_matcher` makes an IPython matcher (API version 2, IPython 8.6 and newer) of it, which works with and
+without jedi.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydock_core.commands.table import COMMANDS, GROUPS, Argument, Command, Option, find
+
+_MAGIC = re.compile(r"^\s*(?:[\w, ]+=\s*)?%{1,2}dock\s+")
+_SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "STOP", "CONT", "WINCH")
+_NETWORKS = ("bridge", "host", "none")
+_RUNTIMES = ("embedded", "crun", "runc", "nvidia")
+
+
+class Source(Protocol):
+    """The names that exist now."""
+
+    def containers(self, running: bool) -> Sequence[str]: ...
+    def images(self) -> Sequence[str]: ...
+    def paths(self, prefix: str) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """``candidates`` each replace ``fragment``, the end of what was typed; ``kind`` is shown beside them."""
+
+    fragment: str
+    candidates: tuple[str, ...]
+    kind: str
+
+
+def complete(text: str, source: Source) -> Completions:
+    """Complete the last word of ``text``, which is what stands between ``%dock`` and the cursor."""
+    words, current = split_at_cursor(text)
+    if not words or words == ["help"]:
+        return _among(current, _first_words(), "command")
+    found = find(tuple(words))
+    if found is None:
+        second = sorted({path[1] for path in _paths() if len(path) == 2 and path[0] == words[0]})
+        return _among(current, second if len(words) == 1 else (), "command")
+    command, length = found
+    state = _walk(command, words[length:])
+    if state.pending is not None:
+        return _value(state.pending.complete, current, source)
+    if current.startswith("-") and not state.is_rest:
+        flag, equals, value = current.partition("=")
+        if equals:
+            option = _option(command, flag)
+            return _value(option.complete if option else None, value, source)
+        return _among(current, _flags(command, words[length:]), "option")
+    argument = state.argument
+    return _value(argument.complete if argument else None, current, source)
+
+
+def split_at_cursor(text: str) -> tuple[list[str], str]:
+    """Return the finished words of ``text`` and the unfinished last one, without quotes that were opened."""
+    words: list[str] = []
+    word: list[str] | None = None
+    quote = ""
+    escaped = False
+    for char in text:
+        if escaped:
+            word = [*(word or []), char]
+            escaped = False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif char in "'\"" and quote in ("", char):
+            quote = "" if quote else char
+            word = word or []
+        elif char.isspace() and not quote:
+            if word is not None:
+                words.append("".join(word))
+            word = None
+        else:
+            word = [*(word or []), char]
+    return words, "".join(word or [])
+
+
+@dataclass(slots=True)
+class _State:
+    """Where the cursor is among a command's words: after an option, at an argument, in the container's command."""
+
+    pending: Option | None = None
+    argument: Argument | None = None
+    is_rest: bool = False
+
+
+def _walk(command: Command, words: Sequence[str]) -> _State:
+    state = _State()
+    positional = 0
+    ended = False
+    for word in words:
+        if state.pending is not None:
+            state.pending = None
+        elif word == "--" and not ended:
+            ended = True
+        elif word.startswith("-") and word != "-" and not ended and not state.is_rest:
+            state.pending = _waiting_option(command, word)
+        else:
+            positional += 1
+            state.is_rest = ended or _argument(command, positional, "rest") is not None
+    state.argument = _argument(command, positional)
+    state.is_rest = state.is_rest or ended
+    return state
+
+
+def _argument(command: Command, index: int, count: str | None = None) -> Argument | None:
+    """The argument that the word number ``index`` is; the last one goes on where it takes several."""
+    arguments = command.arguments
+    if index >= len(arguments):
+        last = arguments[-1] if arguments and arguments[-1].count in ("*", "+", "rest") else None
+        argument = last
+    else:
+        argument = arguments[index]
+    return argument if argument is not None and count in (None, argument.count) else None
+
+
+def _waiting_option(command: Command, word: str) -> Option | None:
+    """The option whose value comes next: ``--name``, ``-p``, or the last of ``-itp``."""
+    if word.startswith("--"):
+        option = _option(command, word)
+        return option if option is not None and option.takes_value else None
+    for position, letter in enumerate(word[1:], start=2):
+        option = _option(command, f"-{letter}")
+        if option is not None and option.takes_value:
+            return option if position == len(word) else None
+    return None
+
+
+def _option(command: Command, flag: str) -> Option | None:
+    return next((option for option in command.options if flag in option.flags), None)
+
+
+def _flags(command: Command, words: Sequence[str]) -> Iterator[str]:
+    for option in command.options:
+        if option.many or not any(flag in words for flag in option.flags):
+            yield from option.flags
+    yield "--help"
+
+
+def _paths() -> Iterator[tuple[str, ...]]:
+    for command in COMMANDS:
+        yield command.path
+        yield from command.aliases
+
+
+def _first_words() -> list[str]:
+    return sorted({path[0] for path in _paths()} | set(GROUPS) | {"help"})
+
+
+def _value(kind: str | None, current: str, source: Source) -> Completions:
+    """Complete a value by what the table says it is."""
+    if kind == "container":
+        return _among(current, source.containers(running=False), "container")
+    if kind == "running":
+        return _among(current, source.containers(running=True), "container")
+    if kind == "image":
+        return _among(current, source.images(), "image")
+    if kind == "path" and ":" not in current:  # after the colon it is a path in the container
+        return _among(current, source.paths(current), "path")
+    fixed = {"signal": _SIGNALS, "network": _NETWORKS, "runtime": _RUNTIMES}.get(kind or "", ())
+    return _among(current, fixed, kind or "value")
+
+
+def _among(current: str, names: Sequence[str] | Iterator[str], kind: str) -> Completions:
+    return Completions(current, tuple(name for name in names if name.startswith(current)), kind)
+
+
+class EngineSource:
+    """What the engine and the file system have; a failing engine has nothing (a tab key shows no errors)."""
+
+    def __init__(self, get_engine: Callable[[], Any]) -> None:
+        self._get_engine = get_engine
+
+    def containers(self, running: bool) -> Sequence[str]:
+        return self._ask(
+            lambda engine: [
+                name.removeprefix("/")
+                for item in engine.containers.list(all=not running)
+                for name in item["Names"]
+            ]
+        )
+
+    def images(self) -> Sequence[str]:
+        def names(engine: Any) -> list[str]:
+            tags = [tag for item in engine.images.list() for tag in item["RepoTags"] or ()]
+            return sorted({*tags, *(tag.removesuffix(":latest") for tag in tags)})
+
+        return self._ask(names)
+
+    def paths(self, prefix: str) -> Sequence[str]:
+        directory, name = os.path.split(prefix)
+        try:
+            entries = sorted(os.scandir(os.path.expanduser(directory) or "."), key=lambda entry: entry.name)
+        except OSError:
+            return []
+        start = prefix[: len(prefix) - len(name)]
+        return [
+            start + entry.name + ("/" if entry.is_dir() else "")
+            for entry in entries
+            if name.startswith(".") or not entry.name.startswith(".")
+        ]
+
+    def _ask(self, question: Callable[[Any], list[str]]) -> list[str]:
+        try:
+            return question(self._get_engine())
+        except Exception:  # noqa: BLE001  # whatever is wrong, the command itself will say it better
+            return []
+
+
+def build_matcher(source: Source) -> Callable[[Any], Any]:
+    """Return a matcher for ``IPCompleter.custom_matchers``."""
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(identifier="pydock_jupyter.dock")  # type: ignore[untyped-decorator]  # not typed
+    def dock_matcher(context: Any) -> dict[str, Any]:
+        line = context.text_until_cursor
+        magic = _MAGIC.match(line)
+        is_cell_magic = magic is not None and "%%" in magic.group()
+        if magic is None or (is_cell_magic and context.cursor_line != 0):
+            return {"completions": []}
+        typed = line[magic.end() :]
+        result = complete(typed, source)
+        fragment, escape = _as_typed(typed, result.fragment)
+        return {
+            "completions": [
+                SimpleCompletion(text=escape(text), type=result.kind) for text in result.candidates
+            ],
+            "matched_fragment": fragment,
+            "suppress": True,
+            "ordered": True,
+        }
+
+    return dock_matcher
+
+
+def _as_typed(typed: str, fragment: str) -> tuple[str, Callable[[str], str]]:
+    """Return ``fragment`` the way it stands in the line, and what writes a candidate the same way.
+
+    A name with a space is written with backslashes, unless a quotation is open, which is left open.
+    """
+    if typed.endswith(fragment):
+        opened = typed[: len(typed) - len(fragment)].endswith(("'", '"'))
+        return fragment, (lambda text: text) if opened else _escape_spaces
+    escaped = _escape_spaces(fragment)
+    return (escaped, _escape_spaces) if typed.endswith(escaped) else (fragment, lambda text: text)
+
+
+def _escape_spaces(text: str) -> str:
+    return re.sub(r"([\s'\"\\$`])", r"\\\1", text)

@@ -1,0 +1,121 @@
+"""The magics themselves: one command each, in the cell's streams."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
+
+from pydock_core.errors import InvalidError, PyDockError
+from pydock_jupyter.display.streams import CellWriter
+from pydock_jupyter.magics.words import expand_names, split_words
+
+if TYPE_CHECKING:
+    from pydock_core.engine import Engine
+
+EXIT_CODE_NAME = "_exit_code"
+"""The name in the notebook that holds the last command's exit code, as after IPython's own ``!command``."""
+
+_READS_STDIN = frozenset({("load",), ("import",)})
+
+
+@magics_class  # type: ignore[untyped-decorator]  # IPython is not typed
+class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
+    """``%dock COMMAND …`` runs any command of the ``dock`` program in a cell; ``%dock --help`` lists them."""
+
+    def __init__(self, shell: Any) -> None:
+        super().__init__(shell)
+        self._engine: Engine | None = None
+        self._engine_lock = threading.Lock()
+
+    def engine(self) -> Engine:
+        """Return the kernel's engine, made when it is first needed."""
+        with self._engine_lock:
+            if self._engine is None:
+                from pydock_core.engine import Engine
+
+                self._engine = Engine()
+            return self._engine
+
+    @no_var_expand  # type: ignore[untyped-decorator]  # IPython is not typed
+    @needs_local_scope  # type: ignore[untyped-decorator]  # IPython is not typed
+    @line_cell_magic  # type: ignore[untyped-decorator]  # IPython is not typed
+    def dock(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> None:
+        """Run a dock command: ``%dock run -d IMAGE``, ``%dock ps``, ``%dock --help``.
+
+        As a cell magic the rest of the cell is the command's standard input:
+
+            %%dock run IMAGE python -
+            print("in the container")
+
+        ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables of the
+        environment as in a shell.  Output appears while the command runs; interrupting the cell is ctrl-c.
+        Afterwards ``_exit_code`` is the exit code.
+        """
+        stdout, stderr = CellWriter(sys.stdout), CellWriter(sys.stderr)
+        code = 128 + signal.SIGINT  # unless it comes to its end
+        try:
+            namespace = {**self.shell.user_ns, **(local_ns or {})}
+            code = self._run(expand_names(line, namespace), cell, stdout, stderr)
+        finally:
+            stdout.close()
+            if code and not (stdout.has_written or stderr.has_written):
+                stderr.write(f"exit code {code}\n")
+            stderr.close()
+            self.shell.user_ns[EXIT_CODE_NAME] = int(code)
+
+    def _run(self, line: str, cell: str | None, stdout: CellWriter, stderr: CellWriter) -> int:
+        from pydock_core.commands.context import Context
+        from pydock_core.commands.dispatch import run_command, show_error
+
+        context = Context(engine=self.engine(), stdout=stdout, stderr=stderr, notebook=True, table=show_table)
+        try:
+            words = split_words(line, os.environ, os.getcwd())
+            if words[:1] in (["--debug"], ["-D"]):
+                context.debug = True
+                words.pop(0)
+            if cell is not None:
+                words = with_standard_input(words)
+                context.stdin = BytesIO(cell.encode())
+            return run_command(words, context)
+        except PyDockError as error:
+            show_error(error, context)
+            return 125 if error.exit_code is None else error.exit_code
+
+
+def with_standard_input(words: Sequence[str]) -> list[str]:
+    """Return the words of a command that is to read the cell's body: ``-i`` is added where that takes it.
+
+    Raises:
+        InvalidError: the command reads no standard input.
+    """
+    from pydock_core.commands.table import find
+
+    found = find(tuple(words))
+    if found is None:
+        return list(words)  # the parser says what is wrong with it
+    command, length = found
+    if any("--interactive" in option.flags for option in command.options):
+        return [*words[:length], "--interactive", *words[length:]]
+    if command.path in _READS_STDIN:
+        return list(words)
+    raise InvalidError(
+        f"%%dock {command.name}: the command reads no input, and the cell has a body",
+        f"write %dock {command.name} …, and other code in another cell",
+        exit_code=125,
+    )
+
+
+def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Display a table below the cell."""
+    from IPython.display import display
+
+    from pydock_jupyter.display.tables import Table
+
+    display(Table.of(headers, rows))

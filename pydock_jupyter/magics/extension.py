@@ -1,0 +1,42 @@
+"""Puts the magics into an IPython shell, and takes them out again."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from pydock_jupyter.magics.completion import EngineSource, build_matcher
+from pydock_jupyter.magics.dock import DockMagics
+
+_REGISTERED = "_pydock_registered"
+
+
+def load(shell: Any) -> None:
+    """Register ``%dock`` and its completion, and start warming up the engine; loading twice is once."""
+    unload(shell)
+    magics = DockMagics(shell)
+    shell.register_magics(magics)
+    matcher = build_matcher(EngineSource(magics.engine))
+    shell.Completer.custom_matchers.append(matcher)
+    setattr(shell, _REGISTERED, matcher)
+    threading.Thread(target=_warm, args=(magics,), name="pydock-warm", daemon=True).start()
+
+
+def unload(shell: Any) -> None:
+    """Take out what :func:`load` put in; nothing happens where it was not loaded."""
+    matcher = getattr(shell, _REGISTERED, None)
+    if matcher is None:
+        return
+    delattr(shell, _REGISTERED)
+    shell.Completer.custom_matchers.remove(matcher)
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("dock", None)
+    shell.magics_manager.registry.pop(DockMagics.__name__, None)
+
+
+def _warm(magics: DockMagics) -> None:
+    """Start the zygote, so that the first container need not wait for it; the first command says what is wrong."""
+    try:
+        magics.engine().warm()
+    except Exception:  # noqa: BLE001  # loading must not fail, and a thread has nobody to tell
+        return
