@@ -3,7 +3,8 @@
     %load_ext pydock_jupyter
     %dock run IMAGE COMMAND
 
-What is imported here is imported by every kernel, server and notebook that loads any part: nothing, until it is needed.
+What is imported here is imported by every kernel, server and notebook that loads any part: nothing, until it
+is needed.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@ from typing import TextIO
 
 
 class CellWriter:
-    """Text and a container's bytes, in order, to one of the cell's streams (a ``Writer`` of the commands' context).
+    """Text and a container's bytes, in order, to one of the cell's streams (a ``Writer`` of the commands'
+    context).
 
-    Bytes are decoded as UTF-8 piece by piece: a character that is cut between two pieces comes out whole, and what
-    is not UTF-8 as U+FFFD.  ``has_written`` tells whether anything came.
+    Bytes are decoded as UTF-8 piece by piece: a character that is cut between two pieces comes out whole, and
+    what is not UTF-8 as U+FFFD.  ``has_written`` tells whether anything came.
     """
 
     def __init__(self, stream: TextIO) -> None:

@@ -1,1 +1,1 @@
-"""The ``%dock`` and ``%%dock`` magics: how a line becomes words, how they are completed, and how they are run."""
+"""The ``%dock`` and ``%%dock`` magics: words, completion, and running them."""

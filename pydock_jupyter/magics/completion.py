@@ -1,8 +1,8 @@
 """Completes what is being typed after ``%dock``, from the command table.
 
 :func:`complete` is pure but for its :class:`Source`, which knows the names of the things that exist;
-:func:`build_matcher` makes an IPython matcher (API version 2, IPython 8.6 and newer) of it, which works with and
-without jedi.
+:func:`build_matcher` makes an IPython matcher (API version 2, IPython 8.6 and newer) of it, which works with
+and without jedi.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def split_at_cursor(text: str) -> tuple[list[str], str]:
 
 @dataclass(slots=True)
 class _State:
-    """Where the cursor is among a command's words: after an option, at an argument, in the container's command."""
+    """Where the cursor is: after an option, at an argument, or in the container's own command."""
 
     pending: Option | None = None
     argument: Argument | None = None

@@ -54,8 +54,8 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
             %%dock run IMAGE python -
             print("in the container")
 
-        ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables of the
-        environment as in a shell.  Output appears while the command runs; interrupting the cell is ctrl-c.
+        ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables of
+        the environment as in a shell.  Output appears while the command runs; interrupting the cell is ctrl-c.
         Afterwards ``_exit_code`` is the exit code.
         """
         stdout, stderr = CellWriter(sys.stdout), CellWriter(sys.stderr)

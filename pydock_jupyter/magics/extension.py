@@ -35,7 +35,7 @@ def unload(shell: Any) -> None:
 
 
 def _warm(magics: DockMagics) -> None:
-    """Start the zygote, so that the first container need not wait for it; the first command says what is wrong."""
+    """Start the zygote, so that the first container need not wait; the first command says what is wrong."""
     try:
         magics.engine().warm()
     except Exception:  # noqa: BLE001  # loading must not fail, and a thread has nobody to tell

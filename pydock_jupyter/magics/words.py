@@ -1,13 +1,13 @@
 """Turns the line after ``%dock`` into words: names of the notebook first, then what a shell would have done.
 
 Pure functions.  ``{expression}`` and ``$name`` are replaced as IPython does it in its own magics
-(IPython.utils.text.DollarFormatter), with three differences, since the line holds a container's command too: what
-cannot be evaluated stays as it is without spoiling the rest of the line, Go templates (``{{.Names}}``) stay whole,
-and so does what looks like a brace of the shell or of awk (``{a,b}``, ``{print}``).
+(IPython.utils.text.DollarFormatter), with three differences, since the line holds a container's command too:
+what cannot be evaluated stays as it is without spoiling the rest of the line, Go templates (``{{.Names}}``)
+stay whole, and so does what looks like a brace of the shell or of awk (``{a,b}``, ``{print}``).
 
 Then the words are split with :mod:`shlex`, no shell being run: ``$(pwd)``, ``$NAME`` and ``${NAME}`` of the
-environment, and ``~`` are replaced where a shell would replace them (not between single quotes), each staying one
-word.  Any other command substitution is refused.
+environment, and ``~`` are replaced where a shell would replace them (not between single quotes), each staying
+one word.  Any other command substitution is refused.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class _EvaluatingFormatter(Formatter):
 def expand_names(line: str, namespace: Mapping[str, Any]) -> str:
     """Replace ``{expression}``, ``$name`` and ``${name}`` by values of the notebook.
 
-    ``$name`` may go on with attributes (``$data.path``), is left alone between single quotes, and ``$$name`` is a
-    literal ``$name``.  What does not exist in ``namespace`` is left as it is.
+    ``$name`` may go on with attributes (``$data.path``), is left alone between single quotes, and ``$$name``
+    is a literal ``$name``.  What does not exist in ``namespace`` is left as it is.
     """
     out: list[str] = []
     index = 0
@@ -87,7 +87,7 @@ def _expand_brace(line: str, start: int, namespace: Mapping[str, Any]) -> tuple[
         return "{", start + 1
     try:
         return _EvaluatingFormatter().vformat(line[start : end + 1], (), namespace), end + 1
-    except Exception:  # noqa: BLE001  # any expression of a person may fail in any way; then it is none of ours
+    except Exception:  # noqa: BLE001  # a person's expression may fail in any way
         return "{", start + 1
 
 
@@ -175,7 +175,7 @@ def _shell_value(line: str, start: int, environ: Mapping[str, str], directory: s
         if end < 0 or command not in ("pwd", "pwd -P", "pwd -L"):
             raise InvalidError(
                 f"%dock: {command!r} would need a shell, and a cell runs none",
-                "compute it in Python and write {name}, or put it between single quotes for the container's shell",
+                "compute it in Python and write {name}, or put it between single quotes for the container",
             )
         return directory, end + len(closing)
     if line.startswith("${", start):
