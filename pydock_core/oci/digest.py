@@ -12,7 +12,9 @@ HEX_LENGTH = 64
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is a SHA-256 digest, the one algorithm that image stores must and that this one does know."""
+    """Whether ``text`` is a SHA-256 digest, the one algorithm that image stores must and that this one does
+    know.
+    """
     return _SHA256.fullmatch(text) is not None
 
 
@@ -27,7 +29,9 @@ def parse_digest(text: str, subject: str = "digest") -> str:
         InvalidError: it is not ``sha256:`` and 64 lower-case hexadecimal digits.
     """
     if not is_digest(text):
-        raise InvalidError(f"{subject} {text!r} is no SHA-256 digest", "a digest is sha256: and 64 hexadecimal digits")
+        raise InvalidError(
+            f"{subject} {text!r} is no SHA-256 digest", "a digest is sha256: and 64 hexadecimal digits"
+        )
     return text
 
 

@@ -1,8 +1,8 @@
 """Manifests, indexes and image configs of the OCI image specification 1.1, with a JSON round trip.
 
-Docker's own media types (image manifest version 2, schema 2) are read as what they correspond to.  Fields that
-this module does not know are kept where a document is only passed on, because the bytes are kept: a document
-is identified by the digest of its bytes, and :func:`encode` makes the bytes of a new one.
+Docker's own media types (image manifest version 2, schema 2) are read as what they correspond to.  Fields
+that this module does not know are kept where a document is only passed on, because the bytes are kept: a
+document is identified by the digest of its bytes, and :func:`encode` makes the bytes of a new one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ _LAYER_TYPES = {
 
 
 def layer_compression(media_type: str) -> str | None:
-    """Return "", "gzip" or "zstd" for a layer's media type, and None for one that is no layer this store reads."""
+    """Return "", "gzip" or "zstd" for a layer's media type, and None for one that is no layer this store
+    reads.
+    """
     return _LAYER_TYPES.get(media_type)
 
 
@@ -76,7 +78,11 @@ class Descriptor:
     platform: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"mediaType": self.media_type, "digest": self.digest, "size": self.size_bytes}
+        document: dict[str, Any] = {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size_bytes,
+        }
         if self.platform:
             document["platform"] = dict(self.platform)
         if self.annotations:
@@ -174,8 +180,8 @@ class ImageConfig:
 
     Attributes:
         architecture, os, variant: the platform, in Go's words ("amd64", "linux").
-        config: the execution parameters, keys as specified: User, ExposedPorts, Env, Entrypoint, Cmd, Volumes,
-            WorkingDir, Labels, StopSignal, and Docker's Healthcheck, Shell, OnBuild.
+        config: the execution parameters, keys as specified: User, ExposedPorts, Env, Entrypoint, Cmd,
+            Volumes, WorkingDir, Labels, StopSignal, and Docker's Healthcheck, Shell, OnBuild.
         diff_ids: digests of the uncompressed layers, bottom first.
         history: one mapping per step, as specified.
         created: RFC 3339 time, empty where not said.

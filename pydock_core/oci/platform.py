@@ -29,8 +29,8 @@ def host_architecture() -> tuple[str, str]:
 def choose_manifest(entries: Sequence[Descriptor], architecture: str, variant: str) -> Descriptor | None:
     """Choose the entry for linux on ``architecture`` (image-index.md: the first match is preferred).
 
-    An entry without a platform fits any; an exact variant is preferred to another one.  Attestations and other
-    entries for the platform "unknown" fit none.
+    An entry without a platform fits any; an exact variant is preferred to another one.  Attestations and
+    other entries for the platform "unknown" fit none.
     """
 
     def fits(entry: Descriptor) -> bool:

@@ -53,7 +53,9 @@ def open_plain(stream: BinaryIO, compression: str, subject: str) -> BinaryIO:
     """
     if not compression:
         return stream
-    return cast(BinaryIO, io.BufferedReader(_Plain(_decompressor(stream, compression), subject), BUFFER_BYTES))
+    return cast(
+        BinaryIO, io.BufferedReader(_Plain(_decompressor(stream, compression), subject), BUFFER_BYTES)
+    )
 
 
 def _decompressor(stream: BinaryIO, compression: str) -> BinaryIO:
@@ -99,7 +101,9 @@ class _Plain(io.RawIOBase):
         try:
             data = self._stream.read(len(buffer))
         except EOFError as error:
-            raise CorruptError(f"{self._subject} is truncated: its compressed data ends early", ANEW) from error
+            raise CorruptError(
+                f"{self._subject} is truncated: its compressed data ends early", ANEW
+            ) from error
         except (OSError, zlib.error, lzma.LZMAError, ValueError, _zstd_error()) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -14,12 +14,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEPTH_LIMIT = 64
 
 
-def remove_tree(path: str, *, fds: Sequence[int] = (), progress: Callable[[dict[str, Any]], None] | None = None) -> None:
+def remove_tree(
+    path: str, *, fds: Sequence[int] = (), progress: Callable[[dict[str, Any]], None] | None = None
+) -> None:
     """Remove ``path`` and all below it; one that is not there is not an error.  A worker function.
 
     Args:
         path: absolute; its parent is trusted.
-        fds, progress: unused; the signature is that of all worker functions (see :mod:`pydock_core.store.worker`).
+        fds, progress: unused; the signature is that of all worker functions (see
+        :mod:`pydock_core.store.worker`).
 
     Raises:
         FailedError: something could not be removed; what could be is gone.
@@ -28,7 +31,8 @@ def remove_tree(path: str, *, fds: Sequence[int] = (), progress: Callable[[dict[
         _remove(path)
     except OSError as error:
         raise FailedError(
-            f"{path} could not be removed: {error.strerror}", "is something mounted or used below it? see: fuser -vm"
+            f"{path} could not be removed: {error.strerror}",
+            "is something mounted or used below it? see: fuser -vm",
         ) from error
 
 
@@ -51,7 +55,9 @@ def _remove(path: str) -> None:
 
 
 def _empty(top_fd: int, directory_fd: int, depth: int) -> None:
-    """Remove everything in a directory.  Deep ones are moved up to ``top_fd``, so the recursion is bounded."""
+    """Remove everything in a directory.  Deep ones are moved up to ``top_fd``, so the recursion is
+    bounded.
+    """
     while True:
         with os.scandir(directory_fd) as entries:
             names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]

@@ -1,8 +1,8 @@
 """The seam to whoever runs a storage job: in this process, or in a worker that the zygote forks.
 
-An ordinary user's layers hold files of the user's subordinate ids, which only root of the user's namespace can
-make and remove.  So such jobs are plain functions at the top level of a module, named "module:function", that
-take keyword arguments of JSON types and ``fds`` (descriptors) and ``progress`` (a callable, or None)::
+An ordinary user's layers hold files of the user's subordinate ids, which only root of the user's namespace
+can make and remove.  So such jobs are plain functions at the top level of a module, named "module:function",
+that take keyword arguments of JSON types and ``fds`` (descriptors) and ``progress`` (a callable, or None)::
 
     worker.call("pydock_core.store.trees:remove_tree", {"path": "/..."})
 """

@@ -1,9 +1,9 @@
 """Temporary directories that survive no maker: swept as soon as nobody holds their lock.
 
-A workspace is a directory under ``StateRoot.temporary`` (or ``trash``) with a file ``lock`` in it that its maker
-holds with flock(2).  The kernel lets go of the lock when the last descriptor of it is closed, however the
-process ended; so no process id is recorded, and none can be mistaken for another.  A worker that goes on for a
-dead maker keeps the lock, where it was given the descriptor.
+A workspace is a directory under ``StateRoot.temporary`` (or ``trash``) with a file ``lock`` in it that its
+maker holds with flock(2).  The kernel lets go of the lock when the last descriptor of it is closed, however
+the process ended; so no process id is recorded, and none can be mistaken for another.  A worker that goes on
+for a dead maker keeps the lock, where it was given the descriptor.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ CREATE TABLE image_layer (
     image_id TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE,
     position INTEGER NOT NULL,  -- 0 is the bottom
     diff_id TEXT NOT NULL,
+    blob_digest TEXT NOT NULL,  -- as stored, maybe compressed
+    media_type TEXT NOT NULL,
     PRIMARY KEY (image_id, position)
 ) STRICT;
 CREATE INDEX image_layer_diff ON image_layer(diff_id);

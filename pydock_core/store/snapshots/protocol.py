@@ -1,25 +1,28 @@
 """The seam between the engine and a snapshot driver.
 
 Vocabulary (OCI image specification): a *layer* is a tar of changes; its *diff id* is the digest of the
-uncompressed tar.  A *snapshot* here is one layer made ready for mounting, kept under its diff id, on its own:
-overlayfs stacks them.  A use::
+uncompressed tar; its *blob* is that tar as it is stored, plain or compressed.  A *snapshot* here is one layer
+made ready for mounting, kept under its diff id, on its own: overlayfs stacks them.  A use::
 
-    driver.apply(diff_id, tar_stream)             # once per layer, bottom first
+    driver.apply(diff_id, blob, media_type)        # once per layer, in any order
     mounts = driver.mounts(diff_ids, upper, work)  # data; the supervisor does the mounting
-    driver.remove(diff_id)                        # when no image and no container refers to it
+    driver.remove(diff_id)                         # when no image refers to it
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from pydock_core.runtime.plan import RootMount
+from pydock_core.store.worker import Progress
 
 
 class Snapshotter(Protocol):
-    """Keeps layers by diff id.  ``apply`` and ``remove`` are atomic: a killed one leaves only trash to sweep."""
+    """Keeps layers by diff id.  ``apply`` and ``remove`` are atomic: a killed one leaves only trash to
+    sweep.
+    """
 
     name: str
 
@@ -27,17 +30,38 @@ class Snapshotter(Protocol):
         """Whether the layer is there, whole."""
         ...
 
-    def apply(self, diff_id: str, tar_stream: BinaryIO) -> int:
-        """Make the layer from its uncompressed tar; verify the digest; return its size in bytes (contents).
+    def apply(self, diff_id: str, blob: Path, media_type: str, progress: Progress | None = None) -> int:
+        """Make the layer from its blob; verify the digest; return its size in bytes (contents).
+
+        A layer that is there already is left as it is.
+
+        Args:
+            diff_id: digest of the uncompressed tar.
+            blob: a file; the archive as it is stored.
+            media_type: of the blob; says how it is compressed.
+            progress: gets {"status": "Extracting", "id": short diff id, "current", "total"} (bytes).
 
         Raises:
-            CorruptError: the stream does not have the digest ``diff_id``, or is no tar; nothing was kept.
-            InvalidError: an entry would leave the layer's root.
+            CorruptError: the blob does not have the digest ``diff_id``, or is no tar; nothing was kept.
+            InvalidError: an entry would leave the layer's root; nothing was kept.
+            UnavailableError: the disk is full; nothing was kept.
         """
         ...
 
+    def size_bytes(self, diff_id: str) -> int:
+        """Return the size of a layer's contents, as ``apply`` did; NotFoundError where it is not there."""
+        ...
+
+    def diff_ids(self) -> list[str]:
+        """Return all layers that are there, in no order."""
+        ...
+
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
-        """Describe the root filesystem of ``diff_ids`` (bottom first), read-only where ``upper`` is None."""
+        """Describe the root filesystem of ``diff_ids`` (bottom first), read-only where ``upper`` is None.
+
+        Raises:
+            NotFoundError: a layer is not there.
+        """
         ...
 
     def remove(self, diff_id: str) -> None:

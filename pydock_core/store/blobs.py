@@ -1,0 +1,298 @@
+"""The blob store: an OCI image layout (image-layout.md) that other tools can read as ``oci:DIR:NAME``.
+
+A blob is written under a temporary name, hashed on the way, synced, and renamed to its digest: what is under
+a digest's name is whole and was right when it was put there.  index.json says which images have which names;
+it is made from the database, which is the truth, and replaced by rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockError
+from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
+from pydock_core.oci.documents import Descriptor, Index
+from pydock_core.store.compression import ANEW
+from pydock_core.store.layer_tar import no_space
+
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_CHUNK_BYTES = 1 << 20
+DOCUMENT_LIMIT = 8 << 20
+"""The largest manifest, index or config that is read into memory; registries allow 4 MiB."""
+
+
+class BlobWriter:
+    """Writes one blob under a temporary name; see :meth:`BlobStore.writer`.
+
+    Attributes:
+        path: the temporary file.
+        size_bytes: written so far.
+    """
+
+    def __init__(self, path: Path, subject: str) -> None:
+        self.path = path
+        self.size_bytes = 0
+        self._subject = subject
+        self._hash = hashlib.sha256()
+        with _mapped(subject):
+            self._fd = os.open(
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+            )
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append ``data``, all of it.
+
+        Raises:
+            UnavailableError: the disk is full.
+        """
+        self._hash.update(data)
+        view = memoryview(data)
+        with _mapped(self._subject):
+            while view:
+                view = view[os.write(self._fd, view) :]
+        self.size_bytes += len(data)
+        return len(data)
+
+    @property
+    def digest(self) -> str:
+        """Of what was written so far."""
+        return "sha256:" + self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def sync(self) -> None:
+        """Have the file on disk."""
+        with _mapped(self._subject):
+            os.fsync(self._fd)
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BlobStore:
+    """Blobs by digest in an OCI image layout.
+
+    Args:
+        path: the layout's directory (``StateRoot.images``), existing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._blobs = path / "blobs" / "sha256"
+
+    def ensure(self) -> None:
+        """Make the layout's skeleton where it is missing: oci-layout, index.json, blobs/sha256."""
+        if (self.path / "index.json").exists():
+            return
+        with _mapped("the image store"):
+            self._blobs.mkdir(parents=True, exist_ok=True)
+            with self.lock(exclusive=True):
+                _replace(self.path / "oci-layout", _LAYOUT)
+                if not (self.path / "index.json").exists():
+                    self.write_index(())
+
+    def blob_path(self, digest: str) -> Path:
+        """Return where the blob is, or would be."""
+        return self._blobs / digest_hex(digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether the blob is there."""
+        return self.blob_path(digest).is_file()
+
+    def digests(self) -> list[str]:
+        """Return the digests of all blobs, in no order."""
+        if not self._blobs.is_dir():
+            return []
+        return [f"sha256:{entry.name}" for entry in os.scandir(self._blobs) if len(entry.name) == HEX_LENGTH]
+
+    def writer(self, directory: Path, name: str, subject: str) -> BlobWriter:
+        """Begin a blob under ``directory``/``name``, in a workspace on the same file system.
+
+        Args:
+            subject: names the blob in errors.
+        """
+        return BlobWriter(directory / name, subject)
+
+    def put(
+        self, writer: BlobWriter, *, digest: str = "", size_bytes: int | None = None, subject: str = ""
+    ) -> str:
+        """Verify and keep what was written; the temporary file is gone afterwards.
+
+        Args:
+            digest, size_bytes: what they must be; not checked where empty or None.
+            subject: names the blob in errors.
+
+        Returns:
+            the digest.
+
+        Raises:
+            CorruptError: digest or size differ; nothing was kept.
+            UnavailableError: the disk is full.
+        """
+        check_content(writer.digest, writer.size_bytes, digest, size_bytes, subject or "blob")
+        writer.sync()
+        writer.close()
+        place = self.blob_path(writer.digest)
+        with _mapped(subject or "blob"):
+            os.rename(writer.path, place)
+            _sync_directory(self._blobs)
+        return writer.digest
+
+    def put_bytes(self, data: bytes, directory: Path, subject: str) -> str:
+        """Keep a small blob; return its digest.  ``directory`` is a workspace on the same file system."""
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        if self.has(digest):
+            return digest
+        with self.writer(directory, f"blob-{digest_hex(digest)}", subject) as writer:
+            writer.write(data)
+            return self.put(writer, subject=subject)
+
+    def read(self, digest: str, subject: str) -> bytes:
+        """Return a whole document (manifest, config), verified.
+
+        Raises:
+            NotFoundError: the blob is not there.
+            CorruptError: it does not have its digest, or is larger than any document.
+        """
+        with self.open(digest, subject) as file:
+            data = file.read(DOCUMENT_LIMIT + 1)
+        if len(data) > DOCUMENT_LIMIT:
+            raise CorruptError(f"{subject} is larger than {DOCUMENT_LIMIT >> 20} MiB", ANEW)
+        check_content("sha256:" + hashlib.sha256(data).hexdigest(), len(data), digest, None, subject)
+        return data
+
+    def open(self, digest: str, subject: str) -> BinaryIO:
+        """Open a blob for reading; the reader compares the digest, as layers do when they are applied.
+
+        Raises:
+            NotFoundError: the blob is not there.
+        """
+        try:
+            return open(self.blob_path(digest), "rb")
+        except FileNotFoundError as error:
+            raise NotFoundError(
+                f"{subject}: blob {digest} is not in the store", "load the image again"
+            ) from error
+
+    def remove(self, digest: str) -> None:
+        """Remove a blob; one that is not there is not an error."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.blob_path(digest))
+
+    # -- the index ---------------------------------------------------------------------------------------
+
+    def write_index(self, manifests: Sequence[Descriptor]) -> None:
+        """Replace index.json; the caller holds the index lock or has a reason not to."""
+        index = Index(tuple(manifests)).to_json()
+        with _mapped("index.json of the image store"):
+            _replace(self.path / "index.json", json.dumps(index, indent=1).encode())
+
+    def refresh_index(self, list_manifests: Callable[[], Sequence[Descriptor]]) -> None:
+        """Make index.json say what ``list_manifests`` says.
+
+        It is called under a lock, so that of several processes the last one to write has seen the others'
+        changes.
+        """
+        fd = os.open(self.path / ".index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self.write_index(list_manifests())
+        finally:
+            os.close(fd)
+
+    # -- adding and collecting ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
+        """Hold the store's lock: shared while adding an image, exclusive while collecting garbage.
+
+        What is being added is referred to by nothing yet, so a collector would take it for garbage.
+        Collectors do not wait (``wait=False``): what they leave, the next one finds.
+
+        Yields:
+            whether the lock is held.
+        """
+        fd = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            operation = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+            try:
+                fcntl.flock(fd, operation if wait else operation | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(fd)
+
+
+def check_content(
+    actual_digest: str, actual_size: int, digest: str, size_bytes: int | None, subject: str
+) -> None:
+    """Compare content with what was promised.
+
+    Raises:
+        CorruptError: it differs.
+    """
+    if size_bytes is not None and actual_size != size_bytes:
+        raise CorruptError(f"{subject} has {actual_size} bytes, not {size_bytes}", ANEW)
+    if digest and actual_digest != digest:
+        raise CorruptError(
+            f"{subject} has the digest {short_id(actual_digest)}, not {short_id(digest)}", ANEW
+        )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _mapped(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _as_ours(error, subject) from error
+
+
+def _as_ours(error: OSError, subject: str) -> PyDockError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_space(subject)
+    return FailedError(
+        f"{subject} could not be stored: {error.strerror or error}", "check the state directory (dock doctor)"
+    )

@@ -1,0 +1,214 @@
+"""The SQL of images, their layers and their tags."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydock_core.store.database.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One layer of an image.
+
+    Attributes:
+        diff_id: digest of the plain tar.
+        blob_digest: of the tar as it is stored; the same where it is not compressed.
+        media_type: of the blob.
+    """
+
+    diff_id: str
+    blob_digest: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image.
+
+    Attributes:
+        id: digest of the image config.
+        manifest_digest: of its manifest.
+        created_ns: as the config says, since the epoch.
+        size_bytes: contents of all layers.
+    """
+
+    id: str
+    manifest_digest: str
+    created_ns: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagRow:
+    """A name of an image: ``repository`` is in familiar form."""
+
+    repository: str
+    tag: str
+    image_id: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}:{self.tag}"
+
+
+_COLUMNS = "id, manifest_digest, created_ns, size_bytes"
+
+
+def insert(
+    database: Database, image: ImageRow, layers: Sequence[LayerRow], tags: Sequence[tuple[str, str]]
+) -> None:
+    """Record an image (one that is there keeps its row) and give it names, taking them from other images."""
+    with database.transaction() as connection:
+        added = connection.execute(
+            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?)",
+            (image.id, image.manifest_digest, image.created_ns, image.size_bytes),
+        ).rowcount
+        if added:
+            connection.executemany(
+                "INSERT INTO image_layer VALUES (?, ?, ?, ?, ?)",
+                [
+                    (image.id, position, layer.diff_id, layer.blob_digest, layer.media_type)
+                    for position, layer in enumerate(layers)
+                ],
+            )
+        for repository, tag in tags:
+            _set_tag(connection, repository, tag, image.id)
+
+
+def set_tag(database: Database, repository: str, tag: str, image_id: str) -> bool:
+    """Give an image a name, taking it from another image; return False where the image has gone."""
+    with database.transaction() as connection:
+        if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
+            return False
+        _set_tag(connection, repository, tag, image_id)
+        return True
+
+
+def _set_tag(connection: sqlite3.Connection, repository: str, tag: str, image_id: str) -> None:
+    connection.execute(
+        "INSERT INTO tag VALUES (?, ?, ?) ON CONFLICT (repository, tag) DO UPDATE SET image_id = excluded.image_id",
+        (repository, tag, image_id),
+    )
+
+
+def all_images(database: Database) -> list[ImageRow]:
+    """Return every image, the newest first."""
+    rows = database.connection.execute(f"SELECT {_COLUMNS} FROM image ORDER BY created_ns DESC, rowid DESC")
+    return [ImageRow(*row) for row in rows]
+
+
+def all_tags(database: Database) -> list[TagRow]:
+    """Return every tag, by name."""
+    rows = database.connection.execute("SELECT repository, tag, image_id FROM tag ORDER BY repository, tag")
+    return [TagRow(*row) for row in rows]
+
+
+def tags_of(database: Database, image_id: str) -> list[TagRow]:
+    """Return the names of an image."""
+    return [tag for tag in all_tags(database) if tag.image_id == image_id]
+
+
+def by_id(database: Database, image_id: str) -> ImageRow | None:
+    """Return the image with this full id."""
+    row = database.connection.execute(f"SELECT {_COLUMNS} FROM image WHERE id = ?", (image_id,)).fetchone()
+    return ImageRow(*row) if row else None
+
+
+def by_id_prefix(database: Database, hexadecimal: str) -> list[ImageRow]:
+    """Return the images whose id begins with these hexadecimal digits (checked by the caller); at most
+    two.
+    """
+    rows = database.connection.execute(
+        f"SELECT {_COLUMNS} FROM image WHERE id >= ? AND id < ? LIMIT 2",
+        (f"sha256:{hexadecimal}", f"sha256:{hexadecimal}g"),
+    )
+    return [ImageRow(*row) for row in rows]
+
+
+def by_tag(database: Database, repository: str, tag: str) -> ImageRow | None:
+    """Return the image that has a name."""
+    row = database.connection.execute(
+        f"SELECT {_COLUMNS} FROM image WHERE id = (SELECT image_id FROM tag WHERE repository = ? AND tag =
+        ?)", (repository, tag),
+    ).fetchone()
+    return ImageRow(*row) if row else None
+
+
+def by_manifest(database: Database, repository: str, manifest_digest: str) -> ImageRow | None:
+    """Return the image with this manifest that has a name in the repository."""
+    row = database.connection.execute(
+        f"SELECT {_COLUMNS} FROM image WHERE manifest_digest = ? "
+        "AND id IN (SELECT image_id FROM tag WHERE repository = ?)",
+        (manifest_digest, repository),
+    ).fetchone()
+    return ImageRow(*row) if row else None
+
+
+def layers_of(database: Database, image_id: str) -> list[LayerRow]:
+    """Return an image's layers, bottom first."""
+    rows = database.connection.execute(
+        "SELECT diff_id, blob_digest, media_type FROM image_layer WHERE image_id = ? ORDER BY position",
+        (image_id,),
+    )
+    return [LayerRow(*row) for row in rows]
+
+
+def containers_of(database: Database, image_id: str) -> list[str]:
+    """Return the full ids of the containers made from an image."""
+    rows = database.connection.execute("SELECT id FROM container WHERE image_id = ?", (image_id,))
+    return [row[0] for row in rows]
+
+
+def container_counts(database: Database) -> dict[str, int]:
+    """Return how many containers each image has, for those that have any."""
+    return dict(database.connection.execute("SELECT image_id, count(*) FROM container GROUP BY image_id"))
+
+
+def delete_tags(database: Database, tags: Sequence[TagRow]) -> None:
+    """Take names away, each where it is still the same image's."""
+    with database.transaction() as connection:
+        _delete_tags(connection, tags)
+
+
+def delete_unused(database: Database, image_id: str, tags: Sequence[TagRow]) -> bool:
+    """Take ``tags`` away and delete the image, where it then has no other name and no container.
+
+    Returns:
+        whether the image was deleted; if not, nothing was changed.
+    """
+    with database.transaction() as connection:
+        if connection.execute("SELECT 1 FROM container WHERE image_id = ?", (image_id,)).fetchone():
+            return False
+        names = {
+            (row[0], row[1])
+            for row in connection.execute("SELECT repository, tag FROM tag WHERE image_id = ?", (image_id,))
+        }
+        if names - {(tag.repository, tag.tag) for tag in tags}:
+            return False
+        _delete_tags(connection, tags)
+        connection.execute("DELETE FROM image WHERE id = ?", (image_id,))
+        return True
+
+
+def _delete_tags(connection: sqlite3.Connection, tags: Sequence[TagRow]) -> None:
+    connection.executemany(
+        "DELETE FROM tag WHERE repository = ? AND tag = ? AND image_id = ?",
+        [(tag.repository, tag.tag, tag.image_id) for tag in tags],
+    )
+
+
+def referred_blobs(database: Database) -> set[str]:
+    """Return the digests of all blobs that an image needs: configs, manifests and layers."""
+    rows = database.connection.execute(
+        "SELECT id FROM image UNION SELECT manifest_digest FROM image UNION SELECT blob_digest FROM
+        image_layer"
+    )
+    return {row[0] for row in rows}
+
+
+def referred_layers(database: Database) -> set[str]:
+    """Return the diff ids that an image needs."""
+    return {row[0] for row in database.connection.execute("SELECT DISTINCT diff_id FROM image_layer")}

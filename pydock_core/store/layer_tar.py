@@ -1,0 +1,467 @@
+"""Applies a layer's tar to a directory of its own, in overlayfs's terms; no archive can reach out of it.
+
+Rules (image specification, layer.md): an entry ``.wh.NAME`` hides NAME of the layers below and becomes a
+character device 0/0; ``.wh..wh..opq`` hides everything that the layers below have in its directory and
+becomes an extended attribute (kernel, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
+directories").  Both apply to the layers below only, wherever in the archive they stand.
+
+Every directory is reached by openat2(2) with RESOLVE_IN_ROOT from the layer's root, and every last component
+is made with O_EXCL or its like, which follow no link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import (
+    DeniedError,
+    FailedError,
+    InvalidError,
+    PyDockError,
+    UnavailableError,
+    UnsupportedError,
+)
+from pydock_core.store.tar_reader import Entry, TarReader
+from pydock_core.store.trees import remove_tree
+
+WHITEOUT_PREFIX = ".wh."
+OPAQUE_NAME = ".wh..wh..opq"
+_AUFS_PREFIX = ".wh..wh."
+_OPEN_DIRECTORIES = 64
+_LINK_DEPTH = 16
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Attributes by which a layer could steer overlayfs (redirects, metadata-only copies).
+_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+_PROGRESS_BYTES = 8 << 20
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was made of a layer.
+
+    Attributes:
+        size_bytes: contents of all files.
+        entries: number of archive entries.
+        opaque_root: the layer hides everything below it.
+        skipped_devices: device nodes left out, as a user namespace cannot have them.
+        skipped_xattrs: extended attributes that the file system or the namespace does not take.
+    """
+
+    size_bytes: int = 0
+    entries: int = 0
+    opaque_root: bool = False
+    skipped_devices: int = 0
+    skipped_xattrs: int = 0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What is done last: making entries changes the times of their directory."""
+
+    times: dict[str, int] = field(default_factory=dict)
+    opaque: set[str] = field(default_factory=set)
+
+
+def clean_name(name: str, subject: str) -> str:
+    """Return an entry's name relative to the layer's root, "" for the root itself.
+
+    An absolute name counts from the root, and ".." is resolved by its text, as Docker does.
+
+    Raises:
+        InvalidError: the name leads out of the root.
+    """
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            if not parts:
+                raise InvalidError(f"{subject}: entry {name!r} leads out of the image", _HOSTILE)
+            parts.pop()
+        elif part and part != ".":
+            parts.append(part)
+    return "/".join(parts)
+
+
+_HOSTILE = "the archive is broken or hostile; do not use it"
+
+
+class LayerApplier:
+    """Applies one layer to one directory.
+
+    Args:
+        root_fd: the directory, empty; opened for reading.
+        user_xattrs: mark opaque directories with "user.overlay.opaque", for overlay mounts with
+        ``userxattr``, as in
+            a user namespace; else with "trusted.overlay.opaque".
+        subject: names the layer in errors.
+        progress: called with the number of bytes written so far, every few megabytes.
+    """
+
+    def __init__(
+        self, root_fd: int, *, user_xattrs: bool, subject: str, progress: Callable[[int], None] | None = None
+    ) -> None:
+        self._root_fd = root_fd
+        self._opaque_xattr = "user.overlay.opaque" if user_xattrs else "trusted.overlay.opaque"
+        self._subject = subject
+        self._progress = progress
+        self._reported = 0
+        self._parents: OrderedDict[str, int] = OrderedDict()
+        self._pending = _Pending()
+        self._whiteouts: set[str] = set()
+        self._applied = Applied()
+
+    def apply(self, reader: TarReader) -> Applied:
+        """Apply every entry.
+
+        Raises:
+            CorruptError: the archive is damaged or truncated.
+            InvalidError: an entry leads out of the layer, or contradicts another.
+            UnavailableError: the disk is full.
+            UnsupportedError: an owner has no id in this user namespace.
+        """
+        try:
+            for entry in reader:
+                self._applied.entries += 1
+                try:
+                    self._apply_entry(entry, reader)
+                except OSError as error:
+                    raise self._mapped(entry, error) from error
+            self._finish()
+        finally:
+            self._forget_parents()
+        return self._applied
+
+    # -- one entry ---------------------------------------------------------------------------------------
+
+    def _apply_entry(self, entry: Entry, reader: TarReader) -> None:
+        path = clean_name(entry.name, self._subject)
+        if not path:
+            if entry.kind == stat.S_IFDIR:
+                self._set_directory("", ".", self._root_fd, entry)
+            return
+        parent, _, name = path.rpartition("/")
+        if name.startswith(WHITEOUT_PREFIX):
+            self._apply_whiteout(parent, name)
+            return
+        parent_fd = self._parent(parent)
+        if entry.kind == stat.S_IFDIR:
+            self._make_directory(path, name, parent_fd, entry)
+            return
+        try:
+            self._make(entry, name, parent_fd, reader)
+        except FileExistsError:
+            self._remove(path, name, parent_fd)
+            self._make(entry, name, self._parent(parent), reader)
+
+    def _make(self, entry: Entry, name: str, parent_fd: int, reader: TarReader) -> None:
+        kind = entry.kind
+        if kind == stat.S_IFREG:
+            self._make_file(entry, name, parent_fd, reader)
+        elif kind == stat.S_IFLNK:
+            os.symlink(entry.link, name, dir_fd=parent_fd)
+            self._set_metadata(name, parent_fd, entry)
+        elif kind == 0:
+            self._make_hard_link(entry, name, parent_fd)
+        else:
+            device = os.makedev(*entry.device) if kind != stat.S_IFIFO else 0
+            try:
+                os.mknod(name, kind | 0o600, device, dir_fd=parent_fd)
+            except PermissionError:
+                if kind == stat.S_IFIFO:
+                    raise
+                self._applied.skipped_devices += 1
+                return
+            self._set_metadata(name, parent_fd, entry)
+
+    def _make_file(self, entry: Entry, name: str, parent_fd: int, reader: TarReader) -> None:
+        fd = os.open(name, _FILE_FLAGS, 0o600, dir_fd=parent_fd)
+        try:
+            if entry.size_bytes:
+                reader.copy(entry, fd)
+            os.fchown(fd, entry.uid, entry.gid)
+            # After the owner: a change of owner clears set-user-id bits and file capabilities.
+            os.fchmod(fd, entry.mode)
+            for key, value in entry.xattrs:
+                self._set_xattr(fd, key, value)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+        finally:
+            os.close(fd)
+        self._applied.size_bytes += entry.size_bytes
+        if self._progress and self._applied.size_bytes - self._reported >= _PROGRESS_BYTES:
+            self._reported = self._applied.size_bytes
+            self._progress(self._reported)
+
+    def _make_hard_link(self, entry: Entry, name: str, parent_fd: int) -> None:
+        target = clean_name(entry.link, self._subject)
+        target_parent, _, target_name = target.rpartition("/")
+        if not target_name:
+            raise InvalidError(f"{self._subject}: hard link {entry.name!r} leads to a directory", _HOSTILE)
+        # parent_fd must stay open while the cache gives out another one.
+        kept_fd = os.dup(parent_fd)
+        try:
+            target_fd = self._open_existing(target_parent)
+            if target_fd is None:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", target)
+            try:
+                mode = os.stat(target_name, dir_fd=target_fd, follow_symlinks=False).st_mode
+                if stat.S_ISDIR(mode):
+                    raise InvalidError(
+                        f"{self._subject}: hard link {entry.name!r} leads to a directory", _HOSTILE
+                    )
+                os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=kept_fd, follow_symlinks=False)
+            finally:
+                os.close(target_fd)
+        except FileNotFoundError as error:
+            raise InvalidError(
+                f"{self._subject}: hard link {entry.name!r} leads to {entry.link!r}, which is not there",
+                _HOSTILE,
+            ) from error
+        finally:
+            os.close(kept_fd)
+
+    def _make_directory(self, path: str, name: str, parent_fd: int, entry: Entry) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent_fd)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+                self._remove(path, name, parent_fd)
+                parent_fd = self._parent(path.rpartition("/")[0])
+                os.mkdir(name, 0o700, dir_fd=parent_fd)
+        self._set_directory(path, name, parent_fd, entry)
+
+    def _set_directory(self, path: str, name: str, parent_fd: int, entry: Entry) -> None:
+        fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+        try:
+            os.fchown(fd, entry.uid, entry.gid)
+            os.fchmod(fd, entry.mode)
+            for key, value in entry.xattrs:
+                self._set_xattr(fd, key, value)
+        finally:
+            os.close(fd)
+        self._pending.times[path] = entry.mtime_ns
+
+    def _set_metadata(self, name: str, parent_fd: int, entry: Entry) -> None:
+        os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
+        if entry.kind != stat.S_IFLNK:
+            os.chmod(name, entry.mode, dir_fd=parent_fd)
+        for key, value in entry.xattrs:
+            self._set_xattr(f"/proc/self/fd/{parent_fd}/{name}", key, value)
+        os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
+
+    def _set_xattr(self, target: int | str, key: str, value: bytes) -> None:
+        if key.startswith(_OVERLAY_XATTRS):
+            return
+        try:
+            if isinstance(target, int):
+                os.setxattr(target, key, value)
+            else:
+                os.setxattr(target, key, value, follow_symlinks=False)
+        except OSError as error:
+            # As Docker: what the file system has no room for in its model does not make an image unusable.
+            if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
+                raise
+            self._applied.skipped_xattrs += 1
+
+    # -- whiteouts ---------------------------------------------------------------------------------------
+
+    def _apply_whiteout(self, parent: str, name: str) -> None:
+        if name == OPAQUE_NAME:
+            self._make_opaque(parent)
+            return
+        if name.startswith(_AUFS_PREFIX):
+            return  # AUFS's own bookkeeping (.wh..wh.aufs, .wh..wh.plnk), which Docker ignores too
+        hidden = name.removeprefix(WHITEOUT_PREFIX)
+        if hidden in ("", ".", ".."):
+            raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", _HOSTILE)
+        path = f"{parent}/{hidden}" if parent else hidden
+        parent_fd = self._parent(parent)
+        try:
+            os.mknod(hidden, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=parent_fd)
+        except FileExistsError:
+            # The layer itself has the name, and a whiteout hides what is below only: a file hides that
+            # anyway.
+            if stat.S_ISDIR(os.stat(hidden, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+                self._make_opaque(path)
+            return
+        self._whiteouts.add(path)
+
+    def _make_opaque(self, path: str) -> None:
+        fd = self._parent(path)
+        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.setxattr(opened, self._opaque_xattr, b"y")
+        finally:
+            os.close(opened)
+        if not path:
+            self._applied.opaque_root = True
+
+    # -- directories -------------------------------------------------------------------------------------
+
+    def _parent(self, path: str) -> int:
+        """Return a descriptor (O_PATH) of the directory ``path``, which is made where it is missing."""
+        if not path:
+            return self._root_fd
+        fd = self._parents.get(path)
+        if fd is not None:
+            self._parents.move_to_end(path)
+            return fd
+        fd = self._open_existing(path)
+        if fd is None:
+            self._make_parents(path, 0)
+            fd = self._open_existing(path)
+            if fd is None:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        if len(self._parents) >= _OPEN_DIRECTORIES:
+            os.close(self._parents.popitem(last=False)[1])
+        self._parents[path] = fd
+        return fd
+
+    def _open_existing(self, path: str) -> int | None:
+        """Return a new descriptor of a directory, or None where it, or a directory on the way, is missing."""
+        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        while True:
+            try:
+                return syscalls.openat2(
+                    self._root_fd,
+                    path or ".",
+                    flags,
+                    resolve=syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS,
+                )
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except BlockingIOError:
+                continue  # EAGAIN: a rename anywhere on the system made ".." uncertain (openat2(2)); ask again
+
+    def _make_parents(self, path: str, depth: int) -> None:
+        """Make the missing directories of ``path``, mode 0755, root's; follows links within the layer."""
+        if depth > _LINK_DEPTH:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        parts = [part for part in path.split("/") if part and part != "."]
+        for count in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:count])
+            fd = self._open_existing(prefix)
+            if fd is not None:
+                os.close(fd)
+                continue
+            parent = "/".join(parts[: count - 1])
+            parent_fd = self._open_existing(parent)
+            if parent_fd is None:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix)
+            try:
+                self._make_parent(prefix, parts[count - 1], parent, parent_fd, depth)
+            finally:
+                os.close(parent_fd)
+
+    def _make_parent(self, prefix: str, name: str, parent: str, parent_fd: int, depth: int) -> None:
+        opaque = False
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent_fd)
+        except FileExistsError:
+            if prefix in self._whiteouts:
+                os.unlink(name, dir_fd=parent_fd)
+                self._whiteouts.discard(prefix)
+                os.mkdir(name, 0o755, dir_fd=parent_fd)
+                opaque = True
+            elif stat.S_ISLNK(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+                # A link to what this layer does not have: make it, within the root.
+                target = os.readlink(name, dir_fd=parent_fd)
+                self._make_parents(target if target.startswith("/") else f"{parent}/{target}", depth + 1)
+                return
+            else:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix) from None
+        fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+        try:
+            os.fchmod(fd, 0o755)
+            os.fchown(fd, 0, 0)
+            if opaque:
+                os.setxattr(fd, self._opaque_xattr, b"y")
+        finally:
+            os.close(fd)
+
+    def _remove(self, path: str, name: str, parent_fd: int) -> None:
+        """Remove what an entry replaces.  A replaced whiteout makes the directory that follows opaque."""
+        mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
+        if stat.S_ISDIR(mode):
+            remove_tree(f"/proc/self/fd/{parent_fd}/{name}")
+        else:
+            os.unlink(name, dir_fd=parent_fd)
+        if path in self._whiteouts:
+            self._whiteouts.discard(path)
+            self._pending.opaque.add(path)
+        if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
+            # Descriptors in the cache may lead through it.
+            self._forget_parents()
+            prefix = path + "/"
+            for gone in [known for known in self._pending.times if known == path or known.startswith(prefix)]:
+                del self._pending.times[gone]
+
+    def _forget_parents(self) -> None:
+        for fd in self._parents.values():
+            os.close(fd)
+        self._parents.clear()
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        try:
+            for path in self._pending.opaque:
+                self._finish_opaque(path)
+            for path, mtime_ns in self._pending.times.items():
+                fd = self._open_existing(path)
+                if fd is not None:
+                    os.utime(f"/proc/self/fd/{fd}", ns=(mtime_ns, mtime_ns))
+                    os.close(fd)
+        except OSError as error:
+            raise self._mapped(None, error) from error
+
+    def _finish_opaque(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        parent_fd = self._parent(parent)
+        try:
+            fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+        except (NotADirectoryError, FileNotFoundError) as error:
+            del error  # replaced by a file, which hides what is below by itself
+            return
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return
+            raise
+        try:
+            os.setxattr(fd, self._opaque_xattr, b"y")
+        finally:
+            os.close(fd)
+
+    def _mapped(self, entry: Entry | None, error: OSError) -> PyDockError:
+        at = f"{self._subject}: entry {entry.name!r}" if entry else self._subject
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return no_space(self._subject)
+        if error.errno == errno.EINVAL and entry is not None:
+            return UnsupportedError(
+                f"{at}: its owner {entry.uid}:{entry.gid} has no id here",
+                "give the user more subordinate ids in /etc/subuid and /etc/subgid (dock doctor)",
+            )
+        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT):
+            return InvalidError(f"{at} cannot be made: {reason}", _HOSTILE)
+        if error.errno in (errno.EPERM, errno.EACCES):
+            return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
+        return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
+
+
+def no_space(subject: str) -> UnavailableError:
+    """The error of a full disk (or a full quota); ``subject`` is what could not be written."""
+    return UnavailableError(
+        f"no space left on the disk for {subject}", "free some space (dock rmi, dock rm), try again"
+    )
+
+
+def apply_layer(root_fd: int, reader: TarReader, **options: Any) -> Applied:
+    """Apply the layer that ``reader`` reads to the empty directory ``root_fd``; see :class:`LayerApplier`."""
+    return LayerApplier(root_fd, **options).apply(reader)
