@@ -337,7 +337,7 @@ class LayerApplier:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except BlockingIOError:
-                continue  # EAGAIN: a rename anywhere on the system made ".." uncertain (openat2(2)); ask again
+                continue  # EAGAIN (openat2(2)): a rename somewhere made ".." uncertain; ask again
 
     def _make_parents(self, path: str, depth: int) -> None:
         """Make the missing directories of ``path``, mode 0755, root's; follows links within the layer."""

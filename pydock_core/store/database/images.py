@@ -89,7 +89,8 @@ def set_tag(database: Database, repository: str, tag: str, image_id: str) -> boo
 
 def _set_tag(connection: sqlite3.Connection, repository: str, tag: str, image_id: str) -> None:
     connection.execute(
-        "INSERT INTO tag VALUES (?, ?, ?) ON CONFLICT (repository, tag) DO UPDATE SET image_id = excluded.image_id",
+        "INSERT INTO tag VALUES (?, ?, ?) "
+        "ON CONFLICT (repository, tag) DO UPDATE SET image_id = excluded.image_id",
         (repository, tag, image_id),
     )
 
@@ -131,8 +132,9 @@ def by_id_prefix(database: Database, hexadecimal: str) -> list[ImageRow]:
 def by_tag(database: Database, repository: str, tag: str) -> ImageRow | None:
     """Return the image that has a name."""
     row = database.connection.execute(
-        f"SELECT {_COLUMNS} FROM image WHERE id = (SELECT image_id FROM tag WHERE repository = ? AND tag =
-        ?)", (repository, tag),
+        f"SELECT {_COLUMNS} FROM image "
+        "WHERE id = (SELECT image_id FROM tag WHERE repository = ? AND tag = ?)",
+        (repository, tag),
     ).fetchone()
     return ImageRow(*row) if row else None
 
@@ -203,8 +205,8 @@ def _delete_tags(connection: sqlite3.Connection, tags: Sequence[TagRow]) -> None
 def referred_blobs(database: Database) -> set[str]:
     """Return the digests of all blobs that an image needs: configs, manifests and layers."""
     rows = database.connection.execute(
-        "SELECT id FROM image UNION SELECT manifest_digest FROM image UNION SELECT blob_digest FROM
-        image_layer"
+        "SELECT id FROM image UNION SELECT manifest_digest FROM image "
+        "UNION SELECT blob_digest FROM image_layer"
     )
     return {row[0] for row in rows}
 
