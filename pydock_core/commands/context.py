@@ -48,6 +48,8 @@ class Context:
         stdout, stderr: where output goes.
         stdin: standard input as a binary stream with or without a descriptor; None where there is none.
         interactive: standard input and output are a real terminal that may be put in raw mode.
+        owns_process: this process exists for the command: its signals are the container's (the program, not a kernel).
+        notebook: a cell of a notebook, which has no terminal: ``-it`` starts the container in the background.
         table: renders a table (headers, rows) in place of plain columns; None for plain columns.
         debug: show tracebacks.
     """
@@ -57,6 +59,8 @@ class Context:
     stderr: Writer = field(default_factory=lambda: StreamWriter(sys.stderr))
     stdin: BinaryIO | None = None
     interactive: bool = False
+    owns_process: bool = False
+    notebook: bool = False
     table: TableRenderer | None = None
     debug: bool = False
 

@@ -1,0 +1,76 @@
+# PyDock: everything that a person types here.
+#
+#   make demo     set up .venv, execute notebooks/quickstart.ipynb for real, say how to open it
+#   make lab      open JupyterLab on the notebooks
+#   make test     the same set-up, what the tests need, then every test
+#   make check    everything that reads code
+#   make bench    the side-by-side table with the peers that are here
+#   make help     this list
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := .make
+NODE_MODULES := labextension/node_modules
+
+# The system's interpreter first: ordinary users can execute it too (the tests change to one).
+PYTHON = $(shell for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test check bench lab-build debian-packages clean
+
+help:
+	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+
+$(STAMPS)/venv:
+	@mkdir -p $(STAMPS)
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer with venv here" >&2; \
+		echo "hint: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(STAMPS)/demo: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test]'
+	@touch $@ $(STAMPS)/demo
+
+$(STAMPS)/check: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,test,check]'
+	@touch $@ $(STAMPS)/demo $(STAMPS)/test
+
+demo: $(STAMPS)/demo
+	@$(BIN)/python tests/demo.py
+
+lab: $(STAMPS)/demo
+	$(BIN)/jupyter lab notebooks/quickstart.ipynb
+
+debian-packages:
+	@sh tests/debian-packages.sh
+
+test: debian-packages
+	@$(MAKE) --no-print-directory $(STAMPS)/test
+	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+# Node.js is only for those who change the lab extension, and for `make check`.
+$(STAMPS)/node: labextension/package.json labextension/yarn.lock $(STAMPS)/check
+	cd labextension && PATH="$(CURDIR)/$(BIN):$$PATH" jlpm install --immutable
+	@touch $@
+
+lab-build: $(STAMPS)/node
+	cd labextension && PATH="$(CURDIR)/$(BIN):$$PATH" jlpm build:prod
+
+check: $(STAMPS)/check $(STAMPS)/node
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	cd labextension && PATH="$(CURDIR)/$(BIN):$$PATH" jlpm typecheck && PATH="$(CURDIR)/$(BIN):$$PATH" jlpm lint
+
+bench: $(STAMPS)/test
+	$(BIN)/python -m tests.bench $(BENCH_ARGUMENTS)
+
+clean:
+	rm -rf $(VENV) $(STAMPS) $(NODE_MODULES) labextension/lib

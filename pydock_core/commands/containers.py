@@ -1,0 +1,195 @@
+"""The commands on containers that exist: ps, stop, restart, kill, rm, rename, logs, wait, port."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from pydock_core.commands.context import Context
+from pydock_core.commands.filters import parse_filters
+from pydock_core.commands.format import write_listing
+from pydock_core.commands.run import for_each
+from pydock_core.commands.values import parse_integer, parse_moment_ns, parse_seconds
+from pydock_core.engine.spans import human_duration
+from pydock_core.errors import InvalidError, NotFoundError
+
+_PS_COLUMNS = (
+    ("CONTAINER ID", "ID"),
+    ("IMAGE", "Image"),
+    ("COMMAND", "Command"),
+    ("CREATED", "RunningFor"),
+    ("STATUS", "Status"),
+    ("PORTS", "Ports"),
+    ("NAMES", "Names"),
+)
+_PS_HEADERS = {field: header for header, field in _PS_COLUMNS} | {
+    "CreatedAt": "CREATED AT",
+    "Labels": "LABELS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Mounts": "MOUNTS",
+    "Networks": "NETWORKS",
+    "State": "STATE",
+}
+_COMMAND_WIDTH = 20
+
+
+def ps(context: Context, words: Namespace) -> int:
+    """List containers."""
+    limit = 1 if words.latest else parse_integer(words.last, "--last", -1, 1 << 30) if words.last else None
+    summaries = context.engine.containers.list(
+        all=words.all, filters=parse_filters(words.filter), limit=limit if limit and limit > 0 else None
+    )
+    if words.quiet and not words.format:
+        for summary in summaries:
+            context.print(summary["Id"] if words.no_trunc else summary["Id"][:12])
+        return 0
+    records = [_ps_record(summary, whole=words.no_trunc) for summary in summaries]
+    write_listing(context, records, _PS_COLUMNS, words.format, _PS_HEADERS)
+    return 0
+
+
+def _ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    command = summary["Command"]
+    if not whole and len(command) > _COMMAND_WIDTH:
+        command = command[: _COMMAND_WIDTH - 1] + "…"
+    created = time.localtime(summary["Created"])
+    return {
+        "ID": summary["Id"] if whole else summary["Id"][:12],
+        "Image": summary["Image"],
+        "Command": f'"{command}"',
+        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", created),
+        "RunningFor": f"{human_duration(time.time() - summary['Created'])} ago",
+        "Status": summary["Status"],
+        "State": summary["State"],
+        "Ports": describe_ports(summary["Ports"]),
+        "Names": ",".join(name.removeprefix("/") for name in summary["Names"]),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(summary["Labels"].items())),
+        "LocalVolumes": str(sum(mount["Type"] == "volume" for mount in summary["Mounts"])),
+        "Mounts": ",".join(mount["Source"] for mount in summary["Mounts"]),
+        "Networks": ",".join(summary["NetworkSettings"]["Networks"]),
+    }
+
+
+def describe_ports(ports: list[Mapping[str, Any]]) -> str:
+    """Return the PORTS column: "127.0.0.1:8888->8888/tcp, 6006/tcp"."""
+    parts = []
+    for port in ports:
+        inside = f"{port['PrivatePort']}/{port['Type']}"
+        if "PublicPort" in port:
+            address = f"[{port['IP']}]" if ":" in port["IP"] else port["IP"]
+            parts.append(f"{address}:{port['PublicPort']}->{inside}")
+        else:
+            parts.append(inside)
+    return ", ".join(parts)
+
+
+def stop(context: Context, words: Namespace) -> int:
+    """Stop containers, and print the names as given."""
+    seconds = parse_seconds(words.timeout, "--timeout") if words.timeout else None
+    wait_for_ever = seconds is not None and seconds == float("inf")
+
+    def one(name: str) -> None:
+        context.engine.containers.stop(name, -1 if wait_for_ever else seconds, words.signal)
+        context.print(name)
+
+    return for_each(context, words.CONTAINER, one)
+
+
+def restart(context: Context, words: Namespace) -> int:
+    """Stop containers and start them again."""
+    seconds = parse_seconds(words.timeout, "--timeout") if words.timeout else None
+    wait_for_ever = seconds is not None and seconds == float("inf")
+
+    def one(name: str) -> None:
+        context.engine.containers.restart(name, -1 if wait_for_ever else seconds, words.signal)
+        context.print(name)
+
+    return for_each(context, words.CONTAINER, one)
+
+
+def kill(context: Context, words: Namespace) -> int:
+    """Send a signal to containers."""
+
+    def one(name: str) -> None:
+        context.engine.containers.kill(name, words.signal)
+        context.print(name)
+
+    return for_each(context, words.CONTAINER, one)
+
+
+def rm(context: Context, words: Namespace) -> int:
+    """Remove containers; with -f one that does not exist is not an error."""
+
+    def one(name: str) -> None:
+        try:
+            context.engine.containers.remove(name, force=words.force, volumes=words.volumes)
+        except NotFoundError:
+            if not words.force:
+                raise
+            return
+        context.print(name)
+
+    return for_each(context, words.CONTAINER, one)
+
+
+def rename(context: Context, words: Namespace) -> int:
+    """Give a container another name."""
+    context.engine.containers.rename(words.CONTAINER, words.NAME)
+    return 0
+
+
+def wait(context: Context, words: Namespace) -> int:
+    """Wait until containers end, and print their exit codes."""
+    return for_each(
+        context, words.CONTAINER, lambda name: context.print(str(context.engine.containers.wait(name)))
+    )
+
+
+def logs(context: Context, words: Namespace) -> int:
+    """Show what a container has written, on the stream on which it wrote it."""
+    tail = None if words.tail in ("all", "-1") else parse_integer(words.tail, "--tail", 0, 1 << 40)
+    now_ns = time.time_ns()
+    entries = context.engine.containers.logs(
+        words.CONTAINER,
+        follow=words.follow,
+        tail=tail,
+        timestamps=words.timestamps,
+        since_ns=parse_moment_ns(words.since, "--since", now_ns) if words.since else None,
+        until_ns=parse_moment_ns(words.until, "--until", now_ns) if words.until else None,
+    )
+    try:
+        for entry in entries:
+            (context.stdout if entry.stream == "stdout" else context.stderr).write_bytes(entry.data)
+    except KeyboardInterrupt:
+        if not words.follow:
+            raise
+        return 130
+    return 0
+
+
+def port(context: Context, words: Namespace) -> int:
+    """Show where a container's ports are published."""
+    bindings = context.engine.containers.inspect(words.CONTAINER)["NetworkSettings"]["Ports"]
+    wanted = None
+    if words.PORT:
+        number, _, protocol = words.PORT.partition("/")
+        if not number.isdigit() or protocol not in ("", "tcp", "udp"):
+            raise InvalidError(f"{words.PORT!r} is not a port", "write PORT or PORT/udp")
+        wanted = f"{number}/{protocol or 'tcp'}"
+    lines = [
+        (key, f"{f'[{b_ip}]' if ':' in b_ip else b_ip}:{binding['HostPort']}")
+        for key, published in bindings.items()
+        for binding in published or ()
+        for b_ip in (binding["HostIp"],)
+    ]
+    if wanted:
+        lines = [line for line in lines if line[0] == wanted]
+        if not lines:
+            raise NotFoundError(
+                f"port {wanted} of container {words.CONTAINER} is not published", "publish it at run with -p"
+            )
+    for key, address in lines:
+        context.print(address if wanted else f"{key} -> {address}")
+    return 0

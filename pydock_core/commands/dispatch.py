@@ -1,0 +1,49 @@
+"""Runs a command line: parses it, calls the handler, and turns an error into one line, a hint and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Sequence
+
+from pydock_core.commands.context import Context
+from pydock_core.commands.parser import Help, parse
+from pydock_core.errors import PyDockError
+
+
+def run_command(argv: Sequence[str], context: Context) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after the program's name.
+        context: the engine and the streams.
+
+    Returns:
+        The exit code: 0; the container's own for run, start -a, attach and exec; 125 where PyDock refused or failed
+        before anything ran; 126 and 127 where the command cannot be executed or is not there; 1 for the rest.
+
+    Raises:
+        KeyboardInterrupt: a person interrupted something that was not a container.
+    """
+    try:
+        parsed = parse(argv)
+        if isinstance(parsed, Help):
+            context.stdout.write(parsed.text)
+            return 0
+        module_name, _, function = parsed.command.handler.partition(":")
+        module = importlib.import_module(f"pydock_core.commands.{module_name}")
+        code: int = getattr(module, function)(context, parsed.words)
+        return code
+    except PyDockError as error:
+        show_error(error, context)
+        return 1 if error.exit_code is None else error.exit_code
+
+
+def show_error(error: PyDockError, context: Context) -> None:
+    """Write an error as a person sees it: one line, and a hint where there is one."""
+    if context.debug:
+        context.stderr.write("".join(traceback.format_exception(error)))
+    message = "; ".join([error.message, *getattr(error, "__notes__", [])])
+    context.stderr.write(f"error: {message}\n")
+    if error.hint:
+        context.stderr.write(f"hint: {error.hint}\n")

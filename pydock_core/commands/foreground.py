@@ -1,0 +1,299 @@
+"""Keeps a person's terminal, pipe or notebook cell connected to a container's streams while it runs in the foreground.
+
+One loop over poll(2): the container's output to the front end, standard input to the container, signals and
+window sizes on the way.  With a terminal, standard input is in raw mode and the detach keys are watched for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import termios
+import threading
+import tty
+from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
+
+from pydock_core.commands.context import Context, Writer
+from pydock_core.errors import InvalidError
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+_CHUNK_BYTES = 64 * 1024
+_PROXIED = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGCONT,
+)
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """Return the bytes that a key sequence sends: "ctrl-p,ctrl-q", "a,b", "ctrl-@"; empty text for none.
+
+    Raises:
+        InvalidError: a key is neither a character nor ctrl-CHARACTER.
+    """
+    keys = bytearray()
+    for key in filter(None, text.split(",")):
+        name = key.strip()
+        if len(name) == 1 and name.isascii():
+            keys += name.encode()
+        elif name.lower().startswith("ctrl-") and len(name) == 6 and "@" <= name[-1].upper() <= "_":
+            keys.append(ord(name[-1].upper()) & 0x1F)
+        else:
+            raise InvalidError(
+                f"--detach-keys {text}: unknown key {name!r}", "write characters or ctrl-LETTER: ctrl-p,ctrl-q", exit_code=125
+            )
+    return bytes(keys)
+
+
+class FrameDecoder:
+    """Takes Docker's multiplexed stream apart: 8-byte headers (stream, three zeros, big-endian length), then data."""
+
+    def __init__(self, stdout: Writer, stderr: Writer) -> None:
+        self._writers = {1: stdout, 2: stderr}
+        self._header = bytearray()
+        self._remaining = 0
+        self._writer: Writer = stdout
+
+    def __call__(self, data: bytes) -> None:
+        """Write what ``data`` completes to the two writers."""
+        view = memoryview(data)
+        while view:
+            if self._remaining:
+                part = bytes(view[: self._remaining])
+                self._writer.write_bytes(part)
+                self._remaining -= len(part)
+                view = view[len(part) :]
+                continue
+            missing = 8 - len(self._header)
+            self._header += view[:missing]
+            view = view[missing:]
+            if len(self._header) == 8:
+                self._writer = self._writers.get(self._header[0], self._writers[1])
+                self._remaining = int.from_bytes(self._header[4:8], "big")
+                self._header.clear()
+
+
+class DetachWatcher:
+    """Watches typed bytes for the detach keys."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._matched = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """Return what is to be passed on (held-back keys come out when the sequence breaks), and whether to detach."""
+        if not self._keys:
+            return data, False
+        passed = bytearray()
+        for byte in data:
+            if byte == self._keys[self._matched]:
+                self._matched += 1
+                if self._matched == len(self._keys):
+                    self._matched = 0
+                    return bytes(passed), True
+                continue
+            passed += self._keys[: self._matched]
+            self._matched = 1 if byte == self._keys[0] else 0
+            if not self._matched:
+                passed.append(byte)
+        return bytes(passed), False
+
+
+class Foreground:
+    """One session in the foreground.
+
+    Args:
+        context: whose streams are used.
+        terminal: the container's process has a terminal, and the person's is to be in raw mode.
+        detach_keys: bytes that end the session without ending the container.
+        send_signal: passes a signal on; called in the main thread between two steps of the loop.
+        resize: called with rows and columns, at the start and when the window changes.
+        proxy_signals: pass on what this process is sent.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        terminal: bool,
+        detach_keys: bytes,
+        send_signal: Callable[[int], None],
+        resize: Callable[[int, int], None] | None = None,
+        proxy_signals: bool = True,
+    ) -> None:
+        self._context = context
+        self._terminal = terminal and context.interactive
+        self._watcher = DetachWatcher(detach_keys if self._terminal else b"")
+        self._send_signal = send_signal
+        self._resize = resize if self._terminal else None
+        self._proxy_signals = proxy_signals
+        self._pending: list[int] = []
+        self._interrupts = 0
+
+    def run(
+        self,
+        outputs: Mapping[int, Callable[[bytes], object]],
+        input_fd: int | None,
+        close_input: Callable[[], None],
+    ) -> bool:
+        """Relay until every output has ended.
+
+        Args:
+            outputs: what to do with the bytes of each descriptor.
+            input_fd: where standard input goes (a non-blocking descriptor), None for nowhere.
+            close_input: called once when standard input has ended.
+
+        Returns:
+            True if the person detached; False if the outputs ended.
+        """
+        with self._raw_mode(), self._signals() as wake_fd:
+            self._send_size()
+            return self._loop(dict(outputs), input_fd, close_input, wake_fd)
+
+    def _loop(
+        self,
+        outputs: dict[int, Callable[[bytes], object]],
+        input_fd: int | None,
+        close_input: Callable[[], None],
+        wake_fd: int,
+    ) -> bool:
+        source = _Source(self._context.stdin) if input_fd is not None else None
+        buffer = b""
+        while outputs:
+            try:
+                poll = select.poll()
+                for fd in outputs:
+                    poll.register(fd, select.POLLIN)
+                poll.register(wake_fd, select.POLLIN)
+                if buffer and input_fd is not None:
+                    # The same descriptor may be an output too (a socket, a terminal's master).
+                    poll.register(input_fd, select.POLLOUT | (select.POLLIN if input_fd in outputs else 0))
+                elif source is not None and source.fd is not None:
+                    poll.register(source.fd, select.POLLIN)
+                ready = dict(poll.poll(0 if source is not None and source.fd is None and not buffer else None))
+                if wake_fd in ready:
+                    os.read(wake_fd, 4096)
+                    self._forward_pending()
+                if source is not None and not buffer and (source.fd is None or source.fd in ready):
+                    data = source.read()
+                    if not data:
+                        source = None
+                        close_input()
+                    else:
+                        buffer, detach = self._watcher.feed(data)
+                        if detach:
+                            return True
+                if buffer and input_fd is not None and (input_fd not in ready or ready[input_fd] & ~select.POLLIN):
+                    buffer = _write_some(input_fd, buffer)
+                for fd in [fd for fd in outputs if ready.get(fd, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR)]:
+                    chunk = _read(fd)
+                    if chunk:
+                        outputs[fd](chunk)
+                    elif chunk is not None:
+                        del outputs[fd]
+            except KeyboardInterrupt:
+                self._interrupt()
+        return False
+
+    def _interrupt(self) -> None:
+        """A person pressed ctrl-c or the notebook's stop button: SIGINT first, SIGKILL when they insist."""
+        self._interrupts += 1
+        self._send_signal(signal.SIGINT if self._interrupts < 3 else signal.SIGKILL)
+
+    def _forward_pending(self) -> None:
+        while self._pending:
+            number = self._pending.pop(0)
+            if number == signal.SIGWINCH:
+                self._send_size()
+            else:
+                self._send_signal(number)
+
+    def _send_size(self) -> None:
+        if self._resize is not None:
+            with contextlib.suppress(OSError):
+                size = os.get_terminal_size(self._stdin_fd())
+                self._resize(size.lines, size.columns)
+
+    def _stdin_fd(self) -> int:
+        return self._context.stdin.fileno() if self._context.stdin is not None else 0
+
+    @contextlib.contextmanager
+    def _raw_mode(self) -> Iterator[None]:
+        if not self._terminal:
+            yield
+            return
+        fd = self._stdin_fd()
+        before = termios.tcgetattr(fd)
+        try:
+            tty.setraw(fd)
+            yield
+        finally:
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[int]:
+        """Collect signals while the loop runs, and wake it; only the main thread can (signal(2) in Python)."""
+        wake_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        before: dict[int, object] = {}
+
+        def note(number: int, _frame: object) -> None:
+            self._pending.append(number)
+            with contextlib.suppress(BlockingIOError):
+                os.write(write_fd, b"s")
+
+        try:
+            if self._proxy_signals and threading.current_thread() is threading.main_thread():
+                wanted = [*(_PROXIED if self._context.owns_process else ()), *([signal.SIGWINCH] if self._terminal else [])]
+                for number in wanted:
+                    before[number] = signal.signal(number, note)
+            yield wake_fd
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() returned
+            os.close(wake_fd)
+            os.close(write_fd)
+
+
+class _Source:
+    """Standard input: a descriptor to poll where it has one, else a stream that is read at once (a cell's body)."""
+
+    def __init__(self, stream: BinaryIO | None) -> None:
+        self._stream = stream
+        self.fd: int | None = None
+        if stream is not None:
+            with contextlib.suppress(OSError, AttributeError):
+                self.fd = stream.fileno()
+
+    def read(self) -> bytes:
+        if self.fd is not None:
+            try:
+                return os.read(self.fd, _CHUNK_BYTES)
+            except OSError:  # a terminal that has gone away
+                return b""
+        return self._stream.read(_CHUNK_BYTES) if self._stream is not None else b""
+
+
+def _read(fd: int) -> bytes | None:
+    """Read a chunk; b"" at the end, None where there is nothing after all."""
+    try:
+        return os.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:  # EIO: the other side of a terminal is closed; ECONNRESET: the supervisor was killed
+        return b""
+
+
+def _write_some(fd: int, data: bytes) -> bytes:
+    """Write what fits; return the rest (nothing where the reader has gone)."""
+    try:
+        return data[os.write(fd, data) :]
+    except BlockingIOError:
+        return data
+    except OSError:
+        return b""

@@ -1,0 +1,116 @@
+"""How output is laid out: columns, sizes, times, and the ``--format`` option."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydock_core.commands.context import Context
+
+Record = Mapping[str, Any]
+"""One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
+
+
+
+def human_size(size_bytes: float) -> str:
+    """Return a size as Docker shows it, in powers of 1000 with three digits: "1.24MB", "528B"."""
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value /= 1000
+    else:
+        unit = "PB"
+    return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
+
+
+def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a table: the front end's own if it has one, else columns three spaces apart, as Docker has them."""
+    if context.table is not None:
+        context.table(headers, rows)
+        return
+    from tabulate import DataRow, TableFormat, tabulate
+
+    plain = TableFormat(
+        lineabove=None,
+        linebelowheader=None,
+        linebetweenrows=None,
+        linebelow=None,
+        headerrow=DataRow("", "   ", ""),
+        datarow=DataRow("", "   ", ""),
+        padding=0,
+        with_header_hide=None,
+    )
+    text = tabulate([list(row) for row in rows], list(headers), tablefmt=plain, disable_numparse=True, stralign="left")
+    for line in text.splitlines():
+        context.print(line.rstrip())
+
+
+def write_listing(
+    context: Context,
+    records: Sequence[Record],
+    columns: Sequence[tuple[str, str]],
+    template: str | None,
+    headers: Mapping[str, str],
+) -> None:
+    """Write a listing as ``--format`` asks: table (the default), json (a line each), or a template per record.
+
+    Args:
+        columns: (header, field) of the default table.
+        template: the option's value.
+        headers: header of each field, for "table TEMPLATE".
+    """
+    if template in (None, "", "table"):
+        write_columns(
+            context, [header for header, _ in columns], [[_text(record[name]) for _, name in columns] for record in records]
+        )
+        return
+    if template == "json":
+        for record in records:
+            shown = {key: _value(value) for key, value in record.items()}
+            context.print(json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
+        return
+    from pydock_core.commands.template import Template
+
+    assert template is not None
+    if template.startswith("table "):
+        body = Template(template.removeprefix("table ").strip())
+        titles = [headers.get(name, name.upper()) for name in body.fields()]
+        write_columns(context, titles, [body.render(record).split("\t") for record in records])
+        return
+    compiled = Template(template)
+    for record in records:
+        context.print(compiled.render(record))
+
+
+def write_documents(context: Context, documents: Sequence[Any], template: str | None) -> None:
+    """Write the result of an inspect: an indented JSON list, or a template per document."""
+    if template in (None, "", "json"):
+        indent = None if template == "json" else 4
+        context.print(json.dumps(documents, indent=indent, ensure_ascii=False))
+        return
+    from pydock_core.commands.template import Template
+
+    assert template is not None
+    compiled = Template(template)
+    for document in documents:
+        context.print(compiled.render(document))
+
+
+def write_fields(context: Context, document: Mapping[str, Any], template: str | None, plain: Callable[[], str]) -> None:
+    """Write one document: ``plain`` text, json, or a template."""
+    if template in (None, ""):
+        context.print(plain())
+    elif template == "json":
+        context.print(json.dumps(document, ensure_ascii=False))
+    else:
+        write_documents(context, [document], template)
+
+
+def _value(value: Any) -> Any:
+    return value() if callable(value) else value
+
+
+def _text(value: Any) -> str:
+    return str(_value(value))

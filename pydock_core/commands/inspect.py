@@ -1,0 +1,62 @@
+"""The inspect commands."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydock_core.commands.context import Context
+from pydock_core.commands.dispatch import show_error
+from pydock_core.commands.format import write_documents
+from pydock_core.errors import InvalidError, NotFoundError, PyDockError
+
+
+def inspect(context: Context, words: Namespace) -> int:
+    """Show containers or images, whichever have the name (containers first)."""
+    if words.type not in (None, "container", "image"):
+        raise InvalidError(f"--type {words.type}: no such type", "there are container and image")
+
+    def look(name: str) -> dict[str, Any]:
+        if words.type != "image":
+            try:
+                return context.engine.containers.inspect(name)
+            except NotFoundError:
+                if words.type == "container":
+                    raise
+        try:
+            return context.engine.images.inspect(name)
+        except NotFoundError as error:
+            if words.type == "image":
+                raise
+            raise NotFoundError(
+                f"no such container or image: {name}", "dock ps -a and dock images list what there is"
+            ) from error
+
+    return _inspect_all(context, words.NAME, words.format, look)
+
+
+def inspect_container(context: Context, words: Namespace) -> int:
+    """Show containers."""
+    return _inspect_all(context, words.CONTAINER, words.format, context.engine.containers.inspect)
+
+
+def inspect_image(context: Context, words: Namespace) -> int:
+    """Show images."""
+    return _inspect_all(context, words.IMAGE, words.format, context.engine.images.inspect)
+
+
+def _inspect_all(
+    context: Context, names: Iterable[str], template: str | None, look: Callable[[str], dict[str, Any]]
+) -> int:
+    documents: list[dict[str, Any]] = []
+    errors: list[PyDockError] = []
+    for name in names:
+        try:
+            documents.append(look(name))
+        except PyDockError as error:
+            errors.append(error)
+    write_documents(context, documents, template)
+    for error in errors:
+        show_error(error, context)
+    return 1 if errors else 0

@@ -1,0 +1,182 @@
+"""Turns words into a parsed command, by the command table."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import NoReturn
+
+from pydock_core.commands.table import (
+    COMMANDS,
+    GROUPS,
+    LATER_COMMANDS,
+    LATER_SUBCOMMANDS,
+    Command,
+    find,
+)
+from pydock_core.errors import InvalidError, UnsupportedError
+
+USAGE_EXIT_CODE = 125
+PROGRAM = "dock"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A command and its words; ``words`` has an attribute per option and argument, None or [] where not given."""
+
+    command: Command
+    words: argparse.Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """A help text that was asked for, instead of a command to run."""
+
+    text: str
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors raised as ours, and Docker's later options refused by name."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(
+            prog=f"{PROGRAM} {command.name}",
+            description=command.summary,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.command = command
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidError(
+            f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE
+        )
+
+
+class _Later(argparse.Action):
+    """Refuses an option that Docker has and PyDock has not yet."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        raise UnsupportedError(
+            f"{parser.prog}: option {option_string} comes with a later version of PyDock",
+            "leave it out",
+            exit_code=USAGE_EXIT_CODE,
+        )
+
+
+def build_parser(command: Command) -> argparse.ArgumentParser:
+    """Return the argparse parser of one command."""
+    parser = _Parser(command)
+    options = parser.add_argument_group("options")
+    for option in command.options:
+        keywords: dict[str, object] = {"help": option.help.replace("%", "%%")}
+        if not option.takes_value:
+            keywords |= {"action": "store_true"}
+        else:
+            keywords |= {"metavar": option.metavar, "default": [] if option.many else option.default}
+            keywords |= {"action": "append"} if option.many else {}
+        options.add_argument(*option.flags, **keywords)  # type: ignore[arg-type]  # one of argparse's many shapes
+    for flag in command.later:
+        parser.add_argument(flag, action=_Later, nargs=0, help=argparse.SUPPRESS)
+    counts = {"1": None, "rest": argparse.REMAINDER}
+    for argument in command.arguments:
+        parser.add_argument(argument.name, nargs=counts.get(argument.count, argument.count))  # type: ignore[arg-type]
+    options.add_argument("--help", action="store_true", help="show this text")
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Parsed | Help:
+    """Parse the words after the program's name.
+
+    Raises:
+        InvalidError: no such command, a bad option, a missing argument (exit code 125).
+        UnsupportedError: a command or an option of Docker's that comes later (exit code 125).
+    """
+    words = tuple(argv)
+    if not words or words[0] in ("--help", "help"):
+        topic = words[1:]
+        if topic and (found := find(topic)):
+            return Help(build_parser(found[0]).format_help())
+        return Help(_overview())
+    if words[0] in GROUPS and (len(words) == 1 or words[1] in ("--help", "help")):
+        return Help(_group_overview(words[0]))
+    found = find(words)
+    if found is None:
+        raise _unknown(words)
+    command, length = found
+    rest = list(words[length:])
+    if "--help" in _own_words(command, rest):
+        return Help(build_parser(command).format_help())
+    parsed = build_parser(command).parse_args(rest)
+    for option in command.options:  # argparse appends to the default list itself
+        if option.many:
+            name = _destination(option.flags)
+            setattr(parsed, name, list(getattr(parsed, name)))
+    return Parsed(command, parsed)
+
+
+def _destination(flags: Sequence[str]) -> str:
+    long = next((flag for flag in flags if flag.startswith("--")), flags[0])
+    return long.lstrip("-").replace("-", "_")
+
+
+def _own_words(command: Command, rest: Sequence[str]) -> Sequence[str]:
+    """The words that are this command's own: not those of the command to run in a container."""
+    if not any(argument.count == "rest" for argument in command.arguments):
+        return rest
+    takes_value = {flag for option in command.options if option.takes_value for flag in option.flags}
+    index = 0
+    while index < len(rest) and rest[index].startswith("-") and rest[index] != "--":
+        index += 2 if rest[index] in takes_value else 1
+    return rest[:index]
+
+
+def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
+    name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
+    if words[0] in LATER_COMMANDS or tuple(words[:2]) in LATER_SUBCOMMANDS:
+        return UnsupportedError(
+            f"{PROGRAM} {name} comes with a later version of PyDock",
+            f"{PROGRAM} --help lists what there is",
+            exit_code=USAGE_EXIT_CODE,
+        )
+    if words[0].startswith("-"):
+        return InvalidError(
+            f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE
+        )
+    known = {" ".join(path) for command in COMMANDS for path in (command.path, *command.aliases)}
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {PROGRAM} {near[0]}?" if near else f"{PROGRAM} --help lists what there is"
+    return InvalidError(f"{PROGRAM}: no such command: {name}", hint, exit_code=USAGE_EXIT_CODE)
+
+
+def _overview() -> str:
+    lines = [
+        f"usage: {PROGRAM} [--debug] COMMAND …",
+        "",
+        "Images and containers without a daemon.",
+        "",
+        "commands:",
+    ]
+    lines += [f"  {command.name:<18}{command.summary}" for command in COMMANDS]
+    lines += ["", "groups:", *(f"  {name:<18}{summary}" for name, summary in GROUPS.items())]
+    lines += ["", f"{PROGRAM} COMMAND --help tells more of a command."]
+    return "\n".join(lines) + "\n"
+
+
+def _group_overview(group: str) -> str:
+    lines = [f"usage: {PROGRAM} {group} COMMAND …", "", GROUPS[group], "", "commands:"]
+    for command in COMMANDS:
+        for path in (command.path, *command.aliases):
+            if path[0] == group:
+                lines.append(f"  {path[1]:<18}{command.summary}")
+                break
+    return "\n".join(lines) + "\n"

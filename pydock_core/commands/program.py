@@ -1,0 +1,49 @@
+"""The program ``dock``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from pydock_core.commands.context import Context
+from pydock_core.commands.dispatch import run_command, show_error
+from pydock_core.errors import PyDockError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code; ``--debug`` before the command shows tracebacks."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = False
+    while words and words[0] in ("--debug", "-D"):
+        debug = True
+        words.pop(0)
+    if words and words[0] in ("--version", "-v"):
+        words = ["version", "--format", "PyDock version {{.Version}}"]
+    from pydock_core.engine import Engine
+
+    context = Context(
+        engine=Engine(),
+        stdin=getattr(sys.stdin, "buffer", None),
+        interactive=_is_terminal(),
+        owns_process=True,
+        debug=debug,
+    )
+    try:
+        code = run_command(words, context)
+        sys.stdout.flush()
+        return code
+    except PyDockError as error:
+        show_error(error, context)
+        return 1 if error.exit_code is None else error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader (head, less) has gone; nothing more can be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stdout is not None and sys.stdout.isatty()

@@ -1,0 +1,314 @@
+"""The commands that run something: run, create, start, attach, exec."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+
+from pydock_core.commands.context import Context
+from pydock_core.commands.create_words import build_config, parse_environment
+from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, FrameDecoder, parse_detach_keys
+from pydock_core.commands.values import parse_boolean
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.execution import ExecRequest, Execution
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
+from pydock_core.runtime.client import Launch, Streams
+from pydock_core.runtime.process import KILLED_EXIT_CODE
+
+Sink = Callable[[bytes], object]
+TERMINAL_HINT = "leave out -t, or run it in a terminal"
+
+
+def run(context: Context, words: Namespace) -> int:
+    """Create a container and run it; return its exit code, or 0 in the background."""
+    config = build_config(words, os.environ, os.getcwd())
+    streams = _streams(words.attach)
+    if words.detach and words.attach:
+        raise InvalidError("-d and -a contradict each other", "leave one of the two out", exit_code=125)
+    keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
+    detach = words.detach
+    aside = config.terminal and config.open_stdin and not context.interactive and not detach and context.notebook
+    if aside:
+        detach = True
+    elif not detach:
+        _check_terminal(context, config.terminal, config.open_stdin)
+        config = replace(config, stdin_once=config.open_stdin)
+    container_id = _create(context, config, words)
+    try:
+        stdin = config.open_stdin if streams is None else streams.stdin
+        wanted = None if detach else replace(streams or Streams(), stdin=stdin)
+        launch = context.engine.containers.start(container_id, attach=wanted, size=_size(context, config.terminal))
+    except PyDockError as error:
+        if config.auto_remove:
+            _remove(context, container_id)
+        error.exit_code = 125 if error.exit_code is None else error.exit_code
+        raise
+    if detach:
+        launch.close()
+        context.print(container_id)
+        if aside:
+            name = context.engine.containers.name(container_id)
+            context.print(f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}")
+        return 0
+    proxy = parse_boolean(words.sig_proxy, "--sig-proxy")
+    code = _follow_launch(context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy)
+    if config.auto_remove and code is not None:
+        _remove(context, container_id)
+    return 0 if code is None else code
+
+
+def create(context: Context, words: Namespace) -> int:
+    """Create a container and print its id."""
+    config = build_config(words, os.environ, os.getcwd())
+    _streams(words.attach)
+    context.print(_create(context, replace(config, stdin_once=config.open_stdin), words))
+    return 0
+
+
+def _create(context: Context, config: ContainerConfig, words: Namespace) -> str:
+    if words.cidfile and os.path.exists(words.cidfile):
+        raise ConflictError(f"--cidfile {words.cidfile}: the file is there already", "remove it, or name another", exit_code=125)
+    try:
+        container_id, warnings = context.engine.containers.create(config, words.name)
+    except PyDockError as error:
+        error.exit_code = 125 if error.exit_code is None else error.exit_code
+        raise
+    for warning in warnings:
+        context.warn(warning)
+    if words.cidfile:
+        with open(words.cidfile, "w", encoding="ascii") as file:
+            file.write(container_id)
+    return container_id
+
+
+def start(context: Context, words: Namespace) -> int:
+    """Start containers; with -a or -i stay with the one, and return its exit code."""
+    containers = context.engine.containers
+    if not (words.attach or words.interactive):
+        return for_each(context, words.CONTAINER, lambda name: containers.start(name).close() or context.print(name))
+    if len(words.CONTAINER) > 1:
+        raise InvalidError("only one container can be attached to", "name one, or leave out -a and -i")
+    name = words.CONTAINER[0]
+    container_id = containers.resolve(name)
+    config = containers.config(container_id)
+    keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
+    attach_stdin = words.interactive and config.open_stdin
+    if context.notebook and config.terminal and attach_stdin:
+        containers.start(container_id).close()
+        context.print(f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}")
+        return 0
+    _check_terminal(context, config.terminal, attach_stdin)
+    if containers.is_running(container_id):
+        return _attach(context, container_id, config, keys, attach_stdin=attach_stdin, proxy_signals=True)
+    launch = containers.start(
+        container_id, attach=Streams(stdin=attach_stdin), size=_size(context, config.terminal)
+    )
+    code = _follow_launch(context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True)
+    if config.auto_remove and code is not None:
+        _remove(context, container_id)
+    return 0 if code is None else code
+
+
+def attach(context: Context, words: Namespace) -> int:
+    """Attach to a running container; return its exit code."""
+    container_id = context.engine.containers.resolve(words.CONTAINER)
+    config = context.engine.containers.config(container_id)
+    if not context.engine.containers.is_running(container_id):
+        raise ConflictError(f"container {words.CONTAINER} is not running", f"start it: dock start -a {words.CONTAINER}")
+    attach_stdin = config.open_stdin and not words.no_stdin and not context.notebook
+    _check_terminal(context, config.terminal, attach_stdin)
+    return _attach(
+        context,
+        container_id,
+        config,
+        parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS),
+        attach_stdin=attach_stdin,
+        proxy_signals=parse_boolean(words.sig_proxy, "--sig-proxy"),
+    )
+
+
+def exec_(context: Context, words: Namespace) -> int:
+    """Run a command in a running container; return its exit code."""
+    command = words.COMMAND[1:] if words.COMMAND[:1] == ["--"] else words.COMMAND
+    if not command:
+        raise InvalidError("dock exec: a command is missing", "dock exec CONTAINER COMMAND", exit_code=125)
+    if not words.detach:
+        _check_terminal(context, words.tty, words.interactive)
+    request = ExecRequest(
+        command=tuple(command),
+        env=tuple(parse_environment(words.env_file, words.env, os.environ)),
+        working_directory=words.workdir,
+        user=words.user,
+        terminal=words.tty and not words.detach,
+        privileged=words.privileged,
+        size=_size(context, words.tty),
+    )
+    keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
+    execution = context.engine.containers.exec(words.CONTAINER, request, stdin=words.interactive, detach=words.detach)
+    if words.detach:
+        execution.close()
+        return 0
+    return _follow_execution(context, execution, keys, interactive=words.interactive)
+
+
+# -- staying with it -----------------------------------------------------------------------------------
+
+
+def _follow_launch(
+    context: Context,
+    container_id: str,
+    config: ContainerConfig,
+    launch: Launch,
+    keys: bytes,
+    *,
+    attach_stdin: bool,
+    proxy_signals: bool,
+) -> int | None:
+    """Relay a container that was just started until it ends; None if the person detached."""
+    attachment = launch.attachment
+    assert attachment is not None
+    with launch, attachment:
+        foreground = _foreground(context, container_id, config, keys, proxy_signals=proxy_signals)
+        if _relay(context, foreground, attachment, config.terminal, attach_stdin=attach_stdin):
+            return None
+        while True:
+            try:
+                end = launch.wait()
+            except KeyboardInterrupt:
+                _send_quietly(context, container_id, 2)
+                continue
+            except PyDockError:  # the supervisor was killed; what is known stands in the status
+                return _exit_code(context, container_id)
+            assert end is not None
+            return end.exit_code
+
+
+def _attach(
+    context: Context,
+    container_id: str,
+    config: ContainerConfig,
+    keys: bytes,
+    *,
+    attach_stdin: bool,
+    proxy_signals: bool,
+) -> int:
+    attachment = context.engine.containers.attach(container_id, Streams(stdin=attach_stdin))
+    with attachment:
+        foreground = _foreground(context, container_id, config, keys, proxy_signals=proxy_signals)
+        if _relay(context, foreground, attachment, config.terminal, attach_stdin=attach_stdin):
+            return 0
+        return _exit_code(context, container_id)
+
+
+def _exit_code(context: Context, container_id: str) -> int:
+    """The exit code of a container that ended; somebody may have tidied up one that was to be removed then."""
+    try:
+        return context.engine.containers.wait(container_id)
+    except NotFoundError:
+        return KILLED_EXIT_CODE
+
+
+def _remove(context: Context, container_id: str) -> None:
+    with contextlib.suppress(NotFoundError):  # another process tidied up first
+        context.engine.containers.remove(container_id, force=True, volumes=True)
+
+
+def _foreground(
+    context: Context, container_id: str, config: ContainerConfig, keys: bytes, *, proxy_signals: bool
+) -> Foreground:
+    def resize(rows: int, columns: int) -> None:
+        with contextlib.suppress(PyDockError):  # it has just ended
+            context.engine.containers.resize(container_id, rows, columns)
+
+    return Foreground(
+        context,
+        terminal=config.terminal,
+        detach_keys=keys,
+        send_signal=lambda number: _send_quietly(context, container_id, number),
+        resize=resize,
+        proxy_signals=proxy_signals and not config.terminal,
+    )
+
+
+def _relay(
+    context: Context, foreground: Foreground, attachment: socket.socket, terminal: bool, *, attach_stdin: bool
+) -> bool:
+    attachment.setblocking(False)
+
+    def close_input() -> None:
+        with contextlib.suppress(OSError):
+            attachment.shutdown(socket.SHUT_WR)
+
+    sink: Sink = context.stdout.write_bytes if terminal else FrameDecoder(context.stdout, context.stderr)
+    return foreground.run({attachment.fileno(): sink}, attachment.fileno() if attach_stdin else None, close_input)
+
+
+def _follow_execution(context: Context, execution: Execution, keys: bytes, *, interactive: bool) -> int:
+    def send_signal(number: int) -> None:
+        with contextlib.suppress(PyDockError):
+            execution.signal(number)
+
+    with execution:
+        foreground = Foreground(
+            context,
+            terminal=execution.terminal,
+            detach_keys=keys,
+            send_signal=send_signal,
+            resize=execution.resize if execution.terminal else None,
+        )
+        outputs: dict[int, Sink] = {execution.stdout_fd: context.stdout.write_bytes}
+        if execution.stderr_fd is not None:
+            outputs[execution.stderr_fd] = context.stderr.write_bytes
+        detached = foreground.run(outputs, execution.stdin_fd if interactive else None, execution.close_stdin)
+        return 0 if detached else execution.wait()
+
+
+def _send_quietly(context: Context, container_id: str, number: int) -> None:
+    with contextlib.suppress(PyDockError):  # it has just ended
+        context.engine.containers.signal(container_id, number)
+
+
+# -- small parts ---------------------------------------------------------------------------------------
+
+
+def for_each(context: Context, names: list[str], action: Callable[[str], object]) -> int:
+    """Do something with each name; errors are shown, the rest is done all the same; 1 if there was one."""
+    from pydock_core.commands.dispatch import show_error
+
+    code = 0
+    for name in names:
+        try:
+            action(name)
+        except PyDockError as error:
+            show_error(error, context)
+            code = 1 if error.exit_code is None else error.exit_code
+    return code
+
+
+def _streams(names: list[str]) -> Streams | None:
+    if not names:
+        return None
+    wanted = {name.lower() for name in names}
+    if unknown := wanted - {"stdin", "stdout", "stderr"}:
+        raise InvalidError(f"-a {sorted(unknown)[0]}: no such stream", "there are stdin, stdout and stderr", exit_code=125)
+    return Streams(stdin="stdin" in wanted, stdout="stdout" in wanted, stderr="stderr" in wanted)
+
+
+def _check_terminal(context: Context, terminal: bool, stdin: bool) -> None:
+    if terminal and stdin and not context.interactive:
+        raise InvalidError("standard input is not a terminal, as -t with -i needs", TERMINAL_HINT, exit_code=1)
+
+
+def _size(context: Context, terminal: bool) -> tuple[int, int]:
+    """Rows and columns of the person's terminal, (0, 0) where there is none."""
+    if not (terminal and context.interactive and context.stdin is not None):
+        return 0, 0
+    try:
+        size = os.get_terminal_size(context.stdin.fileno())
+    except OSError:
+        return 0, 0
+    return size.lines, size.columns

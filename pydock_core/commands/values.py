@@ -1,0 +1,89 @@
+"""Parsers of single values: sizes, times, signals, numbers.  Each names the option in its error."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+from pydock_core.errors import InvalidError
+from pydock_core.runtime.signals import signal_name, signal_number
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """Parse a size in bytes: "512m", "2g", "1.5GiB"; units are powers of 1024, as Docker's ``-m`` has them."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise _bad(f"{option} {text}: not a size", "write a number with b, k, m or g: 512m")
+    return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def parse_integer(text: str, option: str, low: int, high: int) -> int:
+    """Parse a whole number from ``low`` to ``high``."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise _bad(f"{option} {text}: not a whole number", f"give {low} to {high}") from None
+    if not low <= value <= high:
+        raise _bad(f"{option} {text}: out of range", f"give {low} to {high}")
+    return value
+
+
+def parse_float(text: str, option: str) -> float:
+    """Parse a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise _bad(f"{option} {text}: not a number", "write a number: 1.5") from None
+    if value != value or value in (float("inf"), float("-inf")):
+        raise _bad(f"{option} {text}: not a number", "write a number: 1.5")
+    return value
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """Parse a time in seconds; -1 waits for ever."""
+    value = parse_float(text, option)
+    return float("inf") if value < 0 else value
+
+
+def parse_boolean(text: str, option: str) -> bool:
+    """Parse true or false."""
+    if text.lower() in ("true", "1"):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise _bad(f"{option} {text}: neither true nor false", "write true or false")
+
+
+def parse_signal(text: str, option: str) -> str:
+    """Return the name of a signal without SIG, of a name or a number."""
+    return signal_name(signal_number(text, option))
+
+
+def parse_pair(text: str, option: str) -> tuple[str, str]:
+    """Split KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise _bad(f"{option} {text}: malformed", f"write {option} NAME=VALUE")
+    return key, value
+
+
+def parse_moment_ns(text: str, option: str, now_ns: int) -> int:
+    """Parse a moment: RFC 3339, seconds since 1970, or a while ago ("10m", "1h30m"); return nanoseconds since 1970."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return int(float(text) * 1e9)
+    if re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
+        units = {"ms": 1e6, "s": 1e9, "m": 6e10, "h": 3.6e12}
+        return now_ns - int(sum(float(value) * units[unit] for value, unit in _DURATION.findall(text)))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _bad(f"{option} {text}: not a time", "write 2026-01-31T12:00:00Z or a while ago: 10m") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) / timedelta(microseconds=1)) * 1000
+
+
+def _bad(message: str, hint: str) -> InvalidError:
+    return InvalidError(message, hint, exit_code=125)

@@ -1,0 +1,323 @@
+"""The use cases of containers: create, start, stop, remove, and all that is asked of a running one."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydock_core.engine import shapes
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.definition import merge
+from pydock_core.engine.execution import ExecRequest, Execution, begin_execution, build_process
+from pydock_core.engine.filters import ContainerFilter
+from pydock_core.engine.names import check_name, random_id, random_name
+from pydock_core.engine.shapes import Seen
+from pydock_core.engine.volumes import name_volumes
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
+from pydock_core.paths import ContainerPaths, StateRoot
+from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote, follow_log, wait_for_exit
+from pydock_core.runtime.logs import LogEntry, LogReader
+from pydock_core.runtime.process import derive_status
+from pydock_core.runtime.signals import signal_number
+from pydock_core.store.database import Database, containers as table
+from pydock_core.store.database.containers import ContainerRow
+
+if TYPE_CHECKING:
+    from pydock_core.engine.images import Images
+    from pydock_core.engine.launch import Launcher
+    from pydock_core.engine.tidy import Remover
+
+_NAME_ATTEMPTS = 20
+
+
+class Containers:
+    """Containers of one state root.
+
+    A container is named by its id, a unique prefix of it, or its name; NotFoundError where there is none,
+    ConflictError where a prefix fits several.  Safe to use from several threads and processes at once.
+    """
+
+    def __init__(self, root: StateRoot, database: Database, images: Images, launcher: Launcher, remover: Remover) -> None:
+        self._root = root
+        self._database = database
+        self._images = images
+        self._launcher = launcher
+        self._remover = remover
+        self._zygote = Zygote(root)
+
+    # -- definition ------------------------------------------------------------------------------------
+
+    def create(self, request: ContainerConfig, name: str | None = None) -> tuple[str, list[str]]:
+        """Define a container.
+
+        Args:
+            request: what is asked for; see :class:`ContainerConfig`.
+            name: a random one where None.
+
+        Returns:
+            Its full id, and warnings (what this host cannot do of what was asked).
+
+        Raises:
+            NotFoundError: no such image.
+            ConflictError: the name is taken.
+            InvalidError: the request contradicts itself.
+            UnsupportedError: this host cannot do it.
+
+        Postcondition: the container is listed; on an error nothing has changed.
+        """
+        image_id = self._images.resolve(request.image).id
+        definition = merge(request, self._images.config(image_id).get("config") or {}, self._launcher.default_network)
+        definition, warnings = self._launcher.check(definition, self.resolve)
+        wanted = check_name(name) if name else None
+        container_id = random_id()
+        definition, used = name_volumes(definition)
+        for attempt in range(_NAME_ATTEMPTS):
+            row = ContainerRow(
+                container_id,
+                wanted or (random_name() if attempt < _NAME_ATTEMPTS - 1 else f"{random_name()}_{container_id[:6]}"),
+                image_id,
+                time.time_ns(),
+                json.dumps(definition.to_json()),
+            )
+            try:
+                table.insert(self._database, row, used)
+                break
+            except ConflictError:
+                if wanted:
+                    raise
+        return container_id, warnings
+
+    def rename(self, reference: str, name: str) -> None:
+        """Give a container another name; ConflictError where it is taken."""
+        row = self._row(reference)
+        table.rename(self._database, row.id, check_name(name))
+
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, its writable layer and its log.
+
+        Args:
+            force: kill it first if it runs.
+            volumes: remove the anonymous volumes that it alone uses.
+
+        Raises:
+            ConflictError: it runs, and ``force`` is not set.
+        """
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        if derive_status(paths).status in ("running", "starting"):
+            if not force:
+                raise ConflictError(
+                    f"container {reference} is running", f"stop it first (dock stop {reference}), or remove it with -f"
+                )
+            self._stop(paths, signal_number("KILL"), 0.0)
+        self._remover.remove(row.id, volumes=volumes or config_of(row).auto_remove)
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def start(self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)) -> Launch:
+        """Start a container; returns when its process runs.
+
+        Args:
+            attach: streams to attach before it starts, so that no output is missed.
+            size: rows and columns of its terminal.
+
+        Returns:
+            The launch; close it (the container goes on), or wait for the end with it.
+
+        Raises:
+            ConflictError: it runs already (only with ``attach``), or a published port is in use.
+            PyDockError: it could not be started; exit_code 125, 126 or 127.
+        """
+        row = self._row(reference)
+        plan = self._launcher.prepare(row, config_of(row), size)
+        return self._zygote.supervise(plan, attach=attach)
+
+    def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+        """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is no error."""
+        row = self._row(reference)
+        number = signal_number(signal) if signal else None
+        self._stop(self._root.container(row.id), number, timeout_seconds)
+
+    def restart(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+        """Stop a container if it runs, and start it."""
+        self.stop(reference, timeout_seconds, signal)
+        self.start(reference).close()
+
+    def kill(self, reference: str, signal: str = "KILL") -> None:
+        """Send a signal to a running container's first process; after SIGKILL it has ended when this returns.
+
+        Raises:
+            ConflictError: it does not run.
+            InvalidError: there is no such signal.
+        """
+        number = signal_number(signal)
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        if not derive_status(paths).is_running:
+            raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
+        if number == signal_number("KILL"):
+            self._stop(paths, number, None)
+        else:
+            SupervisorClient(paths, reference).signal(number)
+
+    def signal(self, reference: str, number: int) -> None:
+        """Send a signal, by number, to a running container's first process."""
+        SupervisorClient(self._root.container(self.resolve(reference)), reference).signal(number)
+
+    def wait(self, reference: str) -> int:
+        """Wait until a container does not run; return its exit code."""
+        return wait_for_exit(self._root.container(self.resolve(reference))).exit_code
+
+    @staticmethod
+    def _stop(paths: ContainerPaths, number: int | None, timeout_seconds: float | None) -> None:
+        try:
+            SupervisorClient(paths).stop(number, timeout_seconds)
+        except PyDockError:
+            # It was not running, or its supervisor went away: the state that is asked for, unless it lives on.
+            if derive_status(paths).is_running:
+                raise
+        wait_for_exit(paths)
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    def resolve(self, reference: str) -> str:
+        """Return the full id that a reference names."""
+        return self._row(reference).id
+
+    def name(self, reference: str) -> str:
+        """Return a container's name."""
+        return self._row(reference).name
+
+    def config(self, reference: str) -> ContainerConfig:
+        """Return a container's definition."""
+        return config_of(self._row(reference))
+
+    def is_running(self, reference: str) -> bool:
+        """Whether a container runs now."""
+        return derive_status(self._root.container(self.resolve(reference))).is_running
+
+    def list(
+        self, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Return containers, the newest first, as ContainerSummary of the Engine API.
+
+        Args:
+            all: those that do not run too; a status filter or a limit implies it, as Docker has it.
+            filters: id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose.
+            limit: only that many of the newest.
+        """
+        condition = ContainerFilter.parse(filters or {}, self._row, self._images)
+        chosen = []
+        for row in table.all_rows(self._database):
+            seen = self._see(row)
+            if seen is None or not condition.matches(seen):
+                continue
+            if all or limit or condition.names_a_status or seen.status.is_running:
+                chosen.append(shapes.build_summary(seen))
+            if limit and len(chosen) == limit:
+                break
+        return chosen
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Return all there is to know, as ContainerInspectResponse of the Engine API."""
+        row = self._row(reference)
+        seen = self._see(row)
+        if seen is None:
+            raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
+        return shapes.build_inspect(seen, self._root.container(row.id), self._launcher.driver_name)
+
+    def logs(
+        self,
+        reference: str,
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> Iterator[LogEntry]:
+        """Yield what a container has written.
+
+        Args:
+            follow: go on until it ends.
+            tail: begin with that many last entries.
+            timestamps: put the time in front of each line of ``data``, as ``docker logs -t`` does.
+            since_ns, until_ns: Unix nanoseconds.
+        """
+        paths = self._root.container(self.resolve(reference))
+        if follow:
+            entries = follow_log(paths, tail=tail, since_ns=since_ns, until_ns=until_ns)
+        else:
+            entries = LogReader(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns).read()
+        wanted = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
+        for entry in entries:
+            if entry.stream in wanted:
+                yield LogEntry(entry.stream, entry.time_ns, entry.time.encode() + b" " + entry.data) if timestamps else entry
+
+    # -- reaching into a running one -------------------------------------------------------------------
+
+    def attach(self, reference: str, streams: Streams | None = None) -> socket.socket:
+        """Attach to a running container's streams; see "attach" in ARCHITECTURE.md for what the socket carries."""
+        return SupervisorClient(self._root.container(self.resolve(reference)), reference).attach(streams)
+
+    def resize(self, reference: str, rows: int, columns: int) -> None:
+        """Set the size of a running container's terminal."""
+        SupervisorClient(self._root.container(self.resolve(reference)), reference).resize(rows, columns)
+
+    def exec(self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False) -> Execution:
+        """Run a further process in a running container.
+
+        Raises:
+            ConflictError: it does not run.
+            PyDockError: exit_code 126 or 127 where the command cannot be executed or is not there.
+        """
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        if not derive_status(paths).is_running:
+            raise ConflictError(
+                f"container {reference} is not running", f"start it: dock start {reference}", exit_code=1
+            )
+        config = config_of(row)
+        base = json.loads(paths.config_file.read_bytes())["process"]
+        user = None if request.user is None else self._launcher.user(row, config, request.user)
+        process = build_process(base, request, user, self._launcher.all_capabilities() if request.privileged else None)
+        return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
+
+    def dial(self, reference: str, port: int) -> socket.socket:
+        """Connect to a TCP port inside a running container; nothing needs to be published.
+
+        Returns:
+            A connected, non-blocking socket, made in the container's network namespace.
+
+        Raises:
+            ConflictError: it does not run.
+            UnavailableError: nothing listens there.
+        """
+        if not 1 <= port <= 65535:
+            raise InvalidError(f"port {port} is out of range", "a port is a number from 1 to 65535")
+        return SupervisorClient(self._root.container(self.resolve(reference)), reference).dial(port)
+
+    # -- parts -----------------------------------------------------------------------------------------
+
+    def _row(self, reference: str) -> ContainerRow:
+        return table.find(self._database, reference)
+
+    def _see(self, row: ContainerRow) -> Seen | None:
+        """Look at a container; None for one that ended and was to be removed then (whoever should have, died)."""
+        config = config_of(row)
+        status = derive_status(self._root.container(row.id))
+        if config.auto_remove and status.status == "exited":
+            return None
+        return Seen(row, config, status, self._launcher.address(row.id, config))
+
+
+def config_of(row: ContainerRow) -> ContainerConfig:
+    """Return the definition that a row holds."""
+    return ContainerConfig.from_json(json.loads(row.config))
+
+

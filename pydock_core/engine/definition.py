@@ -1,0 +1,93 @@
+"""Merges a request with its image's configuration into the definition that is stored.  Pure.
+
+The rules are those of ``docker run``: the image gives what the request leaves open, the request's environment wins by
+name, and an entry point given by hand drops the image's command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydock_core.engine.config import ContainerConfig, Mount
+from pydock_core.errors import InvalidError
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def merge(request: ContainerConfig, image_config: Mapping[str, Any], default_network: str) -> ContainerConfig:
+    """Return the definition of a container.
+
+    Args:
+        request: what was asked for.
+        image_config: the ``config`` object of the OCI image configuration (may be empty).
+        default_network: where the request names none.
+
+    Raises:
+        InvalidError: neither says what to run, or the options contradict each other; exit code 125.
+    """
+    entrypoint, command = _command(request, image_config)
+    if not entrypoint and not command:
+        raise InvalidError(
+            f"image {request.image} names no command to run",
+            f"give one: dock run {request.image} COMMAND",
+            exit_code=125,
+        )
+    network = request.network or default_network
+    if request.hostname and (network == "host" or network.startswith("container:")):
+        raise InvalidError(
+            f"--hostname cannot be combined with --network {network.partition(':')[0]}",
+            "leave one of the two out",
+            exit_code=125,
+        )
+    if request.ports and (network == "host" or network.startswith("container:")):
+        raise InvalidError(
+            f"-p cannot be combined with --network {network.partition(':')[0]}",
+            "leave -p out: the ports are that network's own",
+            exit_code=125,
+        )
+    targets = {mount.target for mount in request.mounts}
+    anonymous = tuple(
+        Mount("volume", "", target) for target in _keys(image_config.get("Volumes")) if target not in targets
+    )
+    exposed = dict.fromkeys([*_ports(image_config.get("ExposedPorts")), *request.exposed_ports])
+    return replace(
+        request,
+        entrypoint=entrypoint,
+        command=command,
+        env=merge_environment([DEFAULT_PATH, *(image_config.get("Env") or ())], request.env),
+        working_directory=request.working_directory or image_config.get("WorkingDir") or "/",
+        user=request.user if request.user is not None else image_config.get("User") or "",
+        mounts=(*request.mounts, *anonymous),
+        exposed_ports=tuple(exposed),
+        network=network,
+        labels={**(image_config.get("Labels") or {}), **request.labels},
+        stop_signal=request.stop_signal or str(image_config.get("StopSignal") or "TERM"),
+    )
+
+
+def merge_environment(base: Iterable[str], over: Iterable[str]) -> tuple[str, ...]:
+    """Return the NAME=VALUE of ``base`` overridden by name by those of ``over``, each name once."""
+    merged: dict[str, str] = {}
+    for entry in [*base, *over]:
+        name, _, value = entry.partition("=")
+        merged[name] = value
+    return tuple(f"{name}={value}" for name, value in merged.items())
+
+
+def _command(request: ContainerConfig, image_config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if request.entrypoint is not None:
+        return request.entrypoint, request.command or ()
+    entrypoint = tuple(image_config.get("Entrypoint") or ())
+    if request.command:
+        return entrypoint, request.command
+    return entrypoint, tuple(image_config.get("Cmd") or ())
+
+
+def _keys(value: Any) -> list[str]:
+    return sorted(value) if isinstance(value, Mapping) else []
+
+
+def _ports(value: Any) -> list[str]:
+    return [port if "/" in port else f"{port}/tcp" for port in _keys(value)]

@@ -1,0 +1,107 @@
+"""The ``--filter`` of container listings, with Docker's meaning: values of one key are alternatives, keys must all match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydock_core.engine.shapes import Seen
+from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.store.database.containers import ContainerRow
+
+if TYPE_CHECKING:
+    from pydock_core.engine.images import Images
+
+_KEYS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "publish", "expose")
+_STATES = ("created", "running", "exited", "paused", "restarting", "removing", "dead")
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFilter:
+    """A parsed filter: conditions that must all hold."""
+
+    conditions: tuple[Callable[[Seen], bool], ...]
+    names_a_status: bool
+
+    def matches(self, seen: Seen) -> bool:
+        """Whether a container fits."""
+        return all(condition(seen) for condition in self.conditions)
+
+    @classmethod
+    def parse(
+        cls, filters: Mapping[str, Sequence[str]], find: Callable[[str], ContainerRow], images: Images
+    ) -> ContainerFilter:
+        """Parse filters; ``find`` looks containers up for before and since.
+
+        Raises:
+            InvalidError: an unknown key or value.
+            NotFoundError: before or since name no container.
+        """
+        conditions = []
+        for key, values in filters.items():
+            if key not in _KEYS:
+                raise InvalidError(f"--filter {key}: unknown key", f"there are {', '.join(_KEYS)}")
+            conditions.append(_condition(key, list(values), find, images))
+        return cls(tuple(conditions), bool({"status", "exited"} & set(filters)))
+
+
+def _condition(
+    key: str, values: Sequence[str], find: Callable[[str], ContainerRow], images: Images
+) -> Callable[[Seen], bool]:
+    if key == "label":
+        return lambda seen: all(_has_label(seen, value) for value in values)
+    if key in ("before", "since"):
+        rows = [find(value) for value in values]
+        if key == "before":
+            return lambda seen: all(seen.row.created_ns < row.created_ns for row in rows)
+        return lambda seen: all(seen.row.created_ns > row.created_ns for row in rows)
+    if key == "ancestor":
+        ids = {_image_id(images, value) for value in values}
+        return lambda seen: seen.row.image_id in ids
+    if key == "status" and (unknown := set(values) - set(_STATES)):
+        raise InvalidError(f"--filter status={sorted(unknown)[0]}: no such state", f"there are {', '.join(_STATES)}")
+    if key == "exited" and not all(value.isdigit() for value in values):
+        raise InvalidError(f"--filter exited={values[0]}: not an exit code", "give a number")
+    if key == "name":
+        patterns = [_pattern(value) for value in values]
+        return lambda seen: any(pattern.search(seen.row.name) or pattern.search("/" + seen.row.name) for pattern in patterns)
+    test = _TESTS[key]
+    return lambda seen: any(test(seen, value) for value in values)
+
+
+_TESTS: Mapping[str, Callable[[Seen, str], bool]] = {
+    "id": lambda seen, value: seen.row.id.startswith(value),
+    "status": lambda seen, value: seen.state == value,
+    "exited": lambda seen, value: seen.state == "exited" and seen.status.exit_code == int(value),
+    "volume": lambda seen, value: any(value in (mount.source, mount.target) for mount in seen.config.mounts),
+    "network": lambda seen, value: seen.config.network == value,
+    "publish": lambda seen, value: any(
+        f"{port.host_port}/{port.protocol}" == _with_protocol(value) for port in seen.config.ports
+    ),
+    "expose": lambda seen, value: _with_protocol(value) in seen.config.exposed_ports,
+}
+
+
+def _has_label(seen: Seen, text: str) -> bool:
+    key, equals, value = text.partition("=")
+    return key in seen.config.labels and (not equals or seen.config.labels[key] == value)
+
+
+def _with_protocol(text: str) -> str:
+    return text if "/" in text else f"{text}/tcp"
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidError(f"--filter name={text}: {error}", "a name is matched as a regular expression") from error
+
+
+def _image_id(images: Images, reference: str) -> str:
+    try:
+        return str(images.resolve(reference).id)
+    except NotFoundError:
+        return ""

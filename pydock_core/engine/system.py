@@ -1,0 +1,71 @@
+"""What is known of this PyDock and its host: version and info, in Engine API shapes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydock_core.engine.facade import Engine
+
+API_VERSION = "1.51"
+
+
+class System:
+    """Answers ``version`` and ``info``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def version(self) -> dict[str, Any]:
+        """Return SystemVersion of the Engine API."""
+        return {
+            "Version": package_version(),
+            "ApiVersion": API_VERSION,
+            "MinAPIVersion": API_VERSION,
+            "Os": "linux",
+            "Arch": machine(),
+            "KernelVersion": platform.release(),
+            "Python": platform.python_version(),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Return SystemInfo of the Engine API, as far as it applies without a daemon."""
+        summaries = self._engine.containers.list(all=True)
+        states = [summary["State"] for summary in summaries]
+        return {
+            "ID": str(self._engine.root.data),
+            "Containers": len(states),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": 0,
+            "ContainersStopped": len(states) - states.count("running"),
+            "Images": len(self._engine.images.list()),
+            "Driver": self._engine.snapshotter.name,
+            "DockerRootDir": str(self._engine.root.data),
+            "Name": platform.node(),
+            "ServerVersion": package_version(),
+            "KernelVersion": platform.release(),
+            "OSType": "linux",
+            "Architecture": platform.machine(),
+            "NCPU": os.cpu_count() or 1,
+            "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "DefaultRuntime": "embedded",
+            "SecurityOptions": ["name=seccomp,profile=builtin"]
+            + ([] if os.geteuid() == 0 else ["name=rootless"]),
+            "Warnings": [],
+        }
+
+
+def package_version() -> str:
+    """The version of the distribution that this is part of."""
+    try:
+        return version("pydock-jupyter")
+    except PackageNotFoundError:  # run from a tree that was never installed
+        return "0+unknown"
+
+
+def machine() -> str:
+    """The architecture in the words of the OCI image specification (GOARCH)."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

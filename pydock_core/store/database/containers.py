@@ -1,0 +1,145 @@
+"""The SQL of containers, their volumes and their addresses."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydock_core.errors import ConflictError, NotFoundError
+from pydock_core.store.database.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRow:
+    """One container as defined: ``config`` is the JSON text of its ContainerConfig."""
+
+    id: str
+    name: str
+    image_id: str
+    created_ns: int
+    config: str
+
+
+_COLUMNS = "id, name, image_id, created_ns, config"
+
+
+def insert(database: Database, row: ContainerRow, volumes: Mapping[str, bool]) -> None:
+    """Record a container and the volumes it uses; ``volumes`` says of each name whether it is anonymous.
+
+    Raises:
+        ConflictError: the name is taken.
+        NotFoundError: the image has gone in the meantime.
+    """
+    with database.transaction() as connection:
+        if connection.execute("SELECT 1 FROM image WHERE id = ?", (row.image_id,)).fetchone() is None:
+            raise NotFoundError(f"image {row.image_id} is gone", "dock images lists what there is", exit_code=125)
+        try:
+            connection.execute(
+                f"INSERT INTO container ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+                (row.id, row.name, row.image_id, row.created_ns, row.config),
+            )
+        except sqlite3.IntegrityError:
+            raise _taken(connection, row.name) from None
+        connection.executemany(
+            "INSERT OR IGNORE INTO volume VALUES (?, ?, ?)",
+            [(name, row.created_ns, int(anonymous)) for name, anonymous in volumes.items()],
+        )
+        connection.executemany(
+            "INSERT INTO container_volume VALUES (?, ?)", [(row.id, name) for name in volumes]
+        )
+
+
+def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
+    owner = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
+    return ConflictError(
+        f"container name {name!r} is taken by {owner[0][:12] if owner else 'another container'}",
+        f"choose another name, or remove that container: dock rm {name}",
+        exit_code=125,
+    )
+
+
+def all_rows(database: Database) -> list[ContainerRow]:
+    """Return every container, the newest first."""
+    rows = database.connection.execute(f"SELECT {_COLUMNS} FROM container ORDER BY created_ns DESC, rowid DESC")
+    return [ContainerRow(*row) for row in rows]
+
+
+def find(database: Database, reference: str) -> ContainerRow:
+    """Return the container that a full id, a name or a unique id prefix names.
+
+    Raises:
+        NotFoundError: there is none.
+        ConflictError: the prefix fits several.
+    """
+    name = reference.removeprefix("/")
+    rows = database.connection.execute(
+        f"SELECT {_COLUMNS} FROM container WHERE id = ? OR name = ?", (reference, name)
+    ).fetchall()
+    if not rows and len(reference) >= 1 and all(character in "0123456789abcdef" for character in reference):
+        rows = database.connection.execute(
+            f"SELECT {_COLUMNS} FROM container WHERE id >= ? AND id < ?", (reference, reference + "g")
+        ).fetchall()
+    if len(rows) > 1:
+        exact = [row for row in rows if row[0] == reference]
+        if not exact:
+            raise ConflictError(f"{reference!r} fits {len(rows)} containers", "give more digits of the id")
+        rows = exact
+    if not rows:
+        raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
+    return ContainerRow(*rows[0])
+
+
+def rename(database: Database, container_id: str, name: str) -> None:
+    """Give a container another name.
+
+    Raises:
+        ConflictError: the name is taken.
+    """
+    with database.transaction() as connection:
+        try:
+            connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container_id))
+        except sqlite3.IntegrityError:
+            raise _taken(connection, name) from None
+
+
+def delete(database: Database, container_id: str) -> list[str]:
+    """Forget a container and its addresses; return the names of the anonymous volumes that it alone used."""
+    with database.transaction() as connection:
+        volumes = connection.execute(
+            "SELECT volume.name FROM container_volume JOIN volume ON volume.name = container_volume.volume "
+            "WHERE container_id = ? AND anonymous = 1 AND NOT EXISTS (SELECT 1 FROM container_volume AS other "
+            "WHERE other.volume = volume.name AND other.container_id <> ?)",
+            (container_id, container_id),
+        ).fetchall()
+        connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
+        connection.execute("DELETE FROM address WHERE container_id = ?", (container_id,))
+    return [row[0] for row in volumes]
+
+
+def delete_volumes(database: Database, names: Sequence[str]) -> None:
+    """Forget volumes."""
+    with database.transaction() as connection:
+        connection.executemany("DELETE FROM volume WHERE name = ?", [(name,) for name in names])
+
+
+def addresses(database: Database, network: str) -> dict[str, str]:
+    """Return the addresses given out on a network, with the container ids that hold them."""
+    rows = database.connection.execute("SELECT address, container_id FROM address WHERE network = ?", (network,))
+    return dict(rows.fetchall())
+
+
+def claim_address(
+    database: Database, network: str, candidates: Iterable[str], container_id: str, dead: Iterable[str]
+) -> str | None:
+    """Give a container the first free address; those of ``dead`` containers are free.  None where all are taken."""
+    with database.transaction() as connection:
+        gone = [(network, other) for other in {*dead, container_id}]
+        connection.executemany("DELETE FROM address WHERE network = ? AND container_id = ?", gone)
+        rows = connection.execute("SELECT address FROM address WHERE network = ?", (network,)).fetchall()
+        taken = {row[0] for row in rows}
+        for address in candidates:
+            if address not in taken:
+                connection.execute("INSERT INTO address VALUES (?, ?, ?)", (network, address, container_id))
+                return address
+    return None

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Install what the tests need from Debian, where this may be done; else say what is missing.
+set -eu
+packages="python3-venv python3-dev gcc make git uidmap nftables iproute2 libseccomp2 podman crun runc skopeo mmdebstrap
+ chromium qemu-system-x86 linux-image-amd64 busybox-static cpio kmod e2fsprogs acl attr tmux bubblewrap xz-utils zstd tar"
+command -v dpkg-query >/dev/null || { echo "not a Debian system: tests whose tools are missing are skipped"; exit 0; }
+if ! command -v node >/dev/null; then packages="$packages nodejs npm"; fi
+missing=""
+for package in $packages; do
+	dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
+done
+[ -z "$missing" ] && exit 0
+if [ "$(id -u)" -ne 0 ]; then
+	echo "missing Debian packages (their tests are skipped):$missing"
+	exit 0
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $missing >/dev/null

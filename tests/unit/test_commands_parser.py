@@ -1,0 +1,111 @@
+"""The command table and its parser: the same words as docker's, refused by name where they come later."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from pydock_core.commands.parser import Help, Parsed, build_parser, parse
+from pydock_core.commands.table import COMMANDS, LATER_COMMANDS, find
+from pydock_core.errors import InvalidError, UnsupportedError
+
+TUTORIAL = (
+    "run --runtime nvidia -it -p 8888:8888 -p 6006:6006 -v /home/me/Tensorflow:/home/Tensorflow --name tf "
+    "tensorflow/tensorflow:latest-gpu-py3 bash"
+)
+
+
+def words_of(line: str) -> Parsed:
+    parsed = parse(line.split())
+    assert isinstance(parsed, Parsed)
+    return parsed
+
+
+def test_the_tutorials_line_parses_as_typed() -> None:
+    parsed = words_of(TUTORIAL)
+    words = parsed.words
+    assert parsed.command.name == "run"
+    assert (words.runtime, words.interactive, words.tty, words.name) == ("nvidia", True, True, "tf")
+    assert words.publish == ["8888:8888", "6006:6006"]
+    assert words.volume == ["/home/me/Tensorflow:/home/Tensorflow"]
+    assert (words.IMAGE, words.COMMAND) == ("tensorflow/tensorflow:latest-gpu-py3", ["bash"])
+
+
+def test_words_after_the_image_belong_to_the_container() -> None:
+    words = words_of("run --rm -e A=1 busybox sh -c exit --help -it --name x").words
+    assert words.COMMAND == ["sh", "-c", "exit", "--help", "-it", "--name", "x"]
+    assert words.name is None
+    assert words.rm
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_a_handler_and_a_help(command: object) -> None:
+    module, _, function = command.handler.partition(":")  # type: ignore[attr-defined]
+    assert callable(getattr(importlib.import_module(f"pydock_core.commands.{module}"), function))
+    text = build_parser(command).format_help()  # type: ignore[arg-type]
+    for option in command.options:  # type: ignore[attr-defined]
+        assert option.flags[-1] in text
+    for path in (command.path, *command.aliases):  # type: ignore[attr-defined]
+        shown = parse([*path, "--help"])
+        assert isinstance(shown, Help)
+        assert command.summary in shown.text  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.later], ids=lambda c: c.name)
+def test_docker_options_of_later_are_refused_by_name(command: object) -> None:
+    for flag in command.later:  # type: ignore[attr-defined]
+        with pytest.raises(UnsupportedError, match="later version") as caught:
+            parse([*command.path, flag, "x"])  # type: ignore[attr-defined]
+        assert flag in caught.value.message
+        assert caught.value.exit_code == 125
+
+
+@pytest.mark.parametrize("name", sorted(LATER_COMMANDS))
+def test_docker_commands_of_later_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"dock {name} comes with a later version"):
+        parse([name])
+
+
+def test_no_command_is_both_there_and_later() -> None:
+    assert not {command.path[0] for command in COMMANDS if len(command.path) == 1} & LATER_COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("sta", "no such command: sta"),
+        ("--frobnicate", "unknown option"),
+        ("ps --frobnicate", "unrecognized arguments: --frobnicate"),
+        ("run", "required: IMAGE"),
+        ("rm", "required: CONTAINER"),
+        ("run --name", "expected one argument"),
+        ("container frobnicate", "no such command: container frobnicate"),
+    ],
+)
+def test_bad_words_are_one_line_and_exit_125(line: str, message: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        parse(line.split())
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 125
+
+
+def test_a_near_miss_is_named() -> None:
+    with pytest.raises(InvalidError) as caught:
+        parse(["strat", "x"])
+    assert "dock start" in caught.value.hint
+
+
+def test_aliases_lead_to_the_same_command() -> None:
+    assert find(("container", "ls")) == find(("container", "list"))
+    assert words_of("container ls -a").command is words_of("ps -a").command
+    assert words_of("image rm x").command is words_of("rmi x").command
+
+
+def test_parsing_twice_shares_nothing() -> None:
+    first = words_of("run -e A=1 busybox").words
+    second = words_of("run busybox").words
+    assert first.env == ["A=1"]
+    assert second.env == []

@@ -1,0 +1,75 @@
+"""The Go templates of --format."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydock_core.commands.template import Template
+from pydock_core.errors import InvalidError
+
+DATA = {
+    "Name": "web",
+    "State": {"Status": "running", "Pid": 7, "Running": True, "Error": ""},
+    "Args": ["a", "b"],
+    "Config": {"Labels": {"x": "1", "y": "2"}},
+    "None": None,
+    "Empty": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{.Name}}", "web"),
+        ("{{.State.Status}}\\t{{.State.Pid}}", "running\t7"),
+        ("{{json .Args}}", '["a","b"]'),
+        ("{{.Args | json}}", '["a","b"]'),
+        ("{{.Name | upper | printf \"<%s>\"}}", "<WEB>"),
+        ("{{join .Args \",\"}}", "a,b"),
+        ("{{index .Config.Labels \"x\"}}", "1"),
+        ("{{index .Args 1}}", "b"),
+        ("{{len .Args}}", "2"),
+        ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
+        ("{{if .State.Error}}bad{{else if eq .Name \"web\"}}web{{else}}other{{end}}", "web"),
+        ("{{if and .State.Running (not .State.Error)}}fine{{end}}", "fine"),
+        ("{{range .Args}}[{{.}}]{{end}}", "[a][b]"),
+        ("{{range $i, $a := .Args}}{{$i}}={{$a}} {{end}}", "0=a 1=b "),
+        ("{{range $k, $v := .Config.Labels}}{{$k}}:{{$v}};{{end}}", "x:1;y:2;"),
+        ("{{range .Empty}}x{{else}}nothing{{end}}", "nothing"),
+        ("{{with .State}}{{.Status}} of {{$.Name}}{{end}}", "running of web"),
+        ("{{$n := .Name}}{{$n}}", "web"),
+        ("a {{- .Name -}} b", "awebb"),
+        ("{{/* comment */}}x", "x"),
+        ("{{.None}}", "<no value>"),
+        ("{{.Args}}", "[a b]"),
+        ("{{.Config.Labels}}", "map[x:1 y:2]"),
+        ("{{.State.Running}}", "true"),
+        ("{{println .Name 1}}", "web 1\n"),
+        ("{{printf \"%-5s|%d\" .Name .State.Pid}}", "web  |7"),
+        ("{{(index .Args 0)}}", "a"),
+        ("{{split \"a:b\" \":\"}}", "[a b]"),
+        ("no action", "no action"),
+    ],
+)
+def test_templates(template: str, text: str) -> None:
+    assert Template(template).render(DATA) == text
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{", "{{.Name", "{{.Missing}}", "{{end}}", "{{if .Name}}", "{{frobnicate .Name}}", "{{.Name.Deep}}", "{{index .Args 9}}x", "{{.Name | .Name}}", "{{}}", "{{$x}}", "{{(.Name}}", "{{len 1}}"],
+)
+def test_bad_templates_are_refused(template: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        Template(template).render(DATA)
+    assert "--format" in caught.value.message
+
+
+@given(st.text(alphabet="{}.|$ abN\"()-=:/*", max_size=30))
+def test_any_text_renders_or_is_refused(text: str) -> None:
+    try:
+        assert isinstance(Template(text).render(DATA), str)
+    except InvalidError:
+        pass
