@@ -73,11 +73,6 @@ class BlobWriter:
             os.close(self._fd)
             self._fd = -1
 
-    def sync(self) -> None:
-        """Have the file on disk."""
-        with _mapped(self._subject):
-            os.fsync(self._fd)
-
     def __enter__(self) -> BlobWriter:
         return self
 
@@ -148,13 +143,24 @@ class BlobStore:
             UnavailableError: the disk is full.
         """
         check_content(writer.digest, writer.size_bytes, digest, size_bytes, subject or "blob")
-        writer.sync()
         writer.close()
-        place = self.blob_path(writer.digest)
-        with _mapped(subject or "blob"):
-            os.rename(writer.path, place)
-            _sync_directory(self._blobs)
+        self.adopt(writer.path, writer.digest, subject or "blob")
         return writer.digest
+
+    def adopt(self, path: Path, digest: str, subject: str) -> None:
+        """Keep a file whose digest the caller has verified; it is synced and renamed to its place.
+
+        Raises:
+            UnavailableError: the disk is full.
+        """
+        with _mapped(subject):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(path, self.blob_path(digest))
+            _sync_directory(self._blobs)
 
     def put_bytes(self, data: bytes, directory: Path, subject: str) -> str:
         """Keep a small blob; return its digest.  ``directory`` is a workspace on the same file system."""

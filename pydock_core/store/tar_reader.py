@@ -72,10 +72,16 @@ class Source(Protocol):
     def tell(self) -> int: ...
 
 
-class ForwardSource:
-    """Makes a :class:`Source` of a stream that cannot seek."""
+class Readable(Protocol):
+    """The one method of a stream that is used."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class ForwardSource:
+    """Makes a :class:`Source` of a stream that cannot seek, of which only ``read`` is used."""
+
+    def __init__(self, stream: Readable) -> None:
         self._stream = stream
         self._position = 0
 

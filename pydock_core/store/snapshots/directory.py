@@ -243,7 +243,7 @@ def _apply_compressed(
     applier: LayerApplier, file: BinaryIO, compression: str, diff_id: str, subject: str
 ) -> Applied:
     hashing = _HashingStream(open_plain(file, compression, subject))
-    applied = applier.apply(TarReader(ForwardSource(cast(BinaryIO, hashing)), subject))
+    applied = applier.apply(TarReader(ForwardSource(hashing), subject))
     while hashing.read(CHUNK_BYTES):
         pass  # what follows the archive's end marker belongs to the digest
     _check_digest("sha256:" + hashing.digest.hexdigest(), diff_id, subject)

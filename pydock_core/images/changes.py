@@ -1,0 +1,141 @@
+"""The ``--change`` instructions of import: Dockerfile instructions that set an image's execution
+parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydock_core.errors import InvalidError
+
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
+
+
+def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return an image config's ``config`` with Dockerfile instructions carried out, in order.
+
+    Args:
+        config: execution parameters, keys as in config.md.
+        changes: "CMD [\\"sh\\"]", "ENV A=1 B=2", "EXPOSE 80/tcp", ...
+
+    Raises:
+        InvalidError: an instruction is unknown or malformed.
+    """
+    changed = dict(config)
+    for change in changes:
+        word, _, rest = change.strip().partition(" ")
+        instruction = _INSTRUCTIONS.get(word.upper())
+        if instruction is None:
+            raise InvalidError(
+                f"--change {change!r}: {word or 'nothing'} is no instruction that an import can carry out",
+                f"there are {', '.join(sorted(_INSTRUCTIONS))}",
+            )
+        if not rest.strip():
+            raise InvalidError(f"--change {change!r}: {word.upper()} wants a value", "as in a Dockerfile")
+        try:
+            instruction(changed, rest.strip())
+        except ValueError as error:
+            raise InvalidError(f"--change {change!r}: {error}", "as in a Dockerfile") from error
+    return changed
+
+
+def _command(text: str) -> list[str]:
+    """The exec form, a JSON array, or the shell form (Dockerfile reference, "Shell and exec form")."""
+    if text.startswith("["):
+        try:
+            words = json.loads(text)
+        except ValueError:
+            words = None
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return words
+    return ["/bin/sh", "-c", text]
+
+
+def _words(text: str) -> list[str]:
+    if text.startswith("["):
+        return _command(text)
+    return shlex.split(text)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    """KEY=VALUE words, quoted as a shell would have them; or the old form, KEY and the rest of the line."""
+    first = text.split(maxsplit=1)
+    if "=" not in first[0]:
+        if len(first) != 2:
+            raise ValueError(f"{text} has no value")
+        return [(first[0], first[1])]
+    pairs = []
+    for word in shlex.split(text):
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"{word!r} is not KEY=VALUE")
+        pairs.append((key, value))
+    return pairs
+
+
+def _set_env(config: dict[str, Any], text: str) -> None:
+    env = dict(entry.partition("=")[::2] for entry in config.get("Env") or [])
+    env.update(_pairs(text))
+    config["Env"] = [f"{key}={value}" for key, value in env.items()]
+
+
+def _set_labels(config: dict[str, Any], text: str) -> None:
+    config["Labels"] = {**(config.get("Labels") or {}), **dict(_pairs(text))}
+
+
+def _set_ports(config: dict[str, Any], text: str) -> None:
+    ports = dict(config.get("ExposedPorts") or {})
+    for word in text.split():
+        match = _PORT.fullmatch(word)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if match is None or not 1 <= first <= last <= 65535:
+            raise ValueError(f"{word} is no port")
+        ports.update({f"{port}/{match[3] or 'tcp'}": {} for port in range(first, last + 1)})
+    config["ExposedPorts"] = ports
+
+
+def _set_volumes(config: dict[str, Any], text: str) -> None:
+    volumes = dict(config.get("Volumes") or {})
+    for path in _words(text):
+        if not path.startswith("/"):
+            raise ValueError(f"{path} is no absolute path")
+        volumes[path] = {}
+    config["Volumes"] = volumes
+
+
+def _set_directory(config: dict[str, Any], text: str) -> None:
+    base = config.get("WorkingDir") or "/"
+    config["WorkingDir"] = text if text.startswith("/") else f"{base.rstrip('/')}/{text}"
+
+
+def _set_command(config: dict[str, Any], text: str) -> None:
+    config["Cmd"] = _command(text)
+
+
+def _set_entrypoint(config: dict[str, Any], text: str) -> None:
+    config["Entrypoint"] = _command(text)
+
+
+def _set_user(config: dict[str, Any], text: str) -> None:
+    config["User"] = text
+
+
+def _set_stop_signal(config: dict[str, Any], text: str) -> None:
+    config["StopSignal"] = text
+
+
+_INSTRUCTIONS: Mapping[str, Callable[[dict[str, Any], str], None]] = {
+    "CMD": _set_command,
+    "ENTRYPOINT": _set_entrypoint,
+    "ENV": _set_env,
+    "EXPOSE": _set_ports,
+    "LABEL": _set_labels,
+    "STOPSIGNAL": _set_stop_signal,
+    "USER": _set_user,
+    "VOLUME": _set_volumes,
+    "WORKDIR": _set_directory,
+}

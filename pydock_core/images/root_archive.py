@@ -1,0 +1,104 @@
+"""Makes an image of the tar of a root file system: one layer, and a config from Dockerfile instructions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from pydock_core.errors import CorruptError, InvalidError
+from pydock_core.images.changes import apply_changes
+from pydock_core.images.stored import StoredImage, store_image
+from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
+from pydock_core.oci.platform import host_architecture
+from pydock_core.oci.reference import Reference
+from pydock_core.oci.timestamp import format_timestamp
+from pydock_core.store.blobs import BlobStore, BlobWriter
+from pydock_core.store.compression import ANEW, open_plain, peek_compression, peekable
+from pydock_core.store.database.images import LayerRow
+from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
+from pydock_core.store.worker import Progress
+
+_PROGRESS_BYTES = 8 << 20
+
+
+def import_root(
+    stream: BinaryIO,
+    blobs: BlobStore,
+    directory: Path,
+    subject: str,
+    *,
+    references: Sequence[Reference] = (),
+    changes: Sequence[str] = (),
+    message: str = "",
+    progress: Progress | None = None,
+) -> StoredImage:
+    """Put the image of a root file system's tar into the blob store.
+
+    Args:
+        stream: plain or compressed; need not be seekable.
+        blobs: the blob store; the caller holds its lock, shared.
+        directory: a workspace on the blob store's file system.
+        subject: names the archive in errors.
+        references: names for the image.
+        changes: Dockerfile instructions.
+        message: for the history.
+        progress: gets {"status": "Importing", "current"}.
+
+    Raises:
+        CorruptError: the archive is damaged or truncated.
+        InvalidError: it is empty, or a change is malformed.
+        UnavailableError: the disk is full.
+    """
+    execution = apply_changes({}, changes)
+    with BlobWriter(directory / "root.tar", subject) as writer:
+        _copy_checked(stream, writer, subject, progress)
+        diff_id = blobs.put(writer, subject=subject)
+    architecture, variant = host_architecture()
+    created = format_timestamp(time.time_ns())
+    config = ImageConfig(
+        architecture=architecture,
+        os="linux",
+        variant=variant,
+        diff_ids=(diff_id,),
+        config=execution,
+        created=created,
+        comment=message,
+        history=({"created": created, "comment": message or f"Imported from {subject}"},),
+    )
+    layer = LayerRow(diff_id, diff_id, layer_media_type(""))
+    return store_image(blobs, directory, encode(config.to_json()), config, [layer], references)
+
+
+def _copy_checked(stream: BinaryIO, writer: BlobWriter, subject: str, progress: Progress | None) -> None:
+    """Copy the plain archive, walking through its headers on the way: nothing vouches for it but its form."""
+    buffered = peekable(stream)
+    if not buffered.peek(1):
+        raise InvalidError(f"{subject} is empty", "is the right file given?")
+    copying = _Copying(open_plain(buffered, peek_compression(buffered), subject), writer, progress)
+    reader = TarReader(ForwardSource(copying), subject)
+    for _ in reader:
+        pass
+    if not reader.ended:
+        raise CorruptError(f"{subject} is truncated: it has no end marker", ANEW)
+    while copying.read(CHUNK_BYTES):
+        pass  # the padding after the end marker
+
+
+class _Copying:
+    """Writes what is read through it."""
+
+    def __init__(self, stream: BinaryIO, writer: BlobWriter, progress: Progress | None) -> None:
+        self._stream = stream
+        self._writer = writer
+        self._progress = progress
+        self._reported = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._writer.write(data)
+        if self._progress and self._writer.size_bytes - self._reported >= _PROGRESS_BYTES:
+            self._reported = self._writer.size_bytes
+            self._progress({"status": "Importing", "current": self._reported})
+        return data

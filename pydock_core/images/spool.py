@@ -1,0 +1,196 @@
+"""Takes an archive of images apart into files of a workspace, in one pass over a stream.
+
+The names in the archive are keys of a dictionary and never names of files; links between members are looked
+up in it too.  So nothing in the archive can name anything outside of it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydock_core.errors import CorruptError, InvalidError
+from pydock_core.oci.digest import is_digest, short_id
+from pydock_core.oci.documents import decode
+from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
+from pydock_core.store.compression import ANEW, open_plain, peek_compression, peekable
+from pydock_core.store.layer_tar import clean_name
+from pydock_core.store.tar_reader import Entry, ForwardSource, TarReader
+from pydock_core.store.worker import Progress
+
+_BLOBS = "blobs/sha256/"
+_PROGRESS_BYTES = 8 << 20
+_LINKS_LIMIT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A regular file of an archive.
+
+    Attributes:
+        path: where its content is.
+        digest, size_bytes: computed while it was written.
+        stored: ``path`` is the blob store's.
+    """
+
+    path: Path
+    digest: str
+    size_bytes: int
+    stored: bool
+
+
+class Spool:
+    """The members of an archive.
+
+    Args:
+        blobs: the blob store that takes the blobs.
+        directory: a workspace on the blob store's file system.
+        subject: names the archive in errors.
+        progress: gets {"status": "Loading layer", "id", "current", "total"}.
+    """
+
+    def __init__(self, blobs: BlobStore, directory: Path, subject: str, progress: Progress | None) -> None:
+        self.blobs = blobs
+        self.directory = directory
+        self.subject = subject
+        self._progress = progress
+        self._members: dict[str, Member] = {}
+        self._links: dict[str, str] = {}
+
+    def read(self, stream: BinaryIO) -> None:
+        """Take the archive apart.
+
+        Args:
+            stream: plain or compressed (gzip, zstd, xz, bzip2); need not be seekable.
+
+        Raises:
+            CorruptError: it is damaged or truncated, or a member under the name of a digest does not have it.
+            InvalidError: it is empty.
+        """
+        buffered = peekable(stream)
+        if not buffered.peek(1):
+            raise InvalidError(f"{self.subject} is empty", "is the right file given?")
+        plain = open_plain(buffered, peek_compression(buffered), self.subject)
+        reader = TarReader(ForwardSource(plain), self.subject)
+        for entry in reader:
+            name = clean_name(entry.name, self.subject)
+            if entry.kind == stat.S_IFREG:
+                self._read_member(reader, entry, name)
+            elif entry.kind == stat.S_IFLNK:
+                self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
+            elif entry.kind == 0:
+                self._links[name] = posixpath.normpath(entry.link)
+
+    def _read_member(self, reader: TarReader, entry: Entry, name: str) -> None:
+        if sum(length for _, length in entry.segments) != entry.size_bytes:
+            raise InvalidError(
+                f"{self.subject}: member {name!r} is sparse", "write the archive without holes"
+            )
+        digest = name.replace(_BLOBS, "sha256:") if name.startswith(_BLOBS) else ""
+        if is_digest(digest) and self.blobs.has(digest):
+            # What is in the store is right; the archive's copy is not needed.
+            path = self.blobs.blob_path(digest)
+            self._members[name] = Member(path, digest, path.stat().st_size, stored=True)
+            return
+        path = self.directory / f"member-{len(self._members)}-{len(self._links)}"
+        with BlobWriter(path, f"{self.subject}, {name}") as writer:
+            reported = 0
+            for chunk in reader.chunks(entry):
+                writer.write(chunk)
+                if self._progress and writer.size_bytes - reported >= _PROGRESS_BYTES:
+                    reported = writer.size_bytes
+                    self._report(name, reported, entry.size_bytes)
+            if is_digest(digest):
+                check_content(writer.digest, writer.size_bytes, digest, None, f"{self.subject}: blob {name}")
+            self._members[name] = Member(path, writer.digest, writer.size_bytes, stored=False)
+
+    def _report(self, name: str, current: int, total: int) -> None:
+        if self._progress is not None:
+            shown = (
+                posixpath.dirname(name)[:12] if name.endswith("/layer.tar") else posixpath.basename(name)[:12]
+            )
+            self._progress({"status": "Loading layer", "id": shown, "current": current, "total": total})
+
+    # -- members -----------------------------------------------------------------------------------------
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a member (a link's target counts)."""
+        return self._find(name) is not None
+
+    def _find(self, name: str) -> Member | None:
+        key = posixpath.normpath(name)
+        for _ in range(_LINKS_LIMIT):
+            if key not in self._links:
+                return self._members.get(key)
+            key = self._links[key]
+        return None
+
+    def member(self, name: str) -> Member:
+        """Return a member by its name.
+
+        Raises:
+            CorruptError: the archive does not have it.
+        """
+        member = self._find(name)
+        if member is None:
+            raise CorruptError(f"{self.subject} lacks {name!r}, which its manifest names", ANEW)
+        return member
+
+    def bytes_of(self, name: str) -> bytes:
+        """Return the content of a document.
+
+        Raises:
+            CorruptError: the archive does not have it, or it is too large for a document.
+        """
+        member = self.member(name)
+        if member.size_bytes > DOCUMENT_LIMIT:
+            raise CorruptError(f"{self.subject}: {name} is larger than {DOCUMENT_LIMIT >> 20} MiB", ANEW)
+        return member.path.read_bytes()
+
+    def document(self, name: str) -> Any:
+        """Return a parsed JSON document."""
+        return decode(self.bytes_of(name), f"{self.subject}: {name}")
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        """Return a parsed JSON document that is an object."""
+        document = self.document(name)
+        if not isinstance(document, Mapping):
+            raise CorruptError(f"{self.subject}: {name} is no JSON object", ANEW)
+        return document
+
+    def keep(self, name: str) -> Member:
+        """Move a member into the blob store, under its digest; any number of times."""
+        member = self.member(name)
+        if member.stored:
+            return member
+        if not self.blobs.has(member.digest):
+            self.blobs.adopt(member.path, member.digest, f"{self.subject}: {name}")
+        kept = Member(self.blobs.blob_path(member.digest), member.digest, member.size_bytes, stored=True)
+        for key, known in self._members.items():
+            if known.digest == member.digest:
+                self._members[key] = kept
+        return kept
+
+    def keep_plain(self, name: str, compression: str, diff_id: str) -> Member:
+        """Store the plain content of a member that is compressed in a way that layers cannot be.
+
+        Raises:
+            CorruptError: the plain content does not have the digest ``diff_id``.
+        """
+        member = self.member(name)
+        subject = f"{self.subject}: layer {short_id(diff_id)}"
+        if not self.blobs.has(diff_id):
+            with (
+                open(member.path, "rb") as file,
+                BlobWriter(self.directory / f"plain-{member.digest[7:]}", subject) as writer,
+            ):
+                plain = open_plain(file, compression, subject)
+                while chunk := plain.read(1 << 20):
+                    writer.write(chunk)
+                self.blobs.put(writer, digest=diff_id, subject=subject)
+        path = self.blobs.blob_path(diff_id)
+        return Member(path, diff_id, path.stat().st_size, stored=True)
