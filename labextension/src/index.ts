@@ -115,6 +115,9 @@ function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restore
     }
   });
 
+  openLinksInTabs((name, port) => {
+    void commands.execute(CommandIDs.openPort, { name, port });
+  });
   if (palette !== null) {
     for (const command of Object.values(CommandIDs)) {
       palette.addItem({ command, category: CATEGORY });
@@ -133,6 +136,27 @@ function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restore
       name: tab => tab.content.container
     });
   }
+}
+
+/**
+ * Open the ports that the widgets in a notebook's output link to in tabs of JupyterLab.
+ *
+ * A click with a key or another mouse button stays the browser's: a new browser tab.
+ */
+function openLinksInTabs(open: (name: string, port: number) => void): void {
+  document.addEventListener('click', event => {
+    const link = event.target instanceof Element ? event.target.closest<HTMLElement>('a.pydock-port') : null;
+    const { pydockName: name, pydockPort: port } = link?.dataset ?? {};
+    const isPlain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+    if (name !== undefined && isPort(Number(port)) && isPlain) {
+      event.preventDefault();
+      open(name, Number(port));
+    }
+  });
+}
+
+function isPort(port: number): boolean {
+  return Number.isInteger(port) && port >= 1 && port <= 65535;
 }
 
 async function act(model: ContainersModel, action: Action, container: IContainer): Promise<void> {
@@ -182,7 +206,7 @@ async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObj
   if (!answer.button.accept || answer.value === null) {
     return null;
   }
-  if (!Number.isInteger(port) || port < 1 || port > 65535) {
+  if (!isPort(port)) {
     Notification.error(`“${answer.value}” is not a port: a number from 1 to 65535 is.`, { autoClose: 8000 });
     return null;
   }

@@ -221,7 +221,6 @@ def build_matcher(source: Source) -> Callable[[Any], Any]:
     """Return a matcher for ``IPCompleter.custom_matchers``."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
-    @context_matcher(identifier="pydock_jupyter.dock")  # type: ignore[untyped-decorator]  # not typed
     def dock_matcher(context: Any) -> dict[str, Any]:
         line = context.text_until_cursor
         magic = _MAGIC.match(line)
@@ -240,7 +239,8 @@ def build_matcher(source: Source) -> Callable[[Any], Any]:
             "ordered": True,
         }
 
-    return dock_matcher
+    matcher: Callable[[Any], Any] = context_matcher(identifier="pydock_jupyter.dock")(dock_matcher)
+    return matcher
 
 
 def _as_typed(typed: str, fragment: str) -> tuple[str, Callable[[str], str]]:

@@ -25,7 +25,7 @@ EXIT_CODE_NAME = "_exit_code"
 _READS_STDIN = frozenset({("load",), ("import",)})
 
 
-@magics_class  # type: ignore[untyped-decorator]  # IPython is not typed
+@magics_class
 class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
     """``%dock COMMAND …`` runs any command of the ``dock`` program in a cell; ``%dock --help`` lists them."""
 
@@ -54,9 +54,9 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
             %%dock run IMAGE python -
             print("in the container")
 
-        ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables of
-        the environment as in a shell.  Output appears while the command runs; interrupting the cell is ctrl-c.
-        Afterwards ``_exit_code`` is the exit code.
+        ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables
+        of the environment as in a shell.  Output appears while the command runs; interrupting the cell is
+        ctrl-c.  Afterwards ``_exit_code`` is the exit code.
         """
         stdout, stderr = CellWriter(sys.stdout), CellWriter(sys.stderr)
         code = 128 + signal.SIGINT  # unless it comes to its end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from pydock_jupyter.magics.completion import EngineSource, build_matcher
@@ -19,7 +18,8 @@ def load(shell: Any) -> None:
     matcher = build_matcher(EngineSource(magics.engine))
     shell.Completer.custom_matchers.append(matcher)
     setattr(shell, _REGISTERED, matcher)
-    threading.Thread(target=_warm, args=(magics,), name="pydock-warm", daemon=True).start()
+    # The zygote is started in a thread of the engine's; what is wrong with it the first command says.
+    magics.engine().warm()
 
 
 def unload(shell: Any) -> None:
@@ -32,11 +32,3 @@ def unload(shell: Any) -> None:
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("dock", None)
     shell.magics_manager.registry.pop(DockMagics.__name__, None)
-
-
-def _warm(magics: DockMagics) -> None:
-    """Start the zygote, so that the first container need not wait; the first command says what is wrong."""
-    try:
-        magics.engine().warm()
-    except Exception:  # noqa: BLE001  # loading must not fail, and a thread has nobody to tell
-        return

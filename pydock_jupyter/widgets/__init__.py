@@ -1,0 +1,1 @@
+"""The widgets: containers and images, live, in a notebook's output."""

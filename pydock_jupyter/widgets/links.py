@@ -1,0 +1,39 @@
+"""Links from a notebook's output to a container's port, through the server that runs the kernel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+
+def server_base_url(environ: Mapping[str, str], runtime_directory: Path) -> str:
+    """Return the base URL path of the Jupyter server that started this kernel, "/" or "/user/me/".
+
+    JupyterHub says it in JUPYTERHUB_SERVICE_PREFIX; else the server, whose process id it gave to the kernel
+    as JPY_PARENT_PID, has written it to ``jpserver-PID.json`` in its runtime directory (jupyter_server,
+    ServerApp.write_server_info_file).  "/" where neither is there: JupyterLab's extension knows better then.
+    """
+    prefix = environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    if prefix is None:
+        try:
+            info = json.loads((runtime_directory / f"jpserver-{environ['JPY_PARENT_PID']}.json").read_text())
+            prefix = str(info["base_url"])
+        except (OSError, KeyError, ValueError, TypeError):
+            prefix = "/"
+    return f"/{prefix.strip('/')}/" if prefix.strip("/") else "/"
+
+
+def port_link(base_url: str, name: str, port: int, title: str) -> str:
+    """Return the HTML of a link that opens a port.
+
+    The class and the data attributes are for the JupyterLab extension, which opens the port in a tab of
+    JupyterLab instead; in other front ends the link opens a tab of the browser.
+    """
+    href = f"{base_url}pydock/c/{quote(name, safe='')}/{port}/"
+    return (
+        f'<a class="pydock-port" href="{escape(href)}" target="_blank" rel="noopener" title="{escape(title)}"'
+        f' data-pydock-name="{escape(name)}" data-pydock-port="{port}">{port}</a>'
+    )

@@ -1,0 +1,223 @@
+"""The panel over an engine that the test plays: what it shows, what its buttons do, what it leaves."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import ipywidgets
+import pytest
+from ipywidgets.widgets import widget as registry
+
+from pydock_core.errors import ConflictError, UnavailableError
+from pydock_jupyter.widgets.links import port_link, server_base_url
+from pydock_jupyter.widgets.panel import Panel
+from pydock_jupyter.widgets.watcher import Watcher
+
+WAIT_SECONDS = 10
+
+
+def summary(name: str, state: str = "running", ports: tuple[int, ...] = ()) -> dict[str, Any]:
+    return {
+        "Id": f"id-of-{name}",
+        "Names": [f"/{name}"],
+        "Image": "demo:latest",
+        "State": state,
+        "Status": "Up 2 minutes" if state == "running" else "Exited (0) 1 minute ago",
+        "Ports": [{"PrivatePort": port, "Type": "tcp"} for port in ports],
+    }
+
+
+class FakeEngine:
+    """Containers in a list; ``calls`` is what was done to them, ``failure`` what the next call raises."""
+
+    def __init__(self) -> None:
+        self.items = [summary("web", ports=(8888, 6006)), summary("was", "exited")]
+        self.calls: list[tuple[str, str]] = []
+        self.failure: Exception | None = None
+        self.log = b"hello <world>\n"
+        self.containers = self
+        self.images = SimpleNamespace(
+            list=lambda: [{"Id": "sha256:" + "a" * 64, "RepoTags": ["demo:latest"], "Size": 1_200_000}]
+        )
+
+    def list(self, all: bool) -> list[dict[str, Any]]:
+        assert all
+        if isinstance(self.failure, UnavailableError):
+            raise self.failure
+        return [dict(item) for item in self.items]
+
+    def _do(self, action: str, reference: str) -> None:
+        self.calls.append((action, reference))
+        if self.failure is not None:
+            raise self.failure
+
+    def start(self, reference: str) -> Any:
+        self._do("start", reference)
+        return SimpleNamespace(close=lambda: None)
+
+    def stop(self, reference: str) -> None:
+        self._do("stop", reference)
+
+    def remove(self, reference: str, force: bool) -> None:
+        assert force
+        self._do("remove", reference)
+        self.items = [item for item in self.items if item["Id"] != reference]
+
+    def logs(self, reference: str, tail: int) -> Iterator[Any]:
+        return iter([SimpleNamespace(stream="stdout", data=self.log)])
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def panel(engine: FakeEngine) -> Iterator[Panel]:
+    before = set(registry._instances)
+    watcher = Watcher(lambda: engine, interval_seconds=0.02)
+    made = Panel(watcher, base_url="/user/me/")
+    yield made
+    made.close()
+    assert watcher.join(WAIT_SECONDS), "the watching thread is left"
+    assert set(registry._instances) == before, "widgets are left"
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until the other thread has done what is expected of it."""
+    pause = threading.Event()
+    for _ in range(WAIT_SECONDS * 100):
+        if condition():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def text(widget: ipywidgets.Widget) -> str:
+    """All HTML of a widget and its children."""
+    children = "".join(text(child) for child in getattr(widget, "children", ()))
+    return (widget.value if isinstance(widget, ipywidgets.HTML) else "") + children
+
+
+def button(panel: Panel, container: str, label: str) -> ipywidgets.Button:
+    """The button with that label in the row of that container."""
+    row = next(row for row in panel.children[2].children if f"<b>{container}</b>" in text(row))
+    return next(button for button in row.children[2].children if button.description == label)
+
+
+def show(panel: Panel) -> None:
+    panel._repr_mimebundle_()
+    until(lambda: "demo:latest" in panel.children[6].value)
+
+
+def test_nothing_runs_before_it_is_displayed(panel: Panel) -> None:
+    assert not [thread for thread in threading.enumerate() if thread.name == "pydock-panel"]
+
+
+def test_shows_containers_and_images(panel: Panel) -> None:
+    show(panel)
+    shown = text(panel)
+    assert shown.index("<b>web</b>") < shown.index("<b>was</b>")
+    assert "running · Up 2 minutes" in shown
+    assert "Exited (0) 1 minute ago" in shown
+    assert 'href="/user/me/pydock/c/web/6006/"' in shown
+    assert shown.index(">6006</a>") < shown.index(">8888</a>")
+    assert "1.2MB" in shown
+    assert button(panel, "web", "Start").disabled
+    assert not button(panel, "web", "Stop").disabled
+    assert button(panel, "was", "Stop").disabled
+
+
+def test_follows_what_happens(panel: Panel, engine: FakeEngine) -> None:
+    show(panel)
+    engine.items = [summary("new"), *engine.items[1:]]
+    until(lambda: "<b>new</b>" in text(panel))
+    assert "<b>web</b>" not in text(panel)
+    engine.items = []
+    until(lambda: "No containers yet" in text(panel))
+
+
+def test_sends_nothing_while_nothing_changes(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    show(panel)
+    looks: list[object] = []
+    look = panel._watcher._look
+    monkeypatch.setattr(panel._watcher, "_look", lambda: (looks.append(1), look())[1])
+    sent: list[object] = []
+    monkeypatch.setattr(ipywidgets.Widget, "_send", lambda self, *args, **kwargs: sent.append(args))
+    until(lambda: len(looks) > 5)
+    assert sent == []
+
+
+@pytest.mark.parametrize(
+    ("container", "label", "action"), [("was", "Start", "start"), ("web", "Stop", "stop")]
+)
+def test_buttons(panel: Panel, engine: FakeEngine, container: str, label: str, action: str) -> None:
+    show(panel)
+    button(panel, container, label).click()
+    until(lambda: engine.calls == [(action, f"id-of-{container}")])
+
+
+def test_removing_is_confirmed(panel: Panel, engine: FakeEngine) -> None:
+    show(panel)
+    button(panel, "was", "Remove").click()
+    button(panel, "was", "Keep it").click()
+    button(panel, "was", "Remove").click()
+    assert engine.calls == []
+    button(panel, "was", "Remove it").click()
+    until(lambda: "<b>was</b>" not in text(panel))
+    assert engine.calls == [("remove", "id-of-was")]
+
+
+def test_a_failed_action_is_told(panel: Panel, engine: FakeEngine) -> None:
+    show(panel)
+    engine.failure = ConflictError("port 80 is <taken>", "choose another")
+    button(panel, "was", "Start").click()
+    until(lambda: "Could not start was: port 80 is &lt;taken&gt; choose another" in text(panel))
+    assert not button(panel, "was", "Start").disabled
+
+
+def test_a_failing_engine_is_told_and_recovered_from(panel: Panel, engine: FakeEngine) -> None:
+    engine.failure = UnavailableError("the database is locked")
+    panel._repr_mimebundle_()
+    until(lambda: "the database is locked" in text(panel))
+    engine.failure = None
+    until(lambda: "<b>web</b>" in text(panel))
+    assert "the database is locked" not in text(panel)
+
+
+def test_log_is_followed_and_escaped(panel: Panel, engine: FakeEngine) -> None:
+    show(panel)
+    button(panel, "web", "Log").click()
+    until(lambda: "hello &lt;world&gt;" in text(panel))
+    engine.log += b"more \xff\n"
+    until(lambda: "more \N{REPLACEMENT CHARACTER}" in text(panel))
+    panel.children[4].click()
+    until(lambda: "hello" not in text(panel))
+
+
+def test_rests_while_no_page_shows_it(panel: Panel, engine: FakeEngine) -> None:
+    show(panel)
+    panel._view_count = 1
+    panel._view_count = 0
+    assert panel._watcher.join(WAIT_SECONDS)
+    engine.items = [summary("later")]
+    panel._view_count = 1
+    until(lambda: "<b>later</b>" in text(panel))
+
+
+def test_names_are_escaped() -> None:
+    link = port_link("/", 'a"b/c', 80, "<title>")
+    assert '"/pydock/c/a%22b%2Fc/80/"' in link
+    assert "<title>" not in link
+
+
+def test_base_url(tmp_path: Any) -> None:
+    (tmp_path / "jpserver-17.json").write_text('{"base_url": "/lab7/"}')
+    (tmp_path / "jpserver-18.json").write_text("torn")
+    assert server_base_url({"JUPYTERHUB_SERVICE_PREFIX": "/user/me"}, tmp_path) == "/user/me/"
+    assert server_base_url({"JPY_PARENT_PID": "17"}, tmp_path) == "/lab7/"
+    assert server_base_url({"JPY_PARENT_PID": "18"}, tmp_path) == "/"
+    assert server_base_url({}, tmp_path) == "/"
