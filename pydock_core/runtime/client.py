@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydock_core.errors import ConflictError, FailedError, UnavailableError, from_json
+from pydock_core.errors import ConflictError, UnavailableError, from_json
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime import messages
 from pydock_core.runtime.executor import Stdio
@@ -25,7 +25,7 @@ from pydock_core.runtime.plan import PublishedPort
 from pydock_core.runtime.process import Status, derive_status
 from pydock_core.runtime.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
 
-Progress = Callable[[Mapping[str, Any]], None]
+Progress = Callable[[dict[str, Any]], None]
 """Called with each progress message of a worker."""
 
 
@@ -174,14 +174,14 @@ class Zygote:
 
         Raises:
             PyDockError: what the function raised.
-            FailedError: the worker was killed.
+            UnavailableError: the worker was killed.
         """
         request = {"op": "work", "function": function, "arguments": dict(arguments)}
         status, _, message = _ask_for_child(self._spec, request, fds)
         with status:
             while message["event"] == "progress":
                 if progress is not None:
-                    progress(message)
+                    progress(message["progress"])
                 message = _event(status) or _killed(self._spec)
             if message["event"] == "failed":
                 raise from_json(message["error"])
@@ -254,7 +254,7 @@ def _event(status: socket.socket) -> dict[str, Any] | None:
 
 
 def _killed(spec: ServerSpec) -> NoReturn:
-    raise FailedError(f"a child of the {spec.name} was killed", hint=f"read {spec.log_path}")
+    raise UnavailableError(f"a child of the {spec.name} was killed", hint=f"read {spec.log_path}")
 
 
 class ExecSession:

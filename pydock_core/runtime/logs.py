@@ -18,6 +18,7 @@ from pathlib import Path
 
 CHUNK_BYTES = 16 * 1024
 _BLOCK_BYTES = 64 * 1024
+_BATCH_BYTES = 256 * 1024
 _encode = json.encoder.encode_basestring_ascii
 
 
@@ -67,6 +68,83 @@ def decode_entry(line: bytes) -> LogEntry | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+class LogWriter:
+    """Appends what a container writes, in batches; never fails: a log that can not be written loses entries.
+
+    Args:
+        log_fd: opened for appending; the writer's to close.
+    """
+
+    def __init__(self, log_fd: int) -> None:
+        self._log_fd = log_fd
+        self._partial: dict[str, bytes] = {}
+        self._lines: list[bytes] = []
+        self._lines_bytes = 0
+        self._is_torn = False
+        self._second = -1
+        self._second_text = ""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Take output as it comes; whole lines and 16 KiB pieces become entries at the next :meth:`flush`."""
+        time_text = self._now()
+        partial = self._partial.pop(stream, b"")
+        if partial:
+            data = partial + data
+        start = 0
+        end = data.find(b"\n") + 1
+        while end:
+            self._add(stream, time_text, data, start, end)
+            start = end
+            end = data.find(b"\n", start) + 1
+        while len(data) - start >= CHUNK_BYTES:
+            self._append(encode_entry(stream, time_text, data[start : start + CHUNK_BYTES]))
+            start += CHUNK_BYTES
+        if start < len(data):
+            self._partial[stream] = data[start:]
+
+    def _add(self, stream: str, time_text: str, data: bytes, start: int, end: int) -> None:
+        for position in range(start, end, CHUNK_BYTES):
+            self._append(encode_entry(stream, time_text, data[position : min(position + CHUNK_BYTES, end)]))
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._lines_bytes += len(line)
+        if self._lines_bytes > _BATCH_BYTES:
+            self.flush()
+
+    def _now(self) -> str:
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        if seconds != self._second:
+            self._second = seconds
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        return f"{self._second_text}.{nanoseconds:09d}Z"
+
+    def flush(self) -> bool:
+        """Write the entries to the file; whether there were any."""
+        if not self._lines:
+            return False
+        # After a short write the file ends inside a line: a newline keeps the torn one from eating the next.
+        batch = b"".join([b"\n", *self._lines] if self._is_torn else self._lines)
+        self._lines.clear()
+        self._lines_bytes = 0
+        written = 0
+        try:
+            while written < len(batch):
+                written += os.write(self._log_fd, batch[written:] if written else batch)
+            self._is_torn = False
+        except OSError:  # a full disk must not stop the container; its reader sees a gap
+            self._is_torn = self._is_torn if written == 0 else batch[written - 1 : written] != b"\n"
+        return True
+
+    def close(self) -> None:
+        """Write lines that have no end, and close the file."""
+        for stream, partial in self._partial.items():
+            self._append(encode_entry(stream, self._now(), partial))
+        self._partial.clear()
+        self.flush()
+        os.close(self._log_fd)
 
 
 class LogReader:

@@ -79,17 +79,20 @@ def _start_ticks(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class StateRecord:
-    """state.json: a container that runs.
+    """state.json: a container that runs, or is being started.
+
+    It is there before anything is made and goes when all is removed, so where it lies without a lock there is
+    something to reap.
 
     Attributes:
-        init: the container's first process.
+        init: the container's first process; None while it is being started.
         supervisor: the process that holds the lock.
         started_at_ns: Unix time in nanoseconds.
         ports: what is published, with the host ports that were chosen.
         executor: of the launch plan, so that what is left can be removed without it.
     """
 
-    init: ProcessIdentity
+    init: ProcessIdentity | None
     supervisor: ProcessIdentity
     started_at_ns: int
     ports: tuple[PublishedPort, ...]
@@ -106,7 +109,7 @@ class StateRecord:
         if document is None:
             return None
         return cls(
-            ProcessIdentity(**document["init"]),
+            ProcessIdentity(**document["init"]) if document["init"] else None,
             ProcessIdentity(**document["supervisor"]),
             document["started_at_ns"],
             tuple(PublishedPort(**port) for port in document["ports"]),
@@ -179,42 +182,32 @@ def derive_status(paths: ContainerPaths) -> Status:
     Never waits for a running container.  Raises CorruptError where a record can not be read as one.
     """
     while True:
-        if not is_locked(paths.lock_file):
-            status = _derive_without_supervisor(paths)
-            if status is not None:
-                return status
-            continue  # somebody took the lock meanwhile: look again
+        locked = is_locked(paths.lock_file)
         state = StateRecord.read(paths.state_file)
-        if state is not None:
-            return Status(
-                "running",
-                pid=state.init.pid,
-                supervisor_pid=state.supervisor.pid,
-                started_at_ns=state.started_at_ns,
-                ports=state.ports,
-            )
-        ended = ExitRecord.read(paths.exit_file)
-        if ended is not None:
-            return _status_of_exit(ended)
-        if is_locked(paths.lock_file):
-            return Status("starting")
+        if state is None:
+            ended = ExitRecord.read(paths.exit_file)
+            if ended is not None:
+                return _status_of_exit(ended)
+            # Read again: one that came and went between the look at the lock and here left a record.
+            if locked == is_locked(paths.lock_file) and not paths.exit_file.exists():
+                return Status("starting" if locked else "created")
+        elif locked:
+            return _status_of_state(state)
+        elif (lock_fd := take_lock(paths.lock_file)) is not None:
+            try:
+                record_killed(paths)
+            finally:
+                os.close(lock_fd)
 
 
-def _derive_without_supervisor(paths: ContainerPaths) -> Status | None:
-    ended = ExitRecord.read(paths.exit_file)
-    if ended is not None:
-        return _status_of_exit(ended)
-    if not paths.state_file.exists():
-        # The records are read after the lock: a supervisor that came and went in between left an exit record.
-        ended = ExitRecord.read(paths.exit_file)
-        return _status_of_exit(ended) if ended is not None else Status("created")
-    lock_fd = take_lock(paths.lock_file)
-    if lock_fd is None:
-        return None
-    try:
-        return _status_of_exit(record_killed(paths))
-    finally:
-        os.close(lock_fd)
+def _status_of_state(state: StateRecord) -> Status:
+    return Status(
+        "running" if state.init else "starting",
+        pid=state.init.pid if state.init else 0,
+        supervisor_pid=state.supervisor.pid,
+        started_at_ns=state.started_at_ns,
+        ports=state.ports,
+    )
 
 
 def _status_of_exit(record: ExitRecord) -> Status:
@@ -228,26 +221,27 @@ def _status_of_exit(record: ExitRecord) -> Status:
     )
 
 
-def record_killed(paths: ContainerPaths) -> ExitRecord:
-    """With the lock held: reap what a killed supervisor left, and record that the container was killed.
+def record_killed(paths: ContainerPaths) -> None:
+    """With the lock held: reap what a killed supervisor left, and record the exit that it did not record.
 
     Postcondition: exit.json is there, state.json is not, init is dead.
     """
-    ended = ExitRecord.read(paths.exit_file)
     state = StateRecord.read(paths.state_file)
-    if ended is None:
-        error = _reap(paths, state) if state is not None else ""
-        started_at_ns = state.started_at_ns if state is not None else 0
-        ended = ExitRecord(KILLED_EXIT_CODE, False, error, started_at_ns, time.time_ns())
-        ended.write(paths.exit_file)
-    paths.state_file.unlink(missing_ok=True)
+    if state is None:
+        return  # another process was first
+    error = _reap(paths, state)
+    # An exit record is this run's, or where the run never began, the last one's: true in both cases.
+    if not paths.exit_file.exists():
+        if state.init is None:
+            error = error or "the container's supervisor was killed while it started the container"
+        ExitRecord(KILLED_EXIT_CODE, False, error, state.started_at_ns, time.time_ns()).write(paths.exit_file)
     paths.control_socket.unlink(missing_ok=True)
-    return ended
+    paths.state_file.unlink(missing_ok=True)
 
 
 def _reap(paths: ContainerPaths, state: StateRecord) -> str:
     """Kill init and delete the container; return a line about what could not be removed."""
-    pidfd = state.init.open()
+    pidfd = state.init.open() if state.init else None
     if pidfd is not None:
         try:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -257,7 +251,7 @@ def _reap(paths: ContainerPaths, state: StateRecord) -> str:
         except ProcessLookupError:
             pass
         except OSError as error:
-            return f"the container's process {state.init.pid} can not be killed: {error.strerror}"
+            return f"the container's first process can not be killed: {error.strerror}"
         finally:
             os.close(pidfd)
     try:

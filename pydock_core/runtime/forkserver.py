@@ -1,0 +1,290 @@
+"""Serves a socket by forking a child per request: what the zygote and the network service have in common.
+
+Single-threaded, and without state: killing it loses nothing.  It never waits for a client: connections are
+read when they are readable, and one that says nothing is closed after a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import fcntl
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pydock_core import syscalls
+from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
+from pydock_core.runtime import messages
+
+_SILENT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: its document, and the descriptors that came with it."""
+
+    document: Mapping[str, Any]
+    fds: list[int]
+
+
+class Kind(enum.Enum):
+    """How an operation is carried out."""
+
+    SESSION = "session"
+    """In a child that outlives the server; the server replies ``{"ok": true, "pid"}``."""
+    JOB = "job"
+    """In a child that the server stays for; the server replies, results go to a descriptor of the request."""
+    CALL = "call"
+    """In a child that the server stays for, and which itself replies with what the function returns."""
+    IMMEDIATE = "immediate"
+    """In the server, which replies with what the function returns; for what takes no time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a server does for one ``op``; the function's result is the reply, for CALL and IMMEDIATE."""
+
+    kind: Kind
+    function: Callable[[Request], Mapping[str, Any] | None]
+
+
+def take_ready() -> socket.socket:
+    """Take the socket that the starter waits on, which is standard input, out of harm's way."""
+    return socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3))
+
+
+def detach(*kept_fds: int) -> None:
+    """Become a process that nothing of its starter reaches: own session, no descriptor but ``kept_fds`` and
+    the log.
+
+    The caller has forked: the process leads no group.  Standard error stays; it is the server's log.
+    """
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o022)
+    null_fd = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null_fd, 0)
+    os.dup2(null_fd, 1)
+    first = 3
+    for kept_fd in sorted(kept_fds):
+        if first < kept_fd:
+            syscalls.close_range(first, kept_fd - 1)
+        first = kept_fd + 1
+    syscalls.close_range(first)
+
+
+def report_failure(ready: socket.socket, error: BaseException) -> None:
+    """Tell the starter why there will be no server."""
+    if not isinstance(error, PyDockError):
+        traceback.print_exception(error)
+        error = FailedError(f"the server did not start: {error}")
+    messages.send_error(ready, error)
+
+
+class ForkServer:
+    """The loop.
+
+    Args:
+        operations: by ``op``.
+        arguments: as :mod:`pydock_core.runtime.server_start` passes them: socket_path, lock_path,
+            idle_seconds, version.
+    """
+
+    def __init__(self, operations: Mapping[str, Operation], arguments: Mapping[str, Any]) -> None:
+        self._operations = operations
+        self._socket_path = str(arguments["socket_path"])
+        self._lock_path = str(arguments["lock_path"])
+        self._idle_seconds = float(arguments["idle_seconds"])
+        self._version = str(arguments["version"])
+        self._uid = os.geteuid()
+        self._jobs: set[int] = set()
+        self._waiting: dict[int, tuple[socket.socket, float]] = {}  # connections that have not asked yet
+        self._leaving = False
+
+    def serve(self, ready: socket.socket) -> None:
+        """Serve until idle or replaced; ``ready`` gets the word that the socket listens, and is closed."""
+        self._listener = messages.listen(self._socket_path)
+        self._inode = os.stat(self._socket_path).st_ino
+        self._wake_read_fd, self._wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake_write_fd, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        self._poll = select.epoll()
+        self._poll.register(self._listener, select.EPOLLIN)
+        self._poll.register(self._wake_read_fd, select.EPOLLIN)
+        messages.send(ready, {"ok": True})
+        ready.close()
+        # What is there now is shared with every child and never freed: kept out of the collector's sight, so
+        # that no child touches (and so copies) its pages.
+        gc.collect()
+        gc.freeze()
+        self._last_use = time.monotonic()
+        while self._serve_once():
+            pass
+
+    def _on_term(self, *_: object) -> None:
+        self._leaving = True
+
+    def _serve_once(self) -> bool:
+        """Handle what has happened, waiting for it; False when the server may end."""
+        for fd, _ in self._poll.poll(self._timeout_seconds()):
+            if fd == self._wake_read_fd:
+                self._reap()
+                continue
+            self._last_use = time.monotonic()
+            if fd == self._listener.fileno():
+                self._accept_all()
+            else:
+                self._read(fd)
+        now = time.monotonic()
+        for fd, (_, since) in list(self._waiting.items()):
+            if now - since >= _SILENT_SECONDS:
+                self._take(fd).close()
+        if not self._jobs and not self._waiting and now - self._last_use >= self._idle_seconds:
+            self._leaving = True
+        if not self._leaving:
+            return True
+        self._leave_place()
+        self._accept_all()  # those who had connected before
+        return bool(self._jobs or self._waiting)
+
+    def _timeout_seconds(self) -> float | None:
+        if self._waiting:
+            return 1.0
+        if self._jobs:
+            return None
+        return max(0.0, self._idle_seconds - (time.monotonic() - self._last_use))
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read_fd, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                if pid in self._jobs:
+                    self._jobs.discard(pid)
+                    self._last_use = time.monotonic()
+
+    def _leave_place(self) -> None:
+        """Take the socket away, so that the next client starts a server; under the lock, so that it is
+        ours."""
+        lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX)
+            if os.stat(self._socket_path).st_ino == self._inode:
+                os.unlink(self._socket_path)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(lock_fd)
+        self._leaving = True
+
+    def _accept_all(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # Out of descriptors, or the client has gone: the next round finds what is left.
+                print(f"accept: {error}", file=sys.stderr)
+                return
+            _, uid = messages.peer(connection)
+            if uid != self._uid:
+                messages.send_error(connection, DeniedError("this server belongs to another user"))
+                connection.close()
+                continue
+            connection.setblocking(False)
+            self._waiting[connection.fileno()] = (connection, time.monotonic())
+            self._poll.register(connection, select.EPOLLIN)
+            self._read(connection.fileno())  # mostly it has asked already
+
+    def _take(self, fd: int) -> socket.socket:
+        self._poll.unregister(fd)
+        return self._waiting.pop(fd)[0]
+
+    def _read(self, fd: int) -> None:
+        try:
+            message = messages.receive(self._waiting[fd][0])
+        except BlockingIOError:
+            return
+        except (ConnectionError, CorruptError):
+            message = None
+        connection = self._take(fd)
+        with connection:
+            if message is None:
+                return
+            connection.setblocking(True)
+            request = Request(*message)
+            try:
+                reply = self._handle(request, connection)
+                if reply is not None:
+                    with contextlib.suppress(OSError):
+                        messages.send(connection, reply)
+            except PyDockError as error:
+                messages.send_error(connection, error)
+            finally:
+                messages.close_all(request.fds)
+
+    def _handle(self, request: Request, connection: socket.socket) -> Mapping[str, Any] | None:
+        """Carry out a request; return the server's reply, None where a child replies."""
+        if request.document.get("version") != self._version:
+            self._leave_place()
+            return {"ok": False, "stale": True}
+        operation = self._operations.get(str(request.document.get("op")))
+        if operation is None:
+            raise InvalidError(f"unknown request {request.document.get('op')!r}")
+        if operation.kind is Kind.IMMEDIATE:
+            return {"ok": True, **(operation.function(request) or {})}
+        try:
+            pid = os.fork()
+        except OSError as error:
+            raise FailedError(f"the server can not fork: {error.strerror}") from error
+        if pid == 0:
+            self._run_child(operation, request, connection)
+        if operation.kind is not Kind.SESSION:
+            self._jobs.add(pid)
+        return None if operation.kind is Kind.CALL else {"ok": True, "pid": pid}
+
+    def _run_child(self, operation: Operation, request: Request, connection: socket.socket) -> NoReturn:
+        code = 1
+        try:
+            self._shed()
+            if operation.kind is Kind.CALL:
+                try:
+                    messages.send(connection, {"ok": True, **(operation.function(request) or {})})
+                except PyDockError as error:
+                    messages.send_error(connection, error)
+            else:
+                connection.close()
+                if operation.kind is Kind.SESSION:
+                    os.setsid()
+                operation.function(request)
+            code = 0
+        except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _shed(self) -> None:
+        """In a child: give up what is the server's."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._listener.close()
+        self._poll.close()
+        os.close(self._wake_read_fd)
+        os.close(self._wake_write_fd)
+        for connection, _ in self._waiting.values():
+            connection.close()
+        self._waiting.clear()

@@ -1,0 +1,410 @@
+"""The supervisor: the process that makes one container, stays with it, and records how it ended.
+
+The order of things, and who may see what when, is in ARCHITECTURE.md ("The processes", "What is recorded, and
+what is derived").  Every step that makes something pushes its undoing; a failed start runs them all
+backwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
+from pydock_core.paths import ContainerPaths
+from pydock_core.runtime import cgroup_events, dial, messages, ports, process, supervisor_network
+from pydock_core.runtime.event_loop import EventLoop, Signals
+from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
+from pydock_core.runtime.executor_choice import make_executor
+from pydock_core.runtime.logs import LogWriter
+from pydock_core.runtime.plan import LaunchPlan, PublishedPort
+from pydock_core.runtime.process import ExitRecord, ProcessIdentity, StateRecord
+from pydock_core.runtime.rootfs import mount_root
+from pydock_core.runtime.supervisor_control import ControlServer, set_window_size
+from pydock_core.runtime.supervisor_stdio import STDERR, STDOUT, ContainerStreams, StdioRelay
+
+_LOCK_PATIENCE_SECONDS = 5.0
+_LOCK_INTERVAL_SECONDS = 0.002
+_FAILED_EXIT_CODE = 125
+
+
+def run(document: Mapping[str, Any], fds: list[int]) -> None:
+    """Be a supervisor for a "supervise" request: its descriptors are the status socket and, with "attach", a
+    stream."""
+    status = socket.socket(fileno=fds.pop(0))
+    attachment = socket.socket(fileno=fds.pop(0)) if fds else None
+    try:
+        plan = process.read_plan(Path(document["plan"]))
+        executor = make_executor(plan.executor, Path(plan.run_dir))
+    except PyDockError as error:
+        _tell(status, {"event": "failed", "error": error.to_json()})
+        return
+    Supervisor(plan, executor, status).run(attachment, document.get("attach") or {})
+
+
+def _tell(status: socket.socket, message: Mapping[str, Any]) -> bool:
+    """Send an event; whether somebody listens."""
+    try:
+        messages.send(status, message)
+    except OSError:
+        return False
+    return True
+
+
+class Supervisor:
+    """One container, from its start to its end.
+
+    Args:
+        plan: what to run.
+        executor: that makes it.
+        status: the socket of whoever asked for it.
+    """
+
+    def __init__(self, plan: LaunchPlan, executor: Executor, status: socket.socket) -> None:
+        self.plan = plan
+        self.paths = ContainerPaths(Path(plan.data_dir), Path(plan.run_dir))
+        self.short_id = plan.container_id[:12]
+        self.hosts = dial.addresses(plan.network.address)
+        self.loop = EventLoop()
+        self.signals = Signals(self.loop)
+        self.relay = StdioRelay(self.loop)
+        self._executor = executor
+        self._status = status
+        self._undo = contextlib.ExitStack()
+        self._init_pid = 0
+        self._init_code: int | None = None
+        self._console_fd: int | None = None
+        self._started_at_ns = 0
+        self._ports: tuple[PublishedPort, ...] = ()
+        self._log: LogWriter | None = None
+        self._control: ControlServer | None = None
+        self._oom: cgroup_events.OomCounter | None = None
+
+    def run(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
+        """Start the container, serve until it has ended, record it; returns when nothing is left to do."""
+        try:
+            lock_fd = self._take_lock()
+        except PyDockError as error:
+            _tell(self._status, {"event": "failed", "error": error.to_json()})
+            return
+        failure = self._start(attachment, wanted)
+        if failure is not None:
+            os.close(lock_fd)
+            heard = _tell(self._status, {"event": "failed", "error": failure.to_json()})
+            self._remove_if_unattended(heard)
+            return
+        ended = self._serve()
+        os.close(lock_fd)
+        assert self._control is not None
+        heard = _tell(
+            self._status,
+            {"event": "exited", "exit_code": ended.exit_code, "oom_killed": ended.oom_killed},
+        )
+        self._status.close()
+        self._control.finish(ended.exit_code)
+        self._remove_if_unattended(heard)
+        while self.relay.finish_clients():
+            self.loop.run_once()
+
+    def _take_lock(self) -> int:
+        """Take the container's lock; wait a little for one that is just being given up."""
+        deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+        while True:
+            try:
+                lock_fd = process.take_lock(self.paths.lock_file)
+            except OSError as error:
+                raise FailedError(
+                    f"the lock {self.paths.lock_file} can not be taken: {error.strerror}", exit_code=125
+                ) from error
+            if lock_fd is not None:
+                return lock_fd
+            state = StateRecord.read(self.paths.state_file)
+            runs = state is not None and state.init is not None and not self.paths.exit_file.exists()
+            if runs or time.monotonic() > deadline:
+                raise ConflictError(f"container {self.short_id} is already running", exit_code=125)
+            time.sleep(_LOCK_INTERVAL_SECONDS)
+
+    # -- start -------------------------------------------------------------------------------------------
+
+    def _start(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> PyDockError | None:
+        """Start the container; return what kept it from starting, with everything undone and recorded."""
+        process.record_killed(self.paths)  # of an earlier supervisor, if nobody has seen it yet
+        try:
+            self._launch(attachment, wanted)
+        except PyDockError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong must be undone and reported
+            traceback.print_exc()
+            failure = FailedError(f"container {self.short_id} can not be started: {error}")
+        else:
+            return None
+        if failure.exit_code is None:
+            failure.exit_code = _FAILED_EXIT_CODE
+        try:
+            self._undo.close()
+        except Exception as error:  # noqa: BLE001 - a cleanup failure is told beside the cause, never instead of it
+            failure.add_note(f"and it was not undone: {error}")
+        last = ExitRecord.read(self.paths.exit_file)
+        record = ExitRecord(
+            failure.exit_code,
+            False,
+            "; ".join([failure.message, *getattr(failure, "__notes__", [])]),
+            last.started_at_ns if last else 0,
+            last.finished_at_ns if last else 0,
+        )
+        try:
+            record.write(self.paths.exit_file)
+            self.paths.state_file.unlink(missing_ok=True)
+        except OSError as error:  # a full disk: state.json stays, and whoever looks next reaps
+            failure.add_note(f"and it was not recorded: {error.strerror}")
+        return failure
+
+    def _launch(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
+        supervisor = ProcessIdentity.of(os.getpid())
+        StateRecord(None, supervisor, 0, (), self.plan.executor).write(self.paths.state_file)
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        if self.plan.ports and self.plan.network.mode == "host":
+            raise InvalidError("ports are not published with the host's network", exit_code=125)
+        listeners = ports.listen(self.plan.ports)
+        self._ports = tuple(listener.port for listener in listeners)
+        for listener in listeners:
+            self._undo.callback(listener.socket.close)
+        self._open_log()
+        self._make_filesystem()
+        supervisor_network.enter(self.plan, self.paths.network_namespace)
+        if self.plan.network.mode != "host":
+            self._undo.callback(_unmount, self.paths.network_namespace)
+        if attachment is not None:
+            self.relay.attach(attachment, wanted)
+        self._create()
+        if listeners:
+            self._start_forwarder(listeners)
+        self._control = ControlServer(self.loop, self, str(self.paths.control_socket))
+        self._undo.callback(self._control.close_socket)
+        self._executor.start(self.plan.container_id)
+        self._started_at_ns = time.time_ns()
+        init = ProcessIdentity.of(self._init_pid)
+        self._oom = cgroup_events.OomCounter.of_process(self._init_pid)
+        self.paths.exit_file.unlink(missing_ok=True)
+        state = StateRecord(init, supervisor, self._started_at_ns, self._ports, self.plan.executor)
+        state.write(self.paths.state_file)
+        _tell(self._status, {"event": "started", "pid": self._init_pid, "ports": self._ports_json()})
+
+    def _open_log(self) -> None:
+        self._undo.callback(self.signals.reap)
+        self.signals.on(signal.SIGTERM, self.stop)
+        if self.plan.log_path:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            try:
+                log_fd = os.open(self.plan.log_path, flags, 0o600)
+            except OSError as error:
+                raise FailedError(
+                    f"the log {self.plan.log_path} can not be opened: {error.strerror}"
+                ) from error
+            self._log = LogWriter(log_fd)
+            self._undo.callback(self._log.close)
+        self._undo.callback(self.relay.close)
+        self.loop.before_wait = self._flush_log
+
+    def _flush_log(self) -> None:
+        if self._log is not None and self._log.flush() and self._control is not None:
+            self._control.on_log_growth()
+
+    def _make_filesystem(self) -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        # Slave again: mounts made here go nowhere, whatever the state of the zygote's own namespace.
+        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        if self.plan.root_mounts:
+            mount_root(self.plan.root_mounts, self.paths.rootfs)
+            self._undo.callback(_unmount, self.paths.rootfs)
+
+    def _create(self) -> None:
+        """Have the container made, with its streams connected to the relay."""
+        with contextlib.ExitStack() as theirs:
+            stdio: Stdio | None = None
+            stdin_fd: int | None = None
+            outputs: dict[str, int] = {}
+            if not self.plan.terminal:
+                stdio, stdin_fd, outputs = self._make_pipes(theirs)
+            try:
+                created = self._executor.create(self.paths.bundle, self.plan.container_id, stdio)
+            except BaseException:
+                messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
+                raise
+        self._undo.callback(self._executor.delete, self.plan.container_id)
+        self._init_pid = created.pid
+        if created.console_fd is not None:
+            self._console_fd = created.console_fd
+            outputs = {STDOUT: created.console_fd}
+            stdin_fd = created.console_fd if self.plan.open_stdin else None
+            if self.plan.tty_rows and self.plan.tty_columns:
+                set_window_size(created.console_fd, self.plan.tty_rows, self.plan.tty_columns)
+        streams = ContainerStreams(stdin_fd, outputs, self.plan.terminal, self.plan.stdin_once)
+        self.relay.begin(streams, self._log)
+
+    def _make_pipes(self, theirs: contextlib.ExitStack) -> tuple[Stdio, int | None, dict[str, int]]:
+        """Make the container's three descriptors (closed with ``theirs``) and the relay's ends of them."""
+        owner = self._owner()
+        outputs = {}
+        ends = []
+        for name in (STDOUT, STDERR):
+            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, write_fd)
+            with contextlib.suppress(OSError):
+                # So that the container's user may open /dev/stdout again, which is this pipe.
+                os.fchown(write_fd, *owner)
+            outputs[name] = read_fd
+            ends.append(write_fd)
+        if self.plan.open_stdin:
+            in_fd, stdin_fd = os.pipe2(os.O_CLOEXEC)
+            with contextlib.suppress(OSError):
+                os.fchown(in_fd, *owner)
+        else:
+            in_fd, stdin_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
+        theirs.callback(os.close, in_fd)
+        return Stdio(in_fd, ends[0], ends[1]), stdin_fd, outputs
+
+    def _owner(self) -> tuple[int, int]:
+        """The user of the container's process."""
+        try:
+            user = json.loads(self.paths.config_file.read_bytes())["process"]["user"]
+            return int(user["uid"]), int(user["gid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, 0  # the executor says what is wrong with the bundle
+
+    def _start_forwarder(self, listeners: list[ports.Listener]) -> None:
+        pid = ports.fork_forwarder(listeners, self.hosts, [2])
+        for listener in listeners:
+            listener.socket.close()
+        self._undo.callback(_kill_child, pid)
+
+    # -- requests ----------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """The facts of the control request "state"."""
+        status = "running" if self._started_at_ns else "starting"
+        if self._init_code is not None:
+            status = "exited"
+        return {
+            "pid": self._init_pid,
+            "started_at_ns": self._started_at_ns,
+            "ports": self._ports_json(),
+            "status": status,
+        }
+
+    def _ports_json(self) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(port) for port in self._ports]
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the container's terminal."""
+        if self._console_fd is None:
+            raise ConflictError(f"container {self.short_id} has no terminal")
+        set_window_size(self._console_fd, rows, columns)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to init, which is a child of this process, so its pid can not mean another one."""
+        if number not in signal.valid_signals():
+            raise InvalidError(f"{number} is no signal")
+        if self._init_code is None:
+            os.kill(self._init_pid, number)
+
+    def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> None:
+        """Ask init to end; after the timeout (negative: never) kill everything in the container."""
+        timeout = self.plan.stop_timeout_seconds if timeout_seconds is None else timeout_seconds
+        self.send_signal(self.plan.stop_signal if number is None else number)
+        if timeout >= 0:
+            self.loop.call_later(timeout, self._kill)
+
+    def _kill(self) -> None:
+        if self._init_code is not None:
+            return
+        self.send_signal(signal.SIGKILL)
+        try:
+            self._executor.kill(self.plan.container_id, signal.SIGKILL, all_processes=True)
+        except PyDockError as error:
+            print(f"container {self.short_id}: {error.message}", file=sys.stderr)
+
+    def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
+        """Run a further process in the container."""
+        if self._init_code is not None or not self._started_at_ns:
+            raise ConflictError(f"container {self.short_id} is not running")
+        return self._executor.execute(self.plan.container_id, process_document, stdio)
+
+    # -- end ---------------------------------------------------------------------------------------------
+
+    def _serve(self) -> ExitRecord:
+        """Relay and serve until init has ended; take everything down and record the end."""
+        self.signals.on_exit(self._init_pid, self._on_init_exit)
+        self.loop.run()
+        # When init is waited for, every process of its PID namespace is gone (pid_namespaces(7)): what they
+        # wrote is in the pipes, and no more will come.
+        self.relay.drain()
+        assert self._init_code is not None
+        oom_killed = self._oom is not None and self._oom.has_grown()
+        ended = ExitRecord(self._init_code, oom_killed, "", self._started_at_ns, time.time_ns())
+        if self._log is not None:
+            self._log.flush()
+        try:
+            ended.write(self.paths.exit_file)
+        except OSError as error:
+            # A full disk: state.json stays, and says "killed" to the next reader, rather than nothing.
+            print(f"container {self.short_id}: the exit is not recorded: {error}", file=sys.stderr)
+        assert self._control is not None
+        self._control.on_log_growth()
+        try:
+            self._undo.close()
+        except Exception as error:  # noqa: BLE001 - the exit is recorded; the state stays for whoever reaps
+            print(f"container {self.short_id}: not everything was removed: {error}", file=sys.stderr)
+        else:
+            self.paths.state_file.unlink(missing_ok=True)
+        return ended
+
+    def _on_init_exit(self, code: int) -> None:
+        self._init_code = code
+        self.loop.stop()
+
+    def _remove_if_unattended(self, is_attended: bool) -> None:
+        """With ``--rm`` and nobody listening: remove the container, as its client would have done."""
+        if not self.plan.auto_remove or is_attended:
+            return
+        try:
+            from pydock_core.engine.tidy import tidy_container
+
+            data, run_dir = self.paths.data.parent.parent, self.paths.run.parent.parent
+            tidy_container(data=str(data), run=str(run_dir), container_id=self.plan.container_id)
+        except Exception:  # noqa: BLE001 - the next command tidies up; the log says why this did not
+            traceback.print_exc()
+
+
+def _unmount(path: Path) -> None:
+    """Detach a mount now: whoever starts the container next must not find the overlay's directories in
+    use."""
+    with contextlib.suppress(OSError):
+        syscalls.umount(str(path), syscalls.MNT_DETACH)
+
+
+def _kill_child(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def preload() -> None:
+    """Import what supervisors import late, so that it is there, and shared, after the zygote's fork."""
+    import fcntl  # noqa: F401
+    import struct  # noqa: F401
+    import termios  # noqa: F401
+
+    from pydock_core.runtime import embedded  # noqa: F401

@@ -1,0 +1,274 @@
+"""Serves a supervisor's control socket: the requests of ARCHITECTURE.md, "The control protocol"."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pydock_core.errors import (
+    ConflictError,
+    CorruptError,
+    FailedError,
+    InvalidError,
+    PyDockError,
+    UnavailableError,
+    UnsupportedError,
+)
+from pydock_core.runtime import dial, messages
+from pydock_core.runtime.event_loop import HANGUP, READ, EventLoop
+from pydock_core.runtime.executor import Stdio
+
+if TYPE_CHECKING:
+    from pydock_core.runtime.supervisor import Supervisor
+
+
+class Connection:
+    """One client: a request, its replies, and what it says afterwards."""
+
+    def __init__(self, server: ControlServer, connection: socket.socket) -> None:
+        self._server = server
+        self._socket = connection
+        self.fd = connection.fileno()
+        self.on_message: Callable[[Mapping[str, Any], list[int]], None] = self._on_request
+        self.on_close: Callable[[], None] = lambda: None
+
+    def on_event(self, events: int) -> None:
+        """Read what the client says."""
+        try:
+            message = messages.receive(self._socket)
+        except BlockingIOError:
+            if events & HANGUP:
+                self.close()
+            return
+        except (OSError, CorruptError):
+            message = None
+        if message is None:
+            self.close()
+            return
+        document, fds = message
+        try:
+            self.on_message(document, fds)
+        except PyDockError as error:
+            self.fail(error)
+        except (KeyError, TypeError, ValueError) as error:
+            self.fail(InvalidError(f"a malformed request: {error}"))
+        finally:
+            messages.close_all(fds)
+
+    def _on_request(self, document: Mapping[str, Any], fds: list[int]) -> None:
+        self.on_message = _reject_second
+        self._server.handle(self, document, fds)
+
+    def tell(self, document: Mapping[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Send a message; a client that is gone or does not read is none of the container's business."""
+        if self._socket.fileno() >= 0:
+            with suppress(OSError):
+                messages.send(self._socket, document, fds)
+
+    def reply(self, facts: Mapping[str, Any] | None = None, fds: tuple[int, ...] = ()) -> None:
+        """Send a reply, the last message of this connection."""
+        self.tell({"ok": True, **(facts or {})}, fds)
+        self.close()
+
+    def fail(self, error: PyDockError) -> None:
+        """Reply with an error, and close."""
+        if self._socket.fileno() >= 0:
+            messages.send_error(self._socket, error)
+        self.close()
+
+    def close(self) -> None:
+        """Close; harmless twice."""
+        if self._socket.fileno() < 0:
+            return
+        self._server.loop.forget(self.fd)
+        self._server.connections.discard(self)
+        self._socket.close()
+        self.on_close()
+
+
+def _reject_second(_: Mapping[str, Any], __: list[int]) -> None:
+    raise InvalidError("this connection has made its request")
+
+
+class ControlServer:
+    """The control socket of one supervisor."""
+
+    def __init__(self, loop: EventLoop, supervisor: Supervisor, path: str) -> None:
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self._supervisor = supervisor
+        self._path = path
+        self._listener = messages.listen(path)
+        self._uid = os.geteuid()
+        self._followers: set[Connection] = set()
+        self._waiters: set[Connection] = set()
+        loop.watch(self._listener.fileno(), READ, self._on_accept)
+        self._operations: Mapping[str, Callable[[Connection, Mapping[str, Any], list[int]], None]] = {
+            "state": self._state,
+            "attach": self._attach,
+            "resize": self._resize,
+            "signal": self._signal,
+            "stop": self._stop,
+            "wait": self._wait,
+            "exec": self._exec,
+            "dial": self._dial,
+            "follow": self._follow,
+        }
+
+    def _on_accept(self, _: int) -> None:
+        try:
+            accepted, _address = self._listener.accept()
+        except OSError:
+            return
+        if messages.peer(accepted)[1] != self._uid:
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        connection = Connection(self, accepted)
+        self.connections.add(connection)
+        self.loop.watch(connection.fd, READ, connection.on_event)
+
+    def handle(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+        """Carry out a request; descriptors that are kept are taken out of ``fds``."""
+        operation = self._operations.get(str(document.get("op")))
+        if operation is None:
+            raise InvalidError(f"unknown request {document.get('op')!r}")
+        operation(connection, document, fds)
+
+    # -- operations --------------------------------------------------------------------------------------
+
+    def _state(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+        connection.reply(self._supervisor.describe())
+
+    def _attach(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+        if len(fds) != 1:
+            raise InvalidError("attach needs one stream socket")
+        self._supervisor.relay.attach(socket.socket(fileno=fds.pop()), document)
+        connection.reply()
+
+    def _resize(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        self._supervisor.resize(int(document["rows"]), int(document["columns"]))
+        connection.reply()
+
+    def _signal(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        self._supervisor.send_signal(int(document["signal"]))
+        connection.reply()
+
+    def _stop(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        number, timeout = document.get("signal"), document.get("timeout_seconds")
+        self._supervisor.stop(
+            None if number is None else int(number), None if timeout is None else float(timeout)
+        )
+        self._wait(connection, document, [])
+
+    def _wait(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+        self._waiters.add(connection)
+        connection.on_close = partial(self._waiters.discard, connection)
+
+    def _follow(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+        self._followers.add(connection)
+        connection.on_close = partial(self._followers.discard, connection)
+        connection.tell({"ok": True})
+
+    def _dial(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        port = int(document["port"])
+        if not 1 <= port <= 65535:
+            raise InvalidError(f"{port} is no port")
+        if document.get("protocol", "tcp") != "tcp":
+            raise UnsupportedError("only TCP ports can be dialled")
+
+        def on_done(connected: socket.socket | None, code: int) -> None:
+            if connected is None:
+                subject = f"container {self._supervisor.short_id}"
+                connection.fail(UnavailableError(dial.describe(code, port, subject)))
+                return
+            with connected:
+                connection.reply({}, (connected.fileno(),))
+
+        attempt = dial.Dial(self.loop, self._supervisor.hosts, port, on_done)
+        connection.on_close = attempt.cancel
+        attempt.start()
+
+    def _exec(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+        process = document["process"]
+        wants_terminal = bool(process.get("terminal"))
+        if len(fds) != (0 if wants_terminal else 3):
+            raise InvalidError("exec needs three descriptors, or none with a terminal")
+        created = self._supervisor.execute(process, None if wants_terminal else Stdio(*fds))
+        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd)
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    def on_log_growth(self) -> None:
+        """Tell the followers; one that has not read the last word yet needs no second."""
+        for follower in list(self._followers):
+            follower.tell({"event": "log"})
+
+    def close_socket(self) -> None:
+        """Take no more requests."""
+        self.loop.forget(self._listener.fileno())
+        with suppress(FileNotFoundError):
+            os.unlink(self._path)
+        self._listener.close()
+
+    def finish(self, exit_code: int) -> None:
+        """Answer everybody who waits for the end, and close."""
+        for waiter in list(self._waiters):
+            waiter.reply({"exit_code": exit_code})
+        for connection in list(self.connections):
+            if connection.on_message != connection._on_request:
+                connection.close()
+            else:
+                connection.fail(ConflictError("the container is not running"))
+
+
+class ExecutedProcess:
+    """A further process in the container, and the connection that it was asked for on."""
+
+    def __init__(
+        self, connection: Connection, supervisor: Supervisor, pid: int, console_fd: int | None
+    ) -> None:
+        self._connection = connection
+        self._pid: int | None = pid
+        self._console_fd = console_fd
+        connection.on_message = self._on_message
+        connection.on_close = self._close_console
+        connection.tell({"ok": True, "pid": pid}, () if console_fd is None else (console_fd,))
+        supervisor.signals.on_exit(pid, self._on_exit)
+
+    def _close_console(self) -> None:
+        if self._console_fd is not None:
+            os.close(self._console_fd)
+            self._console_fd = None
+
+    def _on_message(self, document: Mapping[str, Any], _: list[int]) -> None:
+        if "signal" in document:
+            number = int(document["signal"])
+            if self._pid is not None and number in signal.valid_signals():
+                os.kill(self._pid, number)
+        elif "resize" in document and self._console_fd is not None:
+            set_window_size(
+                self._console_fd, int(document["resize"]["rows"]), int(document["resize"]["columns"])
+            )
+
+    def _on_exit(self, exit_code: int) -> None:
+        self._pid = None  # reaped: the number may belong to another process from now on
+        self._connection.tell({"event": "exited", "exit_code": exit_code})
+        self._connection.close()
+
+
+def set_window_size(console_fd: int, rows: int, columns: int) -> None:
+    """Set a terminal's size (TIOCSWINSZ, ioctl_tty(2)); the kernel sends SIGWINCH."""
+    import fcntl
+    import struct
+    import termios
+
+    try:
+        fcntl.ioctl(console_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    except (OSError, struct.error) as error:
+        raise FailedError(f"the terminal can not be {rows} by {columns}: {error}") from error

@@ -1,0 +1,107 @@
+"""Puts a supervisor into its container's network namespace, and keeps that namespace where the executor finds
+it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError, InvalidError, NotFoundError, UnavailableError
+from pydock_core.runtime import messages
+from pydock_core.runtime.plan import LaunchPlan
+
+_SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+_OWN_NAMESPACE = "/proc/self/ns/net"
+_ATTACH_TIMEOUT_SECONDS = 30.0
+
+
+def enter(plan: LaunchPlan, namespace_file: Path) -> None:
+    """Move the calling process into the network namespace of its container, made if need be.
+
+    Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``, in the caller's
+    mount namespace; its loopback is up.
+
+    Raises:
+        InvalidError: an unknown mode.
+        NotFoundError: the container whose namespace is to be shared does not run.
+        PyDockError: the network service could not attach it.
+    """
+    mode = plan.network.mode
+    if mode == "host":
+        return
+    if mode == "container":
+        _join(plan.network.namespace_path)
+    elif mode in ("none", "bridge"):
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+            set_loopback_up()
+        except OSError as error:
+            raise FailedError(f"a network namespace can not be made: {error.strerror}") from error
+    else:
+        raise InvalidError(f"unknown network mode {mode!r}")
+    bind_namespace(namespace_file)
+    if mode == "bridge":
+        _attach(plan)
+
+
+def _join(path: str) -> None:
+    try:
+        namespace_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotFoundError(f"there is no network namespace at {path}", exit_code=125) from error
+    try:
+        syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)
+    except OSError as error:
+        raise FailedError(f"the network namespace {path} can not be joined: {error.strerror}") from error
+    finally:
+        os.close(namespace_fd)
+
+
+def set_loopback_up() -> None:
+    """Bring ``lo`` up in the caller's network namespace, which also gives it 127.0.0.1 and ::1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def bind_namespace(target: Path) -> None:
+    """Bind the caller's network namespace on a file, so that it has a path that is no process's."""
+    target.touch(mode=0o600)
+    syscalls.mount(_OWN_NAMESPACE, str(target), "", syscalls.MS_BIND)
+
+
+def _attach(plan: LaunchPlan) -> None:
+    """Have the network service, which is in the host's namespace, plug a veth in."""
+    network = plan.network
+    request = {
+        "op": "attach",
+        "container_id": plan.container_id,
+        "bridge": network.bridge,
+        "address": network.address,
+        "gateway": network.gateway,
+        "mac_address": network.mac_address,
+        "version": None,
+    }
+    namespace_fd = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with messages.connect(plan.network_socket) as connection:
+            connection.settimeout(_ATTACH_TIMEOUT_SECONDS)
+            messages.send(connection, request, [namespace_fd])
+            reply = messages.receive(connection)
+    except OSError as error:
+        raise UnavailableError(
+            f"the network service can not be reached: {error.strerror or error}", exit_code=125
+        ) from error
+    finally:
+        os.close(namespace_fd)
+    if reply is None:
+        raise UnavailableError("the network service ended during the request", exit_code=125)
+    messages.close_all(reply[1])
+    messages.checked(reply[0])

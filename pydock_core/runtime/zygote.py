@@ -1,0 +1,129 @@
+"""The zygote: a fork server that makes supervisors and storage workers, as root of the host or of a user
+namespace.
+
+It starts in two steps.  The first makes the namespaces and bind-mounts the interpreter's own file read-only
+on itself; the second is the same interpreter, executed through that mount.  So ``/proc/PID/exe`` of whatever
+it forks leads to a read-only mount, while the process lives and after (CVE-2019-5736).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.runtime import forkserver, user_namespace
+from pydock_core.runtime.forkserver import ForkServer, Kind, Operation, Request
+
+
+def main(arguments: Mapping[str, Any]) -> NoReturn:
+    """Start the zygote; standard input is the socket on which the starter waits for the word."""
+    if "mapping" in arguments:
+        _second_step(arguments)
+    ready = forkserver.take_ready()
+    mapper, served = socket.socketpair()
+    pid = os.fork()
+    if pid:
+        mapper.close()
+        user_namespace.serve_mapping(served, pid)  # ends at once where the child does not ask
+        os._exit(0)
+    served.close()
+    try:
+        forkserver.detach(ready.fileno(), mapper.fileno())
+        _first_step(ready, mapper, arguments)
+    finally:
+        os._exit(1)
+
+
+def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[str, Any]) -> None:
+    try:
+        if os.geteuid() == 0:
+            mapping = user_namespace.ROOT
+            _unshare_mounts()
+        else:
+            mapping = user_namespace.enter(mapper)
+        mapper.close()
+        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        interpreter = os.readlink("/proc/self/exe")
+        try:
+            _protect(interpreter)
+        except OSError as error:
+            raise FailedError(f"{interpreter} can not be mounted read-only: {error.strerror}") from error
+        os.set_inheritable(ready.fileno(), True)
+        passed = {**arguments, "mapping": mapping, "ready_fd": ready.fileno()}
+        program = "import sys, json; a = json.loads(sys.argv[1]); sys.path += a['paths']; "
+        program += f"from {__name__} import main; main(a)"
+        argv = [interpreter, "-I", "-S", "-X", "utf8", "-c", program, json.dumps(passed)]
+        os.execv(interpreter, argv)
+    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
+        forkserver.report_failure(ready, error)
+
+
+def _unshare_mounts() -> None:
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+    except OSError as error:
+        raise UnsupportedError(
+            f"this process is root without the right to make namespaces ({error.strerror})",
+            hint="give the surrounding container CAP_SYS_ADMIN, or be an ordinary user; see `dock doctor`",
+            exit_code=125,
+        ) from error
+
+
+def _protect(path: str) -> None:
+    """Bind-mount a file read-only on itself, in this mount namespace."""
+    tree_fd = syscalls.open_tree(
+        syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
+    )
+    target_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        syscalls.mount_setattr(tree_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY)
+        syscalls.move_mount(tree_fd, target_fd)
+    finally:
+        os.close(tree_fd)
+        os.close(target_fd)
+
+
+def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
+    ready = socket.socket(fileno=int(arguments["ready_fd"]))
+    ready.set_inheritable(False)
+    code = 1
+    try:
+        facts = {"pid": os.getpid(), "version": arguments["version"], "mapping": arguments["mapping"]}
+        _preload()
+        operations = {
+            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
+            "supervise": Operation(Kind.SESSION, _supervise),
+            "work": Operation(Kind.JOB, _work),
+        }
+        ForkServer(operations, arguments).serve(ready)
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
+        forkserver.report_failure(ready, error)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _preload() -> None:
+    """Import what every supervisor needs, so that it is there, and shared, after the fork."""
+    from pydock_core.runtime import supervisor
+
+    supervisor.preload()
+
+
+def _supervise(request: Request) -> None:
+    from pydock_core.runtime import supervisor
+
+    supervisor.run(request.document, request.fds)
+
+
+def _work(request: Request) -> None:
+    from pydock_core.runtime import worker_process
+
+    worker_process.run(request.document, request.fds)
