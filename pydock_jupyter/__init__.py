@@ -39,3 +39,15 @@ def panel() -> Panel:
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
     """Where the built JupyterLab extension is, for ``jupyter labextension develop``."""
     return [{"src": "labextension", "dest": "pydock-jupyter"}]
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    """Name the module that Jupyter's server loads as an extension: this one."""
+    return [{"module": "pydock_jupyter"}]
+
+
+def _load_jupyter_server_extension(server_app: Any) -> None:
+    """Add the port proxy and the API to a Jupyter server."""
+    from pydock_jupyter.server.extension import load_extension
+
+    load_extension(server_app)

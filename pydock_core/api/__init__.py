@@ -1,0 +1,8 @@
+"""The HTTP API in the shapes of the Docker Engine API 1.51, as Tornado handlers for any server to mount."""
+
+from __future__ import annotations
+
+from pydock_core.api.access import EngineAccess, make_default_engine
+from pydock_core.api.handler import ApiHandler, build_handler
+
+__all__ = ["ApiHandler", "EngineAccess", "build_handler", "make_default_engine"]

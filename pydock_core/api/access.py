@@ -1,0 +1,180 @@
+"""The engine as an event loop uses it: made when first needed, called on threads, so that the loop never
+waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from pydock_core.engine import Engine
+
+T = TypeVar("T")
+
+_RESOLVED_SECONDS = 1.0
+_RESOLVED_ENTRIES = 256
+_QUEUED_ITEMS = 256
+
+
+class EngineAccess:
+    """One lazily made engine, threads for its calls, and a short memory of resolved names.
+
+    Args:
+        make: makes the engine; called once, on a thread, at the first use.
+    """
+
+    def __init__(self, make: Callable[[], Engine]) -> None:
+        self._make = make
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        self._resolved: dict[str, tuple[float, str]] = {}
+        self.executor = ThreadPoolExecutor(8, thread_name_prefix="pydock")
+
+    def get(self) -> Engine:
+        """Return the engine.  May import and open a database: to be called on a thread."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._make()
+            return self._engine
+
+    async def call(self, function: Callable[[Engine], T]) -> T:
+        """Call a function with the engine on a thread of the pool, and return its result or raise its
+        exception.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(self.get()))
+
+    async def call_long(self, function: Callable[[Engine], T]) -> T:
+        """Do what :meth:`call` does on a thread of its own, for what may take long (waiting, stopping).
+
+        The thread is a daemon: a server that ends does not wait for a container to end.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if future.cancelled():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)  # type: ignore[arg-type]  # None only where T is None
+
+        def work() -> None:
+            try:
+                result = function(self.get())
+            except BaseException as error:  # noqa: BLE001 - carried over to the caller, whatever it is
+                _call_soon(loop, settle, None, error)
+            else:
+                _call_soon(loop, settle, result, None)
+
+        threading.Thread(target=work, name="pydock-long", daemon=True).start()
+        return await future
+
+    def stream(self, function: Callable[[Engine], Iterable[T]]) -> Stream[T]:
+        """Iterate on a thread of its own over what a function of the engine yields."""
+        return Stream(lambda: function(self.get()))
+
+    async def resolve(self, ref: str) -> str:
+        """Return the full id of a container.
+
+        An answer is good for a second: a page asks for dozens of resources at once, all of one container.  A
+            name
+        that moves to another container is followed with that delay.
+
+        Raises:
+            PyDockError: as ``Engine.containers.resolve``.
+        """
+        now = time.monotonic()
+        known = self._resolved.get(ref)
+        if known is not None and now < known[0]:
+            return known[1]
+        container_id = await self.call(lambda engine: engine.containers.resolve(ref))
+        if len(self._resolved) >= _RESOLVED_ENTRIES:
+            self._resolved.clear()
+        self._resolved[ref] = (now + _RESOLVED_SECONDS, container_id)
+        return container_id
+
+    def forget(self, ref: str) -> None:
+        """Ask anew at the next :meth:`resolve`; for when an answer proved outdated."""
+        self._resolved.pop(ref, None)
+
+
+class Stream(Generic[T]):
+    """Items that a thread produces, in batches for the event loop; a slow consumer makes the thread wait.
+
+    After :meth:`close` the thread ends with its next item; until then it waits where the iterator waits.
+    """
+
+    def __init__(self, make: Callable[[], Iterable[T]]) -> None:
+        self._make = make
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._condition = threading.Condition()
+        self._items: list[T] = []
+        self._error: BaseException | None = None
+        self._has_ended = False
+        self._is_closed = False
+        threading.Thread(target=self._produce, name="pydock-stream", daemon=True).start()
+
+    async def batches(self) -> AsyncIterator[list[T]]:
+        """Yield what has come since the last time; ends, or raises, as the iterator does."""
+        while True:
+            await self._ready.wait()
+            with self._condition:
+                self._ready.clear()
+                batch, self._items = self._items, []
+                has_ended = self._has_ended
+                self._condition.notify()
+            if batch:
+                yield batch
+            if has_ended:
+                if self._error is not None:
+                    raise self._error
+                return
+
+    def close(self) -> None:
+        """Want no more items."""
+        with self._condition:
+            self._is_closed = True
+            self._condition.notify()
+
+    def _produce(self) -> None:
+        try:
+            for item in self._make():
+                with self._condition:
+                    self._condition.wait_for(lambda: self._is_closed or len(self._items) < _QUEUED_ITEMS)
+                    if self._is_closed:
+                        return
+                    self._items.append(item)
+                    is_first = len(self._items) == 1
+                if is_first:
+                    _call_soon(self._loop, self._ready.set)
+        except BaseException as error:  # noqa: BLE001 - carried over to the consumer, whatever it is
+            self._error = error
+        finally:
+            with self._condition:
+                self._has_ended = True
+            _call_soon(self._loop, self._ready.set)
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object) -> None:
+    """Run a function on the loop, unless the loop has ended in the meantime."""
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+def make_default_engine() -> Engine:
+    """Make the engine of this user's state root.  The import costs, so it happens here and not at a server's
+    start.
+    """
+    from pydock_core.engine import Engine
+
+    return Engine()

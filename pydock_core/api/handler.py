@@ -1,0 +1,212 @@
+"""The frame of the HTTP API: versions, routing, parameters, errors; what each call does is in the other
+modules.
+
+Paths may begin with a version (``/v1.51/containers/json``) as in Docker; every version is answered in the
+shapes of the newest, which clients of older ones understand.  What the Engine API has and PyDock has not is
+refused by name with 501, never ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from http.client import responses
+from typing import Any
+from urllib.parse import unquote
+
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from pydock_core.api.access import EngineAccess
+from pydock_core.errors import InvalidError, PyDockError, UnsupportedError
+
+API_VERSION = (1, 51)
+MIN_API_VERSION = (1, 24)
+"""The oldest version that Docker's own engine speaks; older clients expect other shapes."""
+
+_VERSION = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/)")
+_FALSE = frozenset({"", "0", "no", "false", "none"})
+
+Operation = Callable[..., Awaitable[None]]
+"""A call of the API: takes the handler and, as keyword arguments, what the path names."""
+
+
+class ApiHandler(web.RequestHandler):
+    """Answers every path below the API's root.
+
+    A server mixes it with a base class that authenticates in ``prepare``; see :func:`build_handler`.
+    """
+
+    def initialize(self, engine: EngineAccess, root: str) -> None:
+        """Take what the handler works with.
+
+        Args:
+            engine: the engine.
+            root: the raw path of the API without its trailing slash, ``/user/me/pydock/api``.
+        """
+        self.engine = engine
+        self.on_gone: Callable[[], None] | None = None
+        self._root = root
+
+    def on_connection_close(self) -> None:
+        """Tell the running operation (its ``on_gone``) that nobody listens any more."""
+        if self.on_gone is not None:
+            self.on_gone()
+        super().on_connection_close()
+
+    async def _dispatch(self) -> None:
+        try:
+            path = self._strip_version(self.request.path.removeprefix(self._root))
+            operation, names = self._find(path)
+            await operation(self, **names)
+        except PyDockError as error:
+            self.reply_error(error)
+        except StreamClosedError:
+            return  # the client is gone
+
+    async def get(self) -> None:
+        await self._dispatch()
+
+    async def head(self) -> None:
+        await self._dispatch()
+
+    async def post(self) -> None:
+        await self._dispatch()
+
+    async def put(self) -> None:
+        await self._dispatch()
+
+    async def delete(self) -> None:
+        await self._dispatch()
+
+    def _strip_version(self, path: str) -> str:
+        match = _VERSION.match(path)
+        if match is None:
+            return path
+        version = (int(match[1]), int(match[2]))
+        if version > API_VERSION:
+            raise InvalidError(
+                f"client version {match[1]}.{match[2]} is too new. Maximum supported API version is"
+                f" {API_VERSION[0]}.{API_VERSION[1]}"
+            )
+        if version < MIN_API_VERSION:
+            raise InvalidError(
+                f"client version {match[1]}.{match[2]} is too old. Minimum supported API version is"
+                f" {MIN_API_VERSION[0]}.{MIN_API_VERSION[1]}"
+            )
+        return path[match.end() :]
+
+    def _find(self, path: str) -> tuple[Operation, dict[str, str]]:
+        from pydock_core.api.route import ROUTES
+
+        for method, pattern, operation in ROUTES:
+            match = pattern.fullmatch(path) if method == self.request.method else None
+            if match is not None:
+                return operation, {name: unquote(text) for name, text in match.groupdict().items()}
+        shown = re.sub(r"[^!-~]", "?", path)[:200]
+        raise UnsupportedError(
+            f"{self.request.method} {shown} comes later", "dock does it on the command line"
+        )
+
+    # -- parameters
+
+    def allow(self, *names: str) -> None:
+        """Refuse query parameters other than those named, unless they are empty or off.
+
+        Raises:
+            UnsupportedError: one of them asks for something.
+        """
+        for name, values in self.request.query_arguments.items():
+            # Jupyter's own clients add these.
+            if name in names or name in ("token", "_xsrf", "no_track_activity"):
+                continue
+            if any(value.decode("utf-8", "replace").lower() not in _FALSE for value in values):
+                raise UnsupportedError(f"parameter {name} comes later", "leave it out")
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean parameter, as Docker reads them: everything is true but "", 0, no, false and none.
+        """
+        return self.get_query_argument(name, "").strip().lower() not in _FALSE
+
+    def number(self, name: str) -> int | None:
+        """Return an integer parameter, or None where it is not given.
+
+        Raises:
+            InvalidError: it is something else.
+        """
+        text = self.get_query_argument(name, "")
+        if not text:
+            return None
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidError(f"parameter {name}: {text!r} is not a number") from None
+
+    def filters(self) -> dict[str, list[str]]:
+        """Return the ``filters`` parameter: ``{"status": ["running"]}``, or Docker's older ``{"status":
+        {"running": true}}``.
+
+        Raises:
+            InvalidError: it is something else.
+        """
+        text = self.get_query_argument("filters", "")
+        if not text:
+            return {}
+        wrong = InvalidError("parameter filters is not a JSON object of lists of strings")
+        try:
+            document = json.loads(text)
+        except ValueError:
+            raise wrong from None
+        if not isinstance(document, dict):
+            raise wrong
+        result: dict[str, list[str]] = {}
+        for key, values in document.items():
+            chosen = [value for value, on in values.items() if on] if isinstance(values, dict) else values
+            if not isinstance(chosen, list) or not all(isinstance(value, str) for value in chosen):
+                raise wrong
+            result[key] = chosen
+        return result
+
+    # -- replies
+
+    def reply(self, document: object, status: int = 200) -> None:
+        """Answer with JSON.  Tornado adds an ETag, and makes it a 304 where the client has the same already.
+        """
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(document, separators=(",", ":")).encode() + b"\n")
+
+    def reply_nothing(self, *, changed: bool = True) -> None:
+        """Answer 204, or 304 where everything was as asked for already."""
+        self.set_status(204 if changed else 304)
+        self.finish()
+
+    def reply_error(self, error: PyDockError) -> None:
+        """Answer with an ErrorResponse; where a stream has begun already, its end has to do."""
+        if self._headers_written:
+            self.finish()
+            return
+        document = {"message": error.message} | ({"hint": error.hint} if error.hint else {})
+        self.reply(document, error.http_status)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an HTTPError, or an exception that nobody expected, in the same shape."""
+        error = kwargs["exc_info"][1] if kwargs.get("exc_info") else None
+        message = error.log_message if isinstance(error, web.HTTPError) else None
+        self.reply({"message": message or responses.get(status_code, "error")}, status_code)
+
+
+def build_handler(base: type[web.RequestHandler]) -> type[ApiHandler]:
+    """Return the API's handler class on top of a server's own base class, whose ``prepare`` authenticates."""
+    return type("MountedApiHandler", (ApiHandler, base), {})
+
+
+def route(method: str, template: str, operation: Operation) -> tuple[str, re.Pattern[str], Operation]:
+    """Build an entry of the routing table from a path of the specification, ``/containers/{id}/json``."""
+    names: Sequence[str] = re.findall(r"\{(\w+)\}", template)
+    pattern = re.escape(template)
+    for name in names:
+        # An image's name may contain slashes.
+        pattern = pattern.replace(rf"\{{{name}\}}", f"(?P<{name}>{'.+' if name == 'name' else '[^/]+'})")
+    return method, re.compile(pattern), operation

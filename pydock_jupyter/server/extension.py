@@ -1,0 +1,60 @@
+"""Wiring: what ``jupyter server`` loads, its configuration, and the URL patterns."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from traitlets import Unicode
+from traitlets.config import Configurable
+
+from pydock_core.api import EngineAccess, build_handler, make_default_engine
+from pydock_jupyter.server.api import ApiBase
+from pydock_jupyter.server.backend import Pool
+from pydock_jupyter.server.proxy import ProxyHandler, ProxyState
+
+
+class PyDockProxy(Configurable):  # type: ignore[misc]  # pyproject has mypy skip traitlets
+    """Configuration of the port proxy, as ``c.PyDockProxy.…`` in jupyter_server_config.py."""
+
+    content_security_policy = Unicode(
+        "",
+        config=True,
+        help="A Content-Security-Policy to add to everything that containers' applications send, for example"
+        " 'sandbox allow-scripts allow-forms', which keeps their pages from using Jupyter with your login"
+        " (and TensorBoard and JupyterLab from working). Empty by default.",
+    )
+
+
+def load_extension(app: Any) -> None:
+    """Add the handlers to a Jupyter ServerApp.  Nothing else happens before the first request."""
+    add_handlers(app.web_app, EngineAccess(make_default_engine), PyDockProxy(parent=app))
+    app.log.info(
+        "PyDock: container ports and API are served below %spydock/", app.web_app.settings["base_url"]
+    )
+
+
+def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> None:
+    """Add the handlers to a Jupyter web application, for a given engine.
+
+    Args:
+        web_app: the ``ServerWebApplication``.
+        engine: what the handlers work with.
+        config: the proxy's configuration.
+    """
+    base_url = web_app.settings["base_url"]
+
+    def dial(container_id: str, port: int) -> Any:
+        return engine.get().containers.dial(container_id, port)
+
+    state = ProxyState(engine, Pool(dial, engine.executor), str(config.content_security_policy))
+    # The pattern captures nothing: Tornado would decode what it captures, and refuse what is not UTF-8.
+    handlers: list[Any] = [
+        (re.escape(base_url) + r"pydock/c/.*", ProxyHandler, {"state": state}),
+        (
+            re.escape(base_url) + r"pydock/api/.*",
+            build_handler(ApiBase),
+            {"engine": engine, "root": f"{base_url}pydock/api"},
+        ),
+    ]
+    web_app.add_handlers(".*$", handlers)

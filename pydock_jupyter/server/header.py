@@ -1,0 +1,246 @@
+"""The rules for headers on their way to an application and back: pure functions over Tornado's HTTPHeaders.
+
+Sources: RFC 9110 section 7.6.1 (hop-by-hop fields), RFC 9112 section 6 (framing), the Fetch standard
+    (Origin).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPHeaders
+
+from pydock_core.errors import InvalidError
+from pydock_jupyter.server.cookie import CookiePolicy, place_under
+from pydock_jupyter.server.credential import Secrets
+from pydock_jupyter.server.target import Target
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+_OWN_REQUEST_HEADERS = frozenset(
+    {
+        "content-length",
+        "cookie",
+        "expect",  # Tornado has told the client to go on
+        "forwarded",
+        "host",
+        "origin",
+        "referer",
+        "x-csrftoken",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+        "x-xsrftoken",
+    }
+)
+
+_ORIGIN_WIDE = frozenset(
+    {
+        "accept-ch",
+        "alt-svc",
+        "clear-site-data",
+        "critical-ch",
+        "expect-ct",
+        "nel",
+        "origin-agent-cluster",
+        "public-key-pins",
+        "report-to",
+        "service-worker-allowed",
+        "set-login",
+        "strict-transport-security",
+    }
+)
+"""Response headers that act on the whole origin, which is Jupyter's and not the application's."""
+
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_DOCUMENTS = frozenset({"document", "embed", "frame", "iframe", "object"})
+_REFRESH_URL = re.compile(
+    r"(?P<head>\s*[0-9.]*\s*[;,]\s*(?:url\s*=\s*)?[\"']?)(?P<url>[^\"']*)(?P<tail>[\"']?\s*)", re.I
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What the rules need to know of one request, besides its headers.
+
+    ``host`` and ``protocol`` are those under which the browser sees Jupyter; ``remote_ip`` is the client's
+    address; ``cookie`` is the application's part of the received cookies.
+    """
+
+    target: Target
+    cookies: CookiePolicy
+    cookie: str
+    secrets: Secrets
+    host: str
+    protocol: str
+    remote_ip: str
+
+    def is_own_origin(self, origin: str) -> bool:
+        """Whether an origin is Jupyter's.  The scheme is not compared: behind a TLS proxy it is not known for
+        sure.
+        """
+        return urlsplit(origin).netloc.lower() == self.host.lower() != ""
+
+
+def connection_options(headers: HTTPHeaders) -> set[str]:
+    """Return the field names and options that the Connection header lists, in lower case."""
+    return {
+        option.strip().lower() for value in headers.get_list("Connection") for option in value.split(",")
+    } - {""}
+
+
+def is_document_request(headers: HTTPHeaders) -> bool:
+    """Whether a browser asks for a page, which the proxy may have to rewrite."""
+    destination = headers.get("Sec-Fetch-Dest")
+    if destination is not None:
+        return destination in _DOCUMENTS
+    return "text/html" in headers.get("Accept", "")
+
+
+def request_framing(headers: HTTPHeaders) -> int | None:
+    """Return the length of the request's body in bytes, or None where it comes in chunks.
+
+    Tornado checks the same, but only after the handler has begun; a request whose end is disputable must not
+    reach an application at all (RFC 9112, section 11.2: request smuggling).
+
+    Raises:
+        InvalidError: both framings at once, an unknown transfer coding, or a malformed or contradictory
+            length.
+    """
+    if "Transfer-Encoding" in headers:
+        if "Content-Length" in headers:
+            raise InvalidError("the request has both a Content-Length and a Transfer-Encoding")
+        if headers["Transfer-Encoding"].lower() != "chunked":
+            raise InvalidError("the request's Transfer-Encoding is not chunked")
+        return None
+    lengths = {item.strip(" \t") for value in headers.get_list("Content-Length") for item in value.split(",")}
+    if not lengths:
+        return 0
+    length = lengths.pop()
+    if lengths or _DIGITS.fullmatch(length) is None:
+        raise InvalidError("the request's Content-Length is not one number")
+    return int(length)
+
+
+def build_request_headers(received: HTTPHeaders, visit: Visit, *, identity: bool) -> HTTPHeaders:
+    """Build the headers of the request to the application.
+
+    Args:
+        received: the request's headers, whose framing :func:`request_framing` has accepted.
+        identity: ask for an uncompressed response, because it may have to be rewritten.
+    """
+    target = visit.target
+    skipped = HOP_BY_HOP | _OWN_REQUEST_HEADERS | connection_options(received)
+    result = HTTPHeaders()
+    result["Host"] = target.authority
+    for name, value in received.get_all():
+        lowered = name.lower()
+        if lowered in skipped or (lowered == "authorization" and visit.secrets.is_authorization(value)):
+            continue
+        if lowered == "accept-encoding" and identity:
+            continue
+        result.add(name, value)
+    if "Transfer-Encoding" in received:
+        result["Transfer-Encoding"] = "chunked"
+    elif "Content-Length" in received:
+        result["Content-Length"] = str(request_framing(received))
+    if identity:
+        result["Accept-Encoding"] = "identity"
+    if visit.cookie:
+        result["Cookie"] = visit.cookie
+    for name, keep_foreign in (("X-XSRFToken", False), ("X-CSRFToken", True)):
+        for value in visit.secrets.clean_xsrf_headers(received.get_list(name), keep_foreign=keep_foreign):
+            result.add(name, value)
+    origin = received.get("Origin")
+    if origin is not None:
+        result["Origin"] = target.origin if visit.is_own_origin(origin) else origin
+    referer = received.get("Referer")
+    if referer is not None:
+        result["Referer"] = _rewrite_referer(referer, visit)
+    result["X-Forwarded-For"] = visit.remote_ip
+    result["X-Forwarded-Host"] = visit.host
+    result["X-Forwarded-Proto"] = visit.protocol
+    result["X-Forwarded-Prefix"] = target.prefix
+    return result
+
+
+def build_response_headers(received: HTTPHeaders, visit: Visit, policies: Iterable[str]) -> HTTPHeaders:
+    """Build the headers of the response to the browser.
+
+    Args:
+        policies: values of Content-Security-Policy to add; a browser enforces all of them together.
+    """
+    skipped = HOP_BY_HOP | _ORIGIN_WIDE | connection_options(received)
+    result = HTTPHeaders()
+    for name, value in received.get_all():
+        match name.lower():
+            case lowered if lowered in skipped:
+                continue
+            case "set-cookie":
+                result.add(name, visit.cookies.rewrite(value, visit.target.prefix))
+            case "location" | "content-location":
+                result.add(name, rewrite_location(value, visit))
+            case "refresh":
+                result.add(name, _rewrite_refresh(value, visit))
+            case _:
+                result.add(name, value)
+    for policy in policies:
+        result.add("Content-Security-Policy", policy)
+    return result
+
+
+def rewrite_location(location: str, visit: Visit) -> str:
+    """Bring a redirect of the application under its prefix; one that leads elsewhere stays as it is."""
+    prefix = visit.target.prefix
+    if location.startswith("/") and not location.startswith(("//", "/\\")):
+        return place_under(prefix, location)
+    if not location[:7].lower().startswith(("http://", "https:/")):
+        return location
+    try:
+        parts = urlsplit(location)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        is_own = parts.hostname in {"localhost", "127.0.0.1", "0.0.0.0"} and port == visit.target.port
+    except ValueError:
+        return location
+    if not is_own and not visit.is_own_origin(location):
+        return location
+    rest = location.split("://", 1)[1][len(parts.netloc) :]
+    return place_under(prefix, rest if rest.startswith("/") else "/" + rest)
+
+
+def _rewrite_refresh(value: str, visit: Visit) -> str:
+    match = _REFRESH_URL.fullmatch(value)
+    return match["head"] + rewrite_location(match["url"], visit) + match["tail"] if match else value
+
+
+def _rewrite_referer(referer: str, visit: Visit) -> str:
+    """Translate a page of this application to its own address; of any other Jupyter page say only the origin.
+
+    The address of a Jupyter page can hold Jupyter's token.
+    """
+    if not visit.is_own_origin(referer):
+        return referer
+    target = visit.target
+    path, mark, query = referer.split("://", 1)[-1].partition("?")
+    path = path[path.find("/") :] if "/" in path else "/"
+    if not path.startswith(target.prefix + "/"):
+        return f"{target.origin}/"
+    query = visit.secrets.clean_query(query)
+    return f"{target.origin}{path[len(target.prefix) :]}{mark if query else ''}{query}"

@@ -1,0 +1,234 @@
+"""Pages of applications that believe they live at "/": their root-absolute links are brought under the
+proxy's prefix.
+
+A page is rewritten while it streams.  Touched are the attributes that name a URL, and the JSON element from
+which JupyterLab and Jupyter Notebook take their base URL; scripts, styles, comments and text are left alone.
+Links that are relative, that name another host, or that carry the prefix already, stay as they are.  The HTML
+standard's tokenizer (section 13.2.5) is followed as far as finding tags needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+TAG_LIMIT_BYTES = 64 * 1024
+"""A tag longer than this is passed on as it is, so that a hostile page cannot make the proxy collect memory.
+"""
+
+CONFIG_LIMIT_BYTES = 1024 * 1024
+
+_TAG = re.compile(rb"<[A-Za-z][^\s/>]*+(?>[^>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
+_TAG_NAME = re.compile(rb"<([A-Za-z][^\s/>]*)")
+_ATTRIBUTE = re.compile(rb"([^\s\"'>/=]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s>\"']+)")
+_URL_ATTRIBUTES = frozenset({b"action", b"data-base-url", b"formaction", b"href", b"poster", b"src"})
+_CONFIG_ELEMENT = re.compile(rb"\sid\s*=\s*[\"']?jupyter-config-data[\"'\s>]", re.IGNORECASE)
+_CONFIG_KEY = re.compile(r"baseUrl|full[A-Z]\w*Url")
+_RAW_TEXT = {
+    name: re.compile(b"</" + name, re.IGNORECASE)
+    for name in (b"iframe", b"noembed", b"noframes", b"script", b"style", b"textarea", b"title", b"xmp")
+}
+_COMMENT_END = re.compile(b"-->")
+_DECODED_PIECE_BYTES = 256 * 1024
+_SPACES = b" \t\r\n\f"
+
+
+class Rewriter(Protocol):
+    """A transformation of a streamed body, in pieces so that none has to be large."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+    def close(self) -> Iterator[bytes]:
+        """Yield what is left when the body has ended."""
+        ...
+
+
+class PageRewriter:
+    """Rewrites one HTML page (in an encoding that contains ASCII) for the given prefix, such as
+    ``/pydock/c/web/80``.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix.encode("latin-1")
+        self._pending = b""
+        self._terminator: re.Pattern[bytes] | None = None  # inside of raw text or a comment: what ends it
+        self._in_config = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield self._process(self._pending + data, is_last=False)
+
+    def close(self) -> Iterator[bytes]:
+        yield self._process(self._pending, is_last=True)
+
+    def _process(self, text: bytes, *, is_last: bool) -> bytes:
+        out: list[bytes] = []
+        position = 0
+        while position < len(text):
+            if self._terminator is not None:
+                after = self._pass_raw_text(text, position, out, is_last)
+            else:
+                after = self._pass_markup(text, position, out, is_last)
+            if after is None:
+                break
+            position = after
+        self._pending = text[position:]
+        return b"".join(out)
+
+    def _pass_raw_text(self, text: bytes, position: int, out: list[bytes], is_last: bool) -> int | None:
+        """Take text up to the terminator; returns the new position, or None when more input is needed."""
+        assert self._terminator is not None
+        match = self._terminator.search(text, position)
+        end = match.start() if match else -1
+        if self._in_config:
+            if end < 0 and not is_last and len(text) - position <= CONFIG_LIMIT_BYTES:
+                return None
+            self._in_config = False
+            if end >= 0:
+                out.append(rewrite_config(text[position:end], self._prefix.decode("latin-1")))
+                self._terminator = None
+                return end
+        if end >= 0:
+            self._terminator = None
+        else:
+            end = len(text) if is_last else max(position, len(text) - len(self._terminator.pattern) + 1)
+            if end == position:
+                return None
+        out.append(text[position:end])
+        return end
+
+    def _pass_markup(self, text: bytes, position: int, out: list[bytes], is_last: bool) -> int | None:
+        start = text.find(b"<", position)
+        if start < 0:
+            out.append(text[position:])
+            return len(text)
+        if start > position:
+            out.append(text[position:start])
+            return start
+        if len(text) - start < 4 and not is_last:
+            return None
+        if text.startswith(b"<!--", start):
+            out.append(b"<!--")
+            self._terminator = _COMMENT_END
+            return start + 4
+        if not text[start + 1 : start + 2].isalpha():
+            out.append(b"<")
+            return start + 1
+        match = _TAG.match(text, start)
+        if match is None:
+            if not is_last and len(text) - start <= TAG_LIMIT_BYTES:
+                return None
+            out.append(b"<")
+            return start + 1
+        tag = match[0]
+        name = _TAG_NAME.match(tag)
+        assert name is not None
+        self._terminator = _RAW_TEXT.get(name[1].lower())
+        if self._terminator is not None:
+            self._in_config = _CONFIG_ELEMENT.search(tag) is not None
+        out.append(_ATTRIBUTE.sub(self._rewrite_attribute, tag) if b"=" in tag and b"/" in tag else tag)
+        return match.end()
+
+    def _rewrite_attribute(self, match: re.Match[bytes]) -> bytes:
+        name, equals, value = match.groups()
+        if name.lower() not in _URL_ATTRIBUTES:
+            return match[0]
+        quote = value[:1] if value[:1] in (b'"', b"'") else b""
+        url = value[1:-1] if quote else value
+        stripped = url.lstrip(_SPACES)
+        if not stripped.startswith(b"/") or stripped.startswith((b"//", b"/\\")):
+            return match[0]
+        if stripped == self._prefix or stripped.startswith(self._prefix + b"/"):
+            return match[0]
+        return name + equals + quote + self._prefix + stripped + quote
+
+
+class KernelSpecRewriter:
+    """Rewrites the logo addresses in a Jupyter server's list of kernel specifications."""
+
+    def __init__(self, prefix: str) -> None:
+        self._pattern = b'"/kernelspecs/'
+        self._replacement = b'"%b/kernelspecs/' % prefix.encode("latin-1")
+        self._pending = b""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        text = (self._pending + data).replace(self._pattern, self._replacement)
+        keep = len(self._pattern) - 1
+        self._pending = text[-keep:]
+        yield text[:-keep]
+
+    def close(self) -> Iterator[bytes]:
+        yield self._pending
+
+
+class Decompressor:
+    """Decodes gzip or deflate in front of another rewriter; a bomb comes out in pieces and meets back
+    pressure.
+    """
+
+    def __init__(self, encoding: str, rewriter: Rewriter) -> None:
+        self._zlib = zlib.decompressobj(zlib.MAX_WBITS | (32 if encoding == "gzip" else 0))
+        self._rewriter = rewriter
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Decode and rewrite.
+
+        Raises:
+            zlib.error: the data are not what Content-Encoding says.
+        """
+        while data:
+            yield from self._rewriter.feed(self._zlib.decompress(data, _DECODED_PIECE_BYTES))
+            data = self._zlib.unconsumed_tail
+
+    def close(self) -> Iterator[bytes]:
+        yield from self._rewriter.feed(self._zlib.flush())
+        yield from self._rewriter.close()
+
+
+def rewrite_config(content: bytes, prefix: str) -> bytes:
+    """Put Jupyter's ``baseUrl`` and ``full…Url`` settings under the prefix, in the JSON of its page.
+
+    Other settings that begin with a slash stay: they are relative to the base URL, or name directories.
+    """
+    try:
+        config: dict[str, Any] = json.loads(content)
+        changed = {
+            key: prefix + value
+            for key, value in config.items()
+            if isinstance(value, str)
+            and _CONFIG_KEY.fullmatch(key)
+            and value.startswith("/")
+            and not value.startswith("//")
+            and value != prefix
+            and not value.startswith(prefix + "/")
+        }
+    except (ValueError, AttributeError):
+        return content
+    if not changed:
+        return content
+    # "<" is escaped as in the original, so that no value can end the element.
+    return json.dumps(config | changed).replace("<", "\\u003c").encode()
+
+
+def choose_rewriter(path: str, content_type: str, content_encoding: str, prefix: str) -> Rewriter | None:
+    """Return the rewriter for a response, or None where it goes through untouched."""
+    media_type, _, parameters = content_type.lower().partition(";")
+    rewriter: Rewriter
+    match media_type.strip():
+        case "text/html" if "utf-16" not in parameters and "utf-32" not in parameters:
+            rewriter = PageRewriter(prefix)
+        case "application/json" if path.endswith("/api/kernelspecs"):
+            rewriter = KernelSpecRewriter(prefix)
+        case _:
+            return None
+    match content_encoding.strip().lower():
+        case "" | "identity":
+            return rewriter
+        case "gzip" | "x-gzip":
+            return Decompressor("gzip", rewriter)
+        case "deflate":
+            return Decompressor("deflate", rewriter)
+        case _:
+            return None  # it was not asked for; a page of the application's choosing, unrewritten

@@ -1,0 +1,405 @@
+"""The port proxy: ``BASE_URL/pydock/c/CONTAINER/PORT/PATH`` is that path on that port of that container.
+
+Every method and WebSockets, authenticated by Jupyter (:mod:`.authentication`), streamed both ways: a piece of
+a body is read only when the one before has left, so memory stays flat at any size and any speed.
+
+What a hostile application can do.  It shares the origin of Jupyter, so a page of it *that the user opens*
+runs with the user's power over Jupyter: its script can call Jupyter's API and so run code on the host.
+Whoever opens an application trusts it as far as that, as with every path-based proxy (jupyter-server-proxy,
+code-server).  The proxy sees to it that it takes an opened page: the application's *server* learns no cookie,
+token or XSRF value of Jupyter; its cookies are confined to its path; headers that act on the whole origin
+(Clear-Site-Data, Strict-Transport-Security, Alt-Svc, Service-Worker-Allowed and others, see :mod:`.header`)
+are dropped; other sites can neither frame nor script it.
+
+For applications that are not trusted there is ``PyDockProxy.content_security_policy``: ``sandbox
+allow-scripts`` gives their pages an origin of their own.  It is off by default because such a page may not
+use cookies, storage or its own WebSockets, and neither TensorBoard nor Jupyter works so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import zlib
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from http.client import responses
+from typing import Any, cast
+
+from tornado import httputil, web
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+
+from pydock_core.api.access import EngineAccess
+from pydock_core.errors import NotFoundError, PyDockError
+from pydock_jupyter.server.authentication import AuthenticatedHandler, find_cross_site_reason
+from pydock_jupyter.server.backend import BackendClosedError, Exchange, Key, Pool
+from pydock_jupyter.server.cookie import CookiePolicy
+from pydock_jupyter.server.credential import Secrets, authorization_token
+from pydock_jupyter.server.header import (
+    Visit,
+    build_request_headers,
+    build_response_headers,
+    connection_options,
+    is_document_request,
+    request_framing,
+)
+from pydock_jupyter.server.html import Rewriter, choose_rewriter
+from pydock_jupyter.server.problem import Problem, describe_dial_error
+from pydock_jupyter.server.target import parse_target
+from pydock_jupyter.server.tunnel import join_streams
+
+_REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
+_NO_BODY = frozenset({204, 206, 304})
+_LINGER_SECONDS = 5.0
+"""How long the rest of a request is read after its response has ended, so that a reset cannot destroy the
+response.
+"""
+
+_GONE = Problem(
+    502,
+    "the application closed the connection without an answer",
+    "Look at the container's log: dock logs CONTAINER",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyState:
+    """What all requests of one server share.  ``policy`` is a Content-Security-Policy to add, or empty."""
+
+    engine: EngineAccess
+    pool: Pool
+    policy: str = ""
+
+
+@web.stream_request_body
+class ProxyHandler(AuthenticatedHandler):
+    """One proxied request.  A request with a body is dialled in :meth:`prepare`, any other in its method."""
+
+    def initialize(self, state: ProxyState) -> None:
+        self._state = state
+        self._exchange: Exchange | None = None
+        self._responding: asyncio.Task[None] | None = None
+        self._body_ended = asyncio.Event()
+        self._rewriter: Rewriter | None = None
+        self._client_gone = False
+        self._visit: Visit
+        self._key: Key
+        self._is_upgrade = False
+
+    # -- before the request's body
+
+    @property
+    def action(self) -> str:
+        """Any request can run code in an application, so it takes the permission to execute."""
+        return "execute"
+
+    def check_xsrf_cookie(self) -> None:
+        """Do nothing: an application's page does not know Jupyter's XSRF token; see :mod:`.authentication`.
+        """
+
+    async def prepare(self) -> None:
+        self._transforms: list[
+            web.OutputTransform
+        ] = []  # no compressing by Jupyter: the application's bytes are what is sent
+        headers = self.request.headers
+        cookies = CookiePolicy(
+            frozenset(
+                (self.identity_provider.get_cookie_name(self), self.settings.get("xsrf_cookie_name", "_xsrf"))
+            )
+        )
+        cookie, jupyter_cookie = cookies.split(headers.get_list("Cookie"))
+        if "Cookie" in headers:
+            headers["Cookie"] = jupyter_cookie  # an application's cookie must not shadow Jupyter's
+        await super().prepare()
+        if self._finished:
+            return
+        upgrade = headers.get("Upgrade", "").lower() if "upgrade" in connection_options(headers) else ""
+        self._is_upgrade = upgrade == "websocket" and self.request.method == "GET"
+        self._refuse_cross_site()
+        self.record_activity()
+        try:
+            target = parse_target(self.request.uri or "", self.base_url)
+            length = request_framing(headers)
+        except PyDockError as error:
+            self._send_problem(Problem(error.http_status, error.message, error.hint))
+            return
+        self._visit = Visit(
+            target,
+            cookies,
+            cookie,
+            self._find_secrets(),
+            self.request.host,
+            self.request.protocol,
+            self.request.remote_ip or "",
+        )
+        if not target.path and self.request.method in ("GET", "HEAD"):
+            self.redirect(f"{target.prefix}/{'?' if target.query else ''}{target.query}")
+            return
+        self._connection.set_max_body_size(sys.maxsize)
+        if length != 0:
+            await self._begin_with_body()
+
+    def _refuse_cross_site(self) -> None:
+        if self.token_authenticated:
+            return
+        request = self.request
+        reason = find_cross_site_reason(
+            request.headers,
+            request.method or "",
+            request.host,
+            self.allows_origin,
+            is_upgrade=self._is_upgrade,
+        )
+        if reason is not None:
+            raise web.HTTPError(403, "the request is refused: %s", reason)
+
+    def _find_secrets(self) -> Secrets:
+        tokens = [self.token] if self.token else []
+        if self.token_authenticated:
+            in_query = self.get_query_argument("token", "")
+            in_header = authorization_token(self.request.headers.get("Authorization", ""))
+            tokens.append(in_query or in_header or "")
+        xsrf = self.get_cookie(self.settings.get("xsrf_cookie_name", "_xsrf"))
+        return Secrets(tuple(tokens), (xsrf,) if xsrf else ())
+
+    @property
+    def _connection(self) -> HTTP1Connection:
+        return cast(HTTP1Connection, self.request.connection)
+
+    # -- the request's way to the application
+
+    async def _begin_with_body(self) -> None:
+        try:
+            self._key = await self._resolve()
+            self._exchange = await self._connect()
+        except PyDockError as error:
+            self._send_problem(
+                describe_dial_error(error, self._visit.target.container, self._visit.target.port)
+            )
+            return
+        self._responding = asyncio.ensure_future(self._respond(self._exchange))
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if self._exchange is None or self._finished:
+            return None  # answered already; the rest of the request is read and dropped
+        return self._exchange.send_body(chunk)
+
+    async def _serve(self, *_arguments: str) -> None:
+        """Answer the request, whose body has ended."""
+        self._body_ended.set()
+        if self._responding is not None:
+            assert self._exchange is not None
+            self._exchange.finish_request()
+            await self._responding
+            return
+        target = self._visit.target
+        try:
+            self._key = await self._resolve()
+            exchange = self._take_idle()
+            if exchange is not None:
+                with contextlib.suppress(BackendClosedError):
+                    return await self._conclude(exchange, await exchange.receive())
+                # The application had closed it between two requests; a repeatable request is sent once more.
+            exchange = await self._connect()
+        except PyDockError as error:
+            self._send_problem(describe_dial_error(error, target.container, target.port))
+            return
+        if self._client_gone:
+            exchange.abort()
+            return
+        await self._respond(exchange)
+
+    get = head = post = put = patch = delete = options = _serve
+
+    async def _resolve(self) -> Key:
+        target = self._visit.target
+        return await self._state.engine.resolve(target.container), target.port
+
+    def _take_idle(self) -> Exchange | None:
+        if self.request.method not in _REPEATABLE or self._is_upgrade:
+            return None
+        stream = self._state.pool.take(self._key)
+        return self._send_head(Exchange(stream, self)) if stream is not None else None
+
+    async def _connect(self) -> Exchange:
+        """Dial, once more if the name turns out to have moved to another container, and send the head."""
+        container = self._visit.target.container
+        try:
+            stream = await self._state.pool.connect(self._key)
+        except PyDockError as error:
+            self._state.engine.forget(container)
+            if not isinstance(error, NotFoundError):
+                raise
+            self._key = await self._resolve()
+            stream = await self._state.pool.connect(self._key)
+        return self._send_head(Exchange(stream, self, upgrade=self._is_upgrade))
+
+    def _send_head(self, exchange: Exchange) -> Exchange:
+        target = self._visit.target
+        received = self.request.headers
+        identity = is_document_request(received) or target.path.endswith("/api/kernelspecs")
+        headers = build_request_headers(received, self._visit, identity=identity)
+        if self._is_upgrade:
+            headers["Connection"] = "Upgrade"
+            headers["Upgrade"] = "websocket"
+        query = self._visit.secrets.clean_query(target.query)
+        path = target.path or "/"
+        exchange.send_head(self.request.method or "", f"{path}?{query}" if query else path, headers)
+        if request_framing(received) == 0:
+            exchange.finish_request()
+        self._exchange = exchange
+        return exchange
+
+    # -- the response's way to the browser
+
+    async def _respond(self, exchange: Exchange) -> None:
+        try:
+            await self._conclude(exchange, await exchange.receive())
+        except BackendClosedError:
+            exchange.abort()
+            if not self._client_gone:
+                await self._linger()
+                self._send_problem(_GONE)
+
+    async def _conclude(self, exchange: Exchange, is_whole: bool) -> None:
+        if exchange.detached is not None:
+            await self._tunnel(exchange)
+            return
+        if is_whole:
+            try:
+                pieces = b"".join(self._rewriter.close()) if self._rewriter is not None else b""
+            except zlib.error:
+                is_whole = False
+        if not is_whole or self._client_gone:
+            exchange.abort()
+            self._break_off()
+            return
+        if pieces:
+            self.write(pieces)
+        self._flush_head()
+        if exchange.is_reusable:
+            self._state.pool.release(self._key, exchange.stream)
+        else:
+            exchange.abort()
+        await self._linger()
+        if not self._finished:
+            self.finish()
+
+    async def _linger(self) -> None:
+        if not self._body_ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._body_ended.wait(), _LINGER_SECONDS)
+
+    def on_head(self, status: int, reason: str, headers: httputil.HTTPHeaders) -> None:
+        """Take the response's head.  It leaves together with the first piece of the body, or at once if that
+        is late.
+        """
+        self.set_status(status, reason or None)
+        policies = [self._frame_policy(), self._state.policy]
+        built = build_response_headers(headers, self._visit, [policy for policy in policies if policy])
+        if status == 101:
+            built["Connection"] = "Upgrade"
+            built["Upgrade"] = "websocket"
+        elif status not in _NO_BODY:
+            self._rewriter = choose_rewriter(
+                self._visit.target.path,
+                headers.get("Content-Type", ""),
+                headers.get("Content-Encoding", ""),
+                self._visit.target.prefix,
+            )
+            if self._rewriter is not None:
+                for name in ("Content-Length", "Content-Encoding", "Accept-Ranges"):
+                    built.pop(name, None)
+        self._headers = built
+        if status != 101:
+            if "Content-Length" not in built:
+                self._connection.stream.set_nodelay(True)
+            asyncio.get_running_loop().call_soon(self._flush_head)
+
+    def on_body(self, data: bytes) -> Awaitable[None] | None:
+        if self._client_gone or self._finished:
+            return None
+        if self._rewriter is not None:
+            return self._send_rewritten(self._rewriter, data)
+        self.write(data)
+        flushed = self.flush()
+        return None if flushed.done() and flushed.exception() is None else self._await_flush(flushed)
+
+    async def _send_rewritten(self, rewriter: Rewriter, data: bytes) -> None:
+        try:
+            for piece in rewriter.feed(data):
+                if piece:
+                    self.write(piece)
+                    await self._await_flush(self.flush())
+        except zlib.error:
+            assert self._exchange is not None
+            self._exchange.abort()
+
+    async def _await_flush(self, flushed: Awaitable[None]) -> None:
+        try:
+            await flushed
+        except StreamClosedError:
+            self.on_connection_close()
+
+    def _flush_head(self) -> None:
+        if not self._headers_written and not self._finished:
+            self.flush()
+
+    def _frame_policy(self) -> str:
+        """Return who may frame the page: those who may frame Jupyter's own pages."""
+        for directive in self.content_security_policy.split(";"):
+            if directive.strip().lower().startswith("frame-ancestors"):
+                return str(directive.strip())
+        return ""
+
+    async def _tunnel(self, exchange: Exchange) -> None:
+        assert exchange.detached is not None
+        lines = [f"{name}: {value}\r\n" for name, value in self._headers.get_all()]
+        head = f"HTTP/1.1 101 Switching Protocols\r\n{''.join(lines)}\r\n"
+        client = self.detach()
+        client.set_nodelay(True)
+        self.application.log_request(self)
+        try:
+            await client.write(head.encode("latin-1"))
+        except StreamClosedError:
+            exchange.detached.close()
+            return
+        await join_streams(client, exchange.detached, self.record_activity)
+
+    # -- when something is wrong
+
+    def on_connection_close(self) -> None:
+        """The browser is gone: the application learns it by its connection's end."""
+        self._client_gone = True
+        if self._exchange is not None:
+            self._exchange.abort()
+        super().on_connection_close()
+
+    def _break_off(self) -> None:
+        """Close the browser's connection in the middle of a response, which is the only way to say that it is
+        not whole.
+        """
+        if not self._headers_written and not self._client_gone:
+            self._send_problem(_GONE)
+        else:
+            self._connection.close()
+
+    def _send_problem(self, problem: Problem) -> None:
+        if self._finished:
+            return
+        as_page = "text/html" in self.request.headers.get("Accept", "")
+        headers, body = problem.render(as_page=as_page, may_retry=self.request.method == "GET")
+        self.set_status(problem.status)
+        self._headers = headers
+        self.finish(body)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an HTTPError in the same form as every other problem."""
+        exc_info = kwargs.get("exc_info")
+        error = exc_info[1] if exc_info else None
+        message = responses.get(status_code, "error")
+        if isinstance(error, web.HTTPError) and error.log_message:
+            message = error.log_message % error.args if error.args else error.log_message
+        self._send_problem(Problem(status_code, message))

@@ -1,0 +1,42 @@
+"""Bytes both ways between two streams, after a WebSocket handshake has passed.
+
+The proxy does not take the frames apart: extensions (compression), subprotocols, pings and the closing
+    handshake are
+between the browser and the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from tornado.iostream import IOStream, StreamClosedError
+
+from pydock_jupyter.server.backend import CHUNK_BYTES
+
+
+async def join_streams(one: IOStream, other: IOStream, on_activity: Callable[[], None]) -> None:
+    """Copy both ways until either side closes; what was received until then is delivered, then both are
+    closed.
+
+    Args:
+        on_activity: called for every piece that the first stream sends.
+    """
+    forth = asyncio.ensure_future(_copy(one, other, on_activity))
+    back = asyncio.ensure_future(_copy(other, one, lambda: None))
+    try:
+        await asyncio.wait({forth, back}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # A copier ends after its last write has left, so nothing of it can be lost by closing.
+        one.close()
+        other.close()
+        await asyncio.gather(forth, back)
+
+
+async def _copy(source: IOStream, sink: IOStream, on_activity: Callable[[], None]) -> None:
+    with contextlib.suppress(StreamClosedError):
+        while True:
+            data = await source.read_bytes(CHUNK_BYTES, partial=True)
+            on_activity()
+            await sink.write(data)  # back pressure: nothing more is read until this has left

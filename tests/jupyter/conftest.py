@@ -1,0 +1,40 @@
+"""Fixtures of the server side: see jupyter_servers.py, which tests import by its name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from jupyter_servers import Backend, Backends, JupyterServer, run_jupyter
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """A server at "/", on the engine double."""
+    with run_jupyter(tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hub_like(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    """A server at /user/me/, as JupyterHub starts them."""
+    with run_jupyter(tmp_path_factory.mktemp("hub_like"), "/user/me/") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def backends() -> Iterator[Backends]:
+    running = Backends()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def backend(backends: Backends) -> Backend:
+    """A recording backend that says hello."""
+    return backends.record()

@@ -1,0 +1,202 @@
+"""A Jupyter server extension that mounts the real handlers on an engine double, for tests of the server side
+alone.
+
+Its containers are listed below; dialling one connects to that port of the loopback interface, where a test
+has a backend.  Everything else of the server is as in production.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydock_core.api import EngineAccess
+from pydock_core.engine.shapes import ZERO_TIME
+from pydock_core.errors import ConflictError, NotFoundError, UnavailableError
+from pydock_core.runtime.logs import LogEntry
+
+WEB = "a1" * 32
+IDLE = "b2" * 32
+TERMINAL = "b3" * 32
+NAMES = {"web": WEB, "idle": IDLE, "terminal": TERMINAL}
+
+
+class FakeContainers:
+    """The part of ``Engine.containers`` that the server calls; ``calls`` records what changed something."""
+
+    def __init__(self, directory: Path) -> None:
+        self.running = {WEB, TERMINAL}
+        self.removed: set[str] = set()
+        self.stopped = threading.Condition()
+        self._dials = directory / "dials"
+
+    def resolve(self, ref: str) -> str:
+        known = {name: full for name, full in NAMES.items() if full not in self.removed}
+        if ref in known:
+            return known[ref]
+        found = [full for full in known.values() if full.startswith(ref)]
+        if len(found) > 1:
+            raise ConflictError(f"container {ref}: the id is ambiguous", "use more of it")
+        if not found:
+            raise NotFoundError(f"no such container: {ref}", "dock ps -a lists them")
+        return found[0]
+
+    def is_running(self, ref: str) -> bool:
+        return self.resolve(ref) in self.running
+
+    def dial(self, ref: str, port: int) -> socket.socket:
+        full = self.resolve(ref)
+        with open(self._dials, "a") as log:
+            log.write(f"{full} {port}\n")
+        if full not in self.running:
+            raise ConflictError(f"container {ref} is not running", "start it: dock start idle")
+        connection = socket.socket()
+        try:
+            connection.connect(("127.0.0.1", port))
+        except OSError as error:
+            connection.close()
+            raise UnavailableError(f"port {port}: {error.strerror}") from error
+        connection.setblocking(False)
+        return connection
+
+    def list(
+        self, all: bool = False, filters: dict[str, list[str]] | None = None, limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        chosen = [full for full in NAMES.values() if full not in self.removed]
+        names = {full: name for name, full in NAMES.items()}
+        for name in (filters or {}).get("name", ()):
+            chosen = [full for full in chosen if name in names[full]]
+        if not (all or limit):
+            chosen = [full for full in chosen if full in self.running]
+        return [
+            {
+                "Id": full,
+                "Names": [f"/{names[full]}"],
+                "Image": "demo:latest",
+                "ImageID": "sha256:" + "c" * 64,
+                "Command": "sleep inf",
+                "Created": 1700000000,
+                "Ports": [{"PrivatePort": 6006, "Type": "tcp"}],
+                "Labels": {},
+                "State": "running" if full in self.running else "exited",
+                "Status": "Up 5 minutes" if full in self.running else "Exited (0) 5 minutes ago",
+                "HostConfig": {"NetworkMode": "none"},
+                "NetworkSettings": {"Networks": {}},
+                "Mounts": [],
+            }
+            for full in chosen[:limit]
+        ]
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        full = self.resolve(ref)
+        return {
+            "Id": full,
+            "Name": "/" + next(name for name, known in NAMES.items() if known == full),
+            "State": {"Status": "running", "Running": full in self.running, "FinishedAt": ZERO_TIME},
+            "Config": {"Tty": full == TERMINAL},
+        }
+
+    def start(self, ref: str) -> FakeLaunch:
+        self.running.add(self.resolve(ref))
+        return FakeLaunch()
+
+    def stop(self, ref: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+        with self.stopped:
+            self.running.discard(self.resolve(ref))
+            self.stopped.notify_all()
+
+    def restart(self, ref: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+        self.stop(ref)
+        self.start(ref)
+
+    def kill(self, ref: str, signal: str = "KILL") -> None:
+        if not self.is_running(ref):
+            raise ConflictError(f"container {ref} is not running")
+        self.stop(ref)
+
+    def rename(self, ref: str, name: str) -> None:
+        self.resolve(ref)
+        if name in NAMES:
+            raise ConflictError(f"the name {name} is taken")
+
+    def wait(self, ref: str) -> int:
+        full = self.resolve(ref)
+        with self.stopped:
+            self.stopped.wait_for(lambda: full not in self.running)
+        return 137
+
+    def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
+        full = self.resolve(ref)
+        if full in self.running and not force:
+            raise ConflictError(f"container {ref} is running", "stop it first")
+        self.running.discard(full)
+        self.removed.add(full)
+
+    def logs(
+        self,
+        ref: str,
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> Iterator[LogEntry]:
+        full = self.resolve(ref)
+        second = 1_000_000_000
+        entries = [
+            LogEntry(
+                "stderr" if number % 2 else "stdout", (1_700_000_000 + number) * second, b"line %d\n" % number
+            )
+            for number in range(4)
+        ]
+        entries = [e for e in entries if e.time_ns >= (since_ns or 0) and e.time_ns < (until_ns or 1 << 63)]
+        for entry in entries if tail is None else entries[len(entries) - tail :]:
+            if {"stdout": stdout, "stderr": stderr}[entry.stream]:
+                prefix = entry.time.encode() + b" " if timestamps else b""
+                yield LogEntry(entry.stream, entry.time_ns, prefix + entry.data)
+        if follow:
+            with self.stopped:
+                self.stopped.wait_for(lambda: full not in self.running)
+            yield LogEntry("stdout", 1_700_000_009 * second, b"the end\n")
+
+
+class FakeLaunch:
+    def close(self) -> None:
+        """Leave the container alone."""
+
+
+class FakeImages:
+    def list(self, **_options: Any) -> list[dict[str, Any]]:
+        return []
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        if name != "registry.example:5000/team/demo:latest":
+            raise NotFoundError(f"no such image: {name}", "dock images lists them")
+        return {"Id": "sha256:" + "c" * 64, "RepoTags": [name]}
+
+
+class FakeSystem:
+    def version(self) -> dict[str, Any]:
+        return {"Version": "0", "Os": "linux", "Arch": "amd64"}
+
+    def info(self) -> dict[str, Any]:
+        return {"ID": "fake", "Containers": 3}
+
+
+class FakeEngine:
+    def __init__(self, directory: Path) -> None:
+        self.containers = FakeContainers(directory)
+        self.images = FakeImages()
+        self.system = FakeSystem()
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    from pydock_jupyter.server.extension import PyDockProxy, add_handlers
+
+    engine: Any = FakeEngine(Path(app.root_dir))
+    add_handlers(app.web_app, EngineAccess(lambda: engine), PyDockProxy(parent=app))
