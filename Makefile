@@ -42,7 +42,7 @@ $(STAMPS)/check: $(STAMPS)/venv pyproject.toml
 	@touch $@ $(STAMPS)/demo $(STAMPS)/test
 
 demo: $(STAMPS)/demo
-	@$(BIN)/python tests/demo.py
+	@$(BIN)/python notebooks/execute.py
 
 lab: $(STAMPS)/demo
 	$(BIN)/jupyter lab notebooks/quickstart.ipynb

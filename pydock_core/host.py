@@ -1,0 +1,286 @@
+"""Says what this host offers and lacks, what each lack costs, and the command that mends it (``dock doctor``)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydock_core.paths import StateRoot
+
+OLDEST_KERNEL = (5, 11)
+"""overlayfs in a user namespace (Linux 5.11); openat2, pidfd and clone3 are older."""
+_PROBE_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what.
+        state: "ok", "limited" (something is lost) or "missing".
+        found: what there is, in a few words.
+        cost: what its lack costs; empty where ``state`` is ok.
+        remedy: the command that mends it; empty where ``state`` is ok.
+        required: nothing runs without it.
+    """
+
+    name: str
+    state: str
+    found: str
+    cost: str = ""
+    remedy: str = ""
+    required: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the check as plain data."""
+        return asdict(self)
+
+
+def examine(root: StateRoot) -> list[Check]:
+    """Look at everything; changes nothing on the host.
+
+    Args:
+        root: the state root, whose file system is looked at too.
+    """
+    rootless = os.geteuid() != 0
+    checks: list[Callable[[], Check]] = [
+        _kernel,
+        lambda: _user_namespaces(required=rootless),
+        *([_subordinate_ids] if rootless else []),
+        _overlay,
+        lambda: _cgroups(rootless=rootless),
+        _seccomp,
+        lambda: _network(rootless=rootless),
+        lambda: _state_directory(root),
+        _runtimes,
+        _gpu,
+    ]
+    return [check() for check in checks]
+
+
+def _kernel() -> Check:
+    release = platform.release()
+    match = re.match(r"(\d+)\.(\d+)", release)
+    version = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+    if version >= OLDEST_KERNEL:
+        return Check("kernel", "ok", release)
+    return Check(
+        "kernel",
+        "missing",
+        release,
+        f"PyDock is made for Linux {OLDEST_KERNEL[0]}.{OLDEST_KERNEL[1]} and newer",
+        "run it on a newer kernel",
+        required=True,
+    )
+
+
+def _user_namespaces(*, required: bool) -> Check:
+    """Try, in a process of its own: the settings that forbid it are many, and differ between distributions."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+        "from pydock_core import syscalls\n"
+        "syscalls.unshare(syscalls.CLONE_NEWUSER)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, timeout=_PROBE_SECONDS, check=False
+    )
+    if result.returncode == 0:
+        return Check("user namespaces", "ok", "may be made")
+    return Check(
+        "user namespaces",
+        "missing" if required else "limited",
+        "may not be made",
+        "containers need root on this host" if required else "ordinary users of this host cannot run containers",
+        _user_namespace_remedy(),
+        required=required,
+    )
+
+
+def _user_namespace_remedy() -> str:
+    for name, value, setting in (
+        ("user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
+        ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+    ):
+        if _read(f"/proc/sys/{name}") == value:
+            return f"sudo sysctl -w {setting}"
+    return "allow unprivileged user namespaces (inside a container: run that one with fewer restrictions)"
+
+
+def _subordinate_ids() -> Check:
+    from pydock_core.runtime.user_namespace import subordinate_ids
+
+    counts = [sum(count for _, count in subordinate_ids(Path(path))) for path in ("/etc/subuid", "/etc/subgid")]
+    user = _user_name()
+    tools = all(shutil.which(tool) for tool in ("newuidmap", "newgidmap"))
+    if min(counts) >= 65535 and tools:
+        return Check("subordinate ids", "ok", f"{min(counts)} for {user}")
+    cost = "all files and processes of a container belong to one user: images with several users do not work fully"
+    if not tools:
+        return Check("subordinate ids", "limited", "no newuidmap", cost, "sudo apt-get install uidmap")
+    return Check(
+        "subordinate ids",
+        "limited",
+        f"{min(counts)} for {user}",
+        cost,
+        f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+    )
+
+
+def _overlay() -> Check:
+    if "overlay" in (_read("/proc/filesystems") or "").split():
+        return Check("overlay file system", "ok", "in the kernel")
+    modules = Path(f"/lib/modules/{platform.release()}/kernel/fs/overlayfs")
+    if modules.is_dir():
+        return Check("overlay file system", "ok", "a module, loaded when it is needed") if os.geteuid() == 0 else Check(
+            "overlay file system",
+            "missing",
+            "a module that is not loaded",
+            "containers have no root file system",
+            "sudo modprobe overlay",
+            required=True,
+        )
+    return Check(
+        "overlay file system",
+        "missing",
+        "not in this kernel",
+        "containers have no root file system",
+        "run a kernel with CONFIG_OVERLAY_FS",
+        required=True,
+    )
+
+
+def _cgroups(*, rootless: bool) -> Check:
+    from pydock_core.runtime.cgroups import probe_cgroups
+
+    probe = probe_cgroups()
+    found = f"{probe.version}, {', '.join(sorted(probe.controllers)) or 'none to use'}"
+    missing = {"memory", "cpu", "pids"} - set(probe.controllers)
+    if not missing:
+        return Check("cgroups", "ok", found)
+    return Check(
+        "cgroups",
+        "limited",
+        found,
+        f"no limit is enforced for: {', '.join(sorted(missing))} (-m, --cpus, --pids-limit)",
+        "log in through systemd with cgroup v2 delegation (Delegate=yes)" if rootless else "mount the controllers",
+    )
+
+
+def _seccomp() -> Check:
+    if _read("/proc/sys/kernel/seccomp/actions_avail") is None:
+        return Check(
+            "seccomp",
+            "missing",
+            "not in this kernel",
+            "containers run only with --security-opt seccomp=unconfined",
+            "run a kernel with CONFIG_SECCOMP_FILTER",
+        )
+    try:
+        import pyseccomp
+
+        return Check("seccomp", "ok", f"libseccomp, API level {pyseccomp.get_api()}")
+    except (ImportError, RuntimeError, OSError):
+        return Check(
+            "seccomp",
+            "missing",
+            "no libseccomp",
+            "containers run only with --security-opt seccomp=unconfined",
+            "sudo apt-get install libseccomp2",
+        )
+
+
+def _network(*, rootless: bool) -> Check:
+    if rootless:
+        return Check(
+            "network",
+            "limited",
+            "none and host",
+            "a container of an ordinary user has no way out; its ports are reached through the proxy and -p all the same",
+            "as root there is a bridge; bridges for ordinary users come with a later version",
+        )
+    tools = [tool for tool in ("nft", "iptables") if shutil.which(tool)]
+    if tools:
+        return Check("network", "ok", f"bridge, with {tools[0]}")
+    return Check(
+        "network", "limited", "no nft", "containers on the bridge cannot reach beyond this host", "apt-get install nftables"
+    )
+
+
+def _state_directory(root: StateRoot) -> Check:
+    path = root.data
+    while not path.exists():
+        path = path.parent
+    status = os.statvfs(path)
+    free = status.f_bavail * status.f_frsize
+    kind = _file_system_of(path)
+    found = f"{root.data}, {kind}, {free / 1e9:.1f} GB free"
+    if not os.access(path, os.W_OK):
+        return Check("state directory", "missing", found, "nothing can be stored", "set PYDOCK_ROOT to a directory of yours", required=True)
+    if kind in ("nfs", "nfs4", "overlay", "cifs", "lustre", "gpfs", "fuse.sshfs"):
+        return Check(
+            "state directory",
+            "limited",
+            found,
+            f"overlayfs cannot keep a writable layer on {kind}",
+            "set PYDOCK_ROOT to a directory on a local disk",
+        )
+    if free < 1e9:
+        return Check("state directory", "limited", found, "images may not fit", "free some space, or set PYDOCK_ROOT")
+    return Check("state directory", "ok", found)
+
+
+def _file_system_of(path: Path) -> str:
+    """The type of the mount that holds a path: the last of the longest mount points above it (proc_pid_mountinfo(5))."""
+    best, kind = "", "unknown"
+    target = f"{path.resolve()}/"
+    for line in (_read("/proc/self/mountinfo") or "").splitlines():
+        fields = line.split(" ")
+        point = fields[4].rstrip("/") + "/"
+        if target.startswith(point) and len(point) >= len(best):
+            best, kind = point, fields[fields.index("-") + 1]
+    return kind
+
+
+def _runtimes() -> Check:
+    present = [name for name in ("crun", "runc") if shutil.which(name)]
+    return Check("other runtimes", "ok", ", ".join(present) if present else "none (embedded does it all)")
+
+
+def _gpu() -> Check:
+    if not Path("/dev/nvidiactl").exists():
+        return Check("GPU", "ok", "no NVIDIA device on this host")
+    if shutil.which("nvidia-container-runtime"):
+        return Check("GPU", "ok", "NVIDIA, with nvidia-container-runtime")
+    return Check(
+        "GPU",
+        "limited",
+        "NVIDIA, without nvidia-container-runtime",
+        "--runtime nvidia is not there",
+        "install the NVIDIA container toolkit",
+    )
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None

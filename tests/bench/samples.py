@@ -1,0 +1,112 @@
+"""Images and bundles to measure with: a busybox, and a large one of many files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import shutil
+import tarfile
+from pathlib import Path
+
+BUSYBOX = Path("/bin/busybox")
+APPLETS = ("sh", "true", "false", "sleep", "cat", "echo", "ls", "id", "hostname", "mount", "ps", "env", "head", "wc", "nc", "ip")
+
+
+def busybox_tree(directory: Path) -> Path:
+    """Make a root file system out of the static busybox of Debian's busybox-static."""
+    (directory / "bin").mkdir(parents=True)
+    shutil.copy2(BUSYBOX, directory / "bin" / "busybox")
+    for name in APPLETS:
+        (directory / "bin" / name).symlink_to("busybox")
+    for name in ("etc", "proc", "sys", "dev", "tmp", "root"):
+        (directory / name).mkdir()
+    (directory / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n")
+    (directory / "etc" / "group").write_text("root:x:0:\nguest:x:1000:\n")
+    return directory
+
+
+def docker_archive(path: Path, layers: list[bytes], name: str, command: list[str]) -> Path:
+    """Write a docker-archive as ``docker save`` does."""
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": command, "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]},
+        "history": [{"created": "2026-01-01T00:00:00Z"} for _ in layers],
+        "created": "2026-01-01T00:00:00Z",
+    }
+    body = json.dumps(config).encode()
+    config_name = f"{hashlib.sha256(body).hexdigest()}.json"
+    names = [f"{hashlib.sha256(layer).hexdigest()}/layer.tar" for layer in layers]
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": names}]).encode()
+    with tarfile.open(path, "w") as archive:
+        for member, data in [(config_name, body), *zip(names, layers, strict=True), ("manifest.json", manifest)]:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tar_of(directory: Path) -> bytes:
+    """A tar of a tree, owned by root."""
+    buffer = io.BytesIO()
+
+    def owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
+        info.uid = info.gid = 0
+        info.uname = info.gname = "root"
+        return info
+
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for entry in sorted(directory.iterdir()):
+            archive.add(entry, entry.name, filter=owned)
+    return buffer.getvalue()
+
+
+def busybox_archive(path: Path, name: str = "busybox:latest") -> Path:
+    """A docker-archive of busybox."""
+    tree = busybox_tree(path.with_suffix(".tree"))
+    return docker_archive(path, [tar_of(tree)], name, ["sh"])
+
+
+def busybox_bundle(directory: Path) -> Path:
+    """An OCI bundle that runs true, with the namespaces that a container has, and its own cgroup."""
+    busybox_tree(directory / "rootfs")
+    config = {
+        "ociVersion": "1.0.2",
+        "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "env": ["PATH=/bin"], "cwd": "/"},
+        "root": {"path": "rootfs"},
+        "hostname": "bench",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
+        ],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "cgroupsPath": "/pydock-bench",
+        },
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def large_archive(path: Path, *, files: int, total_bytes: int) -> Path:
+    """A docker-archive of two layers of ``files`` files each, of ``total_bytes`` together; the same bytes every time."""
+    chance = random.Random(7)
+    layers = []
+    size = total_bytes // 2 // files
+    block = chance.randbytes(1 << 16)
+    for number in range(2):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for index in range(files):
+                info = tarfile.TarInfo(f"data/{number}/{index % 97}/{index}")
+                info.size = max(1, int(size * chance.uniform(0.2, 1.8)))
+                start = chance.randrange(len(block))
+                data = (block[start:] + block * (info.size // len(block) + 1))[: info.size]
+                archive.addfile(info, io.BytesIO(data))
+        layers.append(buffer.getvalue())
+    return docker_archive(path, layers, "large:latest", ["true"])

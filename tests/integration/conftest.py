@@ -1,0 +1,142 @@
+"""A state root with a busybox image, the program ``dock`` on it, and a check that nothing is left on the host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pydock_core.engine import Engine
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.client import Zygote
+from tests.bench.samples import BUSYBOX, busybox_archive
+
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Dock:
+    """The program ``dock`` on one state root."""
+
+    base: Path
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYDOCK_ROOT": str(self.base)}
+
+    def words(self, *words: object) -> list[str]:
+        return [sys.executable, "-m", "pydock_core", *(str(word) for word in words)]
+
+    def __call__(
+        self, *words: object, stdin: bytes | None = None, code: int | None = 0, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command; ``code`` is the exit code that it must have (None for any)."""
+        result = subprocess.run(
+            self.words(*words),
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            env=self.environment(),
+            check=False,
+        )
+        finished = subprocess.CompletedProcess(
+            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
+        )
+        if code is not None:
+            assert finished.returncode == code, f"{words}: exit code {finished.returncode}\n{finished.stdout}{finished.stderr}"
+        return finished
+
+    def out(self, *words: object, **keywords: object) -> str:
+        """Run a command that must succeed, and return what it wrote to standard output, stripped."""
+        return self(*words, **keywords).stdout.strip()  # type: ignore[arg-type]
+
+    def start(self, *words: object, **keywords: object) -> subprocess.Popen[bytes]:
+        """Start a command and go on."""
+        return subprocess.Popen(self.words(*words), env=self.environment(), **keywords)  # type: ignore[call-overload,no-any-return]
+
+
+def host_state(base: Path) -> dict[str, object]:
+    """What of the host a test must leave as it was."""
+    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(base) in line]
+    cgroups = sorted(str(path) for path in CGROUPS.glob("*/pydock/*") if path.is_dir())
+    cgroups += sorted(str(path) for path in CGROUPS.glob("pydock/*") if path.is_dir())
+    return {"mounts": mounts, "cgroups": cgroups, "descriptors": len(os.listdir("/proc/self/fd"))}
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that descend from one directly."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def wait_until(condition: object, what: str, seconds: float = 20) -> None:
+    """Poll a condition, bounded."""
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.02)
+
+
+def end_zygote(root: StateRoot) -> None:
+    """End the zygote of a state root, if there is one."""
+    if not root.zygote_socket().exists():
+        return
+    pid = Zygote(root).ping()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the zygote has ended")
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A docker-archive of busybox."""
+    if not BUSYBOX.exists():
+        pytest.skip("needs /bin/busybox (Debian: busybox-static)")
+    return busybox_archive(tmp_path_factory.mktemp("archive") / "busybox.tar")
+
+
+@pytest.fixture(scope="module")
+def dock(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[Dock]:
+    """``dock`` on a state root of the module's own, with the image busybox."""
+    base = tmp_path_factory.mktemp("state")
+    program = Dock(base)
+    program("load", "-q", "-i", archive)
+    yield program
+    root = StateRoot(base / "data", base / "run")
+    names = program.out("ps", "-aq").split()
+    if names:
+        program("rm", "-f", *names)
+    end_zygote(root)
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def engine(dock: Dock) -> Engine:
+    """An engine on the module's state root."""
+    return Engine(StateRoot(dock.base / "data", dock.base / "run"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare the host before and after, and remove the test's containers."""
+    if "dock" not in request.fixturenames:
+        yield
+        return
+    program: Dock = request.getfixturevalue("dock")
+    before = host_state(program.base)
+    existing = set(program.out("ps", "-aq").split())
+    yield
+    made: Sequence[str] = [name for name in program.out("ps", "-aq").split() if name not in existing]
+    if made:
+        program("rm", "-f", "-v", *made)
+    wait_until(lambda: host_state(program.base)["cgroups"] == before["cgroups"], "the test's cgroups are gone", 5)
+    assert host_state(program.base) == before
