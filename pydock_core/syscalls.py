@@ -175,7 +175,11 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
     """mount(2), the old interface: propagation changes, and overlays of older kernels."""
     _check(
         _libc.mount(
-            os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(data) if data else None
+            os.fsencode(source),
+            os.fsencode(target),
+            kind.encode(),
+            flags,
+            os.fsencode(data) if data else None,
         ),
         target,
     )
@@ -195,9 +199,7 @@ def open_tree(directory_fd: int, path: str, flags: int) -> int:
 
 def move_mount(from_fd: int, to_fd: int) -> None:
     """move_mount(2): attach the detached mount ``from_fd`` on what ``to_fd`` refers to; no path is looked up."""
-    _syscall(
-        "move_mount", from_fd, b"", to_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
-    )
+    _syscall("move_mount", from_fd, b"", to_fd, b"", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
 
 
 def fsopen(kind: str) -> int:
@@ -211,7 +213,9 @@ def fsconfig_set(context_fd: int, key: str, value: str | None = None) -> None:
         _syscall("fsconfig", context_fd, _FSCONFIG_SET_FLAG, key.encode(), None, 0, subject=key)
     else:
         data = os.fsencode(value)
-        _syscall("fsconfig", context_fd, _FSCONFIG_SET_STRING, key.encode(), data, 0, subject=f"{key}={value}")
+        _syscall(
+            "fsconfig", context_fd, _FSCONFIG_SET_STRING, key.encode(), data, 0, subject=f"{key}={value}"
+        )
 
 
 def fsconfig_create(context_fd: int) -> None:
@@ -225,7 +229,12 @@ def fsmount(context_fd: int, attributes: int = 0) -> int:
 
 
 def mount_setattr(
-    mount_fd: int, *, attributes_set: int = 0, attributes_clear: int = 0, propagation: int = 0, recursive: bool = False
+    mount_fd: int,
+    *,
+    attributes_set: int = 0,
+    attributes_clear: int = 0,
+    propagation: int = 0,
+    recursive: bool = False,
 ) -> None:
     """mount_setattr(2) (Linux 5.12) on the mount that ``mount_fd`` refers to, or on the tree below it too."""
     record = struct.pack("=QQQQ", attributes_set, attributes_clear, propagation, 0)
@@ -245,6 +254,11 @@ def filesystem_magic(descriptor: int) -> int:
     buffer = ctypes.create_string_buffer(256)
     _check(_libc.fstatfs(descriptor, buffer))
     return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF
+
+
+def syncfs(descriptor: int) -> None:
+    """syncfs(2): write what the filesystem of a descriptor holds in memory to its device."""
+    _check(_libc.syncfs(descriptor))
 
 
 # -- credentials and limits ------------------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""The container's view of its control group: mounts of type "cgroup" (config-linux.md, "Cgroups")."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError
+from pydock_core.runtime.cgroups.layout import CgroupLayout, read_layout
+from pydock_core.runtime.cgroups.v1 import list_visible
+from pydock_core.runtime.mount_options import MountPlan
+from pydock_core.runtime.mounts import make_filesystem, make_tmpfs, open_target
+
+
+def mount_cgroup(root_fd: int, plan: MountPlan, directories: Mapping[str, str]) -> None:
+    """Mount the control groups that the container's own group is in.
+
+    On version 2 that is the one hierarchy; on version 1 a tmpfs with one directory for each hierarchy in
+    which the container has a group.  The cgroup namespace makes the container's group its root.
+
+    Args:
+        root_fd: the container's root.
+        plan: the entry; of its options the attributes count (ro, nosuid, ...).
+        directories: see :attr:`ContainerCgroup.directories`; may be empty.
+    """
+    layout = read_layout()
+    try:
+        mount_fd = _make_v1(plan) if layout.version == 1 else _make_v2(plan, layout)
+    except OSError as error:
+        raise FailedError(f"mount {plan.destination}: cgroup cannot be mounted: {error.strerror}") from error
+    try:
+        target_fd = open_target(root_fd, plan, mount_fd)
+        try:
+            syscalls.move_mount(mount_fd, target_fd)
+        finally:
+            os.close(target_fd)
+        if layout.version == 1:
+            _fill_v1(mount_fd, plan, directories, layout)
+    except OSError as error:
+        raise FailedError(f"mount {plan.destination}: {error.strerror}") from error
+    finally:
+        os.close(mount_fd)
+
+
+def _make_v2(plan: MountPlan, layout: CgroupLayout) -> int:
+    single = MountPlan(plan.destination, "cgroup2", "cgroup", False, plan.attributes_set, 0, 0, 0, (), ())
+    try:
+        return make_filesystem(single)
+    except PermissionError:
+        # Without a cgroup namespace of one's own the hierarchy cannot be mounted in a user namespace: show
+        # the host's.
+        flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+        copy_fd = syscalls.open_tree(syscalls.AT_FDCWD, str(layout.unified), flags)
+        syscalls.mount_setattr(copy_fd, attributes_set=plan.attributes_set, recursive=True)
+        return copy_fd
+
+
+def _make_v1(plan: MountPlan) -> int:
+    return make_tmpfs(plan.attributes_set & ~syscalls.MOUNT_ATTR_RDONLY, mode="755", size="64k")
+
+
+def _fill_v1(base_fd: int, plan: MountPlan, directories: Mapping[str, str], layout: CgroupLayout) -> None:
+    for name, controllers in list_visible(directories, layout):
+        data = tuple(
+            (
+                ("name", controller.removeprefix("name="))
+                if controller.startswith("name=")
+                else (controller, None)
+            )
+            for controller in controllers
+        )
+        os.mkdir(name, 0o755, dir_fd=base_fd)
+        single = MountPlan(
+            plan.destination, "cgroup", "cgroup", False, plan.attributes_set, 0, 0, 0, (), data
+        )
+        mount_fd = make_filesystem(single)
+        try:
+            target_fd = os.open(name, syscalls.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=base_fd)
+            try:
+                syscalls.move_mount(mount_fd, target_fd)
+            finally:
+                os.close(target_fd)
+        finally:
+            os.close(mount_fd)
+        for controller in controllers:
+            if controller != name and not controller.startswith("name="):
+                os.symlink(name, controller, dir_fd=base_fd)
+    if plan.attributes_set & syscalls.MOUNT_ATTR_RDONLY:
+        syscalls.mount_setattr(base_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY)

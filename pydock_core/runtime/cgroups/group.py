@@ -1,0 +1,152 @@
+"""What the two versions of control groups share: the group of one container, its figures, its removal."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydock_core.errors import FailedError
+
+_REMOVE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupStats:
+    """Figures of a container's group; None for what this host does not count.
+
+    Attributes:
+        memory_usage_bytes, memory_peak_bytes, memory_limit_bytes (None: unlimited), memory_cache_bytes.
+        cpu_usage_ns: processor time used.
+        throttled_periods: how often the quota held the group back.
+        pids: processes and threads.
+        oom_kills: processes killed for memory.
+    """
+
+    memory_usage_bytes: int | None = None
+    memory_peak_bytes: int | None = None
+    memory_limit_bytes: int | None = None
+    memory_cache_bytes: int | None = None
+    cpu_usage_ns: int | None = None
+    throttled_periods: int | None = None
+    pids: int | None = None
+    oom_kills: int | None = None
+
+
+class ContainerCgroup(Protocol):
+    """The control group of one container, in as many hierarchies as it needs."""
+
+    @property
+    def directories(self) -> dict[str, str]:
+        """Controller (or "" for version 2) to directory; enough to find the group again."""
+        ...
+
+    def create(self) -> None:
+        """Make the directories and write the limits; FailedError names the file that refuses."""
+        ...
+
+    def join(self, pid: int) -> None:
+        """Move a process into the group."""
+        ...
+
+    def kill(self) -> None:
+        """Kill every process of the group and of the groups below it."""
+        ...
+
+    def delete(self) -> None:
+        """Remove the group; one that is gone already is not an error."""
+        ...
+
+    def read_stats(self) -> CgroupStats:
+        """Read the group's figures."""
+        ...
+
+    def list_pids(self) -> list[int]:
+        """List the processes of the group and of the groups below it."""
+        ...
+
+
+def write_file(path: Path | str, value: str) -> None:
+    """Write a control file; FailedError names the file and the value."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise FailedError(f"control group: {path} does not take {value}: {error.strerror}") from error
+
+
+def read_number(path: str) -> int | None:
+    """Read a control file of one number; None where it is missing, "max" or -1."""
+    try:
+        with open(path, encoding="ascii") as stream:
+            text = stream.read().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def read_keyed(path: str) -> dict[str, int]:
+    """Read a control file of ``key number`` lines; empty where it is missing."""
+    try:
+        with open(path, encoding="ascii") as stream:
+            pairs = [line.split() for line in stream]
+    except OSError:
+        return {}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def list_tree(directory: str) -> list[str]:
+    """List a group's directory and those below it, the deepest first."""
+    return [path for path, _, _ in os.walk(directory, topdown=False)]
+
+
+def list_pids_of(directories: Iterable[str]) -> list[int]:
+    """List the processes of groups; a group that is gone has none."""
+    pids: set[int] = set()
+    for directory in directories:
+        with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as stream:
+            pids.update(int(line) for line in stream)
+    pids.discard(0)  # a process of another PID namespace cannot be named
+    return sorted(pids)
+
+
+def kill_pids(pids: Iterable[int]) -> None:
+    """Send SIGKILL to each; one that is gone is not an error."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def remove_tree(directory: str) -> None:
+    """Remove a group's directory and those below it, waiting a bounded time for its last processes to go.
+
+    Raises:
+        FailedError: it is still busy after 5 seconds.
+    """
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    pause = 0.0005
+    while True:
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > deadline:
+                raise FailedError(f"control group {directory} cannot be removed: {error.strerror}") from error
+            for below in list_tree(directory)[:-1]:
+                with contextlib.suppress(OSError):
+                    os.rmdir(below)
+            # The kernel tells nobody when a killed process has left its group.
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        else:
+            return

@@ -1,0 +1,105 @@
+"""Where this host has its control groups: version 1, version 2, or both (hybrid); cgroups(7)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+V1_CONTROLLERS = frozenset(
+    {
+        "memory",
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "pids",
+        "devices",
+        "freezer",
+        "blkio",
+        "hugetlb",
+        "net_cls",
+        "perf_event",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupLayout:
+    """The hierarchies that are mounted.
+
+    Attributes:
+        v1: controller (or ``name=NAME``) to the directory where its hierarchy is mounted.
+        unified: where version 2 is mounted, or None.
+        own: hierarchy (a controller, ``name=NAME``, or "" for version 2) to this process's path in it.
+    """
+
+    v1: Mapping[str, Path]
+    unified: Path | None
+    own: Mapping[str, str]
+
+    @property
+    def version(self) -> int:
+        """The version whose controllers are used: 1 where any controller is on version 1, 0 for none."""
+        if any(name in V1_CONTROLLERS for name in self.v1):
+            return 1
+        return 2 if self.unified is not None else 0
+
+
+def parse_layout(mountinfo: str, own_groups: str) -> CgroupLayout:
+    """Build the layout from the text of /proc/self/mountinfo and /proc/self/cgroup."""
+    v1: dict[str, Path] = {}
+    unified: Path | None = None
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        directory = Path(fields[4].replace("\\040", " "))
+        if kind[0] == "cgroup2":
+            # The last one mounted on a path is the one that is seen; the first of several paths is the usual one.
+            unified = unified or directory
+        elif kind[0] == "cgroup":
+            for option in kind[2].split(","):
+                if option in V1_CONTROLLERS or option.startswith("name="):
+                    v1.setdefault(option, directory)
+    own: dict[str, str] = {}
+    for line in own_groups.splitlines():
+        _, names, path = line.split(":", 2)
+        for name in names.split(","):
+            own[name] = path
+    return CgroupLayout(v1, unified, own)
+
+
+@cache
+def read_layout() -> CgroupLayout:
+    """Read the layout of this process's view; read once, since hierarchies do not move while a host runs."""
+    try:
+        mountinfo = Path("/proc/self/mountinfo").read_text()
+        own_groups = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        return CgroupLayout({}, None, {})
+    return parse_layout(mountinfo, own_groups)
+
+
+def is_writable(directory: Path) -> bool:
+    """Whether groups can be made in a directory of a hierarchy and processes moved into them."""
+    return os.access(directory, os.W_OK) and os.access(directory / "cgroup.procs", os.W_OK)
+
+
+def find_v2_base(layout: CgroupLayout) -> Path | None:
+    """Return the directory of version 2 below which this user's groups are made; None where there is none.
+
+    It is the hierarchy's root where that is writable, else the topmost group above this process's own that has
+    been delegated to the user (cgroups(7), "Delegation"), so that processes can be moved within it.
+    """
+    if layout.unified is None:
+        return None
+    if is_writable(layout.unified):
+        return layout.unified
+    base: Path | None = None
+    current = layout.unified / layout.own.get("", "/").lstrip("/")
+    while current != layout.unified and is_writable(current):
+        base, current = current, current.parent
+    return base

@@ -1,0 +1,165 @@
+"""The control group of a container on version 1: one directory in each hierarchy that it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.runtime.cgroups.conversion import build_v1_settings, list_controllers
+from pydock_core.runtime.cgroups.device_filter import build_v1_lines, parse_rules
+from pydock_core.runtime.cgroups.group import (
+    CgroupStats,
+    kill_pids,
+    list_pids_of,
+    list_tree,
+    read_keyed,
+    read_number,
+    remove_tree,
+    write_file,
+)
+from pydock_core.runtime.cgroups.layout import CgroupLayout
+
+_ALWAYS = ("memory", "cpu", "cpuacct", "pids", "freezer")
+_UNLIMITED_BYTES = 1 << 62
+_FREEZE_ROUNDS = 100
+
+
+class V1Cgroup:
+    """See :class:`pydock_core.runtime.cgroups.group.ContainerCgroup`.
+
+    A container has a group in the hierarchies that count and kill (memory, cpu, cpuacct, pids, freezer), and in
+    those that its limits need: each one costs a system call or three at start and end.
+    """
+
+    def __init__(self, directories: Mapping[str, str], resources: Mapping[str, Any] | None = None) -> None:
+        self._directories = dict(directories)
+        self._resources = resources or {}
+
+    @classmethod
+    def plan(cls, layout: CgroupLayout, path: str, resources: Mapping[str, Any]) -> V1Cgroup:
+        """Choose the directories; ``path`` is OCI ``linux.cgroupsPath``, relative to the mount or to our group.
+
+        Raises:
+            UnsupportedError: a limit needs a controller that is not mounted.
+        """
+        needed = list_controllers(build_v1_settings(resources))
+        if resources.get("devices"):
+            needed.append("devices")
+        directories: dict[str, str] = {}
+        for controller in dict.fromkeys((*_ALWAYS, *needed)):
+            mounted = layout.v1.get(controller)
+            if mounted is None:
+                if controller in needed:
+                    raise UnsupportedError(f"control groups: no {controller} controller is mounted")
+                continue
+            if path.startswith("/"):
+                directories[controller] = f"{mounted}{path}"
+            else:
+                directories[controller] = f"{mounted}{layout.own.get(controller, '/').rstrip('/')}/{path}"
+        return cls(directories, resources)
+
+    @property
+    def directories(self) -> dict[str, str]:
+        return dict(self._directories)
+
+    def _unique(self) -> list[str]:
+        # Controllers that are mounted together share one directory.
+        return list(dict.fromkeys(self._directories.values()))
+
+    def create(self) -> None:
+        settings = build_v1_settings(self._resources)
+        for controller, directory in self._directories.items():
+            _make_directory(directory, is_cpuset=controller == "cpuset")
+        for controller, file, value in settings:
+            path = Path(self._directories[controller], file)
+            if file == "blkio.weight" and not path.exists():
+                path = path.with_name("blkio.bfq.weight")
+            write_file(path, value)
+        directory = self._directories.get("devices", "")
+        for file, line in build_v1_lines(parse_rules(self._resources.get("devices") or ())):
+            write_file(f"{directory}/{file}", line)
+
+    def join(self, pid: int) -> None:
+        for directory in self._unique():
+            write_file(f"{directory}/cgroup.procs", str(pid))
+
+    def list_pids(self) -> list[int]:
+        directory = next(
+            (self._directories[name] for name in ("freezer", *_ALWAYS) if name in self._directories), ""
+        )
+        return list_pids_of(list_tree(directory)) if directory else []
+
+    def kill(self) -> None:
+        state = f"{self._directories.get('freezer', '')}/freezer.state"
+        can_freeze = "freezer" in self._directories and os.path.exists(state)
+        # Frozen, nothing can fork between the listing and the signal.
+        for _ in range(_FREEZE_ROUNDS):
+            pids = self.list_pids()
+            if not pids:
+                return
+            if can_freeze:
+                write_file(state, "FROZEN")
+                pids = self.list_pids()
+            kill_pids(pids)
+            if can_freeze:
+                write_file(state, "THAWED")
+                return
+
+    def delete(self) -> None:
+        for directory in self._unique():
+            remove_tree(directory)
+
+    def read_stats(self) -> CgroupStats:
+        memory = self._directories.get("memory", "")
+        limit = read_number(f"{memory}/memory.limit_in_bytes")
+        return CgroupStats(
+            memory_usage_bytes=read_number(f"{memory}/memory.usage_in_bytes"),
+            memory_peak_bytes=read_number(f"{memory}/memory.max_usage_in_bytes"),
+            memory_limit_bytes=None if limit is None or limit > _UNLIMITED_BYTES else limit,
+            memory_cache_bytes=read_keyed(f"{memory}/memory.stat").get("total_inactive_file"),
+            cpu_usage_ns=read_number(f"{self._directories.get('cpuacct', '')}/cpuacct.usage"),
+            throttled_periods=read_keyed(f"{self._directories.get('cpu', '')}/cpu.stat").get("nr_throttled"),
+            pids=read_number(f"{self._directories.get('pids', '')}/pids.current"),
+            oom_kills=read_keyed(f"{memory}/memory.oom_control").get("oom_kill"),
+        )
+
+
+def _make_directory(directory: str, *, is_cpuset: bool) -> None:
+    missing: list[str] = []
+    current = directory
+    while not os.path.isdir(current):
+        missing.append(current)
+        current = os.path.dirname(current)
+    for path in reversed(missing):
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise FailedError(f"control group {path} cannot be made: {error.strerror}") from error
+        if is_cpuset:
+            _inherit_cpuset(path)
+
+
+def _inherit_cpuset(directory: str) -> None:
+    """A new cpuset is empty, and no process can join it: give it what its parent has."""
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        with open(f"{os.path.dirname(directory)}/{file}", encoding="ascii") as stream:
+            value = stream.read().strip()
+        write_file(f"{directory}/{file}", value)
+
+
+def list_visible(directories: Mapping[str, str], layout: CgroupLayout) -> list[tuple[str, Sequence[str]]]:
+    """Return, for each hierarchy that a container has a group in, its usual name and its controllers."""
+    by_mount: dict[Path, list[str]] = {}
+    for controller in directories:
+        mounted = layout.v1.get(controller)
+        if mounted is not None:
+            by_mount.setdefault(mounted, []).append(controller)
+    shared = {
+        mounted: [name for name, place in layout.v1.items() if place == mounted] for mounted in by_mount
+    }
+    return [(mounted.name, shared[mounted]) for mounted in by_mount]

@@ -1,0 +1,86 @@
+"""The embedded executor's own record of a container, so that another process can go on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydock_core.runtime.cgroups import ContainerCgroup, find_cgroup
+from pydock_core.runtime.process import ProcessIdentity, read_json, write_json
+
+_FILE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """state.json: what was made for a container.
+
+    Attributes:
+        init: its first process; None while it is being made.
+        bundle: absolute host path.
+        namespaces: kinds that it does not share with the process that made it.
+        cgroup: see :attr:`pydock_core.runtime.cgroups.ContainerCgroup.directories`; empty where it has none.
+        has_hooks: the bundle's hooks matter after the creation, too.
+    """
+
+    container_id: str
+    bundle: str
+    init: ProcessIdentity | None
+    namespaces: tuple[str, ...]
+    cgroup: Mapping[str, str]
+    has_hooks: bool = False
+
+    def with_init(self, init: ProcessIdentity) -> ContainerRecord:
+        """Return the record of the container whose init is there."""
+        return replace(self, init=init)
+
+    def find_cgroup(self) -> ContainerCgroup | None:
+        """Return the container's control group; None where it has none."""
+        return find_cgroup(self.cgroup) if self.cgroup else None
+
+    def write(self, directory: Path) -> None:
+        """Write the record in one step."""
+        write_json(directory / _FILE, asdict(self))
+
+    @classmethod
+    def read(cls, directory: Path) -> ContainerRecord | None:
+        """Read the record; None where there is none."""
+        document = read_json(directory / _FILE)
+        if document is None:
+            return None
+        init = document["init"]
+        return cls(
+            container_id=document["container_id"],
+            bundle=document["bundle"],
+            init=ProcessIdentity(**init) if init is not None else None,
+            namespaces=tuple(document["namespaces"]),
+            cgroup=document["cgroup"],
+            has_hooks=document["has_hooks"],
+        )
+
+    @staticmethod
+    def remove(directory: Path, *others: str) -> None:
+        """Remove the record and the files beside it; the record last, so that a crash can be mended."""
+        for name in (*others, _FILE):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(directory / name)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(directory)
+
+
+def build_oci_state(record: ContainerRecord, status: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of a container as runtime.md ("State") has it, for hooks."""
+    state: dict[str, Any] = {
+        "ociVersion": document.get("ociVersion", "1.0.2"),
+        "id": record.container_id,
+        "status": status,
+        "bundle": record.bundle,
+        "annotations": dict(document.get("annotations") or {}),
+    }
+    if record.init is not None and status != "stopped":
+        state["pid"] = record.init.pid
+    return state

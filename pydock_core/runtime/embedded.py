@@ -1,0 +1,446 @@
+"""The embedded executor: makes containers out of OCI bundles with system calls, in the calling process.
+
+The caller must have one thread (it forks without executing anew) and should be a child subreaper.  What is
+slow to find out is found out before the fork, and the control group is made while init mounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import ConflictError, FailedError, InvalidError, NotFoundError, PyDockError
+from pydock_core.runtime import messages
+from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup
+from pydock_core.runtime.cgroups.conversion import has_limits
+from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
+from pydock_core.runtime.container_state import ContainerRecord, build_oci_state
+from pydock_core.runtime.exec_process import ExecContext, run_exec
+from pydock_core.runtime.executor import CreatedProcess, Stdio
+from pydock_core.runtime.hooks import run_hooks, run_hooks_quietly
+from pydock_core.runtime.init_process import InitContext, run_init
+from pydock_core.runtime.namespaces import NamespacePlan, pid_namespace_for_children, write_id_maps
+from pydock_core.runtime.process import ProcessIdentity
+from pydock_core.runtime.process_setup import ProcessPlan
+
+_DEATH_TIMEOUT_SECONDS = 10.0
+_START_SOCKET = "start.sock"
+
+
+class EmbeddedExecutor:
+    """See :class:`pydock_core.runtime.executor.Executor`, the protocol.
+
+    Args:
+        state_dir: holds one directory for each container; made where it is missing (0700).
+        cache_dir: keeps compiled seccomp filters; None keeps them in memory only.
+        die_with_parent: the container's processes are killed when the process that made them ends.
+    """
+
+    name = "embedded"
+
+    def __init__(
+        self, state_dir: Path, cache_dir: Path | None = None, *, die_with_parent: bool = True
+    ) -> None:
+        self._state_dir = state_dir
+        self._cache_dir = cache_dir
+        self._die_with_parent = die_with_parent
+
+    # -- create ------------------------------------------------------------------------------------------
+
+    def create(self, bundle: Path, container_id: str, stdio: Stdio | None) -> CreatedProcess:
+        """Make the container of ``bundle``; its init waits for :meth:`start`.
+
+        Raises:
+            ConflictError: a container of this name exists.
+            PyDockError: why it could not be made; what had been made is gone again.
+        """
+        plan = load_plan(bundle.absolute(), self._cache_dir)
+        if plan.process.terminal != (stdio is None):
+            raise InvalidError("a process has either a terminal or three streams")
+        group = self._plan_group(plan, container_id)
+        directory = self._directory(container_id)
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            raise ConflictError(f"container {container_id} exists already", "delete it first") from None
+        record = ContainerRecord(
+            container_id=container_id,
+            bundle=str(plan.bundle),
+            init=None,
+            namespaces=tuple(sorted(plan.namespaces.new | plan.namespaces.joined.keys())),
+            cgroup=group.directories if group is not None else {},
+            has_hooks=bool(plan.hooks),
+        )
+        try:
+            # Written before anything outlives a crash of this process, so that delete() finds all of it.
+            record.write(directory)
+            return self._make(plan, record, group, directory, stdio)
+        except BaseException as error:
+            with _noting_failure(error):
+                self._remove(record, directory)
+            if isinstance(error, OSError):
+                raise FailedError(f"container {container_id} cannot be made: {error.strerror}") from error
+            raise
+
+    def _plan_group(self, plan: ContainerPlan, container_id: str) -> ContainerCgroup | None:
+        if not plan.cgroups_path and not has_limits(plan.resources):
+            return None
+        return plan_cgroup(plan.cgroups_path or f"/pydock/{container_id}", plan.resources)
+
+    def _make(
+        self,
+        plan: ContainerPlan,
+        record: ContainerRecord,
+        group: ContainerCgroup | None,
+        directory: Path,
+        stdio: Stdio | None,
+    ) -> CreatedProcess:
+        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent_pidfd = os.pidfd_open(os.getpid()) if self._die_with_parent else -1
+        try:
+            with link, child_link, messages.listen(str(directory / _START_SOCKET), 1) as listener:
+                context = InitContext(
+                    plan=plan,
+                    link=child_link,
+                    start_listener=listener,
+                    parent_pidfd=parent_pidfd,
+                    stdio=stdio,
+                    state=build_oci_state(record, "creating", plan.document),
+                    cgroup_directories=record.cgroup,
+                )
+                with pid_namespace_for_children(plan.namespaces):
+                    pid = os.fork()
+                    if pid == 0:
+                        run_init(context)
+                child_link.close()
+                listener.close()
+                making = _Making(plan, record, group, link, pid)
+                try:
+                    created = making.follow()
+                    record.with_init(ProcessIdentity.of(created.pid)).write(directory)
+                except BaseException as error:
+                    with _noting_failure(error):
+                        making.abandon()
+                    raise
+        finally:
+            if parent_pidfd >= 0:
+                os.close(parent_pidfd)
+        return created
+
+    # -- start, execute, kill ----------------------------------------------------------------------------
+
+    def start(self, container_id: str) -> None:
+        """Let the created container's init execute the user's process.
+
+        Raises:
+            NotFoundError: no such container; or, with exit code 127, no such command.
+            ConflictError: it has been started already, or has ended.
+            PyDockError: with exit code 126, the command cannot be executed.
+        """
+        record, directory = self._read(container_id)
+        try:
+            connection = messages.connect(str(directory / _START_SOCKET))
+        except OSError:
+            raise ConflictError(f"container {container_id} is not waiting to be started") from None
+        with connection:
+            # One start only: a second one finds no socket.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(directory / _START_SOCKET)
+            _read_until_end(connection)
+        config = self._read_hooks(record)
+        if config.get("hooks"):
+            run_hooks_quietly(config["hooks"], "poststart", build_oci_state(record, "running", config))
+
+    def execute(self, container_id: str, process: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
+        """Run a further process; ``process`` is an OCI process object.
+
+        Raises:
+            NotFoundError: no such container; or, with exit code 127, no such command.
+            ConflictError: the container does not run.
+            PyDockError: with exit code 126, the command cannot be executed.
+        """
+        record, _ = self._read(container_id)
+        config = read_config(Path(record.bundle))
+        try:
+            plan = ProcessPlan.from_config(
+                process, compile_filter(config.get("linux") or {}, self._cache_dir)
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidError(f"the process object is malformed: {error!r}") from error
+        if plan.terminal != (stdio is None):
+            raise InvalidError("a process has either a terminal or three streams")
+        init_pidfd = record.init.open() if record.init is not None else None
+        if init_pidfd is None:
+            raise ConflictError(f"container {container_id} is not running", "start it first")
+        try:
+            return self._execute(record, plan, init_pidfd, stdio)
+        except OSError as error:
+            raise FailedError(f"container {container_id}: exec failed: {error.strerror}") from error
+        finally:
+            os.close(init_pidfd)
+
+    def _execute(
+        self, record: ContainerRecord, plan: ProcessPlan, init_pidfd: int, stdio: Stdio | None
+    ) -> CreatedProcess:
+        namespaces = NamespacePlan(frozenset(record.namespaces), {})
+        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent_pidfd = os.pidfd_open(os.getpid()) if self._die_with_parent else -1
+        with link, child_link:
+            context = ExecContext(
+                process=plan,
+                link=child_link,
+                init_pidfd=init_pidfd,
+                namespaces=namespaces.flags_of_all("pid"),
+                parent_pidfd=parent_pidfd,
+                stdio=stdio,
+            )
+            try:
+                pid = _fork_in_pid_namespace(context, joins="pid" in record.namespaces)
+            finally:
+                if parent_pidfd >= 0:
+                    os.close(parent_pidfd)
+            child_link.close()
+            console_fd = None
+            try:
+                group = record.find_cgroup()
+                if group is not None:
+                    group.join(pid)
+                messages.send(link, {"event": "joined"})
+                console_fd = _read_until_end(link)
+            except BaseException as error:
+                with _noting_failure(error):
+                    messages.close_all([console_fd] if console_fd is not None else [])
+                    _kill_and_reap(pid)
+                raise
+        return CreatedProcess(pid, console_fd)
+
+    def kill(self, container_id: str, signal_number: int, *, all_processes: bool = False) -> None:
+        """Send a signal to init, or to every process of the container; a stopped one is not an error."""
+        record, _ = self._read(container_id)
+        group = record.find_cgroup() if all_processes else None
+        if group is not None:
+            for pid in group.list_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal_number)
+            return
+        init_pidfd = record.init.open() if record.init is not None else None
+        if init_pidfd is None:
+            return
+        try:
+            signal.pidfd_send_signal(init_pidfd, signal_number)
+        except ProcessLookupError:
+            pass
+        except OSError as error:
+            raise FailedError(
+                f"container {container_id}: signal {signal_number}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(init_pidfd)
+
+    # -- delete, figures ---------------------------------------------------------------------------------
+
+    def delete(self, container_id: str) -> None:
+        """Remove what is left of the container; kills what still runs.  One that is gone is not an error."""
+        directory = self._directory(container_id)
+        record = ContainerRecord.read(directory)
+        if record is None:
+            shutil.rmtree(directory, ignore_errors=True)
+            return
+        config = self._read_hooks(record)
+        self._remove(record, directory)
+        if config.get("hooks"):
+            run_hooks_quietly(config["hooks"], "poststop", build_oci_state(record, "stopped", config))
+
+    def _remove(self, record: ContainerRecord, directory: Path) -> None:
+        init_pidfd = record.init.open() if record.init is not None else None
+        if init_pidfd is not None:
+            try:
+                _kill_and_wait(init_pidfd)
+            finally:
+                os.close(init_pidfd)
+        group = record.find_cgroup()
+        if group is not None:
+            # With a PID namespace of its own nothing survived init: pid_namespaces(7).
+            if "pid" not in record.namespaces or record.init is None:
+                group.kill()
+            group.delete()
+        ContainerRecord.remove(directory, _START_SOCKET)
+
+    def read_stats(self, container_id: str) -> CgroupStats:
+        """Read the figures of the container's control group; all None where it has none."""
+        group = self._read(container_id)[0].find_cgroup()
+        return group.read_stats() if group is not None else CgroupStats()
+
+    def is_oom_killed(self, container_id: str) -> bool:
+        """Whether a process of the container was killed for memory; ask before :meth:`delete`."""
+        return bool(self.read_stats(container_id).oom_kills)
+
+    # -- state -------------------------------------------------------------------------------------------
+
+    def _directory(self, container_id: str) -> Path:
+        if not container_id or "/" in container_id or container_id in (".", ".."):
+            raise InvalidError(f"{container_id!r} cannot name a container")
+        return self._state_dir / container_id
+
+    def _read(self, container_id: str) -> tuple[ContainerRecord, Path]:
+        directory = self._directory(container_id)
+        record = ContainerRecord.read(directory)
+        if record is None:
+            raise NotFoundError(f"there is no container {container_id}")
+        return record, directory
+
+    def _read_hooks(self, record: ContainerRecord) -> dict[str, Any]:
+        if not record.has_hooks:
+            return {}
+        try:
+            return read_config(Path(record.bundle))
+        except PyDockError:
+            return {}  # the bundle has gone before the container
+
+
+class _Making:
+    """The caller's side of a creation: answers init's messages until it says "created"."""
+
+    def __init__(
+        self,
+        plan: ContainerPlan,
+        record: ContainerRecord,
+        group: ContainerCgroup | None,
+        link: socket.socket,
+        pid: int,
+    ) -> None:
+        self._plan = plan
+        self._record = record
+        self._group = group
+        self._link = link
+        self._pid = pid
+        self._console_fd: int | None = None
+
+    def follow(self) -> CreatedProcess:
+        if self._group is not None:
+            self._group.create()
+            if not self._plan.namespaces.needs_two_steps:
+                self._join_group()
+        while True:
+            received = messages.receive(self._link)
+            if received is None:
+                raise FailedError("the container's first process ended before it was ready")
+            document, fds = received
+            self._console_fd = fds[0] if fds else None
+            event = messages.checked(document)["event"]
+            if event == "created":
+                return CreatedProcess(self._pid, self._console_fd)
+            self._answer(event, document)
+
+    def _answer(self, event: str, document: Mapping[str, Any]) -> None:
+        if event == "map":
+            write_id_maps(self._pid, self._plan.uid_mappings, self._plan.gid_mappings)
+            self._say("map")
+        elif event == "forked":
+            # Once the process in between is reaped, init has been adopted.
+            between, self._pid = self._pid, int(document["pid"])
+            os.waitpid(between, 0)
+            if self._group is not None:
+                self._join_group()
+            self._say("adopted")
+        elif event == "hooks":
+            state = {**build_oci_state(self._record, "creating", self._plan.document), "pid": self._pid}
+            run_hooks(self._plan.hooks, "prestart", state)
+            run_hooks(self._plan.hooks, "createRuntime", state)
+            self._say("hooks")
+
+    def _join_group(self) -> None:
+        if self._group is not None:
+            self._group.join(self._pid)
+            self._say("joined")
+
+    def _say(self, event: str) -> None:
+        try:
+            messages.send(self._link, {"event": event})
+        except BrokenPipeError:
+            return  # init has ended: what it had to say is still to be read
+
+    def abandon(self) -> None:
+        messages.close_all([self._console_fd] if self._console_fd is not None else [])
+        _kill_and_reap(self._pid)
+
+
+def _fork_in_pid_namespace(context: ExecContext, *, joins: bool) -> int:
+    """Fork the role of :func:`run_exec` into the container's PID namespace; return its pid in the caller's."""
+    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    dumpable = syscalls.prctl(syscalls.PR_GET_DUMPABLE)
+    try:
+        # The child is seen by the container from its first instant, so it has to be born hidden.
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        if joins:
+            try:
+                syscalls.setns(context.init_pidfd, syscalls.CLONE_NEWPID)
+            except ProcessLookupError:
+                raise ConflictError("the container has just ended") from None
+        try:
+            pid = os.fork()
+            if pid == 0:
+                run_exec(context)
+        finally:
+            if joins:
+                syscalls.setns(own_fd, syscalls.CLONE_NEWPID)
+    finally:
+        if dumpable == 1:
+            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+        os.close(own_fd)
+    return pid
+
+
+def _read_until_end(connection: socket.socket) -> int | None:
+    """Read until the other side executes its program; return the terminal that came, raise the error that came."""
+    console_fd: int | None = None
+    while True:
+        try:
+            received = messages.receive(connection)
+        except ConnectionResetError:
+            received = None  # it was killed
+        if received is None:
+            return console_fd
+        document, fds = received
+        console_fd = fds[0] if fds else console_fd
+        try:
+            messages.checked(document)
+        except PyDockError:
+            messages.close_all([console_fd] if console_fd is not None else [])
+            raise
+
+
+def _kill_and_wait(pidfd: int) -> None:
+    """Kill a process and wait until it has ended; reaping it is its parent's business."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(_DEATH_TIMEOUT_SECONDS * 1000):
+        raise FailedError(
+            f"the container's first process does not die within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
+        )
+
+
+def _kill_and_reap(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+@contextlib.contextmanager
+def _noting_failure(primary: BaseException) -> Any:
+    """Do the clean-up after an error; a failure of it becomes a note of that error."""
+    try:
+        yield
+    except (PyDockError, OSError) as failure:
+        primary.add_note(f"and the clean-up failed: {failure}")

@@ -1,0 +1,79 @@
+"""The role of a further process in a running container: from the fork to execve(2).
+
+The caller has set the PID namespace for its children before the fork, so this process is its child and in the
+container's PID namespace at once.  It is not dumpable from before the fork on: the container's processes see
+it, and must reach neither its memory nor, through /proc/PID/exe, the interpreter's file.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import NoReturn
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError
+from pydock_core.runtime import messages
+from pydock_core.runtime.console import make_controlling, open_console
+from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.init_process import (
+    FAILURE,
+    begin_process,
+    finish_process,
+    guard_role,
+    new_keyring,
+)
+from pydock_core.runtime.process_setup import ProcessPlan, die_with_parent, set_oom_score_adj, set_rlimits
+
+
+@dataclass(frozen=True, slots=True)
+class ExecContext:
+    """What the process inherits from the caller.
+
+    Attributes:
+        link: connection to the caller; its end without an error means that execve(2) succeeded.
+        init_pidfd: of the container's init, whose namespaces are joined.
+        namespaces: CLONE_NEW* bits of the namespaces to join (the PID namespace is joined already).
+        parent_pidfd, stdio: as in :class:`pydock_core.runtime.init_process.InitContext`.
+    """
+
+    process: ProcessPlan
+    link: socket.socket
+    init_pidfd: int
+    namespaces: int
+    parent_pidfd: int
+    stdio: Stdio | None
+
+
+def run_exec(context: ExecContext) -> NoReturn:
+    """Be a further process of a container; never returns.  The caller has just forked this process."""
+    guard_role(context.link, lambda: _run(context))
+
+
+def _run(context: ExecContext) -> None:
+    process = context.process
+    begin_process(context.parent_pidfd, context.stdio)
+    set_rlimits(process)
+    set_oom_score_adj(process)
+    new_keyring()
+    # The caller moves this process into the container's control group, before it can do anything there.
+    if messages.receive(context.link) is None:
+        os._exit(FAILURE)
+    try:
+        syscalls.setns(context.init_pidfd, context.namespaces)
+    except OSError as error:
+        raise FailedError(f"the container's namespaces cannot be joined: {error.strerror}") from error
+    if context.namespaces & syscalls.CLONE_NEWUSER:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        if context.parent_pidfd >= 0:
+            die_with_parent(context.parent_pidfd)
+    if process.terminal:
+        root_fd = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        master_fd, slave_fd = open_console(root_fd, process.console_size)
+        messages.send(context.link, {"ok": True, "event": "console"}, [master_fd])
+        os.close(master_fd)
+        make_controlling(slave_fd)
+    finish_process(process, context.parent_pidfd)

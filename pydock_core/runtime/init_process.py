@@ -1,0 +1,369 @@
+"""The role of a container's first process: from the fork to execve(2) of the user's program.
+
+Steps, each with the side that it waits for (the *caller* is the process that called ``create``):
+
+1. in the caller's namespaces: die with the caller, take standard streams, limits, open what is to be mounted;
+2. make and join namespaces (with a user namespace the caller writes the id maps, and init is forked anew);
+3. mount everything below the new root, while the caller makes the control group and moves this process into it;
+4. hooks, pivot_root(2), tell the caller "created";
+5. wait for a connection on the start socket; then give up privileges and execute the program.  An error goes
+   back on that connection, and its end without one means that execve(2) succeeded (close-on-exec).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError, PyDockError
+from pydock_core.runtime import messages
+from pydock_core.runtime.cgroup_mount import mount_cgroup
+from pydock_core.runtime.console import make_controlling, mount_console, open_console
+from pydock_core.runtime.container_config import ContainerPlan
+from pydock_core.runtime.devices import make_devices, make_links, open_host_devices
+from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.hooks import run_hooks
+from pydock_core.runtime.mount_options import MountPlan
+from pydock_core.runtime.mounts import (
+    enter_root,
+    make_read_only,
+    mask_paths,
+    mount_plan,
+    open_bind_source,
+    open_root,
+)
+from pydock_core.runtime.namespaces import is_in_user_namespace, join_path
+from pydock_core.runtime.process_setup import (
+    die_with_parent,
+    enter_working_directory,
+    execute_program,
+    give_stdio,
+    give_up_privileges,
+    set_oom_score_adj,
+    set_rlimits,
+)
+
+FAILURE = 125
+
+
+@dataclass(frozen=True, slots=True)
+class InitContext:
+    """What init inherits from the caller.
+
+    Attributes:
+        link: connection to the caller while the container is being made.
+        start_listener: the start socket, listening.
+        parent_pidfd: of the process that init must not outlive; negative for none.
+        stdio: streams of a process without a terminal.
+        state: OCI state for hooks; ``pid`` is filled in by whoever runs them.
+        cgroup_directories: of the container's control group; empty where it has none.
+    """
+
+    plan: ContainerPlan
+    link: socket.socket
+    start_listener: socket.socket
+    parent_pidfd: int
+    stdio: Stdio | None
+    state: Mapping[str, Any]
+    cgroup_directories: Mapping[str, str]
+
+
+def guard_role(link: socket.socket, role: Callable[[], None]) -> NoReturn:
+    """Run a forked process's role; whatever goes wrong is sent on the link, and the process ends."""
+    try:
+        gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
+        role()
+    except PyDockError as error:
+        messages.send_error(link, error)
+    except BaseException as error:  # noqa: BLE001 - nothing may reach the frames of the process that was forked
+        detail = error.strerror if isinstance(error, OSError) else repr(error)
+        messages.send_error(link, FailedError(f"the container's process failed: {detail}"))
+    finally:
+        os._exit(FAILURE)
+
+
+def run_init(context: InitContext) -> NoReturn:
+    """Be a container's init; never returns.  The caller has just forked this process."""
+    guard_role(context.link, lambda: _Init(context).run())
+
+
+def begin_process(parent_pidfd: int, stdio: Stdio | None) -> None:
+    """Make a forked process a clean one: hidden, a session of its own, default signals, its streams."""
+    # Before anything of the container can see this process: CVE-2016-9962, CVE-2019-5736.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    if parent_pidfd >= 0:
+        die_with_parent(parent_pidfd)
+    os.setsid()
+    # An ignored signal stays ignored over execve(2); Python ignores two, the caller perhaps more.
+    for number in range(1, 32):
+        if signal.getsignal(number) not in (signal.SIG_DFL, None):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if stdio is not None:
+        sources = (stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd)
+        # Copied out of the way first: one of them may be 0, 1 or 2 itself.
+        copies = [fcntl_dup(source) for source in sources]
+        for target, copy in enumerate(copies):
+            os.dup2(copy, target)
+
+
+def fcntl_dup(descriptor: int) -> int:
+    """Duplicate a descriptor to one above the standard streams, close-on-exec."""
+    import fcntl  # a C module, loaded already by the socket code
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def new_keyring() -> None:
+    """Leave the caller's session keyring; a kernel without keyrings has none to leave."""
+    try:
+        syscalls.join_new_session_keyring()
+    except OSError as error:
+        if error.errno == errno.EDQUOT:
+            raise FailedError(
+                "the user's quota of keyrings is used up", "see /proc/sys/kernel/keys/maxkeys"
+            ) from None
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+
+
+class _Init:
+    def __init__(self, context: InitContext) -> None:
+        self._context = context
+        self._plan = context.plan
+        self._bound: dict[int, int] = {}  # index in plan.mounts to detached mount
+        self._devices: dict[str, int] = {}
+        self._in_group = not context.cgroup_directories
+        self._root_fd = -1
+        self._slave_fd = -1
+
+    def run(self) -> None:
+        plan, context = self._plan, self._context
+        begin_process(context.parent_pidfd, context.stdio)
+        set_rlimits(plan.process)
+        set_oom_score_adj(plan.process)
+        new_keyring()
+        if plan.personality is not None:
+            syscalls.personality(plan.personality)
+        tree_fd = self._open_sources()
+        self._enter_namespaces()
+        master_fd = self._furnish(tree_fd)
+        self._hooks_of_creation()
+        enter_root(self._root_fd, read_only=plan.read_only, propagation=plan.propagation)
+        messages.send(context.link, {"ok": True, "event": "created"}, [master_fd] if master_fd >= 0 else [])
+        if master_fd >= 0:
+            os.close(master_fd)
+        # The caller's end closes when it has gone or given up; nobody waits for this one any more.
+        connection = self._wait_for_start()
+        context.link.close()
+        guard_role(connection, self._execute)
+
+    # -- 1: in the caller's namespaces -------------------------------------------------------------------
+
+    def _open_sources(self) -> int:
+        plan = self._plan
+        tree_fd = open_root(plan.root, plan.propagation)
+        for index, mount in enumerate(plan.mounts):
+            if mount.is_bind:
+                self._bound[index] = open_bind_source(mount, plan.bundle)
+        if plan.namespaces.has("user") or is_in_user_namespace():
+            self._devices = open_host_devices(plan.devices)
+        return tree_fd
+
+    # -- 2: namespaces -----------------------------------------------------------------------------------
+
+    def _enter_namespaces(self) -> None:
+        namespaces = self._plan.namespaces
+        if namespaces.has("user"):
+            self._enter_user_namespace()
+        for kind, path in namespaces.joined.items():
+            if kind not in ("user", "cgroup") and (kind != "pid" or namespaces.needs_two_steps):
+                join_path(kind, path)
+        # The PID namespace was made by the caller where that can be; the control group's comes after joining it.
+        late = ("user", "cgroup") if namespaces.needs_two_steps else ("user", "cgroup", "pid")
+        try:
+            syscalls.unshare(namespaces.flags_of_new(*late))
+        except OSError as error:
+            raise _explain_unshare(error) from error
+        if namespaces.needs_two_steps:
+            self._fork_again()
+        # Nothing that is mounted from here on may reach the mount namespace that this one was copied from.
+        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        if self._plan.hostname:
+            socket.sethostname(self._plan.hostname)
+        if self._plan.domain_name:
+            syscalls.set_domain_name(self._plan.domain_name)
+
+    def _enter_user_namespace(self) -> None:
+        namespaces = self._plan.namespaces
+        if "user" in namespaces.joined:
+            join_path("user", namespaces.joined["user"])
+        else:
+            try:
+                syscalls.unshare(syscalls.CLONE_NEWUSER)
+            except OSError as error:
+                raise _explain_unshare(error) from error
+            self._ask("map")
+        with contextlib.suppress(PermissionError):  # denied where a single id is mapped
+            os.setgroups([])
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+        if self._context.parent_pidfd >= 0:
+            die_with_parent(self._context.parent_pidfd)
+
+    def _fork_again(self) -> None:
+        """Fork the process that is init: in the new PID and time namespaces, adopted by the caller."""
+        pid = os.fork()
+        if pid:
+            messages.send(self._context.link, {"ok": True, "event": "forked", "pid": pid})
+            os._exit(0)
+        self._expect("adopted")
+        if self._context.parent_pidfd >= 0:
+            die_with_parent(self._context.parent_pidfd)
+
+    # -- talking to the caller ---------------------------------------------------------------------------
+
+    def _ask(self, event: str) -> None:
+        messages.send(self._context.link, {"ok": True, "event": event})
+        self._expect(event)
+
+    def _expect(self, event: str) -> None:
+        while True:
+            received = messages.receive(self._context.link)
+            if received is None:
+                os._exit(FAILURE)  # the caller is gone or has given up
+            answer = received[0].get("event")
+            self._in_group = self._in_group or answer == "joined"
+            if answer == event:
+                return
+
+    def _enter_cgroup_namespace(self) -> None:
+        """Once the caller has moved this process into its group: that group is the root of the namespace."""
+        if not self._in_group:
+            self._expect("joined")
+        namespaces = self._plan.namespaces
+        if "cgroup" in namespaces.joined:
+            join_path("cgroup", namespaces.joined["cgroup"])
+        elif "cgroup" in namespaces.new:
+            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+
+    # -- 3: mounts and devices ---------------------------------------------------------------------------
+
+    def _furnish(self, tree_fd: int) -> int:
+        """Mount everything below the root; return the master of the terminal, or -1."""
+        plan = self._plan
+        self._attach_root(tree_fd)
+        own_dev = False
+        later_read_only: list[str] = []
+        groups: list[MountPlan] = []
+        for index, mount in enumerate(plan.mounts):
+            if mount.kind in ("cgroup", "cgroup2"):
+                groups.append(mount)
+                continue
+            attributes = None
+            if mount.destination.rstrip("/") == "/dev":
+                own_dev = not mount.is_bind
+                if own_dev and mount.attributes_set & syscalls.MOUNT_ATTR_RDONLY:
+                    attributes = mount.attributes_set & ~syscalls.MOUNT_ATTR_RDONLY
+                    later_read_only.append(mount.destination)
+            mount_plan(self._root_fd, mount, self._bound.get(index), attributes=attributes)
+        if own_dev:
+            make_devices(self._root_fd, plan.devices, self._devices)
+            make_links(self._root_fd)
+        master_fd = -1
+        if plan.process.terminal:
+            master_fd, self._slave_fd = open_console(self._root_fd, plan.process.console_size)
+            if own_dev:
+                mount_console(self._root_fd, self._slave_fd)
+        for key, value in plan.sysctl.items():
+            _write_sysctl(key, value)
+        self._enter_cgroup_namespace()
+        for mount in groups:
+            mount_cgroup(self._root_fd, mount, self._context.cgroup_directories)
+        mask_paths(self._root_fd, plan.masked_paths)
+        make_read_only(self._root_fd, (*later_read_only, *plan.read_only_paths))
+        return master_fd
+
+    def _attach_root(self, tree_fd: int) -> None:
+        """Attach the root's tree where the bundle has it (hooks look there), else on "/"."""
+        flags = syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            target_fd = os.open(self._plan.root, flags)
+        except PermissionError:
+            # The container's root need not be able to walk the host's directories (user namespace).
+            target_fd = os.open("/", flags)
+        try:
+            syscalls.move_mount(tree_fd, target_fd)
+        except OSError as error:
+            raise FailedError(f"the root filesystem {self._plan.root}: {error.strerror}") from error
+        finally:
+            os.close(target_fd)
+        self._root_fd = tree_fd
+
+    # -- 4: hooks ----------------------------------------------------------------------------------------
+
+    def _hooks_of_creation(self) -> None:
+        hooks = self._plan.hooks
+        if hooks.get("prestart") or hooks.get("createRuntime"):
+            self._ask("hooks")
+        run_hooks(hooks, "createContainer", {**self._context.state, "pid": os.getpid()})
+
+    # -- 5: start ----------------------------------------------------------------------------------------
+
+    def _wait_for_start(self) -> socket.socket:
+        listener = self._context.start_listener
+        listener.setblocking(True)
+        connection, _ = listener.accept()
+        return connection
+
+    def _execute(self) -> None:
+        plan = self._plan
+        state = {**self._context.state, "status": "created", "pid": os.getpid()}
+        run_hooks(plan.hooks, "startContainer", state)
+        if self._slave_fd >= 0:
+            make_controlling(self._slave_fd)
+        finish_process(plan.process, self._context.parent_pidfd)
+
+
+def finish_process(process: Any, parent_pidfd: int) -> NoReturn:
+    """Take on everything that the process object asks for, and execute its program; raises where that fails."""
+    give_stdio(process)
+    entered = False
+    # A directory that only root may enter is entered before root's rights go, one that only the user may
+    # enter (a network filesystem) after: runc does the same.
+    with contextlib.suppress(PyDockError):
+        enter_working_directory(process)
+        entered = True
+    give_up_privileges(process, parent_pidfd)
+    if not entered:
+        enter_working_directory(process)
+    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+    raise execute_program(process)
+
+
+def _write_sysctl(key: str, value: str) -> None:
+    path = f"/proc/sys/{key.replace('.', '/')}"
+    try:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(value)
+    except OSError as error:
+        raise FailedError(f"sysctl {key}={value} is refused: {error.strerror}") from error
+
+
+def _explain_unshare(error: OSError) -> PyDockError:
+    hint = {
+        errno.EPERM: "run as root, or let this user make user namespaces; `dock doctor` says how",
+        errno.ENOSPC: "the limits in /proc/sys/user/max_*_namespaces are reached",
+        errno.EUSERS: "user namespaces are nested too deeply",
+        errno.EINVAL: "the kernel was built without one of the kinds of namespaces",
+    }.get(error.errno or 0, "")
+    return FailedError(f"the container's namespaces cannot be made: {error.strerror}", hint)

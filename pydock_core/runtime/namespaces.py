@@ -1,0 +1,152 @@
+"""Namespaces of a container: which are made, which are joined, and the id maps of a user namespace.
+
+namespaces(7), user_namespaces(7).  The order matters in two places: a user namespace comes first, so that it
+owns the others, and a PID namespace takes effect for the next child only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError, InvalidError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FLAGS = {
+    "user": syscalls.CLONE_NEWUSER,
+    "mount": syscalls.CLONE_NEWNS,
+    "pid": syscalls.CLONE_NEWPID,
+    "network": syscalls.CLONE_NEWNET,
+    "ipc": syscalls.CLONE_NEWIPC,
+    "uts": syscalls.CLONE_NEWUTS,
+    "cgroup": syscalls.CLONE_NEWCGROUP,
+    "time": syscalls.CLONE_NEWTIME,
+}
+FILES = {
+    "user": "user",
+    "mount": "mnt",
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "cgroup": "cgroup",
+    "time": "time_for_children",
+}
+"""Names below /proc/PID/ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespacePlan:
+    """The namespaces of a container, from ``linux.namespaces``.
+
+    Attributes:
+        new: kinds that are made.
+        joined: kind to path, for those that exist.
+    """
+
+    new: frozenset[str]
+    joined: Mapping[str, str]
+
+    @classmethod
+    def from_config(cls, namespaces: Sequence[Mapping[str, Any]]) -> NamespacePlan:
+        """Read ``linux.namespaces``; InvalidError for an unknown or repeated kind."""
+        new: set[str] = set()
+        joined: dict[str, str] = {}
+        for namespace in namespaces:
+            kind = str(namespace.get("type"))
+            if kind not in FLAGS:
+                raise InvalidError(f"linux.namespaces: there is no namespace of type {kind}")
+            if kind in new or kind in joined:
+                raise InvalidError(f"linux.namespaces: {kind} is there twice")
+            path = namespace.get("path")
+            if path:
+                joined[kind] = str(path)
+            else:
+                new.add(kind)
+        return cls(frozenset(new), joined)
+
+    @property
+    def needs_two_steps(self) -> bool:
+        """Whether a process has to stand between the caller and init.
+
+        A user namespace must own the PID namespace, so it is entered first; a time namespace, like a PID
+        namespace, is that of the next child only.
+        """
+        return self.has("user") or self.has("time")
+
+    def has(self, kind: str) -> bool:
+        """Whether the container does not share the caller's namespace of this kind."""
+        return kind in self.new or kind in self.joined
+
+    def flags_of_new(self, *without: str) -> int:
+        """Return the CLONE_NEW* bits of the namespaces to make, without the kinds named."""
+        return sum(FLAGS[kind] for kind in self.new if kind not in without)
+
+    def flags_of_all(self, *without: str) -> int:
+        """Return the CLONE_NEW* bits of every namespace of the container, without the kinds named."""
+        return sum(FLAGS[kind] for kind in (*self.new, *self.joined) if kind not in without)
+
+
+def join_path(kind: str, path: str) -> None:
+    """Join the namespace at ``path``; FailedError names both where it cannot be done."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(descriptor, FLAGS[kind])
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise FailedError(f"the {kind} namespace {path} cannot be joined: {error.strerror}") from error
+
+
+@contextmanager
+def pid_namespace_for_children(plan: NamespacePlan) -> Iterator[None]:
+    """Let children that are forked inside be in the plan's PID namespace; the caller's own is restored after.
+
+    So a container's init is forked straight by the caller and is its child: no process in between.  Where
+    the plan needs one in between (:attr:`NamespacePlan.needs_two_steps`) this does nothing.
+    """
+    if not plan.has("pid") or plan.needs_two_steps:
+        yield
+        return
+    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if "pid" in plan.joined:
+            join_path("pid", plan.joined["pid"])
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            yield
+        finally:
+            syscalls.setns(own_fd, syscalls.CLONE_NEWPID)
+    finally:
+        os.close(own_fd)
+
+
+def write_id_maps(
+    pid: int, uid_mappings: Sequence[Mapping[str, Any]], gid_mappings: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the id maps of a process's new user namespace, from outside of it (user_namespaces(7)).
+
+    Raises:
+        FailedError: the kernel refuses the maps.
+    """
+    for name, mappings in (("uid_map", uid_mappings), ("gid_map", gid_mappings)):
+        lines = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
+        try:
+            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as stream:
+                stream.write(lines)
+        except OSError as error:
+            raise FailedError(f"the {name} of the user namespace was refused: {error.strerror}") from error
+
+
+def is_in_user_namespace() -> bool:
+    """Whether this process is in a user namespace other than the system's first."""
+    with open("/proc/self/uid_map", encoding="ascii") as stream:
+        return stream.read().split() != ["0", "0", "4294967295"]

@@ -1,0 +1,330 @@
+"""From a joined or made container to its program: what init and every further process do last.
+
+Limits, identity, capabilities, seccomp, environment, working directory and execve(2) of an OCI ``process``
+object (config.md, "Process").  The order follows capabilities(7) and prctl(2): what needs privilege is done
+before it is given up, and the seccomp filter comes as late as it can.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import select
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import (
+    DeniedError,
+    FailedError,
+    InvalidError,
+    NotFoundError,
+    PyDockError,
+    UnsupportedError,
+)
+from pydock_core.runtime import capabilities
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SIGKILL = 9
+_RLIMITS = {
+    name: getattr(resource, name)
+    for name in dir(resource)
+    if name.startswith("RLIMIT_") and name not in ("RLIMIT_OFILE",)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A compiled seccomp filter and the flags to load it with."""
+
+    program: bytes
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """An OCI ``process`` object, checked, with everything that can be computed before the fork.
+
+    Attributes:
+        arguments, environment: as execve(2) takes them.
+        cwd: working directory in the container, absolute.
+        uid, gid, groups, umask: identity; the numbers are those of the container's user namespace.
+        masks: the five capability sets as bit masks, or None to leave the sets alone.
+        rlimits: (number, soft, hard, name).
+        no_new_privileges: prctl(2), PR_SET_NO_NEW_PRIVS.
+        oom_score_adj: or None.
+        terminal: the process gets a pseudo-terminal, of ``console_size`` where known.
+        seccomp: the compiled filter, or None.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    umask: int
+    masks: Mapping[str, int] | None
+    rlimits: tuple[tuple[int, int, int, str], ...]
+    no_new_privileges: bool
+    oom_score_adj: int | None
+    terminal: bool
+    console_size: Mapping[str, Any] | None
+    seccomp: Filter | None
+
+    @classmethod
+    def from_config(cls, process: Mapping[str, Any], seccomp: Filter | None) -> ProcessPlan:
+        """Read an OCI ``process`` object.
+
+        Raises:
+            InvalidError: malformed.
+            UnsupportedError: something that cannot be honoured, by name.
+        """
+        arguments = tuple(str(argument) for argument in process.get("args") or ())
+        if not arguments:
+            raise InvalidError("process.args is empty: there is no command to run")
+        cwd = str(process.get("cwd") or "")
+        if not cwd.startswith("/"):
+            raise InvalidError(f"process.cwd {cwd or '(none)'} is not an absolute path")
+        _refuse_unsupported(process)
+        environment: dict[str, str] = {}
+        for entry in process.get("env") or ():
+            name, _, value = str(entry).partition("=")
+            environment[name] = value
+        for text in (*arguments, cwd, *environment, *environment.values()):
+            if "\0" in text:
+                raise InvalidError("process: arguments and environment cannot hold a zero byte")
+        user = process.get("user") or {}
+        sets = process.get("capabilities")
+        return cls(
+            arguments=arguments,
+            environment=environment,
+            cwd=cwd,
+            uid=int(user.get("uid") or 0),
+            gid=int(user.get("gid") or 0),
+            groups=tuple(int(gid) for gid in user.get("additionalGids") or ()),
+            umask=int(user["umask"]) if user.get("umask") is not None else 0o022,
+            masks=None if sets is None else capabilities.build_masks(sets),
+            rlimits=tuple(_read_rlimit(entry) for entry in process.get("rlimits") or ()),
+            no_new_privileges=bool(process.get("noNewPrivileges")),
+            oom_score_adj=process.get("oomScoreAdj"),
+            terminal=bool(process.get("terminal")),
+            console_size=process.get("consoleSize"),
+            seccomp=seccomp,
+        )
+
+
+def _refuse_unsupported(process: Mapping[str, Any]) -> None:
+    profile = process.get("apparmorProfile")
+    if profile and not os.path.isdir("/sys/kernel/security/apparmor"):
+        raise UnsupportedError(
+            f"AppArmor profile {profile}: this kernel has no AppArmor", "leave the profile out"
+        )
+    if profile:
+        raise UnsupportedError(f"AppArmor profile {profile}: not supported yet", "use --runtime crun")
+    if process.get("selinuxLabel"):
+        raise UnsupportedError(
+            f"SELinux label {process['selinuxLabel']}: not supported",
+            "leave the label out, or use --runtime crun",
+        )
+    for name in ("scheduler", "ioPriority", "execCPUAffinity"):
+        if process.get(name):
+            raise UnsupportedError(f"process.{name} is not supported", "leave it out, or use --runtime crun")
+
+
+def _read_rlimit(entry: Mapping[str, Any]) -> tuple[int, int, int, str]:
+    name = str(entry["type"])
+    if name not in _RLIMITS:
+        raise InvalidError(f"there is no resource limit {name}", "see getrlimit(2) for the names")
+    soft, hard = (_to_rlimit(int(entry[key])) for key in ("soft", "hard"))
+    return _RLIMITS[name], soft, hard, name
+
+
+def _to_rlimit(value: int) -> int:
+    # "unlimited" is all bits set in OCI's unsigned 64 bits, and -1 in Python's module.
+    return resource.RLIM_INFINITY if value < 0 or value >= 2**63 else value
+
+
+def set_rlimits(plan: ProcessPlan) -> None:
+    """Set the resource limits, while the privilege to raise them is there.
+
+    Raises:
+        DeniedError: a hard limit cannot be raised.
+    """
+    for number, soft, hard, name in plan.rlimits:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (ValueError, OSError) as error:
+            _, current = resource.getrlimit(number)
+            shown = "unlimited" if current == resource.RLIM_INFINITY else current
+            raise DeniedError(
+                f"resource limit {name}: {soft}:{hard} is refused, the hard limit here is {shown}: {error}",
+                "ask for a limit at most as high, or run with CAP_SYS_RESOURCE",
+            ) from error
+
+
+def set_oom_score_adj(plan: ProcessPlan) -> None:
+    """Set the badness of this process for the OOM killer (proc_pid_oom_score_adj(5)).
+
+    Raises:
+        DeniedError: a lower value needs CAP_SYS_RESOURCE.
+    """
+    if plan.oom_score_adj is None:
+        return
+    try:
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as stream:
+            if int(stream.read()) != plan.oom_score_adj:
+                stream.write(str(plan.oom_score_adj))
+    except OSError as error:
+        raise DeniedError(
+            f"oomScoreAdj {plan.oom_score_adj} is refused: {error.strerror}",
+            "a value below the current one needs CAP_SYS_RESOURCE",
+        ) from error
+
+
+def give_stdio(plan: ProcessPlan) -> None:
+    """Give pipes and terminals on 0, 1 and 2 to the process's user, so that /dev/stdout can be opened again.
+
+    As runc does; files and devices that are not the container's own are left alone.
+    """
+    for descriptor in (0, 1, 2):
+        status = os.fstat(descriptor)
+        own_terminal = plan.terminal and stat.S_ISCHR(status.st_mode)
+        if status.st_uid == plan.uid or not (stat.S_ISFIFO(status.st_mode) or own_terminal):
+            continue
+        try:
+            # The group of a terminal stays "tty", that of devpts.
+            os.fchown(descriptor, plan.uid, -1)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.EROFS):
+                raise
+
+
+def give_up_privileges(plan: ProcessPlan, parent_pidfd: int) -> None:
+    """Take the process's identity, capabilities and seccomp filter, and die with the parent from here on.
+
+    Args:
+        plan: the process.
+        parent_pidfd: of the process whose death is to kill this one; negative for none.
+
+    Raises:
+        PyDockError: naming what the kernel refused.
+    """
+    if plan.no_new_privileges:
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    elif plan.seccomp is not None:
+        # Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go: seccomp(2).
+        _load(plan.seccomp)
+    if plan.masks is not None:
+        capabilities.drop_bounding(plan.masks["bounding"])
+    _set_identity(plan)
+    if plan.masks is not None:
+        capabilities.apply_sets(plan.masks)
+    os.umask(plan.umask)
+    if parent_pidfd >= 0:
+        die_with_parent(parent_pidfd)  # a change of credentials has cleared it: prctl(2)
+    if plan.no_new_privileges and plan.seccomp is not None:
+        _load(plan.seccomp)
+
+
+def die_with_parent(parent_pidfd: int) -> None:
+    """Have the kernel kill this process when its parent ends; end now where the parent has gone already."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
+    if select.select([parent_pidfd], [], [], 0)[0]:
+        os._exit(125)
+
+
+def _load(program: Filter) -> None:
+    try:
+        syscalls.seccomp_load(program.program, program.flags)
+    except OSError as error:
+        raise FailedError(f"the seccomp filter was refused: {error.strerror}") from error
+
+
+def _set_identity(plan: ProcessPlan) -> None:
+    try:
+        syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
+        if plan.groups or os.getgroups():
+            _set_groups(plan.groups)
+        os.setresgid(plan.gid, plan.gid, plan.gid)
+        os.setresuid(plan.uid, plan.uid, plan.uid)
+        syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
+    except OSError as error:
+        raise FailedError(
+            f"user {plan.uid}:{plan.gid} cannot be taken: {error.strerror}",
+            "in a user namespace only mapped ids can be used (see /etc/subuid)",
+        ) from error
+
+
+def _set_groups(groups: Sequence[int]) -> None:
+    try:
+        os.setgroups(list(groups))
+    except PermissionError:
+        # A user namespace with a single id has setgroups denied: user_namespaces(7).
+        with open("/proc/self/setgroups", encoding="ascii") as stream:
+            if stream.read().strip() != "deny" or groups:
+                raise
+
+
+def enter_working_directory(plan: ProcessPlan) -> None:
+    """Change to the working directory, and make sure that it lies in the container (CVE-2024-21626).
+
+    Raises:
+        FailedError: it cannot be entered, or lies outside.
+    """
+    try:
+        os.chdir(plan.cwd)
+        os.getcwd()
+    except FileNotFoundError:
+        raise FailedError(f"working directory {plan.cwd} is not there in the container") from None
+    except OSError as error:
+        raise FailedError(f"working directory {plan.cwd} cannot be entered: {error.strerror}") from error
+
+
+def execute_program(plan: ProcessPlan) -> PyDockError:
+    """Execute the program; returns only where that failed, with the error that says why.
+
+    The look-up of a name without a slash uses the PATH of the process's environment, in the container.  The
+    exit code of the error is 127 (not there) or 126 (cannot be executed), as shells have it.
+    """
+    command = plan.arguments[0]
+    if "/" in command:
+        candidates = [command]
+    else:
+        search_path = plan.environment.get("PATH", DEFAULT_PATH)
+        candidates = [os.path.join(entry or ".", command) for entry in search_path.split(":")]
+        if not command:
+            return NotFoundError('exec: "": no command', exit_code=127)
+    refusal: OSError | None = None
+    for candidate in candidates:
+        try:
+            os.execve(candidate, plan.arguments, plan.environment)
+        except (FileNotFoundError, NotADirectoryError):
+            # Also what a script gets whose interpreter is missing, or a program whose loader is.
+            if os.path.lexists(candidate) and refusal is None and "/" in command:
+                return _missing_interpreter(candidate)
+        except OSError as error:
+            if error.errno == errno.EACCES and os.path.isdir(candidate):
+                error = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            refusal = refusal or error
+    if refusal is None:
+        where = "no such file or directory" if "/" in command else "executable file not found in $PATH"
+        return NotFoundError(f'exec: "{command}": {where}', exit_code=127)
+    reason = "is a directory" if refusal.errno == errno.EISDIR else (refusal.strerror or "").lower()
+    hint = {
+        errno.EACCES: "the file needs execute permission for the process's user",
+        errno.ENOEXEC: "the file is no program of this machine, and no script with a #! line",
+        errno.E2BIG: "the arguments and the environment are too long",
+    }.get(refusal.errno or 0, "")
+    return FailedError(f'exec: "{command}": {reason}', hint, exit_code=126)
+
+
+def _missing_interpreter(candidate: str) -> PyDockError:
+    return NotFoundError(
+        f'exec: "{candidate}": no such file or directory',
+        "the file is there, but the interpreter or loader that it names is not",
+        exit_code=127,
+    )
