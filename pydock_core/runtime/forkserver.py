@@ -236,7 +236,8 @@ class ForkServer:
 
     def _handle(self, request: Request, connection: socket.socket) -> Mapping[str, Any] | None:
         """Carry out a request; return the server's reply, None where a child replies."""
-        if request.document.get("version") != self._version:
+        # A supervisor asks without a version: it was made by whatever code there was when it started.
+        if request.document.get("version") not in (None, self._version):
             self._leave_place()
             return {"ok": False, "stale": True}
         operation = self._operations.get(str(request.document.get("op")))

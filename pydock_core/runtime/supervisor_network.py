@@ -87,7 +87,6 @@ def _attach(plan: LaunchPlan) -> None:
         "address": network.address,
         "gateway": network.gateway,
         "mac_address": network.mac_address,
-        "version": None,
     }
     namespace_fd = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:

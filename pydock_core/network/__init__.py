@@ -1,0 +1,1 @@
+"""Addresses, bridges and the firewall: networks that reach beyond one container."""

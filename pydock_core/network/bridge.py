@@ -1,0 +1,144 @@
+"""Makes bridges, and plugs network namespaces into them, with rtnetlink (pyroute2).
+
+Runs in a process of its own per request (:mod:`pydock_core.network.service`): it changes its network
+namespace, and pyroute2's synchronous classes do not work under a running event loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from pydock_core import syscalls
+from pydock_core.errors import ConflictError, DeniedError, FailedError, NotFoundError, PyDockError
+from pydock_core.network.addresses import mac_address_of
+
+INTERFACE = "eth0"
+
+
+def veth_name(container_id: str) -> str:
+    """Return the name of a container's host-side interface (at most 15 bytes: IFNAMSIZ)."""
+    return f"pd{container_id[:12]}"
+
+
+@contextmanager
+def _explained(subject: str) -> Iterator[None]:
+    """Map netlink's errors, by errno, at this seam."""
+    try:
+        yield
+    except NetlinkError as error:
+        message = f"{subject}: {os.strerror(error.code)}"
+        kinds: dict[int, type[PyDockError]] = {
+            errno.EPERM: DeniedError,
+            errno.EEXIST: ConflictError,
+            errno.ENODEV: NotFoundError,
+        }
+        raise kinds.get(error.code, FailedError)(message, exit_code=125) from error
+
+
+def ensure_bridge(name: str, gateway: str) -> None:
+    """Have a bridge device with this address, up; idempotent, also when several do it at once.
+
+    Args:
+        gateway: its address with prefix length.
+
+    Raises:
+        ConflictError: a device of this name is there that is no bridge.
+    """
+    address, _, prefix = gateway.partition("/")
+    with _explained(f"the bridge {name} can not be made"), IPRoute() as route:
+        index = _index(route, name)
+        if index is None:
+            try:
+                # A MAC address of its own: else the bridge takes over a port's, and changes it as ports come
+                # and go.
+                route.link("add", ifname=name, kind="bridge", address=mac_address_of(address))
+            except NetlinkError as error:
+                if error.code != errno.EEXIST:
+                    raise
+            index = _index(route, name)
+        if index is None or _kind(route, index) != "bridge":
+            raise ConflictError(f"the network device {name} is not a bridge", exit_code=125)
+        try:
+            route.addr("add", index=index, address=address, prefixlen=int(prefix))
+        except NetlinkError as error:
+            if error.code != errno.EEXIST:
+                raise
+        route.link("set", index=index, state="up")
+
+
+def remove_bridge(name: str) -> None:
+    """Remove a bridge device; one that is not there is not an error."""
+    with _explained(f"the bridge {name} can not be removed"), IPRoute() as route:
+        index = _index(route, name)
+        if index is not None:
+            route.link("del", index=index)
+
+
+def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gateway: str, mac: str) -> None:
+    """Connect a network namespace to a bridge: a veth pair, of which one end becomes the namespace's eth0.
+
+    The calling process ends up in that namespace.  The pair goes when the namespace goes.
+
+    Args:
+        namespace_fd: of the network namespace.
+        address: of eth0, with prefix length.
+        gateway: of the default route, with or without prefix length.
+        mac: of eth0; empty for the one that goes with the address.
+    """
+    host_name = veth_name(container_id)
+    own, _, prefix = address.partition("/")
+    with _explained(f"container {container_id[:12]} can not be attached to {bridge}"):
+        with IPRoute() as route:
+            bridge_index = _index(route, bridge)
+            if bridge_index is None:
+                raise NotFoundError(f"the bridge {bridge} is not there", exit_code=125)
+            _remove_link(route, host_name)  # of an earlier run that is only just going away
+            peer = {"ifname": INTERFACE, "net_ns_fd": namespace_fd, "address": mac or mac_address_of(own)}
+            route.link("add", ifname=host_name, kind="veth", peer=peer)
+            host_index = _index(route, host_name)
+            try:
+                route.link("set", index=host_index, master=bridge_index, state="up")
+            except NetlinkError:
+                _remove_link(route, host_name)
+                raise
+        syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)
+        with IPRoute() as route:
+            index = _index(route, INTERFACE)
+            route.addr("add", index=index, address=own, prefixlen=int(prefix))
+            route.link("set", index=index, state="up")
+            route.route("add", dst="0.0.0.0/0", gateway=gateway.partition("/")[0], oif=index)
+
+
+def detach(container_id: str) -> None:
+    """Remove a container's veth pair, if it is still there."""
+    with _explained(f"container {container_id[:12]} can not be detached"), IPRoute() as route:
+        _remove_link(route, veth_name(container_id))
+
+
+def _remove_link(route: IPRoute, name: str) -> None:
+    index = _index(route, name)
+    if index is None:
+        return
+    try:
+        route.link("del", index=index)
+    except NetlinkError as error:
+        if error.code != errno.ENODEV:
+            raise
+
+
+def _index(route: IPRoute, name: str) -> int | None:
+    found = list(route.link_lookup(ifname=name))
+    return int(found[0]) if found else None
+
+
+def _kind(route: IPRoute, index: int) -> str:
+    links: list[Any] = list(route.get_links(index))
+    info = links[0].get_attr("IFLA_LINKINFO") if links else None
+    return str(info.get_attr("IFLA_INFO_KIND")) if info is not None else ""

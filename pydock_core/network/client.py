@@ -1,0 +1,57 @@
+"""Asks the network service: what the engine calls before it starts a container on a bridge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pydock_core.errors import UnsupportedError
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.server_start import ask_server_surely, network_spec
+
+
+class NetworkService:
+    """The network service of one state root; started where it is missing.  Only root has one.
+
+    Args:
+        root: whose ``run`` directory must exist; ``root.network_socket()`` is what a launch plan names.
+    """
+
+    def __init__(self, root: StateRoot) -> None:
+        self._spec = network_spec(root)
+
+    def ensure(self, bridge: str, subnet: str, gateway: str) -> None:
+        """Have a bridge with its address and its firewall rules; call it before each start on that bridge.
+
+        Args:
+            bridge: name of the device, at most 15 bytes.
+            subnet: "172.30.0.0/16".
+            gateway: the bridge's own address with prefix length.
+
+        Raises:
+            UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
+            ConflictError: a device of this name is no bridge.
+        """
+        self._ask({"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway})
+
+    def detach(self, container_id: str) -> None:
+        """Remove what connects a container to its bridge, if it is still there."""
+        self._ask({"op": "detach", "container_id": container_id})
+
+    def remove(self, bridge: str, subnet: str) -> None:
+        """Remove a bridge and its firewall rules."""
+        self._ask({"op": "remove", "bridge": bridge, "subnet": subnet})
+
+    def ping(self) -> dict[str, Any]:
+        """Start the service if need be; return {"pid", "version"}."""
+        return self._ask({"op": "ping"})
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if os.geteuid() != 0:
+            raise UnsupportedError(
+                "bridge networks need root",
+                hint="use --network none (ports open in the notebook all the same) or host",
+                exit_code=125,
+            )
+        return ask_server_surely(self._spec, request)
