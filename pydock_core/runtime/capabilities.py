@@ -5,6 +5,7 @@ The numbers are those of include/uapi/linux/capability.h; the order of the steps
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 
 from pydock_core import syscalls
@@ -90,15 +91,14 @@ def list_names(mask: int) -> list[str]:
 
 def drop_bounding(keep: int) -> None:
     """Drop from the bounding set whatever is not in the mask ``keep``; needs CAP_SETPCAP."""
-    number = 0
-    while True:
-        try:
-            held = syscalls.prctl(syscalls.PR_CAPBSET_READ, number)
-        except OSError:
-            return  # past the kernel's last capability
-        if held and not keep >> number & 1:
-            syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
-        number += 1
+    for number in range(64):
+        if not keep >> number & 1:
+            try:
+                syscalls.prctl(syscalls.PR_CAPBSET_DROP, number)
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    return  # past the kernel's last capability
+                raise
 
 
 def apply_sets(masks: Mapping[str, int]) -> None:

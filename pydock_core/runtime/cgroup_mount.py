@@ -61,21 +61,13 @@ def _make_v1(plan: MountPlan) -> int:
 
 
 def _fill_v1(base_fd: int, plan: MountPlan, directories: Mapping[str, str], layout: CgroupLayout) -> None:
-    for name, controllers in list_visible(directories, layout):
-        data = tuple(
-            (
-                ("name", controller.removeprefix("name="))
-                if controller.startswith("name=")
-                else (controller, None)
-            )
-            for controller in controllers
-        )
+    for name, directory, controllers in list_visible(directories, layout):
         os.mkdir(name, 0o755, dir_fd=base_fd)
-        single = MountPlan(
-            plan.destination, "cgroup", "cgroup", False, plan.attributes_set, 0, 0, 0, (), data
-        )
-        mount_fd = make_filesystem(single)
+        # The group's own directory, bound: cheaper than a mount of the hierarchy, whose root the cgroup
+        # namespace would make this very directory.
+        mount_fd = syscalls.open_tree(syscalls.AT_FDCWD, directory, syscalls.OPEN_TREE_CLONE)
         try:
+            syscalls.mount_setattr(mount_fd, attributes_set=plan.attributes_set)
             target_fd = os.open(name, syscalls.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=base_fd)
             try:
                 syscalls.move_mount(mount_fd, target_fd)
@@ -84,7 +76,7 @@ def _fill_v1(base_fd: int, plan: MountPlan, directories: Mapping[str, str], layo
         finally:
             os.close(mount_fd)
         for controller in controllers:
-            if controller != name and not controller.startswith("name="):
+            if controller != name:
                 os.symlink(name, controller, dir_fd=base_fd)
     if plan.attributes_set & syscalls.MOUNT_ATTR_RDONLY:
         syscalls.mount_setattr(base_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY)

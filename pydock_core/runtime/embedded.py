@@ -27,7 +27,12 @@ from pydock_core.runtime.exec_process import ExecContext, run_exec
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.hooks import run_hooks, run_hooks_quietly
 from pydock_core.runtime.init_process import InitContext, run_init
-from pydock_core.runtime.namespaces import NamespacePlan, pid_namespace_for_children, write_id_maps
+from pydock_core.runtime.namespaces import (
+    NamespacePlan,
+    is_in_user_namespace,
+    pid_namespace_for_children,
+    write_id_maps,
+)
 from pydock_core.runtime.process import ProcessIdentity
 from pydock_core.runtime.process_setup import ProcessPlan
 
@@ -80,12 +85,10 @@ class EmbeddedExecutor:
             has_hooks=bool(plan.hooks),
         )
         try:
-            # Written before anything outlives a crash of this process, so that delete() finds all of it.
-            record.write(directory)
             return self._make(plan, record, group, directory, stdio)
         except BaseException as error:
             with _noting_failure(error):
-                self._remove(record, directory)
+                self._remove(ContainerRecord.read(directory) or record, directory)
             if isinstance(error, OSError):
                 raise FailedError(f"container {container_id} cannot be made: {error.strerror}") from error
             raise
@@ -115,6 +118,7 @@ class EmbeddedExecutor:
                     stdio=stdio,
                     state=build_oci_state(record, "creating", plan.document),
                     cgroup_directories=record.cgroup,
+                    is_in_user_namespace=is_in_user_namespace(),
                 )
                 with pid_namespace_for_children(plan.namespaces):
                     pid = os.fork()
@@ -122,10 +126,9 @@ class EmbeddedExecutor:
                         run_init(context)
                 child_link.close()
                 listener.close()
-                making = _Making(plan, record, group, link, pid)
+                making = _Making(plan, record, directory, group, link, pid)
                 try:
-                    created = making.follow()
-                    record.with_init(ProcessIdentity.of(created.pid)).write(directory)
+                    return making.follow()
                 except BaseException as error:
                     with _noting_failure(error):
                         making.abandon()
@@ -133,7 +136,6 @@ class EmbeddedExecutor:
         finally:
             if parent_pidfd >= 0:
                 os.close(parent_pidfd)
-        return created
 
     # -- start, execute, kill ----------------------------------------------------------------------------
 
@@ -313,18 +315,22 @@ class _Making:
         self,
         plan: ContainerPlan,
         record: ContainerRecord,
+        directory: Path,
         group: ContainerCgroup | None,
         link: socket.socket,
         pid: int,
     ) -> None:
         self._plan = plan
         self._record = record
+        self._directory = directory
         self._group = group
         self._link = link
         self._pid = pid
         self._console_fd: int | None = None
 
     def follow(self) -> CreatedProcess:
+        # Written before the control group is made, so that delete() finds all there is after a crash.
+        self._write_record()
         if self._group is not None:
             self._group.create()
             if not self._plan.namespaces.needs_two_steps:
@@ -348,14 +354,20 @@ class _Making:
             # Once the process in between is reaped, init has been adopted.
             between, self._pid = self._pid, int(document["pid"])
             os.waitpid(between, 0)
+            self._write_record()
             if self._group is not None:
                 self._join_group()
             self._say("adopted")
         elif event == "hooks":
-            state = {**build_oci_state(self._record, "creating", self._plan.document), "pid": self._pid}
+            state = build_oci_state(self._record, "creating", self._plan.document)
             run_hooks(self._plan.hooks, "prestart", state)
             run_hooks(self._plan.hooks, "createRuntime", state)
             self._say("hooks")
+
+    def _write_record(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # init has ended: why is still to be read
+            self._record = self._record.with_init(ProcessIdentity.of(self._pid))
+        self._record.write(self._directory)
 
     def _join_group(self) -> None:
         if self._group is not None:

@@ -40,7 +40,7 @@ from pydock_core.runtime.mounts import (
     open_bind_source,
     open_root,
 )
-from pydock_core.runtime.namespaces import is_in_user_namespace, join_path
+from pydock_core.runtime.namespaces import join_path
 from pydock_core.runtime.process_setup import (
     die_with_parent,
     enter_working_directory,
@@ -52,6 +52,7 @@ from pydock_core.runtime.process_setup import (
 )
 
 FAILURE = 125
+_CATCHABLE = [number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class InitContext:
         stdio: streams of a process without a terminal.
         state: OCI state for hooks; ``pid`` is filled in by whoever runs them.
         cgroup_directories: of the container's control group; empty where it has none.
+        is_in_user_namespace: the caller cannot make device nodes.
     """
 
     plan: ContainerPlan
@@ -74,6 +76,7 @@ class InitContext:
     stdio: Stdio | None
     state: Mapping[str, Any]
     cgroup_directories: Mapping[str, str]
+    is_in_user_namespace: bool
 
 
 def guard_role(link: socket.socket, role: Callable[[], None]) -> NoReturn:
@@ -103,9 +106,8 @@ def begin_process(parent_pidfd: int, stdio: Stdio | None) -> None:
         die_with_parent(parent_pidfd)
     os.setsid()
     # An ignored signal stays ignored over execve(2); Python ignores two, the caller perhaps more.
-    for number in range(1, 32):
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
+    for number in _CATCHABLE:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if stdio is not None:
         sources = (stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd)
@@ -174,7 +176,7 @@ class _Init:
         for index, mount in enumerate(plan.mounts):
             if mount.is_bind:
                 self._bound[index] = open_bind_source(mount, plan.bundle)
-        if plan.namespaces.has("user") or is_in_user_namespace():
+        if plan.namespaces.has("user") or self._context.is_in_user_namespace:
             self._devices = open_host_devices(plan.devices)
         return tree_fd
 

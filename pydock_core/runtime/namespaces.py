@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydock_core import syscalls
@@ -140,13 +141,14 @@ def write_id_maps(
     for name, mappings in (("uid_map", uid_mappings), ("gid_map", gid_mappings)):
         lines = "".join(f"{m['containerID']} {m['hostID']} {m['size']}\n" for m in mappings)
         try:
-            with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as stream:
+            with open(f"/proc/{pid}/{name}", "w", encoding="utf-8") as stream:
                 stream.write(lines)
         except OSError as error:
             raise FailedError(f"the {name} of the user namespace was refused: {error.strerror}") from error
 
 
+@cache
 def is_in_user_namespace() -> bool:
-    """Whether this process is in a user namespace other than the system's first."""
-    with open("/proc/self/uid_map", encoding="ascii") as stream:
+    """Whether this process is in a user namespace other than the system's first; asked once in a process."""
+    with open("/proc/self/uid_map", encoding="utf-8") as stream:
         return stream.read().split() != ["0", "0", "4294967295"]

@@ -175,7 +175,7 @@ def set_oom_score_adj(plan: ProcessPlan) -> None:
     if plan.oom_score_adj is None:
         return
     try:
-        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as stream:
+        with open("/proc/self/oom_score_adj", "r+", encoding="utf-8") as stream:
             if int(stream.read()) != plan.oom_score_adj:
                 stream.write(str(plan.oom_score_adj))
     except OSError as error:
@@ -264,7 +264,7 @@ def _set_groups(groups: Sequence[int]) -> None:
         os.setgroups(list(groups))
     except PermissionError:
         # A user namespace with a single id has setgroups denied: user_namespaces(7).
-        with open("/proc/self/setgroups", encoding="ascii") as stream:
+        with open("/proc/self/setgroups", encoding="utf-8") as stream:
             if stream.read().strip() != "deny" or groups:
                 raise
 

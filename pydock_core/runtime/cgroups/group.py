@@ -87,7 +87,7 @@ def write_file(path: Path | str, value: str) -> None:
 def read_number(path: str) -> int | None:
     """Read a control file of one number; None where it is missing, "max" or -1."""
     try:
-        with open(path, encoding="ascii") as stream:
+        with open(path, encoding="utf-8") as stream:
             text = stream.read().strip()
     except OSError:
         return None
@@ -97,7 +97,7 @@ def read_number(path: str) -> int | None:
 def read_keyed(path: str) -> dict[str, int]:
     """Read a control file of ``key number`` lines; empty where it is missing."""
     try:
-        with open(path, encoding="ascii") as stream:
+        with open(path, encoding="utf-8") as stream:
             pairs = [line.split() for line in stream]
     except OSError:
         return {}
@@ -113,7 +113,7 @@ def list_pids_of(directories: Iterable[str]) -> list[int]:
     """List the processes of groups; a group that is gone has none."""
     pids: set[int] = set()
     for directory in directories:
-        with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", encoding="ascii") as stream:
+        with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", encoding="utf-8") as stream:
             pids.update(int(line) for line in stream)
     pids.discard(0)  # a process of another PID namespace cannot be named
     return sorted(pids)

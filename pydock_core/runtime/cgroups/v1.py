@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pydock_core.runtime.cgroups.group import (
     remove_tree,
     write_file,
 )
-from pydock_core.runtime.cgroups.layout import CgroupLayout
+from pydock_core.runtime.cgroups.layout import V1_CONTROLLERS, CgroupLayout
 
 _ALWAYS = ("memory", "cpu", "cpuacct", "pids", "freezer")
 _UNLIMITED_BYTES = 1 << 62
@@ -147,19 +147,17 @@ def _make_directory(directory: str, *, is_cpuset: bool) -> None:
 def _inherit_cpuset(directory: str) -> None:
     """A new cpuset is empty, and no process can join it: give it what its parent has."""
     for file in ("cpuset.cpus", "cpuset.mems"):
-        with open(f"{os.path.dirname(directory)}/{file}", encoding="ascii") as stream:
+        with open(f"{os.path.dirname(directory)}/{file}", encoding="utf-8") as stream:
             value = stream.read().strip()
         write_file(f"{directory}/{file}", value)
 
 
-def list_visible(directories: Mapping[str, str], layout: CgroupLayout) -> list[tuple[str, Sequence[str]]]:
-    """Return, for each hierarchy that a container has a group in, its usual name and its controllers."""
-    by_mount: dict[Path, list[str]] = {}
-    for controller in directories:
+def list_visible(directories: Mapping[str, str], layout: CgroupLayout) -> list[tuple[str, str, list[str]]]:
+    """Return, for each hierarchy that a container has a group in: its usual name, the group, its controllers."""
+    visible: dict[str, tuple[str, str, list[str]]] = {}
+    for controller, directory in directories.items():
         mounted = layout.v1.get(controller)
-        if mounted is not None:
-            by_mount.setdefault(mounted, []).append(controller)
-    shared = {
-        mounted: [name for name, place in layout.v1.items() if place == mounted] for mounted in by_mount
-    }
-    return [(mounted.name, shared[mounted]) for mounted in by_mount]
+        if mounted is not None and directory not in visible:
+            together = [name for name, place in layout.v1.items() if place == mounted and name in V1_CONTROLLERS]
+            visible[directory] = (mounted.name, directory, together)
+    return list(visible.values())

@@ -73,9 +73,9 @@ class V2Cgroup:
         """Make the directories down to the group, enabling in each the controllers for the next one."""
         current = self._base
         for name in os.path.relpath(self._directory, self._base).split("/"):
-            with open(f"{current}/cgroup.controllers", encoding="ascii") as stream:
+            with open(f"{current}/cgroup.controllers", encoding="utf-8") as stream:
                 available = stream.read().split()
-            with open(f"{current}/cgroup.subtree_control", encoding="ascii") as stream:
+            with open(f"{current}/cgroup.subtree_control", encoding="utf-8") as stream:
                 enabled = stream.read().split()
             for controller in dict.fromkeys((*needed, *_WISHED)):
                 if controller in enabled or (controller not in available and controller not in needed):
@@ -118,7 +118,7 @@ class V2Cgroup:
         if not os.path.isdir(self._directory):
             return
         with contextlib.suppress(FileNotFoundError):
-            with open(f"{self._directory}/cgroup.kill", "w", encoding="ascii") as stream:  # Linux 5.14
+            with open(f"{self._directory}/cgroup.kill", "w", encoding="utf-8") as stream:  # Linux 5.14
                 stream.write("1")
             return
         for _ in range(_KILL_ROUNDS):
