@@ -275,4 +275,11 @@ def _load_manifest(spool: Spool, descriptor: Descriptor, references: Sequence[Re
         layers.append(LayerRow(diff_id, spool.keep(name).digest, layer.media_type))
     spool.keep(_blob_name(manifest.config))
     spool.keep(_blob_name(descriptor))
-    return StoredImage(manifest.config.digest, descriptor.digest, config, tuple(layers), tuple(references))
+    return StoredImage(
+        manifest.config.digest,
+        descriptor.digest,
+        descriptor.media_type,
+        config,
+        tuple(layers),
+        tuple(references),
+    )

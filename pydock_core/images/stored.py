@@ -21,7 +21,7 @@ class StoredImage:
 
     Attributes:
         id: digest of the config.
-        manifest_digest: of the manifest.
+        manifest_digest, manifest_type: of the manifest; the type is a media type.
         config: parsed.
         layers: bottom first; each blob is in the store, and its diff id is what the config says (compared
         when
@@ -31,6 +31,7 @@ class StoredImage:
 
     id: str
     manifest_digest: str
+    manifest_type: str
     config: ImageConfig
     layers: tuple[LayerRow, ...]
     references: tuple[Reference, ...] = ()
@@ -60,4 +61,6 @@ def store_image(
         ),
     )
     manifest_digest = blobs.put_bytes(encode(manifest.to_json()), directory, "image manifest")
-    return StoredImage(image_id, manifest_digest, config, tuple(layers), tuple(references))
+    return StoredImage(
+        image_id, manifest_digest, manifest.media_type, config, tuple(layers), tuple(references)
+    )

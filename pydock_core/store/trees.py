@@ -1,7 +1,12 @@
-"""Removing a directory tree that a container or an archive made: any depth, any modes, no link followed."""
+"""Removing a directory tree that a container or an archive made: any depth, any modes, no link followed.
+
+Several processes may remove the same tree at once (all sweep the same trash): what is gone already is no
+error.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -51,7 +56,8 @@ def _remove(path: str) -> None:
         _empty(top_fd, top_fd, 0)
     finally:
         os.close(top_fd)
-    os.rmdir(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(path)
 
 
 def _empty(top_fd: int, directory_fd: int, depth: int) -> None:
@@ -65,20 +71,25 @@ def _empty(top_fd: int, directory_fd: int, depth: int) -> None:
             return
         _make_writable(directory_fd)
         for name, is_directory in names:
-            if not is_directory:
-                os.unlink(name, dir_fd=directory_fd)
-            elif depth >= _DEPTH_LIMIT:
-                # To the top with it, where the outermost loop finds it when it looks again.
-                os.rename(name, f".{secrets.token_hex(8)}", src_dir_fd=directory_fd, dst_dir_fd=top_fd)
-            else:
-                child_fd = _open_child(name, directory_fd)
-                try:
-                    _empty(top_fd, child_fd, depth + 1)
-                finally:
-                    os.close(child_fd)
-                os.rmdir(name, dir_fd=directory_fd)
+            with contextlib.suppress(FileNotFoundError):
+                if not is_directory:
+                    os.unlink(name, dir_fd=directory_fd)
+                elif depth >= _DEPTH_LIMIT:
+                    # To the top with it, where the outermost loop finds it when it looks again.
+                    os.rename(name, f".{secrets.token_hex(8)}", src_dir_fd=directory_fd, dst_dir_fd=top_fd)
+                else:
+                    _remove_child(top_fd, directory_fd, name, depth)
         if directory_fd != top_fd:
             return
+
+
+def _remove_child(top_fd: int, directory_fd: int, name: str, depth: int) -> None:
+    child_fd = _open_child(name, directory_fd)
+    try:
+        _empty(top_fd, child_fd, depth + 1)
+    finally:
+        os.close(child_fd)
+    os.rmdir(name, dir_fd=directory_fd)
 
 
 def _open_child(name: str, directory_fd: int) -> int:

@@ -17,6 +17,7 @@ _SCHEMA = """
 CREATE TABLE image (            -- one row per image config, the id is the config blob's digest
     id TEXT PRIMARY KEY,        -- "sha256:..."
     manifest_digest TEXT NOT NULL,
+    manifest_type TEXT NOT NULL, -- its media type
     created_ns INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL -- contents of all layers
 ) STRICT;
@@ -44,6 +45,11 @@ CREATE TABLE container (
     config TEXT NOT NULL        -- JSON of ContainerConfig
 ) STRICT;
 CREATE INDEX container_image ON container(image_id);
+CREATE TABLE network (          -- bridge networks; what lives of them is on the host
+    name TEXT PRIMARY KEY,
+    bridge TEXT NOT NULL,       -- the host's device
+    subnet TEXT NOT NULL        -- "172.30.0.0/16"; the first address is the bridge's
+) STRICT;
 CREATE TABLE address (          -- addresses on bridge networks, given out at start
     network TEXT NOT NULL,
     address TEXT NOT NULL,

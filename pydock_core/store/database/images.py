@@ -30,13 +30,14 @@ class ImageRow:
 
     Attributes:
         id: digest of the image config.
-        manifest_digest: of its manifest.
+        manifest_digest, manifest_type: of its manifest; the type is a media type.
         created_ns: as the config says, since the epoch.
         size_bytes: contents of all layers.
     """
 
     id: str
     manifest_digest: str
+    manifest_type: str
     created_ns: int
     size_bytes: int
 
@@ -54,7 +55,7 @@ class TagRow:
         return f"{self.repository}:{self.tag}"
 
 
-_COLUMNS = "id, manifest_digest, created_ns, size_bytes"
+_COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes"
 
 
 def insert(
@@ -63,8 +64,8 @@ def insert(
     """Record an image (one that is there keeps its row) and give it names, taking them from other images."""
     with database.transaction() as connection:
         added = connection.execute(
-            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?)",
-            (image.id, image.manifest_digest, image.created_ns, image.size_bytes),
+            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+            (image.id, image.manifest_digest, image.manifest_type, image.created_ns, image.size_bytes),
         ).rowcount
         if added:
             connection.executemany(
@@ -105,6 +106,14 @@ def all_tags(database: Database) -> list[TagRow]:
     """Return every tag, by name."""
     rows = database.connection.execute("SELECT repository, tag, image_id FROM tag ORDER BY repository, tag")
     return [TagRow(*row) for row in rows]
+
+
+def tags_by_image(database: Database) -> dict[str, list[TagRow]]:
+    """Return the names of all images that have any, by image id."""
+    found: dict[str, list[TagRow]] = {}
+    for tag in all_tags(database):
+        found.setdefault(tag.image_id, []).append(tag)
+    return found
 
 
 def tags_of(database: Database, image_id: str) -> list[TagRow]:

@@ -10,7 +10,6 @@ nobody on the host may reach)::
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import json
@@ -124,12 +123,12 @@ class DirectorySnapshotter:
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
-        place = self._base / digest_hex(diff_id)
-        with (
-            open_workspace(self._trash, "layer", self._remove_tree) as workspace,
-            contextlib.suppress(FileNotFoundError),
-        ):
-            os.rename(place, workspace.path / secrets.token_hex(4))
+        trash = self._trash / f"layer-{digest_hex(diff_id)[:12]}-{secrets.token_hex(4)}"
+        try:
+            os.rename(self._base / digest_hex(diff_id), trash)
+        except FileNotFoundError:
+            return
+        self._remove_tree(trash)
 
     def _empty(self) -> Path:
         path = self._base / _EMPTY

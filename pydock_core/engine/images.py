@@ -1,0 +1,417 @@
+"""The use cases of images: list, inspect, load, import, tag, remove, capture, and what containers ask of
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydock_core.engine.image_shapes import SeenImage, build_inspect, build_summary, parse_image_filters
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
+from pydock_core.images.stored import StoredImage
+from pydock_core.oci.digest import is_digest, short_id
+from pydock_core.oci.documents import REF_NAME, Descriptor, ImageConfig, decode
+from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
+from pydock_core.oci.timestamp import parse_timestamp
+from pydock_core.paths import StateRoot
+from pydock_core.store.blobs import BlobStore
+from pydock_core.store.database import images as sql
+from pydock_core.store.database.connection import Database
+from pydock_core.store.database.images import ImageRow, TagRow
+from pydock_core.store.snapshots.protocol import Snapshotter
+from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.workspace import open_workspace, sweep
+
+# Names for what the class, which has a method "list", cannot spell.
+Documents = list[dict[str, Any]]
+Changes = list[dict[str, str]]
+Names = list[str]
+Descriptors = list[Descriptor]
+
+_ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
+_REMOVE = "pydock_core.store.trees:remove_tree"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureResult:
+    """What a capture made.
+
+    Attributes:
+        image_id: "sha256:...".
+        notes: what was left out or is missing, one line each.
+        size_bytes: contents of all layers.
+    """
+
+    image_id: str
+    notes: tuple[str, ...]
+    size_bytes: int
+
+
+class Images:
+    """The images of one state root; any number of processes may have one.
+
+    Args:
+        root: the state root, its skeleton made.
+        database: its database.
+        snapshotter: keeps the layers.
+        worker: removes what may belong to subordinate ids.
+    """
+
+    def __init__(self, root: StateRoot, database: Database, snapshotter: Snapshotter, worker: Worker) -> None:
+        self._root = root
+        self._database = database
+        self._snapshotter = snapshotter
+        self._worker = worker
+        self._blobs = BlobStore(root.images)
+        self._blobs.ensure()
+        self._configs: dict[str, ImageConfig] = {}
+
+    # -- looking up --------------------------------------------------------------------------------------
+
+    def resolve(self, reference: str) -> ImageRow:
+        """Return the image that a name, a full id or a unique id prefix names.
+
+        Raises:
+            NotFoundError: there is none.
+            ConflictError: the prefix fits several.
+            InvalidError: it is neither an id nor a name.
+        """
+        row = self._by_id(reference) or self._by_name(reference)
+        if row is None:
+            raise NotFoundError(
+                f"no such image: {reference}",
+                "dock images lists what there is; dock load and dock image capture make images",
+            )
+        return row
+
+    def _by_name(self, text: str) -> ImageRow | None:
+        if text.startswith("sha256:"):
+            return None
+        try:
+            reference = parse_reference(text).with_default_tag()
+        except InvalidError:
+            if _ID_PREFIX.fullmatch(text):
+                return None  # 64 digits: an id, and no name
+            raise
+        if reference.digest:
+            return sql.by_manifest(self._database, reference.repository, reference.digest)
+        return sql.by_tag(self._database, reference.repository, reference.tag)
+
+    def _by_id(self, text: str) -> ImageRow | None:
+        if is_digest(text):
+            return sql.by_id(self._database, text)
+        hexadecimal = text.removeprefix("sha256:")
+        if not _ID_PREFIX.fullmatch(hexadecimal):
+            return None
+        if hexadecimal == text and (row := self._by_name(text)) is not None:
+            return row  # as Docker: a name goes before a prefix that looks like it
+        rows = sql.by_id_prefix(self._database, hexadecimal)
+        if len(rows) > 1:
+            raise ConflictError(f"image id prefix {text} fits several images", "give more of its digits")
+        return rows[0] if rows else None
+
+    def layers(self, image_id: str) -> Names:
+        """Return the diff ids of an image, bottom first."""
+        return [layer.diff_id for layer in sql.layers_of(self._database, image_id)]
+
+    def config(self, image_id: str) -> dict[str, Any]:
+        """Return an image's config document (image specification, config.md), by full id.
+
+        Raises:
+            NotFoundError: there is no such image.
+            CorruptError: its blob is damaged.
+        """
+        return self._config(image_id).to_json()
+
+    def _config(self, image_id: str) -> ImageConfig:
+        # The id is the digest of the content, so what is known stays right.
+        known = self._configs.get(image_id)
+        if known is None:
+            subject = f"config of image {short_id(image_id)}"
+            known = ImageConfig.from_json(decode(self._blobs.read(image_id, subject), subject), subject)
+            self._configs[image_id] = known
+        return known
+
+    def _seen(self, row: ImageRow, tags: Sequence[TagRow], containers: int) -> SeenImage:
+        return SeenImage(row, tuple(tags), self._config(row.id), containers)
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False) -> Documents:
+        """Return ImageSummary dictionaries (Engine API), the newest first.
+
+        Args:
+            filters: dangling, label, reference, before, since.
+            all: intermediate images too; there are none here, every image is listed.
+
+        Raises:
+            InvalidError: an unknown filter.
+            NotFoundError: before or since name no image.
+        """
+        matches = parse_image_filters(filters or {}, lambda name: self.resolve(name).created_ns)
+        tags = sql.tags_by_image(self._database)
+        counts = sql.container_counts(self._database)
+        images = (
+            self._seen(row, tags.get(row.id, ()), counts.get(row.id, 0))
+            for row in sql.all_images(self._database)
+        )
+        return [build_summary(seen) for seen in images if matches(seen)]
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Return the ImageInspect dictionary (Engine API) of an image."""
+        row = self.resolve(reference)
+        containers = len(sql.containers_of(self._database, row.id))
+        seen = self._seen(row, sql.tags_of(self._database, row.id), containers)
+        return build_inspect(seen, self._snapshotter.name)
+
+    # -- adding ------------------------------------------------------------------------------------------
+
+    def load(self, stream: BinaryIO, progress: Progress | None = None) -> Names:
+        """Load the images of an archive (docker-archive or OCI, plain or compressed; need not be seekable).
+
+        Returns:
+            a name for each name that was given, and the id of each image without a name.
+
+        Raises:
+            CorruptError, InvalidError, UnsupportedError, UnavailableError: see
+                :func:`pydock_core.images.archive.load_archive`; the store is as it was.
+        """
+        from pydock_core.images.archive import load_archive
+
+        with self._adding("load") as directory:
+            images = load_archive(stream, self._blobs, directory, _subject(stream), progress)
+            for image in images:
+                self._record(image, progress)
+        return [
+            name
+            for image in images
+            for name in ([reference.familiar for reference in image.references] or [image.id])
+        ]
+
+    def import_(
+        self,
+        stream: BinaryIO,
+        reference: str | None = None,
+        changes: Sequence[str] = (),
+        message: str | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Make an image of the tar of a root file system; return its id.
+
+        Args:
+            stream: plain or compressed; need not be seekable.
+            reference: its name, if any.
+            changes: Dockerfile instructions, see :func:`pydock_core.images.changes.apply_changes`.
+            message: for the history.
+            progress: gets events.
+        """
+        from pydock_core.images.root_archive import import_root
+
+        with self._adding("import") as directory:
+            image = import_root(
+                stream,
+                self._blobs,
+                directory,
+                _subject(stream),
+                references=_named(reference),
+                changes=changes or (),
+                message=message or "",
+                progress=progress,
+            )
+            self._record(image, progress)
+        return image.id
+
+    def capture(
+        self,
+        reference: str | None,
+        prefix: Path,
+        paths: Sequence[Path] = (),
+        progress: Progress | None = None,
+    ) -> CaptureResult:
+        """Make an image of a Python environment; see :func:`pydock_core.images.capture.capture_environment`.
+
+        Args:
+            reference: its name, if any.
+            prefix: of the environment: ``sys.prefix``, or another virtual or conda environment's directory.
+            paths: files and directories to take along, absolute.
+            progress: gets events.
+        """
+        from pydock_core.images.capture import capture_environment
+
+        references = _named(reference)
+        with self._adding("capture") as directory:
+            captured = capture_environment(prefix, paths, self._blobs, directory, references, progress)
+            size = self._record(captured.image, progress)
+        return CaptureResult(captured.image.id, captured.notes, size)
+
+    @contextlib.contextmanager
+    def _adding(self, kind: str) -> Iterator[Path]:
+        """A workspace, and the store's lock against collectors; afterwards nothing is left that no image needs.
+
+        Where it fails, that is all that was added; where it succeeds, what an image that was there had already.
+        """
+        self.sweep()
+        try:
+            with (
+                self._blobs.lock(exclusive=False),
+                open_workspace(self._root.temporary, kind, self._remove_tree) as workspace,
+            ):
+                yield workspace.path
+        except BaseException as error:
+            try:
+                self._collect()
+            except (PyDockError, OSError) as secondary:
+                error.add_note(f"and tidying up failed: {secondary}")
+            raise
+        self._collect()
+
+    def _record(self, image: StoredImage, progress: Progress | None) -> int:
+        """Apply an image's layers and record it with its names; return the size of its contents."""
+        size = 0
+        for layer in image.layers:
+            path = self._blobs.blob_path(layer.blob_digest)
+            size += self._snapshotter.apply(layer.diff_id, path, layer.media_type, progress)
+        created = parse_timestamp(image.config.created)
+        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size)
+        tags = [(reference.repository, reference.tag) for reference in image.references]
+        sql.insert(self._database, row, image.layers, tags)
+        self._refresh_index()
+        return size
+
+    # -- naming and removing -----------------------------------------------------------------------------
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image a further name; another image that had it loses it.
+
+        Raises:
+            NotFoundError: there is no image ``source``.
+            InvalidError: ``target`` is no name.
+        """
+        name = parse_tagged(target)
+        row = self.resolve(source)
+        if not sql.set_tag(self._database, name.repository, name.tag, row.id):
+            raise NotFoundError(f"no such image: {source}", "it was removed just now")
+        self._refresh_index()
+
+    def remove(self, reference: str, force: bool = False) -> Changes:
+        """Take a name away; with the last one, or by id, remove the image with what no other image needs.
+
+        Docker's rules: an image that a container uses keeps its last name unless ``force``, and is kept
+        itself as long as the container is there; one with several names is removed by id only with ``force``.
+
+        Returns:
+            {"Untagged": NAME} and {"Deleted": DIGEST} in order (Engine API, ImageDeleteResponseItem).
+
+        Raises:
+            NotFoundError: there is no such image.
+            ConflictError: a container uses it, or it has several names.
+        """
+        self.sweep()
+        row = self.resolve(reference)
+        tags = sql.tags_of(self._database, row.id)
+        named = self._names(reference, tags)
+        by_name = named is not None
+        going = [named] if named is not None else tags
+        used_by = sql.containers_of(self._database, row.id)
+        if by_name and len(tags) > 1:
+            return self._untag(going)
+        if used_by and not (force and tags):
+            raise self._in_use(reference, row, used_by, by_name=by_name)
+        if not by_name and not force and len({tag.repository for tag in tags}) > 1:
+            raise ConflictError(
+                f"image {short_id(row.id)} has names in several repositories",
+                "remove it by its names, or with -f: " + ", ".join(tag.reference for tag in tags),
+            )
+        if used_by:
+            return self._untag(going)
+        layers = sql.layers_of(self._database, row.id)
+        if not sql.delete_unused(self._database, row.id, tags):
+            raise ConflictError(f"image {short_id(row.id)} was used or named just now", "try again")
+        self._configs.pop(row.id, None)
+        self._refresh_index()
+        self._collect()
+        kept = sql.referred_layers(self._database)
+        gone = [layer.diff_id for layer in reversed(layers) if layer.diff_id not in kept]
+        changes = [{"Untagged": tag.reference} for tag in going]
+        return [*changes, {"Deleted": row.id}, *({"Deleted": diff_id} for diff_id in dict.fromkeys(gone))]
+
+    def _untag(self, tags: Sequence[TagRow]) -> Changes:
+        sql.delete_tags(self._database, tags)
+        self._refresh_index()
+        return [{"Untagged": tag.reference} for tag in tags]
+
+    @staticmethod
+    def _names(reference: str, tags: Sequence[TagRow]) -> TagRow | None:
+        """The tag that ``reference`` names; None where it is an id."""
+        try:
+            name = parse_reference(reference).with_default_tag()
+        except InvalidError:
+            return None
+        return next((tag for tag in tags if (tag.repository, tag.tag) == (name.repository, name.tag)), None)
+
+    @staticmethod
+    def _in_use(reference: str, row: ImageRow, used_by: Sequence[str], *, by_name: bool) -> ConflictError:
+        subject = f"name {reference}" if by_name else f"image {short_id(row.id)}"
+        return ConflictError(
+            f"{subject} cannot be removed: container {used_by[0][:12]} uses image {short_id(row.id)}",
+            f"remove the container first: dock rm {used_by[0][:12]}"
+            + ("; or with -f remove the name only" if by_name else ""),
+        )
+
+    # -- tidying up --------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left half made or half removed."""
+        sweep(self._root.temporary, self._remove_tree)
+
+    def _remove_tree(self, path: Path) -> None:
+        self._worker.call(_REMOVE, {"path": str(path)})
+
+    def _collect(self) -> None:
+        """Remove the blobs and layers that no image needs; left to the next one where an image is being
+        added.
+        """
+        with self._blobs.lock(exclusive=True, wait=False) as held:
+            if not held:
+                return
+            layers = sql.referred_layers(self._database)
+            for diff_id in self._snapshotter.diff_ids():
+                if diff_id not in layers:
+                    self._snapshotter.remove(diff_id)
+            blobs = sql.referred_blobs(self._database)
+            for digest in self._blobs.digests():
+                if digest not in blobs:
+                    self._blobs.remove(digest)
+
+    def _refresh_index(self) -> None:
+        self._blobs.refresh_index(self._manifests)
+
+    def _manifests(self) -> Descriptors:
+        """The entries of index.json: one for each name, and one for each image without."""
+        entries = []
+        tags = sql.tags_by_image(self._database)
+        for row in sql.all_images(self._database):
+            path = self._blobs.blob_path(row.manifest_digest)
+            if not path.is_file():
+                continue  # damaged from outside; the index says what can be read
+            names = [{REF_NAME: tag.reference} for tag in tags.get(row.id, ())] or [{}]
+            size = path.stat().st_size
+            entries += [Descriptor(row.manifest_type, row.manifest_digest, size, name) for name in names]
+        return entries
+
+
+def _named(reference: str | None) -> tuple[Reference, ...]:
+    return (parse_tagged(reference),) if reference else ()
+
+
+def _subject(stream: BinaryIO) -> str:
+    """How an archive is called in messages."""
+    name = getattr(stream, "name", None)
+    return (
+        f"archive {name}"
+        if isinstance(name, str) and not name.startswith("<")
+        else "archive from standard input"
+    )
