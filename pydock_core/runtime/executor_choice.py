@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.executor import Executor
 from pydock_core.runtime.plan import EMBEDDED
 
 
-def make_executor(name: str, run_dir: Path) -> Executor:
-    """Return the executor ``name`` ("embedded", or the path of an OCI runtime program).
+def make_executor(name: str, paths: ContainerPaths) -> Executor:
+    """Return the executor ``name`` ("embedded", or the path of an OCI runtime program) for one container.
 
     Its state lies under the container's run directory, so it ends with the container.
     """
-    state_dir = run_dir / "executor"
+    state_dir = paths.run / "executor"
     # Imported late: a supervisor pays for the one that it uses.
     if name == EMBEDDED:
         from pydock_core.runtime.embedded import EmbeddedExecutor
 
-        return EmbeddedExecutor(state_dir)
+        cache_dir = StateRoot(paths.data.parent.parent, paths.run.parent.parent).cache
+        return EmbeddedExecutor(state_dir, cache_dir)
     from pydock_core.runtime.command import CommandExecutor
 
     return CommandExecutor(name, state_dir)

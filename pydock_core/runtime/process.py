@@ -259,7 +259,7 @@ def _reap(paths: ContainerPaths, state: StateRecord) -> str:
             make_executor,
         )  # late: most readers of states need none
 
-        make_executor(state.executor, paths.run).delete(paths.run.name)
+        make_executor(state.executor, paths).delete(paths.run.name)
     except PyDockError as error:
         return error.message
     return ""

@@ -46,7 +46,7 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
     attachment = socket.socket(fileno=fds.pop(0)) if fds else None
     try:
         plan = process.read_plan(Path(document["plan"]))
-        executor = make_executor(plan.executor, Path(plan.run_dir))
+        executor = make_executor(plan.executor, ContainerPaths(Path(plan.data_dir), Path(plan.run_dir)))
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
         return
