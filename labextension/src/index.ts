@@ -11,6 +11,7 @@ import {
 } from '@jupyterlab/apputils';
 import { refreshIcon } from '@jupyterlab/ui-components';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
+import type { DockLayout } from '@lumino/widgets';
 
 import { ApplicationTab, type ITarget, targetKey } from './application';
 import { containerName, EngineClient, EngineError, type IContainer } from './engine';
@@ -23,7 +24,10 @@ const CATEGORY = 'Containers';
 
 /** The commands, for the palette and for other extensions. */
 export const CommandIDs = {
-  /** Arguments `name` and `port`; what is missing is asked for. */
+  /**
+   * Arguments `name` and `port`, what is missing being asked for; `mode` is where the tab goes, as in
+   * DocumentRegistry.IOpenOptions ("split-right").
+   */
   openPort: 'pydock:open-port',
   /** Argument `name`. */
   openLog: 'pydock:open-log',
@@ -92,7 +96,7 @@ function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restore
       const known = applications.find(tab => targetKey(tab.target) === targetKey(target));
       const tab = known ?? new ApplicationTab(target, client.applicationUrl(target.name, target.port));
       if (known === undefined) {
-        shell.add(tab, 'main');
+        shell.add(tab, 'main', isInsertMode(args.mode) ? { mode: args.mode } : {});
         await applications.add(tab);
       }
       shell.activateById(tab.id);
@@ -153,6 +157,10 @@ function openLinksInTabs(open: (name: string, port: number) => void): void {
       open(name, Number(port));
     }
   });
+}
+
+function isInsertMode(mode: unknown): mode is DockLayout.InsertMode {
+  return typeof mode === 'string' && /^(split|tab)-[a-z]+$/.test(mode);
 }
 
 function isPort(port: number): boolean {

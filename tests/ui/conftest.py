@@ -1,0 +1,219 @@
+"""A real JupyterLab with the built extension, a browser to look at it, and the ``dock`` program beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+README_IMAGES = "PYDOCK_SCREENSHOTS"
+"""Names a directory to which the pictures of the README are copied: notebooks/images."""
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+TOKEN = "token-of-the-outer-server"
+BASE_URL = "/user/me/"
+START_SECONDS = 60
+IMAGE = "here:latest"
+
+Dock = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab, ``notebooks`` being its root directory."""
+
+    url: str
+    notebooks: Path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests, which start whole servers in containers, the time that takes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ui")
+
+
+@pytest.fixture(scope="session")
+def environment(home: Path) -> dict[str, str]:
+    """An environment in which PyDock and Jupyter read and write nothing outside of ``home``."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "JPY", "PYDOCK"))
+    }
+    return kept | {
+        "HOME": str(home / "home"),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "IPYTHONDIR": str(home / "ipython"),
+        "PYDOCK_ROOT": str(home / "pydock"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@pytest.fixture(scope="session")
+def dock(environment: dict[str, str]) -> Iterator[Dock]:
+    """Run the ``dock`` program and return what it printed; containers are removed at the end.
+
+    With ``both`` standard error is part of what is returned.
+    """
+
+    def run(*words: str, check: bool = True, both: bool = False) -> str:
+        command = [sys.executable, "-m", "pydock_core", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert not check or done.returncode == 0, f"dock {' '.join(words)}: {done.stderr}"
+        return (done.stdout + (done.stderr if both else "")).strip()
+
+    yield run
+    for container in run("ps", "-aq", check=False).split():
+        run("rm", "-f", container, check=False)
+
+
+@pytest.fixture(scope="session")
+def image(dock: Dock) -> str:
+    """An image of the environment in which the tests run: with TensorBoard and JupyterLab."""
+    dock("image", "capture", "-q", "-t", IMAGE)
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def lab(home: Path, environment: dict[str, str]) -> Iterator[Lab]:
+    """A JupyterLab under a base URL as JupyterHub gives it, with PyDock's server and lab extensions."""
+    notebooks = home / "notebooks"
+    extensions = home / "labextensions"
+    for directory in (home / "home", notebooks, extensions):
+        directory.mkdir()
+    (extensions / "pydock-jupyter").symlink_to(REPOSITORY / "pydock_jupyter" / "labextension")
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            "--ip=127.0.0.1",
+            f"--port={port}",
+        ),
+        f"--ServerApp.base_url={BASE_URL}",
+        f"--ServerApp.root_dir={notebooks}",
+        f"--IdentityProvider.token={TOKEN}",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.jpserver_extensions={'pydock_jupyter': True}",
+        f"--LabApp.extra_labextensions_path={extensions}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
+    log = home / "lab.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, cwd=notebooks, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        url = f"http://127.0.0.1:{port}{BASE_URL}"
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(f"{url}api"):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)  # nothing tells when a foreign server listens
+        yield Lab(url, notebooks)
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(CHROMIUM_ARGUMENTS))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """JupyterLab in a fresh profile and workspace; the last view of each test is kept as a picture."""
+    context = browser.new_context(viewport={"width": 1360, "height": 860})
+    context.set_default_timeout(30_000)
+    opened = context.new_page()
+    workspace = re.sub(r"\W+", "-", request.node.name)
+    opened.goto(f"{lab.url}lab/workspaces/{workspace}?token={TOKEN}")
+    expect(opened.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
+    expect(opened.locator("#jupyterlab-splash")).to_have_count(0, timeout=30_000)
+    yield opened
+    picture(opened, f"last-{workspace}")
+    context.close()
+
+
+@pytest.fixture
+def panel(page: Page) -> Page:
+    """The same page with the left-hand panel open."""
+    page.locator('.jp-SideBar [data-id="pydock-containers"]').click()
+    expect(page.locator("#pydock-containers")).to_be_visible()
+    return page
+
+
+def picture(page: Page, name: str, *, for_readme: bool = False) -> Path:
+    """Take a picture into tests/ui/screenshots/; one of the README goes where README_IMAGES says, too."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    path = SCREENSHOTS / f"{name}.png"
+    page.screenshot(path=path)
+    directory = os.environ.get(README_IMAGES)
+    if for_readme and directory:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, directory)
+    return path
+
+
+@pytest.fixture
+def take_picture() -> Callable[..., Path]:
+    return picture

@@ -1,0 +1,182 @@
+"""Containers' own applications in the page, at their usual commands and ports, through the proxy alone."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from PIL import Image
+from playwright.sync_api import FrameLocator, Page, expect
+from tensorboard.summary import Writer
+
+START_SECONDS = 60
+STEPS = 40
+RATES = {"slow": 0.05, "fast": 0.15}
+
+
+def loss(rate: float, step: int) -> float:
+    return math.exp(-rate * step)
+
+
+def accuracy(rate: float, step: int) -> float:
+    return 1 - 0.9 * math.exp(-rate * step)
+
+
+@pytest.fixture
+def logs(home: Path) -> Path:
+    """Event files with two runs of two scalars, written by TensorBoard's own writer."""
+    directory = home / "logs"
+    for run, rate in RATES.items():
+        writer = Writer(str(directory / run))
+        for step in range(STEPS):
+            writer.add_scalar("loss", loss(rate, step), step)
+            writer.add_scalar("accuracy", accuracy(rate, step), step)
+        writer.close()
+    return directory
+
+
+@pytest.fixture
+def tensorboard(dock: Callable[..., str], image: str, logs: Path) -> Iterator[str]:
+    """TensorBoard as its manual starts it: on the container's loopback, port 6006."""
+    name = "tensorboard"
+    mount = f"{logs}:/logs:ro"
+    dock(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--expose",
+        "6006",
+        "-v",
+        mount,
+        image,
+        "tensorboard",
+        "--logdir",
+        "/logs",
+    )
+    yield name
+    dock("rm", "-f", name, check=False)
+
+
+@pytest.fixture
+def notebook(dock: Callable[..., str], image: str) -> Iterator[tuple[str, str]]:
+    """JupyterLab as its manual starts it in a container; returns the name and the token from its log."""
+    name = "notebook"
+    command = ("jupyter", "lab", "--ip=0.0.0.0", "--allow-root", "--no-browser")
+    dock("run", "-d", "--name", name, "--expose", "8888", "-w", "/root", image, *command)
+    deadline = time.monotonic() + START_SECONDS
+    while not (found := re.search(r"[?&]token=([0-9a-f]+)", dock("logs", name, both=True))):
+        assert time.monotonic() < deadline, dock("logs", name, both=True)
+        time.sleep(0.2)  # the server says its token when it is ready
+    yield name, found.group(1)
+    dock("rm", "-f", name, check=False)
+
+
+def open_port(page: Page, name: str, port: int) -> FrameLocator:
+    page.get_by_role("button", name=f"Open port {port} of {name}").click()
+    expect(page.get_by_role("tab", name=f"{name}:{port}")).to_be_visible()
+    return page.frame_locator(f"#pydock-application-{name}-{port} iframe")
+
+
+def await_listening(dock: Callable[..., str], name: str, port: int) -> None:
+    """Wait until the application listens; it takes its time to start, and tells nobody but who connects."""
+    probe = f"import socket; socket.create_connection(('127.0.0.1', {port})).close()"
+    deadline = time.monotonic() + START_SECONDS
+    while dock("exec", name, "python", "-c", f"{probe}; print('listens')", check=False) != "listens":
+        assert time.monotonic() < deadline, dock("logs", name, both=True)
+        time.sleep(0.2)
+
+
+def test_tensorboard_draws_its_scalars(
+    panel: Page, tensorboard: str, dock: Callable[..., str], take_picture: Callable[..., Path]
+) -> None:
+    await_listening(dock, tensorboard, 6006)
+    board = open_port(panel, tensorboard, 6006)
+    for tag, last in (("accuracy", accuracy), ("loss", loss)):
+        card = board.locator("scalar-card").filter(has_text=tag).first
+        card.scroll_into_view_if_needed(timeout=60_000)
+        for rate in RATES.values():  # the table below the chart: the values at the last step
+            expect(card).to_contain_text(f"{last(rate, STEPS - 1):.4g}")
+        chart = card.locator("line-chart")
+        await_condition(lambda chart=chart: len(drawn_runs(chart.screenshot())) == len(RATES))
+    take_picture(panel, "tensorboard")
+
+
+def drawn_runs(png: bytes) -> set[str]:
+    """Which of the two runs' lines, by TensorBoard's colours for them, cross at least half of the chart."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    columns: dict[str, set[int]] = {"fast": set(), "slow": set()}
+    for x in range(image.width):
+        for y in range(image.height):
+            red, green, blue = image.getpixel((x, y))
+            if red < 90 and green > 140 and blue > 150:  # 12b5cb
+                columns["fast"].add(x)
+            elif 50 < red < 100 and 20 < blue - red < 60:  # 425066
+                columns["slow"].add(x)
+    return {run for run, found in columns.items() if len(found) > image.width / 2}
+
+
+def await_condition(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)  # a picture tells nobody that it has changed
+
+
+def test_jupyterlab_runs_a_cell(
+    panel: Page, notebook: tuple[str, str], take_picture: Callable[..., Path]
+) -> None:
+    name, token = notebook
+    inner = open_port(panel, name, 8888)
+    inner.get_by_label("Password or token").first.fill(token)
+    inner.get_by_role("button", name="Log in").first.click()
+    inner.locator('.jp-LauncherCard[data-category="Notebook"]').first.click(timeout=60_000)
+    cell = inner.locator(".jp-Notebook .jp-Cell .cm-content").first
+    expect(cell).to_be_visible()
+    expect(inner.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first).to_be_attached(
+        timeout=60_000
+    )
+    cell.click()
+    panel.keyboard.type("import socket; print(6 * 7, socket.gethostname())")
+    panel.keyboard.press("Shift+Enter")
+    expect(inner.locator(".jp-OutputArea-output").first).to_contain_text(
+        re.compile(r"42 \w+"), timeout=60_000
+    )
+    take_picture(panel, "jupyterlab")
+
+
+def test_the_page_of_the_readme(
+    panel: Page,
+    lab: Any,
+    tensorboard: str,
+    image: str,
+    dock: Callable[..., str],
+    take_picture: Callable[..., Path],
+) -> None:
+    """All of it in one picture: the panel, a notebook that runs containers, and TensorBoard beside it."""
+    await_listening(dock, tensorboard, 6006)
+    cells = (
+        "%load_ext pydock_jupyter",
+        "%dock ps --format 'table {{.Names}}\\t{{.Image}}\\t{{.Status}}'",
+        f"%%dock run --rm {image} python -\nimport platform\nprint('Hello from', platform.node())",
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, lab.notebooks / "demo.ipynb")
+    execute = "([command, args]) => window.jupyterapp.commands.execute(command, args).then(() => null)"
+    panel.evaluate(execute, ["docmanager:open", {"path": "demo.ipynb", "kernel": {"name": "python3"}}])
+    expect(panel.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first).to_be_attached()
+    panel.evaluate(execute, ["notebook:run-all-cells", {}])
+    expect(panel.locator(".jp-Notebook .jp-CodeCell").nth(2)).to_contain_text("Hello from", timeout=60_000)
+    target = {"name": tensorboard, "port": 6006, "mode": "split-right"}
+    panel.evaluate(execute, ["pydock:open-port", target])
+    board = panel.frame_locator(".pydock-Application iframe")
+    chart = board.locator("scalar-card line-chart").first
+    await_condition(lambda: len(drawn_runs(chart.screenshot(timeout=60_000))) == len(RATES))
+    take_picture(panel, "lab", for_readme=True)

@@ -1,0 +1,163 @@
+"""The left-hand panel over a real engine: what it lists, what its buttons do, and that a chip opens a tab."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+HELLO = (
+    "import http.server; http.server.SimpleHTTPRequestHandler.log_message = print; "
+    "http.server.test(http.server.SimpleHTTPRequestHandler, port=8000, bind='127.0.0.1')"
+)
+
+
+@pytest.fixture
+def web(dock: Callable[..., str], image: str) -> Iterator[str]:
+    """A container that serves its directory /etc at port 8000, on its loopback only and without a network."""
+    name = "web"
+    options = ("--network", "none", "-w", "/etc", "--stop-timeout", "1", "--expose", "8000")
+    dock("run", "-d", "--name", name, *options, image, "python", "-c", HELLO)
+    yield name
+    dock("rm", "-f", name, check=False)
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.locator(f'.pydock-Container[data-name="{name}"]')
+
+
+def test_lists_containers_and_images(
+    panel: Page, web: str, image: str, take_picture: Callable[..., Path]
+) -> None:
+    listed = row(panel, web)
+    expect(listed).to_contain_text(image)
+    expect(listed).to_contain_text(re.compile("running · Up .* second"))
+    expect(panel.get_by_role("list", name="Images")).to_contain_text(image)
+    take_picture(panel, "panel")
+
+
+def test_a_chip_opens_the_application_in_a_tab(
+    panel: Page, web: str, take_picture: Callable[..., Path]
+) -> None:
+    panel.get_by_role("button", name=f"Open port 8000 of {web}").click()
+    expect(panel.get_by_role("tab", name=f"{web}:8000")).to_be_visible()
+    application = panel.frame_locator(".pydock-Application iframe")
+    expect(application.get_by_role("link", name="passwd", exact=True)).to_be_visible()
+    application.get_by_role("link", name="passwd", exact=True).click()
+    expect(application.locator("body")).to_contain_text("root:")
+    take_picture(panel, "application")
+
+    panel.get_by_role("button", name="Reload the application").click()
+    expect(application.locator("body")).to_contain_text("root:")
+    with panel.context.expect_page() as opened:
+        panel.get_by_role("button", name="Open in a new browser tab").click()
+    expect(opened.value.get_by_role("link", name="passwd", exact=True)).to_be_visible()
+    assert f"/user/me/pydock/c/{web}/8000/" in opened.value.url
+
+
+def test_opened_tabs_come_back_after_a_reload(panel: Page, web: str) -> None:
+    panel.get_by_role("button", name=f"Open port 8000 of {web}").click()
+    application = panel.frame_locator(".pydock-Application iframe")
+    expect(application.get_by_role("link", name="passwd", exact=True)).to_be_visible()
+    with panel.expect_response(
+        lambda response: "/api/workspaces/" in response.url and response.request.method == "PUT"
+    ):
+        panel.get_by_role("button", name=f"Log of {web}").click()
+    panel.wait_for_function(
+        "async url => JSON.stringify(await (await fetch(url)).json()).includes('pydock-logs')",
+        arg=panel.url.replace("/lab/workspaces/", "/lab/api/workspaces/"),
+    )
+    panel.reload()
+    expect(panel.get_by_role("tab", name=f"{web}:8000")).to_be_visible()
+    expect(panel.get_by_role("tab", name=f"{web} log")).to_be_visible()
+    expect(panel.locator("#pydock-containers")).to_be_visible()
+    expect(application.get_by_role("link", name="passwd", exact=True)).to_be_attached()
+
+
+def test_any_other_port(panel: Page, web: str) -> None:
+    panel.get_by_role("button", name=f"Open another port of {web}").click()
+    dialog = panel.get_by_role("dialog")
+    dialog.get_by_role("textbox").fill("99999")
+    dialog.get_by_role("button", name="Open").click()
+    expect(panel.get_by_text("“99999” is not a port")).to_be_visible()
+    panel.get_by_role("button", name=f"Open another port of {web}").click()
+    dialog.get_by_role("textbox").fill("8000")
+    dialog.get_by_role("button", name="Open").click()
+    expect(panel.get_by_role("tab", name=f"{web}:8000")).to_be_visible()
+
+
+def test_buttons_change_the_container(panel: Page, web: str, dock: Callable[..., str]) -> None:
+    panel.get_by_role("button", name=f"Stop {web}").click()
+    expect(row(panel, web)).to_contain_text("Exited (")
+    assert dock("inspect", "--format", "{{.State.Status}}", web) == "exited"
+    expect(panel.get_by_role("button", name=f"Open port 8000 of {web}")).to_have_count(0)
+
+    panel.get_by_role("button", name=f"Start {web}").click()
+    expect(row(panel, web)).to_contain_text("running")
+    assert dock("inspect", "--format", "{{.State.Status}}", web) == "running"
+
+    panel.get_by_role("button", name=f"Remove {web}").click()
+    panel.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(row(panel, web)).to_be_visible()
+    panel.get_by_role("button", name=f"Remove {web}").click()
+    panel.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(row(panel, web)).to_have_count(0)
+    assert web not in dock("ps", "-a", "--format", "{{.Names}}").split()
+
+
+def test_log_is_followed(
+    panel: Page, image: str, dock: Callable[..., str], take_picture: Callable[..., Path]
+) -> None:
+    name = "speaker"
+    program = "import sys\nfor line in sys.stdin: print('heard', line.strip(), flush=True)"
+    dock("run", "-d", "-i", "--name", name, "--network", "none", image, "python", "-c", program)
+    try:
+        panel.get_by_role("button", name=f"Log of {name}").click()
+        log = panel.get_by_role("log", name=f"Log of {name}")
+        expect(log).to_be_visible()
+        dock("exec", name, "python", "-c", "open('/proc/1/fd/1', 'w').write('grüße\\n')")
+        expect(log).to_contain_text("grüße")
+        take_picture(panel, "log")
+        dock("rm", "-f", name)
+        expect(log).to_contain_text("End of the log.")
+    finally:
+        dock("rm", "-f", name, check=False)
+
+
+def test_live(panel: Page, image: str, dock: Callable[..., str]) -> None:
+    """What others do is shown too, without a click."""
+    expect(panel.get_by_role("list", name="Images")).to_contain_text(image)
+    dock("create", "--name", "late", "--network", "none", image, "true")
+    expect(row(panel, "late")).to_contain_text("Created")
+    dock("rm", "late")
+    expect(row(panel, "late")).to_have_count(0)
+
+
+def test_a_failing_server_is_told(panel: Page) -> None:
+    panel.route(
+        "**/pydock/api/**", lambda route: route.fulfill(status=500, json={"message": "the disk is full."})
+    )
+    panel.get_by_role("button", name="Refresh").click()
+    expect(panel.get_by_role("alert").filter(has_text="the disk is full.")).to_be_visible()
+    panel.unroute("**/pydock/api/**")
+    panel.get_by_role("button", name="Refresh").click()
+    expect(panel.get_by_role("alert").filter(has_text="the disk is full.")).to_have_count(0)
+
+
+def test_a_server_without_pydock_is_told(panel: Page, take_picture: Callable[..., Path]) -> None:
+    panel.route("**/pydock/api/**", lambda route: route.fulfill(status=404, body="no such page"))
+    panel.get_by_role("button", name="Refresh").click()
+    expect(panel.get_by_text("jupyter server extension enable pydock_jupyter")).to_be_visible()
+    take_picture(panel, "disabled")
+
+
+def test_commands_are_in_the_palette(panel: Page, web: str) -> None:
+    panel.keyboard.press("Control+Shift+C")
+    palette = panel.locator("#modal-command-palette")
+    palette.get_by_role("searchbox").or_(palette.locator("input")).first.fill("Open Port of a Container")
+    palette.get_by_text("Open Port of a Container…").click()
+    dialog = panel.get_by_role("dialog")
+    expect(dialog).to_contain_text(web)
