@@ -162,17 +162,19 @@ def _overlay() -> Check:
 def _cgroups(*, rootless: bool) -> Check:
     from pydock_core.runtime.cgroups import probe_cgroups
 
-    probe = probe_cgroups()
-    found = f"{probe.version}, {', '.join(sorted(probe.controllers)) or 'none to use'}"
-    missing = {"memory", "cpu", "pids"} - set(probe.controllers)
+    support = probe_cgroups()
+    if not support.version:
+        return Check("cgroups", "limited", "none", "no limit is enforced", "mount a cgroup hierarchy")
+    wanted = {"memory": support.memory, "cpu": support.cpu, "pids": support.pids}
+    missing = [name for name, there in wanted.items() if not there]
     if not missing:
-        return Check("cgroups", "ok", found)
+        return Check("cgroups", "ok", f"version {support.version}")
     return Check(
         "cgroups",
         "limited",
-        found,
-        f"no limit is enforced for: {', '.join(sorted(missing))} (-m, --cpus, --pids-limit)",
-        "log in through systemd with cgroup v2 delegation (Delegate=yes)" if rootless else "mount the controllers",
+        f"version {support.version}, without {', '.join(missing)}" + (f": {support.reason}" if support.reason else ""),
+        f"no limit is enforced for {', '.join(missing)} (-m, --cpus, --pids-limit)",
+        "log in through systemd on a host with cgroup v2 (Delegate=yes)" if rootless else "mount the controllers",
     )
 
 

@@ -42,7 +42,9 @@ def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Seque
         padding=0,
         with_header_hide=None,
     )
-    text = tabulate([list(row) for row in rows], list(headers), tablefmt=plain, disable_numparse=True, stralign="left")
+    # The headers as a row: as headers they would be padded beyond three spaces.
+    lines = [list(headers), *(list(row) for row in rows)]
+    text = tabulate(lines, tablefmt=plain, disable_numparse=True, stralign="left")
     for line in text.splitlines():
         context.print(line.rstrip())
 

@@ -249,9 +249,11 @@ class Images:
 
     @contextlib.contextmanager
     def _adding(self, kind: str) -> Iterator[Path]:
-        """A workspace, and the store's lock against collectors; afterwards nothing is left that no image needs.
+        """A workspace, and the store's lock against collectors; afterwards nothing is left that no image
+        needs.
 
-        Where it fails, that is all that was added; where it succeeds, what an image that was there had already.
+        Where it fails, that is all that was added; where it succeeds, what an image that was there had
+        already.
         """
         self.sweep()
         try:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pydock_core.engine.config import ContainerConfig
+from pydock_core.errors import FailedError
 from pydock_core.paths import StateRoot
+from pydock_core.runtime.client import ZygoteWorker
+from pydock_core.runtime.plan import RootMount
 
 
 def name_volumes(definition: ContainerConfig) -> tuple[ContainerConfig, dict[str, bool]]:
@@ -27,3 +34,34 @@ def name_volumes(definition: ContainerConfig) -> tuple[ContainerConfig, dict[str
 def volume_directory(root: StateRoot, name: str) -> Path:
     """Where a volume's files are."""
     return root.volumes / name / "_data"
+
+
+def fill_new_volumes(root: StateRoot, config: ContainerConfig, image_mounts: Callable[[], Sequence[RootMount]]) -> None:
+    """Make the directories of a container's volumes; a new one gets what the image has at its target.
+
+    The directory appears, filled, by a rename; of two starts at once one wins, and both go on with the same.
+    """
+    for mount in config.mounts:
+        if mount.kind != "volume" or volume_directory(root, mount.source).exists():
+            continue
+        scratch = Path(tempfile.mkdtemp(prefix="volume-", dir=root.temporary))
+        try:
+            data, point = scratch / "volume" / "_data", scratch / "root"
+            data.mkdir(parents=True)
+            scratch.joinpath("volume").chmod(0o711)
+            point.mkdir()
+            if not mount.no_copy:
+                arguments = {
+                    "root_mounts": [asdict(layer) for layer in image_mounts()],
+                    "mount_point": str(point),
+                    "target": mount.target,
+                    "volume": str(data),
+                }
+                # A worker process of its own, for root too: it makes a mount namespace.
+                ZygoteWorker(root).call("pydock_core.store.volumes:fill_volume", arguments)
+            with suppress(OSError):  # another start was first, or the look below says so
+                os.rename(scratch / "volume", root.volumes / mount.source)
+        finally:
+            ZygoteWorker(root).call("pydock_core.store.trees:remove_tree", {"path": str(scratch)})
+        if not volume_directory(root, mount.source).is_dir():
+            raise FailedError(f"volume {mount.source} could not be made", "check the free space (dock doctor)")

@@ -20,8 +20,10 @@ Progress = Callable[[dict[str, Any]], None]
 
 ALLOWED_FUNCTIONS = frozenset(
     {
+        "pydock_core.engine.tidy:tidy_container",
         "pydock_core.store.snapshots.directory:apply_blob",
         "pydock_core.store.trees:remove_tree",
+        "pydock_core.store.volumes:fill_volume",
     }
 )
 """What a worker may be asked for; a worker refuses everything else."""

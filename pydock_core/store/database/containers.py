@@ -121,25 +121,3 @@ def delete_volumes(database: Database, names: Sequence[str]) -> None:
     """Forget volumes."""
     with database.transaction() as connection:
         connection.executemany("DELETE FROM volume WHERE name = ?", [(name,) for name in names])
-
-
-def addresses(database: Database, network: str) -> dict[str, str]:
-    """Return the addresses given out on a network, with the container ids that hold them."""
-    rows = database.connection.execute("SELECT address, container_id FROM address WHERE network = ?", (network,))
-    return dict(rows.fetchall())
-
-
-def claim_address(
-    database: Database, network: str, candidates: Iterable[str], container_id: str, dead: Iterable[str]
-) -> str | None:
-    """Give a container the first free address; those of ``dead`` containers are free.  None where all are taken."""
-    with database.transaction() as connection:
-        gone = [(network, other) for other in {*dead, container_id}]
-        connection.executemany("DELETE FROM address WHERE network = ? AND container_id = ?", gone)
-        rows = connection.execute("SELECT address FROM address WHERE network = ?", (network,)).fetchall()
-        taken = {row[0] for row in rows}
-        for address in candidates:
-            if address not in taken:
-                connection.execute("INSERT INTO address VALUES (?, ?, ?)", (network, address, container_id))
-                return address
-    return None

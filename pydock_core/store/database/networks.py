@@ -1,0 +1,57 @@
+"""The SQL of networks and of the addresses on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from pydock_core.store.database.connection import Database
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRow:
+    """One bridge network: its device on the host, and its subnet as "172.30.0.0/16"."""
+
+    name: str
+    bridge: str
+    subnet: str
+
+
+def ensure(database: Database, name: str, bridge: str, choose_subnet: Callable[[], str]) -> NetworkRow:
+    """Return a network; where it is new, with a subnet chosen now."""
+    known = database.connection.execute("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,)).fetchone()
+    if known is None:
+        subnet = choose_subnet()
+        with database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO network VALUES (?, ?, ?)", (name, bridge, subnet))
+            known = connection.execute(
+                "SELECT name, bridge, subnet FROM network WHERE name = ?", (name,)
+            ).fetchone()
+    return NetworkRow(*known)
+
+
+def address_of(database: Database, network: str, container_id: str) -> str:
+    """Return the address that a container holds, "" for none."""
+    row = database.connection.execute(
+        "SELECT address FROM address WHERE network = ? AND container_id = ?", (network, container_id)
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def claim_address(
+    database: Database, network: str, choose: Callable[[Collection[str]], str], container_id: str
+) -> str:
+    """Give a container an address, to keep until it is removed; one that holds one keeps it.
+
+    Args:
+        choose: returns a free address, given those that are taken; pure and quick (it runs in the transaction).
+    """
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT container_id, address FROM address WHERE network = ?", (network,)
+        ).fetchall()
+        held = dict(rows)
+        if container_id not in held:
+            held[container_id] = choose(list(held.values()))
+            connection.execute("INSERT INTO address VALUES (?, ?, ?)", (network, held[container_id], container_id))
+        return str(held[container_id])

@@ -1,0 +1,86 @@
+"""Fills a new volume with what an image has where the volume is mounted, as Docker does.  Runs in a worker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError
+from pydock_core.runtime.plan import RootMount
+from pydock_core.runtime.rootfs import mount_root
+
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+
+
+def fill_volume(
+    *,
+    root_mounts: Sequence[Mapping[str, Any]],
+    mount_point: str,
+    target: str,
+    volume: str,
+    fds: Sequence[int] = (),
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> bool:
+    """Copy ``target`` of an image into an empty volume; the process gets a mount namespace of its own for it.
+
+    Only for a worker process that ends afterwards.
+
+    Args:
+        root_mounts: the image's, read-only, as data (:class:`RootMount`).
+        mount_point: an empty directory.
+        target: absolute path in the image.
+        volume: the volume's directory.
+        fds, progress: unused; the signature is that of all worker functions.
+
+    Returns:
+        Whether the image has a directory there.
+
+    Raises:
+        FailedError: something could not be copied.
+    """
+    mounts = [RootMount(**{**mount, "lower": tuple(mount["lower"]), "options": tuple(mount["options"])}) for mount in root_mounts]
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        mount_root(mounts, Path(mount_point))
+        root_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            source_fd = syscalls.openat2(root_fd, target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, resolve=_RESOLVE)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        source = f"/proc/self/fd/{source_fd}"
+        for entry in os.scandir(source_fd):
+            _copy(f"{source}/{entry.name}", f"{volume}/{entry.name}")
+        _copy_attributes(os.fstat(source_fd), volume)
+        return True
+    except OSError as error:
+        raise FailedError(f"volume for {target}: {error.strerror}", "check the free space and the directory") from error
+
+
+def _copy(source: str, destination: str) -> None:
+    """Copy one entry with all below it; links are copied as links."""
+    status = os.lstat(source)
+    if stat.S_ISDIR(status.st_mode):
+        os.mkdir(destination)
+        for name in os.listdir(source):
+            _copy(f"{source}/{name}", f"{destination}/{name}")
+    elif stat.S_ISREG(status.st_mode):
+        shutil.copyfile(source, destination, follow_symlinks=False)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(source), destination)
+        os.lchown(destination, status.st_uid, status.st_gid)
+        return
+    else:
+        os.mknod(destination, status.st_mode, status.st_rdev)
+    shutil.copystat(source, destination, follow_symlinks=False)
+    _copy_attributes(status, destination)
+
+
+def _copy_attributes(status: os.stat_result, destination: str) -> None:
+    os.chown(destination, status.st_uid, status.st_gid)
+    os.chmod(destination, stat.S_IMODE(status.st_mode))  # after chown, which takes setuid bits away

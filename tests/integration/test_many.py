@@ -1,0 +1,65 @@
+"""Two hundred in a row, fifty at once: nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pydock_core.engine import Engine
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.runtime.client import Streams, Zygote
+from pydock_core.runtime.process import derive_status
+from tests.integration.conftest import Dock, children_of, host_state, wait_until
+
+
+def everything(dock: Dock, engine: Engine) -> dict[str, object]:
+    """The host's state, and every file and process of the state root."""
+    zygote = Zygote(engine.root).ping()["pid"]
+    files = sorted(
+        str(path.relative_to(dock.base))
+        for path in dock.base.rglob("*")
+        if not path.name.startswith("pydock.db") and path.name != "zygote.log"
+    )
+    namespaces = len({os.readlink(path) for path in Path("/proc").glob("[0-9]*/ns/mnt") if os.access(path, os.R_OK)})
+    return {**host_state(dock.base), "files": files, "children": children_of(zygote), "namespaces": namespaces}
+
+
+@pytest.mark.timeout(300)
+def test_two_hundred_runs_leave_nothing(dock: Dock, engine: Engine) -> None:
+    def run() -> None:
+        request = ContainerConfig("busybox", command=("true",), network="none", auto_remove=True)
+        container_id, _ = engine.containers.create(request)
+        with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
+            assert launch.attachment is not None
+            launch.attachment.close()
+            end = launch.wait(30)
+        assert end is not None
+        assert end.exit_code == 0
+        engine.containers.remove(container_id)
+
+    run()
+    wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "the supervisor has gone")
+    before = everything(dock, engine)
+    for _ in range(200):
+        run()
+    wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "the supervisors have gone")
+    assert everything(dock, engine) == before
+
+
+@pytest.mark.timeout(300)
+def test_fifty_at_once_leave_nothing(dock: Dock, engine: Engine) -> None:
+    wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "earlier supervisors have gone")
+    before = everything(dock, engine)
+    request = ContainerConfig("busybox", command=("sleep", "1000"), network="none")
+    made = [engine.containers.create(request)[0] for _ in range(50)]
+    for container_id in made:
+        engine.containers.start(container_id).close()
+    assert len(engine.containers.list()) == 50
+    statuses = [derive_status(engine.root.container(container_id)) for container_id in made]
+    assert len({status.pid for status in statuses}) == 50
+    for container_id in made:
+        engine.containers.remove(container_id, force=True)
+    wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "the supervisors have gone")
+    assert everything(dock, engine) == before
