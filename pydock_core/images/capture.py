@@ -1,0 +1,164 @@
+"""Makes an image of a Python environment of this host: what is needed to run it, at the paths it has here.
+
+Four layers, from what changes least: the system (shell, tools, shared libraries, certificates), the
+interpreter with its standard library, the installed packages, and what else was asked for.  Order, owners and
+times of the entries depend on the files only, so that an unchanged environment gives the same layers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydock_core.images.host_tree import HostTree
+from pydock_core.images.python_env import (
+    EnvironmentCollector,
+    PythonEnvironment,
+    check_paths,
+    probe_environment,
+    skip_secrets,
+)
+from pydock_core.images.stored import StoredImage, store_image
+from pydock_core.images.system_files import LibraryCollector, add_data, add_skeleton, add_tools
+from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
+from pydock_core.oci.platform import host_architecture
+from pydock_core.oci.reference import Reference
+from pydock_core.oci.timestamp import format_timestamp
+from pydock_core.store.blobs import BlobStore, BlobWriter
+from pydock_core.store.database.images import LayerRow
+from pydock_core.store.worker import Progress
+
+_SYSTEM, _INTERPRETER, _SITE, _EXTRA = range(4)
+_LAYER_NAMES = ("system", "interpreter", "packages", "files")
+_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+_PROGRESS_BYTES = 8 << 20
+_LABEL = "io.pydock.capture."
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A captured image, and what was left out or is missing, one line each."""
+
+    image: StoredImage
+    notes: tuple[str, ...]
+
+
+def capture_environment(
+    prefix: Path,
+    paths: Sequence[Path],
+    blobs: BlobStore,
+    directory: Path,
+    references: Sequence[Reference] = (),
+    progress: Progress | None = None,
+) -> Captured:
+    """Put the image of a Python environment into the blob store.
+
+    Args:
+        prefix: ``sys.prefix`` of the environment: of a virtual or conda environment, or an installation.
+        paths: further files and directories, absolute; they get the same paths in the image.
+        blobs: the blob store; the caller holds its lock, shared.
+        directory: a workspace on the blob store's file system.
+        references: names for the image.
+        progress: gets {"status": "Capturing", "id": layer, "current"} (bytes).
+
+    Returns:
+        the image, not recorded and its layers not applied.  Nothing in it is from the environment variables
+        of the process or, beyond ``prefix`` and ``paths``, from anybody's home directory.
+
+    Raises:
+        NotFoundError: there is no Python at ``prefix``, or no such path.
+        UnavailableError: the disk is full.
+    """
+    extra = [str(path) for path in paths]
+    check_paths(extra)
+    environment = probe_environment(prefix)
+    tree = _collect(environment, extra)
+    layers = []
+    for number, name in enumerate(_LAYER_NAMES):
+        if number == _EXTRA and not extra:
+            continue
+        layers.append(_write_layer(tree, number, name, blobs, directory, progress))
+    config = _config(environment, [layer.diff_id for layer in layers])
+    image = store_image(blobs, directory, encode(config.to_json()), config, layers, references)
+    return Captured(image, tuple(tree.notes))
+
+
+def _collect(environment: PythonEnvironment, extra: Sequence[str]) -> HostTree:
+    tree = HostTree()
+    add_skeleton(tree, _SYSTEM)
+    add_tools(tree, _SYSTEM)
+    add_data(tree, _SYSTEM, environment.certificates)
+    EnvironmentCollector(environment, tree, _INTERPRETER, _SITE).collect()
+    if not any(name in tree for name in (f"{environment.prefix}/bin/python", "/usr/bin/python")):
+        tree.put_link("/usr/local/bin/python", _INTERPRETER, environment.executable)
+    for path in extra:
+        if os.path.isdir(path) and not os.path.islink(path):
+            tree.add_tree(path, _EXTRA, skip_secrets(tree.notes))
+        else:
+            tree.add(path, _EXTRA)
+    _follow_outward(tree)
+    LibraryCollector(tree, _SYSTEM, environment.multiarch).collect()
+    return tree
+
+
+def _follow_outward(tree: HostTree) -> None:
+    """Take along the system's files that links of the environment lead to, and name the other targets."""
+    for link, target in tree.outward:
+        if target in tree or not os.path.exists(target):
+            continue
+        if os.path.isfile(target) and target.startswith(("/usr/", "/etc/python", "/lib", "/opt/")):
+            tree.add(target, tree.items[link].layer)
+        else:
+            tree.notes.append(f"{link} leads to {target}, which is left out; name it to take it along")
+    tree.outward.clear()
+
+
+def _write_layer(
+    tree: HostTree, number: int, name: str, blobs: BlobStore, directory: Path, progress: Progress | None
+) -> LayerRow:
+    reported = 0
+
+    def report(written: int) -> None:
+        nonlocal reported
+        if progress is not None and written - reported >= _PROGRESS_BYTES:
+            reported = written
+            progress({"status": "Capturing", "id": name, "current": written})
+
+    with BlobWriter(directory / f"{name}.tar", f"layer {name!r}") as writer:
+        tree.write_layer(number, writer, report)
+        known = blobs.has(writer.digest)
+        diff_id = writer.digest if known else blobs.put(writer, subject=f"layer {name!r}")
+    return LayerRow(diff_id, diff_id, layer_media_type(""))
+
+
+def _config(environment: PythonEnvironment, diff_ids: Sequence[str]) -> ImageConfig:
+    created = format_timestamp(time.time_ns())
+    architecture, variant = host_architecture()
+    binaries = os.path.dirname(environment.executable)
+    env = [f"PATH={':'.join(dict.fromkeys((binaries, *_PATH)))}", "LANG=C.UTF-8"]
+    if environment.is_virtual:
+        env.append(f"VIRTUAL_ENV={environment.prefix}")
+    if environment.user_site in environment.site_directories:
+        # Another user, root, runs the image: its own site-packages directory is another one.
+        env.append(f"PYTHONPATH={environment.user_site}")
+    names = [name for name, diff_id in zip(_LAYER_NAMES, diff_ids, strict=False) if diff_id]
+    execution: dict[str, Any] = {
+        "Env": env,
+        "Cmd": ["python3"],
+        "WorkingDir": "/root",
+        "Labels": {_LABEL + "prefix": environment.prefix, _LABEL + "python": environment.version},
+    }
+    return ImageConfig(
+        architecture=architecture,
+        os="linux",
+        variant=variant,
+        diff_ids=tuple(diff_ids),
+        config=execution,
+        created=created,
+        comment=f"captured from {environment.prefix}",
+        history=tuple({"created": created, "created_by": f"dock image capture: {name}"} for name in names),
+    )

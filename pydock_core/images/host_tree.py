@@ -1,0 +1,312 @@
+"""A root file system put together from files of this host, at the paths they have here, in layers.
+
+Symbolic links on the way to a file are taken along as links, so that /bin -> usr/bin, library names and
+/etc/alternatives lead in the image where they lead here.  Everything belongs to root; set-user-id bits are
+dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from pydock_core.store.blobs import BlobWriter
+
+_LINKS_LIMIT = 40
+_BUFFER_BYTES = 1 << 20
+_NOTES_LIMIT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One path of the image.
+
+    Attributes:
+        kind: stat.S_IFDIR, S_IFREG or S_IFLNK.
+        layer: the lowest is 0.
+        mode: permission bits.
+        mtime: seconds since the epoch.
+        source: the host's path of a regular file's content; else ``content`` has it.
+        content: of a regular file that is not of the host.
+        target: of a link.
+    """
+
+    kind: int
+    layer: int
+    mode: int = 0o755
+    mtime: int = 0
+    source: str = ""
+    content: bytes = b""
+    target: str = ""
+
+
+Skip = Callable[[os.DirEntry[str]], bool]
+"""Whether an entry met while walking a tree is left out (with all below it)."""
+
+
+@dataclass(slots=True)
+class HostTree:
+    """The image's paths; a path that is there already keeps what it has.
+
+    Attributes:
+        items: by absolute path.
+        binaries: regular files that may be ELF files (executable, or libraries by their name).
+        outward: links, met in walking, that lead to what is not there: (link's path, real target).
+        notes: what was left out, one line each.
+    """
+
+    items: dict[str, Item] = field(default_factory=dict)
+    binaries: list[str] = field(default_factory=list)
+    outward: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _unreadable: int = 0
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.items
+
+    # -- what is made up ---------------------------------------------------------------------------------
+
+    def put_directory(self, path: str, layer: int, mode: int = 0o755) -> None:
+        """Add a directory, and its parents with mode 0755."""
+        if path not in self.items:
+            self._put_parents(path, layer)
+            self.items[path] = Item(stat.S_IFDIR, layer, mode)
+
+    def put_file(self, path: str, layer: int, content: bytes, mode: int = 0o644) -> None:
+        """Add a file with this content."""
+        if path not in self.items:
+            self._put_parents(path, layer)
+            self.items[path] = Item(stat.S_IFREG, layer, mode, content=content)
+
+    def put_link(self, path: str, layer: int, target: str) -> None:
+        """Add a symbolic link."""
+        if path not in self.items:
+            self._put_parents(path, layer)
+            self.items[path] = Item(stat.S_IFLNK, layer, 0o777, target=target)
+
+    def _put_parents(self, path: str, layer: int) -> None:
+        parent = os.path.dirname(path)
+        if parent != "/" and parent not in self.items:
+            self._put_parents(parent, layer)
+            self.items[parent] = Item(stat.S_IFDIR, layer)
+
+    # -- what the host has -------------------------------------------------------------------------------
+
+    def add(self, path: str, layer: int) -> str | None:
+        """Add one host path, with every link on the way to it.
+
+        Args:
+            path: absolute.
+            layer: for what is not there yet.
+
+        Returns:
+            the path without links, or None where it leads nowhere.
+        """
+        pending, resolved, links = _parts(path), "", 0
+        while pending:
+            part = pending.pop(0)
+            if part == "..":
+                resolved = resolved.rpartition("/")[0]
+                continue
+            here = f"{resolved}/{part}"
+            try:
+                status = os.lstat(here)
+            except OSError:
+                return None
+            if stat.S_ISLNK(status.st_mode):
+                links += 1
+                if links > _LINKS_LIMIT:
+                    return None
+                target = os.readlink(here)
+                self.put_link(here, layer, target)
+                pending[:0] = _parts(target)
+                resolved = "" if target.startswith("/") else resolved
+                continue
+            resolved = here
+            if not pending:
+                self._add_entry(here, status, layer)
+        return resolved or "/"
+
+    def _add_entry(self, path: str, status: os.stat_result, layer: int) -> None:
+        if path in self.items:
+            return
+        mode, mtime = stat.S_IMODE(status.st_mode) & 0o777, int(status.st_mtime)
+        if stat.S_ISREG(status.st_mode):
+            self._put_parents(path, layer)
+            self.items[path] = Item(stat.S_IFREG, layer, mode, mtime, source=path)
+            if mode & 0o111 or ".so" in os.path.basename(path):
+                self.binaries.append(path)
+        elif stat.S_ISDIR(status.st_mode):
+            self.put_directory(path, layer)
+
+    def add_tree(self, path: str, layer: int, skip: Skip | None = None) -> None:
+        """Add a host directory with all below it; links below it are kept as they are.
+
+        Args:
+            path: absolute; the way to it may lead over links.
+            layer: for what is not there yet.
+            skip: what is left out.
+        """
+        real = self.add(path, layer)
+        if real is None or real == "/":
+            return
+        for directory, entries in _walk(real, skip, self._note_unreadable):
+            for entry in entries:
+                here = f"{directory}/{entry.name}"
+                if here in self.items:
+                    continue
+                if entry.is_symlink():
+                    self._put_parents(here, layer)
+                    target = os.readlink(here)
+                    self.items[here] = Item(stat.S_IFLNK, layer, 0o777, target=target)
+                    self.outward.append((here, os.path.realpath(here)))
+                else:
+                    self._add_entry(here, entry.stat(follow_symlinks=False), layer)
+
+    def _note_unreadable(self, path: str) -> None:
+        self._unreadable += 1
+        if self._unreadable <= _NOTES_LIMIT:
+            self.notes.append(f"{path} cannot be read and is left out")
+        elif self._unreadable == _NOTES_LIMIT + 1:
+            self.notes.append("more files that cannot be read are left out")
+
+    # -- layers ------------------------------------------------------------------------------------------
+
+    def write_layer(self, layer: int, writer: BlobWriter, report: Callable[[int], None]) -> int:
+        """Write the tar of a layer, in the order of the paths, and return its number of entries.
+
+        Every directory on the way to an entry is in the layer too, so that its mode is the same in all
+        layers.
+
+        Args:
+            layer: its number.
+            writer: takes the plain tar.
+            report: called with the number of bytes written so far.
+        """
+        chosen = {path for path, item in self.items.items() if item.layer == layer}
+        for path in list(chosen):
+            parent = os.path.dirname(path)
+            while parent != "/" and parent not in chosen:
+                chosen.add(parent)
+                parent = os.path.dirname(parent)
+        output = _TarOutput(writer)
+        linked: dict[tuple[int, int], str] = {}
+        for path in sorted(chosen):
+            self._write_item(path, self.items[path], output, linked)
+            report(writer.size_bytes)
+        output.finish()
+        return len(chosen)
+
+    def _write_item(
+        self, path: str, item: Item, output: _TarOutput, linked: dict[tuple[int, int], str]
+    ) -> None:
+        info = tarfile.TarInfo(path[1:])
+        info.mode, info.mtime = item.mode, item.mtime
+        if item.kind == stat.S_IFDIR:
+            info.type = tarfile.DIRTYPE
+            output.header(info)
+        elif item.kind == stat.S_IFLNK:
+            info.type, info.linkname = tarfile.SYMTYPE, item.target
+            output.header(info)
+        elif not item.source:
+            info.size = len(item.content)
+            output.header(info)
+            output.data(item.content)
+            output.pad(info.size)
+        else:
+            self._write_file(path, info, item.source, output, linked)
+
+    def _write_file(
+        self,
+        path: str,
+        info: tarfile.TarInfo,
+        source: str,
+        output: _TarOutput,
+        linked: dict[tuple[int, int], str],
+    ) -> None:
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            self._note_unreadable(path)
+            return
+        try:
+            status = os.fstat(fd)
+            key = (status.st_dev, status.st_ino)
+            if status.st_nlink > 1 and key in linked:
+                info.type, info.linkname = tarfile.LNKTYPE, linked[key]
+                output.header(info)
+                return
+            linked[key] = info.name
+            info.size = status.st_size
+            output.header(info)
+            left = info.size
+            while left:
+                data = os.read(fd, min(left, _BUFFER_BYTES))
+                if not data:
+                    self.notes.append(f"{path} became shorter while it was read; its end is zeros")
+                    data = bytes(min(left, _BUFFER_BYTES))
+                output.data(data)
+                left -= len(data)
+            output.pad(info.size)
+        finally:
+            os.close(fd)
+
+
+class _TarOutput:
+    """Gathers a tar's many small writes."""
+
+    def __init__(self, writer: BlobWriter) -> None:
+        self._writer = writer
+        self._buffer = bytearray()
+        self._size = 0
+
+    def header(self, info: tarfile.TarInfo) -> None:
+        self.data(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
+
+    def data(self, data: bytes) -> None:
+        self._size += len(data)
+        if len(data) >= _BUFFER_BYTES // 4:
+            self._flush()
+            self._writer.write(data)
+            return
+        self._buffer += data
+        if len(self._buffer) >= _BUFFER_BYTES:
+            self._flush()
+
+    def pad(self, size: int) -> None:
+        self.data(bytes(-size % tarfile.BLOCKSIZE))
+
+    def finish(self) -> None:
+        """Write the end marker: two blocks of zeros."""
+        self.data(bytes(2 * tarfile.BLOCKSIZE))
+        self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write(self._buffer)
+        self._buffer.clear()
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part and part != "."]
+
+
+def _walk(
+    top: str, skip: Skip | None, unreadable: Callable[[str], None]
+) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Yield (directory, entries to take) for ``top`` and all below, the order the same each time."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        try:
+            with os.scandir(directory) as found:
+                entries = sorted(
+                    (e for e in found if skip is None or not skip(e)), key=lambda entry: entry.name
+                )
+        except OSError:
+            unreadable(directory)
+            continue
+        yield directory, entries
+        pending += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
