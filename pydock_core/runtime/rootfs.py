@@ -1,0 +1,194 @@
+"""Mounts a container's root filesystem from data: the ``root_mounts`` of a launch plan.
+
+An overlay of many layers does not fit mount(2)'s one page of options.  Linux 6.5 and newer take the layers one
+by one (fsconfig(2), "lowerdir+"); for older kernels the paths are shortened by a working directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.runtime.mount_options import MountPlan, parse_mount
+from pydock_core.runtime.plan import RootMount
+
+_PAGE_BYTES = 4096
+_VALUE_BYTES = 255  # fs/fsopen.c
+_ATTRIBUTE_WORDS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "relatime", "nodiratime"})
+
+
+def mount_root(mounts: Sequence[RootMount], target: Path) -> None:
+    """Mount each of ``mounts`` on ``target``, in order, in the caller's mount namespace.
+
+    Args:
+        mounts: overlay or bind mounts; the last one is what is seen.
+        target: an existing directory.
+
+    Raises:
+        NotFoundError: a directory of a layer is missing.
+        UnsupportedError: this host cannot mount an overlay here, or an unknown kind.
+        FailedError: the kernel refuses.  What had been mounted before is unmounted again.
+    """
+    done = 0
+    try:
+        for mount in mounts:
+            _mount(mount, target)
+            done += 1
+    except BaseException as error:
+        for _ in range(done):
+            try:
+                syscalls.umount(str(target), syscalls.MNT_DETACH)
+            except OSError as failure:
+                error.add_note(f"and {target} is still mounted: {failure.strerror}")
+        raise
+
+
+def _mount(mount: RootMount, target: Path) -> None:
+    words = [option for option in mount.options if option in _ATTRIBUTE_WORDS]
+    plan = parse_mount({"destination": "/", "type": "bind", "options": ["rbind", *words]})
+    try:
+        if mount.kind == "bind":
+            _mount_bind(mount, plan, target)
+        elif mount.kind == "overlay":
+            _mount_overlay(mount, plan, target)
+        else:
+            raise UnsupportedError(f"root filesystem: there is no mount of kind {mount.kind}")
+    except OSError as error:
+        raise _explain(mount, error) from error
+
+
+def _explain(mount: RootMount, error: OSError) -> PyDockError:
+    for directory in (mount.source, *mount.lower, mount.upper, mount.work):
+        if directory and not os.path.isdir(directory):
+            return NotFoundError(
+                f"root filesystem: the directory {directory} is missing", "`dock doctor` may know more"
+            )
+    if mount.kind == "overlay" and error.errno in (errno.EPERM, errno.ENODEV, errno.EINVAL):
+        return UnsupportedError(
+            f"root filesystem: overlay cannot be mounted here: {error.strerror}",
+            "overlay in a user namespace needs Linux 5.11, and the state on a filesystem other than overlay",
+        )
+    return FailedError(f"root filesystem: {mount.kind} cannot be mounted: {error.strerror}")
+
+
+def _attach(mount_fd: int, target: Path) -> None:
+    target_fd = os.open(target, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.move_mount(mount_fd, target_fd)
+    finally:
+        os.close(target_fd)
+        os.close(mount_fd)
+
+
+def _mount_bind(mount: RootMount, plan: MountPlan, target: Path) -> None:
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+    tree_fd = syscalls.open_tree(syscalls.AT_FDCWD, mount.source, flags)
+    try:
+        if plan.attributes_set or plan.attributes_clear:
+            syscalls.mount_setattr(
+                tree_fd,
+                attributes_set=plan.attributes_set,
+                attributes_clear=plan.attributes_clear,
+                recursive=True,
+            )
+    except OSError:
+        os.close(tree_fd)
+        raise
+    _attach(tree_fd, target)
+
+
+def _mount_overlay(mount: RootMount, plan: MountPlan, target: Path) -> None:
+    try:
+        mount_fd = _open_overlay(mount, plan.attributes_set)
+    except OSError as error:
+        # EINVAL: a kernel before 6.5, which knows no "lowerdir+"; or a mount that the old way refuses as well.
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG):
+            raise
+        _mount_overlay_by_name(mount, target)
+        return
+    _attach(mount_fd, target)
+
+
+def _open_overlay(mount: RootMount, attributes: int) -> int:
+    context_fd = syscalls.fsopen("overlay")
+    try:
+        for directory in mount.lower:
+            _set_path(context_fd, "lowerdir+", directory)
+        if mount.upper:
+            _set_path(context_fd, "upperdir", mount.upper)
+            _set_path(context_fd, "workdir", mount.work)
+        for option in mount.options:
+            if option in _ATTRIBUTE_WORDS:
+                continue
+            key, separator, value = option.partition("=")
+            syscalls.fsconfig_set(context_fd, key, value if separator else None)
+        syscalls.fsconfig_create(context_fd)
+        return syscalls.fsmount(context_fd, attributes)
+    finally:
+        os.close(context_fd)
+
+
+def _set_path(context_fd: int, key: str, directory: str) -> None:
+    if len(os.fsencode(directory)) <= _VALUE_BYTES:
+        syscalls.fsconfig_set(context_fd, key, directory)
+        return
+    # Too long for one value: through a descriptor, which the kernel resolves at once.
+    directory_fd = os.open(directory, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.fsconfig_set(context_fd, key, f"/proc/self/fd/{directory_fd}")
+    finally:
+        os.close(directory_fd)
+
+
+def _mount_overlay_by_name(mount: RootMount, target: Path) -> None:
+    """mount(2), with the layers named relative to the directory that they have in common."""
+    common = os.path.commonpath(mount.lower) if len(mount.lower) > 1 else os.path.dirname(mount.lower[0])
+
+    def shorten(path: str) -> str:
+        inside = path.startswith(common.rstrip("/") + "/")
+        return os.path.relpath(path, common) if inside else path
+
+    data = build_overlay_options(mount, shorten)
+    if len(data) >= _PAGE_BYTES:
+        raise UnsupportedError(
+            f"root filesystem: {len(mount.lower)} layers are too many for this kernel",
+            "Linux 6.5 has no such limit",
+        )
+    flags = _old_flags(mount.options)
+    absolute = os.path.abspath(target)
+    before_fd = os.open(".", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(common)
+        syscalls.mount("overlay", absolute, "overlay", flags, data)
+    finally:
+        os.fchdir(before_fd)
+        os.close(before_fd)
+
+
+def build_overlay_options(mount: RootMount, shorten: Callable[[str], str] = str) -> str:
+    """Return the option text of an overlay for mount(2); ":", "\\\\" and "," in paths are escaped."""
+    parts = ["lowerdir=" + ":".join(_escape(shorten(directory), ":") for directory in mount.lower)]
+    if mount.upper:
+        parts += [f"upperdir={_escape(shorten(mount.upper))}", f"workdir={_escape(shorten(mount.work))}"]
+    parts += [option for option in mount.options if option not in _ATTRIBUTE_WORDS]
+    return ",".join(parts)
+
+
+def _escape(path: str, also: str = "") -> str:
+    for character in "\\" + "," + also:
+        path = path.replace(character, "\\" + character)
+    return path
+
+
+def _old_flags(options: Sequence[str]) -> int:
+    flags = {
+        "ro": syscalls.MS_RDONLY,
+        "nosuid": syscalls.MS_NOSUID,
+        "nodev": syscalls.MS_NODEV,
+        "noexec": syscalls.MS_NOEXEC,
+    }
+    return sum(flags.get(option, 0) for option in options)
