@@ -95,7 +95,9 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         with _mapped(self._path):
-            connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                self._path, timeout=30.0, isolation_level=None, check_same_thread=False
+            )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -114,7 +116,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in _SCHEMA.split(";"):
+                for statement in _statements(_SCHEMA):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         except BaseException:
@@ -143,6 +145,16 @@ class Database:
         self._local.opened = None
 
 
+def _statements(script: str) -> Iterator[str]:
+    """Split a script; executescript would commit the transaction that it is to be part of."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
 @contextmanager
 def _mapped(path: Path) -> Iterator[None]:
     """Turn SQLite's own failures into ours; constraint violations pass through to the caller that expects them."""
@@ -156,9 +168,12 @@ def _mapped(path: Path) -> Iterator[None]:
                 f"no space left for the state database {path}", "free some space: dock system df, dock rmi"
             ) from error
         raise UnavailableError(
-            f"state database {path}: {error}", "check the directory's permissions and free space (dock doctor)"
+            f"state database {path}: {error}",
+            "check the directory's permissions and free space (dock doctor)",
         ) from error
     except sqlite3.DatabaseError as error:
-        raise CorruptError(f"state database {path}: {error}", "restore it, or use another PYDOCK_ROOT") from error
+        raise CorruptError(
+            f"state database {path}: {error}", "restore it, or use another PYDOCK_ROOT"
+        ) from error
     except OSError as error:
         raise FailedError(f"state database {path}: {error.strerror}", "check the directory") from error
