@@ -28,9 +28,7 @@ LOOPBACK = "127.0.0.1"
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
-_ULIMITS = (
-    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack as".split()
-)
+_ULIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 
 
 def build_config(words: Namespace, environment: Mapping[str, str], directory: str) -> ContainerConfig:
@@ -56,7 +54,9 @@ def build_config(words: Namespace, environment: Mapping[str, str], directory: st
     config = ContainerConfig(
         image=words.IMAGE,
         command=tuple(_command(words.COMMAND)) or None,
-        entrypoint=None if words.entrypoint is None else tuple([words.entrypoint] if words.entrypoint else []),
+        entrypoint=None
+        if words.entrypoint is None
+        else tuple([words.entrypoint] if words.entrypoint else []),
         env=tuple(parse_environment(words.env_file, words.env, environment)),
         working_directory=_absolute(words.workdir, "--workdir") if words.workdir else None,
         user=words.user,
@@ -79,7 +79,9 @@ def build_config(words: Namespace, environment: Mapping[str, str], directory: st
         privileged=words.privileged,
         devices=tuple(_device(text) for text in words.device),
         stop_signal=words.stop_signal and parse_signal(words.stop_signal, "--stop-signal"),
-        stop_timeout_seconds=parse_seconds(words.stop_timeout, "--stop-timeout") if words.stop_timeout else None,
+        stop_timeout_seconds=parse_seconds(words.stop_timeout, "--stop-timeout")
+        if words.stop_timeout
+        else None,
         runtime=words.runtime or "embedded",
         auto_remove=words.rm,
     )
@@ -94,7 +96,9 @@ def _with_limits(config: ContainerConfig, words: Namespace) -> ContainerConfig:
     memory = parse_bytes(words.memory, "--memory") if words.memory else None
     if memory is not None and memory < 6 * 1024 * 1024:
         raise _invalid(f"--memory {words.memory}: less than 6 MiB cannot hold a container", "give 6m or more")
-    swap = words.memory_swap and (-1 if words.memory_swap == "-1" else parse_bytes(words.memory_swap, "--memory-swap"))
+    swap = words.memory_swap and (
+        -1 if words.memory_swap == "-1" else parse_bytes(words.memory_swap, "--memory-swap")
+    )
     if swap and swap != -1 and (memory is None or swap < memory):
         raise _invalid(
             f"--memory-swap {words.memory_swap}: it counts memory and swap together",
@@ -121,7 +125,9 @@ def _with_limits(config: ContainerConfig, words: Namespace) -> ContainerConfig:
 
 def _with_security(config: ContainerConfig, options: Iterable[str]) -> ContainerConfig:
     for option in options:
-        name, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        name, _, value = (
+            option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        )
         if name == "no-new-privileges" and value in ("", "true", "false"):
             config = replace(config, no_new_privileges=value != "false")
         elif name == "seccomp" and value in ("unconfined", "builtin", "default"):
@@ -142,7 +148,9 @@ def _with_security(config: ContainerConfig, options: Iterable[str]) -> Container
 # -- environment and labels ----------------------------------------------------------------------------
 
 
-def parse_environment(files: Iterable[str], words: Iterable[str], environment: Mapping[str, str]) -> Iterable[str]:
+def parse_environment(
+    files: Iterable[str], words: Iterable[str], environment: Mapping[str, str]
+) -> Iterable[str]:
     """Return NAME=VALUE of ``--env-file`` and ``-e`` (later ones win at the merge); NAME alone takes the caller's value."""
     for text in [*_file_lines(files, "--env-file"), *words]:
         name, equals, _ = text.partition("=")
@@ -177,7 +185,9 @@ def _read_file(name: str, option: str) -> str:
     except UnicodeDecodeError as error:
         raise _invalid(f"{option} {name}: not UTF-8 text", "name a text file") from error
     except OSError as error:
-        raise NotFoundError(f"{option} {name}: {error.strerror}", "name a file that can be read", exit_code=125) from error
+        raise NotFoundError(
+            f"{option} {name}: {error.strerror}", "name a file that can be read", exit_code=125
+        ) from error
 
 
 # -- mounts --------------------------------------------------------------------------------------------
@@ -200,9 +210,13 @@ def parse_volume(text: str, directory: str) -> Mount:
         elif option == "nocopy":
             no_copy = True
         elif option in ("z", "Z"):
-            raise UnsupportedError(f"-v {text}: SELinux labels are not supported", "leave out z and Z", exit_code=125)
+            raise UnsupportedError(
+                f"-v {text}: SELinux labels are not supported", "leave out z and Z", exit_code=125
+            )
         else:
-            raise _invalid(f"-v {text}: unknown option {option}", "there are ro, rw, nocopy and the propagations")
+            raise _invalid(
+                f"-v {text}: unknown option {option}", "there are ro, rw, nocopy and the propagations"
+            )
     if source.startswith(("/", "./", "../", "~")) or source in (".", ".."):
         path = os.path.normpath(os.path.join(directory, os.path.expanduser(source)))
         return Mount("bind", path, target, read_only, propagation, create_source=True)
@@ -231,7 +245,10 @@ def parse_mount(text: str, directory: str) -> Mount:
     if allowed is None:
         raise _invalid(f"--mount {text}: unknown type {kind}", "there are bind, volume and tmpfs")
     if unknown := set(fields) - allowed:
-        raise _invalid(f"--mount {text}: unknown key {sorted(unknown)[0]}", f"type {kind} has {', '.join(sorted(allowed))}")
+        raise _invalid(
+            f"--mount {text}: unknown key {sorted(unknown)[0]}",
+            f"type {kind} has {', '.join(sorted(allowed))}",
+        )
     if "target" not in fields:
         raise _invalid(f"--mount {text}: target is missing", "add target=/PATH")
     target = _absolute(fields["target"], f"--mount {text}")
@@ -242,12 +259,18 @@ def parse_mount(text: str, directory: str) -> Mount:
             raise _invalid(f"--mount {text}: source is missing", "add source=PATH")
         propagation = fields.get("bind-propagation", "rprivate")
         if propagation not in _PROPAGATIONS:
-            raise _invalid(f"--mount {text}: unknown propagation {propagation}", f"there are {', '.join(_PROPAGATIONS)}")
-        return Mount("bind", os.path.normpath(os.path.join(directory, source)), target, read_only, propagation)
+            raise _invalid(
+                f"--mount {text}: unknown propagation {propagation}", f"there are {', '.join(_PROPAGATIONS)}"
+            )
+        return Mount(
+            "bind", os.path.normpath(os.path.join(directory, source)), target, read_only, propagation
+        )
     if kind == "volume":
         name = fields.get("source", "")
         if name and not _VOLUME_NAME.match(name):
-            raise _invalid(f"--mount {text}: {name!r} is no name of a volume", "for a host path write type=bind")
+            raise _invalid(
+                f"--mount {text}: {name!r} is no name of a volume", "for a host path write type=bind"
+            )
         no_copy = parse_boolean(fields.get("volume-nocopy", "false"), f"--mount {text}: volume-nocopy")
         return Mount("volume", name, target, read_only, no_copy=no_copy)
     options = ["nosuid", "nodev"]
@@ -263,7 +286,7 @@ def parse_tmpfs(text: str) -> Mount:
     given = [option for option in options.split(",") if option]
     defaults = [name for name in ("noexec", "nosuid", "nodev") if name not in given and name[2:] not in given]
     return Mount(
-        "tmpfs", "", _absolute(target, f"--tmpfs {text}"), "ro" in given, options=tuple([*defaults, *given])
+        "tmpfs", "", _absolute(target, f"--tmpfs {text}"), "ro" in given, options=(*defaults, *given)
     )
 
 
@@ -329,7 +352,9 @@ def _port_parts(text: str, body: str) -> tuple[str, str, str]:
     try:
         ip_address(address)
     except ValueError:
-        raise _invalid(f"-p {text}: {address!r} is not an address", "write an IP address of this host") from None
+        raise _invalid(
+            f"-p {text}: {address!r} is not an address", "write an IP address of this host"
+        ) from None
     return address, host, container
 
 
@@ -378,7 +403,9 @@ def _host_line(text: str) -> str:
     try:
         ip_address(address.strip("[]"))
     except ValueError:
-        raise _invalid(f"--add-host {text}: {address!r} is not an address", "write --add-host NAME:ADDRESS") from None
+        raise _invalid(
+            f"--add-host {text}: {address!r} is not an address", "write --add-host NAME:ADDRESS"
+        ) from None
     return f"{address.strip('[]')}\t{host}"
 
 
@@ -406,5 +433,3 @@ def _device(text: str) -> Device:
 
 def _invalid(message: str, hint: str) -> InvalidError:
     return InvalidError(message, hint, exit_code=125)
-
-

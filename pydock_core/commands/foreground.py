@@ -46,7 +46,9 @@ def parse_detach_keys(text: str) -> bytes:
             keys.append(ord(name[-1].upper()) & 0x1F)
         else:
             raise InvalidError(
-                f"--detach-keys {text}: unknown key {name!r}", "write characters or ctrl-LETTER: ctrl-p,ctrl-q", exit_code=125
+                f"--detach-keys {text}: unknown key {name!r}",
+                "write characters or ctrl-LETTER: ctrl-p,ctrl-q",
+                exit_code=125,
             )
     return bytes(keys)
 
@@ -176,7 +178,9 @@ class Foreground:
                     poll.register(input_fd, select.POLLOUT | (select.POLLIN if input_fd in outputs else 0))
                 elif source is not None and source.fd is not None:
                     poll.register(source.fd, select.POLLIN)
-                ready = dict(poll.poll(0 if source is not None and source.fd is None and not buffer else None))
+                ready = dict(
+                    poll.poll(0 if source is not None and source.fd is None and not buffer else None)
+                )
                 if wake_fd in ready:
                     os.read(wake_fd, 4096)
                     self._forward_pending()
@@ -189,9 +193,17 @@ class Foreground:
                         buffer, detach = self._watcher.feed(data)
                         if detach:
                             return True
-                if buffer and input_fd is not None and (input_fd not in ready or ready[input_fd] & ~select.POLLIN):
+                if (
+                    buffer
+                    and input_fd is not None
+                    and (input_fd not in ready or ready[input_fd] & ~select.POLLIN)
+                ):
                     buffer = _write_some(input_fd, buffer)
-                for fd in [fd for fd in outputs if ready.get(fd, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR)]:
+                for fd in [
+                    fd
+                    for fd in outputs
+                    if ready.get(fd, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR)
+                ]:
                     chunk = _read(fd)
                     if chunk:
                         outputs[fd](chunk)
@@ -249,7 +261,10 @@ class Foreground:
 
         try:
             if self._proxy_signals and threading.current_thread() is threading.main_thread():
-                wanted = [*(_PROXIED if self._context.owns_process else ()), *([signal.SIGWINCH] if self._terminal else [])]
+                wanted = [
+                    *(_PROXIED if self._context.owns_process else ()),
+                    *([signal.SIGWINCH] if self._terminal else []),
+                ]
                 for number in wanted:
                     before[number] = signal.signal(number, note)
             yield wake_fd

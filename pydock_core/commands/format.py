@@ -12,16 +12,14 @@ Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
 
 
-
 def human_size(size_bytes: float) -> str:
     """Return a size as Docker shows it, in powers of 1000 with three digits: "1.24MB", "528B"."""
     value = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while value >= 1000 and len(units) > 1:
         value /= 1000
-    else:
-        unit = "PB"
+        units.pop(0)
+    unit = units[0]
     return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
 
 
@@ -65,7 +63,9 @@ def write_listing(
     """
     if template in (None, "", "table"):
         write_columns(
-            context, [header for header, _ in columns], [[_text(record[name]) for _, name in columns] for record in records]
+            context,
+            [header for header, _ in columns],
+            [[_text(record[name]) for _, name in columns] for record in records],
         )
         return
     if template == "json":
@@ -100,7 +100,9 @@ def write_documents(context: Context, documents: Sequence[Any], template: str | 
         context.print(compiled.render(document))
 
 
-def write_fields(context: Context, document: Mapping[str, Any], template: str | None, plain: Callable[[], str]) -> None:
+def write_fields(
+    context: Context, document: Mapping[str, Any], template: str | None, plain: Callable[[], str]
+) -> None:
     """Write one document: ``plain`` text, json, or a template."""
     if template in (None, ""):
         context.print(plain())

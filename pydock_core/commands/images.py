@@ -80,7 +80,9 @@ def load(context: Context, words: Namespace) -> int:
     with _input(context, words.input) as stream, _progress(context, words.quiet) as progress:
         loaded = context.engine.images.load(stream, progress)
     for name in loaded:
-        context.print(f"Loaded image: {name}" if not name.startswith("sha256:") else f"Loaded image ID: {name}")
+        context.print(
+            f"Loaded image: {name}" if not name.startswith("sha256:") else f"Loaded image ID: {name}"
+        )
     return 0
 
 
@@ -117,7 +119,9 @@ def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
         try:
             file = open(name, "rb")  # noqa: SIM115  closed below
         except OSError as error:
-            raise NotFoundError(f"archive {name}: {error.strerror}", "name a file that can be read") from error
+            raise NotFoundError(
+                f"archive {name}: {error.strerror}", "name a file that can be read"
+            ) from error
         with file:
             yield file
         return
@@ -144,6 +148,8 @@ def _progress(context: Context, quiet: bool) -> Iterator[Callable[[Mapping[str, 
             text = f"{event.get('status', '')} {str(event.get('id') or '')[:19]}".strip()
             if name not in tasks:
                 tasks[name] = bars.add_task(text, total=event.get("total"))
-            bars.update(tasks[name], description=text, completed=event.get("current") or 0, total=event.get("total"))
+            bars.update(
+                tasks[name], description=text, completed=event.get("current") or 0, total=event.get("total")
+            )
 
         yield show

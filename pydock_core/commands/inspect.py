@@ -57,6 +57,6 @@ def _inspect_all(
         except PyDockError as error:
             errors.append(error)
     write_documents(context, documents, template)
-    for error in errors:
-        show_error(error, context)
+    for failure in errors:
+        show_error(failure, context)
     return 1 if errors else 0

@@ -51,9 +51,7 @@ class _Parser(argparse.ArgumentParser):
         self.command = command
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidError(
-            f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE
-        )
+        raise InvalidError(f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE)
 
 
 class _Later(argparse.Action):
@@ -89,7 +87,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
         parser.add_argument(flag, action=_Later, nargs=0, help=argparse.SUPPRESS)
     counts = {"1": None, "rest": argparse.REMAINDER}
     for argument in command.arguments:
-        parser.add_argument(argument.name, nargs=counts.get(argument.count, argument.count))  # type: ignore[arg-type]
+        parser.add_argument(argument.name, nargs=counts.get(argument.count, argument.count))
     options.add_argument("--help", action="store_true", help="show this text")
     return parser
 
@@ -149,9 +147,7 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
             exit_code=USAGE_EXIT_CODE,
         )
     if words[0].startswith("-"):
-        return InvalidError(
-            f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE
-        )
+        return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)
     known = {" ".join(path) for command in COMMANDS for path in (command.path, *command.aliases)}
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {PROGRAM} {near[0]}?" if near else f"{PROGRAM} --help lists what there is"

@@ -31,7 +31,9 @@ def run(context: Context, words: Namespace) -> int:
         raise InvalidError("-d and -a contradict each other", "leave one of the two out", exit_code=125)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
     detach = words.detach
-    aside = config.terminal and config.open_stdin and not context.interactive and not detach and context.notebook
+    aside = (
+        config.terminal and config.open_stdin and not context.interactive and not detach and context.notebook
+    )
     if aside:
         detach = True
     elif not detach:
@@ -41,7 +43,9 @@ def run(context: Context, words: Namespace) -> int:
     try:
         stdin = config.open_stdin if streams is None else streams.stdin
         wanted = None if detach else replace(streams or Streams(), stdin=stdin)
-        launch = context.engine.containers.start(container_id, attach=wanted, size=_size(context, config.terminal))
+        launch = context.engine.containers.start(
+            container_id, attach=wanted, size=_size(context, config.terminal)
+        )
     except PyDockError as error:
         if config.auto_remove:
             _remove(context, container_id)
@@ -52,10 +56,14 @@ def run(context: Context, words: Namespace) -> int:
         context.print(container_id)
         if aside:
             name = context.engine.containers.name(container_id)
-            context.print(f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}")
+            context.print(
+                f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}"
+            )
         return 0
     proxy = parse_boolean(words.sig_proxy, "--sig-proxy")
-    code = _follow_launch(context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy)
+    code = _follow_launch(
+        context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy
+    )
     if config.auto_remove and code is not None:
         _remove(context, container_id)
     return 0 if code is None else code
@@ -71,7 +79,11 @@ def create(context: Context, words: Namespace) -> int:
 
 def _create(context: Context, config: ContainerConfig, words: Namespace) -> str:
     if words.cidfile and os.path.exists(words.cidfile):
-        raise ConflictError(f"--cidfile {words.cidfile}: the file is there already", "remove it, or name another", exit_code=125)
+        raise ConflictError(
+            f"--cidfile {words.cidfile}: the file is there already",
+            "remove it, or name another",
+            exit_code=125,
+        )
     try:
         container_id, warnings = context.engine.containers.create(config, words.name)
     except PyDockError as error:
@@ -88,8 +100,13 @@ def _create(context: Context, config: ContainerConfig, words: Namespace) -> str:
 def start(context: Context, words: Namespace) -> int:
     """Start containers; with -a or -i stay with the one, and return its exit code."""
     containers = context.engine.containers
+
+    def start_one(name: str) -> None:
+        containers.start(name).close()
+        context.print(name)
+
     if not (words.attach or words.interactive):
-        return for_each(context, words.CONTAINER, lambda name: containers.start(name).close() or context.print(name))
+        return for_each(context, words.CONTAINER, start_one)
     if len(words.CONTAINER) > 1:
         raise InvalidError("only one container can be attached to", "name one, or leave out -a and -i")
     name = words.CONTAINER[0]
@@ -99,7 +116,9 @@ def start(context: Context, words: Namespace) -> int:
     attach_stdin = words.interactive and config.open_stdin
     if context.notebook and config.terminal and attach_stdin:
         containers.start(container_id).close()
-        context.print(f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}")
+        context.print(
+            f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}"
+        )
         return 0
     _check_terminal(context, config.terminal, attach_stdin)
     if containers.is_running(container_id):
@@ -107,7 +126,9 @@ def start(context: Context, words: Namespace) -> int:
     launch = containers.start(
         container_id, attach=Streams(stdin=attach_stdin), size=_size(context, config.terminal)
     )
-    code = _follow_launch(context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True)
+    code = _follow_launch(
+        context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True
+    )
     if config.auto_remove and code is not None:
         _remove(context, container_id)
     return 0 if code is None else code
@@ -118,7 +139,9 @@ def attach(context: Context, words: Namespace) -> int:
     container_id = context.engine.containers.resolve(words.CONTAINER)
     config = context.engine.containers.config(container_id)
     if not context.engine.containers.is_running(container_id):
-        raise ConflictError(f"container {words.CONTAINER} is not running", f"start it: dock start -a {words.CONTAINER}")
+        raise ConflictError(
+            f"container {words.CONTAINER} is not running", f"start it: dock start -a {words.CONTAINER}"
+        )
     attach_stdin = config.open_stdin and not words.no_stdin and not context.notebook
     _check_terminal(context, config.terminal, attach_stdin)
     return _attach(
@@ -148,7 +171,9 @@ def exec_(context: Context, words: Namespace) -> int:
         size=_size(context, words.tty),
     )
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
-    execution = context.engine.containers.exec(words.CONTAINER, request, stdin=words.interactive, detach=words.detach)
+    execution = context.engine.containers.exec(
+        words.CONTAINER, request, stdin=words.interactive, detach=words.detach
+    )
     if words.detach:
         execution.close()
         return 0
@@ -244,7 +269,9 @@ def _relay(
             attachment.shutdown(socket.SHUT_WR)
 
     sink: Sink = context.stdout.write_bytes if terminal else FrameDecoder(context.stdout, context.stderr)
-    return foreground.run({attachment.fileno(): sink}, attachment.fileno() if attach_stdin else None, close_input)
+    return foreground.run(
+        {attachment.fileno(): sink}, attachment.fileno() if attach_stdin else None, close_input
+    )
 
 
 def _follow_execution(context: Context, execution: Execution, keys: bytes, *, interactive: bool) -> int:
@@ -294,13 +321,17 @@ def _streams(names: list[str]) -> Streams | None:
         return None
     wanted = {name.lower() for name in names}
     if unknown := wanted - {"stdin", "stdout", "stderr"}:
-        raise InvalidError(f"-a {sorted(unknown)[0]}: no such stream", "there are stdin, stdout and stderr", exit_code=125)
+        raise InvalidError(
+            f"-a {sorted(unknown)[0]}: no such stream", "there are stdin, stdout and stderr", exit_code=125
+        )
     return Streams(stdin="stdin" in wanted, stdout="stdout" in wanted, stderr="stderr" in wanted)
 
 
 def _check_terminal(context: Context, terminal: bool, stdin: bool) -> None:
     if terminal and stdin and not context.interactive:
-        raise InvalidError("standard input is not a terminal, as -t with -i needs", TERMINAL_HINT, exit_code=1)
+        raise InvalidError(
+            "standard input is not a terminal, as -t with -i needs", TERMINAL_HINT, exit_code=1
+        )
 
 
 def _size(context: Context, terminal: bool) -> tuple[int, int]:

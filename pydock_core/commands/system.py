@@ -39,7 +39,8 @@ def info(context: Context, words: Namespace) -> int:
     """Show the state of this PyDock."""
     document = context.engine.system.info()
     lines = [
-        f"{name + ':':<20}{value if isinstance(value, str) else json.dumps(value)}" for name, value in document.items()
+        f"{name + ':':<20}{value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in document.items()
     ]
     write_fields(context, document, words.format, lambda: "\n".join(lines))
     return 0

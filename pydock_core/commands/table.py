@@ -126,10 +126,14 @@ _CREATE_OPTIONS = (
     Option(("--cap-drop",), "drop a capability", "CAPABILITY", many=True),
     Option(("--privileged",), "all capabilities and devices, no seccomp filter"),
     Option(("--security-opt",), "no-new-privileges, seccomp=unconfined or seccomp=FILE", "OPTION", many=True),
-    Option(("--device",), "give it a device of the host", "HOST[:CONTAINER[:rwm]]", many=True, complete="path"),
+    Option(
+        ("--device",), "give it a device of the host", "HOST[:CONTAINER[:rwm]]", many=True, complete="path"
+    ),
     Option(("--stop-signal",), "signal that stops it", "SIGNAL", complete="signal"),
     Option(("--stop-timeout",), "seconds to wait before it is killed", "SECONDS"),
-    Option(("--runtime",), "embedded, or an OCI runtime: crun, runc, nvidia, a path", "NAME", complete="runtime"),
+    Option(
+        ("--runtime",), "embedded, or an OCI runtime: crun, runc, nvidia, a path", "NAME", complete="runtime"
+    ),
     Option(("--cidfile",), "write the container's id to a file", "FILE", complete="path"),
 )
 _CREATE_LATER = (
@@ -145,7 +149,9 @@ _CREATE_LATER = (
 ).split()
 
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
-_SIG_PROXY = Option(("--sig-proxy",), "pass signals on to the container (true, false)", "BOOLEAN", default="true")
+_SIG_PROXY = Option(
+    ("--sig-proxy",), "pass signals on to the container (true, false)", "BOOLEAN", default="true"
+)
 _IMAGE_AND_COMMAND = (Argument("IMAGE", complete="image"), Argument("COMMAND", "rest"))
 
 
@@ -229,7 +235,9 @@ COMMANDS: tuple[Command, ...] = (
             Option(("-i", "--interactive"), "keep standard input open"),
             Option(("-t", "--tty"), "give the command a terminal"),
             Option(("-e", "--env"), "set an environment variable", "NAME[=VALUE]", many=True),
-            Option(("--env-file",), "read environment variables from a file", "FILE", many=True, complete="path"),
+            Option(
+                ("--env-file",), "read environment variables from a file", "FILE", many=True, complete="path"
+            ),
             Option(("-w", "--workdir"), "working directory in the container", "DIR"),
             Option(("-u", "--user"), "user and group", "USER[:GROUP]"),
             Option(("--privileged",), "all capabilities"),
@@ -272,9 +280,7 @@ COMMANDS: tuple[Command, ...] = (
         later=("-l", "--link"),
         aliases=("container remove",),
     ),
-    _container(
-        "rename", "Give a container another name", (), (*_ONE, Argument("NAME"))
-    ),
+    _container("rename", "Give a container another name", (), (*_ONE, Argument("NAME"))),
     _container(
         "logs",
         "Show what a container has written",
@@ -388,7 +394,9 @@ COMMANDS: tuple[Command, ...] = (
         (_FORMAT,),
     ),
     Command(("version",), "Show the version", "system:version", (_FORMAT,)),
-    Command(("info",), "Show the state of this PyDock", "system:info", (_FORMAT,), aliases=(("system", "info"),)),
+    Command(
+        ("info",), "Show the state of this PyDock", "system:info", (_FORMAT,), aliases=(("system", "info"),)
+    ),
 )
 
 GROUPS = {"container": "Manage containers", "image": "Manage images", "system": "Manage PyDock"}

@@ -1,9 +1,10 @@
 """A subset of Go's text/template, for ``--format``.
 
-What there is: fields and chains (``.State.Status``, ``$x.Name``), ``index``, ``json``, ``upper``, ``lower``, ``title``,
-``join``, ``split``, ``len``, ``print``, ``println``, ``printf`` (%s %d %v %q), ``truncate``, ``pad``, ``eq`` ``ne`` ``lt`` ``le`` ``gt`` ``ge``,
-``and`` ``or`` ``not``, pipelines, ``if``/``else if``/``else``, ``range``, ``with``, ``end``, variables (``:=``), comments and trim
-markers.  The source of the rules is the documentation of Go's text/template and of ``docker --format``.
+What there is: fields and chains (``.State.Status``, ``$x.Name``), ``index``, ``json``, ``upper``, ``lower``,
+``title``, ``join``, ``split``, ``len``, ``print``, ``println``, ``printf`` (%s %d %v %q), ``truncate``, ``pad``,
+``eq`` ``ne`` ``lt`` ``le`` ``gt`` ``ge``, ``and`` ``or`` ``not``, pipelines, ``if``/``else if``/``else``, ``range``,
+``with``, ``end``, variables (``:=``), comments and trim markers.  The source of the rules is the documentation of Go's
+text/template and of ``docker --format``.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Template:
 
     def fields(self) -> list[str]:
         """The top-level fields in the order in which they are used (for a table's header)."""
-        return re.findall(r"\.([A-Za-z]\w*)", " ".join(text for kind, text in self._tokens if kind == "action"))
+        return re.findall(
+            r"\.([A-Za-z]\w*)", " ".join(text for kind, text in self._tokens if kind == "action")
+        )
 
     # -- parsing ---------------------------------------------------------------------------------------
 
@@ -136,7 +139,9 @@ class Template:
         return lambda scope, out: out.append(_shown(expression(scope)))
 
 
-def _range_node(condition: Expression, names: Sequence[str], body: Sequence[Node], otherwise: Sequence[Node]) -> Node:
+def _range_node(
+    condition: Expression, names: Sequence[str], body: Sequence[Node], otherwise: Sequence[Node]
+) -> Node:
     def node(scope: _Scope, out: list[str]) -> None:
         value = condition(scope)
         pairs = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value or ()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.signals import signal_name, signal_number
@@ -81,8 +81,8 @@ def parse_moment_ns(text: str, option: str, now_ns: int) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise _bad(f"{option} {text}: not a time", "write 2026-01-31T12:00:00Z or a while ago: 10m") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    return int((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) / timedelta(microseconds=1)) * 1000
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1000
 
 
 def _bad(message: str, hint: str) -> InvalidError:

@@ -107,7 +107,9 @@ class ContainerConfig:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ContainerConfig:
         """Rebuild a config from :meth:`to_json`'s document."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+        }
         values["mounts"] = tuple(
             Mount(**{**mount, "options": tuple(mount["options"])}) for mount in document["mounts"]
         )

@@ -6,13 +6,12 @@ import json
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.definition import merge
-from pydock_core.engine.execution import ExecRequest, Execution, begin_execution, build_process
+from pydock_core.engine.execution import ExecRequest, Execution, begin_execution, build_exec_process
 from pydock_core.engine.filters import ContainerFilter
 from pydock_core.engine.names import check_name, random_id, random_name
 from pydock_core.engine.shapes import Seen
@@ -23,7 +22,8 @@ from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote
 from pydock_core.runtime.logs import LogEntry, LogReader
 from pydock_core.runtime.process import derive_status
 from pydock_core.runtime.signals import signal_number
-from pydock_core.store.database import Database, containers as table
+from pydock_core.store.database import Database
+from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ class Containers:
     ConflictError where a prefix fits several.  Safe to use from several threads and processes at once.
     """
 
-    def __init__(self, root: StateRoot, database: Database, images: Images, launcher: Launcher, remover: Remover) -> None:
+    def __init__(
+        self, root: StateRoot, database: Database, images: Images, launcher: Launcher, remover: Remover
+    ) -> None:
         self._root = root
         self._database = database
         self._images = images
@@ -70,7 +72,9 @@ class Containers:
         Postcondition: the container is listed; on an error nothing has changed.
         """
         image_id = self._images.resolve(request.image).id
-        definition = merge(request, self._images.config(image_id).get("config") or {}, self._launcher.default_network)
+        definition = merge(
+            request, self._images.config(image_id).get("config") or {}, self._launcher.default_network
+        )
         definition, warnings = self._launcher.check(definition, self.resolve)
         wanted = check_name(name) if name else None
         container_id = random_id()
@@ -78,7 +82,8 @@ class Containers:
         for attempt in range(_NAME_ATTEMPTS):
             row = ContainerRow(
                 container_id,
-                wanted or (random_name() if attempt < _NAME_ATTEMPTS - 1 else f"{random_name()}_{container_id[:6]}"),
+                wanted
+                or (random_name() if attempt < _NAME_ATTEMPTS - 1 else f"{random_name()}_{container_id[:6]}"),
                 image_id,
                 time.time_ns(),
                 json.dumps(definition.to_json()),
@@ -111,14 +116,17 @@ class Containers:
         if derive_status(paths).status in ("running", "starting"):
             if not force:
                 raise ConflictError(
-                    f"container {reference} is running", f"stop it first (dock stop {reference}), or remove it with -f"
+                    f"container {reference} is running",
+                    f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(paths, signal_number("KILL"), 0.0)
         self._remover.remove(row.id, volumes=volumes or config_of(row).auto_remove)
 
     # -- life ------------------------------------------------------------------------------------------
 
-    def start(self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)) -> Launch:
+    def start(
+        self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)
+    ) -> Launch:
         """Start a container; returns when its process runs.
 
         Args:
@@ -142,7 +150,9 @@ class Containers:
         number = signal_number(signal) if signal else None
         self._stop(self._root.container(row.id), number, timeout_seconds)
 
-    def restart(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+    def restart(
+        self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
+    ) -> None:
         """Stop a container if it runs, and start it."""
         self.stop(reference, timeout_seconds, signal)
         self.start(reference).close()
@@ -257,7 +267,11 @@ class Containers:
         wanted = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
         for entry in entries:
             if entry.stream in wanted:
-                yield LogEntry(entry.stream, entry.time_ns, entry.time.encode() + b" " + entry.data) if timestamps else entry
+                yield (
+                    LogEntry(entry.stream, entry.time_ns, entry.time.encode() + b" " + entry.data)
+                    if timestamps
+                    else entry
+                )
 
     # -- reaching into a running one -------------------------------------------------------------------
 
@@ -269,7 +283,9 @@ class Containers:
         """Set the size of a running container's terminal."""
         SupervisorClient(self._root.container(self.resolve(reference)), reference).resize(rows, columns)
 
-    def exec(self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False) -> Execution:
+    def exec(
+        self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
+    ) -> Execution:
         """Run a further process in a running container.
 
         Raises:
@@ -285,7 +301,7 @@ class Containers:
         config = config_of(row)
         base = json.loads(paths.config_file.read_bytes())["process"]
         user = None if request.user is None else self._launcher.user(row, config, request.user)
-        process = build_process(base, request, user, self._launcher.all_capabilities() if request.privileged else None)
+        process = build_exec_process(base, request, user)
         return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
 
     def dial(self, reference: str, port: int) -> socket.socket:
@@ -319,5 +335,3 @@ class Containers:
 def config_of(row: ContainerRow) -> ContainerConfig:
     """Return the definition that a row holds."""
     return ContainerConfig.from_json(json.loads(row.config))
-
-

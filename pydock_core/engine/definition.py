@@ -76,7 +76,9 @@ def merge_environment(base: Iterable[str], over: Iterable[str]) -> tuple[str, ..
     return tuple(f"{name}={value}" for name, value in merged.items())
 
 
-def _command(request: ContainerConfig, image_config: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _command(
+    request: ContainerConfig, image_config: Mapping[str, Any]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if request.entrypoint is not None:
         return request.entrypoint, request.command or ()
     entrypoint = tuple(image_config.get("Entrypoint") or ())

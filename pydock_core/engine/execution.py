@@ -11,6 +11,7 @@ from typing import Any
 from pydock_core.engine.definition import merge_environment
 from pydock_core.runtime.client import ExecSession, SupervisorClient
 from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.spec import build_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +31,26 @@ class ExecRequest:
     size: tuple[int, int] = (0, 0)
 
 
-def build_process(
-    base: Mapping[str, Any], request: ExecRequest, user: Mapping[str, Any] | None, capabilities: list[str] | None
+def build_exec_process(
+    base: Mapping[str, Any], request: ExecRequest, user: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the OCI ``process`` object of an exec.
 
     Args:
         base: ``process`` of the container's own config.json.
         user: the OCI user object, None for the container's own.
-        capabilities: names for --privileged, None for the container's own.
     """
-    process = dict(base)
-    process["args"] = list(request.command)
     terminal = ["TERM=xterm"] if request.terminal else []
-    process["env"] = list(merge_environment([*base.get("env", ()), *terminal], request.env))
-    process["cwd"] = request.working_directory or base.get("cwd", "/")
-    process["terminal"] = request.terminal
-    process.pop("consoleSize", None)
-    if request.terminal and request.size[0]:
-        process["consoleSize"] = {"height": request.size[0], "width": request.size[1]}
-    if user is not None:
-        process["user"] = dict(user)
-        if user.get("uid") and capabilities is None:
-            # execve(2) drops the permitted set of an ordinary user anyway; what it may gain stays bounded.
-            bounding = base.get("capabilities", {}).get("bounding", [])
-            process["capabilities"] = {"bounding": bounding, "permitted": [], "effective": [], "inheritable": [], "ambient": []}
-    if capabilities is not None:
-        sets = {name: list(capabilities) for name in ("bounding", "permitted", "effective")}
-        process["capabilities"] = {**sets, "inheritable": [], "ambient": []}
-    return process
+    return build_process(
+        request.command,
+        merge_environment([*base.get("env", ()), *terminal], request.env),
+        request.working_directory or base.get("cwd", "/"),
+        template=base,
+        user=user,
+        terminal=request.terminal,
+        console_size=request.size,
+        privileged=request.privileged,
+    )
 
 
 class Execution:
@@ -70,7 +62,13 @@ class Execution:
     """
 
     def __init__(
-        self, session: ExecSession, stdin_fd: int | None, stdout_fd: int, stderr_fd: int | None, *, terminal: bool
+        self,
+        session: ExecSession,
+        stdin_fd: int | None,
+        stdout_fd: int,
+        stderr_fd: int | None,
+        *,
+        terminal: bool,
     ) -> None:
         self._session = session
         self.stdin_fd = stdin_fd
@@ -119,7 +117,9 @@ class Execution:
         self.close()
 
 
-def begin_execution(client: SupervisorClient, process: Mapping[str, Any], *, stdin: bool, detach: bool) -> Execution:
+def begin_execution(
+    client: SupervisorClient, process: Mapping[str, Any], *, stdin: bool, detach: bool
+) -> Execution:
     """Start the process, with pipes (never descriptors of our own terminal, into which it could type: TIOCSTI)."""
     if process["terminal"]:
         session = client.exec_(process, None)
@@ -142,7 +142,9 @@ def begin_execution(client: SupervisorClient, process: Mapping[str, Any], *, std
         session = client.exec_(process, Stdio(stdin_read, stdout_write, stderr_write))
         for fd in ours:
             os.set_blocking(fd, False)
-        execution = Execution(session, stdin_write if stdin else None, stdout_read, stderr_read, terminal=False)
+        execution = Execution(
+            session, stdin_write if stdin else None, stdout_read, stderr_read, terminal=False
+        )
         ours.clear()
         return execution
     finally:

@@ -45,7 +45,8 @@ class Engine:
             self.root.ensure()
         except PermissionError as error:
             raise DeniedError(
-                f"state directory {error.filename}: permission denied", "set PYDOCK_ROOT to a directory of yours"
+                f"state directory {error.filename}: permission denied",
+                "set PYDOCK_ROOT to a directory of yours",
             ) from error
         except OSError as error:
             raise UnavailableError(

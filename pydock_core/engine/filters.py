@@ -14,7 +14,20 @@ from pydock_core.store.database.containers import ContainerRow
 if TYPE_CHECKING:
     from pydock_core.engine.images import Images
 
-_KEYS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "publish", "expose")
+_KEYS = (
+    "id",
+    "name",
+    "label",
+    "status",
+    "exited",
+    "ancestor",
+    "before",
+    "since",
+    "volume",
+    "network",
+    "publish",
+    "expose",
+)
 _STATES = ("created", "running", "exited", "paused", "restarting", "removing", "dead")
 
 
@@ -61,12 +74,16 @@ def _condition(
         ids = {_image_id(images, value) for value in values}
         return lambda seen: seen.row.image_id in ids
     if key == "status" and (unknown := set(values) - set(_STATES)):
-        raise InvalidError(f"--filter status={sorted(unknown)[0]}: no such state", f"there are {', '.join(_STATES)}")
+        raise InvalidError(
+            f"--filter status={sorted(unknown)[0]}: no such state", f"there are {', '.join(_STATES)}"
+        )
     if key == "exited" and not all(value.isdigit() for value in values):
         raise InvalidError(f"--filter exited={values[0]}: not an exit code", "give a number")
     if key == "name":
         patterns = [_pattern(value) for value in values]
-        return lambda seen: any(pattern.search(seen.row.name) or pattern.search("/" + seen.row.name) for pattern in patterns)
+        return lambda seen: any(
+            pattern.search(seen.row.name) or pattern.search("/" + seen.row.name) for pattern in patterns
+        )
     test = _TESTS[key]
     return lambda seen: any(test(seen, value) for value in values)
 
@@ -97,7 +114,9 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise InvalidError(f"--filter name={text}: {error}", "a name is matched as a regular expression") from error
+        raise InvalidError(
+            f"--filter name={text}: {error}", "a name is matched as a regular expression"
+        ) from error
 
 
 def _image_id(images: Images, reference: str) -> str:

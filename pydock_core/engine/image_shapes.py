@@ -89,7 +89,9 @@ def parse_image_filters(
     return lambda seen: all(condition(seen) for condition in conditions)
 
 
-def _condition(key: str, values: Sequence[str], created_ns: Callable[[str], int]) -> Callable[[SeenImage], bool]:
+def _condition(
+    key: str, values: Sequence[str], created_ns: Callable[[str], int]
+) -> Callable[[SeenImage], bool]:
     if key == "dangling":
         wanted = _boolean(values[-1])
         return lambda seen: (not seen.tags) == wanted

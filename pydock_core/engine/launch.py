@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -11,19 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import container_files
-from pydock_core.engine.config import ContainerConfig, Mount
+from pydock_core.engine.bundle import build_request
+from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
-from pydock_core.engine.shapes import command_line, host_name
-from pydock_core.engine.volumes import fill_new_volumes, volume_directory
+from pydock_core.engine.shapes import host_name
+from pydock_core.engine.volumes import fill_new_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
 from pydock_core.paths import ContainerPaths, StateRoot
-from pydock_core.runtime.capabilities import ALL_CAPABILITIES
 from pydock_core.runtime.cgroups import probe_cgroups
+from pydock_core.runtime.client import Zygote
 from pydock_core.runtime.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 from pydock_core.runtime.process import write_json
 from pydock_core.runtime.signals import signal_number
-from pydock_core.runtime.spec import SpecRequest, build_spec
+from pydock_core.runtime.spec import build_spec
 from pydock_core.runtime.users import ResolvedUser, resolve_user
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
@@ -45,6 +45,7 @@ class Launcher:
         self._images = images
         self._snapshotter = snapshotter
         self._networks = Networks(root, database)
+        self._zygote = Zygote(root)
         self._rootless = os.geteuid() != 0
 
     @property
@@ -57,18 +58,15 @@ class Launcher:
         """Where a container is connected that names no network: a bridge needs root."""
         return "none" if self._rootless else "bridge"
 
-    @staticmethod
-    def all_capabilities() -> list[str]:
-        """Every capability there is, for --privileged."""
-        return list(ALL_CAPABILITIES)
-
     def address(self, container_id: str, config: ContainerConfig) -> str:
         """The container's address on its network with prefix length, "" for none."""
         return self._networks.address(container_id) if config.network == "bridge" else ""
 
     # -- at create -------------------------------------------------------------------------------------
 
-    def check(self, definition: ContainerConfig, find: Callable[[str], str]) -> tuple[ContainerConfig, list[str]]:
+    def check(
+        self, definition: ContainerConfig, find: Callable[[str], str]
+    ) -> tuple[ContainerConfig, list[str]]:
         """Refuse what this host cannot do, and say of limits that they cannot be kept.
 
         Args:
@@ -84,16 +82,22 @@ class Launcher:
                 exit_code=125,
             )
         if definition.network and definition.network.startswith("container:"):
-            definition = replace(definition, network=f"container:{find(definition.network.partition(':')[2])}")
+            definition = replace(
+                definition, network=f"container:{find(definition.network.partition(':')[2])}"
+            )
         self._executor(definition)
         for mount in definition.mounts:
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
                 raise NotFoundError(
-                    f"bind source {mount.source} does not exist", "make it first; -v makes a directory itself", exit_code=125
+                    f"bind source {mount.source} does not exist",
+                    "make it first; -v makes a directory itself",
+                    exit_code=125,
                 )
         for device in definition.devices:
             if not os.path.exists(device.source):
-                raise NotFoundError(f"device {device.source} does not exist", "name a device of this host", exit_code=125)
+                raise NotFoundError(
+                    f"device {device.source} does not exist", "name a device of this host", exit_code=125
+                )
         return self._without_lost_limits(definition)
 
     def _without_lost_limits(self, definition: ContainerConfig) -> tuple[ContainerConfig, list[str]]:
@@ -106,12 +110,16 @@ class Launcher:
             "cpuset_cpus": ("--cpuset-cpus", support.cpuset),
             "pids_limit": ("--pids-limit", support.pids),
         }
-        lost = {name: option for name, (option, can) in asked.items() if getattr(definition, name) and not can}
+        lost = {
+            name: option for name, (option, can) in asked.items() if getattr(definition, name) and not can
+        }
         if not lost:
             return definition, []
         kept: dict[str, Any] = {name: "" if name == "cpuset_cpus" else None for name in lost}
         reason = support.reason or "its cgroup controller is not there"
-        return replace(definition, **kept), [f"{', '.join(lost.values())} cannot be enforced here: {reason} (dock doctor)"]
+        return replace(definition, **kept), [
+            f"{', '.join(lost.values())} cannot be enforced here: {reason} (dock doctor)"
+        ]
 
     @staticmethod
     def _executor(definition: ContainerConfig) -> str:
@@ -144,7 +152,17 @@ class Launcher:
         self._write_files(paths, row, config, network)
         fill_new_volumes(self._root, config, lambda: self._snapshotter.mounts(diff_ids, None, None))
         user = self._resolve(self._files(row, paths), config, config.user or "")
-        spec = build_spec(self._request(paths, row, config, network, user, size))
+        request = build_request(
+            self._root,
+            paths,
+            row.id,
+            config,
+            user,
+            size,
+            rootless=self._rootless,
+            single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
+        )
+        spec = build_spec(request)
         write_json(paths.config_file, spec)
         plan = LaunchPlan(
             container_id=row.id,
@@ -159,7 +177,9 @@ class Launcher:
             open_stdin=config.open_stdin,
             stdin_once=config.stdin_once,
             stop_signal=signal_number(config.stop_signal or "TERM"),
-            stop_timeout_seconds=DEFAULT_STOP_SECONDS if config.stop_timeout_seconds is None else config.stop_timeout_seconds,
+            stop_timeout_seconds=DEFAULT_STOP_SECONDS
+            if config.stop_timeout_seconds is None
+            else config.stop_timeout_seconds,
             log_path=str(paths.log_file),
             auto_remove=config.auto_remove,
             tty_rows=size[0],
@@ -181,7 +201,9 @@ class Launcher:
             return self._networks.join(other, other[:12])
         return NetworkAttachment(mode=mode)
 
-    def _write_files(self, paths: ContainerPaths, row: ContainerRow, config: ContainerConfig, network: NetworkAttachment) -> None:
+    def _write_files(
+        self, paths: ContainerPaths, row: ContainerRow, config: ContainerConfig, network: NetworkAttachment
+    ) -> None:
         name = host_name(row.id, config)
         resolv = container_files.build_resolv_conf(
             container_files.read_host_resolv_conf(), keep_loopback=network.mode == "host"

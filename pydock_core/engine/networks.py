@@ -16,7 +16,8 @@ from pydock_core.network.addresses import (
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import NetworkAttachment
 from pydock_core.runtime.process import derive_status
-from pydock_core.store.database import Database, networks as table
+from pydock_core.store.database import Database
+from pydock_core.store.database import networks as table
 
 DEFAULT_NETWORK = "bridge"
 DEFAULT_BRIDGE = "pydock0"
@@ -36,7 +37,10 @@ class Networks:
             ConflictError: all addresses are taken.
         """
         network = table.ensure(
-            self._database, DEFAULT_NETWORK, self._bridge_name(), lambda: pick_subnet(DEFAULT_CANDIDATES, host_routes())
+            self._database,
+            DEFAULT_NETWORK,
+            self._bridge_name(),
+            lambda: pick_subnet(DEFAULT_CANDIDATES, host_routes()),
         )
         address = table.claim_address(
             self._database, network.name, lambda taken: pick_address(network.subnet, taken), container_id

@@ -143,7 +143,9 @@ def _config(row: ContainerRow, config: ContainerConfig) -> dict[str, Any]:
         "Entrypoint": list(config.entrypoint) if config.entrypoint else None,
         "Labels": dict(config.labels),
         "StopSignal": f"SIG{config.stop_signal}",
-        "StopTimeout": None if config.stop_timeout_seconds is None else int(min(config.stop_timeout_seconds, 1 << 31)),
+        "StopTimeout": None
+        if config.stop_timeout_seconds is None
+        else int(min(config.stop_timeout_seconds, 1 << 31)),
     }
 
 
@@ -174,7 +176,11 @@ def _host_config(config: ContainerConfig) -> dict[str, Any]:
         "PidsLimit": config.pids_limit,
         "Ulimits": [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in config.ulimits],
         "Devices": [
-            {"PathOnHost": device.source, "PathInContainer": device.target, "CgroupPermissions": device.permissions}
+            {
+                "PathOnHost": device.source,
+                "PathInContainer": device.target,
+                "CgroupPermissions": device.permissions,
+            }
             for device in config.devices
         ],
     }
@@ -220,7 +226,7 @@ def _port_summaries(config: ContainerConfig, status: Status) -> Iterable[Mapping
 
 
 def _port_bindings(config: ContainerConfig, status: Status) -> dict[str, Any]:
-    bindings: dict[str, Any] = {text: None for text in config.exposed_ports} if status.is_running else {}
+    bindings: dict[str, Any] = dict.fromkeys(config.exposed_ports) if status.is_running else {}
     for port in status.ports if status.is_running else ():
         _add_binding(bindings, port)
     return bindings
@@ -252,7 +258,13 @@ def _networks(seen: Seen) -> dict[str, Any]:
 
 
 def _shown_argument(word: str) -> str:
-    return word if word and shlex.quote(word) == word else f"'{word}'" if any(c.isspace() for c in word) else word
+    return (
+        word
+        if word and shlex.quote(word) == word
+        else f"'{word}'"
+        if any(c.isspace() for c in word)
+        else word
+    )
 
 
 def _span(nanoseconds: int) -> str:

@@ -13,7 +13,8 @@ from pydock_core.errors import PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.client import SupervisorClient, wait_for_exit
 from pydock_core.runtime.process import derive_status, is_locked
-from pydock_core.store.database import Database, containers as table
+from pydock_core.store.database import Database
+from pydock_core.store.database import containers as table
 from pydock_core.store.worker import LocalWorker, Worker
 
 

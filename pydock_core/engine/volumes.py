@@ -36,7 +36,9 @@ def volume_directory(root: StateRoot, name: str) -> Path:
     return root.volumes / name / "_data"
 
 
-def fill_new_volumes(root: StateRoot, config: ContainerConfig, image_mounts: Callable[[], Sequence[RootMount]]) -> None:
+def fill_new_volumes(
+    root: StateRoot, config: ContainerConfig, image_mounts: Callable[[], Sequence[RootMount]]
+) -> None:
     """Make the directories of a container's volumes; a new one gets what the image has at its target.
 
     The directory appears, filled, by a rename; of two starts at once one wins, and both go on with the same.
@@ -64,4 +66,6 @@ def fill_new_volumes(root: StateRoot, config: ContainerConfig, image_mounts: Cal
         finally:
             ZygoteWorker(root).call("pydock_core.store.trees:remove_tree", {"path": str(scratch)})
         if not volume_directory(root, mount.source).is_dir():
-            raise FailedError(f"volume {mount.source} could not be made", "check the free space (dock doctor)")
+            raise FailedError(
+                f"volume {mount.source} could not be made", "check the free space (dock doctor)"
+            )
