@@ -96,8 +96,7 @@ class ProxyHandler(AuthenticatedHandler):
         return "execute"
 
     def check_xsrf_cookie(self) -> None:
-        """Do nothing: an application's page does not know Jupyter's XSRF token; see :mod:`.authentication`.
-        """
+        """Do nothing: an application's page does not know Jupyter's XSRF token; see :mod:`.authentication`."""
 
     async def prepare(self) -> None:
         self._transforms: list[
@@ -260,8 +259,9 @@ class ProxyHandler(AuthenticatedHandler):
         except BackendClosedError:
             exchange.abort()
             if not self._client_gone:
-                await self._linger()
-                self._send_problem(_GONE)
+                self._write_problem(_GONE)
+                self.flush()
+                await self._finish()
 
     async def _conclude(self, exchange: Exchange, is_whole: bool) -> None:
         if exchange.detached is not None:
@@ -283,14 +283,15 @@ class ProxyHandler(AuthenticatedHandler):
             self._state.pool.release(self._key, exchange.stream)
         else:
             exchange.abort()
-        await self._linger()
-        if not self._finished:
-            self.finish()
+        await self._finish()
 
-    async def _linger(self) -> None:
+    async def _finish(self) -> None:
+        """End the response; where the request still goes on, it is read and dropped for a while before."""
         if not self._body_ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._body_ended.wait(), _LINGER_SECONDS)
+        if not self._finished:
+            self.finish()
 
     def on_head(self, status: int, reason: str, headers: httputil.HTTPHeaders) -> None:
         """Take the response's head.  It leaves together with the first piece of the body, or at once if that
@@ -387,13 +388,17 @@ class ProxyHandler(AuthenticatedHandler):
             self._connection.close()
 
     def _send_problem(self, problem: Problem) -> None:
-        if self._finished:
-            return
+        if not self._finished:
+            self._write_problem(problem)
+            self.finish()
+
+    def _write_problem(self, problem: Problem) -> None:
         as_page = "text/html" in self.request.headers.get("Accept", "")
         headers, body = problem.render(as_page=as_page, may_retry=self.request.method == "GET")
+        headers["Content-Length"] = str(len(body))
         self.set_status(problem.status)
         self._headers = headers
-        self.finish(body)
+        self.write(body)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an HTTPError in the same form as every other problem."""

@@ -195,7 +195,7 @@ def _await_answer(server: JupyterServer, log: Path) -> None:
         else:
             break
     assert answer.status == 200, log.read_text()
-    login = server.request("GET", f"{server.base_url}login?next={server.base_url}api/me", auth="token")
+    login = server.request("GET", f"{server.base_url}login", auth="none")  # the form brings the XSRF cookie
     for line in [*answer.all("Set-Cookie"), *login.all("Set-Cookie")]:
         name, _, value = line.partition(";")[0].partition("=")
         server.cookies[name] = value
