@@ -1,4 +1,4 @@
-"""%dock in a real kernel: completion over the protocol, output that comes live, and an interrupt that stops."""
+"""%dock in a real kernel: completion over the protocol, live output, and an interrupt that stops a container."""
 
 from __future__ import annotations
 
