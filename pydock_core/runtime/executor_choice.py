@@ -19,6 +19,6 @@ def make_executor(name: str, paths: ContainerPaths) -> Executor:
 
         cache_dir = StateRoot(paths.data.parent.parent, paths.run.parent.parent).cache
         return EmbeddedExecutor(state_dir, cache_dir)
-    from pydock_core.runtime.command import CommandExecutor
+    from pydock_core.runtime.command_executor import CommandExecutor
 
     return CommandExecutor(name, state_dir)
