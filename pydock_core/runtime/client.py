@@ -79,7 +79,7 @@ class Launch:
         self._status.settimeout(timeout_seconds)
         try:
             message = messages.receive(self._status)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the latter for a timeout of 0
             return None
         except ConnectionResetError:
             message = None
@@ -296,7 +296,7 @@ class ExecSession:
         self._connection.settimeout(timeout_seconds)
         try:
             message = _event(self._connection)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the latter for a timeout of 0
             return None
         if message is None:
             raise UnavailableError("the container's supervisor was killed")
@@ -423,7 +423,9 @@ class SupervisorClient:
         """
         connection, _, received = self._open({"op": "dial", "port": port, "protocol": "tcp"})
         connection.close()
-        return socket.socket(fileno=received[0])
+        connected = socket.socket(fileno=received[0])
+        connected.setblocking(False)  # the descriptor is; the object has to be told
+        return connected
 
     def follow(self) -> Iterator[None]:
         """Yield once at the beginning and each time the log has grown; end with the container.

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 CHUNK_BYTES = 16 * 1024
@@ -47,8 +48,13 @@ def parse_time(text: str) -> int:
     """Return Unix nanoseconds of what :func:`format_time` or Docker (0 to 9 decimals, Z) wrote; ValueError
     otherwise."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
-    seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
-    return seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+    return _parse_seconds(whole) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
+
+
+@lru_cache(maxsize=64)
+def _parse_seconds(text: str) -> int:
+    # Cached: strptime is slow, and the entries of one second share it.
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
 def encode_entry(stream: str, time_text: str, data: bytes) -> bytes:

@@ -59,6 +59,7 @@ def make_lower(path: Path) -> Path:
         "ls",
         "env",
         "mount",
+        "httpd",
     ):
         (path / "bin" / name).symlink_to("busybox")
     for name in ("proc", "dev", "sys", "tmp", "etc"):
