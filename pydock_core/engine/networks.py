@@ -13,6 +13,7 @@ from pydock_core.network.addresses import (
     pick_address,
     pick_subnet,
 )
+from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import NetworkAttachment
 from pydock_core.runtime.process import derive_status
@@ -45,6 +46,7 @@ class Networks:
         address = table.claim_address(
             self._database, network.name, lambda taken: pick_address(network.subnet, taken), container_id
         )
+        NetworkService(self._root).ensure(network.bridge, network.subnet, gateway_of(network.subnet))
         return NetworkAttachment(
             mode="bridge",
             bridge=network.bridge,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydock_core.errors import CorruptError, FailedError, UnavailableError
 
@@ -123,6 +124,11 @@ class Database:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+    def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Return the rows of a SELECT, outside any transaction."""
+        with _mapped(self._path):
+            return self.connection.execute(statement, parameters).fetchall()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -33,7 +33,9 @@ def insert(database: Database, row: ContainerRow, volumes: Mapping[str, bool]) -
     """
     with database.transaction() as connection:
         if connection.execute("SELECT 1 FROM image WHERE id = ?", (row.image_id,)).fetchone() is None:
-            raise NotFoundError(f"image {row.image_id} is gone", "dock images lists what there is", exit_code=125)
+            raise NotFoundError(
+                f"image {row.image_id} is gone", "dock images lists what there is", exit_code=125
+            )
         try:
             connection.execute(
                 f"INSERT INTO container ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
@@ -61,7 +63,9 @@ def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
 
 def all_rows(database: Database) -> list[ContainerRow]:
     """Return every container, the newest first."""
-    rows = database.connection.execute(f"SELECT {_COLUMNS} FROM container ORDER BY created_ns DESC, rowid DESC")
+    rows = database.query(
+        f"SELECT {_COLUMNS} FROM container ORDER BY created_ns DESC, rowid DESC"
+    )
     return [ContainerRow(*row) for row in rows]
 
 
@@ -73,13 +77,13 @@ def find(database: Database, reference: str) -> ContainerRow:
         ConflictError: the prefix fits several.
     """
     name = reference.removeprefix("/")
-    rows = database.connection.execute(
+    rows = database.query(
         f"SELECT {_COLUMNS} FROM container WHERE id = ? OR name = ?", (reference, name)
-    ).fetchall()
+    )
     if not rows and len(reference) >= 1 and all(character in "0123456789abcdef" for character in reference):
-        rows = database.connection.execute(
+        rows = database.query(
             f"SELECT {_COLUMNS} FROM container WHERE id >= ? AND id < ?", (reference, reference + "g")
-        ).fetchall()
+        )
     if len(rows) > 1:
         exact = [row for row in rows if row[0] == reference]
         if not exact:

@@ -19,23 +19,23 @@ class NetworkRow:
 
 def ensure(database: Database, name: str, bridge: str, choose_subnet: Callable[[], str]) -> NetworkRow:
     """Return a network; where it is new, with a subnet chosen now."""
-    known = database.connection.execute("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,)).fetchone()
-    if known is None:
+    rows = database.query("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,))
+    if not rows:
         subnet = choose_subnet()
         with database.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO network VALUES (?, ?, ?)", (name, bridge, subnet))
-            known = connection.execute(
+            rows = connection.execute(
                 "SELECT name, bridge, subnet FROM network WHERE name = ?", (name,)
-            ).fetchone()
-    return NetworkRow(*known)
+            ).fetchall()
+    return NetworkRow(*rows[0])
 
 
 def address_of(database: Database, network: str, container_id: str) -> str:
     """Return the address that a container holds, "" for none."""
-    row = database.connection.execute(
+    rows = database.query(
         "SELECT address FROM address WHERE network = ? AND container_id = ?", (network, container_id)
-    ).fetchone()
-    return str(row[0]) if row else ""
+    )
+    return str(rows[0][0]) if rows else ""
 
 
 def claim_address(
@@ -53,5 +53,7 @@ def claim_address(
         held = dict(rows)
         if container_id not in held:
             held[container_id] = choose(list(held.values()))
-            connection.execute("INSERT INTO address VALUES (?, ?, ?)", (network, held[container_id], container_id))
+            connection.execute(
+                "INSERT INTO address VALUES (?, ?, ?)", (network, held[container_id], container_id)
+            )
         return str(held[container_id])
