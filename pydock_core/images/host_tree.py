@@ -7,6 +7,7 @@ dropped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tarfile
@@ -158,13 +159,18 @@ class HostTree:
                 here = f"{directory}/{entry.name}"
                 if here in self.items:
                     continue
-                if entry.is_symlink():
-                    self._put_parents(here, layer)
-                    target = os.readlink(here)
-                    self.items[here] = Item(stat.S_IFLNK, layer, 0o777, target=target)
-                    self.outward.append((here, os.path.realpath(here)))
-                else:
-                    self._add_entry(here, entry.stat(follow_symlinks=False), layer)
+                # What goes away while the tree is walked is not a part of it.
+                with contextlib.suppress(FileNotFoundError):
+                    self._add_walked(here, entry, layer)
+
+    def _add_walked(self, path: str, entry: os.DirEntry[str], layer: int) -> None:
+        if entry.is_symlink():
+            target = os.readlink(path)
+            self._put_parents(path, layer)
+            self.items[path] = Item(stat.S_IFLNK, layer, 0o777, target=target)
+            self.outward.append((path, os.path.realpath(path)))
+        else:
+            self._add_entry(path, entry.stat(follow_symlinks=False), layer)
 
     def _note_unreadable(self, path: str) -> None:
         self._unreadable += 1

@@ -200,25 +200,20 @@ class EnvironmentCollector:
         from.
         """
         known = [*sites, *self._environment.standard_library]
-        found = [
-            path
-            for path in self._environment.path
-            if os.path.isdir(path) and not any(_is_within(path, directory) for directory in known)
-        ]
+        if self._environment.has_own_prefix:
+            known.append(self._environment.prefix)
+        found = [path for path in self._environment.path if os.path.isdir(path)]
         for site in sites:
             found += _direct_urls(Path(site))
+        home = os.path.expanduser("~")
         sources = []
         for path in dict.fromkeys(os.path.realpath(path) for path in found):
-            if path in self._tree:
+            if any(_is_within(path, directory) for directory in known):
                 continue
-            if path in ("/", os.path.realpath(os.path.expanduser("~"))) or _is_within(
-                os.path.expanduser("~"), path
-            ):
-                self._tree.notes.append(
-                    f"{path} is on the module path; a whole home directory is not taken along"
-                )
-                continue
-            sources.append(path)
+            if _is_within(home, path):
+                self._tree.notes.append(f"{path} is on the module path; a whole home directory is left out")
+            elif os.path.isdir(path):
+                sources.append(path)
         return sources
 
     # -- what is left out --------------------------------------------------------------------------------
