@@ -20,7 +20,8 @@ _RESERVED = re.compile(r"_xsrf|username-.*|jupyterhub.*|jupyter-hub.*")
 
 @dataclass(frozen=True, slots=True)
 class CookiePolicy:
-    """The names that belong to Jupyter: those it always uses, and those that this server is configured with."""
+    """The names that belong to Jupyter: those it always uses, and those that this server is configured with.
+    """
 
     configured: frozenset[str]
 

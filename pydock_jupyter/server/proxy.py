@@ -83,6 +83,7 @@ class ProxyHandler(AuthenticatedHandler):
         self._responding: asyncio.Task[None] | None = None
         self._body_ended = asyncio.Event()
         self._rewriter: Rewriter | None = None
+        self._rewriter_failed = False
         self._client_gone = False
         self._visit: Visit
         self._key: Key
@@ -96,7 +97,8 @@ class ProxyHandler(AuthenticatedHandler):
         return "execute"
 
     def check_xsrf_cookie(self) -> None:
-        """Do nothing: an application's page does not know Jupyter's XSRF token; see :mod:`.authentication`."""
+        """Do nothing: an application's page does not know Jupyter's XSRF token; see :mod:`.authentication`.
+        """
 
     async def prepare(self) -> None:
         self._transforms: list[
@@ -267,17 +269,12 @@ class ProxyHandler(AuthenticatedHandler):
         if exchange.detached is not None:
             await self._tunnel(exchange)
             return
-        if is_whole:
-            try:
-                pieces = b"".join(self._rewriter.close()) if self._rewriter is not None else b""
-            except zlib.error:
-                is_whole = False
-        if not is_whole or self._client_gone:
+        if is_whole and self._rewriter is not None:
+            await self._send_rewritten(self._rewriter, None)
+        if not is_whole or self._client_gone or self._rewriter_failed:
             exchange.abort()
             self._break_off()
             return
-        if pieces:
-            self.write(pieces)
         self._flush_head()
         if exchange.is_reusable:
             self._state.pool.release(self._key, exchange.stream)
@@ -320,7 +317,7 @@ class ProxyHandler(AuthenticatedHandler):
             asyncio.get_running_loop().call_soon(self._flush_head)
 
     def on_body(self, data: bytes) -> Awaitable[None] | None:
-        if self._client_gone or self._finished:
+        if self._client_gone or self._finished or self._rewriter_failed:
             return None
         if self._rewriter is not None:
             return self._send_rewritten(self._rewriter, data)
@@ -328,15 +325,15 @@ class ProxyHandler(AuthenticatedHandler):
         flushed = self.flush()
         return None if flushed.done() and flushed.exception() is None else self._await_flush(flushed)
 
-    async def _send_rewritten(self, rewriter: Rewriter, data: bytes) -> None:
+    async def _send_rewritten(self, rewriter: Rewriter, data: bytes | None) -> None:
+        """Send what a piece of the body becomes; None stands for the body's end."""
         try:
-            for piece in rewriter.feed(data):
+            for piece in rewriter.close() if data is None else rewriter.feed(data):
                 if piece:
                     self.write(piece)
                     await self._await_flush(self.flush())
         except zlib.error:
-            assert self._exchange is not None
-            self._exchange.abort()
+            self._rewriter_failed = True
 
     async def _await_flush(self, flushed: Awaitable[None]) -> None:
         try:

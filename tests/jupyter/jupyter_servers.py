@@ -231,8 +231,7 @@ class Recorded:
 
 @dataclass
 class Backend:
-    """A recording backend: answers each request with the next of ``answers``, the last one again and again.
-    """
+    """A recording backend: answers each request with the next of ``answers``, the last one again and again."""
 
     port: int
     requests: list[Recorded] = field(default_factory=list)

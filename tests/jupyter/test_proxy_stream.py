@@ -1,4 +1,5 @@
-"""The port proxy as a pipe: any size, flat memory, first bytes at once, back pressure, and either side's end."""
+"""The port proxy as a pipe: any size, flat memory, first bytes at once, back pressure, and either side's end.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from jupyter_servers import TOKEN, Backends, JupyterServer, reply
 MIB = 1 << 20
 BIG_BYTES = 200 * MIB
 FLAT_BYTES = 48 * MIB
-"""How much the server may grow while a big body passes: buffers of the kernel's sockets' size, not of the body's."""
+"""How much the server may grow while a big body passes: buffers of the kernel's sockets' size, not of the
+body's.
+"""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -245,9 +248,11 @@ def test_slow_application_slows_the_upload_down(jupyter: JupyterServer, backends
         client.settimeout(1)
         sent = 0
         piece = memoryview(b"u" * MIB)
-        with pytest.raises(TimeoutError):
+        try:
             while sent < BIG_BYTES:
                 sent += client.send(piece[: min(MIB, BIG_BYTES - sent)])
+        except TimeoutError:
+            pass  # nothing went for a second: the pressure has come through
         assert sent < 64 * MIB
         assert jupyter.peak_bytes() - before < FLAT_BYTES
         client.settimeout(20)
