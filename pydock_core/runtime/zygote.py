@@ -112,18 +112,18 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
 
 def _preload() -> None:
     """Import what every supervisor needs, so that it is there, and shared, after the fork."""
-    from pydock_core.runtime import supervisor
+    from pydock_core.runtime.supervisor import preload
 
-    supervisor.preload()
+    preload()
 
 
 def _supervise(request: Request) -> None:
-    from pydock_core.runtime import supervisor
+    from pydock_core.runtime.supervisor import run
 
-    supervisor.run(request.document, request.fds)
+    run(request.document, request.fds)
 
 
 def _work(request: Request) -> None:
-    from pydock_core.runtime import worker_process
+    from pydock_core.runtime.worker_process import run
 
-    worker_process.run(request.document, request.fds)
+    run(request.document, request.fds)

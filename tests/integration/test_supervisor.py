@@ -3,6 +3,7 @@ engine."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -374,6 +375,24 @@ def test_dial_reaches_what_listens_on_any_loopback_only_inside(root: StateRoot, 
         assert outside.connect_ex(("127.0.0.1", 6006)) == errno.ECONNREFUSED
 
 
+def exchange(client: socket.socket, payload: bytes) -> bytes:
+    """Send, end, and read to the end at the same time."""
+    received = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(ConnectionResetError):
+            while data := client.recv(100_000):
+                received.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with contextlib.suppress(OSError):  # what arrived tells
+        client.sendall(payload)
+        client.shutdown(socket.SHUT_WR)
+    reader.join()
+    return bytes(received)
+
+
 def test_published_ports_on_the_loopback_address_only(root: StateRoot, lower: Path) -> None:
     box = Box(root, lower, ["sh", "-c", "while nc -l -p 80 -e cat; do :; done"],
               ports=(PublishedPort("127.0.0.1", 0, 80),))  # fmt: skip
@@ -383,25 +402,11 @@ def test_published_ports_on_the_loopback_address_only(root: StateRoot, lower: Pa
         payload = os.urandom(3_000_000)
 
         def echoes() -> bool:
-            with socket.create_connection((port.host_ip, port.host_port), timeout=10) as client:
-                received = bytearray()
-
-                def read() -> None:
-                    try:
-                        while data := client.recv(100_000):
-                            received.extend(data)
-                    except ConnectionResetError:
-                        return
-
-                reader = threading.Thread(target=read)
-                reader.start()
-                try:
-                    client.sendall(payload)
-                    client.shutdown(socket.SHUT_WR)
-                except OSError:  # nc does not listen yet
-                    client.close()
-                reader.join()
-                return received == payload
+            try:
+                with socket.create_connection((port.host_ip, port.host_port), timeout=10) as client:
+                    return exchange(client, payload) == payload
+            except ConnectionResetError:  # nc does not listen yet: a refusal inside is passed on as a reset
+                return False
 
         wait_until(echoes, "nc echoes everything, with a half-closed connection")
         listening = Path("/proc/net/tcp").read_text()

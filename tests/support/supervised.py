@@ -203,12 +203,14 @@ def end_server(pid: int) -> None:
 def leftovers(root: StateRoot) -> Mapping[str, Any]:
     """What lies about of a state root's containers: mounts, cgroups, sockets, states."""
     base = str(root.data.parent)
+    containers = os.listdir(root.run / "c") if (root.run / "c").is_dir() else []
     return {
         "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if base in line],
         "cgroups": [
-            str(path)
-            for name in (os.listdir(root.run / "c") if (root.run / "c").is_dir() else [])
-            for path in Path("/sys/fs/cgroup").glob(f"**/*{name}*")
+            os.path.join(parent, name)
+            for parent, names, _ in os.walk("/sys/fs/cgroup")
+            for name in names
+            if any(container in name for container in containers)
         ],
         "states": [str(path) for path in root.run.glob("c/*/state.json")],
         "sockets": [str(path) for path in root.run.glob("c/*/control.sock")],
