@@ -89,6 +89,9 @@ def capture_environment(
 
 def _collect(environment: PythonEnvironment, extra: Sequence[str]) -> HostTree:
     tree = HostTree()
+    if any(path.startswith("/root/") for path in (environment.prefix, environment.base_prefix)):
+        # Root's home directory is passable then, or the interpreter could be used by root only.
+        tree.put_directory("/root", _SYSTEM, 0o711)
     add_skeleton(tree, _SYSTEM)
     add_tools(tree, _SYSTEM)
     add_data(tree, _SYSTEM, environment.certificates)

@@ -31,7 +31,7 @@ from pydock_core.store.compression import ANEW, BUFFER_BYTES, open_plain
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
 from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
 from pydock_core.store.worker import Progress, Worker
-from pydock_core.store.workspace import open_workspace
+from pydock_core.store.workspace import open_workspace, spread_directories
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
 _REMOVE = "pydock_core.store.trees:remove_tree"
@@ -62,6 +62,7 @@ class DirectorySnapshotter:
         self._worker = worker
         self._user_xattrs = needs_user_xattrs() if user_xattrs is None else user_xattrs
         self._base.mkdir(mode=0o700, exist_ok=True)
+        spread_directories(root.temporary)
 
     def has(self, diff_id: str) -> bool:
         """See the protocol."""
