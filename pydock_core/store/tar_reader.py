@@ -265,12 +265,14 @@ class TarReader:
         sparse: list[tuple[int, int]] | None = getattr(info, "sparse", None)
         if sparse is None:
             return ((0, info.size),) if info.size else ()
+        # A header has room for more parts than there are; the unused ones, and an end marker, have no length.
+        parts = [(offset, length) for offset, length in sparse if length]
         end = 0
-        for offset, length in sparse:
+        for offset, length in parts:
             if offset < end or length < 0 or offset + length > info.size:
                 raise CorruptError(f"{self._subject}: sparse entry {info.name!r} has overlapping parts", ANEW)
             end = offset + length
-        return tuple((offset, length) for offset, length in sparse if length)
+        return tuple(parts)
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """Yield the data of the entry that iteration is at, in pieces; holes are left out.

@@ -43,14 +43,19 @@ def fill_volume(
     Raises:
         FailedError: something could not be copied.
     """
-    mounts = [RootMount(**{**mount, "lower": tuple(mount["lower"]), "options": tuple(mount["options"])}) for mount in root_mounts]
+    mounts = [
+        RootMount(**{**mount, "lower": tuple(mount["lower"]), "options": tuple(mount["options"])})
+        for mount in root_mounts
+    ]
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
         mount_root(mounts, Path(mount_point))
         root_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            source_fd = syscalls.openat2(root_fd, target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, resolve=_RESOLVE)
+            source_fd = syscalls.openat2(
+                root_fd, target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, resolve=_RESOLVE
+            )
         except (FileNotFoundError, NotADirectoryError):
             return False
         source = f"/proc/self/fd/{source_fd}"
@@ -59,7 +64,9 @@ def fill_volume(
         _copy_attributes(os.fstat(source_fd), volume)
         return True
     except OSError as error:
-        raise FailedError(f"volume for {target}: {error.strerror}", "check the free space and the directory") from error
+        raise FailedError(
+            f"volume for {target}: {error.strerror}", "check the free space and the directory"
+        ) from error
 
 
 def _copy(source: str, destination: str) -> None:

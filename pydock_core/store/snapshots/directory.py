@@ -108,7 +108,9 @@ class DirectorySnapshotter:
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
         """See the protocol."""
         lower: list[str] = []
-        for diff_id in reversed(diff_ids):
+        # overlayfs refuses a directory that it has already.  Of a layer that is there twice the upper place
+        # decides: whatever it changes, it changes there again.
+        for diff_id in dict.fromkeys(reversed(diff_ids)):
             metadata = self._metadata(diff_id)
             lower.append(str(self._base / digest_hex(diff_id) / _TREE))
             if metadata["opaque_root"]:
