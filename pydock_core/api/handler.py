@@ -125,8 +125,7 @@ class ApiHandler(web.RequestHandler):
                 raise UnsupportedError(f"parameter {name} comes later", "leave it out")
 
     def flag(self, name: str) -> bool:
-        """Return a boolean parameter, as Docker reads them: everything is true but "", 0, no, false and none.
-        """
+        """Return a boolean parameter, as Docker reads them: everything is true but "", 0, no, false and none."""
         return self.get_query_argument(name, "").strip().lower() not in _FALSE
 
     def number(self, name: str) -> int | None:
@@ -171,8 +170,7 @@ class ApiHandler(web.RequestHandler):
     # -- replies
 
     def reply(self, document: object, status: int = 200) -> None:
-        """Answer with JSON.  Tornado adds an ETag, and makes it a 304 where the client has the same already.
-        """
+        """Answer with JSON.  Tornado adds an ETag, and makes it a 304 where the client has the same already."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(document, separators=(",", ":")).encode() + b"\n")

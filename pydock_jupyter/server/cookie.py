@@ -5,6 +5,10 @@ application; yet a Jupyter server in a container sets cookies of the very same n
 such a cookie is *marked* on its way to the browser, and of the cookies with reserved names only marked ones
 are handed on, their mark removed.  The mark ends with a letter because JupyterLab reads ``_xsrf`` from
 ``document.cookie`` with a pattern that wants a word boundary at the value's end.
+
+What does not work: a cookie of such a name that an application's script sets by itself is unmarked and stays
+    with the
+browser; and a ``__Host-`` cookie needs the path "/", which an application behind a prefix does not own.
 """
 
 from __future__ import annotations
@@ -15,7 +19,8 @@ from dataclasses import dataclass
 
 MARK = ".pydock"
 
-_RESERVED = re.compile(r"_xsrf|username-.*|jupyterhub.*|jupyter-hub.*")
+_RESERVED = re.compile(r"(?:__Host-|__Secure-)?(?:_xsrf|username-.*|jupyterhub.*|jupyter-hub.*)")
+"""The names that Jupyter Server and JupyterHub give to their cookies, where nobody configures others."""
 
 
 @dataclass(frozen=True, slots=True)

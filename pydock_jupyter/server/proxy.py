@@ -287,8 +287,14 @@ class ProxyHandler(AuthenticatedHandler):
         if not self._body_ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._body_ended.wait(), _LINGER_SECONDS)
-        if not self._finished:
-            self.finish()
+        if self._finished:
+            return
+        is_unframed = self.request.version == "HTTP/1.0" and "Content-Length" not in self._headers
+        sent = self.finish()
+        if is_unframed:  # where there are no chunks either, the close is the body's end
+            with contextlib.suppress(StreamClosedError):
+                await sent
+            self._connection.close()
 
     def on_head(self, status: int, reason: str, headers: httputil.HTTPHeaders) -> None:
         """Take the response's head.  It leaves together with the first piece of the body, or at once if that

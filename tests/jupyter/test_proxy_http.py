@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from pathlib import Path
 
 import pytest
-from jupyter_servers import TOKEN, Backend, Backends, JupyterServer, free_port, reply
+from jupyter_servers import TOKEN, Backend, Backends, JupyterServer, free_port, reply, run_jupyter
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
@@ -272,7 +273,7 @@ def test_jupyter_secrets_stay(server: JupyterServer, backend: Backend) -> None:
         "Authorization": f"Bearer {TOKEN}",
         "X-XSRFToken": xsrf,
         "X-CSRFToken": xsrf,
-        "Cookie": "jupyterhub-session-id=s1; jupyterhub-user-me=s2; theme=dark; jupyter-hub-token=s3",
+        "Cookie": "jupyterhub-session-id=s1; __Host-jupyterhub-user-me=s2; theme=dark; jupyter-hub-token=s3",
         "Referer": f"http://{server.host}{server.proxied(backend.port)}?token={TOKEN}",
     }
     for method in ("GET", "POST"):
@@ -438,6 +439,26 @@ def test_framings_of_a_response(jupyter: JupyterServer, backends: Backends) -> N
     backend = backends.record(chunked, until_close, old)
     path = jupyter.proxied(backend.port)
     assert [jupyter.request("GET", path).body for _ in range(3)] == [b"Wikipedia", b"until close", b"old"]
+
+
+def test_old_clients(jupyter: JupyterServer, backends: Backends) -> None:
+    """HTTP/1.0 knows no chunks: a body of unknown length ends with the connection, kept alive or not."""
+    chunked = reply(b"4\r\nWiki\r\n0\r\n\r\n", "Transfer-Encoding: chunked", length=False)
+    backend = backends.record(chunked)
+    head = (
+        f"GET {jupyter.proxied(backend.port)} HTTP/1.0\r\nHost: {jupyter.host}\r\nConnection: keep-alive\r\n"
+    )
+    with jupyter.connect() as client:
+        client.sendall(f"{head}Authorization: token {TOKEN}\r\n\r\n".encode())
+        data = read_all(client)
+    assert data.endswith(b"\r\n\r\nWiki")
+
+
+def test_a_policy_of_the_users_choosing(tmp_path: Path, backend: Backend) -> None:
+    option = "--PyDockProxy.content_security_policy=sandbox allow-scripts"
+    with run_jupyter(tmp_path / "home", "/", option) as server:
+        answer = server.request("GET", server.proxied(backend.port))
+        assert answer.all("Content-Security-Policy") == ["frame-ancestors 'self'", "sandbox allow-scripts"]
 
 
 def test_idle_connections_are_used_again(jupyter: JupyterServer, backend: Backend) -> None:

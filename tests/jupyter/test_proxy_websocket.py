@@ -89,10 +89,14 @@ def converse(
             headers={"Cookie": server.cookie, "Origin": f"http://{server.host}", **(headers or {})},
         )
         client = await websocket.websocket_connect(request, max_message_size=64 * MIB, **options)
+        protocol = client.protocol
+        assert protocol is not None
         try:
             await talk(client)
         finally:
             client.close()
+            while protocol.stream is not None and not protocol.stream.closed():
+                await asyncio.sleep(0.01)  # the closing handshake; bounded below
 
     asyncio.run(asyncio.wait_for(run(), 30))
 
