@@ -19,7 +19,7 @@ from pydock_core.oci.documents import decode
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
 from pydock_core.store.compression import ANEW, open_plain, peek_compression, peekable
 from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_reader import Entry, ForwardSource, TarReader
+from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, TarReader
 from pydock_core.store.worker import Progress
 
 _BLOBS = "blobs/sha256/"
@@ -84,6 +84,10 @@ class Spool:
                 self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
             elif entry.kind == 0:
                 self._links[name] = posixpath.normpath(entry.link)
+        if not reader.ended:
+            raise CorruptError(f"{self.subject} is truncated: it has no end marker", ANEW)
+        while plain.read(CHUNK_BYTES):
+            pass  # the padding: whoever writes into a pipe is to be done, and a checksum at the end to be compared
 
     def _read_member(self, reader: TarReader, entry: Entry, name: str) -> None:
         if sum(length for _, length in entry.segments) != entry.size_bytes:
@@ -189,7 +193,7 @@ class Spool:
                 BlobWriter(self.directory / f"plain-{member.digest[7:]}", subject) as writer,
             ):
                 plain = open_plain(file, compression, subject)
-                while chunk := plain.read(1 << 20):
+                while chunk := plain.read(CHUNK_BYTES):
                     writer.write(chunk)
                 self.blobs.put(writer, digest=diff_id, subject=subject)
         path = self.blobs.blob_path(diff_id)

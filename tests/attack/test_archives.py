@@ -1,0 +1,507 @@
+"""Hostile archives: whatever is in one, the host's files stay as they were and the store keeps nothing of
+it.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import stat
+import struct
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
+from pydock_core.store.layer_tar import clean_name
+from pydock_core.store.tar_reader import ForwardSource, TarReader
+from tests.support.image_store import (
+    NEEDS_ROOT,
+    ROOT,
+    Store,
+    build_config,
+    build_docker_archive,
+    build_tar,
+    digest,
+    entry,
+    oci_members,
+    open_store,
+    tar_of,
+)
+
+needs_root = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
+VICTIM = b"the host's own\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Path]:
+    """A file and a directory of the host beside the state root, compared afterwards."""
+    host = tmp_path / "host"
+    (host / "directory").mkdir(parents=True)
+    file = host / "file"
+    file.write_bytes(VICTIM)
+    os.chmod(file, 0o600)
+    os.utime(file, (1000, 1000))
+    before = os.stat(file)
+    yield file
+    after = os.stat(file)
+    assert file.read_bytes() == VICTIM
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns, after.st_nlink, after.st_ino) == (
+        before.st_mode,
+        before.st_uid,
+        before.st_mtime_ns,
+        before.st_nlink,
+        before.st_ino,
+    )
+    assert os.listdir(host / "directory") == []
+    assert sorted(os.listdir(host)) == ["directory", "file"]
+
+
+def up(victim: Path) -> str:
+    """A relative way from anywhere to the victim."""
+    return "../" * 30 + str(victim)[1:]
+
+
+ATTACKS: dict[str, Callable[[Path], list[tuple[tarfile.TarInfo, bytes]]]] = {
+    "dot-dot": lambda victim: [entry(up(victim), data=b"owned")],
+    "dot-dot after a directory": lambda victim: [
+        entry("a", "dir"),
+        entry(f"a/../{up(victim)}", data=b"owned"),
+    ],
+    "absolute": lambda victim: [entry(str(victim), data=b"owned")],
+    "absolute link, then its file": lambda victim: [
+        entry("x", "link", linkname=str(victim)),
+        entry("x", data=b"owned"),
+    ],
+    "link to a directory, then through it": lambda victim: [
+        entry("x", "link", linkname=str(victim.parent)),
+        entry("x/file", data=b"owned"),
+        entry("x/directory/new", data=b"owned"),
+    ],
+    "relative link out": lambda victim: [
+        entry("x", "link", linkname=up(victim.parent)),
+        entry("x/file", data=b"owned"),
+    ],
+    "chain of links": lambda victim: [
+        entry("a", "link", linkname="b"),
+        entry("b", "link", linkname="c/.."),
+        entry("c", "link", linkname=str(victim.parent / "directory")),
+        entry("a/file", data=b"owned"),
+    ],
+    "link that replaces a directory": lambda victim: [
+        entry("x", "dir"),
+        entry("x/a", data=b"1"),
+        entry("x", "link", linkname=str(victim.parent)),
+        entry("x/file", data=b"owned"),
+    ],
+    "mode and owner through a link": lambda victim: [
+        entry("x", "link", linkname=str(victim)),
+        entry("x", "dir", mode=0o777, uid=1000),
+    ],
+    "hard link out": lambda victim: [
+        entry("x", "hard", linkname=str(victim)),
+        entry("x", data=b"owned"),
+    ],
+    "hard link up": lambda victim: [entry("x", "hard", linkname=up(victim))],
+    "hard link through a link": lambda victim: [
+        entry("d", "link", linkname=str(victim.parent)),
+        entry("x", "hard", linkname="d/file"),
+        entry("x", data=b"owned"),
+    ],
+    "hard link to a link out, then a file": lambda victim: [
+        entry("l", "link", linkname=str(victim)),
+        entry("x", "hard", linkname="l"),
+        entry("x", data=b"owned"),
+    ],
+    "whiteout up": lambda victim: [entry(f"{up(victim.parent)}/.wh.file")],
+    "whiteout through a link": lambda victim: [
+        entry("x", "link", linkname=str(victim.parent)),
+        entry("x/.wh.file"),
+    ],
+    "whiteout of dot-dot": lambda victim: [entry("a/.wh..."), entry("a/.wh.."), entry(".wh.")],
+    "opaque through a link": lambda victim: [
+        entry("x", "link", linkname=str(victim.parent)),
+        entry("x/.wh..wh..opq"),
+    ],
+    "fifo through a link": lambda victim: [
+        entry("x", "link", linkname=str(victim.parent / "directory")),
+        entry("x/pipe", "fifo"),
+    ],
+    "proc": lambda victim: [
+        entry("p", "link", linkname="/proc/self/root"),
+        entry(f"p{victim}", data=b"owned"),
+    ],
+    "magic link": lambda victim: [
+        entry("p", "link", linkname="/proc/self/cwd"),
+        entry("p/new", data=b"owned"),
+    ],
+}
+
+
+@needs_root
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_no_layer_reaches_the_host(
+    store: Store, victim: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    layer = build_tar(ATTACKS[name](victim))
+    before = store.contents()
+    archive = build_docker_archive(layer)
+    if compress is gzip.compress:
+        blob = gzip.compress(layer)
+        media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
+        archive = tar_of(oci_members([(blob, media_type, digest(layer))]))
+    try:
+        (reference,) = store.images.load(io.BytesIO(archive))
+    except (InvalidError, CorruptError, UnsupportedError) as error:
+        assert "\n" not in error.message
+        assert error.hint
+        assert store.contents() == before
+    else:
+        # What was accepted lies within the layer.
+        store.images.remove(reference)
+        assert store.contents() == before
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/etc/../../evil", "blobs/sha256/../../../evil", "a/../../evil", "\x00evil"]
+)
+def test_names_of_the_outer_archive_are_no_paths(store: Store, tmp_path: Path, name: str) -> None:
+    archive = build_tar([entry(name, data=b"x"), entry("l", "link", linkname="/etc/passwd")])
+    before = store.contents()
+    with pytest.raises((InvalidError, CorruptError)):
+        store.images.load(io.BytesIO(archive))
+    assert store.contents() == before
+    assert not any("evil" in name for _, _, names in os.walk(tmp_path) for name in names)
+
+
+@needs_root
+def test_a_manifest_cannot_name_a_file_of_the_host(store: Store, victim: Path) -> None:
+    config = build_config(digest(VICTIM))
+    for name in (str(victim), up(victim), "link", "hard"):
+        manifest = [{"Config": "c.json", "RepoTags": ["a:b"], "Layers": [name]}]
+        archive = build_tar(
+            [
+                entry("c.json", data=config),
+                entry("link", "link", linkname=str(victim)),
+                entry("hard", "hard", linkname=str(victim)),
+                entry("manifest.json", data=json.dumps(manifest).encode()),
+            ]
+        )
+        with pytest.raises(CorruptError, match="lacks"):
+            store.images.load(io.BytesIO(archive))
+
+
+@needs_root
+def test_overlay_attributes_are_not_taken(store: Store) -> None:
+    layer = build_tar(
+        [
+            entry("d", "dir", pax_headers={"SCHILY.xattr.trusted.overlay.redirect": "/secret"}),
+            entry(
+                "f",
+                pax_headers={"SCHILY.xattr.trusted.overlay.metacopy": "", "SCHILY.xattr.user.overlay.x": "y"},
+            ),
+        ]
+    )
+    store.images.load(io.BytesIO(build_docker_archive(layer)))
+    tree = store.tree(digest(layer))
+    assert os.listxattr(tree / "d") == []
+    assert os.listxattr(tree / "f") == []
+
+
+@needs_root
+def test_nobody_else_reaches_set_user_id_programs_and_devices(store: Store) -> None:
+    layer = build_tar(
+        [entry("su", data=b"#!", mode=0o4755), entry("disk", "block", mode=0o666, devmajor=8, devminor=0)]
+    )
+    store.images.load(io.BytesIO(build_docker_archive(layer)))
+    tree = store.tree(digest(layer))
+    assert stat.S_IMODE(os.stat(tree / "su").st_mode) == 0o4755
+    assert stat.S_IMODE(os.stat(tree.parents[1]).st_mode) == 0o700
+
+
+# -- sizes and headers -----------------------------------------------------------------------------------
+
+
+def header(size: bytes, kind: bytes = b"0", name: bytes = b"x") -> bytes:
+    """A raw tar header with a right checksum."""
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[100:108] = b"0000644\0"
+    block[108:116] = b"0000000\0"
+    block[116:124] = b"0000000\0"
+    block[124:136] = size
+    block[136:148] = b"00000000000\0"
+    block[156:157] = kind
+    block[257:265] = b"ustar\x0000"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def binary(value: int) -> bytes:
+    """A size in GNU's base-256 form."""
+    return b"\x80" + value.to_bytes(11, "big") if value >= 0 else (value + (1 << 96)).to_bytes(12, "big")
+
+
+HEADERS = {
+    "more than there is": header(b"00001000000\0") + bytes(512),
+    "exabytes": header(binary(1 << 62)),
+    "petabytes": header(binary(1 << 50)),
+    "negative": header(binary(-512)) + bytes(1024),
+    "exabytes of a link": header(binary(1 << 62), b"2"),
+    "huge extended header": header(binary(1 << 40), b"x"),
+    "huge global header": header(binary(1 << 40), b"g"),
+    "huge long name": header(binary(1 << 40), b"L"),
+    "unknown type of huge size": header(binary(1 << 50), b"Q"),
+    "no number": header(b"zzzzzzzzzzz\0"),
+    "long names without end": header(b"00000000001\0", b"L") * 1 + bytes(512),
+    "a thousand headers for headers": (header(b"00000000002\0", b"L") + b"a\0" + bytes(510)) * 3000,
+    "cut in a header": header(b"00000000000\0")[:300],
+    "extended header that lies about its length": header(b"00000000020\0", b"x")
+    + b"99 path=x\n".ljust(512, b"\0"),
+    "extended header with a negative size": header(b"00000000013\0", b"x")
+    + b"11 size=-9\n".ljust(512, b"\0")
+    + header(b"00000000000\0"),
+    "sparse parts that overlap": header(b"00000000046\0", b"x")
+    + b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n".ljust(512, b"\0")[:512]
+    + header(b"00000001000\0")
+    + b"2\n5\n5\n3\n9\n".ljust(512, b"\0"),
+    "sparse map without end": header(b"00000000054\0", b"x")
+    + b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n".ljust(512, b"\0")
+    + header(b"00000001000\0")
+    + b"99999999999\n".ljust(512, b"1"),
+    "garbage in the middle": header(b"00000000000\0") + b"\xff" * 512 + header(b"00000000000\0", name=b"y"),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HEADERS)
+@pytest.mark.parametrize("seekable", [True, False])
+def test_headers_that_lie(name: str, seekable: bool, tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(HEADERS[name])
+    with open(tmp_path / "archive", "rb") as file:
+        source = file if seekable else ForwardSource(file)
+        with pytest.raises((CorruptError, UnsupportedError)) as raised:
+            for item in TarReader(source, "archive x", fd=file.fileno() if seekable else None):
+                with open(tmp_path / "out", "wb") as out:
+                    TarReader(source, "archive x").copy(item, out.fileno())
+    assert raised.value.message.startswith("archive x")
+    assert "\n" not in raised.value.message
+
+
+@needs_root
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", HEADERS)
+def test_layers_whose_headers_lie(store: Store, name: str) -> None:
+    before = store.contents()
+    with pytest.raises((CorruptError, UnsupportedError)):
+        store.images.load(io.BytesIO(build_docker_archive(HEADERS[name])))
+    assert store.contents() == before
+
+
+@given(st.binary(max_size=2000), st.integers(0, 3000))
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_archive_is_refused_or_read_and_nothing_else(noise: bytes, place: int) -> None:
+    whole = build_tar(
+        [entry("a", data=b"x" * 700), entry("b" * 150, data=b"y"), entry("c", "link", linkname="a")]
+    )
+    damaged = whole[:place] + noise + whole[place + len(noise) :]
+    reader = TarReader(ForwardSource(io.BytesIO(damaged)), "archive x")
+    try:
+        for item in reader:
+            for _ in reader.chunks(item):
+                pass
+    except PyDockError as error:
+        assert error.message.startswith("archive x")
+
+
+@given(st.text(st.sampled_from("ab./\\ \udcff"), max_size=20))
+def test_a_cleaned_name_stays_inside(name: str) -> None:
+    try:
+        cleaned = clean_name(name, "layer x")
+    except InvalidError:
+        assert ".." in name
+        return
+    parts = cleaned.split("/")
+    assert not cleaned.startswith("/")
+    assert ".." not in parts
+    assert "." not in parts
+    assert cleaned == "" or "" not in parts
+
+
+# -- truncated, bombs, wrong digests ---------------------------------------------------------------------
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstandard.compress,
+}
+
+
+@needs_root
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_truncated_archives(store: Store, packer: str, part: float) -> None:
+    layer = build_tar([entry("random", data=os.urandom(100_000))])
+    whole = PACKERS[packer](build_docker_archive(layer, order="first"))
+    before = store.contents()
+    with pytest.raises(CorruptError, match="archive from standard input") as raised:
+        store.images.load(io.BytesIO(whole[: int(len(whole) * part)]))
+    assert "truncated" in raised.value.message or "no valid tar" in raised.value.message
+    assert store.contents() == before
+
+
+@needs_root
+@pytest.mark.parametrize("packer", PACKERS)
+def test_damaged_archives(store: Store, packer: str) -> None:
+    layer = build_tar([entry("random", data=os.urandom(100_000))])
+    whole = bytearray(PACKERS[packer](build_docker_archive(layer)))
+    middle = len(whole) // 2
+    whole[middle] ^= 0xFF
+    before = store.contents()
+    with pytest.raises(CorruptError):
+        store.images.load(io.BytesIO(bytes(whole)))
+    assert store.contents() == before
+
+
+@needs_root
+def test_every_digest_of_an_oci_archive_is_compared(store: Store) -> None:
+    layer = build_tar([entry("a", data=b"x")])
+    members = oci_members([(layer, "application/vnd.oci.image.layer.v1.tar", digest(layer))])
+    before = store.contents()
+    for name in [name for name in members if name.startswith("blobs/")]:
+        changed = {**members, name: members[name][:-1] + b"!"}
+        with pytest.raises(CorruptError, match="has the digest"):
+            store.images.load(io.BytesIO(tar_of(changed)))
+        missing = {key: value for key, value in members.items() if key != name}
+        with pytest.raises(CorruptError, match="lacks"):
+            store.images.load(io.BytesIO(tar_of(missing)))
+    index = json.loads(members["index.json"])
+    index["manifests"][0]["size"] += 1
+    with pytest.raises(CorruptError, match="bytes, not"):
+        store.images.load(io.BytesIO(tar_of({**members, "index.json": json.dumps(index).encode()})))
+    assert store.contents() == before
+
+
+@needs_root
+def test_every_digest_of_a_docker_archive_is_compared(store: Store) -> None:
+    layer = build_tar([entry("a", data=b"x")])
+    before = store.contents()
+    with pytest.raises(CorruptError, match=r"layer 0/layer.tar has the digest"):
+        store.images.load(io.BytesIO(build_docker_archive(layer, config=build_config(digest(b"other")))))
+    config = build_config(digest(layer))
+    manifest = [{"Config": "f" * 64 + ".json", "RepoTags": None, "Layers": ["0/layer.tar"]}]
+    members = {
+        "0/layer.tar": layer,
+        "f" * 64 + ".json": config,
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    with pytest.raises(CorruptError, match="config ffff"):
+        store.images.load(io.BytesIO(tar_of(members)))
+    assert store.contents() == before
+
+
+@needs_root
+def test_a_name_that_is_none(store: Store) -> None:
+    layer = build_tar([entry("a", data=b"x")])
+    before = store.contents()
+    with pytest.raises(InvalidError, match="Not A Name"):
+        store.images.load(io.BytesIO(build_docker_archive(layer, tags=["Not A Name"])))
+    assert store.contents() == before
+
+
+@needs_root
+def test_an_index_that_refers_to_itself_ends(store: Store) -> None:
+    def descriptor(data: bytes) -> dict[str, object]:
+        return {
+            "mediaType": "application/vnd.oci.image.index.v1+json",
+            "digest": digest(data),
+            "size": len(data),
+        }
+
+    inner = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    members = {}
+    for _ in range(10):
+        members["blobs/sha256/" + digest(inner)[7:]] = inner
+        inner = json.dumps({"schemaVersion": 2, "manifests": [descriptor(inner)]}).encode()
+    members["index.json"] = inner
+    with pytest.raises(UnsupportedError):
+        store.images.load(io.BytesIO(tar_of(members)))
+
+
+# -- a full disk -----------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("layer_mib", [1, 6, 30])
+@pytest.mark.parametrize("source", ["docker", "import", "gzip layer"])
+def test_a_full_disk_leaves_the_store_as_it_was(tmp_path: Path, layer_mib: int, source: str) -> None:
+    """A disk of 10 MiB: it fills while the archive is read (30), while the layer is applied (6); 1 goes
+    in.
+    """
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", disk], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"tmpfs cannot be mounted: {done.stderr.decode()}")
+    try:
+        store = open_store(disk)
+        first = build_tar([entry("small", data=b"1")])
+        store.images.load(io.BytesIO(build_docker_archive(first, tags=["small:1"])))
+        before, listed = store.contents(), store.images.list()
+        # gzip makes nothing of random data: the blob is as large as the layer.
+        layer = build_tar([entry(f"random{n}", data=os.urandom(1 << 20)) for n in range(layer_mib)])
+        archive = build_docker_archive(layer, tags=["large:1"])
+        if source == "gzip layer":
+            media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
+            archive = tar_of(oci_members([(gzip.compress(layer), media_type, digest(layer))], "large:1"))
+
+        def add() -> object:
+            if source == "import":
+                return store.images.import_(io.BytesIO(layer), "large:1")
+            return store.images.load(io.BytesIO(archive))
+
+        if layer_mib == 1:
+            add()
+            assert store.images.resolve("large:1")
+        else:
+            with pytest.raises(UnavailableError, match="no space left") as raised:
+                add()
+            assert "rmi" in raised.value.hint
+            assert store.contents() == before
+            assert store.images.list() == listed
+            store.images.remove("small:1")
+        store.close()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_the_tar_header_helper_is_right() -> None:
+    """The attacks above are worth something only if their headers are read at all."""
+    data = header(b"00000000003\0") + b"abc".ljust(512, b"\0") + bytes(1024)
+    (item,) = TarReader(ForwardSource(io.BytesIO(data)), "x")
+    assert (item.name, item.size_bytes) == ("x", 3)
+    assert struct.calcsize("l") in (4, 8)
