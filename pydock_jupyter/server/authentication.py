@@ -76,8 +76,7 @@ class AuthenticatedHandler(JupyterHandler):  # type: ignore[misc]  # pyproject h
         return bool(self.allow_origin_pat and origin_matches_pat(self.allow_origin_pat, origin))
 
     def record_activity(self) -> None:
-        """Tell Jupyter that its user is active, so that nothing culls the server under an open application.
-        """
+        """Tell Jupyter that its user is active, so that nothing culls the server under an open application."""
         self.settings["api_last_activity"] = datetime.now(UTC)
 
 

@@ -25,8 +25,7 @@ _RESERVED = re.compile(r"(?:__Host-|__Secure-)?(?:_xsrf|username-.*|jupyterhub.*
 
 @dataclass(frozen=True, slots=True)
 class CookiePolicy:
-    """The names that belong to Jupyter: those it always uses, and those that this server is configured with.
-    """
+    """The names that belong to Jupyter: those it always uses, and those that this server is configured with."""
 
     configured: frozenset[str]
 

@@ -97,13 +97,11 @@ class ProxyHandler(AuthenticatedHandler):
         return "execute"
 
     def check_xsrf_cookie(self) -> None:
-        """Do nothing: an application's page does not know Jupyter's XSRF token; see :mod:`.authentication`.
-        """
+        """Do nothing: an application's page has no XSRF token of Jupyter; see :mod:`.authentication`."""
 
     async def prepare(self) -> None:
-        self._transforms: list[
-            web.OutputTransform
-        ] = []  # no compressing by Jupyter: the application's bytes are what is sent
+        # No compressing by Jupyter: the application's bytes are what is sent.
+        self._transforms: list[web.OutputTransform] = []
         headers = self.request.headers
         cookies = CookiePolicy(
             frozenset(
@@ -203,6 +201,8 @@ class ProxyHandler(AuthenticatedHandler):
                 with contextlib.suppress(BackendClosedError):
                     return await self._conclude(exchange, await exchange.receive())
                 # The application had closed it between two requests; a repeatable request is sent once more.
+            if self._client_gone:
+                return
             exchange = await self._connect()
         except PyDockError as error:
             self._send_problem(describe_dial_error(error, target.container, target.port))
