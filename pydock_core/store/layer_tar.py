@@ -100,15 +100,23 @@ class LayerApplier:
         user_xattrs: mark opaque directories with "user.overlay.opaque", for overlay mounts with
         ``userxattr``, as in
             a user namespace; else with "trusted.overlay.opaque".
+        squash_owners: give everything to root; for a user namespace that has no other id.
         subject: names the layer in errors.
         progress: called with the number of bytes written so far, every few megabytes.
     """
 
     def __init__(
-        self, root_fd: int, *, user_xattrs: bool, subject: str, progress: Callable[[int], None] | None = None
+        self,
+        root_fd: int,
+        *,
+        user_xattrs: bool,
+        subject: str,
+        squash_owners: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._root_fd = root_fd
         self._opaque_xattr = "user.overlay.opaque" if user_xattrs else "trusted.overlay.opaque"
+        self._squash_owners = squash_owners
         self._subject = subject
         self._progress = progress
         self._reported = 0
@@ -185,7 +193,7 @@ class LayerApplier:
         try:
             if entry.size_bytes:
                 reader.copy(entry, fd)
-            os.fchown(fd, entry.uid, entry.gid)
+            os.fchown(fd, *self._owner(entry))
             # After the owner: a change of owner clears set-user-id bits and file capabilities.
             os.fchmod(fd, entry.mode)
             for key, value in entry.xattrs:
@@ -239,7 +247,7 @@ class LayerApplier:
     def _set_directory(self, path: str, name: str, parent_fd: int, entry: Entry) -> None:
         fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
         try:
-            os.fchown(fd, entry.uid, entry.gid)
+            os.fchown(fd, *self._owner(entry))
             os.fchmod(fd, entry.mode)
             for key, value in entry.xattrs:
                 self._set_xattr(fd, key, value)
@@ -248,12 +256,15 @@ class LayerApplier:
         self._pending.times[path] = entry.mtime_ns
 
     def _set_metadata(self, name: str, parent_fd: int, entry: Entry) -> None:
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
+        os.chown(name, *self._owner(entry), dir_fd=parent_fd, follow_symlinks=False)
         if entry.kind != stat.S_IFLNK:
             os.chmod(name, entry.mode, dir_fd=parent_fd)
         for key, value in entry.xattrs:
             self._set_xattr(f"/proc/self/fd/{parent_fd}/{name}", key, value)
         os.utime(name, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
+
+    def _owner(self, entry: Entry) -> tuple[int, int]:
+        return (0, 0) if self._squash_owners else (entry.uid, entry.gid)
 
     def _set_xattr(self, target: int | str, key: str, value: bytes) -> None:
         if key.startswith(_OVERLAY_XATTRS):

@@ -16,6 +16,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import zstandard
@@ -293,17 +294,22 @@ HEADERS = {
 }
 
 
+def read_all(file: BinaryIO, out: Path, seekable: bool) -> None:
+    """Read an archive with the contents of its files."""
+    source = file if seekable else ForwardSource(file)
+    reader = TarReader(source, "archive x", fd=file.fileno() if seekable else None)
+    for item in reader:
+        with open(out, "wb") as target:
+            reader.copy(item, target.fileno())
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("name", HEADERS)
 @pytest.mark.parametrize("seekable", [True, False])
 def test_headers_that_lie(name: str, seekable: bool, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(HEADERS[name])
-    with open(tmp_path / "archive", "rb") as file:
-        source = file if seekable else ForwardSource(file)
-        with pytest.raises((CorruptError, UnsupportedError)) as raised:
-            for item in TarReader(source, "archive x", fd=file.fileno() if seekable else None):
-                with open(tmp_path / "out", "wb") as out:
-                    TarReader(source, "archive x").copy(item, out.fileno())
+    with open(tmp_path / "archive", "rb") as file, pytest.raises((CorruptError, UnsupportedError)) as raised:
+        read_all(file, tmp_path / "out", seekable)
     assert raised.value.message.startswith("archive x")
     assert "\n" not in raised.value.message
 

@@ -28,7 +28,7 @@ from pydock_core.images.changes import apply_changes
         ("USER me:us", {"User": "me:us"}),
         (
             "EXPOSE 80 53/udp 7000-7002/tcp",
-            {"ExposedPorts": dict.fromkeys(["80/tcp", "53/udp", "7000/tcp", "7001/tcp", "7002/tcp"], {})},
+            {"ExposedPorts": {port: {} for port in ("80/tcp", "53/udp", "7000/tcp", "7001/tcp", "7002/tcp")}},
         ),
         ('LABEL a=b c="d e"', {"Labels": {"a": "b", "c": "d e"}}),
         ('VOLUME ["/a", "/b"]', {"Volumes": {"/a": {}, "/b": {}}}),

@@ -166,6 +166,12 @@ def needs_user_xattrs() -> bool:
         return file.read().split() != ["0", "0", "4294967295"]
 
 
+def has_one_id() -> bool:
+    """Whether the user namespace of this process maps one id only: that of a user without subordinate ids."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return [line.split()[2] for line in file] == ["1"]
+
+
 def apply_blob(
     blob: str,
     media_type: str,
@@ -218,7 +224,13 @@ def apply_blob(
                             }
                         )
 
-                applier = LayerApplier(root_fd, user_xattrs=user_xattrs, subject=subject, progress=report)
+                applier = LayerApplier(
+                    root_fd,
+                    user_xattrs=user_xattrs,
+                    squash_owners=has_one_id(),
+                    subject=subject,
+                    progress=report,
+                )
                 read = _apply_compressed if compression else _apply_plain
                 applied = read(applier, file, compression, diff_id, subject)
             result = asdict(applied)
