@@ -25,6 +25,7 @@ mount -t proc proc "$target/root/proc"
 mount --bind /dev "$target/root/dev"
 exec /usr/sbin/chroot "$target/root" /usr/bin/env -i HOME=/root "$@"
 """
+UNSHARED = ["unshare", "--mount", "--pid", "--fork", "--uts", "--net", "/bin/sh", "-c"]
 
 
 class Captured:
@@ -42,8 +43,7 @@ class Captured:
         )
         env = self.store.images.config(self.image_id)["config"]["Env"]
         done = subprocess.run(
-            ["unshare", "--mount", "--pid", "--fork", "--uts", "--net", "/bin/sh", "-c", SCRIPT]
-            + [str(self._target), ":".join(mount.lower), *env, *words],
+            [*UNSHARED, SCRIPT, str(self._target), ":".join(mount.lower), *env, *words],
             capture_output=True,
             text=True,
             timeout=120,

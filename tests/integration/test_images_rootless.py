@@ -13,7 +13,7 @@ import pytest
 from tests.support.image_store import NEEDS_ROOT, ROOT, build_docker_archive, build_tar, digest, entry
 
 SCRIPT = """
-import json, os, stat, sys
+import json, os, subprocess, sys
 from pathlib import Path
 from tests.support.image_store import open_store
 base, archive, work = (Path(word) for word in sys.argv[1:])
@@ -25,10 +25,10 @@ layers = store.images.layers(store.images.resolve(name).id)
 merged = work / "merged"
 for path in (work / "upper", work / "work", merged):
     path.mkdir()
-import subprocess
-options = [*mount.options, f"lowerdir={':'.join(mount.lower)}", f"upperdir={mount.upper}",
-f"workdir={mount.work}"] subprocess.run(["mount", "-t", "overlay", "overlay", "-o", ",".join(options),
-merged], check=True) status = os.stat(merged / "owned")
+lower = ":".join(mount.lower)
+options = [*mount.options, f"lowerdir={lower}", f"upperdir={mount.upper}", f"workdir={mount.work}"]
+subprocess.run(["mount", "-t", "overlay", "overlay", "-o", ",".join(options), merged], check=True)
+status = os.stat(merged / "owned")
 answer = {
     "options": mount.options,
     "merged": sorted(os.listdir(merged)),
