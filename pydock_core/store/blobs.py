@@ -206,7 +206,7 @@ class BlobStore:
     # -- the index ---------------------------------------------------------------------------------------
 
     def write_index(self, manifests: Sequence[Descriptor]) -> None:
-        """Replace index.json; the caller holds the index lock or has a reason not to."""
+        """Replace index.json; the caller holds a lock, see :meth:`refresh_index`."""
         index = Index(tuple(manifests)).to_json()
         with _mapped("index.json of the image store"):
             _replace(self.path / "index.json", json.dumps(index, indent=1).encode())
@@ -266,14 +266,15 @@ def check_content(
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    """Write a file by rename.  The caller holds a lock, so the temporary name is one that the next one reuses."""
+    temporary = path.with_name(f".{path.name}.new")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, path)
-    except BaseException:
+    except OSError:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise

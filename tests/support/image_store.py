@@ -18,6 +18,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database.connection import Database
 from pydock_core.store.snapshots.directory import DirectorySnapshotter
+from pydock_core.store.trees import remove_tree
 from pydock_core.store.worker import LocalWorker
 
 ROOT = os.geteuid() == 0
@@ -50,6 +51,11 @@ class Store:
     def tree(self, diff_id: str) -> Path:
         """The directory of a layer."""
         return Path(self.snapshotter.mounts([diff_id], None, None)[0].source)
+
+    def empty_trash(self) -> None:
+        """What the engine does when it starts."""
+        for path in self.root.trash.iterdir():
+            remove_tree(str(path))
 
     def close(self) -> None:
         self.database.close()
