@@ -1,0 +1,233 @@
+"""The fork server: replies, children, who may ask, and how it gives its place to another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydock_core.errors import ConflictError, InvalidError
+from pydock_core.runtime import forkserver, messages, server_start
+from pydock_core.runtime.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.runtime.server_start import ServerSpec, ask_server
+
+
+def write_pid(request: Request) -> None:
+    os.write(request.fds[0], b"%d" % os.getpid())
+
+
+def wait_for_word(request: Request) -> None:
+    os.write(request.fds[0], b"up")
+    os.read(request.fds[1], 1)
+
+
+def refuse(request: Request) -> None:
+    raise ConflictError("it is taken")
+
+
+def die(request: Request) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "ping": Operation(Kind.IMMEDIATE, lambda request: {"pid": os.getpid()}),
+    "echo": Operation(Kind.CALL, lambda request: {"echo": request.document["text"], "pid": os.getpid()}),
+    "refuse": Operation(Kind.CALL, refuse),
+    "die": Operation(Kind.CALL, die),
+    "session": Operation(Kind.SESSION, write_pid),
+    "long_session": Operation(Kind.SESSION, wait_for_word),
+    "job": Operation(Kind.JOB, wait_for_word),
+}
+
+Start = Callable[..., int]
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ServerSpec:
+    return ServerSpec("test server", "no.module", tmp_path / "x.sock")
+
+
+@pytest.fixture
+def start(spec: ServerSpec, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start servers in forked children of the test; where a client would start one, one is started so."""
+    pids: list[int] = []
+
+    def fork_server(version: str = "1", idle_seconds: float = 60.0) -> int:
+        ready, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ready.close()
+            facts = {
+                "socket_path": str(spec.socket_path), "lock_path": str(spec.lock_path),
+                "idle_seconds": idle_seconds, "version": version,
+            }  # fmt: skip
+            try:
+                forkserver.detach(theirs.fileno())  # above all of the lock, which the client holds
+                ForkServer(OPERATIONS, facts).serve(theirs)
+            finally:
+                os._exit(0)
+        theirs.close()
+        assert messages.receive(ready) == ({"ok": True}, [])
+        ready.close()
+        pids.append(pid)
+        return pid
+
+    monkeypatch.setattr(server_start, "code_version", lambda: "1")
+    monkeypatch.setattr(server_start, "_spawn", lambda spec, fd: _spawn_here(fork_server, fd))
+    yield fork_server
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            continue
+
+
+def _spawn_here(fork_server: Start, ready_fd: int) -> None:
+    fork_server()
+    with socket.socket(fileno=os.dup(ready_fd)) as ready:
+        messages.send(ready, {"ok": True})
+
+
+def ended(pid: int) -> bool:
+    return os.waitpid(pid, os.WNOHANG)[0] == pid
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def ask(spec: ServerSpec, **document: Any) -> dict[str, Any] | None:
+    return ask_server(spec, document)
+
+
+def test_the_server_and_its_children_reply(spec: ServerSpec, start: Start) -> None:
+    pid = start()
+    assert ask(spec, op="ping") == {"ok": True, "pid": pid}
+    reply = ask(spec, op="echo", text="x")
+    assert reply is not None
+    assert reply["echo"] == "x"
+    assert reply["pid"] != pid
+    with pytest.raises(ConflictError, match="it is taken"):
+        ask(spec, op="refuse")
+    with pytest.raises(InvalidError, match="unknown request"):
+        ask(spec, op="nonsense")
+    assert ask(spec, op="die") is None  # and the server goes on
+    assert ask(spec, op="ping") == {"ok": True, "pid": pid}
+
+
+def test_a_session_is_a_child_in_a_session_of_its_own(spec: ServerSpec, start: Start) -> None:
+    pid = start()
+    read_fd, write_fd = os.pipe()
+    reply = ask_server(spec, {"op": "session"}, [write_fd])
+    os.close(write_fd)
+    assert reply is not None
+    with open(read_fd, "rb") as stream:
+        assert (
+            int(stream.read()) == reply["pid"]
+        )  # and its end: the server has kept no copy of the descriptor
+    wait_until(lambda: not Path(f"/proc/{reply['pid']}").exists())  # no zombie is left
+    assert ask(spec, op="ping") == {"ok": True, "pid": pid}
+
+
+def test_it_leaves_when_idle_and_the_next_client_starts_another(spec: ServerSpec, start: Start) -> None:
+    pid = start(idle_seconds=0.05)
+    wait_until(lambda: ended(pid))
+    assert not spec.socket_path.exists()
+    reply = ask(spec, op="ping")
+    assert reply is not None
+    assert reply["pid"] != pid
+
+
+def test_it_stays_for_a_job_and_not_for_a_session(spec: ServerSpec, start: Start) -> None:
+    for operation, stays in (("job", True), ("long_session", False)):
+        pid = start(idle_seconds=0.1)
+        up_read, up_write = os.pipe()
+        word_read, word_write = os.pipe()
+        assert ask_server(spec, {"op": operation}, [up_write, word_read]) is not None
+        assert os.read(up_read, 2) == b"up"
+        if stays:
+            time.sleep(0.3)  # the time in which it must not leave: nothing to wait for
+            assert ask(spec, op="ping") == {"ok": True, "pid": pid}
+            os.write(word_write, b"x")
+        wait_until(lambda pid=pid: ended(pid))  # type: ignore[misc]  # a lambda's default has no type
+        os.write(word_write, b"x")
+        messages.close_all([up_read, up_write, word_read, word_write])
+
+
+def test_another_version_takes_its_place_at_once(spec: ServerSpec, start: Start) -> None:
+    old = start(version="0")
+    reply = ask(spec, op="ping")
+    assert reply is not None
+    assert reply["pid"] != old
+    wait_until(lambda: ended(old))
+
+
+def test_a_client_that_says_nothing_keeps_nobody_waiting(spec: ServerSpec, start: Start) -> None:
+    pid = start()
+    with messages.connect(str(spec.socket_path)) as silent:
+        assert ask(spec, op="ping") == {"ok": True, "pid": pid}
+        silent.settimeout(20)
+        assert messages.receive(silent) is None  # and in the end it is closed
+
+
+def test_rubbish_is_dropped(spec: ServerSpec, start: Start) -> None:
+    pid = start()
+    with messages.connect(str(spec.socket_path)) as client:
+        client.send(b"rubbish")
+        assert messages.receive(client) is None
+    assert ask(spec, op="ping") == {"ok": True, "pid": pid}
+
+
+def test_sigterm_ends_it_and_frees_its_place(spec: ServerSpec, start: Start) -> None:
+    pid = start()
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: ended(pid))
+    assert not spec.socket_path.exists()
+
+
+def test_many_clients_at_once_while_servers_leave(spec: ServerSpec, start: Start) -> None:
+    """Whatever the moment, every client gets an answer, from one server at a time."""
+    failures: list[BaseException] = []
+
+    def client() -> None:
+        try:
+            for _ in range(20):
+                reply = None
+                while reply is None:  # the server left between two steps: asking again is the client's part
+                    reply = ask(spec, op="echo", text="x")
+                assert reply["echo"] == "x"
+        except BaseException as error:  # noqa: BLE001 - carried to the test
+            failures.append(error)
+
+    first = start()
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    os.kill(first, signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    wait_until(lambda: ended(first))
+
+
+def test_a_missing_directory_is_told(tmp_path: Path, start: Start) -> None:
+    from pydock_core.errors import NotFoundError
+
+    with pytest.raises(NotFoundError, match="is missing"):
+        ask(ServerSpec("test server", "no.module", tmp_path / "none" / "x.sock"), op="ping")
+
+
+def test_the_version_is_of_this_code() -> None:
+    assert server_start.code_version() == server_start.code_version()
+    assert len(server_start.code_version()) == 16
