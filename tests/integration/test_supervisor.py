@@ -27,6 +27,7 @@ from tests.support.supervised import (
     BUSYBOX,
     Box,
     build_process,
+    end_boxes,
     end_server,
     leftovers,
     make_lower,
@@ -50,7 +51,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StateRoot]:
     pid = Zygote(state_root).ping()["pid"]
     yield state_root
     end_server(pid)
-    assert not any(leftovers(state_root).values())
+    left = leftovers(state_root)
+    end_boxes(state_root)
+    assert not any(left.values())
 
 
 @pytest.fixture

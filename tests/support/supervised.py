@@ -200,6 +200,16 @@ def end_server(pid: int) -> None:
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} has ended")
 
 
+def end_boxes(root: StateRoot) -> None:
+    """Kill what a failed test has left running, supervisors and all, and let the rest be reaped."""
+    for directory in (root.run / "c").iterdir():
+        paths = root.container(directory.name)
+        supervisor = derive_status(paths).supervisor_pid
+        if supervisor:
+            end_server(supervisor)
+            derive_status(paths)
+
+
 def leftovers(root: StateRoot) -> Mapping[str, Any]:
     """What lies about of a state root's containers: mounts, cgroups, sockets, states."""
     base = str(root.data.parent)

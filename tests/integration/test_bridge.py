@@ -1,0 +1,368 @@
+"""Bridges: two containers that reach each other and the outside, in a network namespace that stands for the
+host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pydock_core import syscalls
+from pydock_core.errors import ConflictError, UnavailableError
+from pydock_core.network.addresses import gateway_of, host_routes, mac_address_of, pick_address
+from pydock_core.network.client import NetworkService
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.client import Zygote
+from pydock_core.runtime.plan import NetworkAttachment, PublishedPort
+from pydock_core.runtime.supervisor_network import set_loopback_up
+from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, leftovers, make_lower, wait_until
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root makes bridges"),
+    pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)"),
+]
+
+BRIDGE = "pdtest0"
+SUBNET = "172.30.0.0/16"
+OUTSIDE = "198.51.100.1"  # RFC 5737: an address for documentation
+
+
+def run(*words: str) -> str:
+    """Run a network tool; it must succeed."""
+    outcome = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, f"{words}: {outcome.stderr}"
+    return outcome.stdout
+
+
+@dataclass
+class Host:
+    """A network namespace that plays the host, with a peer namespace that plays the world outside."""
+
+    root: StateRoot
+    service: NetworkService
+    outside_fd: int
+    taken: list[str]
+
+    @property
+    def lower(self) -> Path:
+        return self.root.data.parent / "lower"
+
+    def box(self, arguments: list[str], ports: tuple[PublishedPort, ...] = ()) -> Box:
+        """A container on the bridge."""
+        address = pick_address(SUBNET, self.taken)
+        self.taken.append(address)
+        network = NetworkAttachment("bridge", BRIDGE, address, gateway_of(SUBNET), mac_address_of(address))
+        return Box(self.root, self.lower, arguments, network=network, ports=ports)
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    base = tmp_path_factory.mktemp("bridge")
+    root = StateRoot(base / "data", base / "run")
+    root.ensure()
+    make_lower(base / "lower")
+    own_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    set_loopback_up()
+    outside_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    set_loopback_up()
+    servers: list[int] = []
+    try:
+        path = f"/proc/{os.getpid()}/fd/{outside_fd}"
+        run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "world", "netns", path)
+        run("ip", "addr", "add", "198.51.100.2/24", "dev", "uplink")
+        run("ip", "link", "set", "uplink", "up")
+        run("nsenter", f"--net={path}", "ip", "addr", "add", f"{OUTSIDE}/24", "dev", "world")
+        run("nsenter", f"--net={path}", "ip", "link", "set", "world", "up")
+        service = NetworkService(root)
+        servers.append(service.ping()["pid"])
+        servers.append(Zygote(root).ping()["pid"])
+        service.ensure(BRIDGE, SUBNET, gateway_of(SUBNET))
+        yield Host(root, service, outside_fd, [])
+        assert not any(leftovers(root).values())
+        assert "pd" not in run("ip", "-br", "link", "show", "type", "veth").replace(BRIDGE, "")
+        service.remove(BRIDGE, SUBNET)
+        service.remove(BRIDGE, SUBNET)  # what is not there is not an error
+        assert BRIDGE not in run("ip", "link") + run("nft", "list", "ruleset")
+    finally:
+        end_boxes(root)
+        for pid in servers:
+            end_server(pid)
+        syscalls.setns(own_fd, syscalls.CLONE_NEWNET)
+        os.close(own_fd)
+        os.close(outside_fd)
+
+
+def test_containers_reach_each_other(host: Host) -> None:
+    server = host.box(["httpd", "-f", "-p", "80", "-h", "/etc"])
+    with server.launch():
+        address = server.plan.network.address.partition("/")[0]
+        client = host.box(
+            [
+                "sh",
+                "-c",
+                f"ping -c 1 -W 5 {address} && until wget -q -O - http://{address}/passwd; do :; done",
+            ]
+        )
+        with client.launch() as launch:
+            end = launch.wait(20)
+        assert end is not None
+        assert end.exit_code == 0, client.log()
+        assert client.log().endswith(b"root:x:0:0:root:/:/bin/sh\n")
+        server.client.stop(signal.SIGKILL)
+
+
+def test_the_interface_is_what_the_plan_says(host: Host) -> None:
+    box = host.box(["sh", "-c", "ip addr show eth0; ip route; ip link show lo"])
+    with box.launch() as launch:
+        launch.wait(10)
+    log = box.log().decode()
+    assert f"inet {box.plan.network.address}" in log
+    assert f"link/ether {box.plan.network.mac_address}" in log
+    assert "default via 172.30.0.1 dev eth0" in log
+    assert "LOOPBACK,UP" in log
+
+
+def test_the_outside_sees_the_hosts_address_and_can_not_begin(host: Host) -> None:
+    server = in_namespace(host.outside_fd)
+    seen: list[str] = []
+
+    def serve() -> None:
+        accepted, (peer, _) = server.accept()
+        seen.append(peer)
+        accepted.sendall(b"from outside\n")
+        accepted.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    box = host.box(["sh", "-c", f"nc {OUTSIDE} 80 < /dev/null; exec sleep 1000"])
+    with server, box.launch():
+        thread.join(20)
+        assert seen == ["198.51.100.2"]
+        wait_until(lambda: box.log() == b"from outside\n", "the answer arrives")
+        path = f"/proc/{os.getpid()}/fd/{host.outside_fd}"
+        run("nsenter", f"--net={path}", "ip", "route", "add", SUBNET, "via", "198.51.100.2")
+        address = box.plan.network.address.partition("/")[0]
+        ping = ["nsenter", f"--net={path}", "busybox", "ping", "-c", "1", "-W", "1", address]
+        assert subprocess.run(ping, capture_output=True, check=False).returncode == 1
+        run("nsenter", f"--net={path}", "ip", "route", "del", SUBNET)
+        box.client.stop(signal.SIGKILL)
+
+
+def in_namespace(namespace_fd: int, host: str = OUTSIDE) -> socket.socket:
+    """Make a socket that listens on port 80 in another network namespace."""
+    made: list[socket.socket] = []
+
+    def listen() -> None:
+        syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)  # of this thread only
+        made.append(socket.create_server((host, 80), backlog=2000))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def test_published_ports_of_both_protocols(host: Host) -> None:
+    ports = (PublishedPort("127.0.0.1", 8080, 80), PublishedPort("127.0.0.1", 8053, 53, "udp"))
+    box = host.box(["httpd", "-f", "-p", "80", "-h", "/etc"], ports)
+    with box.launch():
+
+        def fetches() -> bool:
+            with socket.create_connection(("127.0.0.1", 8080), timeout=10) as client:
+                try:
+                    client.sendall(b"GET /passwd HTTP/1.0\r\n\r\n")
+                    with client.makefile("rb") as answer:
+                        return answer.read().endswith(b"root:x:0:0:root:/:/bin/sh\n")
+                except ConnectionResetError:
+                    return False
+
+        wait_until(fetches, "the page arrives through the published port")
+        with socket.socket() as other:
+            assert other.connect_ex(("198.51.100.2", 8080)) != 0  # 127.0.0.1 only
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client, UdpEcho(box):
+            client.settimeout(5)
+            client.connect(("127.0.0.1", 8053))
+            for payload in (b"one", b"x" * 60_000):
+                client.send(payload)
+                assert client.recv(65535) == payload
+        with box.client.dial(80) as dialled:
+            assert dialled.getpeername()[1] == 80
+        with pytest.raises(UnavailableError):
+            box.client.dial(81)
+        box.client.stop(signal.SIGKILL)
+
+
+class udp_echo:
+    """Echo datagrams on port 53 in a container's network namespace."""
+
+    def __init__(self, box: Box) -> None:
+        self._path = f"/proc/{box.status().pid}/ns/net"
+        self._address = box.plan.network.address.partition("/")[0]
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> None:
+        thread = threading.Thread(target=self._bind)
+        thread.start()
+        thread.join()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _bind(self) -> None:
+        with open(self._path, "rb") as namespace:
+            syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
+        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind((self._address, 53))
+        server.settimeout(10)
+        self._sockets.append(server)
+
+    def _serve(self) -> None:
+        for _ in range(2):
+            data, client = self._sockets[0].recvfrom(65535)
+            self._sockets[0].sendto(data, client)
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._sockets[0].close()
+
+
+class UdpEcho:
+    """Echo two datagrams on port 53, in a container's network namespace."""
+
+    def __init__(self, box: Box) -> None:
+        self._path = f"/proc/{box.status().pid}/ns/net"
+        self._address = box.plan.network.address.partition("/")[0]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> None:
+        thread = threading.Thread(target=self._bind)
+        thread.start()
+        thread.join()
+        self._thread.start()
+
+    def _bind(self) -> None:
+        with open(self._path, "rb") as namespace:
+            syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)  # of this thread only
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((self._address, 53))
+        self._socket.settimeout(10)
+
+    def _serve(self) -> None:
+        for _ in range(2):
+            data, client = self._socket.recvfrom(65535)
+            self._socket.sendto(data, client)
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join()
+        self._socket.close()
+
+
+def test_many_connections_through_a_published_port(host: Host) -> None:
+    count = 1000
+    box = host.box(["sleep", "1000"], (PublishedPort("127.0.0.1", 8081, 80),))
+    with contextlib.ExitStack() as opened, box.launch():
+        with open(f"/proc/{box.status().pid}/ns/net", "rb") as namespace:
+            server = opened.enter_context(in_namespace(namespace.fileno(), "127.0.0.1"))
+        clients = []
+        for number in range(count):
+            client = opened.enter_context(socket.create_connection(("127.0.0.1", 8081), timeout=30))
+            client.sendall(b"%d" % number)
+            clients.append(client)
+        forwarder = forwarder_of(box)
+        accepted = [opened.enter_context(server.accept()[0]) for _ in range(count)]
+        for connection in accepted:
+            connection.sendall(connection.recv(100))
+        assert [client.recv(100) for client in clients] == [b"%d" % number for number in range(count)]
+        # Two sockets a connection: pipes are lent only while data is under way.
+        assert len(os.listdir(f"/proc/{forwarder}/fd")) < 2 * count + 200
+        opened.close()
+        wait_until(
+            lambda: len(os.listdir(f"/proc/{forwarder}/fd")) < 200, "the forwarder closes what is over"
+        )
+        box.client.stop(signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{forwarder}").exists(), "the forwarder ends with its supervisor")
+
+
+def is_open(box: Box) -> bool:
+    try:
+        box.client.dial(80).close()
+    except UnavailableError:
+        return False
+    return True
+
+
+def forwarder_of(box: Box) -> int:
+    status = box.status()
+    children = (
+        Path(f"/proc/{status.supervisor_pid}/task/{status.supervisor_pid}/children").read_text().split()
+    )
+    (forwarder,) = {int(pid) for pid in children} - {status.pid}
+    return forwarder
+
+
+def test_an_idle_forwarder_does_nothing(host: Host) -> None:
+    box = host.box(["httpd", "-f", "-p", "80", "-h", "/etc"], (PublishedPort("127.0.0.1", 8082, 80),))
+    with box.launch():
+        wait_until(lambda: is_open(box), "httpd listens")
+        # A connection of which one side has ended and the other waits is the usual cause of a busy loop.
+        with socket.create_connection(("127.0.0.1", 8082), timeout=10) as half:
+            half.shutdown(socket.SHUT_WR)
+            forwarder = forwarder_of(box)
+
+            def ticks() -> int:
+                return sum(int(word) for word in Path(f"/proc/{forwarder}/stat").read_text().split()[13:15])
+
+            before = ticks()
+            subprocess.run(["sleep", "0.5"], check=True)  # the time over which nothing must happen
+            assert ticks() - before <= 2
+        box.client.stop(signal.SIGKILL)
+
+
+def test_ensuring_twice_and_at_once(host: Host) -> None:
+    failures: list[BaseException] = []
+
+    def ensure() -> None:
+        try:
+            host.service.ensure(BRIDGE, SUBNET, gateway_of(SUBNET))
+        except BaseException as error:  # noqa: BLE001 - carried to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=ensure) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert run("ip", "-4", "addr", "show", "dev", BRIDGE).count("inet ") == 1
+    assert run("nft", "list", "ruleset").count("masquerade") == 1
+
+
+def test_a_device_that_is_no_bridge_is_told(host: Host) -> None:
+    with pytest.raises(ConflictError, match="uplink is not a bridge"):
+        host.service.ensure("uplink", SUBNET, gateway_of(SUBNET))
+
+
+def test_a_start_without_the_bridge_is_undone(host: Host) -> None:
+    box = host.box(["true"])
+    text = box.paths.plan_file.read_text()
+    box.paths.plan_file.write_text(text.replace(f'"{BRIDGE}"', '"nobridge0"'))
+    with pytest.raises(Exception, match="bridge nobridge0 is not there") as caught:
+        box.launch()
+    assert getattr(caught.value, "exit_code", None) == 125
+    assert box.status().status == "created"
+    box.paths.plan_file.write_text(text.replace("network.sock", "nowhere.sock"))
+    with pytest.raises(UnavailableError, match="network service"):
+        box.launch()
+
+
+def test_the_routes_of_the_host_are_seen(host: Host) -> None:
+    assert set(host_routes()) >= {SUBNET, "198.51.100.0/24"}
