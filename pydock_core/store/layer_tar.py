@@ -16,7 +16,8 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydock_core import syscalls
@@ -60,14 +61,6 @@ class Applied:
     opaque_root: bool = False
     skipped_devices: int = 0
     skipped_xattrs: int = 0
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What is done last: making entries changes the times of their directory."""
-
-    times: dict[str, int] = field(default_factory=dict)
-    opaque: set[str] = field(default_factory=set)
 
 
 def clean_name(name: str, subject: str) -> str:
@@ -121,7 +114,9 @@ class LayerApplier:
         self._progress = progress
         self._reported = 0
         self._parents: OrderedDict[str, int] = OrderedDict()
-        self._pending = _Pending()
+        # Done last: making entries changes the times of their directory, and an entry may still be replaced.
+        self._times: dict[str, int] = {}
+        self._opaque: set[str] = set()
         self._whiteouts: set[str] = set()
         self._applied = Applied()
 
@@ -253,7 +248,7 @@ class LayerApplier:
                 self._set_xattr(fd, key, value)
         finally:
             os.close(fd)
-        self._pending.times[path] = entry.mtime_ns
+        self._times[path] = entry.mtime_ns
 
     def _set_metadata(self, name: str, parent_fd: int, entry: Entry) -> None:
         os.chown(name, *self._owner(entry), dir_fd=parent_fd, follow_symlinks=False)
@@ -296,20 +291,14 @@ class LayerApplier:
         try:
             os.mknod(hidden, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=parent_fd)
         except FileExistsError:
-            # The layer itself has the name, and a whiteout hides what is below only: a file hides that
-            # anyway.
-            if stat.S_ISDIR(os.stat(hidden, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-                self._make_opaque(path)
+            # The layer itself has the name, which a whiteout does not hide: it is for what is below.
+            self._opaque.add(path)
             return
         self._whiteouts.add(path)
 
     def _make_opaque(self, path: str) -> None:
-        fd = self._parent(path)
-        opened = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.setxattr(opened, self._opaque_xattr, b"y")
-        finally:
-            os.close(opened)
+        self._parent(path)
+        self._opaque.add(path)
         if not path:
             self._applied.opaque_root = True
 
@@ -375,7 +364,7 @@ class LayerApplier:
         try:
             os.mkdir(name, 0o755, dir_fd=parent_fd)
         except FileExistsError:
-            if prefix in self._whiteouts:
+            if prefix in self._whiteouts and _is_whiteout(name, parent_fd):
                 os.unlink(name, dir_fd=parent_fd)
                 self._whiteouts.discard(prefix)
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
@@ -405,13 +394,13 @@ class LayerApplier:
             os.unlink(name, dir_fd=parent_fd)
         if path in self._whiteouts:
             self._whiteouts.discard(path)
-            self._pending.opaque.add(path)
+            self._opaque.add(path)
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             # Descriptors in the cache may lead through it.
             self._forget_parents()
             prefix = path + "/"
-            for gone in [known for known in self._pending.times if known == path or known.startswith(prefix)]:
-                del self._pending.times[gone]
+            for known in [known for known in self._times if known == path or known.startswith(prefix)]:
+                del self._times[known]
 
     def _forget_parents(self) -> None:
         for fd in self._parents.values():
@@ -422,32 +411,35 @@ class LayerApplier:
 
     def _finish(self) -> None:
         try:
-            for path in self._pending.opaque:
-                self._finish_opaque(path)
-            for path, mtime_ns in self._pending.times.items():
-                fd = self._open_existing(path)
-                if fd is not None:
-                    os.utime(f"/proc/self/fd/{fd}", ns=(mtime_ns, mtime_ns))
-                    os.close(fd)
+            for path in self._whiteouts:
+                self._restore_whiteout(path)
+            for path in self._opaque:
+                # Of a name that is no directory in the end, nothing below shows anyway.
+                self._finish_directory(path, lambda at: os.setxattr(at, self._opaque_xattr, b"y"))
+            for path, mtime_ns in self._times.items():
+                self._finish_directory(path, partial(os.utime, ns=(mtime_ns, mtime_ns)))
         except OSError as error:
             raise self._mapped(None, error) from error
 
-    def _finish_opaque(self, path: str) -> None:
+    def _finish_directory(self, path: str, change: Callable[[str], object]) -> None:
+        fd = self._open_existing(path)
+        if fd is not None:
+            try:
+                change(f"/proc/self/fd/{fd}")
+            finally:
+                os.close(fd)
+
+    def _restore_whiteout(self, path: str) -> None:
+        """Make a whiteout again that went with a directory which the layer itself replaced, and then had again."""
         parent, _, name = path.rpartition("/")
-        parent_fd = self._parent(parent)
-        try:
-            fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
-        except (NotADirectoryError, FileNotFoundError) as error:
-            del error  # replaced by a file, which hides what is below by itself
-            return
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                return
-            raise
-        try:
-            os.setxattr(fd, self._opaque_xattr, b"y")
-        finally:
-            os.close(fd)
+        fd = self._open_existing(parent)
+        if fd is not None:
+            try:
+                os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=fd)
+            except FileExistsError:
+                pass
+            finally:
+                os.close(fd)
 
     def _mapped(self, entry: Entry | None, error: OSError) -> PyDockError:
         at = f"{self._subject}: entry {entry.name!r}" if entry else self._subject
@@ -464,6 +456,11 @@ class LayerApplier:
         if error.errno in (errno.EPERM, errno.EACCES):
             return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
         return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
+
+
+def _is_whiteout(name: str, directory_fd: int) -> bool:
+    status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
 def no_space(subject: str) -> UnavailableError:
