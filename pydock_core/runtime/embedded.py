@@ -12,7 +12,8 @@ import select
 import shutil
 import signal
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from pydock_core.runtime.process import ProcessIdentity
 from pydock_core.runtime.process_setup import ProcessPlan
 
 _DEATH_TIMEOUT_SECONDS = 10.0
+_DEATH_POLL_MS = 5
 _START_SOCKET = "start.sock"
 
 
@@ -57,6 +59,7 @@ class EmbeddedExecutor:
         self._state_dir = state_dir
         self._cache_dir = cache_dir
         self._die_with_parent = die_with_parent
+        self._executed: dict[str, set[int]] = {}  # container to pids of further processes, children of this one
 
     # -- create ------------------------------------------------------------------------------------------
 
@@ -210,7 +213,6 @@ class EmbeddedExecutor:
                 if parent_pidfd >= 0:
                     os.close(parent_pidfd)
             child_link.close()
-            console_fd = None
             try:
                 group = record.find_cgroup()
                 if group is not None:
@@ -219,9 +221,11 @@ class EmbeddedExecutor:
                 console_fd = _read_until_end(link)
             except BaseException as error:
                 with _noting_failure(error):
-                    messages.close_all([console_fd] if console_fd is not None else [])
                     _kill_and_reap(pid)
                 raise
+        executed = self._executed.setdefault(record.container_id, set())
+        executed -= {other for other in executed if _child_state(other) == _GONE}
+        executed.add(pid)
         return CreatedProcess(pid, console_fd)
 
     def kill(self, container_id: str, signal_number: int, *, all_processes: bool = False) -> None:
@@ -257,15 +261,15 @@ class EmbeddedExecutor:
             shutil.rmtree(directory, ignore_errors=True)
             return
         config = self._read_hooks(record)
-        self._remove(record, directory)
+        self._remove(record, directory, self._executed.pop(container_id, set()))
         if config.get("hooks"):
             run_hooks_quietly(config["hooks"], "poststop", build_oci_state(record, "stopped", config))
 
-    def _remove(self, record: ContainerRecord, directory: Path) -> None:
+    def _remove(self, record: ContainerRecord, directory: Path, executed: Collection[int] = ()) -> None:
         init_pidfd = record.init.open() if record.init is not None else None
         if init_pidfd is not None:
             try:
-                _kill_and_wait(init_pidfd)
+                _kill_and_wait(init_pidfd, executed)
             finally:
                 os.close(init_pidfd)
         group = record.find_cgroup()
@@ -430,16 +434,37 @@ def _read_until_end(connection: socket.socket) -> int | None:
             raise
 
 
-def _kill_and_wait(pidfd: int) -> None:
-    """Kill a process and wait until it has ended; reaping it is its parent's business."""
+def _kill_and_wait(pidfd: int, executed: Collection[int]) -> None:
+    """Kill a container's init and wait until nothing of it runs; reaping is its parent's business.
+
+    An init waits for every process of its PID namespace to be reaped.  Those that ``execute`` made are children
+    of this process, whose caller reaps them after this: where they are all that is left, init is as good as dead.
+    """
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    if not poll.poll(_DEATH_TIMEOUT_SECONDS * 1000):
-        raise FailedError(
-            f"the container's first process does not die within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
-        )
+    deadline = time.monotonic() + _DEATH_TIMEOUT_SECONDS
+    while not poll.poll(_DEATH_POLL_MS if executed else _DEATH_TIMEOUT_SECONDS * 1000):
+        states = {_child_state(pid) for pid in executed}
+        if _ENDED in states and _RUNNING not in states:
+            return
+        if time.monotonic() > deadline:
+            raise FailedError(
+                f"the container's first process does not die within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
+            )
+
+
+_GONE, _ENDED, _RUNNING = range(3)
+
+
+def _child_state(pid: int) -> int:
+    """Say whether a child of this process has been reaped, waits for that, or runs."""
+    try:
+        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return _GONE
+    return _RUNNING if found is None else _ENDED
 
 
 def _kill_and_reap(pid: int) -> None:

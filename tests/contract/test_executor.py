@@ -1,0 +1,636 @@
+"""The executor protocol, as the embedded executor, crun and runc have to keep it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydock_core.errors import ConflictError, NotFoundError, PyDockError
+from pydock_core.runtime.capabilities import build_mask
+from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecMount
+from pydock_core.runtime.spec_defaults import CAPABILITIES
+from tests.support.executor_box import FIRST_ID, Box
+from tests.support.executor_fixtures import only
+
+NAMESPACES = ("pid", "mnt", "ipc", "uts", "net", "cgroup")
+
+
+def read_status(text: str) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
+# -- running and exit codes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("script", "code"), [("true", 0), ("false", 1), ("exit 7", 7), ("exit 255", 255)])
+def test_the_exit_code_is_the_process_s(box: Box, script: str, code: int) -> None:
+    assert box.sh(script).code == code
+
+
+def test_streams_are_passed_through(box: Box) -> None:
+    result = box.sh("cat; echo out; echo err >&2", stdin="in\n")
+    assert (result.out, result.err) == ("in\nout\n", "err\n")
+
+
+def test_init_waits_for_start(box: Box) -> None:
+    container = box.create("sh", "-c", "echo ran")
+    assert box.driver.ask("ended", pid=container.pid, seconds=0.05)["ended"] is False
+    assert container.start().wait().out == "ran\n"
+
+
+def test_a_created_container_can_be_deleted(box: Box) -> None:
+    container = box.create("sleep", "100")
+    container.delete()
+    assert not Path(f"/proc/{container.pid}").exists()
+    box.containers.remove(container)
+
+
+def test_the_pid_is_a_child_of_the_caller(box: Box) -> None:
+    container = box.start("sleep", "100")
+    status = read_status((container.host_proc / "status").read_text())
+    assert status["PPid"] == str(box.driver.process.pid)
+    assert status["NSpid"].split()[-1] == "1"
+
+
+def test_a_name_is_taken_once(box: Box) -> None:
+    container = box.start("sleep", "100")
+    with pytest.raises(ConflictError):
+        box.driver.ask("create", bundle=str(container.bundle), id=container.id, stdin="", terminal=False)
+    assert container.exec("true").code == 0
+
+
+def test_unknown_containers(box: Box) -> None:
+    with pytest.raises(NotFoundError):
+        box.driver.ask("start", id="nobody")
+    with pytest.raises(NotFoundError):
+        box.driver.ask("kill", id="nobody", signal=9, everything=False)
+    box.driver.ask("delete", id="nobody")
+
+
+def test_a_missing_bundle(box: Box) -> None:
+    with pytest.raises(NotFoundError):
+        box.driver.ask("create", bundle=str(box.base / "none"), id="x", stdin="", terminal=False)
+
+
+# -- commands that cannot be executed --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["no-such-command", "/bin/no-such-command", "./none/x"])
+def test_a_missing_command_is_127(box: Box, command: str) -> None:
+    error = box.fail(command)
+    assert (error.exit_code, type(error)) == (127, NotFoundError)
+    assert command in error.message
+
+
+def test_what_is_no_program_is_126(box: Box) -> None:
+    plain = box.make_rootfs() / "bin" / "plain"
+    plain.write_text("text")
+    box.give(box.rootfs)
+    assert box.fail("plain").exit_code == 126
+    assert box.fail("/tmp").exit_code == 126
+
+
+@only("embedded", "embedded-userns", "embedded-rootless")
+def test_an_executable_that_is_no_program_is_126(box: Box) -> None:
+    bad = box.make_rootfs() / "bin" / "bad"
+    bad.write_text("text")
+    bad.chmod(0o755)
+    box.give(box.rootfs)
+    error = box.fail("bad")
+    assert error.exit_code == 126
+    assert "format" in error.message
+
+
+@only("embedded", "embedded-userns", "embedded-rootless")
+def test_a_missing_interpreter_is_told(box: Box) -> None:
+    script = box.make_rootfs() / "bin" / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    box.give(box.rootfs)
+    error = box.fail("/bin/script")
+    assert (error.exit_code, "interpreter" in error.hint) == (127, True)
+
+
+def test_a_missing_working_directory_in_the_image_is_an_error(box: Box) -> None:
+    error = box.fail("true", cwd="/tmp/nowhere/deep") if box.is_embedded else None
+    if error is not None:
+        assert "/tmp/nowhere/deep" in error.message
+
+
+# -- the process -----------------------------------------------------------------------------------------
+
+
+def test_environment_is_exactly_what_was_asked_for(box: Box) -> None:
+    result = box.run("env", env=["PATH=/bin", "A=b=c", "EMPTY="])
+    lines = set(result.lines) - {"HOME=/root", "HOME=/"}  # crun and runc add it
+    assert lines == {"PATH=/bin", "A=b=c", "EMPTY="}
+
+
+def test_working_directory(box: Box) -> None:
+    assert box.run("pwd", cwd="/tmp").out == "/tmp\n"
+
+
+def test_user_groups_and_umask(box: Box) -> None:
+    result = box.sh("id -u; id -g; id -G; umask", uid=12, gid=34, additional_gids=(56, 78), umask=0o077)
+    assert result.lines == ["12", "34", "34 56 78", "0077"]
+
+
+def test_an_ordinary_user_can_open_its_streams_again(box: Box) -> None:
+    # A pipe belongs to whoever made it: without care /dev/stdout could not be opened.
+    container = box.start("sh", "-c", "echo again | tee /dev/stderr >/dev/null", uid=12, gid=34)
+    result = container.wait()
+    assert (result.code, result.err) == (0, "again\n")
+
+
+def test_default_capabilities(box: Box) -> None:
+    status = read_status(box.run("cat", "/proc/self/status").out)
+    mask = build_mask(CAPABILITIES)
+    held = {name: int(status[name], 16) for name in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")}
+    assert held == {"CapPrm": mask, "CapEff": mask, "CapBnd": mask, "CapInh": 0, "CapAmb": 0}
+
+
+def test_dropped_and_added_capabilities(box: Box) -> None:
+    request = {"cap_drop": ("all",), "cap_add": ("net_admin", "CAP_CHOWN")}
+    status = read_status(box.run("cat", "/proc/self/status", **request).out)
+    assert int(status["CapEff"], 16) == build_mask(("CAP_NET_ADMIN", "CAP_CHOWN"))
+
+
+def test_another_user_holds_no_capabilities(box: Box) -> None:
+    status = read_status(box.run("cat", "/proc/self/status", uid=12).out)
+    assert (int(status["CapEff"], 16), int(status["CapBnd"], 16)) == (0, build_mask(CAPABILITIES))
+
+
+def test_ambient_capabilities(box: Box) -> None:
+    def patch(spec: dict[str, Any]) -> None:
+        names = ["CAP_NET_BIND_SERVICE"]
+        spec["process"]["capabilities"] = {
+            key: names for key in ("bounding", "effective", "permitted", "inheritable", "ambient")
+        }
+
+    status = read_status(box.run("cat", "/proc/self/status", uid=12, patch=patch).out)
+    assert {int(status[f"Cap{name}"], 16) for name in ("Amb", "Eff", "Prm", "Inh", "Bnd")} == {1 << 10}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_no_new_privileges(box: Box, wanted: bool) -> None:
+    status = read_status(box.run("cat", "/proc/self/status", no_new_privileges=wanted).out)
+    assert status["NoNewPrivs"] == str(int(wanted))
+
+
+@pytest.mark.parametrize("no_new_privileges", [True, False])
+def test_seccomp_denies_a_call(box: Box, no_new_privileges: bool) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}],
+    }
+    result = box.sh(
+        "mkdir /tmp/x; grep Seccomp: /proc/self/status", seccomp=profile, no_new_privileges=no_new_privileges
+    )
+    # An errno that mkdir has from nowhere else.
+    assert "Cannot assign requested address" in result.err or "Address not available" in result.err
+    assert result.out.split() == ["Seccomp:", "2"]
+
+
+def test_seccomp_compares_arguments(box: Box) -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [
+            {
+                "names": ["kill"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": 99,
+                "args": [{"index": 1, "value": 12, "op": "SCMP_CMP_EQ"}],
+            }
+        ],
+    }
+    result = box.sh(
+        "sleep 9 & kill -12 $! && echo sent; kill -10 $! && echo sent", seccomp=profile, cap_add=("kill",)
+    )
+    assert result.out == "sent\n"
+
+
+def test_the_default_seccomp_profile(box: Box) -> None:
+    result = box.sh("unshare -m true || echo refused; grep Seccomp: /proc/self/status")
+    assert result.out.split() == ["refused", "Seccomp:", "2"]
+    assert box.sh("grep Seccomp: /proc/self/status", seccomp="unconfined").out.split() == ["Seccomp:", "0"]
+
+
+def test_resource_limits(box: Box) -> None:
+    result = box.sh("ulimit -Sn; ulimit -Hn; ulimit -c", rlimits=[("nofile", 100, 200), ("core", 0, 0)])
+    assert result.lines == ["100", "200", "0"]
+
+
+def test_a_resource_limit_that_cannot_be_raised_is_an_error(box: Box) -> None:
+    status = read_status(Path("/proc/self/status").read_text())
+    if int(status["CapEff"], 16) & build_mask(["CAP_SYS_RESOURCE"]) and not box.in_user_namespace:
+        pytest.skip("this host lets root raise its limits")
+    error = box.fail("true", rlimits=[("nofile", 2**30, 2**30)])
+    assert error.exit_code is None
+    if box.is_embedded:
+        assert "RLIMIT_NOFILE" in error.message
+
+
+def test_oom_score(box: Box) -> None:
+    assert box.run("cat", "/proc/self/oom_score_adj", oom_score_adj=321).out == "321\n"
+
+
+def test_a_terminal(box: Box) -> None:
+    script = "test -t 0 && test -t 1 && test -t 2 && tty && stty size && echo ok >/dev/console && ls -1 /dev/pts"
+    result = box.run("sh", "-c", script, terminal=True, console_size=(33, 111))
+    assert result.code == 0
+    assert result.out.replace("\r\n", "\n") == "/dev/pts/0\n33 111\nok\n0\nptmx\n"
+
+
+def test_a_terminal_is_the_controlling_one(box: Box) -> None:
+    container = box.start("sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; read x", terminal=True)
+    container.wait_for_output()
+    box.driver.ask("type", pid=container.pid, text="\x03")
+    result = container.wait()
+    assert (result.code, "caught" in result.out) == (3, True)
+
+
+def test_signals_have_their_default_meaning(box: Box) -> None:
+    # Python ignores SIGPIPE and SIGXFSZ, and what is ignored is inherited.
+    status = read_status(box.run("cat", "/proc/self/status").out)
+    assert (int(status["SigIgn"], 16), int(status["SigBlk"], 16)) == (0, 0)
+
+
+# -- namespaces ------------------------------------------------------------------------------------------
+
+
+def test_namespaces_are_the_container_s_own(box: Box) -> None:
+    result = box.sh(f"for n in {' '.join(NAMESPACES)}; do readlink /proc/self/ns/$n; done")
+    assert len(result.lines) == len(NAMESPACES)
+    for name, link in zip(NAMESPACES, result.lines, strict=True):
+        assert os.readlink(f"/proc/self/ns/{name}") != link
+
+
+def test_the_user_namespace_is_there_where_asked_for(box: Box) -> None:
+    result = box.sh("cat /proc/self/uid_map; readlink /proc/self/ns/user")
+    mapping, link = result.lines[0].split(), result.lines[1]
+    if box.in_user_namespace:
+        outside = "0" if box.kind == "embedded-rootless" else str(FIRST_ID)
+        assert mapping[0] == "0"
+        assert mapping[1] in (outside, str(FIRST_ID))
+        assert link != os.readlink("/proc/self/ns/user")
+    else:
+        assert link == os.readlink("/proc/self/ns/user")
+
+
+def test_processes_of_the_host_are_invisible(box: Box) -> None:
+    result = box.sh("echo $$; ls -d /proc/[0-9]*")
+    assert result.lines[0] == "1"
+    assert len(result.lines) <= 3
+
+
+def test_host_and_domain_name(box: Box) -> None:
+    before = os.uname().nodename
+    result = box.sh("hostname; cat /proc/sys/kernel/domainname", hostname="inside", domainname="example.test")
+    assert result.lines[0] == "inside"
+    if box.is_embedded:
+        assert result.lines[1] == "example.test"
+    assert os.uname().nodename == before
+
+
+def test_the_loopback_device_is_all_there_is(box: Box) -> None:
+    assert [line.split(":")[0].strip() for line in box.run("cat", "/proc/net/dev").lines[2:]] == ["lo"]
+
+
+@only("embedded", "crun", "runc")
+def test_a_network_namespace_is_joined_by_path(box: Box) -> None:
+    with subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdin is not None and other.stdout is not None
+            other.stdin.write(b"x")
+            other.stdin.flush()
+            assert other.stdout.read(1) == b"x"  # so the namespace is there
+            path = f"/proc/{other.pid}/ns/net"
+            expected = os.readlink(path)
+            assert box.run("readlink", "/proc/self/ns/net", network_namespace=path).out.strip() == expected
+        finally:
+            other.kill()
+    error = box.fail("true", network_namespace="/no/such/namespace")
+    assert error.exit_code is None
+
+
+def test_the_host_s_network(box: Box) -> None:
+    if box.kind == "embedded-userns":
+        pytest.skip("sysfs of a network namespace that the user namespace does not own cannot be mounted")
+    rootless = box.kind == "embedded-rootless"
+    result = box.run(
+        "readlink", "/proc/self/ns/net", network_namespace="host", can_mount_sysfs=not rootless
+    )
+    assert result.out.strip() == os.readlink("/proc/self/ns/net")
+
+
+def test_sysctls_of_a_namespace(box: Box) -> None:
+    result = box.run(
+        "cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start", sysctls={"net.ipv4.ip_unprivileged_port_start": "77"}
+    )
+    assert result.out == "77\n"
+
+
+def test_a_sysctl_of_the_host_is_refused(box: Box) -> None:
+    before = Path("/proc/sys/vm/swappiness").read_text()
+    box.fail("true", sysctls={"vm.swappiness": "1"})
+    assert Path("/proc/sys/vm/swappiness").read_text() == before
+
+
+# -- filesystems -----------------------------------------------------------------------------------------
+
+
+def test_the_root_is_the_bundle_s(box: Box) -> None:
+    (box.make_rootfs() / "marker").write_text("here")
+    assert box.sh("cat /marker; echo written >/new").out == "here"
+    assert (box.rootfs / "new").read_text() == "written\n"
+
+
+def test_a_read_only_root(box: Box) -> None:
+    result = box.sh("touch /x || echo refused; touch /dev/shm/y && echo fine", read_only_root=True)
+    assert result.lines == ["refused", "fine"]
+    assert not (box.rootfs / "x").exists()
+
+
+def test_masked_paths_are_empty(box: Box) -> None:
+    files = [path for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list") if os.path.exists(path)]
+    assert files
+    result = box.sh(f"cat {' '.join(files)} | wc -c; ls -A /sys/firmware; ls -A /proc/scsi 2>/dev/null")
+    assert result.lines == ["0"]
+
+
+def test_read_only_paths(box: Box) -> None:
+    result = box.sh("for f in /proc/sys/kernel/hostname /proc/sysrq-trigger; do : 2>/dev/null >$f || echo no; done")
+    assert "written" not in result.out
+    script = "echo h >/proc/sys/kernel/hostname"
+    assert "Read-only file system" in box.sh(script).err
+
+
+def test_devices_and_links(box: Box) -> None:
+    script = """
+    for d in null zero full random urandom tty; do test -c /dev/$d || echo missing $d; done
+    for l in fd stdin stdout stderr; do readlink /dev/$l; done
+    echo x >/dev/null; head -c 3 /dev/zero | wc -c; head -c 5 /dev/urandom | wc -c
+    stat -c %a /dev/shm; stat -f -c %T /dev/shm
+    """
+    result = box.sh(script)
+    links = ["/proc/self/fd", *(f"/proc/self/fd/{number}" for number in range(3))]
+    assert result.lines[:8] == [*links, "3", "5", "1777", "tmpfs"]
+    assert result.err == ""
+
+
+@only("embedded", "crun", "runc")
+def test_a_further_device(box: Box) -> None:
+    device = SpecDevice("/dev/null", "/dev/mine", "c", 1, 3, mode=0o640, uid=5, gid=6)
+    result = box.sh("stat -c '%a %u %g %t %T' /dev/mine; echo x >/dev/mine", devices=[device])
+    assert (result.out, result.code) == ("640 5 6 1 3\n", 0)
+
+
+@only("embedded-rootless")
+def test_a_further_device_in_a_user_namespace(box: Box) -> None:
+    device = SpecDevice("/dev/zero", "/dev/mine", "c", 1, 5)
+    assert box.sh("head -c 4 /dev/mine | wc -c", devices=[device]).out == "4\n"
+
+
+def make_source(box: Box) -> Path:
+    source = box.base / "source"
+    (source / "below").mkdir(parents=True)
+    (source / "file").write_text("text\n")
+    box.give(source)
+    return source
+
+
+def test_a_bind_mount(box: Box) -> None:
+    source = make_source(box)
+    mounts = [SpecMount("bind", "/made/on/the/way", str(source))]
+    result = box.sh("cat /made/on/the/way/file; echo back >/made/on/the/way/new", mounts=mounts)
+    assert (result.out, result.code) == ("text\n", 0)
+    assert (source / "new").read_text() == "back\n"
+
+
+def test_a_read_only_bind_mount(box: Box) -> None:
+    source = make_source(box)
+    mounts = [SpecMount("bind", "/data", str(source), read_only=True)]
+    result = box.sh("cat /data/file; touch /data/new || echo refused", mounts=mounts)
+    assert result.lines == ["text", "refused"]
+    assert not (source / "new").exists()
+
+
+def test_a_bind_mount_of_a_file(box: Box) -> None:
+    source = make_source(box) / "file"
+    mounts = [SpecMount("bind", "/etc/made", str(source)), SpecMount("bind", "/etc/passwd", str(source), read_only=True)]
+    result = box.sh("cat /etc/made /etc/passwd; echo x >/etc/passwd || echo refused", mounts=mounts)
+    assert result.lines == ["text", "text", "refused"]
+
+
+def test_a_missing_source_is_an_error(box: Box) -> None:
+    error = box.fail("true", mounts=[SpecMount("bind", "/data", str(box.base / "absent"))])
+    assert "absent" in error.message
+
+
+def test_mounts_lie_on_one_another(box: Box) -> None:
+    source = make_source(box)
+    mounts = [
+        SpecMount("tmpfs", "/data/below", options=("size=64k", "mode=0750")),
+        SpecMount("bind", "/data", str(source)),
+    ]
+    result = box.sh("cat /data/file; stat -c %a /data/below; touch /data/below/x", mounts=mounts)
+    assert (result.lines, result.code) == (["text", "750"], 0)
+    assert list((source / "below").iterdir()) == []
+
+
+def test_options_of_a_tmpfs(box: Box) -> None:
+    mounts = [SpecMount("tmpfs", "/scratch", options=("size=65536", "mode=1770"))]
+    script = "grep ' /scratch ' /proc/mounts; stat -c %a /scratch; dd if=/dev/zero of=/scratch/x bs=1k count=99 2>&1"
+    result = box.sh(script, mounts=mounts)
+    assert {"nosuid", "nodev", "noexec", "size=64k"} <= set(result.lines[0].split()[3].split(","))
+    assert result.lines[1] == "1770"
+    assert "No space left" in result.out
+
+
+def test_a_bad_mount_option_is_refused(box: Box) -> None:
+    error = box.fail("true", mounts=[SpecMount("tmpfs", "/scratch", options=("nonsense=1",))])
+    assert error.exit_code is None
+    if box.is_embedded:
+        assert "/scratch" in error.message
+        assert "nonsense" in error.message
+
+
+def test_mounts_of_the_container_stay_in_it(box: Box) -> None:
+    source = make_source(box)
+    container = box.start("sleep", "100", mounts=[SpecMount("bind", "/data", str(source))])
+    seen = (container.host_proc / "mountinfo").read_text()
+    assert " /data " in seen
+    assert "shared:" not in seen
+    assert str(box.base) not in Path("/proc/self/mountinfo").read_text()
+
+
+# -- further processes -----------------------------------------------------------------------------------
+
+
+def test_exec_runs_in_the_container(box: Box) -> None:
+    container = box.start("sleep", "100")
+    result = container.exec("sh", "-c", "hostname; cat /proc/1/cmdline | tr '\\0' ' '; echo; echo $EXEC; exit 9")
+    assert (result.code, result.lines) == (9, ["box", "sleep 100 ", "1"])
+    links = container.exec("sh", "-c", f"for n in {' '.join(NAMESPACES)}; do readlink /proc/self/ns/$n; done")
+    assert links.lines == [os.readlink(container.host_proc / "ns" / name) for name in NAMESPACES]
+
+
+def test_an_exec_s_pid_is_a_child_of_the_caller(box: Box) -> None:
+    container = box.start("sleep", "100")
+    pid = container.exec_start("sleep", "100")
+    assert read_status(Path(f"/proc/{pid}/status").read_text())["PPid"] == str(box.driver.process.pid)
+    os.kill(pid, signal.SIGKILL)
+    assert box.finish(pid).code == 137
+
+
+def test_exec_has_the_same_confinement(box: Box) -> None:
+    container = box.start("sleep", "100", no_new_privileges=True)
+    status = read_status(container.exec("cat", "/proc/self/status").out)
+    assert int(status["CapEff"], 16) == build_mask(CAPABILITIES)
+    assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
+    groups = container.exec("cat", "/proc/self/cgroup")
+    assert groups.out == container.exec("cat", "/proc/1/cgroup").out
+
+
+def test_exec_as_another_user(box: Box) -> None:
+    container = box.start("sleep", "100")
+    result = container.exec("id", "-u", user={"uid": 21, "gid": 22})
+    assert result.out == "21\n"
+
+
+def test_exec_with_a_terminal(box: Box) -> None:
+    container = box.start("sleep", "100")
+    result = container.exec("sh", "-c", "tty; test -t 1 && echo yes", terminal=True)
+    assert result.out.replace("\r\n", "\n") == "/dev/pts/0\nyes\n"
+
+
+def test_exec_of_what_is_not_there(box: Box) -> None:
+    container = box.start("sleep", "100")
+    for command, code in (("no-such-command", 127), ("/etc/passwd", 126)):
+        with pytest.raises(PyDockError) as caught:
+            container.exec(command)
+        assert caught.value.exit_code == code
+    assert container.exec("true").code == 0
+
+
+def test_exec_in_a_container_that_has_ended(box: Box) -> None:
+    container = box.start("true")
+    container.wait()
+    with pytest.raises(ConflictError):
+        container.exec("true")
+
+
+# -- the end ---------------------------------------------------------------------------------------------
+
+
+def test_kill(box: Box) -> None:
+    container = box.start("sh", "-c", "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.01; done")
+    container.wait_for_output()
+    container.kill(signal.SIGTERM)
+    assert container.wait().code == 5
+    container.kill(signal.SIGTERM)
+
+
+def test_kill_nine(box: Box) -> None:
+    container = box.start("sleep", "100")
+    container.kill(signal.SIGKILL)
+    assert container.wait().code == 137
+
+
+def test_deleting_kills_what_runs(box: Box) -> None:
+    container = box.start("sh", "-c", "sleep 100 & sleep 100")
+    container.delete()
+    assert not container.host_proc.exists()
+    container.delete()
+    box.containers.remove(container)
+
+
+@only("embedded", "embedded-userns", "embedded-rootless")
+def test_deleting_does_not_wait_for_its_caller_to_reap(box: Box) -> None:
+    # A PID namespace's init ends only when the further processes have been reaped, which the caller does.
+    container = box.start("sleep", "100")
+    pid = container.exec_start("sleep", "100")
+    answer = box.driver.ask("delete", id=container.id)
+    assert answer["seconds"] < 5
+    assert (box.finish(pid).code, container.wait().code) == (137, 137)
+
+
+# -- control groups --------------------------------------------------------------------------------------
+
+
+def require_groups(box: Box) -> None:
+    if not box.has_groups:
+        pytest.skip("this executor cannot make control groups here")
+
+
+def test_a_memory_limit(box: Box) -> None:
+    require_groups(box)
+    container = box.start("sh", "-c", "tail /dev/zero", limits=SpecLimits(memory_bytes=24 << 20))
+    assert container.wait().code == 137
+    assert box.driver.ask("oom", id=container.id)["oom"] is True
+
+
+def test_without_a_lack_of_memory_none_is_told(box: Box) -> None:
+    require_groups(box)
+    container = box.start("false", limits=SpecLimits(memory_bytes=64 << 20))
+    assert container.wait().code == 1
+    assert box.driver.ask("oom", id=container.id)["oom"] is False
+
+
+def test_a_limit_on_processes(box: Box) -> None:
+    require_groups(box)
+    result = box.sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; wait", limits=SpecLimits(pids_limit=5))
+    assert "can't fork" in result.err
+
+
+def test_limits_are_written(box: Box) -> None:
+    require_groups(box)
+    limits = SpecLimits(memory_bytes=64 << 20, cpus=0.5, cpu_shares=512, pids_limit=77, cpuset_cpus="0")
+    script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.shares pids/pids.max"
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        script = "cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight pids.max"
+        expected = [str(64 << 20), "50000 100000", "20", "77"]
+    else:
+        expected = [str(64 << 20), "50000", "512", "77"]
+    assert box.sh(script, limits=limits).lines == expected
+
+
+def test_a_device_that_is_not_allowed(box: Box) -> None:
+    require_groups(box)
+    if box.in_user_namespace:
+        pytest.skip("no device can be made in a user namespace")
+    result = box.sh("mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg")
+    assert "Operation not permitted" in result.err
+
+
+# -- hooks -----------------------------------------------------------------------------------------------
+
+
+@only("embedded", "crun", "runc")
+def test_hooks_run_at_their_steps(box: Box) -> None:
+    log = box.base / "log"
+    names = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+
+    def patch(spec: dict[str, Any]) -> None:
+        spec["hooks"] = {
+            name: [{"path": "/bin/sh", "args": ["sh", "-c", f"cat >{log}.{name}; echo {name} >>{log}"]}]
+            for name in names
+        }
+
+    assert box.run("true", patch=patch).code == 0
+    assert log.read_text().split() == list(names)
+    for name in names:
+        assert '"id"' in Path(f"{log}.{name}").read_text()
+
+
+@only("embedded", "crun", "runc")
+def test_a_hook_that_fails_stops_the_creation(box: Box) -> None:
+    def patch(spec: dict[str, Any]) -> None:
+        spec["hooks"] = {"createRuntime": [{"path": "/bin/false"}]}
+
+    assert box.fail("true", patch=patch).exit_code is None
