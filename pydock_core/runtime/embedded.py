@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +186,20 @@ class EmbeddedExecutor:
         if init_pidfd is None:
             raise ConflictError(f"container {container_id} is not running", "start it first")
         try:
-            return self._execute(record, plan, init_pidfd, stdio)
+            mappings = (config.get("linux") or {}).get("uidMappings") or ()
+            return self._execute(record, plan, init_pidfd, mappings, stdio)
         except OSError as error:
             raise FailedError(f"container {container_id}: exec failed: {error.strerror}") from error
         finally:
             os.close(init_pidfd)
 
     def _execute(
-        self, record: ContainerRecord, plan: ProcessPlan, init_pidfd: int, stdio: Stdio | None
+        self,
+        record: ContainerRecord,
+        plan: ProcessPlan,
+        init_pidfd: int,
+        uid_mappings: Sequence[Mapping[str, Any]],
+        stdio: Stdio | None,
     ) -> CreatedProcess:
         namespaces = NamespacePlan(frozenset(record.namespaces), {})
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -204,6 +210,7 @@ class EmbeddedExecutor:
                 link=child_link,
                 init_pidfd=init_pidfd,
                 namespaces=namespaces.flags_of_all("pid"),
+                uid_mappings=uid_mappings,
                 parent_pidfd=parent_pidfd,
                 stdio=stdio,
             )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
@@ -21,6 +22,7 @@ from pydock_core.runtime.init_process import (
     FAILURE,
     begin_process,
     finish_process,
+    give_stdio_to_mapped,
     guard_role,
     new_keyring,
 )
@@ -35,6 +37,7 @@ class ExecContext:
         link: connection to the caller; its end without an error means that execve(2) succeeded.
         init_pidfd: of the container's init, whose namespaces are joined.
         namespaces: CLONE_NEW* bits of the namespaces to join (the PID namespace is joined already).
+        uid_mappings: of the container's user namespace; empty where it has none of its own.
         parent_pidfd, stdio: as in :class:`pydock_core.runtime.init_process.InitContext`.
     """
 
@@ -42,6 +45,7 @@ class ExecContext:
     link: socket.socket
     init_pidfd: int
     namespaces: int
+    uid_mappings: Sequence[Mapping[str, Any]]
     parent_pidfd: int
     stdio: Stdio | None
 
@@ -57,6 +61,8 @@ def _run(context: ExecContext) -> None:
     set_rlimits(process)
     set_oom_score_adj(process)
     new_keyring()
+    if context.uid_mappings:
+        give_stdio_to_mapped(process, context.uid_mappings)
     # The caller moves this process into the container's control group, before it can do anything there.
     if messages.receive(context.link) is None:
         os._exit(FAILURE)

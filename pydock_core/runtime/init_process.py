@@ -18,7 +18,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -40,8 +40,9 @@ from pydock_core.runtime.mounts import (
     open_bind_source,
     open_root,
 )
-from pydock_core.runtime.namespaces import join_path
+from pydock_core.runtime.namespaces import join_path, map_to_parent
 from pydock_core.runtime.process_setup import (
+    ProcessPlan,
     die_with_parent,
     enter_working_directory,
     execute_program,
@@ -124,6 +125,13 @@ def fcntl_dup(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
+def give_stdio_to_mapped(process: ProcessPlan, uid_mappings: Sequence[Mapping[str, Any]]) -> None:
+    """Give the streams to the process's user while still outside of its user namespace, which cannot do it."""
+    uid = map_to_parent(process.uid, uid_mappings)
+    if uid is not None and not process.terminal:
+        give_stdio(uid, terminal=False)
+
+
 def new_keyring() -> None:
     """Leave the caller's session keyring; a kernel without keyrings has none to leave."""
     try:
@@ -153,6 +161,8 @@ class _Init:
         set_rlimits(plan.process)
         set_oom_score_adj(plan.process)
         new_keyring()
+        if plan.uid_mappings:
+            give_stdio_to_mapped(plan.process, plan.uid_mappings)
         if plan.personality is not None:
             syscalls.personality(plan.personality)
         tree_fd = self._open_sources()
@@ -228,6 +238,7 @@ class _Init:
         if pid:
             messages.send(self._context.link, {"ok": True, "event": "forked", "pid": pid})
             os._exit(0)
+        os.setsid()
         self._expect("adopted")
         if self._context.parent_pidfd >= 0:
             die_with_parent(self._context.parent_pidfd)
@@ -336,9 +347,9 @@ class _Init:
         finish_process(plan.process, self._context.parent_pidfd)
 
 
-def finish_process(process: Any, parent_pidfd: int) -> NoReturn:
+def finish_process(process: ProcessPlan, parent_pidfd: int) -> NoReturn:
     """Take on everything that the process object asks for, and execute its program; raises where that fails."""
-    give_stdio(process)
+    give_stdio(process.uid, terminal=process.terminal)
     entered = False
     # A directory that only root may enter is entered before root's rights go, one that only the user may
     # enter (a network filesystem) after: runc does the same.

@@ -147,6 +147,15 @@ def write_id_maps(
             raise FailedError(f"the {name} of the user namespace was refused: {error.strerror}") from error
 
 
+def map_to_parent(container_id: int, mappings: Sequence[Mapping[str, Any]]) -> int | None:
+    """Return what an id of a user namespace is outside of it, by OCI mappings; None where it is not mapped."""
+    for mapping in mappings:
+        offset = container_id - int(mapping["containerID"])
+        if 0 <= offset < int(mapping["size"]):
+            return int(mapping["hostID"]) + offset
+    return None
+
+
 @cache
 def is_in_user_namespace() -> bool:
     """Whether this process is in a user namespace other than the system's first; asked once in a process."""

@@ -185,19 +185,19 @@ def set_oom_score_adj(plan: ProcessPlan) -> None:
         ) from error
 
 
-def give_stdio(plan: ProcessPlan) -> None:
-    """Give pipes and terminals on 0, 1 and 2 to the process's user, so that /dev/stdout can be opened again.
+def give_stdio(uid: int, *, terminal: bool) -> None:
+    """Give pipes, or the terminal, on 0, 1 and 2 to a user, so that it can open /dev/stdout again.
 
-    As runc does; files and devices that are not the container's own are left alone.
+    As runc does, but files and devices that are not the container's own are left alone.
     """
     for descriptor in (0, 1, 2):
         status = os.fstat(descriptor)
-        own_terminal = plan.terminal and stat.S_ISCHR(status.st_mode)
-        if status.st_uid == plan.uid or not (stat.S_ISFIFO(status.st_mode) or own_terminal):
+        own_terminal = terminal and stat.S_ISCHR(status.st_mode)
+        if status.st_uid == uid or not (stat.S_ISFIFO(status.st_mode) or own_terminal):
             continue
         try:
             # The group of a terminal stays "tty", that of devpts.
-            os.fchown(descriptor, plan.uid, -1)
+            os.fchown(descriptor, uid, -1)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EINVAL, errno.EROFS):
                 raise

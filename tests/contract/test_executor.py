@@ -257,7 +257,8 @@ def test_a_terminal_is_the_controlling_one(box: Box) -> None:
 def test_signals_have_their_default_meaning(box: Box) -> None:
     # Python ignores SIGPIPE and SIGXFSZ, and what is ignored is inherited.
     status = read_status(box.run("cat", "/proc/self/status").out)
-    assert (int(status["SigIgn"], 16), int(status["SigBlk"], 16)) == (0, 0)
+    ordinary = (1 << 31) - 1  # signals 32 and 33 belong to the C library; crun leaves them ignored
+    assert (int(status["SigIgn"], 16) & ordinary, int(status["SigBlk"], 16)) == (0, 0)
 
 
 # -- namespaces ------------------------------------------------------------------------------------------
