@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import struct
 from typing import Any
 
@@ -16,6 +17,7 @@ MACHINE = os.uname().machine
 
 # -- constants -------------------------------------------------------------------------------------------
 
+CLONE_PARENT = 0x00008000
 CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -102,8 +104,8 @@ BPF_F_ALLOW_MULTI = 2
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _PER_MACHINE = {
-    "x86_64": {"capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250, "seccomp": 317, "bpf": 321},
-    "aarch64": {"capget": 90, "capset": 91, "pivot_root": 41, "keyctl": 219, "seccomp": 277, "bpf": 280},
+    "x86_64": {"clone": 56, "capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250, "seccomp": 317, "bpf": 321},
+    "aarch64": {"clone": 220, "capget": 90, "capset": 91, "pivot_root": 41, "keyctl": 219, "seccomp": 277, "bpf": 280},
 }
 _NUMBERS = {
     "open_tree": 428,
@@ -122,6 +124,9 @@ CLOSE_RANGE_CLOEXEC = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+# Keeps the interpreter's lock over the call, which a fork needs.
+_libc_with_lock = ctypes.PyDLL(None, use_errno=True)
+_libc_with_lock.syscall.restype = ctypes.c_long
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc.mount.argtypes = (*(ctypes.c_char_p,) * 3, ctypes.c_ulong, ctypes.c_char_p)
@@ -142,6 +147,32 @@ def _syscall(name: str, *arguments: Any, subject: str | None = None) -> int:
         raise OSError(38, f"no number is known for {name} on {MACHINE}", subject)
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     return _check(int(_libc.syscall(ctypes.c_long(number), *wide)), subject)
+
+
+def fork(flags: int) -> int:
+    """os.fork() with flags of clone(2): CLONE_NEWPID, CLONE_PARENT and such, none that shares memory.
+
+    For a process of one thread.  What os.fork() does around the system call is done here too.
+
+    Returns:
+        The child's pid in the caller's PID namespace; 0 in the child.
+    """
+    number = _NUMBERS.get("clone")
+    if number is None:
+        raise OSError(38, f"no number is known for clone on {MACHINE}")
+    # The exit signal is the lowest byte; with CLONE_PARENT the kernel takes the caller's own instead.  All the
+    # other arguments are zero: no stack of its own is how the child goes on here, as after fork(2).
+    arguments = [ctypes.c_long(value) for value in (number, flags | signal.SIGCHLD, 0, 0, 0, 0)]
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(_libc_with_lock.syscall(*arguments))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    error_number = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(error_number, os.strerror(error_number))
+    return pid
 
 
 # -- namespaces ------------------------------------------------------------------------------------------

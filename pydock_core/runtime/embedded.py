@@ -24,14 +24,13 @@ from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgrou
 from pydock_core.runtime.cgroups.conversion import has_limits
 from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
 from pydock_core.runtime.container_state import ContainerRecord, build_oci_state
-from pydock_core.runtime.exec_process import ExecContext, run_exec
+from pydock_core.runtime.exec_process import ExecContext, run_between, run_exec
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.hooks import run_hooks, run_hooks_quietly
 from pydock_core.runtime.init_process import InitContext, run_init
 from pydock_core.runtime.namespaces import (
     NamespacePlan,
     is_in_user_namespace,
-    pid_namespace_for_children,
     write_id_maps,
 )
 from pydock_core.runtime.process import ProcessIdentity
@@ -123,10 +122,11 @@ class EmbeddedExecutor:
                     cgroup_directories=record.cgroup,
                     is_in_user_namespace=is_in_user_namespace(),
                 )
-                with pid_namespace_for_children(plan.namespaces):
-                    pid = os.fork()
-                    if pid == 0:
-                        run_init(context)
+                # A user namespace has to own the PID namespace: then init makes it later, and forks again.
+                own_pids = "pid" in plan.namespaces.new and not plan.namespaces.needs_two_steps
+                pid = syscalls.fork(syscalls.CLONE_NEWPID if own_pids else 0)
+                if pid == 0:
+                    run_init(context)
                 child_link.close()
                 listener.close()
                 making = _Making(plan, record, directory, group, link, pid)
@@ -215,7 +215,7 @@ class EmbeddedExecutor:
                 stdio=stdio,
             )
             try:
-                pid = _fork_in_pid_namespace(context, joins="pid" in record.namespaces)
+                pid = _fork_into_container(context, link, joins_pids="pid" in record.namespaces)
             finally:
                 if parent_pidfd >= 0:
                     os.close(parent_pidfd)
@@ -362,13 +362,12 @@ class _Making:
             write_id_maps(self._pid, self._plan.uid_mappings, self._plan.gid_mappings)
             self._say("map")
         elif event == "forked":
-            # Once the process in between is reaped, init has been adopted.
             between, self._pid = self._pid, int(document["pid"])
             os.waitpid(between, 0)
             self._write_record()
             if self._group is not None:
                 self._join_group()
-            self._say("adopted")
+            self._say("forked")
         elif event == "hooks":
             state = build_oci_state(self._record, "creating", self._plan.document)
             run_hooks(self._plan.hooks, "prestart", state)
@@ -396,30 +395,27 @@ class _Making:
         _kill_and_reap(self._pid)
 
 
-def _fork_in_pid_namespace(context: ExecContext, *, joins: bool) -> int:
-    """Fork the role of :func:`run_exec` into the container's PID namespace; return its pid in the caller's."""
-    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+def _fork_into_container(context: ExecContext, link: socket.socket, *, joins_pids: bool) -> int:
+    """Fork the role of :func:`run_exec`, a child of this process; return its pid in this PID namespace."""
     dumpable = syscalls.prctl(syscalls.PR_GET_DUMPABLE)
     try:
         # The child is seen by the container from its first instant, so it has to be born hidden.
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        if joins:
-            try:
-                syscalls.setns(context.init_pidfd, syscalls.CLONE_NEWPID)
-            except ProcessLookupError:
-                raise ConflictError("the container has just ended") from None
-        try:
-            pid = os.fork()
-            if pid == 0:
-                run_exec(context)
-        finally:
-            if joins:
-                syscalls.setns(own_fd, syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            (run_between if joins_pids else run_exec)(context)
     finally:
         if dumpable == 1:
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        os.close(own_fd)
-    return pid
+    if not joins_pids:
+        return pid
+    try:
+        received = messages.receive(link)
+        if received is None:
+            raise FailedError("the process that was to enter the container has ended")
+        return int(messages.checked(received[0])["pid"])
+    finally:
+        os.waitpid(pid, 0)
 
 
 def _read_until_end(connection: socket.socket) -> int | None:

@@ -1,12 +1,14 @@
 """The role of a further process in a running container: from the fork to execve(2).
 
-The caller has set the PID namespace for its children before the fork, so this process is its child and in the
-container's PID namespace at once.  It is not dumpable from before the fork on: the container's processes see
-it, and must reach neither its memory nor, through /proc/PID/exe, the interpreter's file.
+A PID namespace is joined by the children of whoever joins it, so a process stands in between for a moment: it
+joins, forks with CLONE_PARENT, which makes the new process a child of the caller, and ends.  Both are not
+dumpable from before the first fork on: the container's processes see the second, and must reach neither its
+memory nor, through /proc/PID/exe, the interpreter's file.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pydock_core import syscalls
-from pydock_core.errors import FailedError
+from pydock_core.errors import ConflictError, FailedError
 from pydock_core.runtime import messages
 from pydock_core.runtime.console import make_controlling, open_console
 from pydock_core.runtime.executor import Stdio
@@ -36,7 +38,7 @@ class ExecContext:
     Attributes:
         link: connection to the caller; its end without an error means that execve(2) succeeded.
         init_pidfd: of the container's init, whose namespaces are joined.
-        namespaces: CLONE_NEW* bits of the namespaces to join (the PID namespace is joined already).
+        namespaces: CLONE_NEW* bits of the namespaces to join, without the PID namespace.
         uid_mappings: of the container's user namespace; empty where it has none of its own.
         parent_pidfd, stdio: as in :class:`pydock_core.runtime.init_process.InitContext`.
     """
@@ -50,8 +52,28 @@ class ExecContext:
     stdio: Stdio | None
 
 
+def run_between(context: ExecContext) -> NoReturn:
+    """Join the container's PID namespace, fork :func:`run_exec` into it, tell its pid; never returns."""
+    guard_role(context.link, lambda: _fork_inside(context))
+
+
+def _fork_inside(context: ExecContext) -> None:
+    try:
+        syscalls.setns(context.init_pidfd, syscalls.CLONE_NEWPID)
+        pid = syscalls.fork(syscalls.CLONE_PARENT)
+    except OSError as error:
+        # ESRCH: init has ended; ENOMEM: its PID namespace takes no more processes, for the same reason.
+        if error.errno in (errno.ESRCH, errno.ENOMEM):
+            raise ConflictError("the container has just ended") from None
+        raise FailedError(f"the container's PID namespace cannot be joined: {error.strerror}") from error
+    if pid == 0:
+        run_exec(context)
+    messages.send(context.link, {"ok": True, "event": "forked", "pid": pid})
+    os._exit(0)
+
+
 def run_exec(context: ExecContext) -> NoReturn:
-    """Be a further process of a container; never returns.  The caller has just forked this process."""
+    """Be a further process of a container; never returns.  It has just been forked."""
     guard_role(context.link, lambda: _run(context))
 
 

@@ -3,7 +3,7 @@
 Steps, each with the side that it waits for (the *caller* is the process that called ``create``):
 
 1. in the caller's namespaces: die with the caller, take standard streams, limits, open what is to be mounted;
-2. make and join namespaces (with a user namespace the caller writes the id maps, and init is forked anew);
+2. make and join namespaces (with a user namespace the caller writes the id maps, and init is forked anew, as its child);
 3. mount everything below the new root, while the caller makes the control group and moves this process into it;
 4. hooks, pivot_root(2), tell the caller "created";
 5. wait for a connection on the start socket; then give up privileges and execute the program.  An error goes
@@ -197,12 +197,11 @@ class _Init:
         if namespaces.has("user"):
             self._enter_user_namespace()
         for kind, path in namespaces.joined.items():
-            if kind not in ("user", "cgroup") and (kind != "pid" or namespaces.needs_two_steps):
+            if kind not in ("user", "cgroup"):
                 join_path(kind, path)
-        # The PID namespace was made by the caller where that can be; the control group's comes after joining it.
-        late = ("user", "cgroup") if namespaces.needs_two_steps else ("user", "cgroup", "pid")
+        # A PID namespace came with the fork, or comes with the next one; the control group's after joining it.
         try:
-            syscalls.unshare(namespaces.flags_of_new(*late))
+            syscalls.unshare(namespaces.flags_of_new("user", "cgroup", "pid"))
         except OSError as error:
             raise _explain_unshare(error) from error
         if namespaces.needs_two_steps:
@@ -233,15 +232,16 @@ class _Init:
             die_with_parent(self._context.parent_pidfd)
 
     def _fork_again(self) -> None:
-        """Fork the process that is init: in the new PID and time namespaces, adopted by the caller."""
-        pid = os.fork()
+        """Fork the process that is init: in the new PID and time namespaces, and a child of the caller."""
+        flags = self._plan.namespaces.flags_of_new() & syscalls.CLONE_NEWPID
+        pid = syscalls.fork(flags | syscalls.CLONE_PARENT)
         if pid:
             messages.send(self._context.link, {"ok": True, "event": "forked", "pid": pid})
             os._exit(0)
         os.setsid()
-        self._expect("adopted")
         if self._context.parent_pidfd >= 0:
             die_with_parent(self._context.parent_pidfd)
+        self._expect("forked")
 
     # -- talking to the caller ---------------------------------------------------------------------------
 

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, InvalidError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FLAGS = {
     "user": syscalls.CLONE_NEWUSER,
@@ -77,9 +73,9 @@ class NamespacePlan:
         """Whether a process has to stand between the caller and init.
 
         A user namespace must own the PID namespace, so it is entered first; a time namespace, like a PID
-        namespace, is that of the next child only.
+        namespace that is joined, is that of the next child only.
         """
-        return self.has("user") or self.has("time")
+        return self.has("user") or self.has("time") or "pid" in self.joined
 
     def has(self, kind: str) -> bool:
         """Whether the container does not share the caller's namespace of this kind."""
@@ -104,30 +100,6 @@ def join_path(kind: str, path: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise FailedError(f"the {kind} namespace {path} cannot be joined: {error.strerror}") from error
-
-
-@contextmanager
-def pid_namespace_for_children(plan: NamespacePlan) -> Iterator[None]:
-    """Let children that are forked inside be in the plan's PID namespace; the caller's own is restored after.
-
-    So a container's init is forked straight by the caller and is its child: no process in between.  Where
-    the plan needs one in between (:attr:`NamespacePlan.needs_two_steps`) this does nothing.
-    """
-    if not plan.has("pid") or plan.needs_two_steps:
-        yield
-        return
-    own_fd = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if "pid" in plan.joined:
-            join_path("pid", plan.joined["pid"])
-        else:
-            syscalls.unshare(syscalls.CLONE_NEWPID)
-        try:
-            yield
-        finally:
-            syscalls.setns(own_fd, syscalls.CLONE_NEWPID)
-    finally:
-        os.close(own_fd)
 
 
 def write_id_maps(

@@ -166,6 +166,9 @@ def _enter_user_namespace() -> None:
     os.setgroups([])
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
+    # As the zygote does: only what has been executed in the namespace owns its own files in /proc.
+    words = [word for word in sys.argv if word != "--user-namespace"]
+    os.execv(sys.executable, [sys.executable, *words])
 
 
 def _satisfy_crun() -> None:
