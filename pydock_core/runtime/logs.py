@@ -8,7 +8,6 @@ other readers show as U+FFFD.
 
 from __future__ import annotations
 
-import calendar
 import json
 import os
 import time
@@ -54,6 +53,8 @@ def parse_time(text: str) -> int:
 @lru_cache(maxsize=64)
 def _parse_seconds(text: str) -> int:
     # Cached: strptime is slow, and the entries of one second share it.
+    import calendar  # late: only readers need it, and it brings locale and datetime along
+
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 

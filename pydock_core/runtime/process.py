@@ -15,7 +15,9 @@ import signal
 import struct
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,10 @@ class ProcessIdentity:
         """Identify a process that exists now; ProcessLookupError otherwise."""
         return cls(pid, _start_ticks(pid), boot_id())
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the identity as JSON types."""
+        return {"pid": self.pid, "start_ticks": self.start_ticks, "boot_id": self.boot_id}
+
     def is_alive(self) -> bool:
         """Whether this very process exists (a zombie does)."""
         try:
@@ -63,14 +69,15 @@ class ProcessIdentity:
         return None
 
 
+@cache
 def boot_id() -> str:
     """Return the id of this boot of the kernel (proc_sys_kernel(5), random/boot_id)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return _read_file("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def _start_ticks(pid: int) -> int:
     try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
+        text = _read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, "no such process") from None
     # Field 22 of proc_pid_stat(5); the command, field 2, may hold spaces and parentheses.
@@ -100,7 +107,14 @@ class StateRecord:
 
     def write(self, path: Path) -> None:
         """Write the record in one step."""
-        write_json(path, asdict(self))
+        document = {
+            "init": self.init.to_json() if self.init is not None else None,
+            "supervisor": self.supervisor.to_json(),
+            "started_at_ns": self.started_at_ns,
+            "ports": [asdict(port) for port in self.ports],
+            "executor": self.executor,
+        }
+        write_json(path, document)
 
     @classmethod
     def read(cls, path: Path) -> StateRecord | None:
@@ -310,20 +324,40 @@ def is_locked(path: Path) -> bool:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a small record under a temporary name and rename it: a reader sees the old one or the new one."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = f"{path}.{os.getpid()}.tmp"
+    payload = json.dumps(document).encode()
     try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump(document, stream)
+        # System calls, not a text stream: a supervisor pays in touched memory for every layer it goes
+        # through.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            written = 0
+            while written < len(payload):
+                written += os.write(fd, payload[written:])
+        finally:
+            os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
+
+
+def _read_file(path: str | Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while piece := os.read(fd, 65536):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(fd)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a small record; None where there is none, CorruptError where it is none."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(_read_file(path))
     except FileNotFoundError:
         return None
     except ValueError as error:

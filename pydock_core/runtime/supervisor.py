@@ -379,10 +379,12 @@ class Supervisor:
         if not self.plan.auto_remove or is_attended:
             return
         try:
-            from pydock_core.engine.tidy import tidy_container
+            # By name: what the engine needs (the database) is loaded only here, at the very end.
+            from pydock_core.store.worker import perform
 
             data, run_dir = self.paths.data.parent.parent, self.paths.run.parent.parent
-            tidy_container(data=str(data), run=str(run_dir), container_id=self.plan.container_id)
+            arguments = {"data": str(data), "run": str(run_dir), "container_id": self.plan.container_id}
+            perform("pydock_core.engine.tidy:tidy_container", arguments)
         except Exception:  # noqa: BLE001 - the next command tidies up; the log says why this did not
             traceback.print_exc()
 
@@ -408,3 +410,5 @@ def preload() -> None:
     import termios  # noqa: F401
 
     from pydock_core.runtime import embedded  # noqa: F401
+
+    process.boot_id()
