@@ -34,10 +34,7 @@ from tests.support.supervised import (
     wait_until,
 )
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to see that nothing is left anywhere"),
-    pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)"),
-]
+pytestmark = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +176,8 @@ def _kill_around(patch: pytest.MonkeyPatch, owner: Any, name: str, count: int, *
     patch.setattr(owner, name, replaced)
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the test is the zygote itself")
+
 STARTING: dict[str, Patch] = {
     "lock": kill_after(process, "take_lock"),
     "first state": kill_after(process.StateRecord, "write", 1),
@@ -222,6 +221,7 @@ def run_supervisor(box: Box, patch: Patch, monkeypatch: pytest.MonkeyPatch) -> i
         return os.waitpid(pid, 0)[1]
 
 
+@needs_root
 @pytest.mark.parametrize("step", [*STARTING, *ENDING])
 def test_a_supervisor_is_killed_at(
     step: str, root: StateRoot, lower: Path, monkeypatch: pytest.MonkeyPatch

@@ -36,10 +36,7 @@ from tests.support.supervised import (
     wait_until,
 )
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the rootless zygote has tests of its own"),
-    pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)"),
-]
+pytestmark = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
 
 
 @pytest.fixture(scope="module")
