@@ -28,7 +28,12 @@ def text_of(output: nbformat.NotebookNode) -> str:
 def execute(path: Path) -> int:
     """Execute a notebook cell by cell, printing each; return 0 if all went well."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    )
     started = time.monotonic()
     failed = ""
     with client.setup_kernel():
@@ -51,7 +56,9 @@ def execute(path: Path) -> int:
     if failed:
         print(f"\n{path.name} failed:\n{failed}", file=sys.stderr)
         return 1
-    print(f"\n{path.name} ran from beginning to end in {time.monotonic() - started:.0f} s; its outputs are in {executed.name}.")
+    print(
+        f"\n{path.name} ran from beginning to end in {time.monotonic() - started:.0f} s; its outputs are in {executed.name}."
+    )
     print("To open it in the browser:  make lab")
     return 0
 

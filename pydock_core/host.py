@@ -99,7 +99,9 @@ def _user_namespaces(*, required: bool) -> Check:
         "user namespaces",
         "missing" if required else "limited",
         "may not be made",
-        "containers need root on this host" if required else "ordinary users of this host cannot run containers",
+        "containers need root on this host"
+        if required
+        else "ordinary users of this host cannot run containers",
         _user_namespace_remedy(),
         required=required,
     )
@@ -109,7 +111,11 @@ def _user_namespace_remedy() -> str:
     for name, value, setting in (
         ("user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
         ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
-        ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
+        (
+            "kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
     ):
         if _read(f"/proc/sys/{name}") == value:
             return f"sudo sysctl -w {setting}"
@@ -119,7 +125,9 @@ def _user_namespace_remedy() -> str:
 def _subordinate_ids() -> Check:
     from pydock_core.runtime.user_namespace import subordinate_ids
 
-    counts = [sum(count for _, count in subordinate_ids(Path(path))) for path in ("/etc/subuid", "/etc/subgid")]
+    counts = [
+        sum(count for _, count in subordinate_ids(Path(path))) for path in ("/etc/subuid", "/etc/subgid")
+    ]
     user = _user_name()
     tools = all(shutil.which(tool) for tool in ("newuidmap", "newgidmap"))
     if min(counts) >= 65535 and tools:
@@ -141,13 +149,17 @@ def _overlay() -> Check:
         return Check("overlay file system", "ok", "in the kernel")
     modules = Path(f"/lib/modules/{platform.release()}/kernel/fs/overlayfs")
     if modules.is_dir():
-        return Check("overlay file system", "ok", "a module, loaded when it is needed") if os.geteuid() == 0 else Check(
-            "overlay file system",
-            "missing",
-            "a module that is not loaded",
-            "containers have no root file system",
-            "sudo modprobe overlay",
-            required=True,
+        return (
+            Check("overlay file system", "ok", "a module, loaded when it is needed")
+            if os.geteuid() == 0
+            else Check(
+                "overlay file system",
+                "missing",
+                "a module that is not loaded",
+                "containers have no root file system",
+                "sudo modprobe overlay",
+                required=True,
+            )
         )
     return Check(
         "overlay file system",
@@ -172,9 +184,12 @@ def _cgroups(*, rootless: bool) -> Check:
     return Check(
         "cgroups",
         "limited",
-        f"version {support.version}, without {', '.join(missing)}" + (f": {support.reason}" if support.reason else ""),
+        f"version {support.version}, without {', '.join(missing)}"
+        + (f": {support.reason}" if support.reason else ""),
         f"no limit is enforced for {', '.join(missing)} (-m, --cpus, --pids-limit)",
-        "log in through systemd on a host with cgroup v2 (Delegate=yes)" if rootless else "mount the controllers",
+        "log in through systemd on a host with cgroup v2 (Delegate=yes)"
+        if rootless
+        else "mount the controllers",
     )
 
 
@@ -214,7 +229,11 @@ def _network(*, rootless: bool) -> Check:
     if tools:
         return Check("network", "ok", f"bridge, with {tools[0]}")
     return Check(
-        "network", "limited", "no nft", "containers on the bridge cannot reach beyond this host", "apt-get install nftables"
+        "network",
+        "limited",
+        "no nft",
+        "containers on the bridge cannot reach beyond this host",
+        "apt-get install nftables",
     )
 
 
@@ -227,7 +246,14 @@ def _state_directory(root: StateRoot) -> Check:
     kind = _file_system_of(path)
     found = f"{root.data}, {kind}, {free / 1e9:.1f} GB free"
     if not os.access(path, os.W_OK):
-        return Check("state directory", "missing", found, "nothing can be stored", "set PYDOCK_ROOT to a directory of yours", required=True)
+        return Check(
+            "state directory",
+            "missing",
+            found,
+            "nothing can be stored",
+            "set PYDOCK_ROOT to a directory of yours",
+            required=True,
+        )
     if kind in ("nfs", "nfs4", "overlay", "cifs", "lustre", "gpfs", "fuse.sshfs"):
         return Check(
             "state directory",
@@ -237,7 +263,9 @@ def _state_directory(root: StateRoot) -> Check:
             "set PYDOCK_ROOT to a directory on a local disk",
         )
     if free < 1e9:
-        return Check("state directory", "limited", found, "images may not fit", "free some space, or set PYDOCK_ROOT")
+        return Check(
+            "state directory", "limited", found, "images may not fit", "free some space, or set PYDOCK_ROOT"
+        )
     return Check("state directory", "ok", found)
 
 

@@ -18,7 +18,7 @@ ROOT_VARIABLE = "PYDOCK_ROOT"
 class StateRoot:
     """The two directories that hold everything: ``data`` survives a reboot, ``run`` need not.
 
-    Nothing is created here; :meth:`ensure` makes the skeleton, each directory with mode 0700 or 0711.
+    Nothing is created here; :meth:`ensure` makes the skeleton, each directory with mode 0700.
     """
 
     data: Path
@@ -73,13 +73,20 @@ class StateRoot:
 
     def ensure(self) -> None:
         """Make the skeleton of directories; existing ones are left as they are."""
-        self.data.mkdir(parents=True, exist_ok=True, mode=0o711)
-        self.run.mkdir(parents=True, exist_ok=True, mode=0o711)
-        for path in (self.images, self.layers, self.containers, self.volumes):
-            path.mkdir(exist_ok=True, mode=0o711)
-        for path in (self.temporary, self.trash, self.cache):
-            path.mkdir(exist_ok=True, mode=0o700)
-        (self.run / "c").mkdir(exist_ok=True, mode=0o700)
+        for path in (
+            self.data,
+            self.run,
+            self.images,
+            self.layers,
+            self.containers,
+            self.volumes,
+            self.temporary,
+            self.trash,
+            self.cache,
+            self.run / "c",
+        ):
+            # 0700: a container's files may be set-user-id, and must be out of other users' reach.
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 @dataclass(frozen=True, slots=True)

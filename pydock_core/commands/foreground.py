@@ -168,49 +168,42 @@ class Foreground:
         source = _Source(self._context.stdin) if input_fd is not None else None
         buffer = b""
         while outputs:
-            try:
-                poll = select.poll()
-                for fd in outputs:
-                    poll.register(fd, select.POLLIN)
-                poll.register(wake_fd, select.POLLIN)
-                if buffer and input_fd is not None:
-                    # The same descriptor may be an output too (a socket, a terminal's master).
-                    poll.register(input_fd, select.POLLOUT | (select.POLLIN if input_fd in outputs else 0))
-                elif source is not None and source.fd is not None:
-                    poll.register(source.fd, select.POLLIN)
-                ready = dict(
-                    poll.poll(0 if source is not None and source.fd is None and not buffer else None)
-                )
-                if wake_fd in ready:
-                    os.read(wake_fd, 4096)
-                    self._forward_pending()
-                if source is not None and not buffer and (source.fd is None or source.fd in ready):
-                    data = source.read()
-                    if not data:
-                        source = None
-                        close_input()
-                    else:
-                        buffer, detach = self._watcher.feed(data)
-                        if detach:
-                            return True
-                if (
-                    buffer
-                    and input_fd is not None
-                    and (input_fd not in ready or ready[input_fd] & ~select.POLLIN)
-                ):
-                    buffer = _write_some(input_fd, buffer)
-                for fd in [
-                    fd
-                    for fd in outputs
-                    if ready.get(fd, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR)
-                ]:
-                    chunk = _read(fd)
-                    if chunk:
-                        outputs[fd](chunk)
-                    elif chunk is not None:
-                        del outputs[fd]
-            except KeyboardInterrupt:
-                self._interrupt()
+            poll = select.poll()
+            for fd in outputs:
+                poll.register(fd, select.POLLIN)
+            poll.register(wake_fd, select.POLLIN)
+            if buffer and input_fd is not None:
+                # The same descriptor may be an output too (a socket, a terminal's master).
+                poll.register(input_fd, select.POLLOUT | (select.POLLIN if input_fd in outputs else 0))
+            elif source is not None and source.fd is not None:
+                poll.register(source.fd, select.POLLIN)
+            ready = dict(poll.poll(0 if source is not None and source.fd is None and not buffer else None))
+            if wake_fd in ready:
+                os.read(wake_fd, 4096)
+                self._forward_pending()
+            if source is not None and not buffer and (source.fd is None or source.fd in ready):
+                data = source.read()
+                if not data:
+                    source = None
+                    close_input()
+                else:
+                    buffer, detach = self._watcher.feed(data)
+                    if detach:
+                        return True
+            if (
+                buffer
+                and input_fd is not None
+                and (input_fd not in ready or ready[input_fd] & ~select.POLLIN)
+            ):
+                buffer = _write_some(input_fd, buffer)
+            for fd in [
+                fd for fd in outputs if ready.get(fd, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR)
+            ]:
+                chunk = _read(fd)
+                if chunk:
+                    outputs[fd](chunk)
+                elif chunk is not None:
+                    del outputs[fd]
         return False
 
     def _interrupt(self) -> None:
@@ -223,6 +216,8 @@ class Foreground:
             number = self._pending.pop(0)
             if number == signal.SIGWINCH:
                 self._send_size()
+            elif number == signal.SIGINT:
+                self._interrupt()
             else:
                 self._send_signal(number)
 
@@ -243,10 +238,17 @@ class Foreground:
         fd = self._stdin_fd()
         before = termios.tcgetattr(fd)
         try:
-            tty.setraw(fd)
+            tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead is the container's
             yield
         finally:
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+    def _wanted_signals(self) -> list[signal.Signals]:
+        if threading.current_thread() is not threading.main_thread():
+            return []  # only the main thread can set handlers, and only it is interrupted
+        proxied = _PROXIED if self._proxy_signals and self._context.owns_process else ()
+        # SIGINT always: a KeyboardInterrupt in the middle of a step would tear the stream apart.
+        return [signal.SIGINT, *proxied, *([signal.SIGWINCH] if self._terminal else [])]
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[int]:
@@ -260,13 +262,8 @@ class Foreground:
                 os.write(write_fd, b"s")
 
         try:
-            if self._proxy_signals and threading.current_thread() is threading.main_thread():
-                wanted = [
-                    *(_PROXIED if self._context.owns_process else ()),
-                    *([signal.SIGWINCH] if self._terminal else []),
-                ]
-                for number in wanted:
-                    before[number] = signal.signal(number, note)
+            for number in self._wanted_signals():
+                before[number] = signal.signal(number, note)
             yield wake_fd
         finally:
             for number, handler in before.items():

@@ -78,7 +78,7 @@ _NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
 _QUIET = Option(("-q", "--quiet"), "print ids only")
 _STOP = (
     Option(("-s", "--signal"), "signal to send first", "SIGNAL", complete="signal"),
-    Option(("-t", "--time", "--timeout"), "seconds to wait before it is killed", "SECONDS"),
+    Option(("-t", "--timeout", "--time"), "seconds to wait before it is killed", "SECONDS"),
 )
 
 _CREATE_OPTIONS = (

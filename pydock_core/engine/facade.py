@@ -95,6 +95,11 @@ class Engine:
 
         return System(self)
 
+    def close(self) -> None:
+        """Close what this thread holds open (the database); the engine can still be used."""
+        if "database" in self.__dict__:
+            self.database.close()
+
     def warm(self) -> None:
         """Start the zygote in the background, so that the first container need not wait for it; never fails."""
         threading.Thread(target=self._warm, name="pydock-warm", daemon=True).start()

@@ -146,7 +146,7 @@ class Launcher:
         paths = self._root.container(row.id)
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             directory.mkdir(parents=True, exist_ok=True)
-        paths.data.chmod(0o711)
+        paths.upper.chmod(0o755)  # what the container sees of its root directory
         diff_ids = self._images.layers(row.image_id)
         network = self._attachment(row.id, config)
         self._write_files(paths, row, config, network)

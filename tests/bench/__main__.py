@@ -18,7 +18,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.bench.peers import Peer, Skipped, crun_peer, docker_peer, dock_program_peer, podman_peer, pydock_peer
+from tests.bench.peers import (
+    Peer,
+    Skipped,
+    crun_peer,
+    dock_program_peer,
+    docker_peer,
+    podman_peer,
+    pydock_peer,
+)
 from tests.bench.samples import busybox_archive, busybox_bundle, large_archive
 
 Row = tuple[str, str, str, str]
@@ -34,7 +42,9 @@ def measure(action: Callable[[], object], *, times: int) -> list[float]:
     return durations
 
 
-def in_turns(actions: Sequence[tuple[str, Callable[[], object]]], *, times: int, warm: int = 2) -> dict[str, float]:
+def in_turns(
+    actions: Sequence[tuple[str, Callable[[], object]]], *, times: int, warm: int = 2
+) -> dict[str, float]:
     """Measure several actions in turns; return the median seconds of each."""
     durations: dict[str, list[float]] = {name: [] for name, _ in actions}
     for round_number in range(warm + times):
@@ -86,18 +96,31 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
         with_run = [(peer.name, peer.run_true) for peer in peers]
         rows += rows_of("run --rm --network none IMAGE true", in_turns(with_run, times=times), skipped)
         program = dock_program_peer(base / "pydock")
-        rows.append(("the same, as a command", "dock", shown(statistics.median(measure(program.run_true, times=times))), ""))
+        rows.append(
+            (
+                "the same, as a command",
+                "dock",
+                shown(statistics.median(measure(program.run_true, times=times))),
+                "",
+            )
+        )
         executing = [(peer.name, peer.start_and_exec()) for peer in peers if peer.start_and_exec is not None]
         rows += rows_of("exec CONTAINER true", in_turns(executing, times=times), {})
         listing = [(peer.name, peer.ps) for peer in [*peers, program] if peer.ps is not None]
         rows += rows_of("ps", in_turns(listing, times=times), {})
         for peer in peers:
             if peer.memory is not None:
-                rows.append(("memory beside a container's own (PSS)", peer.name, f"{peer.memory() / 1024:.0f} kB", ""))
-        sample = large_archive(base / "large.tar", files=3000 if quick else 15000, total_bytes=(50 if quick else 250) << 20)
+                rows.append(
+                    ("memory beside a container's own (PSS)", peer.name, f"{peer.memory() / 1024:.0f} kB", "")
+                )
+        sample = large_archive(
+            base / "large.tar", files=3000 if quick else 15000, total_bytes=(50 if quick else 250) << 20
+        )
         loading = [(peer.name, peer.load(sample)) for peer in peers if peer.load is not None]
         label = f"load {sample.stat().st_size >> 20} MB"
-        rows += rows_of(label, {name: statistics.median(measure(action, times=1)) for name, action in loading}, {})
+        rows += rows_of(
+            label, {name: statistics.median(measure(action, times=1)) for name, action in loading}, {}
+        )
     finally:
         for peer in peers:
             peer.close()

@@ -123,9 +123,7 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
 
         return action
 
-    peer = Peer(
-        "pydock", run_true, start_and_exec, lambda: engine.containers.list(), memory, load
-    )
+    peer = Peer("pydock", run_true, start_and_exec, lambda: engine.containers.list(), memory, load)
     return peer
 
 
@@ -148,7 +146,9 @@ def crun_peer(bundle: Path) -> Peer:
         raise Skipped("crun", "needs root")
     closers: list[Callable[[], object]] = []
     _ensure_hugetlb(closers)
-    peer = Peer("crun run", lambda: quietly("crun", "run", "--bundle", bundle, "pydock-bench"), closers=closers)
+    peer = Peer(
+        "crun run", lambda: quietly("crun", "run", "--bundle", bundle, "pydock-bench"), closers=closers
+    )
     try:
         peer.run_true()
     except subprocess.CalledProcessError as error:
@@ -174,10 +174,19 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         _ensure_hugetlb(closers)
     base.mkdir()
     settings = base / "containers.conf"
-    settings.write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024"]\n[engine]\ncgroup_manager = "cgroupfs"\n')
+    settings.write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024"]\n[engine]\ncgroup_manager = "cgroupfs"\n'
+    )
 
     def podman(*words: object, store: str = "store") -> subprocess.CompletedProcess[bytes]:
-        roots = ("--root", base / store, "--runroot", base / f"{store}-run", "--tmpdir", base / f"{store}-tmp")
+        roots = (
+            "--root",
+            base / store,
+            "--runroot",
+            base / f"{store}-run",
+            "--tmpdir",
+            base / f"{store}-tmp",
+        )
         return quietly("podman", *roots, *words, CONTAINERS_CONF=str(settings))
 
     def start() -> str:
@@ -223,7 +232,11 @@ def docker_peer(archive: Path) -> Peer:
         raise Skipped("docker", "no daemon answers") from error
 
     def start_and_exec() -> Callable[[], object]:
-        name = quietly("docker", "run", "-d", "--network", "none", "busybox", "sleep", "600").stdout.decode().strip()
+        name = (
+            quietly("docker", "run", "-d", "--network", "none", "busybox", "sleep", "600")
+            .stdout.decode()
+            .strip()
+        )
         peer.closers.append(lambda: quietly("docker", "rm", "-f", name))
         return lambda: quietly("docker", "exec", name, "true")
 

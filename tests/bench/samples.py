@@ -11,7 +11,10 @@ import tarfile
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")
-APPLETS = ("sh", "true", "false", "sleep", "cat", "echo", "ls", "id", "hostname", "mount", "ps", "env", "head", "wc", "nc", "ip")
+APPLETS = (
+    "sh true false sleep cat echo ls id hostname mount ps env head tail touch wc nc ip readlink grep mknod sort tr stty tty "
+    "rm mkdir chmod cut ping httpd wget umount dd find pwd kill vi date stat"
+).split()
 
 
 def busybox_tree(directory: Path) -> Path:
@@ -22,7 +25,9 @@ def busybox_tree(directory: Path) -> Path:
         (directory / "bin" / name).symlink_to("busybox")
     for name in ("etc", "proc", "sys", "dev", "tmp", "root"):
         (directory / name).mkdir()
-    (directory / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n")
+    (directory / "etc" / "passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/tmp:/bin/sh\n"
+    )
     (directory / "etc" / "group").write_text("root:x:0:\nguest:x:1000:\n")
     return directory
 
@@ -33,7 +38,10 @@ def docker_archive(path: Path, layers: list[bytes], name: str, command: list[str
         "architecture": "amd64",
         "os": "linux",
         "config": {"Cmd": command, "Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers],
+        },
         "history": [{"created": "2026-01-01T00:00:00Z"} for _ in layers],
         "created": "2026-01-01T00:00:00Z",
     }
@@ -42,7 +50,11 @@ def docker_archive(path: Path, layers: list[bytes], name: str, command: list[str
     names = [f"{hashlib.sha256(layer).hexdigest()}/layer.tar" for layer in layers]
     manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": names}]).encode()
     with tarfile.open(path, "w") as archive:
-        for member, data in [(config_name, body), *zip(names, layers, strict=True), ("manifest.json", manifest)]:
+        for member, data in [
+            (config_name, body),
+            *zip(names, layers, strict=True),
+            ("manifest.json", manifest),
+        ]:
             info = tarfile.TarInfo(member)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -81,7 +93,12 @@ def busybox_bundle(directory: Path) -> Path:
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc"},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
+            {
+                "destination": "/dev/pts",
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["newinstance", "ptmxmode=0666"],
+            },
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
         ],
         "linux": {

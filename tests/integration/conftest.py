@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from pydock_core.engine import Engine
+from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.client import Zygote
+from pydock_core.store.database import Database
 from tests.bench.samples import BUSYBOX, busybox_archive
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -51,7 +53,9 @@ class Dock:
             result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
         )
         if code is not None:
-            assert finished.returncode == code, f"{words}: exit code {finished.returncode}\n{finished.stdout}{finished.stderr}"
+            assert finished.returncode == code, (
+                f"{words}: exit code {finished.returncode}\n{finished.stdout}{finished.stderr}"
+            )
         return finished
 
     def out(self, *words: object, **keywords: object) -> str:
@@ -66,9 +70,18 @@ class Dock:
 def host_state(base: Path) -> dict[str, object]:
     """What of the host a test must leave as it was."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(base) in line]
-    cgroups = sorted(str(path) for path in CGROUPS.glob("*/pydock/*") if path.is_dir())
-    cgroups += sorted(str(path) for path in CGROUPS.glob("pydock/*") if path.is_dir())
+    # Those without a process: what runs may be another's.
+    groups = [*CGROUPS.glob("*/pydock/*/cgroup.procs"), *CGROUPS.glob("pydock/*/cgroup.procs")]
+    cgroups = sorted(str(path.parent) for path in groups if not _text(path))
     return {"mounts": mounts, "cgroups": cgroups, "descriptors": len(os.listdir("/proc/self/fd"))}
+
+
+def _text(path: Path) -> str:
+    """The contents, or anything but "" for a file that has just gone."""
+    try:
+        return path.read_text()
+    except OSError:
+        return "gone"
 
 
 def children_of(pid: int) -> list[int]:
@@ -87,13 +100,20 @@ def wait_until(condition: object, what: str, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-def end_zygote(root: StateRoot) -> None:
-    """End the zygote of a state root, if there is one."""
-    if not root.zygote_socket().exists():
-        return
-    pid = Zygote(root).ping()["pid"]
-    os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the zygote has ended")
+def end_servers(root: StateRoot) -> None:
+    """Remove the bridge of a state root, and end its zygote and its network service, as far as they are there."""
+    database = Database(root.database)
+    for _, bridge, subnet in database.query("SELECT name, bridge, subnet FROM network"):
+        NetworkService(root).remove(bridge, subnet)
+    database.close()
+    pids = []
+    if root.zygote_socket().exists():
+        pids.append(Zygote(root).ping()["pid"])
+    if root.network_socket().exists():
+        pids.append(NetworkService(root).ping()["pid"])
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "the server has ended")
 
 
 @pytest.fixture(scope="session")
@@ -115,14 +135,16 @@ def dock(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[Do
     names = program.out("ps", "-aq").split()
     if names:
         program("rm", "-f", *names)
-    end_zygote(root)
+    end_servers(root)
     shutil.rmtree(base)
 
 
 @pytest.fixture
-def engine(dock: Dock) -> Engine:
+def engine(dock: Dock) -> Iterator[Engine]:
     """An engine on the module's state root."""
-    return Engine(StateRoot(dock.base / "data", dock.base / "run"))
+    made = Engine(StateRoot(dock.base / "data", dock.base / "run"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -138,5 +160,7 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     made: Sequence[str] = [name for name in program.out("ps", "-aq").split() if name not in existing]
     if made:
         program("rm", "-f", "-v", *made)
-    wait_until(lambda: host_state(program.base)["cgroups"] == before["cgroups"], "the test's cgroups are gone", 5)
+    wait_until(
+        lambda: host_state(program.base)["cgroups"] == before["cgroups"], "the test's cgroups are gone", 5
+    )
     assert host_state(program.base) == before

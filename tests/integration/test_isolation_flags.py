@@ -57,7 +57,14 @@ def test_binds_volumes_and_tmpfs(dock: Dock, tmp_path: Path) -> None:
     assert sh(dock, f"-v {tmp_path}/in:/etc/inside", "cat /etc/inside") == "host"
     sh(dock, "-v keep:/v", "echo kept > /v/f")
     assert sh(dock, "-v keep:/v:ro", "cat /v/f") == "kept"
-    assert sh(dock, "--tmpfs /t:size=1m", "grep ' /t ' /proc/mounts | grep -o size=[0-9]*k; echo x > /t/f && echo ok") == "size=1024k\nok"
+    assert (
+        sh(
+            dock,
+            "--tmpfs /t:size=1m",
+            "grep ' /t ' /proc/mounts | grep -o size=[0-9]*k; echo x > /t/f && echo ok",
+        )
+        == "size=1024k\nok"
+    )
     assert sh(dock, "--shm-size 2m", "grep ' /dev/shm ' /proc/mounts | grep -o size=[0-9]*k") == "size=2048k"
 
 
@@ -66,7 +73,14 @@ def test_a_new_volume_has_what_the_image_has_there(dock: Dock) -> None:
     sh(dock, "-v etc:/etc", "echo more >> /etc/passwd")
     assert "more" in sh(dock, "-v etc:/mnt", "cat /mnt/passwd")
     assert "more" not in sh(dock, "", "cat /etc/passwd")
-    assert sh(dock, "--mount type=volume,source=empty,target=/etc,volume-nocopy", "ls /etc | grep -v host | grep -v resolv") == ""
+    assert (
+        sh(
+            dock,
+            "--mount type=volume,source=empty,target=/etc,volume-nocopy",
+            "ls /etc | grep -v host | grep -v resolv; true",
+        )
+        == ""
+    )
 
 
 def test_anonymous_volumes_go_with_rm(dock: Dock) -> None:
@@ -80,7 +94,10 @@ def test_anonymous_volumes_go_with_rm(dock: Dock) -> None:
 
 
 def test_a_read_only_root(dock: Dock) -> None:
-    assert sh(dock, "--read-only --tmpfs /run", "touch /x 2>&1; touch /run/x && echo ok") == "touch: /x: Read-only file system\nok"
+    assert (
+        sh(dock, "--read-only --tmpfs /run", "touch /x 2>&1; touch /run/x && echo ok")
+        == "touch: /x: Read-only file system\nok"
+    )
 
 
 def test_capabilities_are_dockers_and_change(dock: Dock) -> None:
@@ -93,27 +110,60 @@ def test_capabilities_are_dockers_and_change(dock: Dock) -> None:
 
 
 def test_seccomp_privileges_and_masks(dock: Dock) -> None:
-    assert sh(dock, "", "grep Seccomp: /proc/self/status | cut -f2; mount -t tmpfs x /tmp 2>&1 | grep -c -i 'denied\\|permitted'") == "2\n1"
+    assert (
+        sh(
+            dock,
+            "",
+            "grep Seccomp: /proc/self/status | cut -f2; mount -t tmpfs x /tmp 2>&1 | grep -c -i 'denied\\|permitted'",
+        )
+        == "2\n1"
+    )
     assert sh(dock, "--security-opt seccomp=unconfined", "grep Seccomp: /proc/self/status | cut -f2") == "0"
-    assert sh(dock, "--privileged", "grep Seccomp: /proc/self/status | cut -f2; mount -t tmpfs x /tmp && echo mounted") == "0\nmounted"
+    assert (
+        sh(
+            dock,
+            "--privileged",
+            "grep Seccomp: /proc/self/status | cut -f2; mount -t tmpfs x /tmp && echo mounted",
+        )
+        == "0\nmounted"
+    )
     assert sh(dock, "--security-opt no-new-privileges", "grep NoNewPrivs /proc/self/status | cut -f2") == "1"
-    assert sh(dock, "", "cat /proc/kcore /proc/timer_list 2>/dev/null | wc -c; echo 1 > /proc/sys/vm/swappiness") in ("0", "")
+    assert sh(dock, "", "cat /proc/kcore /proc/timer_list 2>/dev/null | wc -c") == "0"
+    sh(dock, "", "echo 1 > /proc/sys/vm/swappiness", code=1)
     sh(dock, "", "echo 1 > /proc/sys/kernel/domainname", code=1)
 
 
 def test_user_limits_and_sysctls(dock: Dock) -> None:
     assert sh(dock, "--ulimit nofile=100:200", "ulimit -n; ulimit -Hn") == "100\n200"
-    assert sh(dock, "--network none --sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward") == "1"
+    assert (
+        sh(dock, "--network none --sysctl net.ipv4.ip_forward=1", "cat /proc/sys/net/ipv4/ip_forward") == "1"
+    )
 
 
 @pytest.mark.skipif(not probe_cgroups().memory, reason="no memory controller for this user")
 def test_memory_and_process_limits_hold(dock: Dock) -> None:
-    dock("run", "--name", "fat", "-m", "16m", "busybox", "sh", "-c", "head -c 64m /dev/zero | tail -c 64m | wc -c", code=None)
+    dock(
+        "run",
+        "--name",
+        "fat",
+        "-m",
+        "16m",
+        "busybox",
+        "sh",
+        "-c",
+        "head -c 64m /dev/zero | tail -c 64m | wc -c",
+        code=None,
+    )
     dock("run", "--name", "fatter", "-m", "16m", "busybox", "tail", "/dev/zero", code=137)
     assert dock.out("inspect", "--format", "{{.State.OOMKilled}}", "fatter") == "true"
     text = sh(dock, "--pids-limit 5", "for i in 1 2 3 4 5 6 7 8; do sleep 5 & done 2>&1; echo done", code=2)
     assert "done" not in text
-    assert sh(dock, "--cpus 0.5", "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null").split()[0] == "50000"
+    assert (
+        sh(
+            dock, "--cpus 0.5", "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null; true"
+        ).split()[0]
+        == "50000"
+    )
 
 
 @pytest.mark.skipif(not ROOTLESS or probe_cgroups().memory, reason="a user who has no controllers")
@@ -126,7 +176,23 @@ def test_a_limit_that_cannot_be_kept_is_said_once(dock: Dock) -> None:
 
 def test_devices(dock: Dock) -> None:
     assert sh(dock, "", "ls /dev | sort | tr '\\n' ' '").split() == sorted(
-        "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero".split()
+        [
+            "core",
+            "fd",
+            "full",
+            "mqueue",
+            "null",
+            "ptmx",
+            "pts",
+            "random",
+            "shm",
+            "stderr",
+            "stdin",
+            "stdout",
+            "tty",
+            "urandom",
+            "zero",
+        ]
     )
     assert sh(dock, "--device /dev/null:/dev/nil", "echo x > /dev/nil && echo ok") == "ok"
     if not ROOTLESS:
@@ -134,11 +200,32 @@ def test_devices(dock: Dock) -> None:
 
 
 def test_what_inspect_shows(dock: Dock) -> None:
-    dock("create", "--name", "shown", "-p", "127.0.0.1:8888:8888", "-v", "/tmp:/x:ro", "-l", "a=b", "-m", "64m" if not ROOTLESS else "64m", "busybox", "sh")
+    dock(
+        "create",
+        "--name",
+        "shown",
+        "-p",
+        "127.0.0.1:8888:8888",
+        "-v",
+        "/tmp:/x:ro",
+        "-l",
+        "a=b",
+        "-m",
+        "64m" if not ROOTLESS else "64m",
+        "busybox",
+        "sh",
+    )
     document = json.loads(dock.out("inspect", "shown"))[0]
-    assert document["HostConfig"]["PortBindings"] == {"8888/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8888"}]}
+    assert document["HostConfig"]["PortBindings"] == {
+        "8888/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8888"}]
+    }
     assert document["Mounts"][0] == {
-        "Type": "bind", "Source": "/tmp", "Destination": "/x", "Mode": "ro", "RW": False, "Propagation": "rprivate"
+        "Type": "bind",
+        "Source": "/tmp",
+        "Destination": "/x",
+        "Mode": "ro",
+        "RW": False,
+        "Propagation": "rprivate",
     }
     assert document["Config"]["Labels"] == {"a": "b"}
     assert document["State"]["Status"] == "created"

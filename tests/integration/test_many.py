@@ -16,14 +16,22 @@ from tests.integration.conftest import Dock, children_of, host_state, wait_until
 
 def everything(dock: Dock, engine: Engine) -> dict[str, object]:
     """The host's state, and every file and process of the state root."""
+    engine.containers.list()  # opens the database
     zygote = Zygote(engine.root).ping()["pid"]
     files = sorted(
         str(path.relative_to(dock.base))
         for path in dock.base.rglob("*")
         if not path.name.startswith("pydock.db") and path.name != "zygote.log"
     )
-    namespaces = len({os.readlink(path) for path in Path("/proc").glob("[0-9]*/ns/mnt") if os.access(path, os.R_OK)})
-    return {**host_state(dock.base), "files": files, "children": children_of(zygote), "namespaces": namespaces}
+    namespaces = len(
+        {os.readlink(path) for path in Path("/proc").glob("[0-9]*/ns/mnt") if os.access(path, os.R_OK)}
+    )
+    return {
+        **host_state(dock.base),
+        "files": files,
+        "children": children_of(zygote),
+        "namespaces": namespaces,
+    }
 
 
 @pytest.mark.timeout(300)

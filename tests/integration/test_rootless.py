@@ -34,7 +34,10 @@ def user() -> Iterator[OrdinaryUser]:
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_same_tests_pass_as_an_ordinary_user(user: OrdinaryUser, suite: str) -> None:
     result = user.run(
-        [user.python, "-m", "pytest", "-q", suite, f"--basetemp={user.home}/base"], cwd=SEEN_AT, seconds=580, PYTHONPATH=str(SEEN_AT)
+        [user.python, "-m", "pytest", "-q", suite, f"--basetemp={user.home}/base"],
+        cwd=SEEN_AT,
+        seconds=580,
+        PYTHONPATH=str(SEEN_AT),
     )
     assert result.returncode == 0, result.stdout[-6000:]
     assert " passed" in result.stdout
@@ -42,7 +45,11 @@ def test_the_same_tests_pass_as_an_ordinary_user(user: OrdinaryUser, suite: str)
 
 def dock(user: OrdinaryUser, *words: object) -> tuple[int, str]:
     result = user.run(
-        [user.python, "-m", "pydock_core", *words], cwd=user.home, seconds=120, PYTHONPATH=str(SEEN_AT), PYDOCK_ROOT=f"{user.home}/state"
+        [user.python, "-m", "pydock_core", *words],
+        cwd=user.home,
+        seconds=120,
+        PYTHONPATH=str(SEEN_AT),
+        PYDOCK_ROOT=f"{user.home}/state",
     )
     return result.returncode, result.stdout
 

@@ -45,6 +45,9 @@ class Terminal:
                 self.screen += data
         self.screen = self.screen.split(wanted, 1)[1]
 
+    def wait_for_raw_mode(self) -> None:
+        wait_until(lambda: not termios.tcgetattr(self.fd)[3] & termios.ECHO, "raw mode")
+
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
@@ -88,8 +91,8 @@ def test_a_shell_in_a_terminal(dock: Dock) -> None:
         person.expect("#")
         person.type("test -t 0 && test -t 1 && echo is a $((1+1))tty\r")
         person.expect("is a 2tty")
-        person.type("sleep 100\r")
-        person.expect("sleep 100")
+        person.type("sh -c 'echo now it; exec sleep 100'\r")
+        person.expect("\nnow it")
         person.type("\x03")  # ctrl-c goes to the program in the container, not to dock
         person.expect("#")
         person.type("exit 6\r")
@@ -97,7 +100,18 @@ def test_a_shell_in_a_terminal(dock: Dock) -> None:
 
 
 def test_the_window_size_is_the_containers(dock: Dock) -> None:
-    with terminal(dock, "run", "--rm", "-it", "--name", "sized", "busybox", "sh", "-c", "trap 'stty size' WINCH; stty size; echo go; while :; do sleep 0.1; done") as person:
+    with terminal(
+        dock,
+        "run",
+        "--rm",
+        "-it",
+        "--name",
+        "sized",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'stty size' WINCH; stty size; echo go; while :; do sleep 0.1; done",
+    ) as person:
         person.expect("24 80")
         person.expect("go")
         person.resize(50, 120)
@@ -107,7 +121,9 @@ def test_the_window_size_is_the_containers(dock: Dock) -> None:
 
 
 @pytest.mark.parametrize(("words", "keys"), [((), "\x10\x11"), (("--detach-keys", "ctrl-x,y"), "\x18y")])
-def test_detach_keys_leave_it_running_and_attach_comes_back(dock: Dock, words: tuple[str, ...], keys: str) -> None:
+def test_detach_keys_leave_it_running_and_attach_comes_back(
+    dock: Dock, words: tuple[str, ...], keys: str
+) -> None:
     with terminal(dock, "run", "-it", "--name", "kept", *words, "busybox", "sh") as person:
         person.expect("#")
         person.type("word=secret\r")
@@ -116,6 +132,7 @@ def test_detach_keys_leave_it_running_and_attach_comes_back(dock: Dock, words: t
         assert person.end() == 0
     assert dock.out("inspect", "--format", "{{.State.Status}}", "kept") == "running"
     with terminal(dock, "attach", "kept") as person:
+        person.wait_for_raw_mode()
         person.type("echo back with $word\r")
         person.expect("back with secret")
         person.type("exit 3\r")
@@ -126,6 +143,7 @@ def test_detach_keys_leave_it_running_and_attach_comes_back(dock: Dock, words: t
 def test_start_interactively_in_a_terminal(dock: Dock) -> None:
     dock("create", "-it", "--name", "tf", "busybox", "sh")
     with terminal(dock, "start", "-i", "tf") as person:
+        person.expect("#")
         person.type("echo $((6*7))\r")
         person.expect("42")
         person.type("exit\r")
@@ -135,6 +153,7 @@ def test_start_interactively_in_a_terminal(dock: Dock) -> None:
 def test_exec_in_a_terminal(dock: Dock) -> None:
     dock("run", "-d", "--name", "host", "busybox", "sleep", "1000")
     with terminal(dock, "exec", "-it", "host", "sh") as person:
+        person.expect("#")
         person.type("stty size; tty\r")
         person.expect("24 80")
         person.expect("/dev/")
@@ -145,7 +164,7 @@ def test_exec_in_a_terminal(dock: Dock) -> None:
 def test_the_persons_terminal_is_given_back_as_it_was(dock: Dock) -> None:
     with terminal(dock, "run", "--rm", "-it", "busybox", "sh") as person:
         before = termios.tcgetattr(person.fd)
-        wait_until(lambda: not termios.tcgetattr(person.fd)[3] & termios.ECHO, "raw mode")
+        person.wait_for_raw_mode()
         person.expect("#")
         person.type("exit\r")
         assert person.end() == 0

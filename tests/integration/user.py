@@ -24,7 +24,9 @@ class OrdinaryUser:
     name: str
     home: Path
 
-    def run(self, words: Sequence[object], *, cwd: Path, seconds: float, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, words: Sequence[object], *, cwd: Path, seconds: float, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command as the user, with nothing of root's environment, and the repository at SEEN_AT."""
         variables = {
             "HOME": str(self.home),
@@ -32,13 +34,28 @@ class OrdinaryUser:
             "LOGNAME": self.name,
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
-            **{name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "REQUESTS_"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name.startswith(("PIP_", "SSL_", "REQUESTS_"))
+            },
             **environment,
         }
         script = 'mount --bind "$0" "$1" && cd "$2" && shift 2 && exec setpriv --reuid "$1" --regid "$1" --init-groups --no-new-privs=no "${@:2}"'
         script = script.replace(" --no-new-privs=no", "")
         return subprocess.run(
-            ["unshare", "--mount", "bash", "-c", script, REPOSITORY, SEEN_AT, cwd, self.name, *(str(word) for word in words)],
+            [
+                "unshare",
+                "--mount",
+                "bash",
+                "-c",
+                script,
+                REPOSITORY,
+                SEEN_AT,
+                cwd,
+                self.name,
+                *(str(word) for word in words),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -60,7 +77,11 @@ def ordinary_user(name: str) -> Iterator[OrdinaryUser]:
     home = Path("/home") / name
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run(["userdel", "-f", name], capture_output=True, check=False)
-    subprocess.run(["useradd", "--create-home", "--home-dir", home, "--shell", "/bin/bash", name], check=True, capture_output=True)
+    subprocess.run(
+        ["useradd", "--create-home", "--home-dir", home, "--shell", "/bin/bash", name],
+        check=True,
+        capture_output=True,
+    )
     try:
         for entry in home.iterdir():
             entry.unlink()

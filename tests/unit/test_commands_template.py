@@ -26,13 +26,13 @@ DATA = {
         ("{{.State.Status}}\\t{{.State.Pid}}", "running\t7"),
         ("{{json .Args}}", '["a","b"]'),
         ("{{.Args | json}}", '["a","b"]'),
-        ("{{.Name | upper | printf \"<%s>\"}}", "<WEB>"),
-        ("{{join .Args \",\"}}", "a,b"),
-        ("{{index .Config.Labels \"x\"}}", "1"),
+        ('{{.Name | upper | printf "<%s>"}}', "<WEB>"),
+        ('{{join .Args ","}}', "a,b"),
+        ('{{index .Config.Labels "x"}}', "1"),
         ("{{index .Args 1}}", "b"),
         ("{{len .Args}}", "2"),
         ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
-        ("{{if .State.Error}}bad{{else if eq .Name \"web\"}}web{{else}}other{{end}}", "web"),
+        ('{{if .State.Error}}bad{{else if eq .Name "web"}}web{{else}}other{{end}}', "web"),
         ("{{if and .State.Running (not .State.Error)}}fine{{end}}", "fine"),
         ("{{range .Args}}[{{.}}]{{end}}", "[a][b]"),
         ("{{range $i, $a := .Args}}{{$i}}={{$a}} {{end}}", "0=a 1=b "),
@@ -47,9 +47,9 @@ DATA = {
         ("{{.Config.Labels}}", "map[x:1 y:2]"),
         ("{{.State.Running}}", "true"),
         ("{{println .Name 1}}", "web 1\n"),
-        ("{{printf \"%-5s|%d\" .Name .State.Pid}}", "web  |7"),
+        ('{{printf "%-5s|%d" .Name .State.Pid}}', "web  |7"),
         ("{{(index .Args 0)}}", "a"),
-        ("{{split \"a:b\" \":\"}}", "[a b]"),
+        ('{{split "a:b" ":"}}', "[a b]"),
         ("no action", "no action"),
     ],
 )
@@ -59,7 +59,21 @@ def test_templates(template: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{", "{{.Name", "{{.Missing}}", "{{end}}", "{{if .Name}}", "{{frobnicate .Name}}", "{{.Name.Deep}}", "{{index .Args 9}}x", "{{.Name | .Name}}", "{{}}", "{{$x}}", "{{(.Name}}", "{{len 1}}"],
+    [
+        "{{",
+        "{{.Name",
+        "{{.Missing}}",
+        "{{end}}",
+        "{{if .Name}}",
+        "{{frobnicate .Name}}",
+        "{{.Name.Deep}}",
+        "{{index .Args 9}}x",
+        "{{.Name | .Name}}",
+        "{{}}",
+        "{{$x}}",
+        "{{(.Name}}",
+        "{{len 1}}",
+    ],
 )
 def test_bad_templates_are_refused(template: str) -> None:
     with pytest.raises(InvalidError) as caught:
@@ -67,7 +81,7 @@ def test_bad_templates_are_refused(template: str) -> None:
     assert "--format" in caught.value.message
 
 
-@given(st.text(alphabet="{}.|$ abN\"()-=:/*", max_size=30))
+@given(st.text(alphabet='{}.|$ abN"()-=:/*', max_size=30))
 def test_any_text_renders_or_is_refused(text: str) -> None:
     try:
         assert isinstance(Template(text).render(DATA), str)

@@ -16,7 +16,9 @@ from pydock_core.errors import InvalidError, NotFoundError, PyDockError, Unsuppo
 from pydock_core.runtime.plan import PublishedPort
 
 
-def config_of(line: str, environment: dict[str, str] | None = None, directory: str = "/home/me") -> ContainerConfig:
+def config_of(
+    line: str, environment: dict[str, str] | None = None, directory: str = "/home/me"
+) -> ContainerConfig:
     parsed = parse(["run", *line.split()])
     assert isinstance(parsed, Parsed)
     return build_config(parsed.words, environment or {}, directory)
@@ -45,7 +47,10 @@ def test_everything_at_once_survives_json() -> None:
     assert (config.stop_signal, config.stop_timeout_seconds) == ("INT", 3.0)
     assert config.command == ("a", "b")
     assert config.hosts == ("10.0.0.1\tdb",)
-    assert ContainerConfig.from_json(__import__("json").loads(__import__("json").dumps(config.to_json()))) == config
+    assert (
+        ContainerConfig.from_json(__import__("json").loads(__import__("json").dumps(config.to_json())))
+        == config
+    )
 
 
 def test_a_published_port_listens_on_loopback_unless_an_address_is_given() -> None:
@@ -57,11 +62,16 @@ def test_a_published_port_listens_on_loopback_unless_an_address_is_given() -> No
 
 def test_port_ranges_go_in_step() -> None:
     published, _ = parse_ports(["8000-8002:80-82"])
-    assert [(port.host_port, port.container_port) for port in published] == [(8000, 80), (8001, 81), (8002, 82)]
+    assert [(port.host_port, port.container_port) for port in published] == [
+        (8000, 80),
+        (8001, 81),
+        (8002, 82),
+    ]
 
 
 @pytest.mark.parametrize(
-    "text", ["99999:80", "80:0", "a:b", "80:80/icmp", "1.2.3.4.5:80:80", "80-81:80", "::80:80", "80:90-80", ""]
+    "text",
+    ["99999:80", "80:0", "a:b", "80:80/icmp", "1.2.3.4.5:80:80", "80-81:80", "::80:80", "80:90-80", ""],
 )
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(InvalidError) as caught:
@@ -136,12 +146,16 @@ def test_a_volume_parses_or_is_refused(text: str) -> None:
         assert mount.kind in ("bind", "volume")
 
 
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("1k", 1024), ("1.5G", 3 << 29), ("2MiB", 2 << 20), ("64MB", 64 << 20)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("1k", 1024), ("1.5G", 3 << 29), ("2MiB", 2 << 20), ("64MB", 64 << 20)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text, "-m") == size
 
 
-@pytest.mark.parametrize(("text", "name"), [("9", "KILL"), ("sigterm", "TERM"), ("RTMIN+3", "RTMIN+3"), ("37", "RTMIN+3")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("9", "KILL"), ("sigterm", "TERM"), ("RTMIN+3", "RTMIN+3"), ("37", "RTMIN+3")]
+)
 def test_signals(text: str, name: str) -> None:
     assert parse_signal(text, "-s") == name
 
