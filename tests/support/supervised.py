@@ -76,7 +76,7 @@ def build_config(
     if network is not None:
         namespaces.append({"type": "network", "path": str(network)})
     return {
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.0.2",
         "root": {"path": "rootfs"},
         "hostname": "box",
         "process": build_process(arguments, terminal=terminal),
@@ -224,5 +224,5 @@ def leftovers(root: StateRoot) -> Mapping[str, Any]:
         ],
         "states": [str(path) for path in root.run.glob("c/*/state.json")],
         "sockets": [str(path) for path in root.run.glob("c/*/control.sock")],
-        "executors": [str(path) for path in root.run.glob("c/*/executor/*")],
+        "executors": [str(path) for path in root.run.glob("c/*/executor/**/*") if path.name in containers],
     }
