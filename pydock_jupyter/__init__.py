@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydock_jupyter.display.port import PortView
     from pydock_jupyter.widgets.panel import Panel
 
 
@@ -34,6 +35,23 @@ def panel() -> Panel:
     from pydock_jupyter.widgets.panel import Panel
 
     return Panel()
+
+
+def open_port(container: str, port: int, path: str = "", height: int = 480) -> PortView:
+    """Show what a container serves on a port: display the result as a cell's last value.
+
+    Args:
+        container: name or id.
+        port: 1 to 65535; nothing needs to be published, and the container needs no network.
+        path: below the application's root, with its query.
+        height: of the frame in pixels; 0 for a link alone.
+
+    Raises:
+        ValueError: the port is out of range.
+    """
+    from pydock_jupyter.display.port import PortView
+
+    return PortView(container, port, path, height)
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:

@@ -26,14 +26,24 @@ def server_base_url(environ: Mapping[str, str], runtime_directory: Path) -> str:
     return f"/{prefix.strip('/')}/" if prefix.strip("/") else "/"
 
 
+def port_url(base_url: str, name: str, port: int) -> str:
+    """Return the URL path of a container's port on the server."""
+    return f"{base_url}pydock/c/{quote(name, safe='')}/{port}/"
+
+
 def port_link(base_url: str, name: str, port: int, title: str) -> str:
     """Return the HTML of a link that opens a port.
 
     The class and the data attributes are for the JupyterLab extension, which opens the port in a tab of
     JupyterLab instead; in other front ends the link opens a tab of the browser.
     """
-    href = f"{base_url}pydock/c/{quote(name, safe='')}/{port}/"
+    # JupyterLab takes the colour and the underline from links in a notebook's output: this is a chip, inline.
+    style = (
+        "border:1px solid var(--jp-brand-color1,#1976d2);border-radius:10px;padding:1px 8px;text-decoration:none;"
+        "color:var(--jp-content-link-color,#1976d2)"
+    )
+    href = port_url(base_url, name, port)
     return (
         f'<a class="pydock-port" href="{escape(href)}" target="_blank" rel="noopener" title="{escape(title)}"'
-        f' data-pydock-name="{escape(name)}" data-pydock-port="{port}">{port}</a>'
+        f' data-pydock-name="{escape(name)}" data-pydock-port="{port}" style="{style}">{port} \N{NORTH EAST ARROW}</a>'
     )
