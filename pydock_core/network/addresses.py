@@ -12,8 +12,7 @@ DEFAULT_CANDIDATES = (
     *(f"172.{second}.0.0/16" for second in range(30, 16, -1)),
     *(f"10.{second}.0.0/16" for second in range(240, 130, -1)),
 )
-"""Subnets that are tried for a bridge, in this order: private (RFC 1918), and from the other end than
-Docker's and podman's."""
+"""Subnets that are tried for a bridge, in this order: private (RFC 1918), and from the other end than Docker's and podman's."""
 
 
 def pick_subnet(candidates: Iterable[str], in_use: Iterable[str]) -> str:

@@ -1,5 +1,4 @@
-"""Lets containers on a bridge reach the outside: one nftables table per bridge, or iptables where nft is
-missing.
+"""Lets containers on a bridge reach the outside: one nftables table per bridge, or iptables where nft is missing.
 
 A table of our own cannot lift what another drops: with a FORWARD policy of DROP (Docker's, in iptables) the
 host's own rules must accept the bridge.  ``dock doctor`` says so.
@@ -19,8 +18,7 @@ _TIMEOUT_SECONDS = 20.0
 
 
 def build_nft_script(bridge: str, subnet: str) -> str:
-    """Return the script that makes the bridge's table what it should be, whatever it was; nft applies it
-    atomically.
+    """Return the script that makes the bridge's table what it should be, whatever it was; nft applies it atomically.
 
     Containers reach each other and the outside, under the host's address; from outside nobody reaches a
     container unasked (published ports go through the supervisor).
@@ -45,8 +43,7 @@ table {table} {{
 
 
 def build_iptables_rules(bridge: str, subnet: str) -> list[tuple[str, str, list[str]]]:
-    """Return the same as rules for iptables: table, chain, match and target; in the order in which they
-    stand."""
+    """Return the same as rules for iptables: table, chain, match and target; in the order in which they stand."""
     established = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]
     return [
         ("nat", "POSTROUTING", ["-s", subnet, "!", "-o", bridge, "-j", "MASQUERADE"]),

@@ -90,8 +90,7 @@ class Launch:
         return LaunchEnd(document["exit_code"], document["oom_killed"])
 
     def close(self) -> None:
-        """Stop listening to the container's end (the container goes on); with ``--rm`` the supervisor then
-        tidies up.
+        """Stop listening to the container's end (the container goes on); with ``--rm`` the supervisor then tidies up.
 
         The attachment stays open.
         """
@@ -208,8 +207,7 @@ class ZygoteWorker:
 def _ask_for_child(
     spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = (), *, attach: bool = False
 ) -> tuple[socket.socket, socket.socket | None, dict[str, Any]]:
-    """Have a fork server make a child; return the status socket, the attachment and the child's first
-    message.
+    """Have a fork server make a child; return the status socket, the attachment and the child's first message.
 
     A server that died before it forked is told from a child that was killed: without a reply, and with the
     status socket at its end, no child was made, and asking again is safe.
@@ -287,8 +285,7 @@ class ExecSession:
             messages.send(self._connection, document)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """Wait for the process's end; return its exit code, 128+n for a signal; None where the time is up
-        first.
+        """Wait for the process's end; return its exit code, 128+n for a signal; None where the time is up first.
 
         Raises:
             UnavailableError: the container's supervisor was killed.
@@ -384,8 +381,7 @@ class SupervisorClient:
         self._ask({"op": "signal", "signal": number})
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
-        """Stop the container: a signal, then after the timeout SIGKILL; return its exit code when it has
-        ended.
+        """Stop the container: a signal, then after the timeout SIGKILL; return its exit code when it has ended.
 
         Args:
             number: of the signal; the container's own stop signal by default.

@@ -16,8 +16,7 @@ Done = Callable[[socket.socket | None, int], None]
 
 
 def addresses(own_address: str) -> tuple[str, ...]:
-    """Where an application inside may listen: loopback first (Jupyter's default), then the container's own
-    address.
+    """Where an application inside may listen: loopback first (Jupyter's default), then the container's own address.
 
     Args:
         own_address: with or without a prefix length; empty where the container has none.
@@ -98,8 +97,7 @@ class Dial:
 
 
 def _is_self_connected(attempt: socket.socket) -> bool:
-    """Whether TCP has connected the socket to itself: simultaneous open, when the chosen port is the wanted
-    one."""
+    """Whether TCP has connected the socket to itself: simultaneous open, when the chosen port is the wanted one."""
     return bool(attempt.getsockname() == attempt.getpeername())
 
 

@@ -65,8 +65,7 @@ class EventLoop:
             self._poll.modify(fd, events)
 
     def pause(self, fd: int) -> None:
-        """Hear nothing of the descriptor, not even hang-ups (which would make a loop that ignores them
-        spin)."""
+        """Hear nothing of the descriptor, not even hang-ups (which would make a loop that ignores them spin)."""
         if fd in self._callbacks and fd not in self._paused:
             self._poll.unregister(fd)
             self._paused[fd] = READ
@@ -126,8 +125,7 @@ class EventLoop:
 
 
 class Signals:
-    """Turns signals into callbacks of an event loop; SIGCHLD into one per child that ended, or none for a
-    stranger.
+    """Turns signals into callbacks of an event loop; SIGCHLD into one per child that ended, or none for a stranger.
 
     A child subreaper gets children that it does not know; they are reaped all the same.
     """

@@ -63,8 +63,7 @@ def take_ready() -> socket.socket:
 
 
 def detach(*kept_fds: int) -> None:
-    """Become a process that nothing of its starter reaches: own session, no descriptor but ``kept_fds`` and
-    the log.
+    """Become a process that nothing of its starter reaches: own session, no descriptor but ``kept_fds`` and the log.
 
     The caller has forked: the process leads no group.  Standard error stays; it is the server's log.
     """
@@ -174,8 +173,7 @@ class ForkServer:
                     self._last_use = time.monotonic()
 
     def _leave_place(self) -> None:
-        """Take the socket away, so that the next client starts a server; under the lock, so that it is
-        ours."""
+        """Take the socket away, so that the next client starts a server; under the lock, so that it is ours."""
         lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)

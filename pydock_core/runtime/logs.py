@@ -44,8 +44,7 @@ def format_time(time_ns: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Return Unix nanoseconds of what :func:`format_time` or Docker (0 to 9 decimals, Z) wrote; ValueError
-    otherwise."""
+    """Return Unix nanoseconds of what :func:`format_time` or Docker (0 to 9 decimals, Z) wrote; ValueError otherwise."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return _parse_seconds(whole) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
 

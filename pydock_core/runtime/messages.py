@@ -1,5 +1,4 @@
-"""Sends and receives the project's local messages: one JSON object per SOCK_SEQPACKET packet, descriptors
-beside it.
+"""Sends and receives the project's local messages: one JSON object per SOCK_SEQPACKET packet, descriptors beside it.
 
 Used by both sides of every control socket.  A document that does not fit one packet travels in a memfd (the
 last descriptor), so that an exec with a huge environment needs no second protocol.
@@ -55,8 +54,7 @@ def _send_packet(connection: socket.socket, payload: bytes, fds: Sequence[int]) 
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Receive one message: the document and the descriptors that came with it (close-on-exec, now the
-    caller's).
+    """Receive one message: the document and the descriptors that came with it (close-on-exec, now the caller's).
 
     Returns None at the connection's end.
 
@@ -131,8 +129,7 @@ def checked(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @contextmanager
 def short_address(path: str) -> Iterator[str]:
-    """Give an address for bind(2) or connect(2) that fits sun_path, through a descriptor of the directory if
-    needed."""
+    """Give an address for bind(2) or connect(2) that fits sun_path, through a descriptor of the directory if needed."""
     if len(os.fsencode(path)) <= _PATH_BYTES:
         yield path
         return

@@ -247,8 +247,7 @@ class _Connection:
 
 
 def _abort(side: socket.socket) -> None:
-    """Let close(2) send a reset, so that a broken connection does not look like a finished one: socket(7),
-    SO_LINGER."""
+    """Let close(2) send a reset, so that a broken connection does not look like a finished one: socket(7), SO_LINGER."""
     with suppress(OSError):
         side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 
@@ -281,8 +280,7 @@ class _UdpSessions:
             session.send(data)
 
     def connect(self) -> socket.socket:
-        """Connect to the container's own address, or loopback where it has none: a datagram is not refused in
-        time."""
+        """Connect to the container's own address, or loopback where it has none: a datagram is not refused in time."""
         host = self._forwarder.hosts[-1] if len(self._forwarder.hosts) > 2 else self._forwarder.hosts[0]
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         inside = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)

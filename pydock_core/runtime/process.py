@@ -1,5 +1,4 @@
-"""Says what lives: identity of processes, the container's lock, its small records, and the status derived
-from them.
+"""Says what lives: identity of processes, the container's lock, its small records, and the status derived from them.
 
 ARCHITECTURE.md, "What is recorded, and what is derived", is the rule that :func:`derive_status` follows.
 """
@@ -33,8 +32,7 @@ _FLOCK = "hhqqi0q"  # struct flock on 64-bit Linux: type, whence, start, length,
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process that cannot be mistaken for a later one: pid, start time in clock ticks since boot, boot
-    id."""
+    """A process that cannot be mistaken for a later one: pid, start time in clock ticks since boot, boot id."""
 
     pid: int
     start_ticks: int
@@ -190,8 +188,7 @@ class Status:
 
 
 def derive_status(paths: ContainerPaths) -> Status:
-    """Say what the container does now; where its supervisor was killed, record exit code 137 and reap what it
-    left.
+    """Say what the container does now; where its supervisor was killed, record exit code 137 and reap what it left.
 
     Never waits for a running container.  Raises CorruptError where a record can not be read as one.
     """

@@ -66,8 +66,7 @@ def network_spec(root: StateRoot) -> ServerSpec:
 
 @cache
 def code_version() -> str:
-    """Identify the code that this process would start a server from: interpreter, and the package's files as
-    they are."""
+    """Identify the code that this process would start a server from: interpreter, and the package's files as they are."""
     digest = hashlib.sha256(f"{sys.executable}\0{sys.version}".encode())
     for folder in (_PACKAGE, _PACKAGE / "runtime", _PACKAGE / "network", _PACKAGE / "store"):
         with os.scandir(folder) as entries:
@@ -211,8 +210,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 def _import_paths() -> list[str]:
-    """The directories that the server needs beside the standard library: this package's and its
-    dependencies'."""
+    """The directories that the server needs beside the standard library: this package's and its dependencies'."""
     paths = [str(_PACKAGE.parent)]
     paths += [
         path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and path not in paths

@@ -390,8 +390,7 @@ class Supervisor:
 
 
 def _unmount(path: Path) -> None:
-    """Detach a mount now: whoever starts the container next must not find the overlay's directories in
-    use."""
+    """Detach a mount now: whoever starts the container next must not find the overlay's directories in use."""
     with contextlib.suppress(OSError):
         syscalls.umount(str(path), syscalls.MNT_DETACH)
 

@@ -1,5 +1,4 @@
-"""Puts a supervisor into its container's network namespace, and keeps that namespace where the executor finds
-it."""
+"""Puts a supervisor into its container's network namespace, and keeps that namespace where the executor finds it."""
 
 from __future__ import annotations
 

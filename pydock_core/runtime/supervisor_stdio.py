@@ -245,8 +245,7 @@ class StdioRelay:
             self._loop.pause(client.fd)
 
     def update(self, client: AttachedClient) -> None:
-        """After a client's state has changed: wait for the right events, let the container go on, or let it
-        go."""
+        """After a client's state has changed: wait for the right events, let the container go on, or let it go."""
         if client.fd not in self._clients:
             return
         if client.is_finishing and not client.pending_bytes:

@@ -1,5 +1,4 @@
-"""Makes the user namespace of a rootless zygote: the user is root in it, with the subordinate ids that it
-has.
+"""Makes the user namespace of a rootless zygote: the user is root in it, with the subordinate ids that it has.
 
 subuid(5), newuidmap(1), user_namespaces(7).  Without subordinate ids, or without the tools that map them, the
 user's own id is the only one.
@@ -35,8 +34,7 @@ def parse_subordinate_ids(text: str, names: Sequence[str]) -> list[Range]:
 
 
 def build_mapping(own_id: int, ranges: Sequence[Range]) -> list[tuple[int, int, int]]:
-    """Return lines of a uid_map or gid_map (inside, outside, count): 0 is the user, 1 and up the subordinate
-    ids."""
+    """Return lines of a uid_map or gid_map (inside, outside, count): 0 is the user, 1 and up the subordinate ids."""
     lines = [(0, own_id, 1)]
     inside = 1
     for first, count in ranges:
@@ -99,8 +97,7 @@ def unsupported(error: OSError) -> UnsupportedError:
 
 
 def serve_mapping(connection: socket.socket, pid: int) -> None:
-    """Outside: wait until process ``pid`` is in its user namespace, then map its ids with newuidmap and
-    newgidmap."""
+    """Outside: wait until process ``pid`` is in its user namespace, then map its ids with newuidmap and newgidmap."""
     import shutil
     import subprocess
 

@@ -1,5 +1,4 @@
-"""The zygote: a fork server that makes supervisors and storage workers, as root of the host or of a user
-namespace.
+"""The zygote: a fork server that makes supervisors and storage workers, as root of the host or of a user namespace.
 
 It starts in two steps.  The first makes the namespaces and bind-mounts the interpreter's own file read-only
 on itself; the second is the same interpreter, executed through that mount.  So ``/proc/PID/exe`` of whatever

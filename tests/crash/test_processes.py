@@ -1,5 +1,4 @@
-"""Kill any process of the process model at any step: nothing is lost, nothing is left, and the next command
-goes on."""
+"""Kill any process of the process model at any step: nothing is lost, nothing is left, and the next command goes on."""
 
 from __future__ import annotations
 

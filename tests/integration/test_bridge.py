@@ -1,5 +1,4 @@
-"""Bridges: two containers that reach each other and the outside, in a network namespace that stands for the
-host."""
+"""Bridges: two containers that reach each other and the outside, in a network namespace that stands for the host."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Supervisors through the real zygote and the embedded executor: the whole life of a container, without the
-engine."""
+"""Supervisors through the real zygote and the embedded executor: the whole life of a container, without the engine."""
 
 from __future__ import annotations
 

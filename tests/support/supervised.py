@@ -1,5 +1,4 @@
-"""Containers without the engine: a bundle of busybox, a launch plan, and the clients, for tests of the
-process model."""
+"""Containers without the engine: a bundle of busybox, a launch plan, and the clients, for tests of the process model."""
 
 from __future__ import annotations
 
