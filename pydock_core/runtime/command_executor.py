@@ -184,9 +184,11 @@ class CommandExecutor:
             if stdio is None:
                 listener, address = stack.enter_context(_console_listener(directory))
                 more += ["--console-socket", address]
+            before = _list_children()
             try:
                 self._run(container_id, [*arguments, *more, container_id], stdio=stdio)
             except FailedError as error:
+                _reap_orphans(before)
                 raise _judge(error, root, process) from error
             pid = int(pid_file.read_text())
             return CreatedProcess(pid, _receive_console(listener) if listener is not None else None)
@@ -258,6 +260,20 @@ class CommandExecutor:
 def _check_streams(process: Mapping[str, Any], stdio: Stdio | None) -> None:
     if bool(process.get("terminal")) != (stdio is None):
         raise InvalidError("a process has either a terminal or three streams")
+
+
+def _list_children() -> set[int]:
+    with contextlib.suppress(FileNotFoundError):  # a kernel without CONFIG_PROC_CHILDREN
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+    return set()
+
+
+def _reap_orphans(before: set[int]) -> None:
+    """Reap what a failed program left to this subreaper: in a PID namespace, its init would wait for it."""
+    for pid in _list_children() - before:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _judge(error: FailedError, root: Path, process: Mapping[str, Any]) -> PyDockError:

@@ -29,8 +29,9 @@ class SpecMount:
         kind: "bind" (volumes too, their directory is the source) or "tmpfs".
         target: absolute path in the container.
         source: absolute host path of a bind; empty for a tmpfs.
-        read_only: the mount and all below it.
+        read_only: the mount itself.
         recursive: a bind takes the source's submounts along.
+        recursive_read_only: with ``read_only``, they are read-only too (Linux 5.12); for a directory only.
         propagation: of a bind; one of private, rprivate, slave, rslave, shared, rshared.
         options: further words of mount(8): "size=64m", "mode=1777", "noexec", ...
     """
@@ -40,6 +41,7 @@ class SpecMount:
     source: str = ""
     read_only: bool = False
     recursive: bool = True
+    recursive_read_only: bool = False
     propagation: str = "rprivate"
     options: tuple[str, ...] = ()
 
@@ -405,8 +407,8 @@ def _build_mount(mount: SpecMount) -> dict[str, Any]:
     if mount.propagation not in _PROPAGATIONS:
         raise InvalidError(f"mount {target}: there is no propagation {mount.propagation}")
     kind = "rbind" if mount.recursive else "bind"
-    if mount.read_only and mount.recursive:
-        read_only.append("rro")  # what is mounted below the source is read-only, too (Linux 5.12)
+    if mount.read_only and mount.recursive_read_only:
+        read_only.append("rro")
     options = [kind, mount.propagation, *read_only, *mount.options]
     return {"destination": target, "type": "bind", "source": mount.source, "options": options}
 
