@@ -31,6 +31,7 @@ from pydock_core.runtime.container_config import ContainerPlan
 from pydock_core.runtime.devices import make_devices, make_links, open_host_devices
 from pydock_core.runtime.executor import Stdio
 from pydock_core.runtime.hooks import run_hooks
+from pydock_core.runtime.inside import make_inside
 from pydock_core.runtime.mount_options import MountPlan
 from pydock_core.runtime.mounts import (
     enter_root,
@@ -297,6 +298,7 @@ class _Init:
             master_fd, self._slave_fd = open_console(self._root_fd, plan.process.console_size)
             if own_dev:
                 mount_console(self._root_fd, self._slave_fd)
+        self._make_working_directory()
         for key, value in plan.sysctl.items():
             _write_sysctl(key, value)
         self._enter_cgroup_namespace()
@@ -305,6 +307,13 @@ class _Init:
         mask_paths(self._root_fd, plan.masked_paths)
         make_read_only(self._root_fd, (*later_read_only, *plan.read_only_paths))
         return master_fd
+
+    def _make_working_directory(self) -> None:
+        """Make a working directory that is missing, as crun and runc do; where it cannot be made, entering it says why."""
+        cwd = self._plan.process.cwd
+        if cwd != "/":
+            with contextlib.suppress(OSError):
+                os.close(make_inside(self._root_fd, cwd, directory=True))
 
     def _attach_root(self, tree_fd: int) -> None:
         """Attach the root's tree where the bundle has it (hooks look there), else on "/"."""

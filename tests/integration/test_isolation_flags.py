@@ -177,7 +177,7 @@ def test_a_limit_that_cannot_be_kept_is_said_once(dock: Dock) -> None:
 def test_devices(dock: Dock) -> None:
     assert sh(dock, "", "ls /dev | sort | tr '\\n' ' '").split() == sorted(
         [
-            "core",
+
             "fd",
             "full",
             "mqueue",
