@@ -38,8 +38,8 @@ export class LogView extends Widget {
     super();
     this.addClass('pydock-Log');
     this.node.tabIndex = 0;
-    this.node.setAttribute('role', 'log');
-    this.node.setAttribute('aria-label', `Log of ${container}`);
+    this.text.setAttribute('role', 'log');
+    this.text.setAttribute('aria-label', `Log of ${container}`);
     this.node.appendChild(this.text);
     void this.follow(client);
   }

@@ -63,7 +63,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
         self._images = ipywidgets.HTML()
         self._log = ipywidgets.HTML()
         self._log_close = ipywidgets.Button(
-            description="Close log", icon="times", layout=ipywidgets.Layout(width="auto", display="none")
+            description="Close log",
+            icon="times",
+            layout=ipywidgets.Layout(align_self="flex-start", display="none", width="auto"),
         )
         self._log_close.on_click(lambda _: self._show_log(""))
         super().__init__(

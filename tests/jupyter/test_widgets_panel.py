@@ -124,7 +124,7 @@ def test_shows_containers_and_images(panel: Panel) -> None:
     assert "running · Up 2 minutes" in shown
     assert "Exited (0) 1 minute ago" in shown
     assert 'href="/user/me/pydock/c/web/6006/"' in shown
-    assert shown.index(">6006</a>") < shown.index(">8888</a>")
+    assert shown.index(">6006 ") < shown.index(">8888 ")
     assert "1.2MB" in shown
     assert button(panel, "web", "Start").disabled
     assert not button(panel, "web", "Stop").disabled

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -39,6 +40,21 @@ START_SECONDS = 60
 IMAGE = "here:latest"
 
 Dock = Callable[..., str]
+
+expect.set_options(timeout=20_000)
+
+SERVE = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        page = b"<h1>First page</h1><a href='second'>on</a>" if self.path == "/" else b"<h1>Second page</h1>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
+"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,16 @@ def image(dock: Dock) -> str:
     """An image of the environment in which the tests run: with TensorBoard and JupyterLab."""
     dock("image", "capture", "-q", "-t", IMAGE)
     return IMAGE
+
+
+@pytest.fixture
+def web(dock: Dock, image: str) -> Iterator[str]:
+    """A container with two pages at port 8000, on its loopback only and without a network."""
+    name = "web"
+    options = ("--network", "none", "--stop-timeout", "1", "--expose", "8000")
+    dock("run", "-d", "--name", name, *options, image, "python", "-c", SERVE)
+    yield name
+    dock("rm", "-f", name, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -200,6 +226,40 @@ def panel(page: Page) -> Page:
     page.locator('.jp-SideBar [data-id="pydock-containers"]').click()
     expect(page.locator("#pydock-containers")).to_be_visible()
     return page
+
+
+EXECUTE = "([command, args]) => window.jupyterapp.commands.execute(command, args).then(() => null)"
+
+
+def execute(page: Page, command: str, arguments: dict[str, object] | None = None) -> None:
+    """Execute a command of JupyterLab, and wait until it is done."""
+    page.evaluate(EXECUTE, [command, arguments or {}])
+
+
+@pytest.fixture
+def run_command() -> Callable[..., None]:
+    return execute
+
+
+@pytest.fixture
+def run_notebook(page: Page, lab: Lab) -> Callable[..., Locator]:
+    """Open a notebook with the cells that are given, run them all, and return the cells' places in the page."""
+
+    def run(*cells: str, name: str) -> Locator:
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel}
+        )
+        nbformat.write(notebook, lab.notebooks / name)
+        execute(page, "docmanager:open", {"path": name})
+        shown = page.locator(".jp-Notebook .jp-CodeCell")
+        expect(shown).to_have_count(len(cells))
+        idle = page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+        expect(idle.first).to_be_attached(timeout=60_000)
+        execute(page, "notebook:run-all-cells")
+        return shown
+
+    return run
 
 
 def picture(page: Page, name: str, *, for_readme: bool = False) -> Path:

@@ -8,12 +8,10 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import nbformat
 import pytest
 from PIL import Image
-from playwright.sync_api import FrameLocator, Page, expect
+from playwright.sync_api import FrameLocator, Locator, Page, expect
 from tensorboard.summary import Writer
 
 START_SECONDS = 60
@@ -154,7 +152,8 @@ def test_jupyterlab_runs_a_cell(
 
 def test_the_page_of_the_readme(
     panel: Page,
-    lab: Any,
+    run_notebook: Callable[..., Locator],
+    run_command: Callable[..., None],
     tensorboard: str,
     image: str,
     dock: Callable[..., str],
@@ -167,15 +166,9 @@ def test_the_page_of_the_readme(
         "%dock ps --format 'table {{.Names}}\\t{{.Image}}\\t{{.Status}}'",
         f"%%dock run --rm {image} python -\nimport platform\nprint('Hello from', platform.node())",
     )
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    nbformat.write(notebook, lab.notebooks / "demo.ipynb")
-    execute = "([command, args]) => window.jupyterapp.commands.execute(command, args).then(() => null)"
-    panel.evaluate(execute, ["docmanager:open", {"path": "demo.ipynb", "kernel": {"name": "python3"}}])
-    expect(panel.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").first).to_be_attached()
-    panel.evaluate(execute, ["notebook:run-all-cells", {}])
-    expect(panel.locator(".jp-Notebook .jp-CodeCell").nth(2)).to_contain_text("Hello from", timeout=60_000)
-    target = {"name": tensorboard, "port": 6006, "mode": "split-right"}
-    panel.evaluate(execute, ["pydock:open-port", target])
+    shown = run_notebook(*cells, name="demo.ipynb")
+    expect(shown.nth(2)).to_contain_text("Hello from", timeout=60_000)
+    run_command(panel, "pydock:open-port", {"name": tensorboard, "port": 6006, "mode": "split-right"})
     board = panel.frame_locator(".pydock-Application iframe")
     chart = board.locator("scalar-card line-chart").first
     await_condition(lambda: len(drawn_runs(chart.screenshot(timeout=60_000))) == len(RATES))
