@@ -34,7 +34,7 @@ from pydock_core.runtime.rootfs import mount_root
 from pydock_core.runtime.supervisor_control import ControlServer, set_window_size
 from pydock_core.runtime.supervisor_stdio import STDERR, STDOUT, ContainerStreams, StdioRelay
 
-_LOCK_PATIENCE_SECONDS = 5.0
+_LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FAILED_EXIT_CODE = 125
 
@@ -82,6 +82,7 @@ class Supervisor:
         self._executor = executor
         self._status = status
         self._undo = contextlib.ExitStack()
+        self._mounts = contextlib.ExitStack()
         self._init_pid = 0
         self._init_code: int | None = None
         self._console_fd: int | None = None
@@ -105,7 +106,6 @@ class Supervisor:
             self._remove_if_unattended(heard)
             return
         ended = self._serve()
-        os.close(lock_fd)
         assert self._control is not None
         heard = _tell(
             self._status,
@@ -113,6 +113,10 @@ class Supervisor:
         )
         self._status.close()
         self._control.finish(ended.exit_code)
+        # Nobody but the next start, which waits for the lock, need wait for this: unmounting an overlay
+        # writes out the whole filesystem below it (ovl_sync_fs).
+        self._mounts.close()
+        os.close(lock_fd)
         self._remove_if_unattended(heard)
         while self.relay.finish_clients():
             self.loop.run_once()
@@ -155,6 +159,7 @@ class Supervisor:
             self._undo.close()
         except Exception as error:  # noqa: BLE001 - a cleanup failure is told beside the cause, never instead of it
             failure.add_note(f"and it was not undone: {error}")
+        self._mounts.close()
         last = ExitRecord.read(self.paths.exit_file)
         record = ExitRecord(
             failure.exit_code,
@@ -184,7 +189,7 @@ class Supervisor:
         self._make_filesystem()
         supervisor_network.enter(self.plan, self.paths.network_namespace)
         if self.plan.network.mode != "host":
-            self._undo.callback(_unmount, self.paths.network_namespace)
+            self._mounts.callback(_unmount, self.paths.network_namespace)
         if attachment is not None:
             self.relay.attach(attachment, wanted)
         self._create()
@@ -227,7 +232,7 @@ class Supervisor:
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         if self.plan.root_mounts:
             mount_root(self.plan.root_mounts, self.paths.rootfs)
-            self._undo.callback(_unmount, self.paths.rootfs)
+            self._mounts.callback(_unmount, self.paths.rootfs)
 
     def _create(self) -> None:
         """Have the container made, with its streams connected to the relay."""
@@ -390,7 +395,8 @@ class Supervisor:
 
 
 def _unmount(path: Path) -> None:
-    """Detach a mount now: whoever starts the container next must not find the overlay's directories in use."""
+    """Detach a mount now: whoever starts the container next must not find the overlay's directories in
+    use."""
     with contextlib.suppress(OSError):
         syscalls.umount(str(path), syscalls.MNT_DETACH)
 
