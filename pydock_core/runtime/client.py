@@ -70,7 +70,7 @@ class Launch:
     def wait(self, timeout_seconds: float | None = None) -> LaunchEnd | None:
         """Wait for the container's end; None where the time is up first.
 
-        When it returns, the exit is recorded, the container's mounts, cgroups and ports are gone, and it can
+        When it returns, the exit is recorded, the container's cgroups and ports are gone, and it can
         be started again or removed.
 
         Raises:
