@@ -58,7 +58,9 @@ class EmbeddedExecutor:
         self._state_dir = state_dir
         self._cache_dir = cache_dir
         self._die_with_parent = die_with_parent
-        self._executed: dict[str, set[int]] = {}  # container to pids of further processes, children of this one
+        self._executed: dict[
+            str, set[int]
+        ] = {}  # container to pids of further processes, children of this one
 
     # -- create ------------------------------------------------------------------------------------------
 
@@ -188,6 +190,8 @@ class EmbeddedExecutor:
         try:
             mappings = (config.get("linux") or {}).get("uidMappings") or ()
             return self._execute(record, plan, init_pidfd, mappings, stdio)
+        except BrokenPipeError:
+            raise ConflictError(f"container {container_id} has just ended") from None
         except OSError as error:
             raise FailedError(f"container {container_id}: exec failed: {error.strerror}") from error
         finally:

@@ -58,14 +58,19 @@ class Driver:
 
     def __init__(self, kind: str, base: Path) -> None:
         base.chmod(0o711)
-        state = base / "state"
+        self.state = state = base / "state"
         state.mkdir(mode=0o700)
         words = [sys.executable, str(DRIVER), str(state), kind if kind in ("crun", "runc") else "embedded"]
         if kind == "embedded-rootless":
             os.chown(state, FIRST_ID, FIRST_ID)
             words.append("--user-namespace")
         root = Path(__file__).parents[2]
-        environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "HOST_SECRET": "leak"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOST_SECRET": "leak",
+        }
         self.process = subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
         )
@@ -81,6 +86,10 @@ class Driver:
         if not answer["ok"]:
             raise from_json(answer["error"])
         return answer
+
+    @property
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -172,7 +181,9 @@ class Box:
         for name in ("bin", "proc", "sys", "dev", "etc", "tmp"):
             (self.rootfs / name).mkdir(parents=True)
         shutil.copy(BUSYBOX, self.rootfs / "bin" / "busybox")
-        applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        applets = subprocess.run(
+            [BUSYBOX, "--list"], capture_output=True, text=True, check=True
+        ).stdout.split()
         for name in applets:
             if name != "busybox":
                 os.link(self.rootfs / "bin" / "busybox", self.rootfs / "bin" / name)
@@ -189,7 +200,9 @@ class Box:
             for name in (".", *names, *files):
                 os.lchown(os.path.join(directory, name), FIRST_ID, FIRST_ID)
 
-    def make_bundle(self, args: Sequence[str], patch: Patch | None = None, **request: Any) -> tuple[Path, str]:
+    def make_bundle(
+        self, args: Sequence[str], patch: Patch | None = None, **request: Any
+    ) -> tuple[Path, str]:
         """Write a bundle; return it and the id of its container."""
         self.make_rootfs()
         container_id = f"t{secrets.token_hex(6)}"
@@ -301,7 +314,8 @@ def opened_box(kind: str, driver: Driver, base: Path) -> Iterator[Box]:
     before = box.census()
     yield box
     box.clean()
-    assert box.census() == before
+    if not driver.has_ended:  # a test may kill it
+        assert box.census() == before
 
 
 def remove_test_groups() -> None:

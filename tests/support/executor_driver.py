@@ -37,7 +37,9 @@ class Driver:
         self._outputs: dict[int, dict[int, str]] = {}
         self._read: dict[int, dict[str, bytes]] = {}
 
-    def _make(self, stdin: str, terminal: bool, make: Callable[[Stdio | None], CreatedProcess]) -> dict[str, Any]:
+    def _make(
+        self, stdin: str, terminal: bool, make: Callable[[Stdio | None], CreatedProcess]
+    ) -> dict[str, Any]:
         """Make a process with a terminal, or with two pipes and standard input from a file."""
         if terminal:
             created = make(None)
@@ -123,6 +125,14 @@ class Driver:
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         out, err = (data.decode(errors="replace") for data in self._read.pop(pid).values())
         return {"code": code if code >= 0 else 128 - code, "out": out, "err": err}
+
+    def mount_tmpfs(self, path: str) -> dict[str, Any]:
+        syscalls.mount("tmpfs", path, "tmpfs")
+        return {}
+
+    def unmount(self, path: str) -> dict[str, Any]:
+        syscalls.umount(path)
+        return {}
 
     def ended(self, pid: int, seconds: float) -> dict[str, Any]:
         pidfd = os.pidfd_open(pid)

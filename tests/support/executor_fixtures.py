@@ -16,7 +16,8 @@ def drivers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Driv
     running: dict[str, Driver] = {}
     yield running
     for driver in running.values():
-        driver.close()
+        if not driver.has_ended:
+            driver.close()
     remove_test_groups()
 
 
@@ -34,7 +35,7 @@ def box(
         pytest.skip(reason)
     tmp_path_factory.getbasetemp().chmod(0o711)
     tmp_path_factory.getbasetemp().parent.chmod(0o711)
-    if kind not in drivers or drivers[kind].process.poll() is not None:
+    if kind not in drivers or drivers[kind].has_ended:
         drivers[kind] = Driver(kind, tmp_path_factory.mktemp(f"driver-{kind}"))
     with opened_box(kind, drivers[kind], tmp_path) as opened:
         yield opened
