@@ -266,7 +266,8 @@ def test_a_fork_bomb_stays_small(box: Box) -> None:
 def test_the_control_group_cannot_be_changed_from_inside(box: Box) -> None:
     if not box.has_groups:
         pytest.skip("this executor cannot make control groups here")
-    script = "for f in $(find /sys/fs/cgroup -name '*.max' -o -name '*limit_in_bytes'); do (: >$f) 2>/dev/null && echo $f; done; true"
+    files = "$(find /sys/fs/cgroup -name '*.max' -o -name '*limit_in_bytes')"
+    script = f"for f in {files}; do (: >$f) 2>/dev/null && echo $f; done; true"
     assert box.sh(script, limits=SpecLimits(pids_limit=30)).out == ""
 
 

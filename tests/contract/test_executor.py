@@ -166,10 +166,8 @@ def test_another_user_holds_no_capabilities(box: Box) -> None:
 
 def test_ambient_capabilities(box: Box) -> None:
     def patch(spec: dict[str, Any]) -> None:
-        names = ["CAP_NET_BIND_SERVICE"]
-        spec["process"]["capabilities"] = {
-            key: names for key in ("bounding", "effective", "permitted", "inheritable", "ambient")
-        }
+        sets = ("bounding", "effective", "permitted", "inheritable", "ambient")
+        spec["process"]["capabilities"] = dict.fromkeys(sets, ["CAP_NET_BIND_SERVICE"])
 
     status = read_status(box.run("cat", "/proc/self/status", uid=12, patch=patch).out)
     assert {int(status[f"Cap{name}"], 16) for name in ("Amb", "Eff", "Prm", "Inh", "Bnd")} == {1 << 10}
@@ -309,7 +307,8 @@ def test_a_network_namespace_is_joined_by_path(box: Box) -> None:
         ["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         try:
-            assert other.stdin is not None and other.stdout is not None
+            assert other.stdin is not None
+            assert other.stdout is not None
             other.stdin.write(b"x")
             other.stdin.flush()
             assert other.stdout.read(1) == b"x"  # so the namespace is there

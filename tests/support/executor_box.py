@@ -77,7 +77,8 @@ class Driver:
 
     def ask(self, operation: str, **keywords: Any) -> dict[str, Any]:
         """Carry out one operation; raises the error that the executor raised."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"op": operation, **keywords}) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -92,7 +93,8 @@ class Driver:
         return self.process.poll() is not None
 
     def close(self) -> None:
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(timeout=20)
