@@ -31,7 +31,7 @@ from pydock_core.runtime.cgroups import CgroupStats, plan_cgroup, read_layout
 from pydock_core.runtime.container_config import read_config
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.inside import find_executable
-from pydock_core.runtime.process_setup import DEFAULT_PATH
+from pydock_core.runtime.process_setup import COMMAND_HINT, DEFAULT_PATH
 
 _CONSOLE_TIMEOUT_SECONDS = 10.0
 _HYBRID_HINT = (
@@ -291,7 +291,7 @@ def _judge(error: FailedError, root: Path, process: Mapping[str, Any]) -> PyDock
         os.close(root_fd)
     if verdict == 127:
         where = "no such file or directory" if "/" in arguments[0] else "executable file not found in $PATH"
-        return NotFoundError(f'exec: "{arguments[0]}": {where}', exit_code=127)
+        return NotFoundError(f'exec: "{arguments[0]}": {where}', COMMAND_HINT, exit_code=127)
     if verdict == 126:
         return FailedError(
             f'exec: "{arguments[0]}": permission denied', "it is no executable file", exit_code=126

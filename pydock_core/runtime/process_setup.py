@@ -28,6 +28,7 @@ from pydock_core.errors import (
 from pydock_core.runtime import capabilities
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+COMMAND_HINT = "is the name right? what there is: dock run --rm IMAGE ls /bin /usr/bin"
 _SIGKILL = 9
 _RLIMITS = {
     name: getattr(resource, name)
@@ -297,7 +298,7 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
         search_path = plan.environment.get("PATH", DEFAULT_PATH)
         candidates = [os.path.join(entry or ".", command) for entry in search_path.split(":")]
         if not command:
-            return NotFoundError('exec: "": no command', exit_code=127)
+            return NotFoundError('exec: "": no command', COMMAND_HINT, exit_code=127)
     refusal: OSError | None = None
     for candidate in candidates:
         try:
@@ -312,7 +313,7 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
             refusal = refusal or error
     if refusal is None:
         where = "no such file or directory" if "/" in command else "executable file not found in $PATH"
-        return NotFoundError(f'exec: "{command}": {where}', exit_code=127)
+        return NotFoundError(f'exec: "{command}": {where}', COMMAND_HINT, exit_code=127)
     reason = "is a directory" if refusal.errno == errno.EISDIR else (refusal.strerror or "").lower()
     hint = {
         errno.EACCES: "the file needs execute permission for the process's user",
