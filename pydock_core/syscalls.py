@@ -104,8 +104,24 @@ BPF_F_ALLOW_MULTI = 2
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 
 _PER_MACHINE = {
-    "x86_64": {"clone": 56, "capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250, "seccomp": 317, "bpf": 321},
-    "aarch64": {"clone": 220, "capget": 90, "capset": 91, "pivot_root": 41, "keyctl": 219, "seccomp": 277, "bpf": 280},
+    "x86_64": {
+        "clone": 56,
+        "capget": 125,
+        "capset": 126,
+        "pivot_root": 155,
+        "keyctl": 250,
+        "seccomp": 317,
+        "bpf": 321,
+    },
+    "aarch64": {
+        "clone": 220,
+        "capget": 90,
+        "capset": 91,
+        "pivot_root": 41,
+        "keyctl": 219,
+        "seccomp": 277,
+        "bpf": 280,
+    },
 }
 _NUMBERS = {
     "open_tree": 428,

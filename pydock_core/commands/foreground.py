@@ -266,8 +266,8 @@ class Foreground:
                 before[number] = signal.signal(number, note)
             yield wake_fd
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() returned
+            for handled, handler in before.items():
+                signal.signal(handled, handler)  # type: ignore[arg-type]  # what signal() returned
             os.close(wake_fd)
             os.close(write_fd)
 

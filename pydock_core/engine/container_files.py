@@ -1,4 +1,4 @@
-"""The three files that the host gives a container: /etc/hostname, /etc/hosts and /etc/resolv.conf.  Pure, but for reading the host's."""
+"""The three files that the host gives a container: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ def build_hosts(name: str, address: str, extra: Iterable[str]) -> str:
 
 
 def build_resolv_conf(text: str, *, keep_loopback: bool) -> str:
-    """Return the host's resolv.conf as a container can use it: without name servers on loopback, unless it shares the host's network."""
+    """Return the host's resolv.conf as a container can use it.
+
+    Args:
+        keep_loopback: keep name servers on loopback: the container shares the host's network.
+    """
     if keep_loopback:
         return text
     return "".join(f"{line}\n" for line in text.splitlines() if not _is_loopback_server(line))

@@ -18,7 +18,7 @@ from pydock_core.runtime.plan import RootMount
 
 
 def name_volumes(definition: ContainerConfig) -> tuple[ContainerConfig, dict[str, bool]]:
-    """Give each anonymous volume a name; return the definition, and of each volume whether it is anonymous.  Pure but for chance."""
+    """Give each anonymous volume a name; return the definition, and of each volume whether it is anonymous."""
     used: dict[str, bool] = {}
     mounts = []
     for mount in definition.mounts:

@@ -167,7 +167,7 @@ def test_another_user_holds_no_capabilities(box: Box) -> None:
 def test_ambient_capabilities(box: Box) -> None:
     def patch(spec: dict[str, Any]) -> None:
         sets = ("bounding", "effective", "permitted", "inheritable", "ambient")
-        spec["process"]["capabilities"] = dict.fromkeys(sets, ["CAP_NET_BIND_SERVICE"])
+        spec["process"]["capabilities"] = {name: ["CAP_NET_BIND_SERVICE"] for name in sets}
 
     status = read_status(box.run("cat", "/proc/self/status", uid=12, patch=patch).out)
     assert {int(status[f"Cap{name}"], 16) for name in ("Amb", "Eff", "Prm", "Inh", "Bnd")} == {1 << 10}

@@ -148,7 +148,7 @@ def test_a_full_disk(dock: Dock, archive: Path, tmp_path: Path) -> None:
         before = small.out("images", "-a")
         refused(small, "load", "-i", archive, code=1, names="space")
         assert small.out("images", "-a") == before
-        assert not [path for path in (tmp_path / "state" / "data" / "tmp").iterdir()]
+        assert not list((tmp_path / "state" / "data" / "tmp").iterdir())
         assert not [
             path for path in (tmp_path / "state" / "data" / "images" / "blobs").rglob("*") if path.is_file()
         ]

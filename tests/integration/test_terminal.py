@@ -11,7 +11,7 @@ import struct
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -57,10 +57,8 @@ class Terminal:
         while self.code is None:
             assert time.monotonic() < limit, f"the program goes on; the screen: {self.screen!r}"
             if select.select([self.fd], [], [], 0.05)[0]:
-                try:
+                with suppress(OSError):
                     self.screen += os.read(self.fd, 65536)
-                except OSError:
-                    pass
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.code = os.waitstatus_to_exitcode(status)

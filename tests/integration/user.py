@@ -41,8 +41,10 @@ class OrdinaryUser:
             },
             **environment,
         }
-        script = 'mount --bind "$0" "$1" && cd "$2" && shift 2 && exec setpriv --reuid "$1" --regid "$1" --init-groups --no-new-privs=no "${@:2}"'
-        script = script.replace(" --no-new-privs=no", "")
+        script = (
+            'mount --bind "$0" "$1" && cd "$2" && shift 2 && '
+            'exec setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"'
+        )
         return subprocess.run(
             [
                 "unshare",

@@ -1,5 +1,4 @@
-"""The two applications that it is all about, at their usual commands: JupyterLab and TensorBoard, for real.
-"""
+"""The two applications that it is all about, at their usual commands: JupyterLab and TensorBoard, for real."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The port proxy as a pipe: any size, flat memory, first bytes at once, back pressure, and either side's end.
-"""
+"""The port proxy as a pipe: any size, flat memory, first bytes at once, back pressure, and either side's end."""
 
 from __future__ import annotations
 

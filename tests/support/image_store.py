@@ -90,7 +90,9 @@ def entry(name: str, kind: str = "file", data: bytes = b"", **fields: Any) -> tu
     return info, data
 
 
-def build_tar(entries: Iterable[tuple[tarfile.TarInfo, bytes]], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
+def build_tar(
+    entries: Iterable[tuple[tarfile.TarInfo, bytes]], tar_format: int = tarfile.PAX_FORMAT
+) -> bytes:
     """A plain tar of entries, with its end marker."""
     buffer = io.BytesIO()
     with tarfile.open(
@@ -123,7 +125,9 @@ def build_docker_archive(
     """A docker-archive of one image; ``order`` says where manifest.json is."""
     config = config if config is not None else build_config(*(digest(layer) for layer in layers), Cmd=["sh"])
     name = digest(config)[7:] + ".json"
-    manifest = [{"Config": name, "RepoTags": list(tags), "Layers": [f"{n}/layer.tar" for n in range(len(layers))]}]
+    manifest = [
+        {"Config": name, "RepoTags": list(tags), "Layers": [f"{n}/layer.tar" for n in range(len(layers))]}
+    ]
     files = [entry(f"{number}/layer.tar", data=layer) for number, layer in enumerate(layers)]
     files.append(entry(name, data=config))
     described = entry("manifest.json", data=json.dumps(manifest).encode())
@@ -143,7 +147,8 @@ def oci_members(
     layers = list(layers)
     described = [put(blob, media_type) for blob, media_type, _ in layers]
     configured = put(
-        build_config(*(diff_id for _, _, diff_id in layers), **config), "application/vnd.oci.image.config.v1+json"
+        build_config(*(diff_id for _, _, diff_id in layers), **config),
+        "application/vnd.oci.image.config.v1+json",
     )
     manifest = put(
         json.dumps({"schemaVersion": 2, "config": configured, "layers": described}).encode(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pydock_core.errors import ConflictError, NotFoundError
@@ -63,9 +63,7 @@ def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
 
 def all_rows(database: Database) -> list[ContainerRow]:
     """Return every container, the newest first."""
-    rows = database.query(
-        f"SELECT {_COLUMNS} FROM container ORDER BY created_ns DESC, rowid DESC"
-    )
+    rows = database.query(f"SELECT {_COLUMNS} FROM container ORDER BY created_ns DESC, rowid DESC")
     return [ContainerRow(*row) for row in rows]
 
 
@@ -77,9 +75,7 @@ def find(database: Database, reference: str) -> ContainerRow:
         ConflictError: the prefix fits several.
     """
     name = reference.removeprefix("/")
-    rows = database.query(
-        f"SELECT {_COLUMNS} FROM container WHERE id = ? OR name = ?", (reference, name)
-    )
+    rows = database.query(f"SELECT {_COLUMNS} FROM container WHERE id = ? OR name = ?", (reference, name))
     if not rows and len(reference) >= 1 and all(character in "0123456789abcdef" for character in reference):
         rows = database.query(
             f"SELECT {_COLUMNS} FROM container WHERE id >= ? AND id < ?", (reference, reference + "g")
