@@ -206,6 +206,8 @@ class EmbeddedExecutor:
         stdio: Stdio | None,
     ) -> CreatedProcess:
         namespaces = NamespacePlan(frozenset(record.namespaces), {})
+        group = record.find_cgroup()
+        entrances = group.open_entrances() if group is not None else []
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent_pidfd = os.pidfd_open(os.getpid()) if self._die_with_parent else -1
         with link, child_link:
@@ -215,20 +217,16 @@ class EmbeddedExecutor:
                 init_pidfd=init_pidfd,
                 namespaces=namespaces.flags_of_all("pid"),
                 uid_mappings=uid_mappings,
+                cgroup_entrances=entrances,
                 parent_pidfd=parent_pidfd,
                 stdio=stdio,
             )
             try:
                 pid = _fork_into_container(context, link, joins_pids="pid" in record.namespaces)
             finally:
-                if parent_pidfd >= 0:
-                    os.close(parent_pidfd)
+                messages.close_all([*entrances, *([parent_pidfd] if parent_pidfd >= 0 else [])])
             child_link.close()
             try:
-                group = record.find_cgroup()
-                if group is not None:
-                    group.join(pid)
-                messages.send(link, {"event": "joined"})
                 console_fd = _read_until_end(link)
             except BaseException as error:
                 with _noting_failure(error):
@@ -348,8 +346,7 @@ class _Making:
         self._write_record()
         if self._group is not None:
             self._group.create()
-            if not self._plan.namespaces.needs_two_steps:
-                self._join_group()
+            self._open_group(self._group)
         while True:
             received = messages.receive(self._link)
             if received is None:
@@ -369,8 +366,6 @@ class _Making:
             between, self._pid = self._pid, int(document["pid"])
             os.waitpid(between, 0)
             self._write_record()
-            if self._group is not None:
-                self._join_group()
             self._say("forked")
         elif event == "hooks":
             state = build_oci_state(self._record, "creating", self._plan.document)
@@ -383,14 +378,16 @@ class _Making:
             self._record = self._record.with_init(ProcessIdentity.of(self._pid))
         self._record.write(self._directory)
 
-    def _join_group(self) -> None:
-        if self._group is not None:
-            self._group.join(self._pid)
-            self._say("joined")
-
-    def _say(self, event: str) -> None:
+    def _open_group(self, group: ContainerCgroup) -> None:
+        entrances = group.open_entrances()
         try:
-            messages.send(self._link, {"event": event})
+            self._say("group", entrances)
+        finally:
+            messages.close_all(entrances)
+
+    def _say(self, event: str, fds: Sequence[int] = ()) -> None:
+        try:
+            messages.send(self._link, {"event": event}, fds)
         except BrokenPipeError:
             return  # init has ended: what it had to say is still to be read
 

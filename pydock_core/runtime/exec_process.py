@@ -18,10 +18,10 @@ from typing import Any, NoReturn
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, FailedError
 from pydock_core.runtime import messages
+from pydock_core.runtime.cgroups.group import enter
 from pydock_core.runtime.console import make_controlling, open_console
 from pydock_core.runtime.executor import Stdio
 from pydock_core.runtime.init_process import (
-    FAILURE,
     begin_process,
     finish_process,
     give_stdio_to_mapped,
@@ -39,6 +39,7 @@ class ExecContext:
         link: connection to the caller; its end without an error means that execve(2) succeeded.
         init_pidfd: of the container's init, whose namespaces are joined.
         namespaces: CLONE_NEW* bits of the namespaces to join, without the PID namespace.
+        cgroup_entrances: see :func:`pydock_core.runtime.cgroups.group.enter`.
         uid_mappings: of the container's user namespace; empty where it has none of its own.
         parent_pidfd, stdio: as in :class:`pydock_core.runtime.init_process.InitContext`.
     """
@@ -47,6 +48,7 @@ class ExecContext:
     link: socket.socket
     init_pidfd: int
     namespaces: int
+    cgroup_entrances: Sequence[int]
     uid_mappings: Sequence[Mapping[str, Any]]
     parent_pidfd: int
     stdio: Stdio | None
@@ -85,9 +87,9 @@ def _run(context: ExecContext) -> None:
     new_keyring()
     if context.uid_mappings:
         give_stdio_to_mapped(process, context.uid_mappings)
-    # The caller moves this process into the container's control group, before it can do anything there.
-    if messages.receive(context.link) is None:
-        os._exit(FAILURE)
+    # Before it can do anything in the container.
+    enter(context.cgroup_entrances)
+    messages.close_all(context.cgroup_entrances)
     try:
         syscalls.setns(context.init_pidfd, context.namespaces)
     except OSError as error:

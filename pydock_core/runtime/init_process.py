@@ -4,7 +4,7 @@ Steps, each with the side that it waits for (the *caller* is the process that ca
 
 1. in the caller's namespaces: die with the caller, take standard streams, limits, open what is to be mounted;
 2. make and join namespaces (with a user namespace the caller writes the id maps, and init is forked anew, as its child);
-3. mount everything below the new root, while the caller makes the control group and moves this process into it;
+3. mount everything below the new root, while the caller makes the control group; enter that;
 4. hooks, pivot_root(2), tell the caller "created";
 5. wait for a connection on the start socket; then give up privileges and execute the program.  An error goes
    back on that connection, and its end without one means that execve(2) succeeded (close-on-exec).
@@ -26,6 +26,7 @@ from pydock_core import syscalls
 from pydock_core.errors import FailedError, PyDockError
 from pydock_core.runtime import messages
 from pydock_core.runtime.cgroup_mount import mount_cgroup
+from pydock_core.runtime.cgroups.group import enter
 from pydock_core.runtime.console import make_controlling, mount_console, open_console
 from pydock_core.runtime.container_config import ContainerPlan
 from pydock_core.runtime.devices import make_devices, make_links, open_host_devices
@@ -152,7 +153,7 @@ class _Init:
         self._plan = context.plan
         self._bound: dict[int, int] = {}  # index in plan.mounts to detached mount
         self._devices: dict[str, int] = {}
-        self._in_group = not context.cgroup_directories
+        self._entrances: list[int] | None = None if context.cgroup_directories else []
         self._root_fd = -1
         self._slave_fd = -1
 
@@ -256,14 +257,17 @@ class _Init:
             if received is None:
                 os._exit(FAILURE)  # the caller is gone or has given up
             answer = received[0].get("event")
-            self._in_group = self._in_group or answer == "joined"
+            if answer == "group":
+                self._entrances = received[1]
             if answer == event:
                 return
 
     def _enter_cgroup_namespace(self) -> None:
-        """Once the caller has moved this process into its group: that group is the root of the namespace."""
-        if not self._in_group:
-            self._expect("joined")
+        """Enter the control group, which the caller has made meanwhile: it is the root of the namespace."""
+        if self._entrances is None:
+            self._expect("group")
+        enter(self._entrances or ())
+        messages.close_all(self._entrances or ())
         namespaces = self._plan.namespaces
         if "cgroup" in namespaces.joined:
             join_path("cgroup", namespaces.joined["cgroup"])

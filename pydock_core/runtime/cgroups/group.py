@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,8 +51,12 @@ class ContainerCgroup(Protocol):
         """Make the directories and write the limits; FailedError names the file that refuses."""
         ...
 
-    def join(self, pid: int) -> None:
-        """Move a process into the group."""
+    def open_entrances(self) -> list[int]:
+        """Open what a process moves itself into the group with, by :func:`enter`; the caller's to close.
+
+        The kernel asks who opened them, not who writes (cgroups(7) says so of version 2; version 1 does it too),
+        so a process may use them that has given up its own rights.
+        """
         ...
 
     def kill(self) -> None:
@@ -82,6 +86,27 @@ def write_file(path: Path | str, value: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise FailedError(f"control group: {path} does not take {value}: {error.strerror}") from error
+
+
+def open_entrance(path: str) -> int:
+    """Open a file of a group that takes a process's number."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailedError(f"control group: {path} cannot be opened: {error.strerror}") from error
+
+
+def enter(entrances: Sequence[int]) -> None:
+    """Move the calling process, of one thread, into the group that these descriptors lead to.
+
+    Nobody else does it for it: to move another process the kernel waits for a grace period of RCU, which takes
+    longer than everything else in a container's start (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
+    """
+    try:
+        for descriptor in entrances:
+            os.write(descriptor, b"0")
+    except OSError as error:
+        raise FailedError(f"control group: it cannot be entered: {error.strerror}") from error
 
 
 def read_number(path: str) -> int | None:

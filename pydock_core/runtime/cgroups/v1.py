@@ -15,6 +15,7 @@ from pydock_core.runtime.cgroups.group import (
     kill_pids,
     list_pids_of,
     list_tree,
+    open_entrance,
     read_keyed,
     read_number,
     remove_tree,
@@ -82,9 +83,9 @@ class V1Cgroup:
         for file, line in build_v1_lines(parse_rules(self._resources.get("devices") or ())):
             write_file(f"{directory}/{file}", line)
 
-    def join(self, pid: int) -> None:
-        for directory in self._unique():
-            write_file(f"{directory}/cgroup.procs", str(pid))
+    def open_entrances(self) -> list[int]:
+        # "tasks", not "cgroup.procs": only for the one thread that writes it is there nothing to wait for.
+        return [open_entrance(f"{directory}/tasks") for directory in self._unique()]
 
     def list_pids(self) -> list[int]:
         directory = next(

@@ -17,6 +17,7 @@ from pydock_core.runtime.cgroups.group import (
     kill_pids,
     list_pids_of,
     list_tree,
+    open_entrance,
     read_keyed,
     read_number,
     remove_tree,
@@ -108,8 +109,8 @@ class V2Cgroup:
         finally:
             os.close(directory_fd)
 
-    def join(self, pid: int) -> None:
-        write_file(f"{self._directory}/cgroup.procs", str(pid))
+    def open_entrances(self) -> list[int]:
+        return [open_entrance(f"{self._directory}/cgroup.procs")]
 
     def list_pids(self) -> list[int]:
         return list_pids_of(list_tree(self._directory))
