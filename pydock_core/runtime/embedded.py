@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import time
@@ -267,6 +266,8 @@ class EmbeddedExecutor:
         directory = self._directory(container_id)
         record = ContainerRecord.read(directory)
         if record is None:
+            import shutil  # late: it brings every compression along, and this is rare
+
             shutil.rmtree(directory, ignore_errors=True)
             return
         config = self._read_hooks(record)

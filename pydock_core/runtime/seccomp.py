@@ -8,7 +8,7 @@ so that a C library falls back to an older call instead of reading EPERM as a re
 
 from __future__ import annotations
 
-import hashlib
+import binascii
 import json
 import os
 import struct
@@ -19,7 +19,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, InvalidError, UnavailableError, UnsupportedError
 
-_FORMAT = 2  # raise when the programs made here change, so that kept ones are made anew
+_FORMAT = 3  # raise when the programs made here change, so that kept ones are made anew
 
 _FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
@@ -135,36 +135,47 @@ def prepare_program(profile: Mapping[str, Any], cache_dir: Path | None = None) -
         UnavailableError: libseccomp or its binding is missing.
     """
     document = json.dumps([_FORMAT, syscalls.MACHINE, profile], sort_keys=True, separators=(",", ":"))
-    key = hashlib.sha256(document.encode()).hexdigest()
-    program = _kept.get(key)
+    program = _kept.get(document)
     if program is not None:
         return program
     read_flags(profile)
-    path = cache_dir / f"seccomp-{key}.bpf" if cache_dir is not None else None
-    program = _read_kept(path) if path is not None else None
+    origin = document.encode()
+    path = cache_dir / f"seccomp-{binascii.crc32(origin):08x}.bpf" if cache_dir is not None else None
+    program = _read_kept(path, origin) if path is not None else None
     if program is None:
         program = _compile(profile)
         if path is not None:
-            _keep(path, program)
-    _kept[key] = program
+            _keep(path, origin, program)
+    _kept[document] = program
     return program
 
 
-def _read_kept(path: Path) -> bytes | None:
-    # The file is ours (a 0700 directory); its digest guards against a torn write.
+# A kept file is what the program was made of, whole, a zero byte, the program's checksum, and the program.  So the
+# checksum in its name may be a weak one (hashlib would bring OpenSSL into every supervisor); the other one guards
+# against a torn write.  The directory is ours alone (0700).
+
+
+def _read_kept(path: Path, origin: bytes) -> bytes | None:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
-    digest, program = data[:32], data[32:]
-    return program if digest == hashlib.sha256(program).digest() and program else None
+    start = len(origin) + 5
+    program = data[start:]
+    if not program or data[:start] != _build_head(origin, program):
+        return None
+    return program
 
 
-def _keep(path: Path, program: bytes) -> None:
+def _keep(path: Path, origin: bytes, program: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(hashlib.sha256(program).digest() + program)
+    temporary.write_bytes(_build_head(origin, program) + program)
     temporary.rename(path)
+
+
+def _build_head(origin: bytes, program: bytes) -> bytes:
+    return origin + b"\0" + struct.pack("=I", binascii.crc32(program))
 
 
 def _compile(profile: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import socket
@@ -260,33 +259,19 @@ class Supervisor:
 
     def _make_pipes(self, theirs: contextlib.ExitStack) -> tuple[Stdio, int | None, dict[str, int]]:
         """Make the container's three descriptors (closed with ``theirs``) and the relay's ends of them."""
-        owner = self._owner()
         outputs = {}
         ends = []
         for name in (STDOUT, STDERR):
             read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, write_fd)
-            with contextlib.suppress(OSError):
-                # So that the container's user may open /dev/stdout again, which is this pipe.
-                os.fchown(write_fd, *owner)
             outputs[name] = read_fd
             ends.append(write_fd)
         if self.plan.open_stdin:
             in_fd, stdin_fd = os.pipe2(os.O_CLOEXEC)
-            with contextlib.suppress(OSError):
-                os.fchown(in_fd, *owner)
         else:
             in_fd, stdin_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
         theirs.callback(os.close, in_fd)
         return Stdio(in_fd, ends[0], ends[1]), stdin_fd, outputs
-
-    def _owner(self) -> tuple[int, int]:
-        """The user of the container's process."""
-        try:
-            user = json.loads(self.paths.config_file.read_bytes())["process"]["user"]
-            return int(user["uid"]), int(user["gid"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return 0, 0  # the executor says what is wrong with the bundle
 
     def _start_forwarder(self, listeners: list[ports.Listener]) -> None:
         pid = ports.fork_forwarder(listeners, self.hosts, [2])
@@ -415,5 +400,10 @@ def preload() -> None:
     import termios  # noqa: F401
 
     from pydock_core.runtime import embedded  # noqa: F401
+    from pydock_core.runtime.cgroups import read_layout
+    from pydock_core.runtime.namespaces import is_in_user_namespace
 
+    # What is one and the same for everything below the zygote.
     process.boot_id()
+    read_layout()
+    is_in_user_namespace()
