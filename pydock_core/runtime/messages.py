@@ -63,9 +63,14 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
         OSError: as recvmsg(2); BlockingIOError where the socket is non-blocking and nothing is there.
     """
     fd_bytes = array.array("i").itemsize
-    payload, ancillary, flags, _ = connection.recvmsg(
-        PACKET_BYTES + 1, socket.CMSG_SPACE(MAXIMUM_FDS * fd_bytes), socket.MSG_CMSG_CLOEXEC
-    )
+    space = socket.CMSG_SPACE(MAXIMUM_FDS * fd_bytes)
+    try:
+        received = connection.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The other side closed with something of ours unread.  The kernel says so once, and before it gives
+        # out what that side had sent: its last words (an error, an exit code) are still to be had.
+        received = connection.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
+    payload, ancillary, flags, _ = received
     fds: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -67,13 +67,22 @@ class Dock:
         return subprocess.Popen(self.words(*words), env=self.environment(), **keywords)  # type: ignore[call-overload,no-any-return]
 
 
+def empty_cgroups() -> list[str]:
+    """The groups of containers that have no process: what runs may be another's."""
+    groups = [*CGROUPS.glob("*/pydock/*/cgroup.procs"), *CGROUPS.glob("pydock/*/cgroup.procs")]
+    return sorted(str(path.parent) for path in groups if not _text(path))
+
+
 def host_state(base: Path) -> dict[str, object]:
     """What of the host a test must leave as it was."""
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(base) in line]
-    # Those without a process: what runs may be another's.
-    groups = [*CGROUPS.glob("*/pydock/*/cgroup.procs"), *CGROUPS.glob("pydock/*/cgroup.procs")]
-    cgroups = sorted(str(path.parent) for path in groups if not _text(path))
+    cgroups = empty_cgroups()
     return {"mounts": mounts, "cgroups": cgroups, "descriptors": len(os.listdir("/proc/self/fd"))}
+
+
+def new_cgroups(before: dict[str, object]) -> set[str]:
+    """The empty groups that were not there before."""
+    return set(empty_cgroups()) - set(before["cgroups"])  # type: ignore[call-overload]  # a list of paths
 
 
 def _text(path: Path) -> str:
@@ -160,7 +169,6 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     made: Sequence[str] = [name for name in program.out("ps", "-aq").split() if name not in existing]
     if made:
         program("rm", "-f", "-v", *made)
-    wait_until(
-        lambda: host_state(program.base)["cgroups"] == before["cgroups"], "the test's cgroups are gone", 5
-    )
-    assert host_state(program.base) == before
+    wait_until(lambda: new_cgroups(before) == set(), "the test's cgroups are gone", 5)
+    after = host_state(program.base)
+    assert {**after, "cgroups": before["cgroups"]} == before

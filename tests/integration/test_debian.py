@@ -57,7 +57,7 @@ def test_it_loads_and_runs(dock: Dock, archives: dict[str, Path]) -> None:
         "run", "--rm", name, "cat", "/etc/os-release"
     ).replace('"', "")
     assert dock.out("run", "--rm", name, "bash", "-c", "echo $FROM") == "podman"
-    script = "useradd -m someone && su someone -c 'touch ~/mine && stat -c %U ~/mine' && dpkg --audit && apt-get --version | head -1"
+    script = "useradd -m someone && su someone -c 'touch ~/mine && stat -c %U ~/mine' && dpkg --audit && apt-get -v"
     assert dock.out("run", "--rm", name, "bash", "-c", script).splitlines()[0] == "someone"
     found = dock.out(
         "run", "--rm", "-u", "nobody", name, "bash", "-c", "id -un; test -u /usr/bin/su && echo setuid"

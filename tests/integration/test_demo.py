@@ -44,7 +44,8 @@ def user() -> Iterator[OrdinaryUser]:
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or not (REPOSITORY / ".git").exists(), reason="needs root, to make a user, and a git checkout"
+    os.geteuid() != 0 or not (REPOSITORY / ".git").exists(),
+    reason="needs root, to make a user, and a git checkout",
 )
 @pytest.mark.timeout(900)
 def test_make_demo_in_a_fresh_clone_with_an_empty_home_as_an_ordinary_user(user: OrdinaryUser) -> None:
