@@ -141,8 +141,8 @@ class Containers:
             PyDockError: it could not be started; exit_code 125, 126 or 127.
         """
         row = self._row(reference)
-        plan = self._launcher.prepare(row, config_of(row), size)
-        return self._zygote.supervise(plan, attach=attach)
+        config = config_of(row)
+        return self._zygote.supervise(lambda: self._launcher.prepare(row, config, size), attach=attach)
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is no error."""

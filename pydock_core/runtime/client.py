@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydock_core.errors import ConflictError, UnavailableError, from_json
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime import messages
-from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.executor import Stdio, do_nothing
 from pydock_core.runtime.logs import LogEntry, LogReader
 from pydock_core.runtime.plan import PublishedPort
 from pydock_core.runtime.process import Status, derive_status
@@ -129,22 +130,26 @@ class Zygote:
         """
         return ask_server_surely(self._spec, {"op": "ping"})
 
-    def supervise(self, plan_path: Path, *, attach: Streams | None = None) -> Launch:
+    def supervise(self, plan: Path | Callable[[], Path], *, attach: Streams | None = None) -> Launch:
         """Start the container of a launch plan; returns when its process runs.
 
         Args:
-            plan_path: ``run/c/ID/plan.json``; bundle and root filesystem must be ready.
+            plan: ``run/c/ID/plan.json``; bundle and root filesystem must be ready.  Or what makes all that ready and
+                returns the path: it is called once, while the supervisor is being forked.
             attach: attach these streams before the container starts, so that no output is missed.
 
         Raises:
             ConflictError: the container runs already, or a published port is in use (exit_code 125).
             PyDockError: whatever kept the container from starting, exit_code 125, 126 or 127; recorded in
-                exit.json.
+                exit.json.  What ``plan`` raises passes through; nothing has been started then.
         """
-        request: dict[str, Any] = {"op": "supervise", "plan": str(plan_path)}
+        request: dict[str, Any] = {"op": "supervise"}
         if attach is not None:
             request["attach"] = attach.to_json()
-        status, attachment, message = _ask_for_child(self._spec, request, attach=attach is not None)
+        prepare = cache(lambda: {"plan": str(plan() if callable(plan) else plan)})
+        status, attachment, message = _ask_for_child(
+            self._spec, request, attach=attach is not None, order=prepare
+        )
         try:
             if message["event"] == "failed":
                 raise from_json(message["error"])
@@ -205,9 +210,16 @@ class ZygoteWorker:
 
 
 def _ask_for_child(
-    spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = (), *, attach: bool = False
+    spec: ServerSpec,
+    request: Mapping[str, Any],
+    fds: Sequence[int] = (),
+    *,
+    attach: bool = False,
+    order: Callable[[], Mapping[str, Any]] | None = None,
 ) -> tuple[socket.socket, socket.socket | None, dict[str, Any]]:
     """Have a fork server make a child; return the status socket, the attachment and the child's first message.
+
+    Where the child needs an ``order``, it gets it on the status socket; it is made while the child is.
 
     A server that died before it forked is told from a child that was killed: without a reply, and with the
     status socket at its end, no child was made, and asking again is safe.
@@ -218,9 +230,12 @@ def _ask_for_child(
         try:
             with status_theirs:
                 ends = [status_theirs.fileno(), *([attach_theirs.fileno()] if attach_theirs else [])]
-                reply = ask_server(spec, request, [*ends, *fds])
+                reply = ask_server(spec, request, [*ends, *fds], order or do_nothing)
             if attach_theirs is not None:
                 attach_theirs.close()
+            if order is not None:
+                with suppress(BrokenPipeError, ConnectionResetError):  # the child is gone, as the next line finds
+                    messages.send(status, order())
             message = _event(status)
             if message is not None:
                 return status, attachment, message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,15 @@ class ContainerRecord:
 
     def write(self, directory: Path) -> None:
         """Write the record in one step."""
-        write_json(directory / _FILE, asdict(self))
+        document = {
+            "container_id": self.container_id,
+            "bundle": self.bundle,
+            "init": self.init.to_json() if self.init is not None else None,
+            "namespaces": self.namespaces,
+            "cgroup": dict(self.cgroup),
+            "has_hooks": self.has_hooks,
+        }
+        write_json(directory / _FILE, document)
 
     @classmethod
     def read(cls, directory: Path) -> ContainerRecord | None:

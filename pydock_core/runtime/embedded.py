@@ -12,7 +12,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from pydock_core.runtime.cgroups.conversion import has_limits
 from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
 from pydock_core.runtime.container_state import ContainerRecord, build_oci_state
 from pydock_core.runtime.exec_process import ExecContext, run_between, run_exec
-from pydock_core.runtime.executor import CreatedProcess, Stdio
+from pydock_core.runtime.executor import CreatedProcess, Stdio, do_nothing
 from pydock_core.runtime.hooks import run_hooks, run_hooks_quietly
 from pydock_core.runtime.init_process import InitContext, run_init
 from pydock_core.runtime.namespaces import (
@@ -63,7 +63,13 @@ class EmbeddedExecutor:
 
     # -- create ------------------------------------------------------------------------------------------
 
-    def create(self, bundle: Path, container_id: str, stdio: Stdio | None) -> CreatedProcess:
+    def create(
+        self,
+        bundle: Path,
+        container_id: str,
+        stdio: Stdio | None,
+        meanwhile: Callable[[], None] = do_nothing,
+    ) -> CreatedProcess:
         """Make the container of ``bundle``; its init waits for :meth:`start`.
 
         Raises:
@@ -88,7 +94,7 @@ class EmbeddedExecutor:
             has_hooks=bool(plan.hooks),
         )
         try:
-            return self._make(plan, record, group, directory, stdio)
+            return self._make(plan, record, group, directory, stdio, meanwhile)
         except BaseException as error:
             with _noting_failure(error):
                 self._remove(ContainerRecord.read(directory) or record, directory)
@@ -108,6 +114,7 @@ class EmbeddedExecutor:
         group: ContainerCgroup | None,
         directory: Path,
         stdio: Stdio | None,
+        meanwhile: Callable[[], None],
     ) -> CreatedProcess:
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent_pidfd = os.pidfd_open(os.getpid()) if self._die_with_parent else -1
@@ -132,6 +139,8 @@ class EmbeddedExecutor:
                 listener.close()
                 making = _Making(plan, record, directory, group, link, pid)
                 try:
+                    making.begin()
+                    meanwhile()
                     return making.follow()
                 except BaseException as error:
                     with _noting_failure(error):
@@ -342,12 +351,14 @@ class _Making:
         self._pid = pid
         self._console_fd: int | None = None
 
-    def follow(self) -> CreatedProcess:
+    def begin(self) -> None:
         # Written before the control group is made, so that delete() finds all there is after a crash.
         self._write_record()
         if self._group is not None:
             self._group.create()
             self._open_group(self._group)
+
+    def follow(self) -> CreatedProcess:
         while True:
             received = messages.receive(self._link)
             if received is None:

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +19,7 @@ from typing import Any
 from pydock_core.errors import DeniedError, FailedError, NotFoundError, UnavailableError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime import messages
+from pydock_core.runtime.executor import do_nothing
 
 IDLE_SECONDS = 600.0
 _START_TIMEOUT_SECONDS = 30.0
@@ -78,9 +79,15 @@ def code_version() -> str:
 
 
 def ask_server(
-    spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = ()
+    spec: ServerSpec,
+    request: Mapping[str, Any],
+    fds: Sequence[int] = (),
+    meanwhile: Callable[[], object] = do_nothing,
 ) -> dict[str, Any] | None:
     """Send one request to a server, starting or replacing it as needed; return its reply.
+
+    Args:
+        meanwhile: called once each time when the request is under way, before the reply is waited for.
 
     Returns None where the server ended without a reply; the request may or may not have been carried out.
 
@@ -96,6 +103,7 @@ def ask_server(
         with connection:
             try:
                 messages.send(connection, document, fds)
+                meanwhile()
                 message = messages.receive(connection)
             except (ConnectionResetError, BrokenPipeError):
                 return None

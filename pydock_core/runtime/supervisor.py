@@ -40,16 +40,24 @@ _FAILED_EXIT_CODE = 125
 
 def run(document: Mapping[str, Any], fds: list[int]) -> None:
     """Be a supervisor for a "supervise" request: its descriptors are the status socket and, with "attach", a
-    stream."""
+    stream.  Which container it is for comes on the status socket, when it has been made ready."""
     status = socket.socket(fileno=fds.pop(0))
     attachment = socket.socket(fileno=fds.pop(0)) if fds else None
+    loop = EventLoop()
+    signals = Signals(loop)
     try:
-        plan = process.read_plan(Path(document["plan"]))
+        order = messages.receive(status)
+    except OSError:
+        order = None
+    if order is None:
+        return  # it could not be made ready: its client knows why
+    try:
+        plan = process.read_plan(Path(order[0]["plan"]))
         executor = make_executor(plan.executor, ContainerPaths(Path(plan.data_dir), Path(plan.run_dir)))
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
         return
-    Supervisor(plan, executor, status).run(attachment, document.get("attach") or {})
+    Supervisor(plan, executor, status, loop, signals).run(attachment, document.get("attach") or {})
 
 
 def _tell(status: socket.socket, message: Mapping[str, Any]) -> bool:
@@ -68,15 +76,18 @@ class Supervisor:
         plan: what to run.
         executor: that makes it.
         status: the socket of whoever asked for it.
+        loop, signals: what everything happens in.
     """
 
-    def __init__(self, plan: LaunchPlan, executor: Executor, status: socket.socket) -> None:
+    def __init__(
+        self, plan: LaunchPlan, executor: Executor, status: socket.socket, loop: EventLoop, signals: Signals
+    ) -> None:
         self.plan = plan
         self.paths = ContainerPaths(Path(plan.data_dir), Path(plan.run_dir))
         self.short_id = plan.container_id[:12]
         self.hosts = dial.addresses(plan.network.address)
-        self.loop = EventLoop()
-        self.signals = Signals(self.loop)
+        self.loop = loop
+        self.signals = signals
         self.relay = StdioRelay(self.loop)
         self._executor = executor
         self._status = status
@@ -194,8 +205,6 @@ class Supervisor:
         self._create()
         if listeners:
             self._start_forwarder(listeners)
-        self._control = ControlServer(self.loop, self, str(self.paths.control_socket))
-        self._undo.callback(self._control.close_socket)
         self._executor.start(self.plan.container_id)
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
@@ -242,7 +251,9 @@ class Supervisor:
             if not self.plan.terminal:
                 stdio, stdin_fd, outputs = self._make_pipes(theirs)
             try:
-                created = self._executor.create(self.paths.bundle, self.plan.container_id, stdio)
+                created = self._executor.create(
+                    self.paths.bundle, self.plan.container_id, stdio, self._listen
+                )
             except BaseException:
                 messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
                 raise
@@ -256,6 +267,11 @@ class Supervisor:
                 set_window_size(created.console_fd, self.plan.tty_rows, self.plan.tty_columns)
         streams = ContainerStreams(stdin_fd, outputs, self.plan.terminal, self.plan.stdin_once)
         self.relay.begin(streams, self._log)
+
+    def _listen(self) -> None:
+        """Serve the control socket; who connects is answered when the container runs."""
+        self._control = ControlServer(self.loop, self, str(self.paths.control_socket))
+        self._undo.callback(self._control.close_socket)
 
     def _make_pipes(self, theirs: contextlib.ExitStack) -> tuple[Stdio, int | None, dict[str, int]]:
         """Make the container's three descriptors (closed with ``theirs``) and the relay's ends of them."""

@@ -17,7 +17,7 @@ import pytest
 
 from pydock_core.errors import ConflictError, UnavailableError
 from pydock_core.paths import StateRoot
-from pydock_core.runtime import ports, process, supervisor, supervisor_network
+from pydock_core.runtime import messages, ports, process, supervisor, supervisor_network
 from pydock_core.runtime.client import Streams, Zygote, wait_for_exit
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
@@ -212,11 +212,12 @@ def run_supervisor(box: Box, patch: Patch, monkeypatch: pytest.MonkeyPatch) -> i
             status.close()
             os.setsid()
             patch(monkeypatch)
-            supervisor.run({"plan": str(box.paths.plan_file)}, [theirs.detach()])
+            supervisor.run({}, [theirs.detach()])
         finally:
             os._exit(99)
     theirs.close()
     with status:
+        messages.send(status, {"plan": str(box.paths.plan_file)})
         return os.waitpid(pid, 0)[1]
 
 
@@ -275,9 +276,9 @@ launch.wait()
 """
 
 
-@pytest.mark.parametrize("step", range(1, 6))
+@pytest.mark.parametrize("step", range(1, 7))
 def test_a_client_is_killed_at(step: int, root: StateRoot, lower: Path) -> None:
-    """Steps: connected, asked, answered by the zygote, told "started", told "exited"."""
+    """Steps: connected, asked, answered by the zygote, plan sent, told "started", told "exited"."""
     Zygote(root).ping()
     box = Box(root, lower, ["sh", "-c", "echo ran; exit 3"])
     words = [
@@ -291,7 +292,7 @@ def test_a_client_is_killed_at(step: int, root: StateRoot, lower: Path) -> None:
     ]
     client = subprocess.run(words, capture_output=True, timeout=30, check=False)
     assert client.returncode == -signal.SIGKILL, client.stderr
-    if step == 1:
+    if step < 4:
         assert box.status().status == "created"
         with box.launch() as launch:
             launch.wait(10)
