@@ -1,0 +1,129 @@
+"""Any process may be killed at any instant: nothing is lost, and the next command shows the truth and tidies up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pydock_core.engine import Engine
+from pydock_core.runtime.client import Zygote
+from pydock_core.runtime.process import derive_status
+from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left, wait_until
+
+__all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures
+
+
+def containers_on_disk(dock: Dock) -> list[str]:
+    return os.listdir(dock.base / "data" / "containers")
+
+
+def test_a_killed_client_of_run_rm_leaves_a_container_that_tidies_itself(dock: Dock) -> None:
+    with dock.start("run", "--rm", "-i", "--name", "left", "busybox", "cat", stdin=subprocess.PIPE) as client:
+        wait_until(lambda: dock.out("ps", "-q") != "", "it runs")
+        client.kill()
+        client.wait()
+    assert dock.out("ps", "--format", "{{.Names}} {{.State}}") in ("left running", "")
+    dock("stop", "-t", "0", "left", code=None)
+    wait_until(lambda: dock.out("ps", "-aq") == "", "it is not listed")
+    wait_until(lambda: containers_on_disk(dock) == [], "its files are gone")
+
+
+def test_a_killed_supervisor_is_told_and_the_container_starts_again(dock: Dock, engine: Engine) -> None:
+    container_id = dock.out(
+        "run",
+        "-d",
+        "--name",
+        "orphan",
+        "busybox",
+        "sh",
+        "-c",
+        "echo kept >> /tmp/file; cat /tmp/file; exec sleep 1000",
+    )
+    wait_until(lambda: "kept" in dock.out("logs", "orphan"), "it has written")
+    status = derive_status(engine.root.container(container_id))
+    os.kill(status.supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: dock.out("ps", "-q") == "", "it does not run")
+    state = json.loads(dock.out("inspect", "orphan"))[0]["State"]
+    assert (state["Status"], state["ExitCode"], state["Pid"]) == ("exited", 137, 0)
+    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process has gone")
+    assert dock.out("logs", "orphan") == "kept"
+    dock("start", "orphan")
+    wait_until(lambda: dock.out("logs", "orphan") == "kept\nkept\nkept", "its layer was kept")
+
+
+def test_a_killed_zygote_changes_nothing(dock: Dock, engine: Engine) -> None:
+    dock("run", "-d", "-i", "--name", "survivor", "busybox", "sh", "-c", "read line; echo got $line")
+    pid = Zygote(engine.root).ping()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the zygote has gone")
+    assert dock.out("exec", "survivor", "echo", "alive") == "alive"
+    assert dock.out("run", "--rm", "busybox", "echo", "new") == "new"
+    assert dock("attach", "survivor", stdin=b"through\n").stdout == "got through\n"
+
+
+CLIENT = """
+import os, sys
+from pydock_core.engine import Engine
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.runtime.client import Streams
+
+step = int(sys.argv[1])
+seen = 0
+
+
+def trace(event, arguments):
+    # Each change of the file system and each statement is a step; die before the one that was asked for.
+    global seen
+    if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "sqlite3.connect", "socket.connect", "open", "os.chmod"):
+        seen += 1
+        if seen == step:
+            os.kill(os.getpid(), 9)
+
+
+engine = Engine()
+engine.containers.list()
+sys.addaudithook(trace)
+request = ContainerConfig("busybox", command=("true",), network="none", auto_remove=True)
+container_id, _ = engine.containers.create(request)
+with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
+    launch.wait(20)
+engine.containers.remove(container_id)
+print("finished", seen)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_client_killed_at_every_step_leaves_nothing_behind(dock: Dock) -> None:
+    total = None
+    step = 1
+    while total is None:
+        assert step < 300, "the client never finishes"
+        result = subprocess.run(
+            [sys.executable, "-c", CLIENT, str(step)],
+            env=dock.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if result.returncode == 0:
+            total = step
+        else:
+            assert result.returncode == -signal.SIGKILL, result.stderr
+        step += 1 if step < 12 else 3
+    # What was created and never started is a container, and nobody's to remove; the rest is gone.
+    for name in dock.out("ps", "-aq").split():
+        assert dock.out("inspect", "--format", "{{.State.Status}}", name) == "created"
+        dock("rm", name)
+    wait_until(
+        lambda: dock.out("ps", "-aq") == "" and containers_on_disk(dock) == [], "everything is tidied up"
+    )
+    assert os.listdir(dock.base / "data" / "trash") == []
+    assert os.listdir(dock.base / "run" / "c") == []
+    assert total > 10
