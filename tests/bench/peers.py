@@ -60,8 +60,7 @@ def quietly(*words: object, **environment: str) -> subprocess.CompletedProcess[b
         check=True,
         timeout=LIMIT_SECONDS,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, **environment},
     )
 
@@ -145,7 +144,7 @@ def crun_peer(bundle: Path) -> Peer:
     if os.geteuid() != 0:
         raise Skipped("crun", "needs root")
     closers: list[Callable[[], object]] = []
-    _ensure_hugetlb(closers)
+    ensure_hugetlb(closers)
     peer = Peer(
         "crun run", lambda: quietly("crun", "run", "--bundle", bundle, "pydock-bench"), closers=closers
     )
@@ -156,7 +155,7 @@ def crun_peer(bundle: Path) -> Peer:
     return peer
 
 
-def _ensure_hugetlb(closers: list[Callable[[], object]]) -> None:
+def ensure_hugetlb(closers: list[Callable[[], object]]) -> None:
     """crun 1.8 refuses the hybrid mode of cgroups while a controller is left on the v2 side."""
     point = Path("/sys/fs/cgroup/hugetlb")
     if Path("/sys/fs/cgroup/unified").is_dir() and not os.path.ismount(point):
@@ -165,14 +164,23 @@ def _ensure_hugetlb(closers: list[Callable[[], object]]) -> None:
         closers.append(lambda: quietly("umount", point))
 
 
+def unmount_below(base: Path) -> None:
+    """Unmount what podman leaves mounted below its store, the deepest first."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    points = [line.split()[4] for line in lines if line.split()[4].startswith(f"{base}/")]
+    for point in sorted(points, key=len, reverse=True):
+        quietly("umount", point)
+
+
 def podman_peer(base: Path, archive: Path) -> Peer:
     """podman, on a store of its own."""
     if not shutil.which("podman"):
         raise Skipped("podman", "not on this machine")
     closers: list[Callable[[], object]] = []
     if os.geteuid() == 0:
-        _ensure_hugetlb(closers)
+        ensure_hugetlb(closers)
     base.mkdir()
+    closers.append(lambda: unmount_below(base))
     settings = base / "containers.conf"
     settings.write_text(
         '[containers]\ndefault_ulimits = ["nofile=1024:1024"]\n[engine]\ncgroup_manager = "cgroupfs"\n'
@@ -206,7 +214,7 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         podman("load", "-i", archive)
         podman("run", "--rm", "--network", "none", "busybox", "true")
     except subprocess.CalledProcessError as error:
-        for closer in closers:
+        for closer in reversed(closers):
             closer()
         raise Skipped("podman", error.stderr.decode().strip().splitlines()[-1][:80]) from error
     peer = Peer(
