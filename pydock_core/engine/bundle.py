@@ -20,7 +20,8 @@ from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecMount, SpecRequest
 from pydock_core.runtime.users import ResolvedUser
 
-_FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
+OWN_FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
+"""What is mounted in every container: path there, and name in the container's directory."""
 
 
 def build_request(
@@ -110,7 +111,7 @@ def _own_files(paths: ContainerPaths, config: ContainerConfig) -> list[SpecMount
     taken = {mount.target for mount in config.mounts}
     return [
         SpecMount("bind", target, str(paths.data / name), read_only=config.read_only, recursive=False)
-        for target, name in _FILES.items()
+        for target, name in OWN_FILES.items()
         if target not in taken and "/etc" not in taken
     ]
 

@@ -87,6 +87,7 @@ class Engine:
         remover = Remover(self.root, self.database, self.worker)
         remover.sweep()
         launcher = Launcher(self.root, self.database, self.images, self.snapshotter)
+        launcher.make_targets()
         return Containers(self.root, self.database, self.images, launcher, remover)
 
     @cached_property

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import container_files
-from pydock_core.engine.bundle import build_request
+from pydock_core.engine.bundle import OWN_FILES, build_request
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
@@ -20,7 +22,7 @@ from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, Un
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.client import Zygote
-from pydock_core.runtime.plan import EMBEDDED, LaunchPlan, NetworkAttachment
+from pydock_core.runtime.plan import EMBEDDED, LaunchPlan, NetworkAttachment, RootMount
 from pydock_core.runtime.process import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.runtime.spec import build_spec
@@ -169,7 +171,7 @@ class Launcher:
             data_dir=str(paths.data),
             run_dir=str(paths.run),
             executor=self._executor(config),
-            root_mounts=self._snapshotter.mounts(diff_ids, paths.upper, paths.work),
+            root_mounts=self._with_targets(self._snapshotter.mounts(diff_ids, paths.upper, paths.work)),
             network=network,
             ports=config.ports,
             network_socket=str(self._root.network_socket()) if network.mode == "bridge" else "",
@@ -187,6 +189,35 @@ class Launcher:
         )
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
+
+    def _with_targets(self, mounts: tuple[RootMount, ...]) -> tuple[RootMount, ...]:
+        """Put a layer below all others that has what every container gets something mounted on.
+
+        Otherwise an image that lacks those files (most do) would have them made in each container's writable layer,
+        and removed with it: that costs time, and they would be in what is committed.  Docker's "init" layer is there
+        for the same reason.
+        """
+        overlay = mounts[-1]
+        if overlay.kind != "overlay":
+            return mounts
+        return (*mounts[:-1], replace(overlay, lower=(*overlay.lower, str(self.make_targets()))))
+
+    def make_targets(self) -> Path:
+        """Make the tree of :meth:`_with_targets` where it is missing; return it."""
+        base = self._root.cache / "targets"
+        if base.is_dir():
+            return base
+        with tempfile.TemporaryDirectory(dir=self._root.temporary) as scratch:
+            tree = Path(scratch, "targets")
+            for name in ("dev", "etc", "proc", "sys"):
+                (tree / name).mkdir(parents=True)
+            for name in OWN_FILES:
+                (tree / name.lstrip("/")).touch()
+            for directory in (tree, *tree.iterdir()):
+                directory.chmod(0o755)
+            with suppress(OSError):  # another process was first: ENOTEMPTY
+                tree.rename(base)
+        return base
 
     def user(self, row: ContainerRow, config: ContainerConfig, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from pydock_core.errors import UnavailableError
@@ -51,8 +52,9 @@ class CgroupSupport:
     reason: str = ""
 
 
+@cache
 def probe_cgroups() -> CgroupSupport:
-    """Say what this process can do with control groups; changes nothing."""
+    """Say what this process can do with control groups; changes nothing.  Looked at once in a process."""
     return build_support(read_layout())
 
 
