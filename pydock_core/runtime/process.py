@@ -58,8 +58,12 @@ class ProcessIdentity:
         """Return a pidfd of this very process, or None where it is gone."""
         try:
             pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return None
+        except OSError as error:
+            # EINVAL, of newer kernels ENOENT: the number is one of a thread.  Up to Linux 6.1 at least EINVAL, too,
+            # where it lives on after its process as that of a session or a process group.
+            if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+                return None
+            raise
         # Checked after opening: the descriptor stays with the process whose start time is read here.
         if self.is_alive():
             return pidfd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def test_another_process_with_the_same_number_is_left_alone(
         paths.exit_file.unlink(missing_ok=True)
         assert derive_status(paths).exit_code == 137
         assert sleeper.poll() is None
+
+
+def test_a_number_that_only_a_thread_has_now_is_of_a_process_that_is_gone() -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        assert ProcessIdentity(thread.native_id, ME.start_ticks, ME.boot_id).open() is None
+    finally:
+        end.set()
+        thread.join()
 
 
 def test_a_supervisor_killed_while_starting_leaves_the_last_runs_record(paths: ContainerPaths) -> None:
