@@ -1,0 +1,234 @@
+"""Runs inside a virtual machine with unified control groups: drives the embedded executor, tells what happened.
+
+Each line of standard output that begins with "RESULT " holds a JSON object, {"name", "value"}; the test outside
+(tests/integration/test_cgroup_v2_qemu.py) judges them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import PyDockError
+from pydock_core.runtime.cgroups import probe_cgroups
+from pydock_core.runtime.embedded import EmbeddedExecutor
+from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.plan import RootMount
+from pydock_core.runtime.rootfs import mount_root
+from pydock_core.runtime.seccomp_profile import parse_kernel_release
+from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecRequest, build_process, build_spec
+
+BASE = Path("/guest")
+APPLETS = ("sh", "cat", "sleep", "tail", "true", "mknod", "head", "ls", "touch", "dd", "id")
+BUSY = "i=0; while [ $i -lt 100000000 ]; do i=$((i+1)); done"
+
+
+class Guest:
+    """One executor, and containers whose output goes to files."""
+
+    def __init__(self) -> None:
+        self.executor = EmbeddedExecutor(BASE / "state")
+        self.rootfs = BASE / "rootfs"
+        for name in ("bin", "proc", "sys", "dev", "tmp"):
+            (self.rootfs / name).mkdir(parents=True)
+        for applet in APPLETS:
+            (self.rootfs / "bin" / applet).symlink_to("busybox")
+        shutil.copy("/bin/busybox", self.rootfs / "bin" / "busybox")
+
+    def start(self, name: str, *args: str, **request: Any) -> int:
+        bundle = BASE / name
+        bundle.mkdir()
+        spec = build_spec(
+            SpecRequest(
+                args=args,
+                rootfs=str(self.rootfs),
+                machine=os.uname().machine,
+                kernel=parse_kernel_release(os.uname().release),
+                env=["PATH=/bin"],
+                hostname=name,
+                cgroups_path=f"/pydock/{name}",
+                **request,
+            )
+        )
+        (bundle / "config.json").write_text(json.dumps(spec))
+        stdio = self._open(name)
+        try:
+            pid = self.executor.create(bundle, name, stdio).pid
+            self.executor.start(name)
+        finally:
+            self._close(stdio)
+        return pid
+
+    def _open(self, name: str) -> Stdio:
+        output_fd = os.open(BASE / f"{name}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return Stdio(os.open("/dev/null", os.O_RDONLY), output_fd, os.dup(output_fd))
+
+    def _close(self, stdio: Stdio) -> None:
+        for descriptor in (stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd):
+            os.close(descriptor)
+
+    def wait(self, pid: int) -> int:
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        return code if code >= 0 else 128 - code
+
+    def run(self, name: str, *args: str, **request: Any) -> dict[str, Any]:
+        """Run a container to its end; return its code, its output and its group's figures."""
+        code = self.wait(self.start(name, *args, **request))
+        stats = dataclasses.asdict(self.executor.read_stats(name))
+        self.executor.delete(name)
+        return {"code": code, "out": (BASE / f"{name}.out").read_text(), **stats}
+
+    def execute(self, name: str, *args: str) -> int:
+        template = json.loads((BASE / name / "config.json").read_text())["process"]
+        stdio = self._open(name)
+        try:
+            process = build_process(args, ["PATH=/bin"], "/", template=template)
+            return self.executor.execute(name, process, stdio).pid
+        finally:
+            self._close(stdio)
+
+
+def support(_: Guest) -> Any:
+    return dataclasses.asdict(probe_cgroups())
+
+
+def memory(guest: Guest) -> Any:
+    return guest.run("memory", "sh", "-c", "tail /dev/zero", limits=SpecLimits(memory_bytes=24 << 20))
+
+
+def pids(guest: Guest) -> Any:
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2 & done; wait"
+    return guest.run("pids", "sh", "-c", script, limits=SpecLimits(pids_limit=5))
+
+
+def cpu(guest: Guest) -> Any:
+    pid = guest.start("cpu", "sh", "-c", BUSY, limits=SpecLimits(cpus=0.1))
+    deadline = time.monotonic() + 20
+    while not (guest.executor.read_stats("cpu").throttled_periods or 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stats = dataclasses.asdict(guest.executor.read_stats("cpu"))
+    guest.executor.delete("cpu")
+    return {**stats, "code": guest.wait(pid)}
+
+
+def devices(guest: Guest) -> Any:
+    script = """
+    mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem >/dev/null
+    head -c 3 /dev/zero | cat >/dev/null && echo zero
+    dd if=/dev/mine of=/dev/null bs=8192 count=1 2>/dev/null && echo mine
+    (echo x >/dev/mine) || echo refused
+    """
+    device = SpecDevice("/dev/kmsg", "/dev/mine", "c", 1, 11, access="r")
+    return guest.run("devices", "sh", "-c", script, devices=[device], cap_add=("SYSLOG",))
+
+
+def devices_of_privileged(guest: Guest) -> Any:
+    return guest.run(
+        "privileged", "sh", "-c", "mknod /tmp/k2 c 1 11 && head -c 1 /tmp/k2 >/dev/null", privileged=True
+    )
+
+
+def written(guest: Guest) -> Any:
+    limits = SpecLimits(memory_bytes=64 << 20, cpus=0.5, cpu_shares=512, pids_limit=77, cpuset_cpus="0")
+    script = (
+        "cd /sys/fs/cgroup && cat memory.max cpu.max cpu.weight pids.max cpuset.cpus; cat /proc/self/cgroup"
+    )
+    return guest.run("written", "sh", "-c", script, limits=limits)
+
+
+def read_only_view(guest: Guest) -> Any:
+    script = "echo 5 >/sys/fs/cgroup/pids.max; ls -d /sys/fs/cgroup/pydock"
+    return guest.run("view", "sh", "-c", script, limits=SpecLimits(pids_limit=9))
+
+
+def execute_joins(guest: Guest) -> Any:
+    init = guest.start("joins", "sleep", "100", limits=SpecLimits(pids_limit=9))
+    pid = guest.execute("joins", "sleep", "100")
+    group = Path(f"/proc/{pid}/cgroup").read_text()
+    guest.executor.delete("joins")
+    return {"group": group, "codes": [guest.wait(pid), guest.wait(init)]}
+
+
+def kill_everything(guest: Guest) -> Any:
+    """Without a PID namespace of its own, only the group knows what belongs to the container."""
+    init = guest.start("many", "sh", "-c", "sleep 100 & sleep 100 & echo up; wait", share_host_pid=True)
+    while "up" not in (BASE / "many.out").read_text():
+        time.sleep(0.01)
+    before = len(Path("/sys/fs/cgroup/pydock/many/cgroup.procs").read_text().split())
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    guest.executor.delete("many")
+    return {"before": before, "code": guest.wait(init), "left": Path("/sys/fs/cgroup/pydock/many").exists()}
+
+
+def refused(guest: Guest) -> Any:
+    try:
+        guest.run("refused", "true", limits=SpecLimits(cpuset_cpus="4000"))
+    except PyDockError as error:
+        return {"message": error.message, "left": sorted(os.listdir(BASE / "state"))}
+    return None
+
+
+def old_overlay(_: Guest) -> Any:
+    """A kernel that knows no "lowerdir+"."""
+    layers = []
+    for number in range(3):
+        layer = BASE / "layers" / f"layer{number}"
+        layer.mkdir(parents=True)
+        (layer / f"file{number}").write_text(str(number))
+        layers.append(str(layer))
+    for name in ("upper", "work", "target"):
+        (BASE / name).mkdir()
+    mount = RootMount("overlay", lower=tuple(layers), upper=str(BASE / "upper"), work=str(BASE / "work"))
+    mount_root([mount], BASE / "target")
+    (BASE / "target" / "new").write_text("x")
+    return sorted(os.listdir(BASE / "target"))
+
+
+def left(guest: Guest) -> Any:
+    groups = [str(path) for path in Path("/sys/fs/cgroup/pydock").iterdir() if path.is_dir()]
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if "/guest/rootfs" in line]
+    return {"groups": groups, "mounts": mounts, "state": os.listdir(BASE / "state")}
+
+
+STEPS: tuple[Callable[[Guest], Any], ...] = (
+    support,
+    memory,
+    pids,
+    cpu,
+    devices,
+    devices_of_privileged,
+    written,
+    read_only_view,
+    execute_joins,
+    kill_everything,
+    refused,
+    old_overlay,
+    left,
+)
+
+
+def main() -> None:
+    BASE.mkdir()
+    syscalls.mount(
+        "guest", str(BASE), "tmpfs"
+    )  # the root is an overlay, and one cannot be above another's layer
+    guest = Guest()
+    for step in STEPS:
+        try:
+            value = step(guest)
+        except Exception as error:  # noqa: BLE001 - told to the test, which fails by it
+            value = {"error": repr(error), "traceback": traceback.format_exc()}
+        print("RESULT " + json.dumps({"name": step.__name__, "value": value}), flush=True)
+    print("RESULT " + json.dumps({"name": "end", "value": True}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
