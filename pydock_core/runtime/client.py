@@ -234,7 +234,9 @@ def _ask_for_child(
             if attach_theirs is not None:
                 attach_theirs.close()
             if order is not None:
-                with suppress(BrokenPipeError, ConnectionResetError):  # the child is gone, as the next line finds
+                with suppress(
+                    BrokenPipeError, ConnectionResetError
+                ):  # the child is gone, as the next line finds
                     messages.send(status, order())
             message = _event(status)
             if message is not None:

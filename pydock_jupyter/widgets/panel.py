@@ -186,6 +186,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
                 containers.stop(container_id)
             else:
                 containers.remove(container_id, force=True)
+                if self._log_name == name:
+                    self._show_log("")
         except PyDockError as error:
             problem = f"Could not {action} {name}: {error.message} {error.hint}".strip()
         except Exception as error:  # noqa: BLE001  # a thread has nobody else to tell
@@ -202,6 +204,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
 
     def _show_log(self, name: str) -> None:
         with self._lock:
+            if self.comm is None:
+                return
             self._log_name = name
             self._log.value = ""
             self._log_close.layout.display = None if name else "none"

@@ -101,7 +101,7 @@ def test_tensorboard_draws_its_scalars(
         card = board.locator("scalar-card").filter(has_text=tag).first
         card.scroll_into_view_if_needed(timeout=60_000)
         for rate in RATES.values():  # the table below the chart: the values at the last step
-            expect(card).to_contain_text(f"{last(rate, STEPS - 1):.4g}")
+            expect(card).to_contain_text(f"{last(rate, STEPS - 1):.4f}".rstrip("0"))
         chart = card.locator("line-chart")
         await_condition(lambda chart=chart: len(drawn_runs(chart.screenshot())) == len(RATES))
     take_picture(panel, "tensorboard")

@@ -62,6 +62,7 @@ def test_panel_widget(
 
     row.get_by_role("button", name=re.compile(r"Remove$")).click()
     row.get_by_role("button", name="Remove it").click()
+    expect(panel).to_contain_text("No containers yet")
     expect(panel).not_to_contain_text(web)
     assert web not in dock("ps", "-a", "--format", "{{.Names}}").split()
 

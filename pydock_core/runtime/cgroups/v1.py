@@ -159,6 +159,8 @@ def list_visible(directories: Mapping[str, str], layout: CgroupLayout) -> list[t
     for controller, directory in directories.items():
         mounted = layout.v1.get(controller)
         if mounted is not None and directory not in visible:
-            together = [name for name, place in layout.v1.items() if place == mounted and name in V1_CONTROLLERS]
+            together = [
+                name for name, place in layout.v1.items() if place == mounted and name in V1_CONTROLLERS
+            ]
             visible[directory] = (mounted.name, directory, together)
     return list(visible.values())
