@@ -219,9 +219,11 @@ class EmbeddedExecutor:
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent_pidfd = os.pidfd_open(os.getpid()) if self._die_with_parent else -1
         with link, child_link:
+            pid_read_fd, pid_write_fd = os.pipe()
             context = ExecContext(
                 process=plan,
                 link=child_link,
+                pid_write_fd=pid_write_fd,
                 init_pidfd=init_pidfd,
                 namespaces=namespaces.flags_of_all("pid"),
                 uid_mappings=uid_mappings,
@@ -230,10 +232,9 @@ class EmbeddedExecutor:
                 stdio=stdio,
             )
             try:
-                pid = _fork_into_container(context, link, joins_pids="pid" in record.namespaces)
+                pid = _fork_into_container(context, pid_read_fd, link, joins_pids="pid" in record.namespaces)
             finally:
-                messages.close_all([*entrances, *([parent_pidfd] if parent_pidfd >= 0 else [])])
-            child_link.close()
+                messages.close_all([pid_read_fd, *entrances, *([parent_pidfd] if parent_pidfd >= 0 else [])])
             try:
                 console_fd = _read_until_end(link)
             except BaseException as error:
@@ -408,8 +409,14 @@ class _Making:
         _kill_and_reap(self._pid)
 
 
-def _fork_into_container(context: ExecContext, link: socket.socket, *, joins_pids: bool) -> int:
-    """Fork the role of :func:`run_exec`, a child of this process; return its pid in this PID namespace."""
+def _fork_into_container(
+    context: ExecContext, pid_read_fd: int, link: socket.socket, *, joins_pids: bool
+) -> int:
+    """Fork the role of :func:`run_exec`, a child of this process; return its pid in this PID namespace.
+
+    The context's link and pipe are closed on this side.  The pid comes by the pipe, not by the link: there the
+    new process may already have said why it failed, and it must be reaped all the same.
+    """
     dumpable = syscalls.prctl(syscalls.PR_GET_DUMPABLE)
     try:
         # The child is seen by the container from its first instant, so it has to be born hidden.
@@ -420,13 +427,16 @@ def _fork_into_container(context: ExecContext, link: socket.socket, *, joins_pid
     finally:
         if dumpable == 1:
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+        os.close(context.pid_write_fd)
+        context.link.close()
     if not joins_pids:
         return pid
     try:
-        received = messages.receive(link)
-        if received is None:
+        told = os.read(pid_read_fd, 16)
+        if not told:
+            _read_until_end(link)
             raise FailedError("the process that was to enter the container has ended")
-        return int(messages.checked(received[0])["pid"])
+        return int(told)
     finally:
         os.waitpid(pid, 0)
 

@@ -37,6 +37,7 @@ class ExecContext:
 
     Attributes:
         link: connection to the caller; its end without an error means that execve(2) succeeded.
+        pid_write_fd: takes the pid of the new process, in decimal, from the process in between.
         init_pidfd: of the container's init, whose namespaces are joined.
         namespaces: CLONE_NEW* bits of the namespaces to join, without the PID namespace.
         cgroup_entrances: see :func:`pydock_core.runtime.cgroups.group.enter`.
@@ -46,6 +47,7 @@ class ExecContext:
 
     process: ProcessPlan
     link: socket.socket
+    pid_write_fd: int
     init_pidfd: int
     namespaces: int
     cgroup_entrances: Sequence[int]
@@ -70,7 +72,7 @@ def _fork_inside(context: ExecContext) -> None:
         raise FailedError(f"the container's PID namespace cannot be joined: {error.strerror}") from error
     if pid == 0:
         run_exec(context)
-    messages.send(context.link, {"ok": True, "event": "forked", "pid": pid})
+    os.write(context.pid_write_fd, str(pid).encode())
     os._exit(0)
 
 
@@ -81,6 +83,7 @@ def run_exec(context: ExecContext) -> NoReturn:
 
 def _run(context: ExecContext) -> None:
     process = context.process
+    os.close(context.pid_write_fd)
     begin_process(context.parent_pidfd, context.stdio)
     set_rlimits(process)
     set_oom_score_adj(process)

@@ -21,7 +21,8 @@ from pydock_core.runtime.spec import SpecLimits, SpecRequest, build_process, bui
 
 BUSYBOX = Path("/bin/busybox")
 DRIVER = Path(__file__).with_name("executor_driver.py")
-GROUPS = "pydock-test"
+GROUPS = f"pydock-test-{os.getpid()}"
+"""Of this run of the tests: others may be going on beside it."""
 FIRST_ID, IDS = 100_000, 65_536
 KINDS = ("embedded", "embedded-userns", "embedded-rootless", "crun", "runc")
 """embedded-userns: the bundle asks for a user namespace; -rootless: the executor runs in one."""
