@@ -252,8 +252,12 @@ class EmbeddedExecutor:
         group = record.find_cgroup() if all_processes else None
         if group is not None:
             for pid in group.list_pids():
-                with contextlib.suppress(ProcessLookupError):
+                try:
                     os.kill(pid, signal_number)
+                except ProcessLookupError:
+                    continue
+                except OSError as error:
+                    raise FailedError(f"container {container_id}: process {pid}: {error.strerror}") from error
             return
         init_pidfd = record.init.open() if record.init is not None else None
         if init_pidfd is None:
@@ -281,7 +285,10 @@ class EmbeddedExecutor:
             shutil.rmtree(directory, ignore_errors=True)
             return
         config = self._read_hooks(record)
-        self._remove(record, directory, self._executed.pop(container_id, set()))
+        try:
+            self._remove(record, directory, self._executed.pop(container_id, set()))
+        except OSError as error:
+            raise FailedError(f"container {container_id} cannot be deleted: {error.strerror}") from error
         if config.get("hooks"):
             run_hooks_quietly(config["hooks"], "poststop", build_oci_state(record, "stopped", config))
 
