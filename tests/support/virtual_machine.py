@@ -80,7 +80,9 @@ def find_kernel() -> Kernel:
         raise NoGuestError(f"{BUSYBOX} is missing (apt install busybox-static)")
     if shutil.which("modprobe", path=_SYSTEM_PATH) is None:
         raise NoGuestError("modprobe is missing (apt install kmod)")
-    images = sorted(Path("/boot").glob("vmlinuz-*-amd64"), key=lambda path: path.stat().st_mtime, reverse=True)
+    images = sorted(
+        Path("/boot").glob("vmlinuz-*-amd64"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for image in images:
         version = image.name.removeprefix("vmlinuz-")
         if os.access(image, os.R_OK) and Path("/lib/modules", version).is_dir():
@@ -98,7 +100,9 @@ def list_modules(version: str, names: Sequence[str] = MODULES) -> list[Path]:
         check=True,
     ).stdout
     # The other lines are "builtin NAME": nothing to insert.
-    return list(dict.fromkeys(Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod ")))
+    return list(
+        dict.fromkeys(Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod "))
+    )
 
 
 def build_cpio(files: Iterable[tuple[str, int, bytes]]) -> bytes:
@@ -122,7 +126,9 @@ def build_initramfs(kernel: Kernel, command: str) -> bytes:
     files.append(("bin/busybox", 0o100755, BUSYBOX.read_bytes()))
     for path in modules:
         content = path.read_bytes()
-        files.append((f"modules/{path.stem}", 0o100644, lzma.decompress(content) if path.suffix == ".xz" else content))
+        files.append(
+            (f"modules/{path.stem}", 0o100644, lzma.decompress(content) if path.suffix == ".xz" else content)
+        )
     script = _INIT.format(modules=" ".join(path.stem for path in modules), command=shlex.quote(command))
     return build_cpio([*files, ("init", 0o100755, script.encode())])
 
@@ -170,7 +176,9 @@ def run_script(
         process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
         tail = "\n".join(_read(console).splitlines()[-30:])
-        raise AssertionError(f"the guest was not off after {timeout_seconds} s; its console:\n{tail}") from None
+        raise AssertionError(
+            f"the guest was not off after {timeout_seconds} s; its console:\n{tail}"
+        ) from None
     finally:
         process.kill()
         process.wait()
