@@ -18,18 +18,15 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.bench.peers import (
-    Peer,
-    Skipped,
-    crun_peer,
-    dock_program_peer,
-    docker_peer,
-    podman_peer,
-    pydock_peer,
-)
+from tests.bench.isolation import isolate, removing_groups, unmount_below
+from tests.bench.ours import dock_program_peer, pydock_peer
+from tests.bench.peer import Peer, Skipped
+from tests.bench.peers import crun_peer, docker_peer, podman_peer
 from tests.bench.samples import busybox_archive, busybox_bundle, large_archive
 
-Row = tuple[str, str, str, str]
+Row = tuple[str, str, str, str, str]
+Timing = tuple[float, float]
+"""Median and best, in seconds."""
 
 
 def measure(action: Callable[[], object], *, times: int) -> list[float]:
@@ -44,15 +41,15 @@ def measure(action: Callable[[], object], *, times: int) -> list[float]:
 
 def in_turns(
     actions: Sequence[tuple[str, Callable[[], object]]], *, times: int, warm: int = 2
-) -> dict[str, float]:
-    """Measure several actions in turns; return the median seconds of each."""
+) -> dict[str, Timing]:
+    """Measure several actions in turns; return what each took."""
     durations: dict[str, list[float]] = {name: [] for name, _ in actions}
     for round_number in range(warm + times):
         for name, action in actions:
             taken = measure(action, times=1)
             if round_number >= warm:
                 durations[name] += taken
-    return {name: statistics.median(values) for name, values in durations.items()}
+    return {name: (statistics.median(values), min(values)) for name, values in durations.items()}
 
 
 def shown(seconds: float) -> str:
@@ -60,11 +57,23 @@ def shown(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def rows_of(work: str, medians: dict[str, float], skipped: dict[str, str], ours: str = "pydock") -> list[Row]:
-    """Lay one measurement out, with the ratio to ours."""
-    base = medians[ours]
-    rows = [(work, name, shown(value), f"{value / base:.2f} x") for name, value in medians.items()]
-    return rows + [(work, name, "-", reason) for name, reason in skipped.items()]
+def rows_of(work: str, timings: dict[str, Timing], skipped: dict[str, str]) -> list[Row]:
+    """Lay one measurement out, with the ratio of the medians to ours."""
+    base = timings["pydock"][0]
+    rows = [
+        (work, name, shown(median), shown(best), f"{median / base:.2f} x")
+        for name, (median, best) in timings.items()
+    ]
+    return rows + [(work, name, "-", "-", reason) for name, reason in skipped.items()]
+
+
+def memory_rows(work: str, figures: dict[str, Callable[[], int] | None]) -> list[Row]:
+    """Lay out what each takes in memory."""
+    sizes = {name: figure() for name, figure in figures.items() if figure is not None}
+    return [
+        (work, name, f"{size / 1024:.0f} kB", "", f"{size / sizes['pydock']:.2f} x")
+        for name, size in sizes.items()
+    ]
 
 
 def collect(makers: Sequence[Callable[[], Peer]]) -> tuple[list[Peer], dict[str, str]]:
@@ -88,42 +97,33 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
             lambda: pydock_peer(base / "pydock", archive),
             lambda: crun_peer(bundle),
             lambda: podman_peer(base / "podman", archive),
-            lambda: docker_peer(archive),
+            lambda: docker_peer(base / "docker", archive),
         ]
     )
+    program = dock_program_peer(base / "pydock")
     rows: list[Row] = []
     try:
-        with_run = [(peer.name, peer.run_true) for peer in peers]
+        rows += memory_rows("memory with no container (PSS)", {p.name: p.standing_memory for p in peers})
+        with_run = [(peer.name, peer.run_true) for peer in [*peers, program]]
         rows += rows_of("run --rm --network none IMAGE true", in_turns(with_run, times=times), skipped)
-        program = dock_program_peer(base / "pydock")
-        rows.append(
-            (
-                "the same, as a command",
-                "dock",
-                shown(statistics.median(measure(program.run_true, times=times))),
-                "",
-            )
-        )
+        connected = [(peer.name, peer.run_connected) for peer in peers if peer.run_connected is not None]
+        if connected:
+            rows += rows_of("run --rm IMAGE true", in_turns(connected, times=max(1, times // 2)), {})
         executing = [(peer.name, peer.start_and_exec()) for peer in peers if peer.start_and_exec is not None]
         rows += rows_of("exec CONTAINER true", in_turns(executing, times=times), {})
         listing = [(peer.name, peer.ps) for peer in [*peers, program] if peer.ps is not None]
         rows += rows_of("ps", in_turns(listing, times=times), {})
-        for peer in peers:
-            if peer.memory is not None:
-                rows.append(
-                    ("memory beside a container's own (PSS)", peer.name, f"{peer.memory() / 1024:.0f} kB", "")
-                )
+        rows += memory_rows("memory beside a container's own (PSS)", {p.name: p.memory for p in peers})
         sample = large_archive(
             base / "large.tar", files=3000 if quick else 15000, total_bytes=(50 if quick else 250) << 20
         )
         loading = [(peer.name, peer.load(sample)) for peer in peers if peer.load is not None]
         label = f"load {sample.stat().st_size >> 20} MB"
-        rows += rows_of(
-            label, {name: statistics.median(measure(action, times=1)) for name, action in loading}, {}
-        )
+        rows += rows_of(label, in_turns(loading, times=1, warm=0), {})
     finally:
         for peer in peers:
             peer.close()
+        unmount_below(base)
     return rows
 
 
@@ -132,12 +132,14 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=15, help="runs of each measurement")
     parser.add_argument("--quick", action="store_true", help="a smaller archive")
     arguments = parser.parse_args()
-    if os.geteuid() != 0:
+    if os.geteuid() == 0:
+        isolate()
+    else:
         print("note: as an ordinary user; crun's and docker's rows need root")
     print(f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} processors")
-    with tempfile.TemporaryDirectory(prefix="pydock-bench-") as directory:
+    with removing_groups(), tempfile.TemporaryDirectory(prefix="pydock-bench-") as directory:
         rows = run(Path(directory), times=arguments.times, quick=arguments.quick)
-    print(tabulate(rows, ["work", "who", "median", "of pydock's"], tablefmt="github"))
+    print(tabulate(rows, ["work", "who", "median", "best", "of pydock's"], tablefmt="github"))
     return 0
 
 

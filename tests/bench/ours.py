@@ -1,0 +1,91 @@
+"""PyDock as it is measured: the library in this warm process, and the program ``dock``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydock_core.engine import Engine
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.execution import ExecRequest
+from pydock_core.network.client import NetworkService
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.client import Streams, Zygote
+from pydock_core.runtime.process import derive_status
+from tests.bench.peer import Peer, end, pss, quietly
+
+
+def pydock_peer(base: Path, archive: Path) -> Peer:
+    """PyDock in this process."""
+    engine = Engine(StateRoot(base / "data", base / "run"))
+    with archive.open("rb") as stream:
+        engine.images.load(stream)
+    zygote = int(Zygote(engine.root).ping()["pid"])
+
+    def run(network: str | None) -> None:
+        true = ContainerConfig("busybox", command=("true",), network=network, auto_remove=True)
+        container_id, _ = engine.containers.create(true)
+        with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
+            assert launch.attachment is not None
+            with launch.attachment:
+                while launch.attachment.recv(65536):
+                    pass
+            ended = launch.wait()
+        assert ended is not None
+        assert ended.exit_code == 0
+        engine.containers.remove(container_id)
+
+    def start() -> str:
+        request = ContainerConfig("busybox", command=("sleep", "600"), network="none")
+        container_id, _ = engine.containers.create(request)
+        engine.containers.start(container_id).close()
+        peer.closers.append(lambda: engine.containers.remove(container_id, force=True))
+        return container_id
+
+    def start_and_exec() -> Callable[[], object]:
+        container_id = start()
+
+        def execute() -> None:
+            with engine.containers.exec(container_id, ExecRequest(("true",))) as execution:
+                assert execution.wait() == 0
+
+        return execute
+
+    def load(sample: Path) -> Callable[[], object]:
+        other = Engine(StateRoot(base / "other" / "data", base / "other" / "run"))
+
+        def action() -> None:
+            with sample.open("rb") as stream:
+                other.images.load(stream)
+
+        return action
+
+    is_root = os.geteuid() == 0
+    peer = Peer(
+        "pydock",
+        lambda: run("none"),
+        (lambda: run("bridge")) if is_root else None,
+        start_and_exec,
+        lambda: engine.containers.list(),
+        lambda: pss(derive_status(engine.root.container(start())).supervisor_pid),
+        lambda: pss(zygote),
+        load,
+        [lambda: end(zygote)],
+    )
+    if is_root:
+        network_service = int(NetworkService(engine.root).ping()["pid"])
+        peer.closers.append(lambda: end(network_service))
+    return peer
+
+
+def dock_program_peer(base: Path) -> Peer:
+    """The program ``dock`` on the state root that :func:`pydock_peer` has filled."""
+    program = Path(sys.executable).with_name("dock")
+    environment = {"PYDOCK_ROOT": str(base)}
+    return Peer(
+        "dock (command)",
+        lambda: quietly(program, "run", "--rm", "--network", "none", "busybox", "true", **environment),
+        ps=lambda: quietly(program, "ps", **environment),
+    )
