@@ -89,7 +89,8 @@ class Containers:
                 json.dumps(definition.to_json()),
             )
             try:
-                table.insert(self._database, row, used)
+                # A crash of the machine ends a --rm container in any case, so its record need not survive one.
+                table.insert(self._database, row, used, durable=not definition.auto_remove)
                 break
             except ConflictError:
                 if wanted:
@@ -120,7 +121,8 @@ class Containers:
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(paths, signal_number("KILL"), 0.0)
-        self._remover.remove(row.id, volumes=volumes or config_of(row).auto_remove)
+        is_transient = config_of(row).auto_remove
+        self._remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
     # -- life ------------------------------------------------------------------------------------------
 

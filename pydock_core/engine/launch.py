@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydock_core.engine.volumes import fill_new_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
-from pydock_core.runtime.client import Zygote
+from pydock_core.runtime.client import Zygote, ZygoteWorker
 from pydock_core.runtime.plan import EMBEDDED, LaunchPlan, NetworkAttachment, RootMount
 from pydock_core.runtime.process import write_json
 from pydock_core.runtime.signals import signal_number
@@ -146,6 +146,9 @@ class Launcher:
         and the log, is replaced.
         """
         paths = self._root.container(row.id)
+        if config.auto_remove and paths.work.exists():
+            # A volatile overlay leaves a mark there, and does not start with it again.
+            ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             directory.mkdir(parents=True, exist_ok=True)
         paths.upper.chmod(0o755)  # what the container sees of its root directory
@@ -171,7 +174,7 @@ class Launcher:
             data_dir=str(paths.data),
             run_dir=str(paths.run),
             executor=self._executor(config),
-            root_mounts=self._with_targets(self._snapshotter.mounts(diff_ids, paths.upper, paths.work)),
+            root_mounts=self._writable_root(diff_ids, paths, is_transient=config.auto_remove),
             network=network,
             ports=config.ports,
             network_socket=str(self._root.network_socket()) if network.mode == "bridge" else "",
@@ -190,20 +193,26 @@ class Launcher:
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
 
-    def _with_targets(self, mounts: tuple[RootMount, ...]) -> tuple[RootMount, ...]:
-        """Put a layer below all others that has what every container gets something mounted on.
+    def _writable_root(
+        self, diff_ids: Sequence[str], paths: ContainerPaths, *, is_transient: bool
+    ) -> tuple[RootMount, ...]:
+        """Return the snapshotter's mounts, with a layer below all others that has what is mounted on.
 
         Otherwise an image that lacks those files (most do) would have them made in each container's writable layer,
         and removed with it: that costs time, and they would be in what is committed.  Docker's "init" layer is there
         for the same reason.
+
+        Args:
+            is_transient: the writable layer does not outlive the run, so it is never synced ("volatile", Linux 5.10).
         """
-        overlay = mounts[-1]
+        *others, overlay = self._snapshotter.mounts(diff_ids, paths.upper, paths.work)
         if overlay.kind != "overlay":
-            return mounts
-        return (*mounts[:-1], replace(overlay, lower=(*overlay.lower, str(self.make_targets()))))
+            return (*others, overlay)
+        options = (*overlay.options, "volatile") if is_transient else overlay.options
+        return (*others, replace(overlay, lower=(*overlay.lower, str(self.make_targets())), options=options))
 
     def make_targets(self) -> Path:
-        """Make the tree of :meth:`_with_targets` where it is missing; return it."""
+        """Make the tree of :meth:`_writable_root` where it is missing; return it."""
         base = self._root.cache / "targets"
         if base.is_dir():
             return base

@@ -30,9 +30,13 @@ class Remover:
         self._database = database
         self._worker = worker
 
-    def remove(self, container_id: str, *, volumes: bool) -> None:
-        """Remove a container that does not run: its row, its directories, and on request its anonymous volumes."""
-        orphans = table.delete(self._database, container_id)
+    def remove(self, container_id: str, *, volumes: bool, durable: bool = True) -> None:
+        """Remove a container that does not run: its row, its directories, and on request its anonymous volumes.
+
+        Args:
+            durable: its row does not come back after a crash of the machine (without its files, as "created").
+        """
+        orphans = table.delete(self._database, container_id, durable=durable)
         self._remove_directories(container_id)
         if volumes and orphans:
             for name in orphans:

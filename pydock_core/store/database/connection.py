@@ -131,10 +131,17 @@ class Database:
             return self.connection.execute(statement, parameters).fetchall()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run a block as one write transaction; an exception rolls it back.  No slow work inside."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run a block as one write transaction; an exception rolls it back.  No slow work inside.
+
+        Args:
+            durable: on disk when it returns.  Otherwise a crash of the machine (not of a process) may undo it, and
+                what comes before it stays whole: pragma.html#pragma_synchronous, NORMAL in WAL mode.
+        """
         with _mapped(self._path):
             connection = self.connection
+            # Said each time: this connection's earlier transaction may have been of the other kind.
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

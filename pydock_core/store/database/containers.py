@@ -24,14 +24,20 @@ class ContainerRow:
 _COLUMNS = "id, name, image_id, created_ns, config"
 
 
-def insert(database: Database, row: ContainerRow, volumes: Mapping[str, bool]) -> None:
-    """Record a container and the volumes it uses; ``volumes`` says of each name whether it is anonymous.
+def insert(
+    database: Database, row: ContainerRow, volumes: Mapping[str, bool], *, durable: bool = True
+) -> None:
+    """Record a container and the volumes it uses.
+
+    Args:
+        volumes: of each name, whether it is anonymous.
+        durable: see :meth:`Database.transaction`.
 
     Raises:
         ConflictError: the name is taken.
         NotFoundError: the image has gone in the meantime.
     """
-    with database.transaction() as connection:
+    with database.transaction(durable=durable) as connection:
         if connection.execute("SELECT 1 FROM image WHERE id = ?", (row.image_id,)).fetchone() is None:
             raise NotFoundError(
                 f"image {row.image_id} is gone", "dock images lists what there is", exit_code=125
@@ -103,9 +109,9 @@ def rename(database: Database, container_id: str, name: str) -> None:
             raise _taken(connection, name) from None
 
 
-def delete(database: Database, container_id: str) -> list[str]:
+def delete(database: Database, container_id: str, *, durable: bool = True) -> list[str]:
     """Forget a container and its addresses; return the names of the anonymous volumes that it alone used."""
-    with database.transaction() as connection:
+    with database.transaction(durable=durable) as connection:
         volumes = connection.execute(
             "SELECT volume.name FROM container_volume JOIN volume ON volume.name = container_volume.volume "
             "WHERE container_id = ? AND anonymous = 1 AND NOT EXISTS (SELECT 1 FROM container_volume AS other "
