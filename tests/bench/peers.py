@@ -16,18 +16,18 @@ from tests.bench.peer import Peer, Skipped, last_line, parent_of, pss, quietly
 _DAEMON_SECONDS = 20.0
 
 
-def crun_peer(bundle: Path) -> Peer:
-    """crun, which has no images, no log and no records."""
+def crun_peer(name: str, bundle: Path) -> Peer:
+    """crun on a bundle that is ready; it has no images, no writable layers, no log and no records."""
     if not shutil.which("crun"):
-        raise Skipped("crun", "not on this machine")
+        raise Skipped(name, "not on this machine")
     if os.geteuid() != 0:
-        raise Skipped("crun", "needs root")
+        raise Skipped(name, "needs root")
     ensure_hugetlb()
-    peer = Peer("crun run", lambda: quietly("crun", "run", "--bundle", bundle, "pydock-bench"))
+    peer = Peer(name, lambda: quietly("crun", "run", "--bundle", bundle, "pydock-bench"))
     try:
         peer.run_true()
     except subprocess.CalledProcessError as error:
-        raise Skipped("crun", last_line(error)) from error
+        raise Skipped(name, last_line(error)) from error
     return peer
 
 

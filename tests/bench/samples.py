@@ -5,10 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import random
 import shutil
 import tarfile
 from pathlib import Path
+
+from pydock_core.runtime.seccomp_profile import parse_kernel_release
+from pydock_core.runtime.spec import SpecRequest, build_spec
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (
@@ -82,8 +86,24 @@ def busybox_archive(path: Path, name: str = "busybox:latest") -> Path:
     return docker_archive(path, [tar_of(tree)], name, ["sh"])
 
 
-def busybox_bundle(directory: Path) -> Path:
-    """An OCI bundle that runs true, with the namespaces that a container has, and its own cgroup."""
+def default_bundle(directory: Path) -> Path:
+    """An OCI bundle of the container that ``dock run --network none busybox true`` makes, with a cgroup of its own."""
+    busybox_tree(directory / "rootfs")
+    request = SpecRequest(
+        args=("true",),
+        rootfs="rootfs",
+        machine=os.uname().machine,
+        kernel=parse_kernel_release(os.uname().release),
+        env=("PATH=/bin",),
+        hostname="bench",
+        cgroups_path="/pydock-bench",
+    )
+    (directory / "config.json").write_text(json.dumps(build_spec(request)))
+    return directory
+
+
+def bare_bundle(directory: Path) -> Path:
+    """An OCI bundle that runs true with namespaces and a cgroup, but none of the confinement of a default container."""
     busybox_tree(directory / "rootfs")
     config = {
         "ociVersion": "1.0.2",
