@@ -19,6 +19,9 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from pydock_core.paths import StateRoot
+from tests.integration.conftest import end_servers
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 README_IMAGES = "PYDOCK_SCREENSHOTS"
@@ -69,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give these tests, which start whole servers in containers, the time that takes."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(120))
+            item.add_marker(pytest.mark.timeout(200))
 
 
 @pytest.fixture(scope="session")
@@ -98,10 +101,11 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def dock(environment: dict[str, str]) -> Iterator[Dock]:
-    """Run the ``dock`` program and return what it printed; containers are removed at the end.
+    """Run the ``dock`` program and return what it printed; at the end all of its state and servers go.
 
     With ``both`` standard error is part of what is returned.
     """
+    state = Path(environment["PYDOCK_ROOT"])
 
     def run(*words: str, check: bool = True, both: bool = False) -> str:
         command = [sys.executable, "-m", "pydock_core", *words]
@@ -112,6 +116,8 @@ def dock(environment: dict[str, str]) -> Iterator[Dock]:
     yield run
     for container in run("ps", "-aq", check=False).split():
         run("rm", "-f", container, check=False)
+    end_servers(StateRoot(state / "data", state / "run"))
+    shutil.rmtree(state)
 
 
 @pytest.fixture(scope="session")
@@ -131,18 +137,34 @@ def web(dock: Dock, image: str) -> Iterator[str]:
     dock("rm", "-f", name, check=False)
 
 
+def write_quiet_settings(directory: Path) -> None:
+    """Write user settings of JupyterLab with which it does not ask whether it may fetch news."""
+    settings = directory / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": False}
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+
+
 @pytest.fixture(scope="session")
-def lab(home: Path, environment: dict[str, str]) -> Iterator[Lab]:
-    """A JupyterLab under a base URL as JupyterHub gives it, with PyDock's server and lab extensions."""
+def quiet_settings(home: Path) -> Path:
+    """Settings for a JupyterLab in a container, a directory to be mounted there."""
+    directory = home / "inner-settings"
+    write_quiet_settings(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def lab(home: Path, environment: dict[str, str], dock: Dock) -> Iterator[Lab]:
+    """A JupyterLab under a base URL as JupyterHub gives it, with PyDock's server and lab extensions.
+
+    It is ended before the state that it watches is removed, hence ``dock``.
+    """
     notebooks = home / "notebooks"
     extensions = home / "labextensions"
     for directory in (home / "home", notebooks, extensions):
         directory.mkdir()
     (extensions / "pydock-jupyter").symlink_to(REPOSITORY / "pydock_jupyter" / "labextension")
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": False}
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
+    write_quiet_settings(home / "settings")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -251,7 +273,20 @@ def _start_kernel(lab: Lab, path: str) -> None:
 
 
 @pytest.fixture
-def run_notebook(page: Page, lab: Lab) -> Callable[..., Locator]:
+def open_notebook(page: Page, lab: Lab) -> Callable[..., Locator]:
+    """Open a notebook that lies in the root directory, wait for its kernel, and return its cells' places."""
+
+    def open_it(name: str) -> Locator:
+        _start_kernel(lab, name)
+        execute(page, "docmanager:open", {"path": name})
+        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
+        return page.locator(".jp-Notebook .jp-Cell")
+
+    return open_it
+
+
+@pytest.fixture
+def run_notebook(page: Page, lab: Lab, open_notebook: Callable[..., Locator]) -> Callable[..., Locator]:
     """Open a notebook with the cells that are given, run them all, and return the cells' places in the page."""
 
     def run(*cells: str, name: str) -> Locator:
@@ -260,11 +295,8 @@ def run_notebook(page: Page, lab: Lab) -> Callable[..., Locator]:
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel}
         )
         nbformat.write(notebook, lab.notebooks / name)
-        _start_kernel(lab, name)
-        execute(page, "docmanager:open", {"path": name})
-        shown = page.locator(".jp-Notebook .jp-CodeCell")
+        shown = open_notebook(name)
         expect(shown).to_have_count(len(cells))
-        expect(page.locator("#jp-main-statusbar")).to_contain_text("| Idle", timeout=60_000)
         execute(page, "notebook:run-all-cells")
         return shown
 

@@ -64,16 +64,18 @@ def tensorboard(dock: Callable[..., str], image: str, logs: Path) -> Iterator[st
 
 
 @pytest.fixture
-def notebook(dock: Callable[..., str], image: str) -> Iterator[tuple[str, str]]:
+def notebook(dock: Callable[..., str], image: str, quiet_settings: Path) -> Iterator[tuple[str, str]]:
     """JupyterLab as its manual starts it in a container; returns the name and the token from its log."""
     name = "notebook"
-    command = ("jupyter", "lab", "--ip=0.0.0.0", "--allow-root", "--no-browser")
-    dock("run", "-d", "--name", name, "--expose", "8888", "-w", "/root", image, *command)
+    command = ("jupyter", "lab", "--ip=0.0.0.0", "--allow-root", "--no-browser", "--debug")
+    settings = f"{quiet_settings}:/root/.jupyter/lab/user-settings:ro"
+    dock("run", "-d", "--name", name, "--expose", "8888", "-w", "/root", "-v", settings, image, *command)
     deadline = time.monotonic() + START_SECONDS
     while not (found := re.search(r"[?&]token=([0-9a-f]+)", dock("logs", name, both=True))):
         assert time.monotonic() < deadline, dock("logs", name, both=True)
         time.sleep(0.2)  # the server says its token when it is ready
     yield name, found.group(1)
+    print(dock("logs", name, both=True))  # shown when the test fails
     dock("rm", "-f", name, check=False)
 
 
@@ -160,16 +162,26 @@ def test_the_page_of_the_readme(
     take_picture: Callable[..., Path],
 ) -> None:
     """All of it in one picture: the panel, a notebook that runs containers, and TensorBoard beside it."""
+    panel.set_viewport_size({"width": 1600, "height": 900})
     await_listening(dock, tensorboard, 6006)
+    short = image.removesuffix(":latest")
     cells = (
         "%load_ext pydock_jupyter",
         "%dock ps --format 'table {{.Names}}\\t{{.Image}}\\t{{.Status}}'",
-        f"%%dock run --rm {image} python -\nimport platform\nprint('Hello from', platform.node())",
+        "%dock run --rm -m 256m " + short + ' python -c "print(6 * 7)"',
+        f"%%dock run --rm --network none {short} python -\n"
+        "import os, platform\n"
+        "print('Hello from', platform.node(), 'process', os.getpid())",
     )
     shown = run_notebook(*cells, name="demo.ipynb")
-    expect(shown.nth(2)).to_contain_text("Hello from", timeout=60_000)
+    expect(shown.nth(3)).to_contain_text(re.compile("Hello from [0-9a-f]+ process 1"), timeout=60_000)
+    panel.get_by_role("tab", name="Launcher").locator(".lm-TabBar-tabCloseIcon").click()
     run_command(panel, "pydock:open-port", {"name": tensorboard, "port": 6006, "mode": "split-right"})
     board = panel.frame_locator(".pydock-Application iframe")
-    chart = board.locator("scalar-card line-chart").first
-    await_condition(lambda: len(drawn_runs(chart.screenshot(timeout=60_000))) == len(RATES))
+    board.get_by_role("button", name="Settings").last.click()
+    expect(board.locator("metrics-dashboard-settings-component")).to_have_count(0)
+    expect(board.locator("scalar-card line-chart").first).to_be_visible(timeout=60_000)
+    expect(board.locator("scalar-card").first).to_contain_text(
+        f"{accuracy(RATES['slow'], STEPS - 1):.3f}", timeout=60_000
+    )
     take_picture(panel, "lab", for_readme=True)
