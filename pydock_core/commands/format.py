@@ -28,23 +28,24 @@ def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Seque
     if context.table is not None:
         context.table(headers, rows)
         return
-    from tabulate import DataRow, TableFormat, tabulate
+    # Not by a library: tabulate takes longer to load than all the rest of a listing.
+    lines = [list(headers), *rows]
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
+        context.print("   ".join(cells).rstrip())
 
-    plain = TableFormat(
-        lineabove=None,
-        linebelowheader=None,
-        linebetweenrows=None,
-        linebelow=None,
-        headerrow=DataRow("", "   ", ""),
-        datarow=DataRow("", "   ", ""),
-        padding=0,
-        with_header_hide=None,
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes (Unicode Standard Annex 11)."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # late: rare
+
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "FW" else 1
+        for letter in text
     )
-    # The headers as a row: as headers they would be padded beyond three spaces.
-    lines = [list(headers), *(list(row) for row in rows)]
-    text = tabulate(lines, tablefmt=plain, disable_numparse=True, stralign="left")
-    for line in text.splitlines():
-        context.print(line.rstrip())
 
 
 def write_listing(

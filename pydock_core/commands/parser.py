@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import NoReturn
 
 from pydock_core.commands.table import (
@@ -149,6 +148,8 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     if words[0].startswith("-"):
         return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)
     known = {" ".join(path) for command in COMMANDS for path in (command.path, *command.aliases)}
+    from difflib import get_close_matches  # late: for mistakes only
+
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {PROGRAM} {near[0]}?" if near else f"{PROGRAM} --help lists what there is"
     return InvalidError(f"{PROGRAM}: no such command: {name}", hint, exit_code=USAGE_EXIT_CODE)

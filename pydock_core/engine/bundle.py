@@ -12,6 +12,7 @@ from typing import Any
 
 from pydock_core.engine.config import ContainerConfig, Device, Mount
 from pydock_core.engine.definition import merge_environment
+from pydock_core.engine.mount_points import OWN_FILES
 from pydock_core.engine.shapes import command_line, host_name
 from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError
@@ -19,9 +20,6 @@ from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecMount, SpecRequest
 from pydock_core.runtime.users import ResolvedUser
-
-OWN_FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
-"""What is mounted in every container: path there, and name in the container's directory."""
 
 
 def build_request(

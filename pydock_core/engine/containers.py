@@ -17,19 +17,17 @@ from pydock_core.engine.names import check_name, random_id, random_name
 from pydock_core.engine.shapes import Seen
 from pydock_core.engine.volumes import name_volumes
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
-from pydock_core.paths import ContainerPaths, StateRoot
+from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote, follow_log, wait_for_exit
 from pydock_core.runtime.logs import LogEntry, LogReader
 from pydock_core.runtime.process import derive_status
 from pydock_core.runtime.signals import signal_number
-from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.networks import address_of
 
 if TYPE_CHECKING:
-    from pydock_core.engine.images import Images
-    from pydock_core.engine.launch import Launcher
-    from pydock_core.engine.tidy import Remover
+    from pydock_core.engine.facade import Engine
 
 _NAME_ATTEMPTS = 20
 
@@ -41,15 +39,11 @@ class Containers:
     ConflictError where a prefix fits several.  Safe to use from several threads and processes at once.
     """
 
-    def __init__(
-        self, root: StateRoot, database: Database, images: Images, launcher: Launcher, remover: Remover
-    ) -> None:
-        self._root = root
-        self._database = database
-        self._images = images
-        self._launcher = launcher
-        self._remover = remover
-        self._zygote = Zygote(root)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine  # its parts are made when they are needed: listing needs few
+        self._root = engine.root
+        self._database = engine.database
+        self._zygote = Zygote(engine.root)
 
     # -- definition ------------------------------------------------------------------------------------
 
@@ -71,11 +65,13 @@ class Containers:
 
         Postcondition: the container is listed; on an error nothing has changed.
         """
-        image_id = self._images.resolve(request.image).id
+        image_id = self._engine.images.resolve(request.image).id
         definition = merge(
-            request, self._images.config(image_id).get("config") or {}, self._launcher.default_network
+            request,
+            self._engine.images.config(image_id).get("config") or {},
+            self._engine.launcher.default_network,
         )
-        definition, warnings = self._launcher.check(definition, self.resolve)
+        definition, warnings = self._engine.launcher.check(definition, self.resolve)
         wanted = check_name(name) if name else None
         container_id = random_id()
         definition, used = name_volumes(definition)
@@ -122,7 +118,7 @@ class Containers:
                 )
             self._stop(paths, signal_number("KILL"), 0.0)
         is_transient = config_of(row).auto_remove
-        self._remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
+        self._engine.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -144,7 +140,7 @@ class Containers:
         """
         row = self._row(reference)
         config = config_of(row)
-        return self._zygote.supervise(lambda: self._launcher.prepare(row, config, size), attach=attach)
+        return self._zygote.supervise(lambda: self._engine.launcher.prepare(row, config, size), attach=attach)
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is no error."""
@@ -222,7 +218,7 @@ class Containers:
             filters: id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose.
             limit: only that many of the newest.
         """
-        condition = ContainerFilter.parse(filters or {}, self._row, self._images)
+        condition = ContainerFilter.parse(filters or {}, self._row, self._engine)
         chosen = []
         for row in table.all_rows(self._database):
             seen = self._see(row)
@@ -240,7 +236,7 @@ class Containers:
         seen = self._see(row)
         if seen is None:
             raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
-        return shapes.build_inspect(seen, self._root.container(row.id), self._launcher.driver_name)
+        return shapes.build_inspect(seen, self._root.container(row.id), self._engine.launcher.driver_name)
 
     def logs(
         self,
@@ -302,7 +298,7 @@ class Containers:
             )
         config = config_of(row)
         base = json.loads(paths.config_file.read_bytes())["process"]
-        user = None if request.user is None else self._launcher.user(row, config, request.user)
+        user = None if request.user is None else self._engine.launcher.user(row, config, request.user)
         process = build_exec_process(base, request, user)
         return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
 
@@ -331,7 +327,9 @@ class Containers:
         status = derive_status(self._root.container(row.id))
         if config.auto_remove and status.status == "exited":
             return None
-        return Seen(row, config, status, self._launcher.address(row.id, config))
+        network = str(config.network)
+        address = "" if network in ("none", "host") else address_of(self._database, network, row.id)
+        return Seen(row, config, status, address)
 
 
 def config_of(row: ContainerRow) -> ContainerConfig:

@@ -13,7 +13,9 @@ from pydock_core.paths import StateRoot, default_root
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.images import Images
+    from pydock_core.engine.launch import Launcher
     from pydock_core.engine.system import System
+    from pydock_core.engine.tidy import Remover
     from pydock_core.store.database import Database
     from pydock_core.store.snapshots.protocol import Snapshotter
     from pydock_core.store.worker import Worker
@@ -81,14 +83,23 @@ class Engine:
     @cached_property
     def containers(self) -> Containers:
         from pydock_core.engine.containers import Containers
+        from pydock_core.engine.mount_points import make_layer
+
+        self.remover.sweep()
+        make_layer(self.root)
+        return Containers(self)
+
+    @cached_property
+    def launcher(self) -> Launcher:
         from pydock_core.engine.launch import Launcher
+
+        return Launcher(self.root, self.database, self.images, self.snapshotter)
+
+    @cached_property
+    def remover(self) -> Remover:
         from pydock_core.engine.tidy import Remover
 
-        remover = Remover(self.root, self.database, self.worker)
-        remover.sweep()
-        launcher = Launcher(self.root, self.database, self.images, self.snapshotter)
-        launcher.make_targets()
-        return Containers(self.root, self.database, self.images, launcher, remover)
+        return Remover(self.root, self.database, self.worker)
 
     @cached_property
     def system(self) -> System:

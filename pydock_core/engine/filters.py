@@ -12,7 +12,7 @@ from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.store.database.containers import ContainerRow
 
 if TYPE_CHECKING:
-    from pydock_core.engine.images import Images
+    from pydock_core.engine.facade import Engine
 
 _KEYS = (
     "id",
@@ -44,7 +44,7 @@ class ContainerFilter:
 
     @classmethod
     def parse(
-        cls, filters: Mapping[str, Sequence[str]], find: Callable[[str], ContainerRow], images: Images
+        cls, filters: Mapping[str, Sequence[str]], find: Callable[[str], ContainerRow], engine: Engine
     ) -> ContainerFilter:
         """Parse filters; ``find`` looks containers up for before and since.
 
@@ -56,12 +56,12 @@ class ContainerFilter:
         for key, values in filters.items():
             if key not in _KEYS:
                 raise InvalidError(f"--filter {key}: unknown key", f"there are {', '.join(_KEYS)}")
-            conditions.append(_condition(key, list(values), find, images))
+            conditions.append(_condition(key, list(values), find, engine))
         return cls(tuple(conditions), bool({"status", "exited"} & set(filters)))
 
 
 def _condition(
-    key: str, values: Sequence[str], find: Callable[[str], ContainerRow], images: Images
+    key: str, values: Sequence[str], find: Callable[[str], ContainerRow], engine: Engine
 ) -> Callable[[Seen], bool]:
     if key == "label":
         return lambda seen: all(_has_label(seen, value) for value in values)
@@ -71,7 +71,7 @@ def _condition(
             return lambda seen: all(seen.row.created_ns < row.created_ns for row in rows)
         return lambda seen: all(seen.row.created_ns > row.created_ns for row in rows)
     if key == "ancestor":
-        ids = {_image_id(images, value) for value in values}
+        ids = {_image_id(engine, value) for value in values}
         return lambda seen: seen.row.image_id in ids
     if key == "status" and (unknown := set(values) - set(_STATES)):
         raise InvalidError(
@@ -119,8 +119,8 @@ def _pattern(text: str) -> re.Pattern[str]:
         ) from error
 
 
-def _image_id(images: Images, reference: str) -> str:
+def _image_id(engine: Engine, reference: str) -> str:
     try:
-        return str(images.resolve(reference).id)
+        return str(engine.images.resolve(reference).id)
     except NotFoundError:
         return ""

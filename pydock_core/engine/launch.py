@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydock_core.engine import container_files
-from pydock_core.engine.bundle import OWN_FILES, build_request
+from pydock_core.engine import container_files, mount_points
+from pydock_core.engine.bundle import build_request
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
@@ -59,10 +57,6 @@ class Launcher:
     def default_network(self) -> str:
         """Where a container is connected that names no network: a bridge needs root."""
         return "none" if self._rootless else "bridge"
-
-    def address(self, container_id: str, config: ContainerConfig) -> str:
-        """The container's address on its network with prefix length, "" for none."""
-        return self._networks.address(container_id) if config.network == "bridge" else ""
 
     # -- at create -------------------------------------------------------------------------------------
 
@@ -196,11 +190,7 @@ class Launcher:
     def _writable_root(
         self, diff_ids: Sequence[str], paths: ContainerPaths, *, is_transient: bool
     ) -> tuple[RootMount, ...]:
-        """Return the snapshotter's mounts, with a layer below all others that has what is mounted on.
-
-        Otherwise an image that lacks those files (most do) would have them made in each container's writable layer,
-        and removed with it: that costs time, and they would be in what is committed.  Docker's "init" layer is there
-        for the same reason.
+        """Return the snapshotter's mounts, with the layer of mount points below all others.
 
         Args:
             is_transient: the writable layer does not outlive the run, so it is never synced ("volatile", Linux 5.10).
@@ -209,24 +199,12 @@ class Launcher:
         if overlay.kind != "overlay":
             return (*others, overlay)
         options = (*overlay.options, "volatile") if is_transient else overlay.options
-        return (*others, replace(overlay, lower=(*overlay.lower, str(self.make_targets())), options=options))
-
-    def make_targets(self) -> Path:
-        """Make the tree of :meth:`_writable_root` where it is missing; return it."""
-        base = self._root.cache / "targets"
-        if base.is_dir():
-            return base
-        with tempfile.TemporaryDirectory(dir=self._root.temporary) as scratch:
-            tree = Path(scratch, "targets")
-            for name in ("dev", "etc", "proc", "sys"):
-                (tree / name).mkdir(parents=True)
-            for name in OWN_FILES:
-                (tree / name.lstrip("/")).touch()
-            for directory in (tree, *tree.iterdir()):
-                directory.chmod(0o755)
-            with suppress(OSError):  # another process was first: ENOTEMPTY
-                tree.rename(base)
-        return base
+        return (
+            *others,
+            replace(
+                overlay, lower=(*overlay.lower, str(mount_points.make_layer(self._root))), options=options
+            ),
+        )
 
     def user(self, row: ContainerRow, config: ContainerConfig, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
+from collections.abc import Sequence
 
 from pydock_core.errors import InvalidError
 
@@ -25,12 +26,17 @@ _THINGS = (
 
 def random_id() -> str:
     """Return a new container id: 64 hexadecimal digits."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def random_name() -> str:
     """Return a name such as ``quiet_otter``; the caller makes sure that it is free."""
-    return f"{secrets.choice(_QUALITIES)}_{secrets.choice(_THINGS)}"
+    return f"{_choose(_QUALITIES)}_{_choose(_THINGS)}"
+
+
+def _choose(words: Sequence[str]) -> str:
+    # The module secrets would bring OpenSSL along, for every command.
+    return words[int.from_bytes(os.urandom(4), "big") % len(words)]
 
 
 def check_name(name: str) -> str:

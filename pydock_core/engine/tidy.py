@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ class Remover:
         self._discard(paths.data)
 
     def _discard(self, path: Path) -> None:
-        trash = self._root.trash / f"{path.name[:12]}-{secrets.token_hex(4)}"
+        trash = self._root.trash / f"{path.name[:12]}-{os.urandom(4).hex()}"
         try:
             os.rename(path, trash)
         except FileNotFoundError:

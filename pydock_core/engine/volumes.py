@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -25,7 +23,7 @@ def name_volumes(definition: ContainerConfig) -> tuple[ContainerConfig, dict[str
         if mount.kind != "volume":
             mounts.append(mount)
             continue
-        name = mount.source or secrets.token_hex(32)
+        name = mount.source or os.urandom(32).hex()
         used[name] = not mount.source
         mounts.append(replace(mount, source=name))
     return replace(definition, mounts=tuple(mounts)), used
@@ -43,6 +41,8 @@ def fill_new_volumes(
 
     The directory appears, filled, by a rename; of two starts at once one wins, and both go on with the same.
     """
+    import tempfile  # late: most containers have no new volume
+
     for mount in config.mounts:
         if mount.kind != "volume" or volume_directory(root, mount.source).exists():
             continue

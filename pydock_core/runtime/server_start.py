@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import socket
@@ -68,6 +67,8 @@ def network_spec(root: StateRoot) -> ServerSpec:
 @cache
 def code_version() -> str:
     """Identify the code that this process would start a server from: interpreter, and the package's files as they are."""
+    import hashlib  # late: listing asks no server
+
     digest = hashlib.sha256(f"{sys.executable}\0{sys.version}".encode())
     for folder in (_PACKAGE, _PACKAGE / "runtime", _PACKAGE / "network", _PACKAGE / "store"):
         with os.scandir(folder) as entries:
