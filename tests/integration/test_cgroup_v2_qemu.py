@@ -87,6 +87,10 @@ def test_deleting_kills_the_whole_group(results: dict[str, Any]) -> None:
     assert results["kill_everything"] == {"before": 3, "code": 137, "left": False}
 
 
+def test_deleting_kills_what_init_left_behind(results: dict[str, Any]) -> None:
+    assert results["kill_what_init_left"] == {"before": 1, "code": 0, "left": False}
+
+
 def test_a_limit_that_the_kernel_refuses_is_named(results: dict[str, Any]) -> None:
     assert "cpuset.cpus" in results["refused"]["message"]
     assert results["refused"]["left"] == []

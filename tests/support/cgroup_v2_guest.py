@@ -168,6 +168,15 @@ def kill_everything(guest: Guest) -> Any:
     return {"before": before, "code": guest.wait(init), "left": Path("/sys/fs/cgroup/pydock/many").exists()}
 
 
+def kill_what_init_left(guest: Guest) -> Any:
+    """A reaped init's number lives on as that of its session, which a process that it left behind is in."""
+    code = guest.wait(guest.start("leaver", "sh", "-c", "sleep 100 &", share_host_pid=True))
+    group = Path("/sys/fs/cgroup/pydock/leaver")
+    before = len((group / "cgroup.procs").read_text().split())
+    guest.executor.delete("leaver")
+    return {"before": before, "code": code, "left": group.exists()}
+
+
 def refused(guest: Guest) -> Any:
     try:
         guest.run("refused", "true", limits=SpecLimits(cpuset_cpus="4000"))
@@ -209,6 +218,7 @@ STEPS: tuple[Callable[[Guest], Any], ...] = (
     read_only_view,
     execute_joins,
     kill_everything,
+    kill_what_init_left,
     refused,
     old_overlay,
     left,

@@ -164,7 +164,7 @@ def run_script(
     initramfs.write_bytes(build_initramfs(kernel, command))
     words = [
         *(EMULATOR, "-accel", "tcg", "-cpu", "max,la57=off", "-m", "512", "-nodefaults", "-display", "none"),
-        *("-no-reboot", "-kernel", kernel.image, "-initrd", initramfs),
+        *("-no-reboot", "-kernel", str(kernel.image), "-initrd", str(initramfs)),
         *("-append", "console=ttyS0 quiet panic=-1 cgroup_no_v1=all"),
         *("-serial", f"file:{console}", "-serial", f"file:{output}"),
         *("-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap"),
