@@ -69,7 +69,9 @@ def code_version() -> str:
     """Identify the code that this process would start a server from: interpreter, and the package's files as they are."""
     import hashlib  # late: listing asks no server
 
-    digest = hashlib.sha256(f"{sys.executable}\0{sys.version}".encode())
+    # "python" in a notebook and "python3" in the dock program's first line are one interpreter.
+    interpreter = os.path.realpath(sys.executable)
+    digest = hashlib.sha256(f"{interpreter}\0{sys.prefix}\0{sys.version}".encode())
     for folder in (_PACKAGE, _PACKAGE / "runtime", _PACKAGE / "network", _PACKAGE / "store"):
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda item: item.name):
