@@ -28,7 +28,7 @@ Row = tuple[str, str, str, str, str]
 Timing = tuple[float, float]
 """Median and best, in seconds."""
 
-_SETTLE_SECONDS = 1.0
+_SETTLE_SECONDS = 0.5
 _CALM_LOOKS = 5
 
 
@@ -144,7 +144,7 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--times", type=int, default=15, help="runs of each measurement")
+    parser.add_argument("--times", type=int, default=11, help="runs of each measurement")
     parser.add_argument("--quick", action="store_true", help="a smaller archive")
     arguments = parser.parse_args()
     if os.geteuid() == 0:
