@@ -22,7 +22,9 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
     engine = Engine(StateRoot(base / "data", base / "run"))
     with archive.open("rb") as stream:
         engine.images.load(stream)
-    zygote = int(Zygote(engine.root).ping()["pid"])
+
+    def zygote() -> int:
+        return int(Zygote(engine.root).ping()["pid"])
 
     def run(network: str | None) -> None:
         true = ContainerConfig("busybox", command=("true",), network=network, auto_remove=True)
@@ -70,13 +72,12 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
         start_and_exec,
         lambda: engine.containers.list(),
         lambda: pss(derive_status(engine.root.container(start())).supervisor_pid),
-        lambda: pss(zygote),
+        lambda: pss(zygote()),
         load,
-        [lambda: end(zygote)],
+        [lambda: end(zygote())],
     )
     if is_root:
-        network_service = int(NetworkService(engine.root).ping()["pid"])
-        peer.closers.append(lambda: end(network_service))
+        peer.closers.append(lambda: end(int(NetworkService(engine.root).ping()["pid"])))
     return peer
 
 
