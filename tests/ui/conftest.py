@@ -237,6 +237,7 @@ def page(browser: Browser, lab: Lab, request: pytest.FixtureRequest) -> Iterator
     opened.goto(f"{lab.url}lab/workspaces/{workspace}?token={TOKEN}")
     expect(opened.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
     expect(opened.locator("#jupyterlab-splash")).to_have_count(0, timeout=30_000)
+    expect(opened.get_by_role("tab", name="Launcher")).to_be_visible(timeout=30_000)  # the last of the start
     yield opened
     picture(opened, f"last-{workspace}")
     context.close()
