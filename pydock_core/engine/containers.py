@@ -151,7 +151,16 @@ class Containers:
     def restart(
         self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
     ) -> None:
-        """Stop a container if it runs, and start it."""
+        """Stop a container if it runs, and start it.
+
+        Raises:
+            ConflictError: it was run with ``--rm``, and would be gone when it has stopped.
+        """
+        if self.config(reference).auto_remove:
+            raise ConflictError(
+                f"container {reference} was run with --rm: stopped, it is gone",
+                "stop it, and run the image again",
+            )
         self.stop(reference, timeout_seconds, signal)
         self.start(reference).close()
 

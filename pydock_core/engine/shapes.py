@@ -258,6 +258,7 @@ def _networks(seen: Seen) -> dict[str, Any]:
 
 
 def _shown_argument(word: str) -> str:
+    word = word.replace("\n", "\\n").replace("\t", "\\t")  # a listing has a line each
     return (
         word
         if word and shlex.quote(word) == word

@@ -234,3 +234,10 @@ def test_writable_layers_are_apart_and_the_image_stays(dock: Dock) -> None:
     assert dock.out("run", "--rm", "busybox", "sh", "-c", "ls /tmp; ls /etc/group") == "/etc/group"
     dock("create", "--name", "second", "busybox", "cat", "/tmp/x")
     assert dock("start", "-a", "second", code=1).stdout == ""
+
+
+def test_a_container_that_goes_when_it_stops_cannot_be_restarted(dock: Dock) -> None:
+    dock("run", "-d", "--rm", "--name", "brief", "busybox", "sh", "-c", "sleep 1000\nsleep 1000")
+    assert "--rm" in dock("restart", "brief", code=1).stderr
+    assert len(dock.out("ps").splitlines()) == 2
+    assert dock.out("exec", "brief", "echo", "alive") == "alive"
