@@ -15,8 +15,8 @@ from typing import Any
 
 from pydock_core.paths import StateRoot
 
-OLDEST_KERNEL = (5, 11)
-"""overlayfs in a user namespace (Linux 5.11); openat2, pidfd and clone3 are older."""
+OLDEST_KERNEL = (5, 12)
+"""mount_setattr(2) (Linux 5.12); overlayfs in a user namespace, openat2 and pidfd are older."""
 _PROBE_SECONDS = 20
 
 

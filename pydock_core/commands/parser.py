@@ -50,6 +50,7 @@ class _Parser(argparse.ArgumentParser):
         self.command = command
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace("IMAGE, COMMAND", "IMAGE")  # the command need not be given
         raise InvalidError(f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE)
 
 
@@ -83,7 +84,7 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
             keywords |= {"action": "append"} if option.many else {}
         options.add_argument(*option.flags, **keywords)  # type: ignore[arg-type]  # one of argparse's many shapes
     for flag in command.later:
-        parser.add_argument(flag, action=_Later, nargs=0, help=argparse.SUPPRESS)
+        parser.add_argument(flag, action=_Later, nargs="?", help=argparse.SUPPRESS)
     counts = {"1": None, "rest": argparse.REMAINDER}
     for argument in command.arguments:
         parser.add_argument(argument.name, nargs=counts.get(argument.count, argument.count))

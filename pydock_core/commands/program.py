@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command, show_error
-from pydock_core.errors import PyDockError
+from pydock_core.errors import FailedError, PyDockError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,12 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PyDockError as error:
         show_error(error, context)
         return 1 if error.exit_code is None else error.exit_code
+    except Exception as error:  # noqa: BLE001  the last resort: a person is shown a line, not a traceback
+        if isinstance(error, BrokenPipeError):
+            # The reader (head, less) has gone; nothing more can be written, at exit neither.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        failure = FailedError(
+            f"PyDock has a defect: {type(error).__name__}: {str(error) or 'no message'}".replace("\n", " "),
+            "please report it, with what dock --debug shows",
+        )
+        failure.__cause__ = error
+        show_error(failure, context)
+        return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader (head, less) has gone; nothing more can be written, at exit neither.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
 
 
 def _is_terminal() -> bool:

@@ -15,7 +15,7 @@ from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, Fra
 from pydock_core.commands.values import parse_boolean
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.execution import ExecRequest, Execution
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
 from pydock_core.runtime.client import Launch, Streams
 from pydock_core.runtime.process import KILLED_EXIT_CODE
 
@@ -72,7 +72,12 @@ def run(context: Context, words: Namespace) -> int:
 def create(context: Context, words: Namespace) -> int:
     """Create a container and print its id."""
     config = build_config(words, os.environ, os.getcwd())
-    _streams(words.attach)
+    if words.attach:
+        raise UnsupportedError(
+            "dock create: option -a comes with a later version of PyDock",
+            "choose at start: dock start -a",
+            exit_code=125,
+        )
     context.print(_create(context, replace(config, stdin_once=config.open_stdin), words))
     return 0
 
@@ -221,12 +226,13 @@ def _attach(
     attach_stdin: bool,
     proxy_signals: bool,
 ) -> int:
+    exit_code = context.engine.containers.follow_exit(container_id)
     attachment = context.engine.containers.attach(container_id, Streams(stdin=attach_stdin))
     with attachment:
         foreground = _foreground(context, container_id, config, keys, proxy_signals=proxy_signals)
         if _relay(context, foreground, attachment, config.terminal, attach_stdin=attach_stdin):
             return 0
-        return _exit_code(context, container_id)
+        return exit_code()
 
 
 def _exit_code(context: Context, container_id: str) -> int:

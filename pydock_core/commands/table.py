@@ -73,6 +73,7 @@ class Command:
 
 
 _FORMAT = Option(("--format",), "table, json, or a Go template: '{{.Names}}'", "FORMAT")
+_INSPECT_FORMAT = Option(("-f", "--format"), "json, or a Go template: '{{.Name}}'", "FORMAT")
 _FILTER = Option(("-f", "--filter"), "show only what matches: name=web", "KEY=VALUE", many=True)
 _NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
 _QUIET = Option(("-q", "--quiet"), "print ids only")
@@ -300,7 +301,7 @@ COMMANDS: tuple[Command, ...] = (
         ("inspect",),
         "Show all there is to know of containers or images, as JSON",
         "inspect:inspect",
-        (_FORMAT, Option(("--type",), "container or image", "TYPE")),
+        (_INSPECT_FORMAT, Option(("--type",), "container or image", "TYPE")),
         (Argument("NAME", "+", complete="container"),),
         later=("-s", "--size"),
     ),
@@ -308,7 +309,7 @@ COMMANDS: tuple[Command, ...] = (
         ("container", "inspect"),
         "Show all there is to know of containers, as JSON",
         "inspect:inspect_container",
-        (_FORMAT,),
+        (_INSPECT_FORMAT,),
         _SOME,
         later=("-s", "--size"),
     ),
@@ -372,7 +373,7 @@ COMMANDS: tuple[Command, ...] = (
         ("image", "inspect"),
         "Show all there is to know of images, as JSON",
         "inspect:inspect_image",
-        (_FORMAT,),
+        (_INSPECT_FORMAT,),
         (Argument("IMAGE", "+", complete="image"),),
         later=("--platform",),
     ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
@@ -188,6 +190,24 @@ class Containers:
     def wait(self, reference: str) -> int:
         """Wait until a container does not run; return its exit code."""
         return wait_for_exit(self._root.container(self.resolve(reference))).exit_code
+
+    def follow_exit(self, reference: str) -> Callable[[], int]:
+        """Listen, from now on, for the end of a running container; one with ``--rm`` is gone when it has ended.
+
+        Returns:
+            A function that waits for the end and returns the exit code.
+        """
+        paths = self._root.container(self.resolve(reference))
+        ended: Queue[int] = Queue()
+
+        def listen() -> None:
+            try:
+                ended.put(SupervisorClient(paths, reference).wait())
+            except PyDockError:  # it ended before, or its supervisor was killed
+                ended.put(wait_for_exit(paths).exit_code)
+
+        threading.Thread(target=listen, name="pydock-exit", daemon=True).start()
+        return ended.get
 
     @staticmethod
     def _stop(paths: ContainerPaths, number: int | None, timeout_seconds: float | None) -> None:

@@ -6,6 +6,7 @@ name, and an entry point given by hand drops the image's command.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ def merge(request: ContainerConfig, image_config: Mapping[str, Any], default_net
     Raises:
         InvalidError: neither says what to run, or the options contradict each other; exit code 125.
     """
+    check_image_config(request.image, image_config)
     entrypoint, command = _command(request, image_config)
     if not entrypoint and not command:
         raise InvalidError(
@@ -65,6 +67,39 @@ def merge(request: ContainerConfig, image_config: Mapping[str, Any], default_net
         labels={**(image_config.get("Labels") or {}), **request.labels},
         stop_signal=request.stop_signal or str(image_config.get("StopSignal") or "TERM"),
     )
+
+
+_TEXTS = ("User", "WorkingDir", "StopSignal")
+_LISTS = ("Env", "Cmd", "Entrypoint")
+_MAPPINGS = ("Labels", "Volumes", "ExposedPorts")
+_PORT = re.compile(r"\d{1,5}(/(tcp|udp|sctp))?")
+
+
+def check_image_config(image: str, config: Mapping[str, Any]) -> None:
+    """See that an image's configuration has the types that it must have (image specification, config.md).
+
+    Raises:
+        InvalidError: it has not; exit code 125.
+    """
+    bad = [name for name in _TEXTS if not isinstance(config.get(name) or "", str)]
+    bad += [name for name in _LISTS if not _is_text_list(config.get(name) or [])]
+    bad += [name for name in _MAPPINGS if not isinstance(config.get(name) or {}, Mapping)]
+    if not bad and not all(isinstance(value, str) for value in (config.get("Labels") or {}).values()):
+        bad.append("Labels")
+    if not bad and not all(_PORT.fullmatch(port) for port in config.get("ExposedPorts") or {}):
+        bad.append("ExposedPorts")
+    if not bad and not all(path.startswith("/") for path in config.get("Volumes") or {}):
+        bad.append("Volumes")
+    if bad:
+        raise InvalidError(
+            f"image {image}: {bad[0]} of its configuration is malformed",
+            "have the image made anew",
+            exit_code=125,
+        )
+
+
+def _is_text_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
 def merge_environment(base: Iterable[str], over: Iterable[str]) -> tuple[str, ...]:

@@ -108,6 +108,8 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
             "SandboxID": "",
             "SandboxKey": f"/proc/{status.pid}/ns/net" if status.is_running else "",
             "Ports": _port_bindings(config, status),
+            "IPAddress": seen.address.partition("/")[0] if status.is_running else "",
+            "IPPrefixLen": int(seen.address.partition("/")[2] or 0) if status.is_running else 0,
             "Networks": _networks(seen),
         },
     }

@@ -226,7 +226,7 @@ def mask_paths(root_fd: int, paths: Iterable[str]) -> None:
                     )
                 else:
                     if null_fd < 0:
-                        null_fd = open_inside(root_fd, "/dev/null")
+                        null_fd = _open_null(root_fd)
                     copy_fd = syscalls.open_tree(
                         null_fd, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH
                     )
@@ -237,11 +237,27 @@ def mask_paths(root_fd: int, paths: Iterable[str]) -> None:
             finally:
                 os.close(target_fd)
     except OSError as error:
-        raise FailedError(f"masked path {path}: {error.strerror}") from error
+        raise FailedError(f"masked path {path}: {error.strerror}", exit_code=125) from error
     finally:
         for descriptor in (empty_fd, null_fd):
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def _open_null(root_fd: int) -> int:
+    """Open the container's /dev/null, which must be the null device itself: what is bound over masked paths can be
+    written, so a link or a file of the image in its place would open the host to the container (CVE-2025-31133).
+    """
+    null_fd = open_inside(root_fd, "/dev/null", follow=False)
+    status = os.fstat(null_fd)
+    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
+        os.close(null_fd)
+        raise FailedError(
+            "/dev/null of the container is not the null device, so nothing can be masked with it",
+            "let the container have its own /dev: no volume or bind mount there",
+            exit_code=125,
+        )
+    return null_fd
 
 
 def make_read_only(root_fd: int, paths: Iterable[str]) -> None:

@@ -56,14 +56,17 @@ class CookiePolicy:
                     jupyter.append(pair)
         return "; ".join(application), "; ".join(jupyter)
 
-    def rewrite(self, header: str, prefix: str) -> str:
+    def rewrite(self, header: str, prefix: str) -> str | None:
         """Confine a Set-Cookie header (RFC 6265, section 4.1) of the application to its own part of the
         origin.
 
-        The path is put under ``prefix``, the domain is removed, and the value of a reserved name is marked.
+        The path is put under ``prefix``, the domain is removed, and the value of a reserved name is marked.  None
+        for a cookie without a name: the browser would send back its value alone, which may look like any cookie.
         """
         pair, *attributes = header.split(";")
         name, separator, value = pair.partition("=")
+        if not separator or not name.strip(" \t"):
+            return None
         reserved = bool(separator) and self.is_reserved(name.strip(" \t"))
         result = [f"{name}={mark(value.strip(' '))}" if reserved else pair]
         has_path = False

@@ -194,7 +194,9 @@ def build_response_headers(received: HTTPHeaders, visit: Visit, policies: Iterab
             case lowered if lowered in skipped:
                 continue
             case "set-cookie":
-                result.add(name, visit.cookies.rewrite(value, visit.target.prefix))
+                confined = visit.cookies.rewrite(value, visit.target.prefix)
+                if confined is not None:
+                    result.add(name, confined)
             case "location" | "content-location":
                 result.add(name, rewrite_location(value, visit))
             case "refresh":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.samples import docker_archive
+from tests.bench.samples import busybox_tree, docker_archive, tar_of
 from tests.integration.conftest import Dock, wait_until
 
 
@@ -101,6 +102,80 @@ def test_a_malicious_archive(dock: Dock, tmp_path: Path, layer: bytes) -> None:
     with unchanged(dock):
         refused(dock, "load", "-i", path, code=1, names="")
     assert not Path("/tmp/pydock-evil").exists()
+
+
+def image_with(path: Path, layer: bytes, config: dict[str, object]) -> Path:
+    """A docker-archive "odd:latest" whose configuration says what it is told."""
+    whole = docker_archive(path, [layer], "odd:latest", ["sh"])
+    with tarfile.open(whole) as archive:
+        members = [(member, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+    manifest = json.loads({member.name: data for member, data in members}["manifest.json"])
+    name = manifest[0]["Config"]
+    document = next(json.loads(data) for member, data in members if member.name == name)
+    document["config"] |= config
+    body = json.dumps(document).encode()
+    manifest[0]["Config"] = f"{hashlib.sha256(body).hexdigest()}.json"
+    with tarfile.open(path, "w") as archive:
+        for member, data in members:
+            new_name = {name: manifest[0]["Config"]}.get(member.name, member.name)
+            new_data = {name: body, "manifest.json": json.dumps(manifest).encode()}.get(member.name, data)
+            info = tarfile.TarInfo(new_name)
+            info.size = len(new_data)
+            archive.addfile(info, io.BytesIO(new_data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"Labels": ["x"]},
+        {"Labels": {"x": 1}},
+        {"Env": [1]},
+        {"Env": "x"},
+        {"User": 5},
+        {"WorkingDir": 7},
+        {"Cmd": "sh"},
+        {"Volumes": ["/a"]},
+        {"Volumes": {"a": {}}},
+        {"ExposedPorts": {"abc": {}}},
+        {"StopSignal": 9},
+    ],
+    ids=str,
+)
+def test_a_malformed_configuration(dock: Dock, tmp_path: Path, config: dict[str, object]) -> None:
+    dock(
+        "load", "-q", "-i", image_with(tmp_path / "odd.tar", tar_of(busybox_tree(tmp_path / "tree")), config)
+    )
+    with unchanged(dock):
+        refused(dock, "run", "--rm", "odd", "true", code=125, names=next(iter(config)))
+    dock("rmi", "odd")
+
+
+@pytest.mark.parametrize("null", ["link", "file", "missing"])
+def test_an_images_own_dev_does_not_open_the_host(dock: Dock, tmp_path: Path, null: str) -> None:
+    """CVE-2025-31133: masked paths are bound from /dev/null, which a volume on /dev lets the image choose."""
+    tree = busybox_tree(tmp_path / "tree")
+    if null == "link":
+        (tree / "dev" / "null").symlink_to("/proc/sys/kernel/core_pattern")
+    elif null == "file":
+        (tree / "dev" / "null").write_text("of the image\n")
+    dock("load", "-q", "-i", image_with(tmp_path / "odd.tar", tar_of(tree), {"Volumes": {"/dev": {}}}))
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    result = dock(
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "odd",
+        "sh",
+        "-c",
+        "cat /proc/keys; echo '|x' > /proc/keys",
+        code=125,
+    )
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+    dock("rmi", "odd")
 
 
 def test_names_that_are_not_there(dock: Dock) -> None:

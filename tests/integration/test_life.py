@@ -241,3 +241,8 @@ def test_a_container_that_goes_when_it_stops_cannot_be_restarted(dock: Dock) -> 
     assert "--rm" in dock("restart", "brief", code=1).stderr
     assert len(dock.out("ps").splitlines()) == 2
     assert dock.out("exec", "brief", "echo", "alive") == "alive"
+
+
+def test_attach_gives_the_exit_code_of_a_container_that_goes_when_it_ends(dock: Dock) -> None:
+    dock("run", "-d", "-i", "--rm", "--name", "brief", "busybox", "sh", "-c", "read line; echo $line; exit 3")
+    assert dock("attach", "brief", stdin=b"word\n", code=3).stdout == "word\n"

@@ -55,8 +55,9 @@ def test_every_command_has_a_handler_and_a_help(command: object) -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.later], ids=lambda c: c.name)
 def test_docker_options_of_later_are_refused_by_name(command: object) -> None:
     for flag in command.later:  # type: ignore[attr-defined]
-        with pytest.raises(UnsupportedError, match="later version") as caught:
-            parse([*command.path, flag, "x"])  # type: ignore[attr-defined]
+        for words in ([flag, "x"], [f"{flag}=x"] if flag.startswith("--") else [flag, "y"]):
+            with pytest.raises(UnsupportedError, match="later version") as caught:
+                parse([*command.path, *words])  # type: ignore[attr-defined]
         assert flag in caught.value.message
         assert caught.value.exit_code == 125
 

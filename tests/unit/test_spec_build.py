@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import referencing
 from hypothesis import given
 from hypothesis import strategies as st
+from referencing.jsonschema import DRAFT4
 
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.capabilities import NAMES
@@ -25,7 +28,8 @@ from pydock_core.runtime.spec import (
 )
 from pydock_core.runtime.spec_defaults import CAPABILITIES, MASKED_PATHS
 
-SCHEMAS = Path(__file__).parents[3] / "shared" / "specs" / "runtime-spec" / "schema"
+SCHEMAS = Path(__file__).parents[1] / "support" / "runtime-spec-schema"
+"""Unchanged from opencontainers/runtime-spec (Apache License 2.0)."""
 BASE = SpecRequest(args=("sh",), rootfs="rootfs", machine="x86_64", kernel=(6, 1), cgroups_path="/pydock/x")
 
 
@@ -36,12 +40,6 @@ def request(**changes: Any) -> SpecRequest:
 @pytest.fixture(scope="session")
 def check() -> Callable[[dict[str, Any]], None]:
     """Validates a configuration against the runtime specification's own schema."""
-    if not SCHEMAS.is_dir():
-        pytest.skip("the runtime specification's schema is not beside the project")
-    jsonschema = pytest.importorskip("jsonschema")
-    referencing = pytest.importorskip("referencing")
-    from referencing.jsonschema import DRAFT4
-
     documents = {path.name: json.loads(path.read_text()) for path in SCHEMAS.glob("*.json")}
     resources = [(name, DRAFT4.create_resource(document)) for name, document in documents.items()]
     registry = referencing.Registry().with_resources(resources)

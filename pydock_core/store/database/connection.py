@@ -12,7 +12,7 @@ from typing import Any
 
 from pydock_core.errors import CorruptError, FailedError, UnavailableError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE image (            -- one row per image config, the id is the config blob's digest
@@ -129,6 +129,11 @@ class Database:
         """Return the rows of a SELECT, outside any transaction."""
         with _mapped(self._path):
             return self.connection.execute(statement, parameters).fetchall()
+
+    def query_one(self, statement: str, parameters: Sequence[object] = ()) -> Any:
+        """Return the first row of a SELECT, None where there is none."""
+        rows = self.query(statement, parameters)
+        return rows[0] if rows else None
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -98,13 +98,13 @@ def _set_tag(connection: sqlite3.Connection, repository: str, tag: str, image_id
 
 def all_images(database: Database) -> list[ImageRow]:
     """Return every image, the newest first."""
-    rows = database.connection.execute(f"SELECT {_COLUMNS} FROM image ORDER BY created_ns DESC, rowid DESC")
+    rows = database.query(f"SELECT {_COLUMNS} FROM image ORDER BY created_ns DESC, rowid DESC")
     return [ImageRow(*row) for row in rows]
 
 
 def all_tags(database: Database) -> list[TagRow]:
     """Return every tag, by name."""
-    rows = database.connection.execute("SELECT repository, tag, image_id FROM tag ORDER BY repository, tag")
+    rows = database.query("SELECT repository, tag, image_id FROM tag ORDER BY repository, tag")
     return [TagRow(*row) for row in rows]
 
 
@@ -123,7 +123,7 @@ def tags_of(database: Database, image_id: str) -> list[TagRow]:
 
 def by_id(database: Database, image_id: str) -> ImageRow | None:
     """Return the image with this full id."""
-    row = database.connection.execute(f"SELECT {_COLUMNS} FROM image WHERE id = ?", (image_id,)).fetchone()
+    row = database.query_one(f"SELECT {_COLUMNS} FROM image WHERE id = ?", (image_id,))
     return ImageRow(*row) if row else None
 
 
@@ -131,7 +131,7 @@ def by_id_prefix(database: Database, hexadecimal: str) -> list[ImageRow]:
     """Return the images whose id begins with these hexadecimal digits (checked by the caller); at most
     two.
     """
-    rows = database.connection.execute(
+    rows = database.query(
         f"SELECT {_COLUMNS} FROM image WHERE id >= ? AND id < ? LIMIT 2",
         (f"sha256:{hexadecimal}", f"sha256:{hexadecimal}g"),
     )
@@ -140,27 +140,27 @@ def by_id_prefix(database: Database, hexadecimal: str) -> list[ImageRow]:
 
 def by_tag(database: Database, repository: str, tag: str) -> ImageRow | None:
     """Return the image that has a name."""
-    row = database.connection.execute(
+    row = database.query_one(
         f"SELECT {_COLUMNS} FROM image "
         "WHERE id = (SELECT image_id FROM tag WHERE repository = ? AND tag = ?)",
         (repository, tag),
-    ).fetchone()
+    )
     return ImageRow(*row) if row else None
 
 
 def by_manifest(database: Database, repository: str, manifest_digest: str) -> ImageRow | None:
     """Return the image with this manifest that has a name in the repository."""
-    row = database.connection.execute(
+    row = database.query_one(
         f"SELECT {_COLUMNS} FROM image WHERE manifest_digest = ? "
         "AND id IN (SELECT image_id FROM tag WHERE repository = ?)",
         (manifest_digest, repository),
-    ).fetchone()
+    )
     return ImageRow(*row) if row else None
 
 
 def layers_of(database: Database, image_id: str) -> list[LayerRow]:
     """Return an image's layers, bottom first."""
-    rows = database.connection.execute(
+    rows = database.query(
         "SELECT diff_id, blob_digest, media_type FROM image_layer WHERE image_id = ? ORDER BY position",
         (image_id,),
     )
@@ -169,13 +169,13 @@ def layers_of(database: Database, image_id: str) -> list[LayerRow]:
 
 def containers_of(database: Database, image_id: str) -> list[str]:
     """Return the full ids of the containers made from an image."""
-    rows = database.connection.execute("SELECT id FROM container WHERE image_id = ?", (image_id,))
+    rows = database.query("SELECT id FROM container WHERE image_id = ?", (image_id,))
     return [row[0] for row in rows]
 
 
 def container_counts(database: Database) -> dict[str, int]:
     """Return how many containers each image has, for those that have any."""
-    return dict(database.connection.execute("SELECT image_id, count(*) FROM container GROUP BY image_id"))
+    return dict(database.query("SELECT image_id, count(*) FROM container GROUP BY image_id"))
 
 
 def delete_tags(database: Database, tags: Sequence[TagRow]) -> None:
@@ -213,7 +213,7 @@ def _delete_tags(connection: sqlite3.Connection, tags: Sequence[TagRow]) -> None
 
 def referred_blobs(database: Database) -> set[str]:
     """Return the digests of all blobs that an image needs: configs, manifests and layers."""
-    rows = database.connection.execute(
+    rows = database.query(
         "SELECT id FROM image UNION SELECT manifest_digest FROM image "
         "UNION SELECT blob_digest FROM image_layer"
     )
@@ -222,4 +222,4 @@ def referred_blobs(database: Database) -> set[str]:
 
 def referred_layers(database: Database) -> set[str]:
     """Return the diff ids that an image needs."""
-    return {row[0] for row in database.connection.execute("SELECT DISTINCT diff_id FROM image_layer")}
+    return {row[0] for row in database.query("SELECT DISTINCT diff_id FROM image_layer")}
