@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -68,9 +67,10 @@ def examine(root: StateRoot) -> list[Check]:
 
 
 def _kernel() -> Check:
+    from pydock_core.runtime.seccomp_profile import parse_kernel_release
+
     release = platform.release()
-    match = re.match(r"(\d+)\.(\d+)", release)
-    version = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+    version = parse_kernel_release(release)
     if version >= OLDEST_KERNEL:
         return Check("kernel", "ok", release)
     return Check(

@@ -56,21 +56,21 @@ class EngineAccess:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if future.cancelled():
-                return
-            if error is not None:
+        def succeed(result: T) -> None:
+            if not future.cancelled():
+                future.set_result(result)
+
+        def fail(error: BaseException) -> None:
+            if not future.cancelled():
                 future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type]  # None only where T is None
 
         def work() -> None:
             try:
                 result = function(self.get())
             except BaseException as error:  # noqa: BLE001 - carried over to the caller, whatever it is
-                _call_soon(loop, settle, None, error)
+                _call_soon(loop, fail, error)
             else:
-                _call_soon(loop, settle, result, None)
+                _call_soon(loop, succeed, result)
 
         threading.Thread(target=work, name="pydock-long", daemon=True).start()
         return await future

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydock_core.commands.context import Context
@@ -87,23 +87,21 @@ def describe_ports(ports: list[Mapping[str, Any]]) -> str:
 
 def stop(context: Context, words: Namespace) -> int:
     """Stop containers, and print the names as given."""
-    seconds = parse_seconds(words.timeout, "--timeout") if words.timeout else None
-    wait_for_ever = seconds is not None and seconds == float("inf")
-
-    def one(name: str) -> None:
-        context.engine.containers.stop(name, -1 if wait_for_ever else seconds, words.signal)
-        context.print(name)
-
-    return for_each(context, words.CONTAINER, one)
+    return _stop_each(context, words, context.engine.containers.stop)
 
 
 def restart(context: Context, words: Namespace) -> int:
     """Stop containers and start them again."""
+    return _stop_each(context, words, context.engine.containers.restart)
+
+
+def _stop_each(
+    context: Context, words: Namespace, action: Callable[[str, float | None, str | None], None]
+) -> int:
     seconds = parse_seconds(words.timeout, "--timeout") if words.timeout else None
-    wait_for_ever = seconds is not None and seconds == float("inf")
 
     def one(name: str) -> None:
-        context.engine.containers.restart(name, -1 if wait_for_ever else seconds, words.signal)
+        action(name, seconds, words.signal)
         context.print(name)
 
     return for_each(context, words.CONTAINER, one)

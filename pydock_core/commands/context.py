@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 if TYPE_CHECKING:
     from pydock_core.engine import Engine
@@ -24,19 +24,19 @@ class Writer(Protocol):
 class StreamWriter:
     """A :class:`Writer` over one of this process's standard streams."""
 
-    def __init__(self, stream: object) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        self._stream.write(text)  # type: ignore[attr-defined]  # any text stream
+        self._stream.write(text)
 
     def write_bytes(self, data: bytes) -> None:
-        self._stream.flush()  # type: ignore[attr-defined]  # any text stream
-        self._stream.buffer.write(data)  # type: ignore[attr-defined]  # any text stream over a binary one
-        self._stream.buffer.flush()  # type: ignore[attr-defined]  # a container's output shows at once
+        self._stream.flush()
+        self._stream.buffer.write(data)
+        self._stream.buffer.flush()  # a container's output shows at once
 
     def flush(self) -> None:
-        self._stream.flush()  # type: ignore[attr-defined]  # any text stream
+        self._stream.flush()
 
 
 @dataclass(slots=True)

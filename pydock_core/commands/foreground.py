@@ -14,7 +14,7 @@ import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydock_core.commands.context import Context, Writer
 from pydock_core.errors import InvalidError
@@ -254,7 +254,7 @@ class Foreground:
     def _signals(self) -> Iterator[int]:
         """Collect signals while the loop runs, and wake it; only the main thread can (signal(2) in Python)."""
         wake_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        before: dict[int, object] = {}
+        before: dict[int, Any] = {}
 
         def note(number: int, _frame: object) -> None:
             self._pending.append(number)
@@ -267,7 +267,7 @@ class Foreground:
             yield wake_fd
         finally:
             for handled, handler in before.items():
-                signal.signal(handled, handler)  # type: ignore[arg-type]  # what signal() returned
+                signal.signal(handled, handler)
             os.close(wake_fd)
             os.close(write_fd)
 

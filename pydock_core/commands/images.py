@@ -116,13 +116,13 @@ def capture(context: Context, words: Namespace) -> int:
 @contextlib.contextmanager
 def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
     if name:
-        try:
-            file = open(name, "rb")  # noqa: SIM115  closed below
-        except OSError as error:
-            raise NotFoundError(
-                f"archive {name}: {error.strerror}", "name a file that can be read"
-            ) from error
-        with file:
+        with contextlib.ExitStack() as closing:
+            try:
+                file = closing.enter_context(open(name, "rb"))
+            except OSError as error:
+                raise NotFoundError(
+                    f"archive {name}: {error.strerror}", "name a file that can be read"
+                ) from error
             yield file
         return
     if context.stdin is None or (context.interactive and context.stdin.isatty()):

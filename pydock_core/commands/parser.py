@@ -76,13 +76,15 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
     parser = _Parser(command)
     options = parser.add_argument_group("options")
     for option in command.options:
-        keywords: dict[str, object] = {"help": option.help.replace("%", "%%")}
+        text = option.help.replace("%", "%%")
         if not option.takes_value:
-            keywords |= {"action": "store_true"}
+            options.add_argument(*option.flags, action="store_true", help=text)
+        elif option.many:
+            options.add_argument(
+                *option.flags, action="append", default=[], metavar=option.metavar, help=text
+            )
         else:
-            keywords |= {"metavar": option.metavar, "default": [] if option.many else option.default}
-            keywords |= {"action": "append"} if option.many else {}
-        options.add_argument(*option.flags, **keywords)  # type: ignore[arg-type]  # one of argparse's many shapes
+            options.add_argument(*option.flags, default=option.default, metavar=option.metavar, help=text)
     for flag in command.later:
         parser.add_argument(flag, action=_Later, nargs="?", help=argparse.SUPPRESS)
     counts = {"1": None, "rest": argparse.REMAINDER}

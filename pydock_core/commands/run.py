@@ -61,12 +61,7 @@ def run(context: Context, words: Namespace) -> int:
             )
         return 0
     proxy = parse_boolean(words.sig_proxy, "--sig-proxy")
-    code = _follow_launch(
-        context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy
-    )
-    if config.auto_remove and code is not None:
-        _remove(context, container_id)
-    return 0 if code is None else code
+    return _stay(context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy)
 
 
 def create(context: Context, words: Namespace) -> int:
@@ -131,12 +126,7 @@ def start(context: Context, words: Namespace) -> int:
     launch = containers.start(
         container_id, attach=Streams(stdin=attach_stdin), size=_size(context, config.terminal)
     )
-    code = _follow_launch(
-        context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True
-    )
-    if config.auto_remove and code is not None:
-        _remove(context, container_id)
-    return 0 if code is None else code
+    return _stay(context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True)
 
 
 def attach(context: Context, words: Namespace) -> int:
@@ -186,6 +176,27 @@ def exec_(context: Context, words: Namespace) -> int:
 
 
 # -- staying with it -----------------------------------------------------------------------------------
+
+
+def _stay(
+    context: Context,
+    container_id: str,
+    config: ContainerConfig,
+    launch: Launch,
+    keys: bytes,
+    *,
+    attach_stdin: bool,
+    proxy_signals: bool,
+) -> int:
+    """Stay with a container that was just started; 0 if the person detached.  One with ``--rm`` goes at its end."""
+    code = _follow_launch(
+        context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=proxy_signals
+    )
+    if code is None:
+        return 0
+    if config.auto_remove:
+        _remove(context, container_id)
+    return code
 
 
 def _follow_launch(

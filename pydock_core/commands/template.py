@@ -28,7 +28,6 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 
-Lookup = Callable[[Any, str], Any]
 Node = Callable[["_Scope", list[str]], None]
 Expression = Callable[["_Scope"], Any]
 
@@ -88,7 +87,7 @@ class Template:
             kind, text = self._tokens[self._position]
             self._position += 1
             if kind == "text":
-                nodes.append(lambda scope, out, text=text: out.append(text))  # type: ignore[misc]
+                nodes.append(_text_node(text))
                 continue
             word = text.split(None, 1)[0] if text.strip() else ""
             if word in ("end", "else"):
@@ -137,6 +136,10 @@ class Template:
             return lambda scope, out: scope.variables.__setitem__(name, value(scope))
         expression = _Expressions(self.text, text).pipeline()
         return lambda scope, out: out.append(_shown(expression(scope)))
+
+
+def _text_node(text: str) -> Node:
+    return lambda scope, out: out.append(text)
 
 
 def _range_node(

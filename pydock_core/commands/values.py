@@ -43,9 +43,8 @@ def parse_float(text: str, option: str) -> float:
 
 
 def parse_seconds(text: str, option: str) -> float:
-    """Parse a time in seconds; -1 waits for ever."""
-    value = parse_float(text, option)
-    return float("inf") if value < 0 else value
+    """Parse a time in seconds; every negative one is -1, which waits for ever."""
+    return max(parse_float(text, option), -1.0)
 
 
 def parse_boolean(text: str, option: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
+from pydock_core.runtime.seccomp_profile import parse_kernel_release
 from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecMount, SpecRequest
 from pydock_core.runtime.users import ResolvedUser
 
@@ -95,8 +95,7 @@ def build_request(
 def _host() -> tuple[str, tuple[int, int]]:
     """The machine, and the kernel's major and minor version."""
     uname = os.uname()
-    match = re.match(r"(\d+)\.(\d+)", uname.release)
-    return uname.machine, (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+    return uname.machine, parse_kernel_release(uname.release)
 
 
 def _environment(container_id: str, config: ContainerConfig, user: ResolvedUser) -> tuple[str, ...]:

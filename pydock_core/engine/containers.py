@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
@@ -18,7 +16,7 @@ from pydock_core.engine.filters import ContainerFilter
 from pydock_core.engine.names import check_name, random_id, random_name
 from pydock_core.engine.shapes import Seen
 from pydock_core.engine.volumes import name_volumes
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnavailableError
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote, follow_log, wait_for_exit
 from pydock_core.runtime.logs import LogEntry, LogReader
@@ -198,16 +196,18 @@ class Containers:
             A function that waits for the end and returns the exit code.
         """
         paths = self._root.container(self.resolve(reference))
-        ended: Queue[int] = Queue()
+        try:
+            finish = SupervisorClient(paths, reference).begin_wait()
+        except ConflictError:  # it has just ended
+            return lambda: wait_for_exit(paths).exit_code
 
-        def listen() -> None:
+        def exit_code() -> int:
             try:
-                ended.put(SupervisorClient(paths, reference).wait())
-            except PyDockError:  # it ended before, or its supervisor was killed
-                ended.put(wait_for_exit(paths).exit_code)
+                return finish()
+            except UnavailableError:  # its supervisor was killed; what is known stands in the status
+                return wait_for_exit(paths).exit_code
 
-        threading.Thread(target=listen, name="pydock-exit", daemon=True).start()
-        return ended.get
+        return exit_code
 
     @staticmethod
     def _stop(paths: ContainerPaths, number: int | None, timeout_seconds: float | None) -> None:

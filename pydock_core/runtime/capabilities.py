@@ -84,11 +84,6 @@ def build_masks(sets: Mapping[str, Iterable[str]]) -> dict[str, int]:
     return {name: build_mask(sets.get(name) or ()) for name in SETS}
 
 
-def list_names(mask: int) -> list[str]:
-    """Return the names in a bit mask, in the kernel's order; bits without a name are left out."""
-    return [name for number, name in enumerate(NAMES) if mask >> number & 1]
-
-
 def drop_bounding(keep: int) -> None:
     """Drop from the bounding set whatever is not in the mask ``keep``; needs CAP_SETPCAP."""
     for number in range(64):

@@ -353,20 +353,24 @@ class SupervisorClient:
     ) -> tuple[socket.socket, Mapping[str, Any], list[int]]:
         connection = self._connect()
         try:
-            try:
+            with suppress(ConnectionResetError, BrokenPipeError):  # it has just ended: there is no reply
                 messages.send(connection, request, fds)
-                message = messages.receive(connection)
-            except (ConnectionResetError, BrokenPipeError):
-                message = None
-            if message is None:
-                raise UnavailableError(f"the supervisor of container {self._name} has ended")
-            document, received = message
-            if not document.get("ok"):
-                messages.close_all(received)
-            return connection, messages.checked(document), received
+            return connection, *self._reply(connection)
         except BaseException:
             connection.close()
             raise
+
+    def _reply(self, connection: socket.socket) -> tuple[Mapping[str, Any], list[int]]:
+        try:
+            message = messages.receive(connection)
+        except ConnectionResetError:
+            message = None
+        if message is None:
+            raise UnavailableError(f"the supervisor of container {self._name} has ended")
+        document, received = message
+        if not document.get("ok"):
+            messages.close_all(received)
+        return messages.checked(document), received
 
     def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> Mapping[str, Any]:
         connection, document, received = self._open(request, fds)
@@ -411,7 +415,27 @@ class SupervisorClient:
 
     def wait(self) -> int:
         """Wait for the container's end; return its exit code."""
-        return int(self._ask({"op": "wait"})["exit_code"])
+        return self.begin_wait()()
+
+    def begin_wait(self) -> Callable[[], int]:
+        """Ask now for the container's end; return what waits for it and gives the exit code, to be called once.
+
+        With ``--rm`` nothing else tells the exit code afterwards: the container is gone.
+        """
+        connection = self._connect()
+        try:
+            messages.send(connection, {"op": "wait"})
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # it has just ended, as the reply's lack tells
+        except BaseException:
+            connection.close()
+            raise
+
+        def finish() -> int:
+            with connection:
+                return int(self._reply(connection)[0]["exit_code"])
+
+        return finish
 
     def exec_(self, process: Mapping[str, Any], stdio: Stdio | None) -> ExecSession:
         """Run a further process in the container.

@@ -80,10 +80,6 @@ class EventLoop:
         if self._callbacks.pop(fd, None) is not None and self._paused.pop(fd, None) is None:
             self._poll.unregister(fd)
 
-    def is_watched(self, fd: int) -> bool:
-        """Whether the descriptor has a callback."""
-        return fd in self._callbacks
-
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call once, after that time."""
         timer = Timer(time.monotonic() + seconds, callback)
@@ -178,14 +174,6 @@ class Signals:
         """Stop listening to signals; those that had callbacks are ignored from now on."""
         signal.set_wakeup_fd(-1)
         self._loop.forget(self._read_fd)
-        os.close(self._read_fd)
-        os.close(self._write_fd)
-
-    def release_in_child(self) -> None:
-        """In a forked child that goes on as Python: default signal handling."""
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, *self._callbacks):
-            signal.signal(number, signal.SIG_DFL)
         os.close(self._read_fd)
         os.close(self._write_fd)
 

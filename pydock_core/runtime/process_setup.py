@@ -300,17 +300,20 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
         if not command:
             return NotFoundError('exec: "": no command', COMMAND_HINT, exit_code=127)
     refusal: OSError | None = None
+    lame: str | None = None
     for candidate in candidates:
         try:
             os.execve(candidate, plan.arguments, plan.environment)
         except (FileNotFoundError, NotADirectoryError):
             # Also what a script gets whose interpreter is missing, or a program whose loader is.
-            if os.path.lexists(candidate) and refusal is None and "/" in command:
-                return _missing_interpreter(candidate)
+            if os.path.isfile(candidate) and lame is None:
+                lame = candidate
         except OSError as error:
             if error.errno == errno.EACCES and os.path.isdir(candidate):
                 error = IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             refusal = refusal or error
+    if refusal is None and lame is not None:
+        return _missing_interpreter(lame)
     if refusal is None:
         where = "no such file or directory" if "/" in command else "executable file not found in $PATH"
         return NotFoundError(f'exec: "{command}": {where}', COMMAND_HINT, exit_code=127)

@@ -411,11 +411,11 @@ def _kill_child(pid: int) -> None:
 
 def preload() -> None:
     """Import what supervisors import late, so that it is there, and shared, after the zygote's fork."""
-    import fcntl  # noqa: F401
-    import struct  # noqa: F401
-    import termios  # noqa: F401
+    import fcntl  # noqa: F401 - to have been imported is the point
+    import struct  # noqa: F401 - to have been imported is the point
+    import termios  # noqa: F401 - to have been imported is the point
 
-    from pydock_core.runtime import embedded  # noqa: F401
+    from pydock_core.runtime import embedded  # noqa: F401 - to have been imported is the point
     from pydock_core.runtime.cgroups import read_layout
     from pydock_core.runtime.namespaces import is_in_user_namespace
 

@@ -18,7 +18,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import (
@@ -468,8 +467,3 @@ def no_space(subject: str) -> UnavailableError:
     return UnavailableError(
         f"no space left on the disk for {subject}", "free some space (dock rmi, dock rm), try again"
     )
-
-
-def apply_layer(root_fd: int, reader: TarReader, **options: Any) -> Applied:
-    """Apply the layer that ``reader`` reads to the empty directory ``root_fd``; see :class:`LayerApplier`."""
-    return LayerApplier(root_fd, **options).apply(reader)

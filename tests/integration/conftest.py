@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +60,11 @@ class Dock:
 
     def out(self, *words: object, **keywords: object) -> str:
         """Run a command that must succeed, and return what it wrote to standard output, stripped."""
-        return self(*words, **keywords).stdout.strip()  # type: ignore[arg-type]
+        return self(*words, **keywords).stdout.strip()  # type: ignore[arg-type]  # the keywords of __call__
 
     def start(self, *words: object, **keywords: object) -> subprocess.Popen[bytes]:
         """Start a command and go on."""
-        return subprocess.Popen(self.words(*words), env=self.environment(), **keywords)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(self.words(*words), env=self.environment(), **keywords)  # type: ignore[call-overload,no-any-return]  # Popen's own
 
 
 def empty_cgroups() -> list[str]:
@@ -82,7 +82,7 @@ def host_state(base: Path) -> dict[str, object]:
 
 def new_cgroups(before: dict[str, object]) -> set[str]:
     """The empty groups that were not there before."""
-    return set(empty_cgroups()) - set(before["cgroups"])  # type: ignore[call-overload]  # a list of paths
+    return set(empty_cgroups()) - set(before["cgroups"])  # type: ignore[call-overload]  # the value of this key is a list of paths
 
 
 def _text(path: Path) -> str:
@@ -101,10 +101,10 @@ def children_of(pid: int) -> list[int]:
         return []
 
 
-def wait_until(condition: object, what: str, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
     """Poll a condition, bounded."""
     end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < end, f"never: {what}"
         time.sleep(0.02)
 

@@ -108,7 +108,7 @@ def image_with(path: Path, layer: bytes, config: dict[str, object]) -> Path:
     """A docker-archive "odd:latest" whose configuration says what it is told."""
     whole = docker_archive(path, [layer], "odd:latest", ["sh"])
     with tarfile.open(whole) as archive:
-        members = [(member, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+        members = [(member, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]  # all are files
     manifest = json.loads({member.name: data for member, data in members}["manifest.json"])
     name = manifest[0]["Config"]
     document = next(json.loads(data) for member, data in members if member.name == name)

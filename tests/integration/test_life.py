@@ -246,3 +246,12 @@ def test_a_container_that_goes_when_it_stops_cannot_be_restarted(dock: Dock) -> 
 def test_attach_gives_the_exit_code_of_a_container_that_goes_when_it_ends(dock: Dock) -> None:
     dock("run", "-d", "-i", "--rm", "--name", "brief", "busybox", "sh", "-c", "read line; echo $line; exit 3")
     assert dock("attach", "brief", stdin=b"word\n", code=3).stdout == "word\n"
+
+
+def test_a_script_whose_interpreter_is_missing_is_told_from_one_that_is_not_there(dock: Dock) -> None:
+    dock("run", "-d", "--name", "host", "busybox", "sleep", "1000")
+    dock("exec", "host", "sh", "-c", "printf '#!/nonesuch\\n' > /bin/script; chmod +x /bin/script")
+    for command in ("script", "/bin/script"):
+        result = dock("exec", "host", command, code=127)
+        assert "the interpreter or loader that it names is not" in result.stderr
+    assert "not found in $PATH" in dock("exec", "host", "nonesuch", code=127).stderr

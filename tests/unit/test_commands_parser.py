@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from pydock_core.commands.parser import Help, Parsed, build_parser, parse
-from pydock_core.commands.table import COMMANDS, LATER_COMMANDS, find
+from pydock_core.commands.table import COMMANDS, LATER_COMMANDS, Command, find
 from pydock_core.errors import InvalidError, UnsupportedError
 
 TUTORIAL = (
@@ -40,24 +40,24 @@ def test_words_after_the_image_belong_to_the_container() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_every_command_has_a_handler_and_a_help(command: object) -> None:
-    module, _, function = command.handler.partition(":")  # type: ignore[attr-defined]
+def test_every_command_has_a_handler_and_a_help(command: Command) -> None:
+    module, _, function = command.handler.partition(":")
     assert callable(getattr(importlib.import_module(f"pydock_core.commands.{module}"), function))
-    text = build_parser(command).format_help()  # type: ignore[arg-type]
-    for option in command.options:  # type: ignore[attr-defined]
+    text = build_parser(command).format_help()
+    for option in command.options:
         assert option.flags[-1] in text
-    for path in (command.path, *command.aliases):  # type: ignore[attr-defined]
+    for path in (command.path, *command.aliases):
         shown = parse([*path, "--help"])
         assert isinstance(shown, Help)
-        assert command.summary in shown.text  # type: ignore[attr-defined]
+        assert command.summary in shown.text
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.later], ids=lambda c: c.name)
-def test_docker_options_of_later_are_refused_by_name(command: object) -> None:
-    for flag in command.later:  # type: ignore[attr-defined]
+def test_docker_options_of_later_are_refused_by_name(command: Command) -> None:
+    for flag in command.later:
         for words in ([flag, "x"], [f"{flag}=x"] if flag.startswith("--") else [flag, "y"]):
             with pytest.raises(UnsupportedError, match="later version") as caught:
-                parse([*command.path, *words])  # type: ignore[attr-defined]
+                parse([*command.path, *words])
         assert flag in caught.value.message
         assert caught.value.exit_code == 125
 

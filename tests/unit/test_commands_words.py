@@ -60,6 +60,12 @@ def test_a_published_port_listens_on_loopback_unless_an_address_is_given() -> No
     assert exposed == ["8888/tcp", "80/tcp", "81/udp", "6006/tcp"]
 
 
+def test_a_negative_time_waits_for_ever() -> None:
+    assert config_of("--stop-timeout -1 image").stop_timeout_seconds == -1
+    assert config_of("--stop-timeout -30 image").stop_timeout_seconds == -1
+    assert config_of("--stop-timeout 0 image").stop_timeout_seconds == 0
+
+
 def test_port_ranges_go_in_step() -> None:
     published, _ = parse_ports(["8000-8002:80-82"])
     assert [(port.host_port, port.container_port) for port in published] == [
