@@ -12,6 +12,7 @@ from pydock_core.paths import StateRoot, default_root
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
+    from pydock_core.engine.image_store import ImageStore
     from pydock_core.engine.images import Images
     from pydock_core.engine.launch import Launcher
     from pydock_core.engine.system import System
@@ -75,10 +76,16 @@ class Engine:
         return DirectorySnapshotter(self.root, self.worker)
 
     @cached_property
+    def image_store(self) -> ImageStore:
+        from pydock_core.engine.image_store import ImageStore
+
+        return ImageStore(self.root, self.database, self.snapshotter, self.worker)
+
+    @cached_property
     def images(self) -> Images:
         from pydock_core.engine.images import Images
 
-        return Images(self.root, self.database, self.snapshotter, self.worker)
+        return Images(self.image_store)
 
     @cached_property
     def containers(self) -> Containers:

@@ -4,37 +4,28 @@ them.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydock_core.engine.image_shapes import SeenImage, build_inspect, build_summary, parse_image_filters
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
-from pydock_core.images.stored import StoredImage
+from pydock_core.engine.image_store import ImageStore
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.oci.digest import is_digest, short_id
-from pydock_core.oci.documents import REF_NAME, Descriptor, ImageConfig, decode
+from pydock_core.oci.documents import ImageConfig, decode
 from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
-from pydock_core.oci.timestamp import parse_timestamp
-from pydock_core.paths import StateRoot
-from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database import images as sql
-from pydock_core.store.database.connection import Database
 from pydock_core.store.database.images import ImageRow, TagRow
-from pydock_core.store.snapshots.protocol import Snapshotter
-from pydock_core.store.worker import Progress, Worker
-from pydock_core.store.workspace import open_workspace, sweep
+from pydock_core.store.worker import Progress
 
 # Names for what the class, which has a method "list", cannot spell.
 Documents = list[dict[str, Any]]
 Changes = list[dict[str, str]]
 Names = list[str]
-Descriptors = list[Descriptor]
 
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
-_REMOVE = "pydock_core.store.trees:remove_tree"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +47,13 @@ class Images:
     """The images of one state root; any number of processes may have one.
 
     Args:
-        root: the state root, its skeleton made.
-        database: its database.
-        snapshotter: keeps the layers.
-        worker: removes what may belong to subordinate ids.
+        store: keeps blobs, layers and rows.
     """
 
-    def __init__(self, root: StateRoot, database: Database, snapshotter: Snapshotter, worker: Worker) -> None:
-        self._root = root
-        self._database = database
-        self._snapshotter = snapshotter
-        self._worker = worker
-        self._blobs = BlobStore(root.images)
-        self._blobs.ensure()
+    def __init__(self, store: ImageStore) -> None:
+        self._store = store
+        self._database = store.database
+        self._blobs = store.blobs
         self._configs: dict[str, ImageConfig] = {}
 
     # -- looking up --------------------------------------------------------------------------------------
@@ -165,7 +150,7 @@ class Images:
         row = self.resolve(reference)
         containers = len(sql.containers_of(self._database, row.id))
         seen = self._seen(row, sql.tags_of(self._database, row.id), containers)
-        return build_inspect(seen, self._snapshotter.name)
+        return build_inspect(seen, self._store.snapshotter.name)
 
     # -- adding ------------------------------------------------------------------------------------------
 
@@ -181,10 +166,10 @@ class Images:
         """
         from pydock_core.images.archive import load_archive
 
-        with self._adding("load") as directory:
+        with self._store.adding("load") as directory:
             images = load_archive(stream, self._blobs, directory, _subject(stream), progress)
             for image in images:
-                self._record(image, progress)
+                self._store.record(image, progress)
         return [
             name
             for image in images
@@ -210,7 +195,7 @@ class Images:
         """
         from pydock_core.images.root_archive import import_root
 
-        with self._adding("import") as directory:
+        with self._store.adding("import") as directory:
             image = import_root(
                 stream,
                 self._blobs,
@@ -221,7 +206,7 @@ class Images:
                 message=message or "",
                 progress=progress,
             )
-            self._record(image, progress)
+            self._store.record(image, progress)
         return image.id
 
     def capture(
@@ -242,46 +227,10 @@ class Images:
         from pydock_core.images.capture import capture_environment
 
         references = _named(reference)
-        with self._adding("capture") as directory:
+        with self._store.adding("capture") as directory:
             captured = capture_environment(prefix, paths, self._blobs, directory, references, progress)
-            size = self._record(captured.image, progress)
+            size = self._store.record(captured.image, progress)
         return CaptureResult(captured.image.id, captured.notes, size)
-
-    @contextlib.contextmanager
-    def _adding(self, kind: str) -> Iterator[Path]:
-        """A workspace, and the store's lock against collectors; afterwards nothing is left that no image
-        needs.
-
-        Where it fails, that is all that was added; where it succeeds, what an image that was there had
-        already.
-        """
-        self.sweep()
-        try:
-            with (
-                self._blobs.lock(exclusive=False),
-                open_workspace(self._root.temporary, kind, self._remove_tree) as workspace,
-            ):
-                yield workspace.path
-        except BaseException as error:
-            try:
-                self._collect()
-            except (PyDockError, OSError) as secondary:
-                error.add_note(f"and tidying up failed: {secondary}")
-            raise
-        self._collect()
-
-    def _record(self, image: StoredImage, progress: Progress | None) -> int:
-        """Apply an image's layers and record it with its names; return the size of its contents."""
-        size = 0
-        for layer in image.layers:
-            path = self._blobs.blob_path(layer.blob_digest)
-            size += self._snapshotter.apply(layer.diff_id, path, layer.media_type, progress)
-        created = parse_timestamp(image.config.created)
-        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size)
-        tags = [(reference.repository, reference.tag) for reference in image.references]
-        sql.insert(self._database, row, image.layers, tags)
-        self._refresh_index()
-        return size
 
     # -- naming and removing -----------------------------------------------------------------------------
 
@@ -296,7 +245,7 @@ class Images:
         row = self.resolve(source)
         if not sql.set_tag(self._database, name.repository, name.tag, row.id):
             raise NotFoundError(f"no such image: {source}", "it was removed just now")
-        self._refresh_index()
+        self._store.refresh_index()
 
     def remove(self, reference: str, force: bool = False) -> Changes:
         """Take a name away; with the last one, or by id, remove the image with what no other image needs.
@@ -311,7 +260,7 @@ class Images:
             NotFoundError: there is no such image.
             ConflictError: a container uses it, or it has several names.
         """
-        self.sweep()
+        self._store.sweep()
         row = self.resolve(reference)
         tags = sql.tags_of(self._database, row.id)
         named = self._names(reference, tags)
@@ -333,8 +282,8 @@ class Images:
         if not sql.delete_unused(self._database, row.id, tags):
             raise ConflictError(f"image {short_id(row.id)} was used or named just now", "try again")
         self._configs.pop(row.id, None)
-        self._refresh_index()
-        self._collect()
+        self._store.refresh_index()
+        self._store.collect()
         kept = sql.referred_layers(self._database)
         gone = [layer.diff_id for layer in reversed(layers) if layer.diff_id not in kept]
         changes = [{"Untagged": tag.reference} for tag in going]
@@ -342,7 +291,7 @@ class Images:
 
     def _untag(self, tags: Sequence[TagRow]) -> Changes:
         sql.delete_tags(self._database, tags)
-        self._refresh_index()
+        self._store.refresh_index()
         return [{"Untagged": tag.reference} for tag in tags]
 
     @staticmethod
@@ -362,47 +311,6 @@ class Images:
             f"remove the container first: dock rm {used_by[0][:12]}"
             + ("; or with -f remove the name only" if by_name else ""),
         )
-
-    # -- tidying up --------------------------------------------------------------------------------------
-
-    def sweep(self) -> None:
-        """Remove what processes that were killed have left half made or half removed."""
-        sweep(self._root.temporary, self._remove_tree)
-
-    def _remove_tree(self, path: Path) -> None:
-        self._worker.call(_REMOVE, {"path": str(path)})
-
-    def _collect(self) -> None:
-        """Remove the blobs and layers that no image needs; left to the next one where an image is being
-        added.
-        """
-        with self._blobs.lock(exclusive=True, wait=False) as held:
-            if not held:
-                return
-            layers = sql.referred_layers(self._database)
-            for diff_id in self._snapshotter.diff_ids():
-                if diff_id not in layers:
-                    self._snapshotter.remove(diff_id)
-            blobs = sql.referred_blobs(self._database)
-            for digest in self._blobs.digests():
-                if digest not in blobs:
-                    self._blobs.remove(digest)
-
-    def _refresh_index(self) -> None:
-        self._blobs.refresh_index(self._manifests)
-
-    def _manifests(self) -> Descriptors:
-        """The entries of index.json: one for each name, and one for each image without."""
-        entries = []
-        tags = sql.tags_by_image(self._database)
-        for row in sql.all_images(self._database):
-            path = self._blobs.blob_path(row.manifest_digest)
-            if not path.is_file():
-                continue  # damaged from outside; the index says what can be read
-            names = [{REF_NAME: tag.reference} for tag in tags.get(row.id, ())] or [{}]
-            size = path.stat().st_size
-            entries += [Descriptor(row.manifest_type, row.manifest_digest, size, name) for name in names]
-        return entries
 
 
 def _named(reference: str | None) -> tuple[Reference, ...]:

@@ -69,6 +69,7 @@ class Descriptor:
         size_bytes: of the blob as it is stored.
         annotations: free.
         platform: {"os": ..., "architecture": ..., "variant": ...}; empty where not said.
+        urls: where else the blob can be had, as "foreign" layers say.
     """
 
     media_type: str
@@ -76,6 +77,7 @@ class Descriptor:
     size_bytes: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     platform: Mapping[str, Any] = field(default_factory=dict)
+    urls: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
@@ -87,6 +89,8 @@ class Descriptor:
             document["platform"] = dict(self.platform)
         if self.annotations:
             document["annotations"] = dict(self.annotations)
+        if self.urls:
+            document["urls"] = list(self.urls)
         return document
 
     @classmethod
@@ -104,6 +108,7 @@ class Descriptor:
             size,
             _strings(checked.get("annotations"), subject),
             _mapping(checked.get("platform") or {}, subject),
+            _texts(checked.get("urls"), subject),
         )
 
 
@@ -271,6 +276,13 @@ def _text(document: Mapping[str, Any], key: str, subject: str, default: str = ""
     if not isinstance(value, str):
         raise CorruptError(f"{subject}: {key} is no text", _ANEW)
     return value
+
+
+def _texts(value: Any, subject: str) -> tuple[str, ...]:
+    texts = _sequence(value, f"{subject}, urls")
+    if not all(isinstance(text, str) for text in texts):
+        raise CorruptError(f"{subject}: an address is no text", _ANEW)
+    return tuple(texts)
 
 
 def _strings(value: Any, subject: str) -> dict[str, str]:

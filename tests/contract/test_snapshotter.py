@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from pydock_core.errors import CorruptError, NotFoundError, UnsupportedError
 from pydock_core.oci.documents import layer_media_type
+from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.snapshots.directory import DirectorySnapshotter
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -50,7 +51,7 @@ def apply(driver: DirectorySnapshotter, base: Path, layer: bytes, compression: s
     packed = {"": bytes, "gzip": gzip.compress, "zstd": zstandard.compress}[compression](layer)
     blob = base / f"blob-{digest(packed)[7:19]}"
     blob.write_bytes(packed)
-    driver.apply(digest(layer), blob, layer_media_type(compression))
+    driver.apply(digest(layer), LayerBlob(blob, layer_media_type(compression)))
     return digest(layer)
 
 
@@ -117,7 +118,7 @@ def test_another_digest_keeps_nothing(store: Store, tmp_path: Path, compression:
     blob.write_bytes(packed)
     before = store.contents()
     with pytest.raises(CorruptError, match="has the digest"):
-        store.snapshotter.apply(digest(b"other"), blob, layer_media_type(compression))
+        store.snapshotter.apply(digest(b"other"), LayerBlob(blob, layer_media_type(compression)))
     assert store.contents() == before
 
 
@@ -125,7 +126,7 @@ def test_what_is_no_layer_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"x")
     before = store.contents()
     with pytest.raises(UnsupportedError, match="application/json"):
-        store.snapshotter.apply(digest(b"x"), tmp_path / "blob", "application/json")
+        store.snapshotter.apply(digest(b"x"), LayerBlob(tmp_path / "blob", "application/json"))
     assert store.contents() == before
 
 
@@ -159,7 +160,7 @@ def test_progress_names_the_layer(driver: DirectorySnapshotter, tmp_path: Path) 
     layer = build_tar([entry("a", data=bytes(20 << 20))])
     (tmp_path / "blob").write_bytes(layer)
     events: list[dict[str, object]] = []
-    driver.apply(digest(layer), tmp_path / "blob", layer_media_type(""), events.append)
+    driver.apply(digest(layer), LayerBlob(tmp_path / "blob", layer_media_type("")), events.append)
     assert events
     assert events[0]["id"] == digest(layer)[7:19]
     assert events[0]["total"] == len(layer)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydock_core.engine.image_store import ImageStore
 from pydock_core.engine.images import Images
 from pydock_core.paths import StateRoot
 from pydock_core.store.blobs import BlobStore
@@ -68,7 +69,7 @@ def open_store(base: Path) -> Store:
     worker = LocalWorker()
     database = Database(root.database)
     snapshotter = DirectorySnapshotter(root, worker)
-    return Store(root, database, snapshotter, Images(root, database, snapshotter, worker))
+    return Store(root, database, snapshotter, Images(ImageStore(root, database, snapshotter, worker)))
 
 
 def entry(name: str, kind: str = "file", data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydock_core.errors import CorruptError, FailedError, UnavailableError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE image (            -- one row per image config, the id is the config blob's digest
@@ -38,6 +38,30 @@ CREATE TABLE tag (
     PRIMARY KEY (repository, tag)
 ) STRICT;
 CREATE INDEX tag_image ON tag(image_id);
+CREATE TABLE repository_digest ( -- under what digest a repository has an image: after a pull or a push
+    repository TEXT NOT NULL,   -- familiar form
+    digest TEXT NOT NULL,       -- of the manifest, or of the index that it was chosen from
+    image_id TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE,
+    PRIMARY KEY (repository, digest)
+) STRICT;
+CREATE INDEX repository_digest_image ON repository_digest(image_id);
+CREATE TABLE layer_form (       -- what a plain layer becomes when it is compressed for a push
+    diff_id TEXT NOT NULL,
+    media_type TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    PRIMARY KEY (diff_id, media_type)
+) STRICT;
+CREATE TABLE blob_place (       -- where a blob was seen, for mounting it across repositories
+    digest TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    path TEXT NOT NULL,
+    PRIMARY KEY (digest, domain, path)
+) STRICT;
+CREATE TABLE lease (            -- what an interrupted pull has, kept so that it can go on
+    digest TEXT PRIMARY KEY,    -- of a blob, or a diff id
+    expires_ns INTEGER NOT NULL
+) STRICT;
 CREATE TABLE container (
     id TEXT PRIMARY KEY,        -- 64 hexadecimal digits
     name TEXT NOT NULL UNIQUE,

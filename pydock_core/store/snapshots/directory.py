@@ -28,6 +28,7 @@ from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, open_plain
+from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
 from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
 from pydock_core.store.worker import Progress, Worker
@@ -76,7 +77,7 @@ class DirectorySnapshotter:
         """See the protocol."""
         return [f"sha256:{entry.name}" for entry in os.scandir(self._base) if len(entry.name) == HEX_LENGTH]
 
-    def apply(self, diff_id: str, blob: Path, media_type: str, progress: Progress | None = None) -> int:
+    def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
         """See the protocol."""
         place = self._base / digest_hex(diff_id)
         if place.is_dir():
@@ -85,15 +86,16 @@ class DirectorySnapshotter:
             made = workspace.path / "layer"
             made.mkdir(mode=0o711)
             arguments = {
-                "blob": str(blob),
-                "media_type": media_type,
+                "media_type": blob.media_type,
                 "diff_id": diff_id,
                 "target": str(made),
                 "user_xattrs": self._user_xattrs,
+                "size_bytes": 0 if blob.arrival else blob.path.stat().st_size,
             }
-            # With the lock's descriptor, a worker that outlives this process keeps its directory from the
-            # sweepers.
-            self._worker.call(_APPLY, arguments, (workspace.lock_fd,), progress)
+            with reading_end(blob) as blob_fd:
+                # With the lock's descriptor, a worker that outlives this process keeps its directory from the
+                # sweepers.
+                self._worker.call(_APPLY, arguments, (blob_fd, workspace.lock_fd), progress)
             try:
                 os.rename(made, place)
             except OSError as error:
@@ -173,11 +175,11 @@ def has_one_id() -> bool:
 
 
 def apply_blob(
-    blob: str,
     media_type: str,
     diff_id: str,
     target: str,
     user_xattrs: bool,
+    size_bytes: int,
     *,
     fds: Sequence[int] = (),
     progress: Progress | None = None,
@@ -186,12 +188,12 @@ def apply_blob(
     function.
 
     Args:
-        blob: path of the layer as it is stored.
-        media_type: how it is compressed.
+        media_type: how the blob is compressed.
         diff_id: what the uncompressed tar's digest must be.
         target: an empty directory.
         user_xattrs: see :class:`DirectorySnapshotter`.
-        fds: kept open while it runs.
+        size_bytes: of the blob; 0 where it arrives through a pipe.
+        fds: the blob, a file at its start or a pipe; and what is kept open while it runs.
         progress: see the protocol's ``apply``.
 
     Returns:
@@ -210,8 +212,9 @@ def apply_blob(
         os.chmod(tree, 0o755)
         root_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with open(blob, "rb", buffering=BUFFER_BYTES if compression else _HEADER_BUFFER_BYTES) as file:
-                total = os.fstat(file.fileno()).st_size
+            is_file = bool(size_bytes)
+            buffer_bytes = BUFFER_BYTES if compression or not is_file else _HEADER_BUFFER_BYTES
+            with open(fds[0], "rb", buffering=buffer_bytes, closefd=False) as file:
 
                 def report(current: int) -> None:
                     if progress is not None:
@@ -220,7 +223,7 @@ def apply_blob(
                                 "status": "Extracting",
                                 "id": short_id(diff_id),
                                 "current": current,
-                                "total": total,
+                                "total": size_bytes,
                             }
                         )
 
@@ -231,7 +234,7 @@ def apply_blob(
                     subject=subject,
                     progress=report,
                 )
-                read = _apply_compressed if compression else _apply_plain
+                read = _apply_stream if compression or not is_file else _apply_file
                 applied = read(applier, file, compression, diff_id, subject)
             result = asdict(applied)
             _write_metadata(os.path.join(target, _METADATA), result)
@@ -245,7 +248,7 @@ def apply_blob(
     return result
 
 
-def _apply_plain(applier: LayerApplier, file: BinaryIO, _: str, diff_id: str, subject: str) -> Applied:
+def _apply_file(applier: LayerApplier, file: BinaryIO, _: str, diff_id: str, subject: str) -> Applied:
     """Apply a plain tar: the kernel copies from file to file, while a thread computes the digest."""
     with _DigestThread(file.fileno()) as digest:
         applied = applier.apply(TarReader(file, subject, fd=file.fileno()))
@@ -253,7 +256,7 @@ def _apply_plain(applier: LayerApplier, file: BinaryIO, _: str, diff_id: str, su
     return applied
 
 
-def _apply_compressed(
+def _apply_stream(
     applier: LayerApplier, file: BinaryIO, compression: str, diff_id: str, subject: str
 ) -> Applied:
     hashing = _HashingStream(open_plain(file, compression, subject))

@@ -4,7 +4,7 @@ Vocabulary (OCI image specification): a *layer* is a tar of changes; its *diff i
 uncompressed tar; its *blob* is that tar as it is stored, plain or compressed.  A *snapshot* here is one layer
 made ready for mounting, kept under its diff id, on its own: overlayfs stacks them.  A use::
 
-    driver.apply(diff_id, blob, media_type)        # once per layer, in any order
+    driver.apply(diff_id, blob)                    # once per layer, in any order
     mounts = driver.mounts(diff_ids, upper, work)  # data; the supervisor does the mounting
     driver.remove(diff_id)                         # when no image refers to it
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pydock_core.runtime.plan import RootMount
+from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.worker import Progress
 
 
@@ -30,21 +31,21 @@ class Snapshotter(Protocol):
         """Whether the layer is there, whole."""
         ...
 
-    def apply(self, diff_id: str, blob: Path, media_type: str, progress: Progress | None = None) -> int:
+    def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
         """Make the layer from its blob; verify the digest; return its size in bytes (contents).
 
         A layer that is there already is left as it is.
 
         Args:
             diff_id: digest of the uncompressed tar.
-            blob: a file; the archive as it is stored.
-            media_type: of the blob; says how it is compressed.
+            blob: the archive as it is stored, or as it arrives.
             progress: gets {"status": "Extracting", "id": short diff id, "current", "total"} (bytes).
 
         Raises:
             CorruptError: the blob does not have the digest ``diff_id``, or is no tar; nothing was kept.
             InvalidError: an entry would leave the layer's root; nothing was kept.
             UnavailableError: the disk is full; nothing was kept.
+            what the blob's arrival failed with; nothing was kept.
         """
         ...
 

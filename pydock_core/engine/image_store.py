@@ -1,0 +1,146 @@
+"""How images are added and collected: blobs, layers and rows together, safe against any number of processes.
+
+Adding: a workspace and the store's lock, shared; blobs, then layers, then one short transaction.  Collecting: the
+lock, exclusive; what neither an image nor a lease refers to goes.  Who is killed in between leaves only what the
+next one sweeps or collects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydock_core.errors import PyDockError
+from pydock_core.images.stored import StoredImage
+from pydock_core.oci.documents import REF_NAME, Descriptor
+from pydock_core.oci.timestamp import parse_timestamp
+from pydock_core.paths import StateRoot
+from pydock_core.store.blobs import BlobStore
+from pydock_core.store.database import distribution
+from pydock_core.store.database import images as sql
+from pydock_core.store.database.connection import Database
+from pydock_core.store.database.images import ImageRow
+from pydock_core.store.layer_blob import LayerBlob
+from pydock_core.store.snapshots.protocol import Snapshotter
+from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.workspace import open_workspace, sweep
+
+_REMOVE = "pydock_core.store.trees:remove_tree"
+
+
+class ImageStore:
+    """Blobs, layers and rows of one state root.
+
+    Args:
+        root: the state root, its skeleton made.
+        database: its database.
+        snapshotter: keeps the layers.
+        worker: removes what may belong to subordinate ids.
+    """
+
+    def __init__(self, root: StateRoot, database: Database, snapshotter: Snapshotter, worker: Worker) -> None:
+        self.root = root
+        self.database = database
+        self.snapshotter = snapshotter
+        self.worker = worker
+        self.blobs = BlobStore(root.images)
+        self.blobs.ensure()
+
+    # -- adding ------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def adding(self, kind: str) -> Iterator[Path]:
+        """A workspace, and the store's lock against collectors; afterwards nothing is left that no image needs.
+
+        Where it fails, that is all that was added and not leased; where it succeeds, what an image that was there
+        had already.
+
+        Args:
+            kind: of the operation, for the workspace's name.
+        """
+        self.sweep()
+        try:
+            with (
+                self.blobs.lock(exclusive=False),
+                open_workspace(self.root.temporary, kind, self._remove_tree) as workspace,
+            ):
+                yield workspace.path
+        except BaseException as error:
+            try:
+                self.collect()
+            except (PyDockError, OSError) as secondary:
+                error.add_note(f"and tidying up failed: {secondary}")
+            raise
+        self.collect()
+
+    def record(self, image: StoredImage, progress: Progress | None) -> int:
+        """Apply an image's layers and record it with its names; return the size of its contents.
+
+        Only inside :meth:`adding`.
+        """
+        size = 0
+        for layer in image.layers:
+            blob = LayerBlob(self.blobs.blob_path(layer.blob_digest), layer.media_type, verified=True)
+            size += self.snapshotter.apply(layer.diff_id, blob, progress)
+        created = parse_timestamp(image.config.created)
+        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size)
+        tags = [(reference.repository, reference.tag) for reference in image.references]
+        sql.insert(self.database, row, image.layers, tags)
+        self.refresh_index()
+        return size
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold the store's lock, shared: what images have stays while it is read, and while they are removed."""
+        with self.blobs.lock(exclusive=False):
+            yield
+
+    # -- tidying up --------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left half made or half removed."""
+        sweep(self.root.temporary, self._remove_tree)
+
+    def collect(self) -> bool:
+        """Remove the blobs and layers that neither an image nor a lease needs.
+
+        Returns:
+            whether it was done; it is left to the next one where an image is being added or read.
+        """
+        with self.blobs.lock(exclusive=True, wait=False) as held:
+            if not held:
+                return False
+            leased = distribution.leased(self.database, time.time_ns())
+            layers = sql.referred_layers(self.database) | leased
+            for diff_id in self.snapshotter.diff_ids():
+                if diff_id not in layers:
+                    self.snapshotter.remove(diff_id)
+            blobs = sql.referred_blobs(self.database) | leased
+            for digest in self.blobs.digests():
+                if digest not in blobs:
+                    self.blobs.remove(digest)
+            return True
+
+    def _remove_tree(self, path: Path) -> None:
+        self.worker.call(_REMOVE, {"path": str(path)})
+
+    # -- index.json --------------------------------------------------------------------------------------
+
+    def refresh_index(self) -> None:
+        """Make the image layout's index.json say what the database says."""
+        self.blobs.refresh_index(self._manifests)
+
+    def _manifests(self) -> Sequence[Descriptor]:
+        """The entries of index.json: one for each name, and one for each image without."""
+        entries = []
+        tags = sql.tags_by_image(self.database)
+        for row in sql.all_images(self.database):
+            path = self.blobs.blob_path(row.manifest_digest)
+            if not path.is_file():
+                continue  # damaged from outside; the index says what can be read
+            names = [{REF_NAME: tag.reference} for tag in tags.get(row.id, ())] or [{}]
+            size = path.stat().st_size
+            entries += [Descriptor(row.manifest_type, row.manifest_digest, size, name) for name in names]
+        return entries
