@@ -1,0 +1,76 @@
+"""What the command table is made of: commands, their options and their arguments.  Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FLAG = ""  # an option without a value
+"""``Option.metavar`` of an option that takes no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option.
+
+    Attributes:
+        flags: "-e", "--env"; the long one names the parsed value (``--env-file`` gives ``env_file``).
+        help: one line.
+        metavar: what the value is called; FLAG where there is none.
+        many: may be given several times, and collects a list.
+        default: the value where the option is not given (None, or False for a flag).
+        complete: what the value is completed with: "container", "running", "image", "path", "volume",
+            "network", "runtime", "signal" or None.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    metavar: str = FLAG
+    many: bool = False
+    default: str | None = None
+    complete: str | None = None
+
+    @property
+    def takes_value(self) -> bool:
+        return self.metavar != FLAG
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One positional word: ``count`` is "1", "?", "*", "+", or "rest" (everything that follows, options included)."""
+
+    name: str
+    count: str = "1"
+    complete: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command.
+
+    Attributes:
+        path: its words, ("image", "capture").
+        summary: one line.
+        handler: "module:function" below pydock_core.commands, called with a Context and the parsed words.
+        aliases: other words for the same, ("container", "ps").
+        later: Docker's options for it that are not there yet.
+    """
+
+    path: tuple[str, ...]
+    summary: str
+    handler: str
+    options: tuple[Option, ...] = ()
+    arguments: tuple[Argument, ...] = ()
+    aliases: tuple[tuple[str, ...], ...] = ()
+    later: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.path)
+
+
+# What several commands have.
+FORMAT = Option(("--format",), "table, json, or a Go template: '{{.Names}}'", "FORMAT")
+INSPECT_FORMAT = Option(("-f", "--format"), "json, or a Go template: '{{.Name}}'", "FORMAT")
+FILTER = Option(("-f", "--filter"), "show only what matches: name=web", "KEY=VALUE", many=True)
+NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
+QUIET = Option(("-q", "--quiet"), "print ids only")

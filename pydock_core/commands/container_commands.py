@@ -1,0 +1,244 @@
+"""The part of the command table that is about containers.  Pure data."""
+
+from __future__ import annotations
+
+from pydock_core.commands.command import (
+    FILTER,
+    FORMAT,
+    INSPECT_FORMAT,
+    NO_TRUNC,
+    QUIET,
+    Argument,
+    Command,
+    Option,
+)
+
+_STOP = (
+    Option(("-s", "--signal"), "signal to send first", "SIGNAL", complete="signal"),
+    Option(("-t", "--timeout", "--time"), "seconds to wait before it is killed", "SECONDS"),
+)
+
+_CREATE_OPTIONS = (
+    Option(("-a", "--attach"), "attach to stdin, stdout or stderr", "STREAM", many=True),
+    Option(("-i", "--interactive"), "keep standard input open"),
+    Option(("-t", "--tty"), "give the container a terminal"),
+    Option(("-e", "--env"), "set an environment variable, or pass on the host's", "NAME[=VALUE]", many=True),
+    Option(("--env-file",), "read environment variables from a file", "FILE", many=True, complete="path"),
+    Option(
+        ("-v", "--volume"),
+        "bind a host directory or a volume",
+        "SOURCE:TARGET[:OPTIONS]",
+        many=True,
+        complete="path",
+    ),
+    Option(("--mount",), "attach a file system: type=bind,source=…,target=…", "SPEC", many=True),
+    Option(("--tmpfs",), "mount a tmpfs", "TARGET[:OPTIONS]", many=True),
+    Option(
+        ("-p", "--publish"), "publish a port on the host", "[[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]", many=True
+    ),
+    Option(("--expose",), "say that the container listens on a port", "PORT[/PROTOCOL]", many=True),
+    Option(("--name",), "name of the container", "NAME"),
+    Option(("--rm",), "remove the container when it ends"),
+    Option(("-w", "--workdir"), "working directory in the container", "DIR"),
+    Option(("-u", "--user"), "user and group: name or number", "USER[:GROUP]"),
+    Option(("--group-add",), "a further group", "GROUP", many=True),
+    Option(("--entrypoint",), "replace the image's entry point", "COMMAND"),
+    Option(("--network", "--net"), "none, host, bridge, or container:NAME", "MODE", complete="network"),
+    Option(("-h", "--hostname"), "host name in the container", "NAME"),
+    Option(("--add-host",), "a line for /etc/hosts", "HOST:ADDRESS", many=True),
+    Option(("-l", "--label"), "a label", "KEY[=VALUE]", many=True),
+    Option(("--label-file",), "read labels from a file", "FILE", many=True, complete="path"),
+    Option(("-m", "--memory"), "memory limit: 512m, 2g", "BYTES"),
+    Option(("--memory-swap",), "limit of memory and swap together; -1 for none", "BYTES"),
+    Option(("--cpus",), "processors' worth of time: 1.5", "NUMBER"),
+    Option(("-c", "--cpu-shares"), "relative weight of processor time", "NUMBER"),
+    Option(("--cpuset-cpus",), "processors it may run on: 0-3,5", "LIST"),
+    Option(("--pids-limit",), "how many processes it may have; -1 for no limit", "NUMBER"),
+    Option(("--ulimit",), "a resource limit: nofile=1024:2048", "NAME=SOFT[:HARD]", many=True),
+    Option(("--oom-score-adj",), "how readily the kernel kills it, -1000 to 1000", "NUMBER"),
+    Option(("--sysctl",), "a namespaced kernel parameter", "NAME=VALUE", many=True),
+    Option(("--read-only",), "mount the root file system read-only"),
+    Option(("--shm-size",), "size of /dev/shm", "BYTES"),
+    Option(("--cap-add",), "add a capability", "CAPABILITY", many=True),
+    Option(("--cap-drop",), "drop a capability", "CAPABILITY", many=True),
+    Option(("--privileged",), "all capabilities and devices, no seccomp filter"),
+    Option(("--security-opt",), "no-new-privileges, seccomp=unconfined or seccomp=FILE", "OPTION", many=True),
+    Option(
+        ("--device",), "give it a device of the host", "HOST[:CONTAINER[:rwm]]", many=True, complete="path"
+    ),
+    Option(("--stop-signal",), "signal that stops it", "SIGNAL", complete="signal"),
+    Option(("--stop-timeout",), "seconds to wait before it is killed", "SECONDS"),
+    Option(
+        ("--runtime",), "embedded, or an OCI runtime: crun, runc, nvidia, a path", "NAME", complete="runtime"
+    ),
+    Option(("--cidfile",), "write the container's id to a file", "FILE", complete="path"),
+)
+_CREATE_LATER = (
+    "--add-device --annotation --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
+    "--cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpuset-mems --device-cgroup-rule "
+    "--device-read-bps --device-read-iops --device-write-bps --device-write-iops --disable-content-trust --dns "
+    "--dns-opt --dns-option --dns-search --domainname --gpus --health-cmd --health-interval --health-retries "
+    "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
+    "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --log-driver --log-opt --mac-address "
+    "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
+    "--pid --platform --publish-all -P --pull --quiet -q --restart --storage-opt --use-api-socket --userns --uts "
+    "--volume-driver --volumes-from"
+).split()
+
+_DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
+_SIG_PROXY = Option(
+    ("--sig-proxy",), "pass signals on to the container (true, false)", "BOOLEAN", default="true"
+)
+_IMAGE_AND_COMMAND = (Argument("IMAGE", complete="image"), Argument("COMMAND", "rest"))
+
+
+def _container(
+    name: str,
+    summary: str,
+    options: tuple[Option, ...] = (),
+    arguments: tuple[Argument, ...] = (),
+    *,
+    later: tuple[str, ...] = (),
+    aliases: tuple[str, ...] = (),
+) -> Command:
+    """A command on containers: ``dock NAME`` and ``dock container NAME`` are the same."""
+    words = tuple(alias.split() for alias in aliases)
+    return Command(
+        (name,),
+        summary,
+        f"containers:{name}",
+        options,
+        arguments,
+        (("container", name), *(tuple(word) for word in words)),
+        later,
+    )
+
+
+_ONE = (Argument("CONTAINER", complete="container"),)
+_SOME = (Argument("CONTAINER", "+", complete="container"),)
+_RUNNING = (Argument("CONTAINER", "+", complete="running"),)
+
+CONTAINER_COMMANDS: tuple[Command, ...] = (
+    Command(
+        ("run",),
+        "Create a container from an image and run a command in it",
+        "run:run",
+        (
+            *_CREATE_OPTIONS,
+            Option(("-d", "--detach"), "run in the background and print the id"),
+            _DETACH_KEYS,
+            _SIG_PROXY,
+        ),
+        _IMAGE_AND_COMMAND,
+        (("container", "run"),),
+        tuple(_CREATE_LATER),
+    ),
+    Command(
+        ("create",),
+        "Create a container without starting it",
+        "run:create",
+        _CREATE_OPTIONS,
+        _IMAGE_AND_COMMAND,
+        (("container", "create"),),
+        tuple(_CREATE_LATER),
+    ),
+    Command(
+        ("start",),
+        "Start containers that are stopped",
+        "run:start",
+        (
+            Option(("-a", "--attach"), "attach to its output, and pass signals on"),
+            Option(("-i", "--interactive"), "attach standard input too"),
+            _DETACH_KEYS,
+        ),
+        _SOME,
+        (("container", "start"),),
+        ("--checkpoint", "--checkpoint-dir"),
+    ),
+    Command(
+        ("attach",),
+        "Attach to a running container",
+        "run:attach",
+        (_DETACH_KEYS, Option(("--no-stdin",), "do not attach standard input"), _SIG_PROXY),
+        (Argument("CONTAINER", complete="running"),),
+        (("container", "attach"),),
+    ),
+    Command(
+        ("exec",),
+        "Run a command in a running container",
+        "run:exec_",
+        (
+            Option(("-d", "--detach"), "run in the background"),
+            Option(("-i", "--interactive"), "keep standard input open"),
+            Option(("-t", "--tty"), "give the command a terminal"),
+            Option(("-e", "--env"), "set an environment variable", "NAME[=VALUE]", many=True),
+            Option(
+                ("--env-file",), "read environment variables from a file", "FILE", many=True, complete="path"
+            ),
+            Option(("-w", "--workdir"), "working directory in the container", "DIR"),
+            Option(("-u", "--user"), "user and group", "USER[:GROUP]"),
+            Option(("--privileged",), "all capabilities"),
+            _DETACH_KEYS,
+        ),
+        (Argument("CONTAINER", complete="running"), Argument("COMMAND", "rest")),
+        (("container", "exec"),),
+    ),
+    _container(
+        "ps",
+        "List containers",
+        (
+            Option(("-a", "--all"), "all, not only those that run"),
+            FILTER,
+            FORMAT,
+            Option(("-n", "--last"), "the last NUMBER created", "NUMBER"),
+            Option(("-l", "--latest"), "the last one created"),
+            NO_TRUNC,
+            QUIET,
+        ),
+        later=("-s", "--size"),
+        aliases=("container ls", "container list"),
+    ),
+    _container("stop", "Stop running containers", _STOP, _RUNNING),
+    _container("restart", "Stop containers and start them again", _STOP, _SOME),
+    _container(
+        "kill",
+        "Send a signal to running containers (KILL)",
+        (Option(("-s", "--signal"), "signal to send", "SIGNAL", default="KILL", complete="signal"),),
+        _RUNNING,
+    ),
+    _container(
+        "rm",
+        "Remove containers",
+        (
+            Option(("-f", "--force"), "kill those that run"),
+            Option(("-v", "--volumes"), "remove their anonymous volumes too"),
+        ),
+        _SOME,
+        later=("-l", "--link"),
+        aliases=("container remove",),
+    ),
+    _container("rename", "Give a container another name", (), (*_ONE, Argument("NAME"))),
+    _container(
+        "logs",
+        "Show what a container has written",
+        (
+            Option(("-f", "--follow"), "go on as it writes"),
+            Option(("-n", "--tail"), "only the last NUMBER lines", "NUMBER", default="all"),
+            Option(("-t", "--timestamps"), "the time before each line"),
+            Option(("--since",), "only since a time (RFC 3339) or a while ago (10m)", "TIME"),
+            Option(("--until",), "only until a time (RFC 3339) or a while ago (10m)", "TIME"),
+        ),
+        _ONE,
+        later=("--details",),
+    ),
+    _container("wait", "Wait until containers end, and print their exit codes", (), _SOME),
+    _container("port", "Show where a container's ports are published", (), (*_ONE, Argument("PORT", "?"))),
+    Command(
+        ("container", "inspect"),
+        "Show all there is to know of containers, as JSON",
+        "inspect:inspect_container",
+        (INSPECT_FORMAT,),
+        _SOME,
+        later=("-s", "--size"),
+    ),
+)
