@@ -12,11 +12,14 @@ from pydock_core.paths import StateRoot, default_root
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
+    from pydock_core.engine.filesystems import Filesystems
     from pydock_core.engine.image_store import ImageStore
     from pydock_core.engine.images import Images
     from pydock_core.engine.launch import Launcher
+    from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
     from pydock_core.engine.tidy import Remover
+    from pydock_core.engine.usage import Usage
     from pydock_core.store.database import Database
     from pydock_core.store.snapshots.protocol import Snapshotter
     from pydock_core.store.worker import Worker
@@ -33,8 +36,11 @@ class Engine:
 
     Attributes:
         containers: see :class:`pydock_core.engine.containers.Containers`.
+        filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
         images: see :class:`pydock_core.engine.images.Images`.
+        registries: see :class:`pydock_core.engine.registries.Registries`.
         system: see :class:`pydock_core.engine.system.System`.
+        usage: see :class:`pydock_core.engine.usage.Usage`.
     """
 
     def __init__(self, root: StateRoot | None = None) -> None:
@@ -86,6 +92,24 @@ class Engine:
         from pydock_core.engine.images import Images
 
         return Images(self.image_store)
+
+    @cached_property
+    def registries(self) -> Registries:
+        from pydock_core.engine.registries import Registries
+
+        return Registries(self.image_store)
+
+    @cached_property
+    def filesystems(self) -> Filesystems:
+        from pydock_core.engine.filesystems import Filesystems
+
+        return Filesystems(self)
+
+    @cached_property
+    def usage(self) -> Usage:
+        from pydock_core.engine.usage import Usage
+
+        return Usage(self)
 
     @cached_property
     def containers(self) -> Containers:
