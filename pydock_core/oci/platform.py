@@ -1,15 +1,23 @@
-"""The platform of this host in the image specification's words, and the choice among an index's entries."""
+"""Platforms in the image specification's words: this host's, one that a person writes, the choice among an index's entries.
+
+The normal forms and what a platform can run besides its own are containerd's (github.com/containerd/platforms).
+"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from pydock_core.errors import InvalidError
 from pydock_core.oci.documents import Descriptor
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
     "aarch64": ("arm64", "v8"),
+    "armv8l": ("arm", "v8"),
     "armv7l": ("arm", "v7"),
     "armv6l": ("arm", "v6"),
     "i686": ("386", ""),
@@ -19,6 +27,43 @@ _ARCHITECTURES = {
     "riscv64": ("riscv64", ""),
 }
 
+# Other names for an architecture -> the normal one.
+_ALIASES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "i386": ("386", ""),
+    "i686": ("386", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+_KNOWN_ARCHITECTURES = frozenset(
+    "386 amd64 arm arm64 loong64 mips mipsle mips64 mips64le ppc64 ppc64le riscv64 s390x wasm".split()
+)
+_KNOWN_SYSTEMS = frozenset(
+    "aix android darwin dragonfly freebsd illumos ios linux netbsd openbsd plan9 solaris wasip1 windows".split()
+)
+_COMPONENT = re.compile(r"[a-z0-9_-]{1,64}")
+_VARIANT = re.compile(r"[a-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """An operating system and a processor, in normal form.
+
+    Attributes:
+        os: "linux".
+        architecture: in Go's words: "amd64", "arm64", "arm".
+        variant: "v6", "v7" of arm; empty for the plain amd64 and for the arm64 that all have (v8).
+    """
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return "/".join(word for word in (self.os, self.architecture, self.variant) if word)
+
 
 def host_architecture() -> tuple[str, str]:
     """Return (architecture, variant) of this host in Go's words: ("amd64", ""), ("arm64", "v8")."""
@@ -26,17 +71,96 @@ def host_architecture() -> tuple[str, str]:
     return _ARCHITECTURES.get(machine, (machine, ""))
 
 
-def choose_manifest(entries: Sequence[Descriptor], architecture: str, variant: str) -> Descriptor | None:
-    """Choose the entry for linux on ``architecture`` (image-index.md: the first match is preferred).
+def host_platform() -> Platform:
+    """Return the platform of this host, in normal form."""
+    return normal_platform("linux", *host_architecture())
 
-    An entry without a platform fits any; an exact variant is preferred to another one.  Attestations and
-    other entries for the platform "unknown" fit none.
+
+def normal_platform(os: str, architecture: str, variant: str = "") -> Platform:
+    """Return a platform in normal form: "x86_64" is "amd64", "armhf" is "arm" "v7", "arm64" "v8" is "arm64"."""
+    os, architecture, variant = os.lower(), architecture.lower(), variant.lower()
+    os = {"macos": "darwin"}.get(os, os)
+    if architecture in _ALIASES:
+        architecture, implied = _ALIASES[architecture]
+        variant = variant or implied
+    if variant.isdecimal():
+        variant = "v" + variant
+    if architecture == "arm":
+        variant = variant or "v7"
+    elif (architecture, variant) in (("arm64", "v8"), ("amd64", "v1")):
+        variant = ""
+    return Platform(os, architecture, variant)
+
+
+def parse_platform(text: str) -> Platform:
+    """Parse "OS[/ARCHITECTURE[/VARIANT]]", or an architecture alone, which is of linux.
+
+    An operating system alone is that on this host's architecture.
+
+    Raises:
+        InvalidError: it is no platform.
     """
+    words = text.strip().lower().split("/")
+    forms = (_COMPONENT, _COMPONENT, _VARIANT)
+    if len(words) > 3 or not all(form.fullmatch(word) for form, word in zip(forms, words, strict=False)):
+        raise _invalid(text)
+    if len(words) > 1:
+        return normal_platform(*words)
+    if words[0] in _KNOWN_ARCHITECTURES or words[0] in _ALIASES:
+        return normal_platform("linux", words[0])
+    if words[0] in _KNOWN_SYSTEMS or words[0] == "macos":
+        return normal_platform(words[0], *host_architecture())
+    raise _invalid(text)
 
-    def fits(entry: Descriptor) -> bool:
-        said = entry.platform
-        return not said or (said.get("os") == "linux" and said.get("architecture") == architecture)
 
-    fitting = [entry for entry in entries if fits(entry)]
-    exact = [entry for entry in fitting if str(entry.platform.get("variant", "")) == variant]
-    return next(iter(exact or fitting), None)
+def runnable(wanted: Platform) -> list[Platform]:
+    """Return what runs on a platform, the best first: an arm v7 runs v6 and v5, an amd64 runs 386."""
+    os, architecture, variant = wanted.os, wanted.architecture, wanted.variant
+    number = int(variant[1:]) if re.fullmatch(r"v\d", variant) else 0
+    if architecture == "arm" and number:
+        return [Platform(os, "arm", f"v{version}") for version in range(number, min(number, 5) - 1, -1)]
+    if architecture == "amd64":
+        lower = [Platform(os, "amd64", f"v{version}") for version in range(number, 1, -1)]
+        return [*lower, Platform(os, "amd64"), Platform(os, "386")]
+    if architecture == "arm64":
+        own = [wanted] if variant else []
+        return [*own, Platform(os, "arm64"), *runnable(Platform(os, "arm", "v8"))]
+    return [wanted]
+
+
+def choose_manifest(
+    entries: Sequence[Descriptor], wanted: Platform | str, variant: str = ""
+) -> Descriptor | None:
+    """Choose the entry for a platform: the best that runs there, of equal ones the first (image-index.md).
+
+    Args:
+        entries: of an index.
+        wanted: the platform, or an architecture of linux, to which ``variant`` belongs.
+
+    An entry without a platform fits any, after those that say theirs.  Attestations and other entries for the
+    platform "unknown" fit none.
+    """
+    if isinstance(wanted, str):
+        wanted = normal_platform("linux", wanted, variant)
+    rank = {fitting: number for number, fitting in enumerate(runnable(wanted))}
+    best: Descriptor | None = None
+    best_rank = len(rank) + 1
+    for entry in entries:
+        entry_rank = rank.get(_said(entry.platform), best_rank) if entry.platform else len(rank)
+        if entry_rank < best_rank:
+            best, best_rank = entry, entry_rank
+    return best
+
+
+def _said(said: Mapping[str, Any]) -> Platform:
+    """The platform of an entry; a damaged one is of no system."""
+    words = [said.get(key) or "" for key in ("os", "architecture", "variant")]
+    if not all(isinstance(word, str) for word in words):
+        return Platform("", "")
+    return normal_platform(*words)
+
+
+def _invalid(text: str) -> InvalidError:
+    return InvalidError(
+        f"invalid platform: {text!r}", "write OS[/ARCHITECTURE[/VARIANT]], as in linux/arm64 or linux/arm/v7"
+    )

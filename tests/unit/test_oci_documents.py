@@ -143,7 +143,7 @@ def test_the_manifest_of_this_platform_is_chosen() -> None:
     ]
     assert choose_manifest(entries, "amd64", "") is entries[4]
     assert choose_manifest(entries, "arm", "v7") is entries[3]
-    assert choose_manifest(entries, "arm", "v8") is entries[2]
+    assert choose_manifest(entries, "arm", "v8") is entries[3]
     assert choose_manifest(entries, "riscv64", "") is None
     assert choose_manifest([entry(5, {})], "riscv64", "") is not None
 
