@@ -7,6 +7,7 @@
     ├── UnsupportedError           unsupported     501   leave the option out, or use another host
     ├── DeniedError                denied          403   get the permission
     ├── UnavailableError           unavailable     503   try again, or start what is missing
+    │   └── NoSpaceError           no_space        507   free some space
     ├── CorruptError               corrupt         500   get the data anew
     └── FailedError                failed          500   read the cause
 
@@ -91,6 +92,13 @@ class UnavailableError(PyDockError):
     http_status = 503
 
 
+class NoSpaceError(UnavailableError):
+    """The disk, or the user's part of it, is full."""
+
+    code = "no_space"
+    http_status = 507
+
+
 class CorruptError(PyDockError):
     """Data does not have the digest, the size or the form that it should have."""
 
@@ -114,6 +122,7 @@ _BY_CODE: dict[str, type[PyDockError]] = {
         UnsupportedError,
         DeniedError,
         UnavailableError,
+        NoSpaceError,
         CorruptError,
         FailedError,
     )

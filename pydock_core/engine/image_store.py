@@ -8,6 +8,7 @@ next one sweeps or collects.
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydock_core.store.database import images as sql
 from pydock_core.store.database.connection import Database
 from pydock_core.store.database.images import ImageRow
 from pydock_core.store.layer_blob import LayerBlob
+from pydock_core.store.partial import PartialBlobs
 from pydock_core.store.snapshots.protocol import Snapshotter
 from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, sweep
@@ -85,7 +87,8 @@ class ImageStore:
             blob = LayerBlob(self.blobs.blob_path(layer.blob_digest), layer.media_type, verified=True)
             size += self.snapshotter.apply(layer.diff_id, blob, progress)
         created = parse_timestamp(image.config.created)
-        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size)
+        labels = json.dumps(image.config.config.get("Labels") or {})
+        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size, labels)
         tags = [(reference.repository, reference.tag) for reference in image.references]
         sql.insert(self.database, row, image.layers, tags)
         self.refresh_index()
@@ -96,6 +99,12 @@ class ImageStore:
         """Hold the store's lock, shared: what images have stays while it is read, and while they are removed."""
         with self.blobs.lock(exclusive=False):
             yield
+
+    @contextlib.contextmanager
+    def workspace(self, kind: str) -> Iterator[Path]:
+        """A directory for what is not kept, swept if its maker is killed."""
+        with open_workspace(self.root.temporary, kind, self._remove_tree) as workspace:
+            yield workspace.path
 
     # -- tidying up --------------------------------------------------------------------------------------
 
@@ -121,6 +130,8 @@ class ImageStore:
             for digest in self.blobs.digests():
                 if digest not in blobs:
                     self.blobs.remove(digest)
+            PartialBlobs(self.blobs).sweep(leased)
+            distribution.forget_unused(self.database)
             return True
 
     def _remove_tree(self, path: Path) -> None:

@@ -55,6 +55,11 @@ def layer_compression(media_type: str) -> str | None:
     return _LAYER_TYPES.get(media_type)
 
 
+def is_foreign(media_type: str) -> bool:
+    """Whether a layer may not be pushed (image specification, layer.md, "Non-Distributable Layers")."""
+    return ".nondistributable." in media_type or ".foreign." in media_type
+
+
 def layer_media_type(compression: str) -> str:
     """Return the OCI media type of a layer with ``compression`` "", "gzip" or "zstd"."""
     return f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER

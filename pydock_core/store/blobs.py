@@ -43,7 +43,7 @@ class BlobWriter:
         self.size_bytes = 0
         self._subject = subject
         self._hash = hashlib.sha256()
-        with _mapped(subject):
+        with mapped(subject):
             self._fd = os.open(
                 path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
             )
@@ -56,7 +56,7 @@ class BlobWriter:
         """
         self._hash.update(data)
         view = memoryview(data)
-        with _mapped(self._subject):
+        with mapped(self._subject):
             while view:
                 view = view[os.write(self._fd, view) :]
         self.size_bytes += len(data)
@@ -97,7 +97,7 @@ class BlobStore:
         """Make the layout's skeleton where it is missing: oci-layout, index.json, blobs/sha256."""
         if (self.path / "index.json").exists():
             return
-        with _mapped("the image store"):
+        with mapped("the image store"):
             self._blobs.mkdir(parents=True, exist_ok=True)
             with self.lock(exclusive=True):
                 _replace(self.path / "oci-layout", _LAYOUT)
@@ -153,7 +153,7 @@ class BlobStore:
         Raises:
             UnavailableError: the disk is full.
         """
-        with _mapped(subject):
+        with mapped(subject):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 os.fsync(fd)
@@ -208,7 +208,7 @@ class BlobStore:
     def write_index(self, manifests: Sequence[Descriptor]) -> None:
         """Replace index.json; the caller holds a lock, see :meth:`refresh_index`."""
         index = Index(tuple(manifests)).to_json()
-        with _mapped("index.json of the image store"):
+        with mapped("index.json of the image store"):
             _replace(self.path / "index.json", json.dumps(index, indent=1).encode())
 
     def refresh_index(self, list_manifests: Callable[[], Sequence[Descriptor]]) -> None:
@@ -290,7 +290,13 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _mapped(subject: str) -> Iterator[None]:
+def mapped(subject: str) -> Iterator[None]:
+    """Turn failures of the file system into ours, naming ``subject``.
+
+    Raises:
+        UnavailableError: the disk is full.
+        FailedError: another failure.
+    """
     try:
         yield
     except OSError as error:

@@ -24,8 +24,8 @@ from pydock_core.errors import (
     DeniedError,
     FailedError,
     InvalidError,
+    NoSpaceError,
     PyDockError,
-    UnavailableError,
     UnsupportedError,
 )
 from pydock_core.store.tar_reader import Entry, TarReader
@@ -462,8 +462,8 @@ def _is_whiteout(name: str, directory_fd: int) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def no_space(subject: str) -> UnavailableError:
+def no_space(subject: str) -> NoSpaceError:
     """The error of a full disk (or a full quota); ``subject`` is what could not be written."""
-    return UnavailableError(
+    return NoSpaceError(
         f"no space left on the disk for {subject}", "free some space (dock rmi, dock rm), try again"
     )

@@ -1,0 +1,396 @@
+"""Pulls one image: layers are downloaded side by side, and inflated and applied while they arrive.
+
+Downloads and applications have a pool of threads each, in the manifest's order: an application reads behind its own
+download, and a download waits for no application, so neither can block the other for good.  A blob goes into the
+store when its layer has been applied; what broke off is continued by the next pull (:mod:`pydock_core.store.partial`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydock_core.errors import CorruptError, UnsupportedError
+from pydock_core.images.parallel import Cancellation, serialised, wait_for_all
+from pydock_core.images.stored import StoredImage
+from pydock_core.oci.digest import short_id
+from pydock_core.oci.documents import (
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    Descriptor,
+    ImageConfig,
+    Index,
+    Manifest,
+    decode,
+    layer_compression,
+)
+from pydock_core.oci.platform import Platform, choose_manifest
+from pydock_core.oci.reference import Reference
+from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, check_content
+from pydock_core.store.database.images import LayerRow
+from pydock_core.store.layer_blob import LayerBlob
+from pydock_core.store.partial import PartialBlob, PartialBlobs
+from pydock_core.store.snapshots.protocol import Snapshotter
+from pydock_core.store.worker import Progress
+
+if TYPE_CHECKING:
+    from pydock_core.images.registry.client import FetchedManifest, RegistryClient
+
+_DOWNLOADS = 3
+"""Layers that are downloaded at once, as Docker does."""
+_INDEX_DEPTH = 4
+_LAYERS_LIMIT = 1000
+_REPORT_BYTES = 1 << 20
+_BROKEN = "the image is broken or hostile; tell its owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where what is pulled goes.
+
+    Attributes:
+        blobs: the blob store; the caller holds its lock, shared.
+        snapshotter: keeps the layers.
+        directory: a workspace on the blob store's file system.
+        lease: keeps digests (of blobs, and diff ids) from collectors until the image is recorded.
+    """
+
+    blobs: BlobStore
+    snapshotter: Snapshotter
+    directory: Path
+    lease: Callable[[Sequence[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PulledImage:
+    """An image whose blobs and layers are in the store, not yet recorded.
+
+    Attributes:
+        image: what to record.
+        digest: of what the reference named: the manifest, or the index that it was chosen from.
+        kept: all digests that were leased.
+    """
+
+    image: StoredImage
+    digest: str
+    kept: tuple[str, ...]
+
+
+def pull_image(
+    client: RegistryClient,
+    reference: Reference,
+    platform: Platform,
+    destination: Destination,
+    progress: Progress | None = None,
+) -> PulledImage:
+    """Get one image from a registry.
+
+    Args:
+        client: of the reference's domain.
+        reference: with a tag or a digest; the digest is what counts where there are both.
+        platform: chooses among the manifests of an index.
+        destination: where it goes.
+        progress: gets events, from one thread at a time.
+
+    Raises:
+        NotFoundError: the registry has no such image.
+        DeniedError: it wants (other) credentials.
+        CorruptError: what came is not what the manifest says; nothing of it was kept.
+        UnsupportedError: there is no image for the platform, or it is no image.
+        UnavailableError: the registry cannot be reached, or the disk is full; what came is kept for the next pull.
+    """
+    report = serialised(progress)
+    named = client.manifest(reference.path, reference.digest or reference.tag)
+    fetched = _choose(client, reference, named, platform, _INDEX_DEPTH)
+    subject = f"manifest of {reference.familiar}"
+    manifest = Manifest.from_json(decode(fetched.data, subject), subject)
+    _check_manifest(manifest, reference)
+    digests = [fetched.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)]
+    destination.lease(digests)
+    blobs, directory = destination.blobs, destination.directory
+    blobs.put_bytes(fetched.data, directory, subject)
+    config = _fetch_config(client, reference, manifest.config, destination)
+    if len(manifest.layers) != len(config.diff_ids):
+        raise CorruptError(
+            f"{subject} names {len(manifest.layers)} layers, the image's config {len(config.diff_ids)}",
+            _BROKEN,
+        )
+    diff_ids = list(dict.fromkeys(config.diff_ids))
+    destination.lease(diff_ids)
+    _Layers(client, reference, destination, report).transfer(_pair(manifest, config, reference))
+    rows = tuple(
+        LayerRow(diff_id, layer.digest, layer.media_type)
+        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+    )
+    image = StoredImage(
+        manifest.config.digest,
+        fetched.digest,
+        fetched.media_type,
+        config,
+        rows,
+        (Reference(reference.domain, reference.path, reference.tag),) if reference.tag else (),
+    )
+    return PulledImage(image, named.digest, (*digests, *diff_ids))
+
+
+# -- documents -------------------------------------------------------------------------------------------
+
+
+def _choose(
+    client: RegistryClient, reference: Reference, fetched: FetchedManifest, platform: Platform, depth: int
+) -> FetchedManifest:
+    """Go down through indexes to the manifest for the platform."""
+    if fetched.media_type not in INDEX_TYPES:
+        return fetched
+    subject = f"index of {reference.familiar}"
+    if depth == 0:
+        raise CorruptError(f"{subject} is nested too deeply", _BROKEN)
+    entries = Index.from_json(decode(fetched.data, subject), subject).manifests
+    chosen = choose_manifest(entries, platform)
+    if chosen is None:
+        there = dict.fromkeys(_platform_text(entry.platform) for entry in entries if entry.platform)
+        raise UnsupportedError(
+            f"{reference.familiar} has no image for {platform}",
+            f"there is one for {', '.join(name for name in there if name) or 'no platform'}; choose with --platform",
+        )
+    found = client.manifest(reference.path, chosen.digest)
+    if len(found.data) != chosen.size_bytes:
+        raise CorruptError(
+            f"manifest {short_id(chosen.digest)} of {reference.familiar} has {len(found.data)} bytes, "
+            f"not the {chosen.size_bytes} of its index",
+            _BROKEN,
+        )
+    return _choose(client, reference, found, platform, depth - 1)
+
+
+def _platform_text(said: Mapping[str, Any]) -> str:
+    words = [str(said.get(key, "")) for key in ("os", "architecture", "variant")]
+    return "" if "unknown" in words else "/".join(word for word in words if word)
+
+
+def _check_manifest(manifest: Manifest, reference: Reference) -> None:
+    if manifest.config.media_type not in CONFIG_TYPES:
+        raise UnsupportedError(
+            f"{reference.familiar} is an artifact of type {manifest.config.media_type!r}, no image",
+            "get it with the tool that it was made for",
+        )
+    if manifest.config.size_bytes > DOCUMENT_LIMIT or len(manifest.layers) > _LAYERS_LIMIT:
+        raise CorruptError(f"manifest of {reference.familiar} is larger than any image's", _BROKEN)
+    for layer in manifest.layers:
+        if layer_compression(layer.media_type) is None:
+            raise UnsupportedError(
+                f"{reference.familiar} has a layer of type {layer.media_type!r}",
+                "a layer is a tar archive, plain or compressed with gzip or zstd",
+            )
+
+
+def _fetch_config(
+    client: RegistryClient, reference: Reference, descriptor: Descriptor, destination: Destination
+) -> ImageConfig:
+    subject = f"config of {reference.familiar}"
+    blobs = destination.blobs
+    if not blobs.has(descriptor.digest):
+        sink = _Memory()
+        client.fetch_blob(reference.path, descriptor, sink)
+        data = bytes(sink.data)
+        with blobs.writer(destination.directory, f"config-{short_id(descriptor.digest)}", subject) as writer:
+            writer.write(data)
+            blobs.put(writer, digest=descriptor.digest, size_bytes=descriptor.size_bytes, subject=subject)
+    data = blobs.read(descriptor.digest, subject)
+    check_content(descriptor.digest, len(data), descriptor.digest, descriptor.size_bytes, subject)
+    return ImageConfig.from_json(decode(data, subject), subject)
+
+
+def _pair(manifest: Manifest, config: ImageConfig, reference: Reference) -> dict[str, tuple[Descriptor, str]]:
+    """Return each different layer once, by the digest of its blob, with its diff id."""
+    pairs: dict[str, tuple[Descriptor, str]] = {}
+    for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
+        known = pairs.setdefault(layer.digest, (layer, diff_id))
+        if known != (layer, diff_id):
+            raise CorruptError(
+                f"{reference.familiar} describes its layer {short_id(layer.digest)} in two ways", _BROKEN
+            )
+    return pairs
+
+
+class _Memory:
+    """Takes a small blob into memory; see ``BlobSink``."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    @property
+    def position(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def restart(self) -> None:
+        self.data.clear()
+
+
+# -- layers ----------------------------------------------------------------------------------------------
+
+
+class _Layer:
+    """One layer on its way.
+
+    Attributes:
+        began: is set once ``blob`` is, or will not be.
+        blob: what the driver applies; None where the download has failed.
+        holding: keeps the partial file locked; closing it puts the blob into the store.
+    """
+
+    def __init__(self, descriptor: Descriptor, diff_id: str) -> None:
+        self.descriptor = descriptor
+        self.diff_id = diff_id
+        self.name = short_id(descriptor.digest)
+        self.began = threading.Event()
+        self.blob: LayerBlob | None = None
+        self.holding = contextlib.ExitStack()
+
+    def abandon(self, error: BaseException) -> None:
+        """Let go of the partial file, and keep it as it is."""
+        holding = self.holding.pop_all()
+        with contextlib.suppress(type(error)):
+            holding.__exit__(type(error), error, error.__traceback__)
+
+
+class _Layers:
+    """Transfers the layers of one image."""
+
+    def __init__(
+        self, client: RegistryClient, reference: Reference, destination: Destination, report: Progress
+    ) -> None:
+        self._client = client
+        self._reference = reference
+        self._blobs = destination.blobs
+        self._snapshotter = destination.snapshotter
+        self._partials = PartialBlobs(destination.blobs)
+        self._report = report
+        self._cancellation = Cancellation()
+
+    def transfer(self, pairs: Mapping[str, tuple[Descriptor, str]]) -> None:
+        """Get all layers into the store; the first failure ends it."""
+        layers = []
+        for descriptor, diff_id in pairs.values():
+            layer = _Layer(descriptor, diff_id)
+            if self._blobs.has(descriptor.digest) and self._snapshotter.has(diff_id):
+                self._say(layer, "Already exists")
+            else:
+                self._say(layer, "Pulling fs layer")
+                layers.append(layer)
+        if not layers:
+            return
+        for layer in layers[_DOWNLOADS:]:
+            self._say(layer, "Waiting")
+        with (
+            ThreadPoolExecutor(_DOWNLOADS, "pull-download") as downloads,
+            ThreadPoolExecutor(os.cpu_count() or 1, "pull-apply") as applications,
+        ):
+            tasks = [downloads.submit(self._download, layer) for layer in layers]
+            tasks += [applications.submit(self._apply, layer) for layer in layers]
+            try:
+                wait_for_all(tasks, lambda error: self._give_up(layers))
+            except BaseException as error:
+                for layer in layers:
+                    layer.abandon(error)
+                raise
+
+    def _give_up(self, layers: Sequence[_Layer]) -> None:
+        self._cancellation.set()
+        self._client.close()  # ends reads that wait
+        for layer in layers:
+            layer.began.set()
+
+    def _say(self, layer: _Layer, status: str, current: int | None = None) -> None:
+        event: dict[str, Any] = {"status": status, "id": layer.name}
+        if current is not None:
+            event |= {"current": current, "total": layer.descriptor.size_bytes}
+        self._report(event)
+
+    def _download(self, layer: _Layer) -> None:
+        descriptor = layer.descriptor
+        subject = f"layer {layer.name} of {self._reference.familiar}"
+        partial: PartialBlob | None = None
+        try:
+            if not self._blobs.has(descriptor.digest):
+                partial = layer.holding.enter_context(
+                    self._partials.open(
+                        descriptor,
+                        subject,
+                        lambda size: self._say(layer, "Waiting", size),
+                        lambda: self._cancellation.is_set,
+                    )
+                )
+            if partial is None:
+                self._cancellation.check()
+                path = self._blobs.blob_path(descriptor.digest)
+                layer.blob = LayerBlob(path, descriptor.media_type, verified=True)
+                return
+            layer.blob = partial.layer()
+            layer.began.set()
+            self._client.fetch_blob(
+                self._reference.path,
+                descriptor,
+                _Reporting(partial, self._cancellation.check, self._advanced(layer)),
+            )
+            self._say(layer, "Verifying Checksum")
+            partial.finish()
+            self._say(layer, "Download complete")
+        except BaseException as error:
+            if partial is not None:
+                partial.arrival.fail(error)
+            raise
+        finally:
+            layer.began.set()
+
+    def _apply(self, layer: _Layer) -> None:
+        layer.began.wait()
+        if layer.blob is None:
+            return  # its download has failed, and says so
+        self._snapshotter.apply(layer.diff_id, layer.blob, lambda event: self._extracting(layer, event))
+        self._cancellation.check()
+        layer.holding.close()
+        self._say(layer, "Pull complete")
+
+    def _extracting(self, layer: _Layer, event: dict[str, Any]) -> None:
+        self._cancellation.check()
+        self._report({**event, "id": layer.name})
+
+    def _advanced(self, layer: _Layer) -> Callable[[int], None]:
+        return lambda position: self._say(layer, "Downloading", position)
+
+
+class _Reporting:
+    """A partial blob as the client fills it (``BlobSink``), with reports every megabyte."""
+
+    def __init__(
+        self, partial: PartialBlob, check: Callable[[], None], report: Callable[[int], None]
+    ) -> None:
+        self._partial = partial
+        self._check = check
+        self._report = report
+        self._reported = 0
+
+    @property
+    def position(self) -> int:
+        return self._partial.position
+
+    def write(self, data: bytes) -> None:
+        self._check()
+        self._partial.write(data)
+        if self.position - self._reported >= _REPORT_BYTES:
+            self._reported = self.position
+            self._report(self.position)
+
+    def restart(self) -> None:
+        self._partial.restart()
+        self._reported = 0

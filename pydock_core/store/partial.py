@@ -1,0 +1,224 @@
+"""Blobs that are being downloaded: one file each, kept when a download breaks off, and one downloader at a time.
+
+Under the image layout's ``partial/``, named by their digest.  Who downloads holds the file's lock (flock(2)): a second
+process that wants the same blob waits for it, and finds the blob in the store.  What a killed process has left is
+hashed again, and continued.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydock_core.errors import CorruptError
+from pydock_core.oci.digest import HEX_LENGTH, digest_hex
+from pydock_core.oci.documents import Descriptor
+from pydock_core.store.blobs import BlobStore, check_content, mapped
+from pydock_core.store.layer_blob import Arrival, LayerBlob
+
+_DIRECTORY = "partial"
+_CHUNK_BYTES = 1 << 20
+_POLL_SECONDS = 0.1
+
+
+class PartialBlob:
+    """A blob that grows; made by :meth:`PartialBlobs.open`.  One thread writes, any number read behind.
+
+    Attributes:
+        path: the file.
+        position: how much of it is there and hashed.
+        arrival: for the readers.
+    """
+
+    def __init__(self, path: Path, fd: int, descriptor: Descriptor, subject: str) -> None:
+        self.path = path
+        self.position = 0
+        self.descriptor = descriptor
+        self._fd = fd
+        self._subject = subject
+        self._hash = hashlib.sha256()
+        self._furthest = 0
+        self._take_up()
+        self.arrival = Arrival(self.position)
+
+    def _take_up(self) -> None:
+        """Hash what an earlier download has left."""
+        while data := os.pread(self._fd, _CHUNK_BYTES, self.position):
+            self._hash.update(data)
+            self.position += len(data)
+        if self.position > self.descriptor.size_bytes:
+            os.ftruncate(self._fd, 0)
+            self._hash, self.position = hashlib.sha256(), 0
+        self._furthest = self.position
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``.
+
+        Raises:
+            CorruptError: it is more than the blob has.
+            UnavailableError: the disk is full.
+        """
+        if self.position + len(data) > self.descriptor.size_bytes:
+            raise CorruptError(
+                f"{self._subject} is longer than the {self.descriptor.size_bytes} bytes that its manifest says",
+                "the registry is broken or hostile; tell its owner",
+            )
+        view, offset = memoryview(data), self.position
+        with mapped(self._subject):
+            while view:
+                written = os.pwrite(self._fd, view, offset)
+                view, offset = view[written:], offset + written
+        self._hash.update(data)
+        self.position = offset
+        if self.position > self._furthest:
+            self.arrival.advance(self.position - self._furthest)
+            self._furthest = self.position
+
+    def restart(self) -> None:
+        """Begin again: the server does not continue a download.
+
+        The same bytes come again, so readers are not disturbed; other ones do not get past the digest.
+        """
+        self._hash, self.position = hashlib.sha256(), 0
+
+    def finish(self) -> None:
+        """Verify the whole, and tell the readers.
+
+        Raises:
+            CorruptError: digest or size differ; the file was emptied.
+        """
+        try:
+            check_content(
+                "sha256:" + self._hash.hexdigest(),
+                self.position,
+                self.descriptor.digest,
+                self.descriptor.size_bytes,
+                self._subject,
+            )
+        except CorruptError:
+            os.ftruncate(self._fd, 0)
+            raise
+        self.arrival.finish()
+
+    def layer(self) -> LayerBlob:
+        """The blob as a driver takes it."""
+        return LayerBlob(self.path, self.descriptor.media_type, verified=True, arrival=self.arrival)
+
+
+class PartialBlobs:
+    """The blobs of one store that are being downloaded.
+
+    Args:
+        blobs: takes the whole ones; the caller holds its lock, shared.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._directory = blobs.path / _DIRECTORY
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        descriptor: Descriptor,
+        subject: str,
+        waiting: Callable[[int], None],
+        is_cancelled: Callable[[], bool],
+    ) -> Iterator[PartialBlob | None]:
+        """Begin or continue a download; None where the blob is in the store, put there by another process meanwhile.
+
+        When the block ends without an error, the caller has called :meth:`PartialBlob.finish`, and the blob is moved
+        into the store.  When it ends with one, what is there stays for the next attempt.
+
+        Args:
+            subject: names the blob in errors.
+            waiting: called, with the size so far, while another process downloads it.
+            is_cancelled: asked while waiting; ends it with None.
+        """
+        with mapped(subject):
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+        path = self._directory / digest_hex(descriptor.digest)
+        while True:
+            fd = self._lock(path, subject, waiting, is_cancelled)
+            if fd is None:
+                yield None
+                return
+            try:
+                if self._blobs.has(descriptor.digest):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+                    yield None
+                    return
+                if not _is_named(fd, path):
+                    continue  # the one before has moved it away, or removed it: take the new file
+                partial = PartialBlob(path, fd, descriptor, subject)
+                try:
+                    yield partial
+                except BaseException as error:
+                    partial.arrival.fail(error)
+                    raise
+                self._blobs.adopt(path, descriptor.digest, subject)
+                return
+            finally:
+                os.close(fd)
+
+    @staticmethod
+    def _lock(
+        path: Path, subject: str, waiting: Callable[[int], None], is_cancelled: Callable[[], bool]
+    ) -> int | None:
+        with mapped(subject):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    # Polled, as flock(2) cannot be given up, and as there is progress to show meanwhile.
+                    if is_cancelled():
+                        os.close(fd)
+                        return None
+                    waiting(os.fstat(fd).st_size)
+                    time.sleep(_POLL_SECONDS)
+                else:
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def sweep(self, kept: set[str]) -> None:
+        """Remove what nobody will continue.  The caller holds the store's lock, exclusive.
+
+        Args:
+            kept: digests of those that stay.
+        """
+        for name in _names(self._directory):
+            if len(name) == HEX_LENGTH and f"sha256:{name}" not in kept:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._directory / name)
+
+    def size_bytes(self) -> int:
+        """How much there is of all of them."""
+        return sum((self._directory / name).stat().st_size for name in _names(self._directory))
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
+def _is_named(fd: int, path: Path) -> bool:
+    try:
+        named = os.stat(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    held = os.fstat(fd)
+    return (held.st_dev, held.st_ino) == (named.st_dev, named.st_ino)
