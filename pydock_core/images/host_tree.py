@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from pydock_core.store.blobs import BlobWriter
+from pydock_core.store.tar_writer import TarWriter, build_header
 
 _LINKS_LIMIT = 40
-_BUFFER_BYTES = 1 << 20
 _NOTES_LIMIT = 10
 
 
@@ -198,8 +197,8 @@ class HostTree:
             while parent != "/" and parent not in chosen:
                 chosen.add(parent)
                 parent = os.path.dirname(parent)
-        output = _TarOutput(writer)
-        linked: dict[tuple[int, int], str] = {}
+        output = TarWriter(writer.write)
+        linked: dict[tuple[int, int], bytes] = {}
         for path in sorted(chosen):
             self._write_item(path, self.items[path], output, linked)
             report(writer.size_bytes)
@@ -207,92 +206,44 @@ class HostTree:
         return len(chosen)
 
     def _write_item(
-        self, path: str, item: Item, output: _TarOutput, linked: dict[tuple[int, int], str]
+        self, path: str, item: Item, output: TarWriter, linked: dict[tuple[int, int], bytes]
     ) -> None:
-        info = tarfile.TarInfo(path[1:])
-        info.mode, info.mtime = item.mode, item.mtime
-        if item.kind == stat.S_IFDIR:
-            info.type = tarfile.DIRTYPE
-            output.header(info)
-        elif item.kind == stat.S_IFLNK:
-            info.type, info.linkname = tarfile.SYMTYPE, item.target
-            output.header(info)
-        elif not item.source:
-            info.size = len(item.content)
-            output.header(info)
-            output.data(item.content)
-            output.pad(info.size)
-        else:
-            self._write_file(path, info, item.source, output, linked)
+        if item.source:
+            self._write_file(path, item, output, linked)
+            return
+        header = build_header(
+            os.fsencode(path[1:]),
+            item.kind,
+            mode=item.mode,
+            size_bytes=len(item.content),
+            mtime_ns=item.mtime * 10**9,
+            link=os.fsencode(item.target),
+        )
+        output.put(header + item.content)
+        output.pad(len(item.content))
 
     def _write_file(
-        self,
-        path: str,
-        info: tarfile.TarInfo,
-        source: str,
-        output: _TarOutput,
-        linked: dict[tuple[int, int], str],
+        self, path: str, item: Item, output: TarWriter, linked: dict[tuple[int, int], bytes]
     ) -> None:
         try:
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fd = os.open(item.source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             self._note_unreadable(path)
             return
+        name, mtime_ns = os.fsencode(path[1:]), item.mtime * 10**9
         try:
             status = os.fstat(fd)
             key = (status.st_dev, status.st_ino)
             if status.st_nlink > 1 and key in linked:
-                info.type, info.linkname = tarfile.LNKTYPE, linked[key]
-                output.header(info)
+                output.put(build_header(name, 0, mode=item.mode, mtime_ns=mtime_ns, link=linked[key]))
                 return
-            linked[key] = info.name
-            info.size = status.st_size
-            output.header(info)
-            left = info.size
-            while left:
-                data = os.read(fd, min(left, _BUFFER_BYTES))
-                if not data:
-                    self.notes.append(f"{path} became shorter while it was read; its end is zeros")
-                    data = bytes(min(left, _BUFFER_BYTES))
-                output.data(data)
-                left -= len(data)
-            output.pad(info.size)
+            linked[key] = name
+            size = status.st_size
+            output.put(build_header(name, stat.S_IFREG, mode=item.mode, size_bytes=size, mtime_ns=mtime_ns))
+            if not output.copy(fd, size):
+                self.notes.append(f"{path} became shorter while it was read; its end is zeros")
         finally:
             os.close(fd)
-
-
-class _TarOutput:
-    """Gathers a tar's many small writes."""
-
-    def __init__(self, writer: BlobWriter) -> None:
-        self._writer = writer
-        self._buffer = bytearray()
-        self._size = 0
-
-    def header(self, info: tarfile.TarInfo) -> None:
-        self.data(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-
-    def data(self, data: bytes) -> None:
-        self._size += len(data)
-        if len(data) >= _BUFFER_BYTES // 4:
-            self._flush()
-            self._writer.write(data)
-            return
-        self._buffer += data
-        if len(self._buffer) >= _BUFFER_BYTES:
-            self._flush()
-
-    def pad(self, size: int) -> None:
-        self.data(bytes(-size % tarfile.BLOCKSIZE))
-
-    def finish(self) -> None:
-        """Write the end marker: two blocks of zeros."""
-        self.data(bytes(2 * tarfile.BLOCKSIZE))
-        self._flush()
-
-    def _flush(self) -> None:
-        self._writer.write(self._buffer)
-        self._buffer.clear()
 
 
 def _parts(path: str) -> list[str]:
