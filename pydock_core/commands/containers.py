@@ -11,7 +11,8 @@ from pydock_core.commands.context import Context
 from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_listing
 from pydock_core.commands.run import for_each
-from pydock_core.commands.values import parse_integer, parse_moment_ns, parse_seconds
+from pydock_core.commands.values import parse_integer, parse_seconds
+from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.engine.spans import human_duration
 from pydock_core.errors import InvalidError, NotFoundError
 

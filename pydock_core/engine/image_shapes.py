@@ -1,57 +1,58 @@
-"""Images in the shapes of the Docker Engine API 1.51, and the ``--filter`` of image listings.  Pure data."""
+"""Images in the shapes of the Docker Engine API 1.51: ImageSummary, ImageInspect, HistoryResponseItem.  Pure data."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydock_core.errors import InvalidError
 from pydock_core.oci.documents import ImageConfig
-from pydock_core.store.database.images import ImageRow, TagRow
+from pydock_core.oci.timestamp import parse_timestamp
+from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 
-_FILTERS = ("before", "dangling", "label", "reference", "since")
-_TRUE, _FALSE = ("1", "true"), ("0", "false")
+MISSING = "<missing>"
+"""The id of a step of a history that no image is known for, as Docker has it."""
+UNKNOWN = -1
+"""A size that was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeenImage:
-    """An image with what belongs to it."""
+    """An image with what belongs to it; no blob is read for it."""
 
     row: ImageRow
     tags: tuple[TagRow, ...]
-    config: ImageConfig
+    digests: tuple[DigestRow, ...]
     containers: int
 
     @property
     def labels(self) -> Mapping[str, str]:
-        labels = self.config.config.get("Labels")
-        return labels if isinstance(labels, Mapping) else {}
+        labels = json.loads(self.row.labels)
+        return labels if isinstance(labels, dict) else {}
 
 
-def build_summary(seen: SeenImage) -> dict[str, Any]:
-    """Return the Engine API's ImageSummary."""
+def build_summary(seen: SeenImage, shared_bytes: int = UNKNOWN) -> dict[str, Any]:
+    """Return the Engine API's ImageSummary; ``shared_bytes`` is the size of layers that other images have too."""
     return {
         "Id": seen.row.id,
         "ParentId": "",
         "RepoTags": [tag.reference for tag in seen.tags],
-        "RepoDigests": [],
+        "RepoDigests": [digest.reference for digest in seen.digests],
         "Created": seen.row.created_ns // 10**9,
         "Size": seen.row.size_bytes,
-        "SharedSize": -1,
+        "SharedSize": shared_bytes,
         "Labels": dict(seen.labels),
         "Containers": seen.containers,
     }
 
 
-def build_inspect(seen: SeenImage, driver: str) -> dict[str, Any]:
+def build_inspect(seen: SeenImage, config: ImageConfig, driver: str) -> dict[str, Any]:
     """Return the Engine API's ImageInspect; ``driver`` is the snapshot driver's name."""
-    config = seen.config
     document: dict[str, Any] = {
         "Id": seen.row.id,
         "RepoTags": [tag.reference for tag in seen.tags],
-        "RepoDigests": [],
+        "RepoDigests": [digest.reference for digest in seen.digests],
         "Parent": "",
         "Comment": config.comment,
         "DockerVersion": "",
@@ -71,56 +72,35 @@ def build_inspect(seen: SeenImage, driver: str) -> dict[str, Any]:
     return document
 
 
-def parse_image_filters(
-    filters: Mapping[str, Sequence[str]], created_ns: Callable[[str], int]
-) -> Callable[[SeenImage], bool]:
-    """Return what ``filters`` ask of an image: all keys, and of one key any value (of ``label`` every value).
+def build_history(
+    image_id: str, tags: Iterable[TagRow], config: ImageConfig, layer_sizes: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return the Engine API's HistoryResponseItem list, the newest step first.
+
+    A step without "empty_layer" has the next layer, from the bottom up (config.md, "history"); layers that the
+    history does not tell of come last, as steps about which nothing is known.
 
     Args:
-        filters: key to values, as the Engine API has them.
-        created_ns: finds the time of the image that ``before`` or ``since`` names.
-
-    Raises:
-        InvalidError: an unknown key, or a malformed value.
+        layer_sizes: in bytes, bottom first.
     """
-    conditions: list[Callable[[SeenImage], bool]] = []
-    for key, values in filters.items():
-        conditions.append(_condition(key, list(values), created_ns))
-    return lambda seen: all(condition(seen) for condition in conditions)
+    sizes = list(layer_sizes)
+    steps: list[dict[str, Any]] = []
+    for step in config.history:
+        has_layer = not step.get("empty_layer") and bool(sizes)
+        steps.append(_build_step(step, sizes.pop(0) if has_layer else 0))
+    steps += [_build_step({}, size) for size in sizes]
+    if steps:
+        steps[-1].update({"Id": image_id, "Tags": [tag.reference for tag in tags] or None})
+    return steps[::-1]
 
 
-def _condition(
-    key: str, values: Sequence[str], created_ns: Callable[[str], int]
-) -> Callable[[SeenImage], bool]:
-    if key == "dangling":
-        wanted = _boolean(values[-1])
-        return lambda seen: (not seen.tags) == wanted
-    if key == "label":
-        return lambda seen: all(_has_label(seen.labels, value) for value in values)
-    if key == "reference":
-        return lambda seen: any(_names(tag, value) for tag in seen.tags for value in values)
-    if key == "before":
-        limits = [created_ns(value) for value in values]
-        return lambda seen: all(seen.row.created_ns < limit for limit in limits)
-    if key == "since":
-        limits = [created_ns(value) for value in values]
-        return lambda seen: all(seen.row.created_ns > limit for limit in limits)
-    raise InvalidError(f"--filter {key}: unknown key", f"there are {', '.join(_FILTERS)}")
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise InvalidError(f"--filter dangling={text}: neither true nor false", "write dangling=true")
-
-
-def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
-
-
-def _names(tag: TagRow, pattern: str) -> bool:
-    """Docker matches the pattern with the name, with and without the tag."""
-    return fnmatch.fnmatchcase(tag.reference, pattern) or fnmatch.fnmatchcase(tag.repository, pattern)
+def _build_step(step: Mapping[str, Any], size_bytes: int) -> dict[str, Any]:
+    created_ns = parse_timestamp(str(step.get("created") or ""))
+    return {
+        "Id": MISSING,
+        "Created": (created_ns or 0) // 10**9,
+        "CreatedBy": str(step.get("created_by") or ""),
+        "Tags": None,
+        "Size": size_bytes,
+        "Comment": str(step.get("comment") or ""),
+    }

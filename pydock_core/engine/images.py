@@ -1,29 +1,32 @@
-"""The use cases of images: list, inspect, load, import, tag, remove, capture, and what containers ask of
+"""The use cases of images: list, inspect, history, load, import, tag, remove, capture, and what containers ask of
 them.
 """
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pydock_core.engine.image_shapes import SeenImage, build_inspect, build_summary, parse_image_filters
+from pydock_core.engine.image_filters import parse_image_filters
+from pydock_core.engine.image_shapes import SeenImage, build_history, build_inspect, build_summary
 from pydock_core.engine.image_store import ImageStore
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import ImageConfig, decode
 from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
 from pydock_core.store.database import images as sql
-from pydock_core.store.database.images import ImageRow, TagRow
+from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 from pydock_core.store.worker import Progress
 
 # Names for what the class, which has a method "list", cannot spell.
 Documents = list[dict[str, Any]]
 Changes = list[dict[str, str]]
 Names = list[str]
+NameRow = TagRow | DigestRow
 
 _ID_PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -70,7 +73,7 @@ class Images:
         if row is None:
             raise NotFoundError(
                 f"no such image: {reference}",
-                "dock images lists what there is; dock load and dock image capture make images",
+                "dock images lists what there is; dock pull, dock load and dock image capture get more",
             )
         return row
 
@@ -84,7 +87,7 @@ class Images:
                 return None  # 64 digits: an id, and no name
             raise
         if reference.digest:
-            return sql.by_manifest(self._database, reference.repository, reference.digest)
+            return sql.by_digest(self._database, reference.repository, reference.digest)
         return sql.by_tag(self._database, reference.repository, reference.tag)
 
     def _by_id(self, text: str) -> ImageRow | None:
@@ -122,35 +125,53 @@ class Images:
             self._configs[image_id] = known
         return known
 
-    def _seen(self, row: ImageRow, tags: Sequence[TagRow], containers: int) -> SeenImage:
-        return SeenImage(row, tuple(tags), self._config(row.id), containers)
-
     def list(self, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False) -> Documents:
         """Return ImageSummary dictionaries (Engine API), the newest first.
 
         Args:
-            filters: dangling, label, reference, before, since.
+            filters: dangling, label, reference, before, since, until.
             all: intermediate images too; there are none here, every image is listed.
 
         Raises:
             InvalidError: an unknown filter.
             NotFoundError: before or since name no image.
         """
-        matches = parse_image_filters(filters or {}, lambda name: self.resolve(name).created_ns)
-        tags = sql.tags_by_image(self._database)
-        counts = sql.container_counts(self._database)
-        images = (
-            self._seen(row, tags.get(row.id, ()), counts.get(row.id, 0))
-            for row in sql.all_images(self._database)
+        wanted = parse_image_filters(
+            filters or {}, lambda name: self.resolve(name).created_ns, time.time_ns()
         )
-        return [build_summary(seen) for seen in images if matches(seen)]
+        fitting = (wanted(seen) for seen in self.see_all())
+        return [build_summary(seen) for seen in fitting if seen is not None]
+
+    def see_all(self) -> Sequence[SeenImage]:
+        """Look at all images, the newest first; no blob is read."""
+        tags = sql.tags_by_image(self._database)
+        digests = sql.digests_by_image(self._database)
+        counts = sql.container_counts(self._database)
+        return [
+            SeenImage(row, tuple(tags.get(row.id, ())), tuple(digests.get(row.id, ())), counts.get(row.id, 0))
+            for row in sql.all_images(self._database)
+        ]
 
     def inspect(self, reference: str) -> dict[str, Any]:
         """Return the ImageInspect dictionary (Engine API) of an image."""
         row = self.resolve(reference)
-        containers = len(sql.containers_of(self._database, row.id))
-        seen = self._seen(row, sql.tags_of(self._database, row.id), containers)
-        return build_inspect(seen, self._store.snapshotter.name)
+        seen = SeenImage(
+            row,
+            tuple(sql.tags_of(self._database, row.id)),
+            tuple(sql.digests_of(self._database, row.id)),
+            len(sql.containers_of(self._database, row.id)),
+        )
+        return build_inspect(seen, self._config(row.id), self._store.snapshotter.name)
+
+    def history(self, reference: str) -> Documents:
+        """Return HistoryResponseItem dictionaries (Engine API), the newest step first.
+
+        Raises:
+            NotFoundError: there is no such image.
+        """
+        row = self.resolve(reference)
+        sizes = [self._store.snapshotter.size_bytes(diff_id) for diff_id in self.layers(row.id)]
+        return build_history(row.id, sql.tags_of(self._database, row.id), self._config(row.id), sizes)
 
     # -- adding ------------------------------------------------------------------------------------------
 
@@ -263,45 +284,84 @@ class Images:
         self._store.sweep()
         row = self.resolve(reference)
         tags = sql.tags_of(self._database, row.id)
-        named = self._names(reference, tags)
-        by_name = named is not None
-        going = [named] if named is not None else tags
+        digests = sql.digests_of(self._database, row.id)
+        named = self._names(reference, tags, digests)
+        going_tags, going_digests = self._going(named, tags, digests)
+        names: tuple[NameRow, ...] = (*tags, *digests)
         used_by = sql.containers_of(self._database, row.id)
-        if by_name and len(tags) > 1:
-            return self._untag(going)
-        if used_by and not (force and tags):
-            raise self._in_use(reference, row, used_by, by_name=by_name)
-        if not by_name and not force and len({tag.repository for tag in tags}) > 1:
+        if named is not None and (len(going_tags) < len(tags) or len(going_digests) < len(digests)):
+            return self._untag(going_tags, going_digests)
+        if used_by and not (force and names):
+            raise self._in_use(reference, row, used_by, by_name=named is not None)
+        if named is None and not force and len({name.repository for name in names}) > 1:
             raise ConflictError(
                 f"image {short_id(row.id)} has names in several repositories",
-                "remove it by its names, or with -f: " + ", ".join(tag.reference for tag in tags),
+                "remove it by its names, or with -f: " + ", ".join(name.reference for name in names),
             )
         if used_by:
-            return self._untag(going)
+            return self._untag(going_tags, going_digests)
+        changes = self.discard(row, going_tags, going_digests)
+        self._store.collect()
+        return changes
+
+    def discard(self, row: ImageRow, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
+        """Take the last names of an image away and forget it; its parts go when they are collected.
+
+        Returns:
+            see :meth:`remove`.
+
+        Raises:
+            ConflictError: a container was made from it just now, or it got another name.
+        """
         layers = sql.layers_of(self._database, row.id)
-        if not sql.delete_unused(self._database, row.id, tags):
+        if not sql.delete_unused(self._database, row.id, tags, digests):
             raise ConflictError(f"image {short_id(row.id)} was used or named just now", "try again")
         self._configs.pop(row.id, None)
         self._store.refresh_index()
-        self._store.collect()
         kept = sql.referred_layers(self._database)
         gone = [layer.diff_id for layer in reversed(layers) if layer.diff_id not in kept]
-        changes = [{"Untagged": tag.reference} for tag in going]
-        return [*changes, {"Deleted": row.id}, *({"Deleted": diff_id} for diff_id in dict.fromkeys(gone))]
-
-    def _untag(self, tags: Sequence[TagRow]) -> Changes:
-        sql.delete_tags(self._database, tags)
-        self._store.refresh_index()
-        return [{"Untagged": tag.reference} for tag in tags]
+        return [
+            *_untagged(tags, digests),
+            {"Deleted": row.id},
+            *({"Deleted": diff_id} for diff_id in dict.fromkeys(gone)),
+        ]
 
     @staticmethod
-    def _names(reference: str, tags: Sequence[TagRow]) -> TagRow | None:
-        """The tag that ``reference`` names; None where it is an id."""
+    def _going(
+        named: NameRow | None, tags: Sequence[TagRow], digests: Sequence[DigestRow]
+    ) -> tuple[Sequence[TagRow], Sequence[DigestRow]]:
+        """What goes with a name: with the last tag of a repository, its digests too (Docker's rule); by id, all."""
+        if named is None:
+            return tags, digests
+        if isinstance(named, DigestRow):
+            return (), (named,)
+        if any(tag != named and tag.repository == named.repository for tag in tags):
+            return (named,), ()
+        return (named,), [digest for digest in digests if digest.repository == named.repository]
+
+    def _untag(self, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
+        sql.delete_names(self._database, tags, digests)
+        self._store.refresh_index()
+        return _untagged(tags, digests)
+
+    @staticmethod
+    def _names(reference: str, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> NameRow | None:
+        """The name that ``reference`` is; None where it is an id."""
         try:
             name = parse_reference(reference).with_default_tag()
         except InvalidError:
             return None
-        return next((tag for tag in tags if (tag.repository, tag.tag) == (name.repository, name.tag)), None)
+        wanted = name.digest or name.tag
+        rows: Sequence[NameRow] = digests if name.digest else tags
+        return next(
+            (
+                row
+                for row in rows
+                if (row.repository, row.digest if isinstance(row, DigestRow) else row.tag)
+                == (name.repository, wanted)
+            ),
+            None,
+        )
 
     @staticmethod
     def _in_use(reference: str, row: ImageRow, used_by: Sequence[str], *, by_name: bool) -> ConflictError:
@@ -311,6 +371,11 @@ class Images:
             f"remove the container first: dock rm {used_by[0][:12]}"
             + ("; or with -f remove the name only" if by_name else ""),
         )
+
+
+def _untagged(tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
+    names: tuple[NameRow, ...] = (*tags, *digests)
+    return [{"Untagged": name.reference} for name in names]
 
 
 def _named(reference: str | None) -> tuple[Reference, ...]:

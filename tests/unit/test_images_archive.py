@@ -301,7 +301,11 @@ def test_listing(filled: Store) -> None:
     assert sorted(names()) == ["a:1", "a:2", "b:1", "c/d:1"]
     assert names(label=["k"]) == names(label=["k=v"]) == names(reference=["c/*"]) == ["c/d:1"]
     assert names(label=["k=w"]) == names(dangling=["1"]) == []
-    assert names(reference=["a"]) == names(reference=["b:1", "x"]) == ["a:1", "a:2", "b:1"]
+    assert names(reference=["a"]) == ["a:1", "a:2"]  # of an image, the names that fit
+    assert names(reference=["b:1", "x"]) == ["b:1"]
+    assert names(reference=["*"]) == ["a:1", "a:2", "b:1"]  # an asterisk is no slash
+    assert sorted(names(until=["1h"])) == ["a:1", "a:2", "b:1", "c/d:1"]
+    assert names(until=["2020-01-01"]) == []
     assert names(before=["a:1"]) == names(since=["a:1"]) == []
     with pytest.raises(InvalidError, match="--filter colour"):
         names(colour=["red"])

@@ -20,7 +20,8 @@ CREATE TABLE image (            -- one row per image config, the id is the confi
     manifest_digest TEXT NOT NULL,
     manifest_type TEXT NOT NULL, -- its media type
     created_ns INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL -- contents of all layers
+    size_bytes INTEGER NOT NULL, -- contents of all layers
+    labels TEXT NOT NULL        -- JSON object: the config's, so that a listing reads no config
 ) STRICT;
 CREATE TABLE image_layer (
     image_id TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE,

@@ -33,6 +33,7 @@ class ImageRow:
         manifest_digest, manifest_type: of its manifest; the type is a media type.
         created_ns: as the config says, since the epoch.
         size_bytes: contents of all layers.
+        labels: JSON text of an object: what the config has under Labels.
     """
 
     id: str
@@ -40,6 +41,7 @@ class ImageRow:
     manifest_type: str
     created_ns: int
     size_bytes: int
+    labels: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,20 @@ class TagRow:
         return f"{self.repository}:{self.tag}"
 
 
-_COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes"
+@dataclass(frozen=True, slots=True)
+class DigestRow:
+    """A digest under which a repository (familiar form) has an image."""
+
+    repository: str
+    digest: str
+    image_id: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.repository}@{self.digest}"
+
+
+_COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels"
 
 
 def insert(
@@ -64,8 +79,15 @@ def insert(
     """Record an image (one that is there keeps its row) and give it names, taking them from other images."""
     with database.transaction() as connection:
         added = connection.execute(
-            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
-            (image.id, image.manifest_digest, image.manifest_type, image.created_ns, image.size_bytes),
+            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                image.id,
+                image.manifest_digest,
+                image.manifest_type,
+                image.created_ns,
+                image.size_bytes,
+                image.labels,
+            ),
         ).rowcount
         if added:
             connection.executemany(
@@ -118,7 +140,32 @@ def tags_by_image(database: Database) -> dict[str, list[TagRow]]:
 
 def tags_of(database: Database, image_id: str) -> list[TagRow]:
     """Return the names of an image."""
-    return [tag for tag in all_tags(database) if tag.image_id == image_id]
+    rows = database.query(
+        "SELECT repository, tag, image_id FROM tag WHERE image_id = ? ORDER BY repository, tag", (image_id,)
+    )
+    return [TagRow(*row) for row in rows]
+
+
+def digests_by_image(database: Database) -> dict[str, list[DigestRow]]:
+    """Return the repository digests of all images that have any, by image id."""
+    found: dict[str, list[DigestRow]] = {}
+    rows = database.query(
+        "SELECT repository, digest, image_id FROM repository_digest ORDER BY repository, digest"
+    )
+    for row in rows:
+        digest = DigestRow(*row)
+        found.setdefault(digest.image_id, []).append(digest)
+    return found
+
+
+def digests_of(database: Database, image_id: str) -> list[DigestRow]:
+    """Return the repository digests of an image."""
+    rows = database.query(
+        "SELECT repository, digest, image_id FROM repository_digest WHERE image_id = ? "
+        "ORDER BY repository, digest",
+        (image_id,),
+    )
+    return [DigestRow(*row) for row in rows]
 
 
 def by_id(database: Database, image_id: str) -> ImageRow | None:
@@ -148,12 +195,16 @@ def by_tag(database: Database, repository: str, tag: str) -> ImageRow | None:
     return ImageRow(*row) if row else None
 
 
-def by_manifest(database: Database, repository: str, manifest_digest: str) -> ImageRow | None:
-    """Return the image with this manifest that has a name in the repository."""
+def by_digest(database: Database, repository: str, digest: str) -> ImageRow | None:
+    """Return the image that a repository has under a digest, or that has this manifest and a name in the repository."""
     row = database.query_one(
+        f"SELECT {_COLUMNS} FROM image "
+        "WHERE id = (SELECT image_id FROM repository_digest WHERE repository = ? AND digest = ?)",
+        (repository, digest),
+    ) or database.query_one(
         f"SELECT {_COLUMNS} FROM image WHERE manifest_digest = ? "
         "AND id IN (SELECT image_id FROM tag WHERE repository = ?)",
-        (manifest_digest, repository),
+        (digest, repository),
     )
     return ImageRow(*row) if row else None
 
@@ -178,14 +229,19 @@ def container_counts(database: Database) -> dict[str, int]:
     return dict(database.query("SELECT image_id, count(*) FROM container GROUP BY image_id"))
 
 
-def delete_tags(database: Database, tags: Sequence[TagRow]) -> None:
-    """Take names away, each where it is still the same image's."""
+def delete_names(database: Database, tags: Sequence[TagRow], digests: Sequence[DigestRow] = ()) -> None:
+    """Take names and repository digests away, each where it is still the same image's."""
     with database.transaction() as connection:
-        _delete_tags(connection, tags)
+        _delete_names(connection, tags, digests)
 
 
-def delete_unused(database: Database, image_id: str, tags: Sequence[TagRow]) -> bool:
-    """Take ``tags`` away and delete the image, where it then has no other name and no container.
+def delete_unused(
+    database: Database, image_id: str, tags: Sequence[TagRow], digests: Sequence[DigestRow] = ()
+) -> bool:
+    """Take names away and delete the image, where it then has no other name or digest and no container.
+
+    Containers are recorded in a transaction that looks for their image (containers.py), so one of the two comes first:
+    an image that a container was just made from stays, or the container is not made.
 
     Returns:
         whether the image was deleted; if not, nothing was changed.
@@ -193,21 +249,29 @@ def delete_unused(database: Database, image_id: str, tags: Sequence[TagRow]) -> 
     with database.transaction() as connection:
         if connection.execute("SELECT 1 FROM container WHERE image_id = ?", (image_id,)).fetchone():
             return False
-        names = {
-            (row[0], row[1])
-            for row in connection.execute("SELECT repository, tag FROM tag WHERE image_id = ?", (image_id,))
-        }
-        if names - {(tag.repository, tag.tag) for tag in tags}:
+        going = {(tag.repository, tag.tag) for tag in tags}
+        going |= {(row.repository, row.digest) for row in digests}
+        names = connection.execute(
+            "SELECT repository, tag FROM tag WHERE image_id = ?1 "
+            "UNION ALL SELECT repository, digest FROM repository_digest WHERE image_id = ?1",
+            (image_id,),
+        )
+        if any(tuple(name) not in going for name in names.fetchall()):
             return False
-        _delete_tags(connection, tags)
-        connection.execute("DELETE FROM image WHERE id = ?", (image_id,))
-        return True
+        _delete_names(connection, tags, digests)
+        return connection.execute("DELETE FROM image WHERE id = ?", (image_id,)).rowcount > 0
 
 
-def _delete_tags(connection: sqlite3.Connection, tags: Sequence[TagRow]) -> None:
+def _delete_names(
+    connection: sqlite3.Connection, tags: Sequence[TagRow], digests: Sequence[DigestRow]
+) -> None:
     connection.executemany(
         "DELETE FROM tag WHERE repository = ? AND tag = ? AND image_id = ?",
         [(tag.repository, tag.tag, tag.image_id) for tag in tags],
+    )
+    connection.executemany(
+        "DELETE FROM repository_digest WHERE repository = ? AND digest = ? AND image_id = ?",
+        [(row.repository, row.digest, row.image_id) for row in digests],
     )
 
 
