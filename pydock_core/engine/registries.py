@@ -12,7 +12,7 @@ from pydock_core.errors import InvalidError, NoSpaceError, NotFoundError
 from pydock_core.images.pull import Destination, pull_image
 from pydock_core.images.push import Knowledge, compressed_type, push_image
 from pydock_core.oci.documents import ImageConfig, decode, layer_compression
-from pydock_core.oci.platform import Platform, host_platform, parse_platform
+from pydock_core.oci.platform import Platform, host_platform, normal_platform, parse_platform, runnable
 from pydock_core.oci.reference import DEFAULT_DOMAIN, Reference, parse_reference
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
@@ -197,8 +197,8 @@ class Registries:
         wanted = parse_platform(platform)
         subject = f"config of {name.familiar}"
         config = ImageConfig.from_json(decode(self._store.blobs.read(row.id, subject), subject), subject)
-        its_own = Platform(config.os, config.architecture, config.variant)
-        if not wanted.accepts(its_own):
+        its_own = normal_platform(config.os, config.architecture, config.variant)
+        if its_own not in runnable(wanted):
             raise NotFoundError(
                 f"{name.familiar} is an image for {its_own}, not for {wanted}",
                 f"dock pull --platform {wanted} gets it",

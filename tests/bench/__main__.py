@@ -18,11 +18,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from tests.bench import images
 from tests.bench.isolation import isolate, removing_groups, unmount_below
 from tests.bench.ours import dock_program_peer, pydock_peer
 from tests.bench.peer import Peer, Skipped
 from tests.bench.peers import crun_peer, docker_peer, podman_peer
-from tests.bench.samples import bare_bundle, busybox_archive, default_bundle, large_archive
+from tests.bench.samples import bare_bundle, busybox_archive, default_bundle
 
 Row = tuple[str, str, str, str, str]
 Timing = tuple[float, float]
@@ -103,8 +104,8 @@ def collect(makers: Sequence[Callable[[], Peer]]) -> tuple[list[Peer], dict[str,
     return peers, skipped
 
 
-def run(base: Path, *, times: int, quick: bool) -> list[Row]:
-    """Measure everything below ``base``; return the table's rows."""
+def run(base: Path, *, times: int) -> list[Row]:
+    """Measure containers below ``base``; return the table's rows."""
     archive = busybox_archive(base / "busybox.tar")
     peers, skipped = collect(
         [
@@ -129,12 +130,6 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
         listing = [(peer.name, peer.ps) for peer in [*peers, program] if peer.ps is not None]
         rows += rows_of("ps", in_turns(listing, times=times), {})
         rows += memory_rows("memory beside a container's own (PSS)", {p.name: p.memory for p in peers})
-        sample = large_archive(
-            base / "large.tar", files=3000 if quick else 15000, total_bytes=(50 if quick else 250) << 20
-        )
-        loading = [(peer.name, peer.load(sample)) for peer in peers if peer.load is not None]
-        label = f"load {sample.stat().st_size >> 20} MB"
-        rows += rows_of(label, in_turns(loading, times=1, warm=0), {})
     finally:
         for peer in peers:
             peer.close()
@@ -145,7 +140,8 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--times", type=int, default=11, help="runs of each measurement")
-    parser.add_argument("--quick", action="store_true", help="a smaller archive")
+    parser.add_argument("--quick", action="store_true", help="smaller archives")
+    parser.add_argument("--only", choices=["containers", "images"], help="one half of the table")
     arguments = parser.parse_args()
     if os.geteuid() == 0:
         isolate()
@@ -153,7 +149,14 @@ def main() -> int:
         print("note: as an ordinary user; crun's and docker's rows need root")
     print(f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} processors")
     with removing_groups(), tempfile.TemporaryDirectory(prefix="pydock-bench-") as directory:
-        rows = run(Path(directory), times=arguments.times, quick=arguments.quick)
+        rows: list[Row] = []
+        for name in ("containers", "images"):
+            base = Path(directory) / name
+            base.mkdir()
+            if name == "containers" and arguments.only != "images":
+                rows += run(base, times=arguments.times)
+            elif name == "images" and arguments.only != "containers":
+                rows += images.run(base, times=arguments.times, quick=arguments.quick)
     print(tabulate(rows, ["work", "who", "median", "best", "of pydock's"], tablefmt="github"))
     return 0
 

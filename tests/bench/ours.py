@@ -55,15 +55,6 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
 
         return execute
 
-    def load(sample: Path) -> Callable[[], object]:
-        other = Engine(StateRoot(base / "other" / "data", base / "other" / "run"))
-
-        def action() -> None:
-            with sample.open("rb") as stream:
-                other.images.load(stream)
-
-        return action
-
     is_root = os.geteuid() == 0
     peer = Peer(
         "pydock",
@@ -73,7 +64,6 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
         lambda: engine.containers.list(),
         lambda: pss(derive_status(engine.root.container(start())).supervisor_pid),
         lambda: pss(zygote()),
-        load,
         [lambda: end(zygote())],
     )
     if is_root:

@@ -33,7 +33,6 @@ class Peer:
         ps: lists the running containers.
         memory: bytes (PSS) that the peer's own processes take for one more running container.
         standing_memory: bytes (PSS) of those that are there without any.
-        load: returns the action that loads an archive.
         closers: undo what was started, the last one first.
     """
 
@@ -44,7 +43,6 @@ class Peer:
     ps: Callable[[], object] | None = None
     memory: Callable[[], int] | None = None
     standing_memory: Callable[[], int] | None = None
-    load: Callable[[Path], Callable[[], object]] | None = None
     closers: list[Callable[[], object]] = field(default_factory=list)
 
     def close(self) -> None:

@@ -39,14 +39,14 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         ensure_hugetlb()
     base.mkdir()
 
-    def podman(*words: object, store: str = "store") -> subprocess.CompletedProcess[bytes]:
+    def podman(*words: object) -> subprocess.CompletedProcess[bytes]:
         roots = [
             "--root",
-            base / store,
+            base / "store",
             "--runroot",
-            base / f"{store}-run",
+            base / "run",
             "--tmpdir",
-            base / f"{store}-tmp",
+            base / "tmp",
         ]
         return quietly(
             "podman",
@@ -59,7 +59,7 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         )
 
     # podman raises the limits as far as root usually may, which is further than this process perhaps may.
-    limits = [f"--ulimit={name}={_allowed(number)}" for name, number in _LIMITS.items()]
+    limits = ulimits()
 
     def start() -> str:
         words = ("run", "-d", *limits, "--network", "none", "busybox", "sleep", "600")
@@ -94,13 +94,17 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         lambda: podman("ps"),
         memory,
         None,
-        lambda sample: lambda: podman("load", "-i", sample, store="other"),
         [lambda: unmount_below(base)],
     )
     return peer
 
 
 _LIMITS = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+
+
+def ulimits() -> list[str]:
+    """podman's words for limits that this process may set."""
+    return [f"--ulimit={name}={_allowed(number)}" for name, number in _LIMITS.items()]
 
 
 def _allowed(number: int) -> str:
@@ -129,7 +133,7 @@ def docker_peer(base: Path, archive: Path) -> Peer:
         if os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("containerd"):
             raise Skipped("docker", "no daemon answers")
         environment = {"DOCKER_HOST": f"unix://{base}/docker.sock"}
-        daemon_pids = _start_daemon(base, environment, closers)
+        daemon_pids = start_daemon(base, environment, closers)
 
     def docker(*words: object) -> subprocess.CompletedProcess[bytes]:
         return quietly("docker", *words, **environment)
@@ -167,13 +171,12 @@ def docker_peer(base: Path, archive: Path) -> Peer:
         lambda: docker("ps"),
         memory,
         (lambda: pss(*daemon_pids)) if daemon_pids else None,
-        lambda sample: lambda: docker("load", "-i", sample),
         closers,
     )
     return peer
 
 
-def _start_daemon(base: Path, environment: dict[str, str], closers: list[Callable[[], object]]) -> list[int]:
+def start_daemon(base: Path, environment: dict[str, str], closers: list[Callable[[], object]]) -> list[int]:
     """Start a dockerd with a store, a socket and a bridge of its own; return its pid and its containerd's."""
     base.mkdir()
     words = ["dockerd", "--data-root", base / "data", "--exec-root", base / "exec", "--pidfile", base / "pid"]

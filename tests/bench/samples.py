@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydock_core.runtime.seccomp_profile import parse_kernel_release
@@ -131,19 +132,50 @@ def bare_bundle(directory: Path) -> Path:
 
 
 def large_archive(path: Path, *, files: int, total_bytes: int) -> Path:
-    """A docker-archive of two layers of ``files`` files each, of ``total_bytes`` together; the same bytes every time."""
-    chance = random.Random(7)
+    """A docker-archive of two layers of ``files`` files each, of ``total_bytes`` together; the same bytes every time.
+
+    Two fifths of the data are random, the rest are words: gzip makes about half of it, as of a Python environment.
+    """
     layers = []
-    size = total_bytes // 2 // files
-    block = chance.randbytes(1 << 16)
     for number in range(2):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
-            for index in range(files):
-                info = tarfile.TarInfo(f"data/{number}/{index % 97}/{index}")
-                info.size = max(1, int(size * chance.uniform(0.2, 1.8)))
-                start = chance.randrange(len(block))
-                data = (block[start:] + block * (info.size // len(block) + 1))[: info.size]
+            for name, data in sample_files(number, files, total_bytes // 2):
+                info = tarfile.TarInfo(f"data/{number}/{name}")
+                info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
         layers.append(buffer.getvalue())
     return docker_archive(path, layers, "large:latest", ["true"])
+
+
+def sample_files(seed: int, files: int, total_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield names in some hundred directories, and contents."""
+    chance = random.Random(seed)
+    words = [chance.randbytes(chance.randrange(2, 9)).hex() for _ in range(4000)]
+    text = " ".join(chance.choices(words, k=1 << 15)).encode()
+    noise = chance.randbytes(1 << 18)
+    size = total_bytes // files
+    for index in range(files):
+        block = noise if index % 5 < 2 else text
+        start, wanted = chance.randrange(len(block)), max(1, int(size * chance.uniform(0.2, 1.8)))
+        yield f"{index % 97}/{index}", (block[start:] + block * (wanted // len(block) + 1))[:wanted]
+
+
+def sample_tree(directory: Path, *, files: int, total_bytes: int) -> Path:
+    """A directory of such files."""
+    for name, data in sample_files(3, files, total_bytes):
+        target = directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return directory
+
+
+def many_layers(path: Path, name: str, count: int) -> Path:
+    """A docker-archive of busybox and ``count`` - 1 small layers on top of it."""
+    layers = [tar_of(busybox_tree(path.with_suffix(".tree")))]
+    for number in range(1, count):
+        small = path.with_suffix(f".{number}")
+        small.mkdir()
+        (small / f"layer-{number}").write_text(str(number))
+        layers.append(tar_of(small))
+    return docker_archive(path, layers, name, ["true"])

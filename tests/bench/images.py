@@ -1,0 +1,289 @@
+"""Measures images: load, pull, push, save and commit beside podman, docker and skopeo; memory, layers and listings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydock_core.engine import Engine
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.client import Streams, Zygote
+from tests.bench.image_peers import (
+    ImagePeer,
+    Registry,
+    dock_peer,
+    docker_images,
+    podman_images,
+    skopeo_images,
+)
+from tests.bench.isolation import unmount_below
+from tests.bench.peer import Skipped, end
+from tests.bench.samples import busybox_archive, large_archive, many_layers, sample_tree
+
+Row = tuple[str, str, str, str, str]
+_FIRST_PORT = 5100
+_NAME = "large:latest"
+
+
+def run(base: Path, *, times: int, quick: bool) -> list[Row]:
+    """Measure everything below ``base``; return the table's rows."""
+    scale = 10 if quick else 1
+    sample = large_archive(base / "large.tar", files=15000 // scale, total_bytes=(500 << 20) // scale)
+    tree = sample_tree(base / "tree", files=17000 // scale, total_bytes=(280 << 20) // scale)
+    peers, skipped = _collect(
+        [
+            lambda: dock_peer(base / "erofs", "erofs"),
+            lambda: dock_peer(base / "directory", "directory"),
+            lambda: podman_images(base / "podman"),
+            lambda: docker_images(base / "docker"),
+            lambda: skopeo_images(sample),
+        ]
+    )
+    bench = _Bench(base, peers, skipped, max(1, min(times, 3)))
+    try:
+        rows = (
+            bench.load(sample) + bench.save() + bench.push(sample) + bench.pull(sample) + bench.commit(tree)
+        )
+    finally:
+        for peer in peers:
+            peer.close()
+        for name in ("erofs", "directory"):
+            _end_zygote(StateRoot(base / name / "data", base / name / "run"))
+        unmount_below(base)
+    rows += _memory(base, sample)
+    return [*rows, *_layers(base, times), *_listing(base, 100 if quick else 1000)]
+
+
+def _collect(makers: Sequence[Callable[[], ImagePeer]]) -> tuple[list[ImagePeer], dict[str, str]]:
+    peers, skipped = [], {}
+    for maker in makers:
+        try:
+            peers.append(maker())
+        except Skipped as reason:
+            skipped[reason.name] = str(reason)
+    return peers, skipped
+
+
+class _Bench:
+    """The rows that all peers take part in."""
+
+    def __init__(self, base: Path, peers: Sequence[ImagePeer], skipped: dict[str, str], times: int) -> None:
+        self._base = base
+        self._peers = peers
+        self._skipped = skipped
+        self._times = times
+        self._port = _FIRST_PORT
+
+    def _row(self, work: str, kind: str, once: Callable[[ImagePeer], float]) -> list[Row]:
+        """Measure ``once`` (which returns seconds) in turns for all that can do it."""
+        taken: dict[str, list[float]] = {peer.name: [] for peer in self._peers if kind in peer.can}
+        for _ in range(self._times):
+            for peer in self._peers:
+                if kind in peer.can:
+                    os.sync()  # what the one before has left to be written is not to fall on this one
+                    taken[peer.name].append(once(peer))
+        ours = min(taken[self._peers[0].name])
+        rows = []
+        for name, seconds in taken.items():
+            rows.append(
+                (work, name, _shown(_median(seconds)), _shown(min(seconds)), f"{min(seconds) / ours:.2f} x")
+            )
+        return rows + [(work, name, "-", "-", reason) for name, reason in self._skipped.items()]
+
+    def _registry(self) -> Registry:
+        """An empty registry with an address that nobody knows anything about."""
+        self._port += 1
+        return Registry(self._base / f"registry-{self._port}", self._port)
+
+    def load(self, sample: Path) -> list[Row]:
+        def once(peer: ImagePeer) -> float:
+            peer.forget(_NAME, f"localhost/{_NAME}")
+            return _timed(lambda: peer.command("load", "-i", sample))
+
+        return self._row(f"load {sample.stat().st_size >> 20} MB", "load", once)
+
+    def save(self) -> list[Row]:
+        def once(peer: ImagePeer) -> float:
+            target = self._base / "saved.tar"
+            target.unlink(missing_ok=True)
+            return _timed(lambda: peer.command("save", "-o", target, _NAME))
+
+        rows = self._row("save", "save", once)
+        (self._base / "saved.tar").unlink()
+        return rows
+
+    def push(self, sample: Path) -> list[Row]:
+        def once(peer: ImagePeer) -> float:
+            registry = self._registry()
+            name = f"{registry.host}/bench/large:latest"
+            try:
+                if peer.name == "skopeo":
+                    return _timed(lambda: peer.command(name))
+                peer.command("tag", _NAME, name)
+                seconds = _timed(lambda: peer.command("push", *peer.insecure, name))
+                peer.command("rmi", name)
+                return seconds
+            finally:
+                registry.close()
+
+        return self._row("push (gzip)", "push", once)
+
+    def pull(self, sample: Path) -> list[Row]:
+        registry = self._registry()
+        name = f"{registry.host}/bench/large:latest"
+        try:
+            skopeo_images(sample).command(name)
+
+            def once(peer: ImagePeer) -> float:
+                peer.forget(_NAME, f"localhost/{_NAME}", name)
+                return _timed(lambda: peer.command("pull", "-q", *peer.insecure, name))
+
+            return self._row("pull (gzip)", "pull", once)
+        finally:
+            registry.close()
+
+    def commit(self, tree: Path) -> list[Row]:
+        busybox = busybox_archive(self._base / "busybox.tar")
+
+        def once(peer: ImagePeer) -> float:
+            peer.forget("changed")
+            peer.command("load", "-i", busybox)
+            words = ["run", "-d", *peer.run, "--network", "none", "-v", f"{tree}:/source:ro", "busybox"]
+            found = peer.command(*words, "sh", "-c", "cp -a /source /data && exec sleep 600")
+            container = found.stdout.decode().strip()
+            try:
+                _wait_for_sleep(peer, container)
+                os.sync()
+                return _timed(lambda: peer.command("commit", container, "changed"))
+            finally:
+                peer.command("rm", "-f", container)
+
+        return self._row("commit 280 MB, 17,000 files", "commit", once)
+
+
+def _wait_for_sleep(peer: ImagePeer, container: str) -> None:
+    """Wait, a bounded time, until the container's shell has become sleep."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if b"sleep" in peer.command("exec", container, "cat", "/proc/1/comm").stdout:
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"{peer.name}: the change was not made in two minutes")
+
+
+def _memory(base: Path, sample: Path) -> list[Row]:
+    """The largest resident set of a load, a push and a pull, each a process of its own."""
+    rows = []
+    registry = Registry(base / "registry-memory", _FIRST_PORT)
+    name = f"{registry.host}/bench/large:latest"
+    try:
+        for driver in ("erofs", "directory"):
+            root = base / f"memory-{driver}"
+            for words in (
+                ("load", "-q", "-i", sample),
+                ("tag", _NAME, name),
+                ("push", "-q", name),
+                ("rmi", _NAME, name),
+                ("pull", "-q", name),
+            ):
+                peak = _peak_bytes(words, PYDOCK_ROOT=str(root), PYDOCK_SNAPSHOTTER=driver)
+                if words[0] in ("load", "push", "pull"):
+                    rows.append(
+                        (f"peak memory of {words[0]}", f"pydock ({driver})", f"{peak >> 20} MiB", "", "")
+                    )
+    finally:
+        registry.close()
+    return rows
+
+
+def _peak_bytes(words: Sequence[object], **environment: str) -> int:
+    """Run the program, and return the peak of its resident set, files that it maps included (getrusage(2))."""
+    program = Path(sys.executable).with_name("dock")
+    process = subprocess.Popen(
+        [str(word) for word in (program, *words)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+    return usage.ru_maxrss << 10
+
+
+def _layers(base: Path, times: int) -> list[Row]:
+    """A container of thirty layers beside one of a single layer."""
+    engine = Engine(StateRoot(base / "layers" / "data", base / "layers" / "run"))
+    for count in (1, 30):
+        with many_layers(base / f"layers-{count}.tar", f"layers-{count}", count).open("rb") as stream:
+            engine.images.load(stream)
+
+    def start(count: int) -> None:
+        config = ContainerConfig(f"layers-{count}", command=("true",), network="none", auto_remove=True)
+        container_id, _ = engine.containers.create(config)
+        with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
+            assert launch.attachment is not None
+            with launch.attachment:
+                while launch.attachment.recv(65536):
+                    pass
+            launch.wait()
+        engine.containers.remove(container_id)
+
+    taken: dict[int, list[float]] = {1: [], 30: []}
+    for round_number in range(times + 2):
+        for count in taken:
+            seconds = _timed(lambda count=count: start(count))
+            if round_number >= 2:
+                taken[count].append(seconds)
+    _end_zygote(engine.root)
+    base_median = _median(taken[1])
+    return [
+        (
+            "run --rm, by number of layers",
+            f"pydock, {count}",
+            _shown(_median(values)),
+            _shown(min(values)),
+            f"{_median(values) / base_median:.2f} x",
+        )
+        for count, values in taken.items()
+    ]
+
+
+def _listing(base: Path, count: int) -> list[Row]:
+    """``images`` with many images, in this process."""
+    engine = Engine(StateRoot(base / "many" / "data", base / "many" / "run"))
+    with busybox_archive(base / "many.tar").open("rb") as stream:
+        engine.images.load(stream)
+    container_id, _ = engine.containers.create(ContainerConfig("busybox", network="none"))
+    for number in range(count - 1):
+        engine.filesystems.commit(container_id, f"image-{number}", message=str(number))
+    engine.images.list()
+    seconds = [_timed(engine.images.list) for _ in range(5)]
+    engine.containers.remove(container_id)
+    _end_zygote(engine.root)
+    return [(f"images, {count} of them", "pydock", _shown(_median(seconds)), _shown(min(seconds)), "")]
+
+
+def _end_zygote(root: StateRoot) -> None:
+    if root.zygote_socket().exists():
+        end(int(Zygote(root).ping()["pid"]))
+
+
+def _timed(action: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
