@@ -2,7 +2,8 @@
 # Install what the tests need from Debian, where this may be done; else say what is missing.
 set -eu
 packages="python3-venv python3-dev gcc make git uidmap nftables iproute2 libseccomp2 podman crun runc skopeo umoci mmdebstrap
- chromium qemu-system-x86 linux-image-amd64 busybox-static cpio kmod e2fsprogs acl attr tmux bubblewrap xz-utils zstd tar"
+ chromium qemu-system-x86 linux-image-amd64 busybox-static cpio kmod e2fsprogs acl attr tmux bubblewrap xz-utils zstd tar
+ docker-registry docker.io erofs-utils openssl apache2-utils"
 command -v dpkg-query >/dev/null || { echo "not a Debian system: tests whose tools are missing are skipped"; exit 0; }
 if ! command -v node >/dev/null; then packages="$packages nodejs npm"; fi
 missing=""
