@@ -24,6 +24,7 @@ from pydock_core.runtime.process import derive_status
 from pydock_core.runtime.signals import signal_number
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
 
 if TYPE_CHECKING:
@@ -238,7 +239,11 @@ class Containers:
         return derive_status(self._root.container(self.resolve(reference))).is_running
 
     def list(
-        self, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None, limit: int | None = None
+        self,
+        all: bool = False,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        limit: int | None = None,
+        size: bool = False,
     ) -> list[dict[str, Any]]:
         """Return containers, the newest first, as ContainerSummary of the Engine API.
 
@@ -246,6 +251,7 @@ class Containers:
             all: those that do not run too; a status filter or a limit implies it, as Docker has it.
             filters: id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose.
             limit: only that many of the newest.
+            size: measure the writable layers: SizeRw and SizeRootFs, in bytes.
         """
         condition = ContainerFilter.parse(filters or {}, self._row, self._engine)
         chosen = []
@@ -257,15 +263,33 @@ class Containers:
                 chosen.append(shapes.build_summary(seen))
             if limit and len(chosen) == limit:
                 break
+        if size:
+            self._measure(chosen)
         return chosen
 
-    def inspect(self, reference: str) -> dict[str, Any]:
-        """Return all there is to know, as ContainerInspectResponse of the Engine API."""
+    def inspect(self, reference: str, size: bool = False) -> dict[str, Any]:
+        """Return all there is to know, as ContainerInspectResponse of the Engine API.
+
+        Args:
+            size: measure the writable layer: SizeRw and SizeRootFs, in bytes.
+        """
         row = self._row(reference)
         seen = self._see(row)
         if seen is None:
             raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
-        return shapes.build_inspect(seen, self._root.container(row.id), self._engine.launcher.driver_name)
+        document = shapes.build_inspect(seen, self._root.container(row.id), self._engine.launcher.driver_name)
+        if size:
+            self._measure([document])
+        return document
+
+    def _measure(self, documents: Sequence[dict[str, Any]]) -> None:
+        """Add the sizes of writable layers, and with their images', to summaries or inspections."""
+        uppers = [str(self._root.container(document["Id"]).upper) for document in documents]
+        sizes = self._engine.worker.call("pydock_core.store.trees:tree_sizes", {"paths": uppers})
+        images = {row.id: row.size_bytes for row in all_images(self._database)}
+        for document, size in zip(documents, sizes, strict=True):
+            image_id = document.get("ImageID") or document["Image"]
+            document.update({"SizeRw": size, "SizeRootFs": images.get(image_id, 0) + size})
 
     def logs(
         self,

@@ -42,6 +42,19 @@ class Remover:
                 self._discard(self._root.volumes / name)
             table.delete_volumes(self._database, orphans)
 
+    def remove_volume(self, name: str) -> bool:
+        """Remove a volume that no container uses; return whether it was removed."""
+        trash = self._root.trash / f"volume-{os.urandom(8).hex()}"
+
+        def put_away() -> None:
+            with contextlib.suppress(FileNotFoundError):  # it is made when a container starts
+                os.rename(self._root.volumes / name, trash)
+
+        if not table.delete_unused_volume(self._database, name, put_away):
+            return False
+        self._remove_tree(trash)
+        return True
+
     def sweep(self) -> None:
         """Tidy up after killed processes: auto-removed containers that ended, files without a row, full trash."""
         rows = table.all_rows(self._database)

@@ -1,4 +1,4 @@
-"""Removing a directory tree that a container or an archive made: any depth, any modes, no link followed.
+"""Removing and measuring a directory tree that a container or an archive made: any depth, any modes, no link followed.
 
 Several processes may remove the same tree at once (all sweep the same trash): what is gone already is no
 error.
@@ -7,16 +7,20 @@ error.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydock_core import syscalls
 from pydock_core.errors import FailedError
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Descriptors held while descending.  A deeper directory is first moved to the top of the tree.
 _DEPTH_LIMIT = 64
+# How long a path below a descriptor may get before a descriptor further down takes over; PATH_MAX is 4096.
+_PATH_LIMIT = 2048
 
 
 def remove_tree(
@@ -104,3 +108,81 @@ def _make_writable(directory_fd: int) -> None:
     """Let the owner remove entries; root need not be let (CAP_DAC_OVERRIDE)."""
     if os.geteuid() != 0 and os.fstat(directory_fd).st_mode & 0o300 != 0o300:
         os.fchmod(directory_fd, 0o700)
+
+
+def tree_sizes(
+    paths: Sequence[str],
+    *,
+    fds: Sequence[int] = (),
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> list[int]:
+    """Return the sizes of trees in bytes: of what is no directory, a file with several links once.  A worker function.
+
+    That is Docker's measure (directory.Size of moby), so that sizes can be compared.  A tree may change meanwhile:
+    what is gone is not counted, and a directory that becomes a link is not entered.
+
+    Args:
+        paths: absolute, their parents trusted; one that is not there has the size 0.
+        fds, progress: unused; the signature is that of all worker functions.
+
+    Raises:
+        FailedError: a directory could not be read.
+    """
+    return [_tree_size(path) for path in paths]
+
+
+def _tree_size(path: str) -> int:
+    try:
+        top_fd = os.open(path, _DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    size = 0
+    linked: set[tuple[int, int]] = set()
+    # (descriptor, path below it): a directory yet to be read; None for the path: the descriptor has had its use.
+    pending: list[tuple[int, str | None]] = [(top_fd, None), (top_fd, ".")]
+    try:
+        while pending:
+            base_fd, below = pending.pop()
+            if below is None:
+                os.close(base_fd)
+                continue
+            try:
+                directory_fd = syscalls.openat2(
+                    base_fd, below, _DIRECTORY, resolve=syscalls.RESOLVE_NO_SYMLINKS
+                )
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # gone, or another thing by now
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    continue
+                raise
+            if len(below) > _PATH_LIMIT:
+                base_fd, below = directory_fd, "."
+                pending.append((directory_fd, None))
+            try:
+                with os.scandir(directory_fd) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append((base_fd, f"{below}/{entry.name}"))
+                            continue
+                        with contextlib.suppress(FileNotFoundError):
+                            size += _entry_size(entry.stat(follow_symlinks=False), linked)
+            finally:
+                if directory_fd != base_fd:
+                    os.close(directory_fd)
+    except OSError as error:
+        raise FailedError(f"{path} could not be measured: {error.strerror}", "see dock doctor") from error
+    finally:
+        for descriptor, below in pending:
+            if below is None:
+                os.close(descriptor)
+    return size
+
+
+def _entry_size(status: os.stat_result, linked: set[tuple[int, int]]) -> int:
+    """The size of an entry, 0 for a further link to a file that was counted."""
+    if status.st_nlink > 1:
+        if (status.st_dev, status.st_ino) in linked:
+            return 0
+        linked.add((status.st_dev, status.st_ino))
+    return status.st_size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydock_core.errors import ConflictError, NotFoundError
@@ -19,6 +19,16 @@ class ContainerRow:
     image_id: str
     created_ns: int
     config: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeRow:
+    """One volume; ``users`` is how many containers have it."""
+
+    name: str
+    created_ns: int
+    anonymous: bool
+    users: int
 
 
 _COLUMNS = "id, name, image_id, created_ns, config"
@@ -123,7 +133,39 @@ def delete(database: Database, container_id: str, *, durable: bool = True) -> li
     return [row[0] for row in volumes]
 
 
+def all_volumes(database: Database) -> list[VolumeRow]:
+    """Return every volume, by name."""
+    rows = database.query(
+        "SELECT name, created_ns, anonymous, (SELECT count(*) FROM container_volume WHERE volume = name) "
+        "FROM volume ORDER BY name"
+    )
+    return [
+        VolumeRow(name, created_ns, bool(anonymous), users) for name, created_ns, anonymous, users in rows
+    ]
+
+
 def delete_volumes(database: Database, names: Sequence[str]) -> None:
     """Forget volumes."""
     with database.transaction() as connection:
         connection.executemany("DELETE FROM volume WHERE name = ?", [(name,) for name in names])
+
+
+def delete_unused_volume(database: Database, name: str, discard: Callable[[], object]) -> bool:
+    """Forget a volume that no container uses, and put its files away.
+
+    Args:
+        discard: puts the files away by a rename; within the transaction, so that a container that is made meanwhile
+            begins with a new volume of the name.
+
+    Returns:
+        whether it was forgotten.
+    """
+    with database.transaction() as connection:
+        forgotten = connection.execute(
+            "DELETE FROM volume WHERE name = ?1 "
+            "AND NOT EXISTS (SELECT 1 FROM container_volume WHERE volume = ?1)",
+            (name,),
+        ).rowcount
+        if forgotten:
+            discard()
+        return bool(forgotten)

@@ -218,6 +218,17 @@ def layers_of(database: Database, image_id: str) -> list[LayerRow]:
     return [LayerRow(*row) for row in rows]
 
 
+def layers_by_image(database: Database) -> dict[str, list[LayerRow]]:
+    """Return the layers of all images, bottom first, by image id."""
+    found: dict[str, list[LayerRow]] = {}
+    rows = database.query(
+        "SELECT image_id, diff_id, blob_digest, media_type FROM image_layer ORDER BY image_id, position"
+    )
+    for image_id, *layer in rows:
+        found.setdefault(image_id, []).append(LayerRow(*layer))
+    return found
+
+
 def containers_of(database: Database, image_id: str) -> list[str]:
     """Return the full ids of the containers made from an image."""
     rows = database.query("SELECT id FROM container WHERE image_id = ?", (image_id,))

@@ -1,0 +1,247 @@
+"""Disk usage and prunes: what images, containers and volumes take, and taking away what nothing uses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.containers import config_of
+from pydock_core.engine.image_filters import parse_boolean
+from pydock_core.engine.image_shapes import SeenImage, build_summary
+from pydock_core.engine.labels import parse_prune_filters
+from pydock_core.engine.volumes import volume_directory
+from pydock_core.errors import ConflictError, NotFoundError
+from pydock_core.runtime.logs import format_time
+from pydock_core.runtime.process import derive_status
+from pydock_core.store.database import containers as containers_sql
+from pydock_core.store.database import distribution
+from pydock_core.store.database import images as images_sql
+from pydock_core.store.database.containers import VolumeRow
+from pydock_core.store.database.images import LayerRow
+
+if TYPE_CHECKING:
+    from pydock_core.engine.facade import Engine
+
+Filters = Mapping[str, Sequence[str]]
+
+_SIZES = "pydock_core.store.trees:tree_sizes"
+_BUSY = "an image is being added or read, so what no image needs any more goes later, with the next command that removes"
+
+
+class Usage:
+    """What one state root takes of the disk; sizes are in bytes, of contents (not of blocks), as Docker has them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._root = engine.root
+        self._database = engine.database
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    def df(self) -> dict[str, Any]:
+        """Return SystemDataUsageResponse of the Engine API, and two sizes more.
+
+        LayersSize is all that images take: each layer once, and the blobs kept beside them.  ``BlobsSize`` is the
+        latter alone (layers as they were loaded or pulled, configs, manifests, unfinished downloads), and
+        ``ImagesReclaimable`` what would go with all images that no container uses.
+        """
+        images = self._engine.images.see_all()
+        layers = images_sql.layers_by_image(self._database)
+        sizes = self._layer_sizes()
+        blobs_bytes = self._tree_sizes([str(self._root.images)])[0]
+        total_bytes = sum(sizes.values()) + blobs_bytes
+        used = [seen for seen in images if seen.containers]
+        volumes = containers_sql.all_volumes(self._database)
+        volume_sizes = self._volume_sizes(volumes)
+        return {
+            "LayersSize": total_bytes,
+            "BlobsSize": blobs_bytes,
+            "ImagesReclaimable": max(total_bytes - self._needed_bytes(used, layers, sizes), 0),
+            "Images": [
+                build_summary(seen, shared)
+                for seen, shared in zip(images, _shared_sizes(images, layers, sizes), strict=True)
+            ],
+            "Containers": self._engine.containers.list(all=True, size=True),
+            "Volumes": [
+                self._build_volume(row, size) for row, size in zip(volumes, volume_sizes, strict=True)
+            ],
+            "BuildCache": [],
+        }
+
+    def _layer_sizes(self) -> dict[str, int]:
+        """The contents of every layer that is there, an image's or not, by diff id."""
+        snapshotter = self._engine.snapshotter
+        sizes = {}
+        for diff_id in snapshotter.diff_ids():
+            try:
+                sizes[diff_id] = snapshotter.size_bytes(diff_id)
+            except NotFoundError:
+                continue  # collected just now
+        return sizes
+
+    def _needed_bytes(
+        self, images: Iterable[SeenImage], layers: Mapping[str, Sequence[LayerRow]], sizes: Mapping[str, int]
+    ) -> int:
+        """What images take together: their layers, and the blobs of these, of the configs and of the manifests."""
+        diff_ids: set[str] = set()
+        digests: set[str] = set()
+        for seen in images:
+            digests |= {seen.row.id, seen.row.manifest_digest}
+            for layer in layers.get(seen.row.id, ()):
+                diff_ids.add(layer.diff_id)
+                digests.add(layer.blob_digest)
+        blobs = self._engine.image_store.blobs
+        return sum(sizes.get(diff_id, 0) for diff_id in diff_ids) + sum(
+            _file_size(blobs.blob_path(digest)) for digest in digests
+        )
+
+    def _footprint(self) -> int:
+        """What images take, whether anything refers to it or not."""
+        return sum(self._layer_sizes().values()) + self._tree_sizes([str(self._root.images)])[0]
+
+    def _volume_sizes(self, volumes: Sequence[VolumeRow]) -> list[int]:
+        return self._tree_sizes([str(volume_directory(self._root, row.name)) for row in volumes])
+
+    def _tree_sizes(self, paths: Sequence[str]) -> list[int]:
+        return [int(size) for size in self._engine.worker.call(_SIZES, {"paths": list(paths)})]
+
+    def _build_volume(self, row: VolumeRow, size_bytes: int) -> dict[str, Any]:
+        """Return Volume of the Engine API."""
+        return {
+            "Name": row.name,
+            "CreatedAt": format_time(row.created_ns),
+            "Driver": "local",
+            "Mountpoint": str(volume_directory(self._root, row.name)),
+            "Labels": {},
+            "Scope": "local",
+            "Options": {},
+            "UsageData": {"Size": size_bytes, "RefCount": row.users},
+        }
+
+    # -- pruning -----------------------------------------------------------------------------------------
+
+    def prune_images(self, *, all: bool = False, filters: Filters | None = None) -> dict[str, Any]:
+        """Remove images without a name that no container uses, and what interrupted pulls have left.
+
+        Args:
+            all: those with a name too.
+            filters: label, label!, until; and the Engine API's ``dangling=false``, which is ``all``.
+
+        Returns:
+            ImagePruneResponse of the Engine API: ImagesDeleted and SpaceReclaimed; with it ``Warnings`` where
+            something else is left for later.
+
+        Raises:
+            InvalidError: an unknown filter, or a malformed one.
+        """
+        asked = dict(filters or {})
+        for value in asked.pop("dangling", ()):
+            all = not parse_boolean(value, "dangling")
+        may_go = parse_prune_filters(asked, time.time_ns())
+        store = self._engine.image_store
+        before_bytes = self._footprint()
+        deleted: list[dict[str, str]] = []
+        for seen in self._engine.images.see_all():
+            if seen.containers or (seen.tags and not all) or not may_go(seen.row.created_ns, seen.labels):
+                continue
+            try:
+                deleted += self._engine.images.discard(seen.row, seen.tags, seen.digests)
+            except ConflictError:
+                continue  # used or named since it was looked at
+        with store.blobs.lock(exclusive=True, wait=False) as held:
+            if held:  # no pull is going on: leases are those of interrupted ones
+                distribution.release_all(self._database)
+        store.sweep()
+        is_done = store.collect()
+        return {
+            "ImagesDeleted": deleted,
+            "SpaceReclaimed": max(before_bytes - self._footprint(), 0),
+            "Warnings": [] if is_done else [_BUSY],
+        }
+
+    def prune_containers(self, filters: Filters | None = None) -> dict[str, Any]:
+        """Remove the containers that do not run.
+
+        Args:
+            filters: label, label!, until.
+
+        Returns:
+            ContainerPruneResponse of the Engine API: ContainersDeleted and SpaceReclaimed.
+
+        Raises:
+            InvalidError: an unknown filter, or a malformed one.
+        """
+        may_go = parse_prune_filters(filters or {}, time.time_ns())
+        containers = self._engine.containers  # made first: it tidies up
+        going = []
+        for row in containers_sql.all_rows(self._database):
+            config: ContainerConfig = config_of(row)
+            if _is_stopped(derive_status(self._root.container(row.id)).status) and may_go(
+                row.created_ns, config.labels
+            ):
+                going.append(row.id)
+        sizes = self._tree_sizes([str(self._root.container(row_id).upper) for row_id in going])
+        deleted, reclaimed_bytes = [], 0
+        for row_id, size in zip(going, sizes, strict=True):
+            try:
+                containers.remove(row_id)
+            except (ConflictError, NotFoundError):
+                continue  # started or removed since it was looked at
+            deleted.append(row_id)
+            reclaimed_bytes += size
+        return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
+
+    def prune_volumes(self, filters: Filters | None = None) -> dict[str, Any]:
+        """Remove the anonymous volumes that no container has.
+
+        Args:
+            filters: label, label!; ``all=true`` for those with a name too.
+
+        Returns:
+            VolumePruneResponse of the Engine API: VolumesDeleted and SpaceReclaimed.
+
+        Raises:
+            InvalidError: an unknown filter.
+        """
+        asked = dict(filters or {})
+        with_names = any(parse_boolean(value, "all") for value in asked.pop("all", ()))
+        may_go = parse_prune_filters(asked, time.time_ns(), ("label", "label!"))
+        going = [
+            row
+            for row in containers_sql.all_volumes(self._database)
+            if not row.users and (row.anonymous or with_names) and may_go(row.created_ns, {})
+        ]
+        deleted, reclaimed_bytes = [], 0
+        for row, size in zip(going, self._volume_sizes(going), strict=True):
+            if self._engine.remover.remove_volume(row.name):
+                deleted.append(row.name)
+                reclaimed_bytes += size
+        return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
+
+
+def _is_stopped(status: str) -> bool:
+    return status in ("created", "exited")
+
+
+def _shared_sizes(
+    images: Sequence[SeenImage], layers: Mapping[str, Sequence[LayerRow]], sizes: Mapping[str, int]
+) -> list[int]:
+    """Of each image, the size of the layers that another image has too."""
+    owners: dict[str, int] = {}
+    distinct = [{layer.diff_id for layer in layers.get(seen.row.id, ())} for seen in images]
+    for diff_ids in distinct:
+        for diff_id in diff_ids:
+            owners[diff_id] = owners.get(diff_id, 0) + 1
+    return [
+        sum(sizes.get(diff_id, 0) for diff_id in diff_ids if owners[diff_id] > 1) for diff_ids in distinct
+    ]
+
+
+def _file_size(path: os.PathLike[str]) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0  # collected just now
