@@ -87,6 +87,8 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
+_SYNC_FILE_RANGE_WRITE = 2
+
 SECCOMP_SET_MODE_FILTER = 1
 
 BPF_PROG_LOAD = 5
@@ -141,6 +143,7 @@ _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
 _libc.mount.argtypes = (*(ctypes.c_char_p,) * 3, ctypes.c_ulong, ctypes.c_char_p)
 _libc.personality.argtypes = (ctypes.c_ulong,)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 def _check(result: int, subject: str | None = None) -> int:
@@ -300,6 +303,11 @@ def filesystem_magic(descriptor: int) -> int:
 def syncfs(descriptor: int) -> None:
     """syncfs(2): write what the filesystem of a descriptor holds in memory to its device."""
     _check(_libc.syncfs(descriptor))
+
+
+def start_writing_out(descriptor: int, offset: int, length: int) -> None:
+    """sync_file_range(2), SYNC_FILE_RANGE_WRITE: begin to write a part of a file to its device, and do not wait."""
+    _check(_libc.sync_file_range(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE))
 
 
 # -- credentials and limits ------------------------------------------------------------------------------

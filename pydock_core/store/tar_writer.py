@@ -16,6 +16,8 @@ BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 20
 # Below this, a file's data is read into the buffer: one system call less than sending it by itself, and no flush.
 _SMALL_BYTES = 128 << 10
+# So much at once that whoever follows what is written is not kept waiting.
+_SENT_BYTES = 8 << 20
 _NAME_BYTES, _PREFIX_BYTES = 100, 155
 _SMALLEST_TOO_LARGE_ID = 1 << 21
 _SMALLEST_TOO_LARGE_NUMBER = 1 << 33
@@ -185,11 +187,18 @@ class TarWriter:
         write: takes all of what it is given.
         fd: the descriptor that ``write`` writes to, where the data of files may go there within the kernel (a file,
             a pipe or a socket); None sends everything through ``write``.
+        written: called with how much of the archive has been written, each time that it is more.
     """
 
-    def __init__(self, write: Callable[[bytes], Any], fd: int | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], Any],
+        fd: int | None = None,
+        written: Callable[[int], None] | None = None,
+    ) -> None:
         self._write = write
         self._fd = fd
+        self._written = written
         self._pieces: list[bytes] = []
         self._gathered = 0
         self.size_bytes = 0
@@ -225,11 +234,14 @@ class TarWriter:
         else:
             self.flush()
             while position < size_bytes:
-                sent = os.sendfile(self._fd, source_fd, position, size_bytes - position)
+                piece = min(size_bytes - position, _SENT_BYTES)
+                sent = os.sendfile(self._fd, source_fd, position, piece)
                 if not sent:
                     break
                 position += sent
-            self.size_bytes += position
+                self.size_bytes += sent
+                if self._written is not None:
+                    self._written(self.size_bytes)
         is_whole = position == size_bytes
         while position < size_bytes:
             zeros = bytes(min(size_bytes - position, _BUFFER_BYTES))
@@ -250,6 +262,8 @@ class TarWriter:
             self._pieces.clear()
             self._gathered = 0
             self._write(data)
+            if self._written is not None:
+                self._written(self.size_bytes)
 
 
 def write_all(fd: int, data: bytes) -> None:

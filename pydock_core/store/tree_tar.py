@@ -1,0 +1,293 @@
+"""Walks a directory tree that somebody may be changing, and writes it as a tar, the same bytes for the same tree.
+
+Every directory is opened by its name in the one above, with O_NOFOLLOW, and every file in its directory: whatever is
+renamed or replaced meanwhile, nothing outside of the tree is reached.  What vanishes between two looks is left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from pydock_core import syscalls
+from pydock_core.errors import ConflictError, UnsupportedError
+from pydock_core.store.tar_writer import TarWriter, build_header
+
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+_OPEN_DIRECTORIES = 64
+_PATH_BYTES = 4095
+_NOTES_LIMIT = 10
+_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+# What an image can mean on another host; security.selinux, security.ima and their like belong to this one.
+_KEPT_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
+
+Xattrs = list[tuple[bytes, bytes]]
+
+
+@dataclass(slots=True)
+class TreeNotes:
+    """What was left out, one line each, the first ones; the rest is counted."""
+
+    lines: list[str] = field(default_factory=list)
+    _count: int = 0
+
+    def add(self, line: str) -> None:
+        self._count += 1
+        if self._count <= _NOTES_LIMIT:
+            self.lines.append(line)
+        elif self._count == _NOTES_LIMIT + 1:
+            self.lines.append("and more")
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory that is being read; ``fd`` is -1 while too many others are open."""
+
+    fd: int
+    path: bytes
+    identity: tuple[int, int]
+    entries: Iterator[os.DirEntry[str]]
+
+
+class TreeTar:
+    """Writes one tree; subclasses say what is special in theirs.
+
+    Args:
+        root_fd: the tree's root, opened for reading.
+        output: takes the entries; the end marker is the caller's.
+        subject: names the tree in errors.
+        report: called with the size of the archive so far, for each directory.
+    """
+
+    def __init__(
+        self, root_fd: int, output: TarWriter, subject: str, report: Callable[[int], None] | None = None
+    ) -> None:
+        self.output = output
+        self.notes = TreeNotes()
+        self.entries = 0
+        self._root_fd = root_fd
+        self._subject = subject
+        self._report = report
+        self._linked: dict[tuple[int, int], bytes] = {}
+        self._flags = _FILE_FLAGS | os.O_NOATIME
+
+    def write(self) -> None:
+        """Write all entries below the root (which has none itself, as in Docker's archives), sorted by name.
+
+        Raises:
+            ConflictError: the tree was changed in a way that leaves no place to go on from.
+            UnsupportedError: a path is too long, or the subclass has a reason.
+        """
+        levels = [self._level(os.dup(self._root_fd), b"")]
+        try:
+            while levels:
+                level = levels[-1]
+                below = self._read(level)
+                if below is not None:
+                    levels.append(below)
+                    if len(levels) > _OPEN_DIRECTORIES:
+                        _close(levels[-1 - _OPEN_DIRECTORIES])
+                    continue
+                _close(levels.pop())
+                if levels and levels[-1].fd < 0:
+                    levels[-1].fd = self._reopen(levels[-1])
+        finally:
+            for level in levels:
+                _close(level)
+
+    # -- directories -------------------------------------------------------------------------------------
+
+    def _level(self, fd: int, path: bytes) -> _Level:
+        status = os.fstat(fd)
+        with os.scandir(fd) as found:
+            entries = sorted(found, key=_name)
+        return _Level(fd, path, (status.st_dev, status.st_ino), iter(entries))
+
+    def _reopen(self, level: _Level) -> int:
+        try:
+            fd = syscalls.openat2(
+                self._root_fd, os.fsdecode(level.path) or ".", DIRECTORY_FLAGS, resolve=_RESOLVE
+            )
+        except OSError:
+            raise self._changed(level) from None
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != level.identity:
+            os.close(fd)
+            raise self._changed(level)
+        return fd
+
+    def _changed(self, level: _Level) -> ConflictError:
+        return ConflictError(
+            f"{self._subject}: directory /{os.fsdecode(level.path)} was moved while it was read",
+            "stop the container, or let it be paused meanwhile",
+        )
+
+    def _read(self, level: _Level) -> _Level | None:
+        """Write a directory's entries, up to the next directory in it, which is returned; None at the end."""
+        prefix = level.path + b"/" if level.path else b""
+        for entry in level.entries:
+            name = entry.name
+            path = prefix + os.fsencode(name)
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    below = self._enter(level.fd, name, path)
+                    if below is not None:
+                        return below
+                elif entry.is_file(follow_symlinks=False):
+                    self._write_file(level.fd, name, path)
+                else:
+                    self._write_other(level.fd, name, path)
+            except OSError as error:
+                # Gone, or another kind of thing by now: the next look at the tree would not have found it either.
+                if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EINVAL):
+                    raise
+        return None
+
+    def _enter(self, directory_fd: int, name: str, path: bytes) -> _Level | None:
+        if len(path) > _PATH_BYTES:
+            raise UnsupportedError(
+                f"{self._subject}: the path of a directory is longer than {_PATH_BYTES} bytes: "
+                f"/{os.fsdecode(path[:60])}...",
+                "no tool could unpack it; remove it first",
+            )
+        fd = os.open(name, DIRECTORY_FLAGS, dir_fd=directory_fd)
+        try:
+            status = os.fstat(fd)
+            names = os.listxattr(fd)
+            if self.takes(name, path):
+                self._put(path, stat.S_IFDIR, status, self._xattrs(fd, names, path))
+                self.after_directory(fd, path, names)
+                if self._report is not None:
+                    self._report(self.output.size_bytes)
+                return self._level(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    # -- what is no directory ----------------------------------------------------------------------------
+
+    def _open_file(self, directory_fd: int, name: str) -> int:
+        try:
+            return os.open(name, self._flags, dir_fd=directory_fd)
+        except PermissionError:
+            # O_NOATIME is for a file's owner, or who may act as such (open(2)).
+            return os.open(name, _FILE_FLAGS, dir_fd=directory_fd)
+
+    def _write_file(self, directory_fd: int, name: str, path: bytes) -> None:
+        fd = self._open_file(directory_fd, name)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return  # replaced between the two looks
+            names = os.listxattr(fd)
+            if names and self.is_hidden(status, names, path):
+                return
+            if not self.takes(name, path) or (status.st_nlink > 1 and self._link(path, status)):
+                return
+            self._put(
+                path,
+                stat.S_IFREG,
+                status,
+                self._xattrs(fd, names, path) if names else (),
+                size_bytes=status.st_size,
+            )
+            if status.st_size and not self.output.copy(fd, status.st_size):
+                self.notes.add(f"/{os.fsdecode(path)} became shorter while it was read; its end is zeros")
+        finally:
+            os.close(fd)
+
+    def _write_other(self, directory_fd: int, name: str, path: bytes) -> None:
+        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind in (stat.S_IFDIR, stat.S_IFREG) or self.is_hidden(status, (), path):
+            return
+        if kind == stat.S_IFSOCK:
+            self.notes.add(f"/{os.fsdecode(path)} is a socket, which archives do not have")
+            return
+        if not self.takes(name, path) or (status.st_nlink > 1 and self._link(path, status)):
+            return
+        link, device = b"", (0, 0)
+        if kind == stat.S_IFLNK:
+            link = os.fsencode(os.readlink(name, dir_fd=directory_fd))
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        self._put(path, kind, status, (), link=link, device=device)
+
+    def _link(self, path: bytes, status: os.stat_result) -> bool:
+        """Write a hard link to an entry that is there already; remember one that is not."""
+        known = self._linked.setdefault((status.st_dev, status.st_ino), path)
+        if known is path:
+            return False
+        self._put(path, 0, status, (), link=known)
+        return True
+
+    def _put(
+        self,
+        path: bytes,
+        kind: int,
+        status: os.stat_result,
+        xattrs: Xattrs | tuple[()],
+        *,
+        size_bytes: int = 0,
+        link: bytes = b"",
+        device: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.entries += 1
+        self.output.put(
+            build_header(
+                path,
+                kind,
+                mode=status.st_mode & 0o7777,
+                uid=status.st_uid,
+                gid=status.st_gid,
+                size_bytes=size_bytes,
+                # Whole seconds, as Docker, containerd and BuildKit have it: a fraction would take a pax header, two
+                # more blocks, for every entry, and no image that others make has one.
+                mtime_ns=status.st_mtime_ns // 1_000_000_000 * 1_000_000_000,
+                link=link,
+                device=device,
+                xattrs=xattrs,
+            )
+        )
+
+    def _xattrs(self, fd: int, names: list[str], path: bytes) -> Xattrs:
+        kept = []
+        for name in sorted(names):
+            if name.startswith(_OVERLAY_XATTRS):
+                self.check_overlay(name, path)
+            elif name.startswith(_KEPT_XATTRS):
+                kept.append((os.fsencode(name), os.getxattr(fd, name)))
+        return kept
+
+    # -- for subclasses ----------------------------------------------------------------------------------
+
+    def takes(self, name: str, path: bytes) -> bool:
+        """Whether an entry of this name belongs into the archive."""
+        return True
+
+    def is_hidden(self, status: os.stat_result, xattrs: tuple[()] | list[str], path: bytes) -> bool:
+        """Whether this is no file but a mark, which the subclass has dealt with."""
+        return False
+
+    def after_directory(self, fd: int, path: bytes, xattrs: list[str]) -> None:
+        """Called when the entry of a directory has been written, before those in it."""
+
+    def check_overlay(self, name: str, path: bytes) -> None:
+        """Called with each of overlayfs's own extended attributes, none of which is written."""
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
+
+
+def _close(level: _Level) -> None:
+    if level.fd >= 0:
+        os.close(level.fd)
+        level.fd = -1
