@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -451,6 +451,22 @@ class SupervisorClient:
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
         connection, document, received = self._open({"op": "exec", "process": dict(process)}, fds)
         return ExecSession(connection, int(document["pid"]), received[0] if received else None)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold the container's processes stopped; they go on at the block's end, and when this process dies.
+
+        Several may hold it at once.
+
+        Raises:
+            FailedError: they do not stop.
+        """
+        connection, _, _ = self._open({"op": "freeze"})
+        with connection:
+            yield
+            with suppress(BrokenPipeError, ConnectionResetError):
+                messages.send(connection, {"op": "thaw"})
+            _event(connection)
 
     def dial(self, port: int) -> socket.socket:
         """Connect to a TCP port inside the container; return the connected, non-blocking stream socket.

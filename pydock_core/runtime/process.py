@@ -260,6 +260,7 @@ def _reap(paths: ContainerPaths, state: StateRecord) -> str:
     if pidfd is not None:
         try:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _thaw(state.init.pid if state.init else 0, paths.run.name)
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             poll.poll(10_000)
@@ -278,6 +279,16 @@ def _reap(paths: ContainerPaths, state: StateRecord) -> str:
     except PyDockError as error:
         return error.message
     return ""
+
+
+def _thaw(init_pid: int, container_id: str) -> None:
+    """Let processes go on that the supervisor held: a frozen one of control groups of version 1 does not die."""
+    from pydock_core.runtime.cgroups.freezer import find_freezer  # late: most readers of states need none
+
+    freezer = find_freezer(init_pid, container_id)
+    if freezer is not None:
+        with suppress(PyDockError):  # its group is being removed: nothing is left in it
+            freezer.thaw()
 
 
 def read_plan(path: Path) -> LaunchPlan:

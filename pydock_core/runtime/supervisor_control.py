@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import (
@@ -22,6 +23,7 @@ from pydock_core.errors import (
 from pydock_core.runtime import dial, messages
 from pydock_core.runtime.event_loop import HANGUP, READ, EventLoop
 from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.pause import Pause, choose_freezer
 
 if TYPE_CHECKING:
     from pydock_core.runtime.supervisor import Supervisor
@@ -107,6 +109,9 @@ class ControlServer:
         self._uid = os.geteuid()
         self._followers: set[Connection] = set()
         self._waiters: set[Connection] = set()
+        self._pause = Pause(
+            loop, lambda: choose_freezer(supervisor.describe()["pid"], Path(path).parent.name)
+        )
         loop.watch(self._listener.fileno(), READ, self._on_accept)
         self._operations: Mapping[str, Callable[[Connection, Mapping[str, Any], list[int]], None]] = {
             "state": self._state,
@@ -118,6 +123,7 @@ class ControlServer:
             "exec": self._exec,
             "dial": self._dial,
             "follow": self._follow,
+            "freeze": self._freeze,
         }
 
     def _on_accept(self, _: int) -> None:
@@ -194,7 +200,44 @@ class ControlServer:
         connection.on_close = attempt.cancel
         attempt.start()
 
+    def _freeze(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+        """Stop the container until the client says "thaw" or is gone, however it ended."""
+        if self._supervisor.describe()["status"] != "running":
+            raise ConflictError(f"container {self._supervisor.short_id} is not running")
+
+        def on_held(error: PyDockError | None) -> None:
+            if error is None:
+                connection.tell({"ok": True})
+            else:
+                connection.fail(error)
+
+        def on_message(_: Mapping[str, Any], __: list[int]) -> None:
+            self._pause.release(connection)
+            connection.reply()
+
+        connection.on_message = on_message
+        connection.on_close = partial(self._pause.release, connection)
+        self._pause.hold(connection, on_held)
+
+    def _exec_later(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+        """Carry out a request that waited for the container to go on."""
+        try:
+            if connection in self.connections:
+                self._exec(connection, document, fds)
+        except PyDockError as error:
+            connection.fail(error)
+        except (KeyError, TypeError, ValueError) as error:
+            connection.fail(InvalidError(f"a malformed request: {error}"))
+        finally:
+            messages.close_all(fds)
+
     def _exec(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+        if self._pause.is_held:
+            # A process that joins a frozen group stops there, and this one would wait for it.
+            kept = list(fds)
+            fds.clear()
+            self._pause.postpone(partial(self._exec_later, connection, document, kept))
+            return
         process = document["process"]
         wants_terminal = bool(process.get("terminal"))
         if len(fds) != (0 if wants_terminal else 3):

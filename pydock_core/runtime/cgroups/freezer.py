@@ -1,0 +1,81 @@
+"""Stops every process of a container's control group, and lets it go on: version 1's freezer, version 2's cgroup.freeze."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydock_core.runtime.cgroups.group import write_file
+from pydock_core.runtime.cgroups.layout import CgroupLayout, read_layout
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFreezer:
+    """The freezer of one group; see :class:`pydock_core.runtime.pause.Freezer`.
+
+    Attributes:
+        directory: the group's, in the freezer's hierarchy.
+        version: 1 or 2.
+    """
+
+    directory: str
+    version: int
+
+    def freeze(self) -> None:
+        """Ask the kernel to stop the group's processes and those of groups below; it takes a moment."""
+        if self.version == 1:
+            write_file(f"{self.directory}/freezer.state", "FROZEN")
+        else:
+            write_file(f"{self.directory}/cgroup.freeze", "1")
+
+    def is_frozen(self) -> bool:
+        """Whether all of them have stopped."""
+        try:
+            if self.version == 1:
+                return Path(self.directory, "freezer.state").read_text() == "FROZEN\n"
+            return "frozen 1\n" in Path(self.directory, "cgroup.events").read_text()
+        except OSError:
+            return True  # the group has gone, and its processes with it
+
+    def thaw(self) -> None:
+        """Let them go on; a group that is gone is not an error."""
+        if not Path(self.directory).is_dir():
+            return
+        if self.version == 1:
+            write_file(f"{self.directory}/freezer.state", "THAWED")
+        else:
+            write_file(f"{self.directory}/cgroup.freeze", "0")
+
+
+def find_freezer(pid: int, container_id: str, layout: CgroupLayout | None = None) -> GroupFreezer | None:
+    """Return the freezer of the container that a process is the init of; None where it has no group of its own.
+
+    Its group must bear the container's id: a privileged container can move its processes into any group, and nobody
+    else's processes may be stopped for it.
+
+    Args:
+        layout: of this host; read where None.
+    """
+    layout = layout or read_layout()
+    version = 1 if "freezer" in layout.v1 else 2
+    mounted = layout.v1.get("freezer") if version == 1 else layout.unified
+    if mounted is None:
+        return None
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if ("freezer" in controllers.split(",")) if version == 1 else not controllers:
+            return _of_path(mounted, path, container_id, version)
+    return None
+
+
+def _of_path(mounted: Path, path: str, container_id: str, version: int) -> GroupFreezer | None:
+    parts = path.strip("/").split("/")
+    if container_id not in parts:
+        return None
+    directory = mounted.joinpath(*parts[: parts.index(container_id) + 1])
+    file = "freezer.state" if version == 1 else "cgroup.freeze"
+    return GroupFreezer(str(directory), version) if (directory / file).exists() else None
