@@ -1,0 +1,226 @@
+"""How each registry is reached: mirrors, insecure registries, certificates; in Docker's words and layout.
+
+A file holds a JSON object with Docker's keys "registry-mirrors" (addresses of mirrors of docker.io) and
+"insecure-registries" (hosts, host:port, networks).  Of several files the first that has a key decides about it:
+$PYDOCK_REGISTRIES, $XDG_CONFIG_HOME/pydock/registries.json, /etc/pydock/registries.json, /etc/docker/daemon.json.
+Certificates are in HOST[:PORT]/ below the directories certs.d: each file NAME.crt is a certificate authority for that host, and
+NAME.cert with NAME.key is what this client shows of itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydock_core.errors import DeniedError, InvalidError, NotFoundError
+
+REGISTRIES_VARIABLE = "PYDOCK_REGISTRIES"
+TIMEOUT_VARIABLE = "PYDOCK_REGISTRY_TIMEOUT"
+HUB_DOMAIN = "docker.io"
+HUB_HOST = "registry-1.docker.io"
+_DOCKER_FILE = Path("/etc/docker/daemon.json")
+_DEFAULT_TIMEOUT_SECONDS = 60.0
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LOOPBACK: tuple[_Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """What certs.d has for one host.
+
+    Attributes:
+        authorities: files of certificate authorities.
+        client: pairs (certificate, key) that this client may show.
+    """
+
+    authorities: tuple[Path, ...] = ()
+    client: tuple[tuple[Path, Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """What is configured.
+
+    Attributes:
+        mirrors: addresses of mirrors of docker.io, "https://mirror.example:5000", in the order to try.
+        insecure: hosts, hosts with ports and networks that may be spoken to without a (valid) certificate.
+        certificate_directories: the directories certs.d, first one first.
+    """
+
+    mirrors: tuple[str, ...] = ()
+    insecure: tuple[str, ...] = ()
+    certificate_directories: tuple[Path, ...] = ()
+    _networks: tuple[_Network, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        networks = [network for entry in self.insecure if (network := _network(entry)) is not None]
+        object.__setattr__(self, "_networks", (*_LOOPBACK, *networks))
+
+    def mirrors_of(self, domain: str) -> tuple[str, ...]:
+        """Return the addresses to try before the registry itself."""
+        return self.mirrors if domain == HUB_DOMAIN else ()
+
+    def is_insecure(self, host: str) -> bool:
+        """Whether a host ("HOST" or "HOST:PORT") may be spoken to over plain HTTP, or with any certificate.
+
+        Loopback always may, as Docker has it, unless certs.d has an authority for it.  Names are not resolved: a
+        name server does not decide about encryption.
+        """
+        if self.certificates(host).authorities:
+            return False
+        name = host_name(host)
+        if host in self.insecure or name in self.insecure or name == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+    def certificates(self, host: str) -> Certificates:
+        """Return what the first directory that knows a host ("HOST" or "HOST:PORT") has for it.
+
+        Raises:
+            InvalidError: a certificate without its key.
+        """
+        for directory in self.certificate_directories:
+            try:
+                names = sorted(os.listdir(directory / host))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError as error:
+                raise DeniedError(
+                    f"{directory / host} cannot be read", "ask who administers this host"
+                ) from error
+            return _certificates(directory / host, names)
+        return Certificates()
+
+
+def host_name(host: str) -> str:
+    """Return the host of "HOST:PORT", "[ADDRESS]:PORT" or "HOST", without brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdecimal() and ":" not in name else host
+
+
+def _certificates(directory: Path, names: Sequence[str]) -> Certificates:
+    authorities = tuple(directory / name for name in names if name.endswith(".crt"))
+    pairs = []
+    for name in names:
+        if name.endswith(".cert"):
+            key = directory / (name.removesuffix(".cert") + ".key")
+            if not key.exists():
+                raise InvalidError(f"{directory / name} has no key", f"put it into {key}")
+            pairs.append((directory / name, key))
+    return Certificates(authorities, tuple(pairs))
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySettings:
+    """Read the files.
+
+    Args:
+        environment: instead of this process's.
+
+    Raises:
+        InvalidError: a file is malformed; the message names it.
+        NotFoundError: the file that PYDOCK_REGISTRIES names is not there.
+    """
+    variables = os.environ if environment is None else environment
+    home = Path(variables.get("XDG_CONFIG_HOME") or Path(variables.get("HOME") or "/") / ".config")
+    files = [home / "pydock/registries.json", Path("/etc/pydock/registries.json"), _DOCKER_FILE]
+    named = variables.get(REGISTRIES_VARIABLE)
+    if named:
+        files.insert(0, Path(named))
+        if not files[0].exists():
+            raise NotFoundError(
+                f"{named} is not there", f"{REGISTRIES_VARIABLE} names it; make the file or unset that"
+            )
+    found: dict[str, tuple[str, ...]] = {}
+    for file in files:
+        document = _read(file)
+        for key, check in (("registry-mirrors", _check_mirror), ("insecure-registries", _check_insecure)):
+            if key in document and key not in found:
+                found[key] = tuple(check(file, entry) for entry in _texts(file, key, document[key]))
+    directories = (home / "pydock/certs.d", Path("/etc/pydock/certs.d"), Path("/etc/docker/certs.d"))
+    return RegistrySettings(
+        found.get("registry-mirrors", ()), found.get("insecure-registries", ()), directories
+    )
+
+
+def timeout_seconds(environment: Mapping[str, str] | None = None) -> float:
+    """Return after how long without a byte a registry counts as stalled: PYDOCK_REGISTRY_TIMEOUT, else a minute.
+
+    Raises:
+        InvalidError: the variable has no positive number.
+    """
+    text = (os.environ if environment is None else environment).get(TIMEOUT_VARIABLE)
+    if not text:
+        return _DEFAULT_TIMEOUT_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise InvalidError(f"{TIMEOUT_VARIABLE}={text!r} is no time", "give seconds, as in 60")
+    return seconds
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        document = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except PermissionError as error:
+        if file == _DOCKER_FILE:  # another program's, read as a courtesy
+            return {}
+        raise DeniedError(f"{file} cannot be read", "change its mode") from error
+    except OSError as error:
+        raise InvalidError(f"{file} cannot be read: {error.strerror}", "mend or remove it") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidError(f"{file} is no JSON: {error}", "mend or remove it") from error
+    if not isinstance(document, dict):
+        raise InvalidError(f"{file} is no JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
+    return document
+
+
+def _texts(file: Path, key: str, value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise InvalidError(f"{file}: {key} is no list of texts", f'write "{key}": ["..."]')
+    return value
+
+
+def _check_mirror(file: Path, entry: str) -> str:
+    parts = urllib.parse.urlsplit(entry)
+    well_formed = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
+    if not well_formed or parts.username is not None or parts.path not in ("", "/"):
+        raise InvalidError(f"{file}: invalid mirror {entry!r}", "write https://HOST[:PORT], without a path")
+    return entry.rstrip("/")
+
+
+def _check_insecure(file: Path, entry: str) -> str:
+    """Docker takes addresses here, too, of which the host counts."""
+    if "://" in entry:
+        return urllib.parse.urlsplit(entry).netloc
+    if not entry or ("/" in entry and _network(entry) is None):
+        raise InvalidError(
+            f"{file}: invalid insecure registry {entry!r}",
+            "write HOST, HOST:PORT or a network, as in 10.0.0.0/8",
+        )
+    return entry
+
+
+def _network(entry: str) -> _Network | None:
+    if "/" not in entry:
+        return None
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None

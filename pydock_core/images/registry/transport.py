@@ -1,0 +1,460 @@
+"""One HTTP exchange with any host: connections that are kept, TLS, proxies, time limits.
+
+No redirect is followed here, nothing is retried, and no credentials are known.  Foreign exceptions are mapped here
+and nowhere else: :class:`BrokenConnectionError` is what may be tried again, any other error is final.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
+from pydock_core.images.registry.headers import parse_length
+from pydock_core.images.registry.settings import RegistrySettings, host_name
+
+CONNECT_SECONDS = 10.0
+PIECE_BYTES = 1 << 20
+_DRAIN_BYTES = 4096
+_CONNECTIONS_PER_HOST = 16
+USER_AGENT = "pydock"
+
+
+class BrokenConnectionError(UnavailableError):
+    """A connection could not be made, broke, or stalled; another attempt may succeed.
+
+    Attributes:
+        was_refused: nobody listens there, or the name is unknown: waiting rarely helps.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, was_refused: bool = False) -> None:
+        super().__init__(message, hint)
+        self.was_refused = was_refused
+
+
+class TlsError(UnavailableError):
+    """The other side does not speak TLS, or its certificate is not trusted; another attempt does not help."""
+
+
+class Origin:
+    """Scheme, host and port of an address: where credentials may go."""
+
+    __slots__ = ("host", "port", "scheme")
+
+    def __init__(self, scheme: str, host: str, port: int) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+
+    @classmethod
+    def of(cls, url: str, subject: str) -> Origin:
+        """Return the origin of an absolute http or https address.
+
+        Raises:
+            CorruptError: it is none; ``subject`` names who gave it.
+        """
+        try:
+            parts = urllib.parse.urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise CorruptError(f"{subject} gave an invalid address: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CorruptError(f"{subject} gave an address that is neither http nor https")
+        return cls(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80))
+
+    @property
+    def name(self) -> str:
+        """HOST, or HOST:PORT where the port is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origin) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.name}"
+
+    def _key(self) -> tuple[str, str, int]:
+        return self.scheme, self.host, self.port
+
+
+class Response:
+    """An answer whose body has not been read; a context manager that gives the connection back or closes it."""
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, origin: Origin, method: str) -> None:
+        self._raw = raw
+        self._method = method
+        self.url = url
+        self.origin = origin
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+
+    def header_values(self, name: str) -> list[str]:
+        """Return all headers of one name."""
+        return list(self._raw.headers.getlist(name))
+
+    @property
+    def length(self) -> int | None:
+        """The Content-Length, None where the end is told otherwise."""
+        return parse_length(self.headers.get("Content-Length"))
+
+    @property
+    def ends_by_closing(self) -> bool:
+        """Whether the body's end cannot be told from a broken connection."""
+        return self.length is None and "chunked" not in self.headers.get("Transfer-Encoding", "").lower()
+
+    @property
+    def content_type(self) -> str:
+        """The media type without parameters, in lower case."""
+        return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+    def read1(self, limit_bytes: int) -> bytes:
+        """Return what is there, at least a byte; b"" at the end.
+
+        Raises:
+            BrokenConnectionError: it broke before the end, or nothing came for too long.
+        """
+        with _mapped(self.origin.name):
+            return self._raw.read1(limit_bytes, decode_content=False)
+
+    def read_document(self, limit_bytes: int, subject: str) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            CorruptError: it is larger than ``limit_bytes``.
+            BrokenConnectionError: it broke before the end.
+        """
+        pieces, total = [], 0
+        while piece := self.read1(PIECE_BYTES):
+            total += len(piece)
+            if total > limit_bytes:
+                raise CorruptError(f"{subject} is larger than {limit_bytes >> 20} MiB")
+            pieces.append(piece)
+        if self._method != "HEAD" and self.length is not None and total < self.length:
+            raise BrokenConnectionError(f"{self.origin.name}: the connection was closed in mid-answer")
+        return b"".join(pieces)
+
+    def read_beginning(self, limit_bytes: int = 16384) -> bytes:
+        """Return the beginning of the body, as much as can be had without an error."""
+        pieces, total = [], 0
+        with contextlib.suppress(PyDockError):
+            while total < limit_bytes and (piece := self.read1(limit_bytes - total)):
+                pieces.append(piece)
+                total += len(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give the connection back where the little that is left of the body can be read, else close it."""
+        if self._method == "HEAD" or (self.length or 0) <= _DRAIN_BYTES:
+            with contextlib.suppress(PyDockError):
+                while self.length is not None and self.read1(_DRAIN_BYTES):
+                    pass
+        with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+            self._raw.close()
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
+                self._raw.close()
+
+
+class Transport:
+    """Connections to any number of hosts; thread-safe.
+
+    Args:
+        settings: which hosts are insecure, and certificates.
+        timeout_seconds: after so long without a byte a connection counts as stalled.
+    """
+
+    def __init__(self, settings: RegistrySettings, timeout_seconds: float) -> None:
+        self._settings = settings
+        self._timeout_seconds = timeout_seconds
+        self._lock = threading.Lock()
+        self._pools: dict[Origin, urllib3.HTTPConnectionPool] = {}
+        self._managers: list[urllib3.PoolManager] = []
+        self._sockets: set[socket.socket] = set()
+        self._closed = threading.Event()
+        self._pool_classes = _pool_classes(self)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> Response:
+        """Send one request, and return the answer's head; an iterable body needs a Content-Length header.
+
+        Raises:
+            BrokenConnectionError: no connection, or no answer.
+            TlsError: no secure connection.
+            UnavailableError: the transport is closed.
+        """
+        origin = Origin.of(url, "the registry")
+        self._check_open()
+        pool = self._pool(origin)
+        parts = urllib.parse.urlsplit(url)
+        target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout_seconds)
+        with _mapped(origin.name, self._closed):
+            raw = pool.urlopen(
+                method,
+                target,
+                body=body,
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+                retries=False,
+                redirect=False,
+                timeout=timeout,
+                preload_content=False,
+                decode_content=False,
+                assert_same_host=False,
+            )
+        return Response(raw, url, origin, method)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, or be told that the transport was closed.
+
+        Raises:
+            UnavailableError: it is closed.
+        """
+        self._closed.wait(seconds)
+        self._check_open()
+
+    def close(self) -> None:
+        """Close all connections; threads that wait for one get an error."""
+        self._closed.set()
+        with self._lock:
+            pools, sockets = list(self._pools.values()), list(self._sockets)
+            self._pools.clear()
+        for connected in sockets:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+        for pool in pools:
+            pool.close()
+
+    def opened(self, connected: socket.socket) -> None:
+        """A connection was made: it may take its time for each piece, and ends with the transport."""
+        connected.settimeout(self._timeout_seconds)
+        with self._lock:
+            self._sockets.add(connected)
+        if self._closed.is_set():
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+    def ended(self, connected: socket.socket) -> None:
+        """A connection was closed."""
+        with self._lock:
+            self._sockets.discard(connected)
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise UnavailableError("the transfer was interrupted")
+
+    def _pool(self, origin: Origin) -> urllib3.HTTPConnectionPool:
+        with self._lock:
+            pool = self._pools.get(origin)
+        if pool is not None:
+            return pool
+        options: dict[str, Any] = {"maxsize": _CONNECTIONS_PER_HOST}
+        if origin.scheme == "https":
+            options["ssl_context"] = self._tls_context(origin)
+        proxy = proxy_for(origin)
+        manager = urllib3.ProxyManager(**proxy, **options) if proxy else urllib3.PoolManager(**options)
+        manager.pool_classes_by_scheme = self._pool_classes
+        with self._lock:
+            if origin not in self._pools:
+                self._managers.append(manager)
+                self._pools[origin] = manager.connection_from_host(origin.host, origin.port, origin.scheme)
+            return self._pools[origin]
+
+    def _tls_context(self, origin: Origin) -> ssl.SSLContext:
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        # As Docker: the directory has the port where the reference has it.
+        names = [f"{host}:{origin.port}", host] if origin.port != 443 else [host, f"{host}:443"]
+        found = next((name for name in names if any(_listed(self._settings, name))), names[0])
+        certificates = self._settings.certificates(found)
+        try:
+            context = ssl.create_default_context()
+            if not certificates.authorities and self._settings.is_insecure(names[0]):
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            for authority in certificates.authorities:
+                context.load_verify_locations(authority)
+            for certificate, key in certificates.client:
+                context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidError(
+                f"the certificates for {found} cannot be used: {error.strerror or error}",
+                "look into its directory in certs.d",
+            ) from error
+        return context
+
+
+def _listed(settings: RegistrySettings, host: str) -> tuple[Any, ...]:
+    certificates = settings.certificates(host)
+    return (*certificates.authorities, *certificates.client)
+
+
+def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """Pools whose connections tell their owner of themselves, so that it can end them."""
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            if self.sock is not None:
+                owner.opened(self.sock)
+
+        def close(self) -> None:
+            if self.sock is not None:
+                owner.ended(self.sock)
+            super().close()
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            if self.sock is not None:
+                owner.opened(self.sock)
+
+        def close(self) -> None:
+            if self.sock is not None:
+                owner.ended(self.sock)
+            super().close()
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def proxy_for(origin: Origin) -> dict[str, Any] | None:
+    """Return the arguments of a ProxyManager for an origin, from the environment; None for a direct connection.
+
+    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in either case, as the standard library reads them; never for
+    loopback, as Go has it.
+
+    Raises:
+        UnsupportedError: a proxy that speaks something else than HTTP.
+    """
+    proxies = urllib.request.getproxies()
+    address = proxies.get(origin.scheme) or proxies.get("all")
+    if not address or _is_loopback(origin.host) or urllib.request.proxy_bypass(origin.name):
+        return None
+    if "://" not in address:
+        address = "http://" + address
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UnsupportedError(
+            f"the proxy for {origin.scheme} is of kind {parts.scheme!r}",
+            "only http and https proxies are spoken to",
+        )
+    arguments: dict[str, Any] = {"proxy_url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"}
+    if parts.username is not None:
+        secret = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        arguments["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
+    return arguments
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host_name(host)).is_loopback
+    except ValueError:
+        return False
+
+
+class _mapped(contextlib.AbstractContextManager[None]):  # it reads as a function
+    """Maps what the HTTP library raises."""
+
+    def __init__(self, host: str, closed: threading.Event | None = None) -> None:
+        self._host = host
+        self._closed = closed
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        foreign = (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+        if error is None or isinstance(error, PyDockError) or not isinstance(error, foreign):
+            return
+        if self._closed is not None and self._closed.is_set():
+            raise UnavailableError("the transfer was interrupted") from error
+        raise map_error(self._host, error) from error
+
+
+def map_error(host: str, error: BaseException) -> PyDockError:
+    """Return what an exception of the HTTP library is."""
+    known = urllib3.exceptions
+    if isinstance(error, known.ProxyError) and isinstance(error.original_error, known.HTTPError | OSError):
+        inner = map_error(f"{host}, through the proxy", error.original_error)
+        return BrokenConnectionError(inner.message, "check HTTPS_PROXY and NO_PROXY", was_refused=True)
+    if isinstance(error, known.SSLError | ssl.SSLError):
+        return TlsError(f"{host}: no secure connection: {_reason(error)}", tls_hint(host, error))
+    if isinstance(error, known.NameResolutionError):
+        return BrokenConnectionError(
+            f"{host}: unknown host", "check the name and the network", was_refused=True
+        )
+    if isinstance(error, known.NewConnectionError):
+        cause = error.__cause__ or error.__context__
+        said = cause.strerror if isinstance(cause, OSError) and cause.strerror else "no connection"
+        return BrokenConnectionError(f"{host}: {said}", "is the registry running?", was_refused=True)
+    if isinstance(error, known.ConnectTimeoutError):
+        return BrokenConnectionError(
+            f"{host}: no connection within {CONNECT_SECONDS:.0f} s", "check the network"
+        )
+    if isinstance(error, known.ReadTimeoutError | TimeoutError):
+        return BrokenConnectionError(f"{host}: the registry stalls", "try again later")
+    if isinstance(error, known.LocationParseError | known.LocationValueError | known.InvalidHeader):
+        return CorruptError(f"{host}: an invalid address or header")
+    return BrokenConnectionError(f"{host}: the connection broke: {_reason(error)}", "try again")
+
+
+def tls_hint(host: str, error: BaseException) -> str:
+    """Return the way out of a failed TLS handshake."""
+    if "CERTIFICATE_VERIFY_FAILED" in str(error) or "certificate" in str(error):
+        return f"put its authority's certificate into /etc/pydock/certs.d/{host}/ca.crt"
+    return f'if it speaks plain HTTP, put "{host}" into insecure-registries'
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost reason, in one line, without the names of Python objects."""
+    inner: BaseException = error
+    for _ in range(5):
+        below = inner.args[-1] if inner.args and isinstance(inner.args[-1], BaseException) else None
+        below = below or getattr(inner, "original_error", None)
+        if below is None:
+            break
+        inner = below
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return inner.verify_message
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    if isinstance(inner, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead):
+        return "closed in mid-answer"
+    if isinstance(inner, http.client.RemoteDisconnected):
+        return "closed without an answer"
+    return " ".join(str(inner).split())[:120] or type(inner).__name__
