@@ -1,0 +1,146 @@
+"""The use cases of containers' file systems: commit, diff and export."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydock_core.engine.definition import DEFAULT_PATH
+from pydock_core.errors import ConflictError
+from pydock_core.images.committed import build_execution, build_image_config
+from pydock_core.images.stored import store_image
+from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
+from pydock_core.oci.reference import parse_tagged
+from pydock_core.oci.timestamp import format_timestamp
+from pydock_core.paths import ContainerPaths
+from pydock_core.runtime.client import SupervisorClient
+from pydock_core.runtime.process import derive_status, take_lock
+from pydock_core.store.database import containers as table
+from pydock_core.store.database import images as sql
+from pydock_core.store.database.images import LayerRow
+from pydock_core.store.snapshots.directory import needs_user_xattrs
+from pydock_core.store.worker import Progress
+
+if TYPE_CHECKING:
+    from pydock_core.engine.facade import Engine
+
+_WRITE_UPPER = "pydock_core.store.upper_tar:write_upper"
+
+
+class Filesystems:
+    """What containers have in their file systems; a container is named as in
+    :class:`pydock_core.engine.containers.Containers`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._root = engine.root
+
+    # -- commit ------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        container: str,
+        reference: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        progress: Progress | None = None,
+    ) -> str:
+        """Make an image of a container: its image, and its writable layer on top; return the image's id.
+
+        The same changes give the same layer, byte for byte.  A container that changed nothing adds no layer.
+
+        Args:
+            container: running or not.
+            reference: the image's name, if any.
+            author, message: for the image and its history.
+            changes: Dockerfile instructions; see :func:`pydock_core.images.changes.apply_changes`.
+            pause: hold the container's processes stopped while its layer is read.
+            progress: gets {"status": "Committing", "current"}, then events of the layer's application.
+
+        Raises:
+            NotFoundError: there is no such container.
+            InvalidError: a change or the reference is malformed.
+            ConflictError: the container is being started; or without ``pause``, its tree changed beyond following.
+            UnavailableError: the disk is full.
+        """
+        references = (parse_tagged(reference),) if reference else ()
+        row = table.find(self._engine.database, container)
+        document = self._engine.containers.inspect(row.id)
+        parent = ImageConfig.from_json(self._engine.images.config(row.image_id))
+        described = {**document["Config"], "Mounts": document["Mounts"]}
+        execution = build_execution(described, parent.config, changes, DEFAULT_PATH)
+        store = self._engine.image_store
+        with store.adding("commit") as directory:
+            layer = self._keep_layer(row.id, container, directory, pause=pause, progress=progress)
+            config = build_image_config(
+                parent,
+                execution,
+                layer.diff_id if layer else None,
+                created=format_timestamp(_now_ns()),
+                created_by=" ".join(document["Config"]["Cmd"]),
+                author=author,
+                comment=message,
+            )
+            layers = [*sql.layers_of(self._engine.database, row.image_id), *([layer] if layer else [])]
+            image = store_image(store.blobs, directory, encode(config.to_json()), config, layers, references)
+            store.record(image, progress)
+        return image.id
+
+    def _keep_layer(
+        self, container_id: str, name: str, directory: Path, *, pause: bool, progress: Progress | None
+    ) -> LayerRow | None:
+        """Put the writable layer into the blob store; None where it is empty."""
+        paths = self._root.container(container_id)
+        place = directory / "upper.tar"
+        file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            with self._still(paths, name, pause=pause):
+                made = self._engine.worker.call(
+                    _WRITE_UPPER,
+                    {"upper": str(paths.upper), "user_xattrs": needs_user_xattrs()},
+                    [file_fd],
+                    progress,
+                )
+        finally:
+            os.close(file_fd)
+        if progress is not None:
+            for note in made["notes"]:
+                progress({"status": f"Left out: {note}"})
+        if not made["entries"]:
+            return None
+        blobs = self._engine.image_store.blobs
+        if not blobs.has(made["digest"]):
+            blobs.adopt(place, made["digest"], f"layer of container {name}")
+        return LayerRow(made["digest"], made["digest"], layer_media_type(""))
+
+    @contextlib.contextmanager
+    def _still(self, paths: ContainerPaths, name: str, *, pause: bool) -> Iterator[None]:
+        """Keep a container's files as they are: a running one is held, one that does not run is not started."""
+        status = derive_status(paths)
+        if status.status == "starting":
+            raise ConflictError(f"container {name} is being started", "try again")
+        with contextlib.ExitStack() as stack:
+            if status.is_running:
+                if pause:
+                    with contextlib.suppress(ConflictError):  # it has just ended
+                        stack.enter_context(SupervisorClient(paths, name).frozen())
+            elif status.status == "exited" and paths.lock_file.exists():
+                # A start waits for the lock; where the supervisor of the last run still has it, nothing writes.
+                lock_fd = take_lock(paths.lock_file)
+                if lock_fd is not None:
+                    stack.callback(os.close, lock_fd)
+            yield
+
+
+def _now_ns() -> int:
+    """The time of making, which SOURCE_DATE_EPOCH sets (reproducible-builds.org), in seconds since the epoch."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return int(fixed) * 1_000_000_000 if fixed.isdigit() else time.time_ns()
