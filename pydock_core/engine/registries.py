@@ -58,11 +58,13 @@ class Registries:
 
     Args:
         store: keeps the images.
+        connect: returns a client of the registry of a domain; another one for tests.
     """
 
-    def __init__(self, store: ImageStore) -> None:
+    def __init__(self, store: ImageStore, connect: Callable[[str], RegistryClient] | None = None) -> None:
         self._store = store
         self._database = store.database
+        self._connect = connect or _connect
 
     # -- pull --------------------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Registries:
                 f"{reference}: a tag or digest cannot be given with -a", "leave it out: all tags are pulled"
             )
         wanted = parse_platform(platform) if platform else host_platform()
-        with _connect(name.domain) as client:
+        with self._connect(name.domain) as client:
             tags = list(client.tags(name.path)) if all_tags else []
             names = [Reference(name.domain, name.path, tag) for tag in tags] or [name.with_default_tag()]
             return [self._pull_one(client, one, wanted, progress) for one in names]
@@ -175,7 +177,7 @@ class Registries:
             for one, row in rows:
                 self._check_platform(one, row, platform)
         _say(progress, f"The push refers to repository [{name.domain}/{name.path}]")
-        with _connect(name.domain) as client:
+        with self._connect(name.domain) as client:
             return [self._push_one(client, one, row, progress) for one, row in rows]
 
     def _tagged(self, name: Reference) -> list[Reference]:
@@ -257,14 +259,14 @@ class Registries:
             raise InvalidError(f"--limit {limit} is not between 1 and 100", "give a number in that range")
         matches = _search_filter(filters or {})
         domain, word = _search_domain(term)
-        with _connect(domain) as client:
+        with self._connect(domain) as client:
             found = [item for item in client.search(word, limit) if matches(item)]
         return found[:limit]
 
     def tags(self, reference: str) -> list[str]:
         """Return the tags that a registry has of a repository, as it sorts them."""
         name = parse_reference(reference)
-        with _connect(name.domain) as client:
+        with self._connect(name.domain) as client:
             return list(client.tags(name.path))
 
     # -- credentials -------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ class Registries:
         from pydock_core.images.registry.credentials import CredentialStore
 
         domain = registry_domain(server)
-        with _connect(domain) as client:
+        with self._connect(domain) as client:
             token = client.check_login(username, password)
         CredentialStore().store(domain, username, password, identity_token=token)
         return "Login Succeeded"

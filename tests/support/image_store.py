@@ -33,6 +33,7 @@ class Store:
     root: StateRoot
     database: Database
     snapshotter: DirectorySnapshotter
+    image_store: ImageStore
     images: Images
 
     @property
@@ -69,7 +70,8 @@ def open_store(base: Path) -> Store:
     worker = LocalWorker()
     database = Database(root.database)
     snapshotter = DirectorySnapshotter(root, worker)
-    return Store(root, database, snapshotter, Images(ImageStore(root, database, snapshotter, worker)))
+    store = ImageStore(root, database, snapshotter, worker)
+    return Store(root, database, snapshotter, store, Images(store))
 
 
 def entry(name: str, kind: str = "file", data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
