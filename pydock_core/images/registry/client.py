@@ -38,9 +38,7 @@ from pydock_core.store.layer_blob import Arrival
 DOCUMENT_LIMIT = 4 << 20
 """A manifest of this size every registry should take (distribution specification, "Pushing Manifests")."""
 _TYPES = (*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES))
-_SCHEMA_1 = re.compile(
-    r"application/vnd\.docker\.distribution\.manifest\.v1\+(pretty)?jws|.*manifest\.v1\+json"
-)
+_SCHEMA_1 = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(json|(pretty)?jws)")
 _MIRROR_ATTEMPTS = 2
 _T = TypeVar("_T")
 
