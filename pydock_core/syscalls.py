@@ -300,14 +300,17 @@ def filesystem_magic(descriptor: int) -> int:
     return int(ctypes.c_long.from_buffer(buffer).value) & 0xFFFFFFFF
 
 
+def sync_file_range(descriptor: int, offset: int, count: int) -> None:
+    """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: begin to write a range out, and do not wait for it.
+
+    It makes nothing durable (the metadata stays out); a later fsync(2) finds less to do.
+    """
+    _check(_libc.sync_file_range(descriptor, offset, count, _SYNC_FILE_RANGE_WRITE))
+
+
 def syncfs(descriptor: int) -> None:
     """syncfs(2): write what the filesystem of a descriptor holds in memory to its device."""
     _check(_libc.syncfs(descriptor))
-
-
-def start_writing_out(descriptor: int, offset: int, length: int) -> None:
-    """sync_file_range(2), SYNC_FILE_RANGE_WRITE: begin to write a part of a file to its device, and do not wait."""
-    _check(_libc.sync_file_range(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE))
 
 
 # -- credentials and limits ------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.engine.definition import DEFAULT_PATH
+from pydock_core.engine.mount_points import make_layer
 from pydock_core.errors import ConflictError
 from pydock_core.images.committed import build_execution, build_image_config
 from pydock_core.images.stored import store_image
@@ -17,17 +19,21 @@ from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.reference import parse_tagged
 from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime.client import SupervisorClient
-from pydock_core.runtime.process import derive_status, take_lock
+from pydock_core.runtime.client import SupervisorClient, ZygoteWorker
+from pydock_core.runtime.process import ProcessIdentity, derive_status, take_lock
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
+from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.snapshots.directory import needs_user_xattrs
+from pydock_core.store.stream_end import writing_end
 from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
     from pydock_core.engine.facade import Engine
 
+_EXPORT_TREE = "pydock_core.store.tree_export:export_tree"
+_LIST_CHANGES = "pydock_core.store.upper_diff:list_changes"
 _WRITE_UPPER = "pydock_core.store.upper_tar:write_upper"
 
 
@@ -120,6 +126,73 @@ class Filesystems:
         if not blobs.has(made["digest"]):
             blobs.adopt(place, made["digest"], f"layer of container {name}")
         return LayerRow(made["digest"], made["digest"], layer_media_type(""))
+
+    # -- diff and export ---------------------------------------------------------------------------------
+
+    def diff(self, container: str) -> list[dict[str, Any]]:
+        """Return what a container has changed: [{"Path", "Kind"}] (Engine API, FilesystemChange), by path.
+
+        Kind is 0 for modified, 1 for added, 2 for deleted.  A running container goes on meanwhile.
+        """
+        row = table.find(self._engine.database, container)
+        paths = self._root.container(row.id)
+        with self._private(row, "diff") as arguments:
+            arguments.update(upper=str(paths.upper), user_xattrs=needs_user_xattrs())
+            changes = ZygoteWorker(self._root).call(_LIST_CHANGES, arguments)
+        return [{"Path": path, "Kind": kind} for path, kind in changes]
+
+    def export(self, container: str, stream: BinaryIO) -> None:
+        """Write the whole file system of a container, running or not, as a tar.
+
+        What is mounted in it (volumes, /proc, /etc/hosts) is there as the empty directory or file that it is mounted
+        on.
+
+        Args:
+            stream: with a descriptor the data goes there within the kernel.
+
+        Raises:
+            ConflictError: the container is being started, or has ended meanwhile.
+            FailedError: the stream's reader has gone.
+        """
+        row = table.find(self._engine.database, container)
+        paths = self._root.container(row.id)
+        with contextlib.ExitStack() as stack:
+            status = derive_status(paths)
+            arguments: dict[str, Any] = {"root_mounts": [], "mount_point": "", "supervisor": None}
+            if status.is_running:
+                arguments["supervisor"] = ProcessIdentity.of(status.supervisor_pid).to_json()
+            else:
+                stack.enter_context(self._still(paths, container, pause=False))
+                arguments.update(stack.enter_context(self._private(row, "export", paths.upper)))
+            output_fd = stack.enter_context(writing_end(stream))
+            ZygoteWorker(self._root).call(
+                _EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd]
+            )
+
+    @contextlib.contextmanager
+    def _private(self, row: ContainerRow, kind: str, upper: Path | None = None) -> Iterator[dict[str, Any]]:
+        """What a worker needs to mount a container's file system for itself, read-only.
+
+        Args:
+            kind: of the operation, for the workspace's name.
+            upper: the writable layer; without it, what is below.
+        """
+        paths = self._root.container(row.id)
+        diff_ids = self._engine.images.layers(row.image_id)
+        *others, overlay = self._engine.snapshotter.mounts(diff_ids, paths.upper, paths.work)
+        layers = [*overlay.lower, str(make_layer(self._root))]
+        if upper is not None and upper.is_dir():
+            # As a lower layer: an upper one could be an upper one once only, and would be written to.
+            layers.insert(0, str(upper))
+        view = replace(overlay, lower=tuple(layers), upper="", work="", options=(*overlay.options, "ro"))
+        store = self._engine.image_store
+        with store.reading(), store.workspace(kind) as directory:
+            mount_point = directory / "root"
+            mount_point.mkdir()
+            yield {
+                "root_mounts": [asdict(mount) for mount in (*others, view)],
+                "mount_point": str(mount_point),
+            }
 
     @contextlib.contextmanager
     def _still(self, paths: ContainerPaths, name: str, *, pause: bool) -> Iterator[None]:

@@ -73,7 +73,7 @@ class FollowingDigest:
                 self._hash.update(buffer[:count])
                 position += count
                 if position - written_out >= _WRITE_OUT_BYTES:
-                    syscalls.start_writing_out(self._fd, written_out, position - written_out)
+                    syscalls.sync_file_range(self._fd, written_out, position - written_out)
                     written_out = position
             if ended:
                 return

@@ -7,6 +7,7 @@ written all the same, as Go's archive/tar does, and read back as they were by th
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Sequence
@@ -223,16 +224,28 @@ class TarWriter:
         Returns:
             whether there were ``size_bytes``; what is missing, because somebody shortened the file, is zeros.
         """
+        position = self._send(source_fd, size_bytes) if size_bytes > _SMALL_BYTES else 0
+        while position < size_bytes:
+            data = os.pread(source_fd, min(size_bytes - position, _BUFFER_BYTES), position)
+            if not data:
+                break
+            self.put(data)
+            position += len(data)
+        is_whole = position == size_bytes
+        while position < size_bytes:
+            zeros = bytes(min(size_bytes - position, _BUFFER_BYTES))
+            self.put(zeros)
+            position += len(zeros)
+        self.pad(size_bytes)
+        return is_whole
+
+    def _send(self, source_fd: int, size_bytes: int) -> int:
+        """Have the kernel send a file's data; return how much it has sent, less where it cannot or the file ends."""
+        if self._fd is None:
+            return 0
+        self.flush()
         position = 0
-        if self._fd is None or size_bytes <= _SMALL_BYTES:
-            while position < size_bytes:
-                data = os.pread(source_fd, min(size_bytes - position, _BUFFER_BYTES), position)
-                if not data:
-                    break
-                self.put(data)
-                position += len(data)
-        else:
-            self.flush()
+        try:
             while position < size_bytes:
                 piece = min(size_bytes - position, _SENT_BYTES)
                 sent = os.sendfile(self._fd, source_fd, position, piece)
@@ -242,13 +255,11 @@ class TarWriter:
                 self.size_bytes += sent
                 if self._written is not None:
                     self._written(self.size_bytes)
-        is_whole = position == size_bytes
-        while position < size_bytes:
-            zeros = bytes(min(size_bytes - position, _BUFFER_BYTES))
-            self.put(zeros)
-            position += len(zeros)
-        self.pad(size_bytes)
-        return is_whole
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._fd = None  # opened for appending, or of a kind that takes plain writes only: sendfile(2)
+        return position
 
     def finish(self) -> None:
         """Write the end marker, two blocks of zeros, and everything that is gathered."""

@@ -22,7 +22,9 @@ ALLOWED_FUNCTIONS = frozenset(
     {
         "pydock_core.engine.tidy:tidy_container",
         "pydock_core.store.snapshots.directory:apply_blob",
+        "pydock_core.store.tree_export:export_tree",
         "pydock_core.store.trees:remove_tree",
+        "pydock_core.store.upper_diff:list_changes",
         "pydock_core.store.upper_tar:write_upper",
         "pydock_core.store.trees:tree_sizes",
         "pydock_core.store.volumes:fill_volume",

@@ -1,0 +1,68 @@
+"""The root of a file system that only one worker sees: mounted in a mount namespace of its own, or a running
+container's.
+
+Only for a worker process that ends afterwards, and with it the namespace.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydock_core import syscalls
+from pydock_core.errors import ConflictError
+from pydock_core.runtime.plan import RootMount
+from pydock_core.runtime.process import ProcessIdentity
+from pydock_core.runtime.rootfs import mount_root
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def open_private_root(root_mounts: Sequence[Mapping[str, Any]], mount_point: str) -> int:
+    """Mount a file system where nobody else sees it; return a descriptor of its root, for reading.
+
+    Args:
+        root_mounts: as data (:class:`RootMount`).
+        mount_point: an empty directory.
+
+    Raises:
+        NotFoundError, UnsupportedError, FailedError: see :func:`mount_root`.
+        OSError: there can be no mount namespace.
+    """
+    mounts = [RootMount.from_json(mount) for mount in root_mounts]
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    mount_root(mounts, Path(mount_point))
+    return os.open(mount_point, _DIRECTORY)
+
+
+def open_running_root(supervisor: Mapping[str, Any], rootfs: str) -> int:
+    """Return a descriptor of a running container's root, as its supervisor has mounted it.
+
+    What is mounted in the container itself (volumes, /proc, /dev, /etc/hosts) is not there: only the mount of the
+    root is cloned, so that below the descriptor nothing leads out of it.
+
+    Args:
+        supervisor: its :class:`ProcessIdentity`, as data.
+        rootfs: where it has mounted the root.
+
+    Raises:
+        ConflictError: the container has ended meanwhile.
+        OSError: its mount namespace cannot be joined.
+    """
+    pidfd = ProcessIdentity(**supervisor).open()
+    if pidfd is None:
+        raise ConflictError("the container has ended meanwhile", "try again")
+    try:
+        syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
+    except ProcessLookupError:
+        raise ConflictError("the container has ended meanwhile", "try again") from None
+    finally:
+        os.close(pidfd)
+    tree_fd = syscalls.open_tree(syscalls.AT_FDCWD, rootfs, syscalls.OPEN_TREE_CLONE)
+    try:
+        return os.open(".", _DIRECTORY, dir_fd=tree_fd)
+    finally:
+        os.close(tree_fd)
