@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 FLAG = ""  # an option without a value
 """``Option.metavar`` of an option that takes no value."""
@@ -17,7 +18,8 @@ class Option:
         help: one line.
         metavar: what the value is called; FLAG where there is none.
         many: may be given several times, and collects a list.
-        default: the value where the option is not given (None, or False for a flag).
+        default: the value where the option is not given (None); of a flag "true" where it is set unless
+            ``--flag=false`` says otherwise.
         complete: what the value is completed with: "container", "running", "image", "path", "volume",
             "network", "runtime", "signal" or None.
     """
@@ -53,6 +55,7 @@ class Command:
         handler: "module:function" below pydock_core.commands, called with a Context and the parsed words.
         aliases: other words for the same, ("container", "ps").
         later: Docker's options for it that are not there yet.
+        refused: Docker's options that make no sense here, each with the reason; "--flag=false" refuses that value.
     """
 
     path: tuple[str, ...]
@@ -62,6 +65,7 @@ class Command:
     arguments: tuple[Argument, ...] = ()
     aliases: tuple[tuple[str, ...], ...] = ()
     later: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -74,3 +78,12 @@ INSPECT_FORMAT = Option(("-f", "--format"), "json, or a Go template: '{{.Name}}'
 FILTER = Option(("-f", "--filter"), "show only what matches: name=web", "KEY=VALUE", many=True)
 NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
 QUIET = Option(("-q", "--quiet"), "print ids only")
+PROGRESS = Option(("--progress",), "how to show progress: auto, plain, json, quiet", "KIND", default="auto")
+PLATFORM = Option(
+    ("--platform",), "of an image for several, this: linux/amd64, linux/arm/v7", "OS[/ARCH[/VARIANT]]"
+)
+FORCE = Option(("-f", "--force"), "do not ask")
+PRUNE_FILTER = Option(
+    ("--filter",), "only what matches: until=24h, label=KEY, label!=KEY", "KEY=VALUE", many=True
+)
+SIZE = Option(("-s", "--size"), "measure the writable layers")

@@ -1,4 +1,4 @@
-"""The commands on containers that exist: ps, stop, restart, kill, rm, rename, logs, wait, port."""
+"""The commands on containers that exist: ps, stop, restart, kill, rm, rename, logs, wait, port, diff."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.filters import parse_filters
-from pydock_core.commands.format import write_listing
+from pydock_core.commands.format import describe_age, human_size, shorten, time_of, write_listing
 from pydock_core.commands.run import for_each
 from pydock_core.commands.values import parse_integer, parse_seconds
 from pydock_core.engine.moment import parse_moment_ns
-from pydock_core.engine.spans import human_duration
 from pydock_core.errors import InvalidError, NotFoundError
 
 _PS_COLUMNS = (
@@ -31,6 +30,7 @@ _PS_HEADERS = {field: header for header, field in _PS_COLUMNS} | {
     "LocalVolumes": "LOCAL VOLUMES",
     "Mounts": "MOUNTS",
     "Networks": "NETWORKS",
+    "Size": "SIZE",
     "State": "STATE",
 }
 _COMMAND_WIDTH = 20
@@ -40,28 +40,31 @@ def ps(context: Context, words: Namespace) -> int:
     """List containers."""
     limit = 1 if words.latest else parse_integer(words.last, "--last", -1, 1 << 30) if words.last else None
     summaries = context.engine.containers.list(
-        all=words.all, filters=parse_filters(words.filter), limit=limit if limit and limit > 0 else None
+        all=words.all,
+        filters=parse_filters(words.filter),
+        limit=limit if limit and limit > 0 else None,
+        size=words.size or ".Size" in (words.format or ""),
     )
     if words.quiet and not words.format:
         for summary in summaries:
             context.print(summary["Id"] if words.no_trunc else summary["Id"][:12])
         return 0
-    records = [_ps_record(summary, whole=words.no_trunc) for summary in summaries]
-    write_listing(context, records, _PS_COLUMNS, words.format, _PS_HEADERS)
+    records = [ps_record(summary, whole=words.no_trunc) for summary in summaries]
+    columns = (*_PS_COLUMNS, ("SIZE", "Size")) if words.size else _PS_COLUMNS
+    write_listing(context, records, columns, words.format, _PS_HEADERS)
     return 0
 
 
-def _ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
-    command = summary["Command"]
-    if not whole and len(command) > _COMMAND_WIDTH:
-        command = command[: _COMMAND_WIDTH - 1] + "…"
-    created = time.localtime(summary["Created"])
+def ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    """Return the row of a listing for a ContainerSummary; ids and commands in full where ``whole``."""
+    command = summary["Command"] if whole else shorten(summary["Command"], _COMMAND_WIDTH)
+    size, whole_size = summary.get("SizeRw", 0), summary.get("SizeRootFs", 0)
     return {
         "ID": summary["Id"] if whole else summary["Id"][:12],
         "Image": summary["Image"],
         "Command": f'"{command}"',
-        "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", created),
-        "RunningFor": f"{human_duration(time.time() - summary['Created'])} ago",
+        "CreatedAt": time_of(summary["Created"]),
+        "RunningFor": describe_age(summary["Created"]),
         "Status": summary["Status"],
         "State": summary["State"],
         "Ports": describe_ports(summary["Ports"]),
@@ -70,6 +73,7 @@ def _ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         "LocalVolumes": str(sum(mount["Type"] == "volume" for mount in summary["Mounts"])),
         "Mounts": ",".join(mount["Source"] for mount in summary["Mounts"]),
         "Networks": ",".join(summary["NetworkSettings"]["Networks"]),
+        "Size": human_size(size) + (f" (virtual {human_size(whole_size)})" if whole_size else ""),
     }
 
 
@@ -165,6 +169,13 @@ def logs(context: Context, words: Namespace) -> int:
         if not words.follow:
             raise
         return 130
+    return 0
+
+
+def diff(context: Context, words: Namespace) -> int:
+    """List what a container changed in its file system: C changed, A added, D deleted."""
+    for change in context.engine.filesystems.diff(words.CONTAINER):
+        context.print(f"{'CAD'[change['Kind']]} {change['Path']}")
     return 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from pydock_core.commands.progress import DisplayFactory
     from pydock_core.engine import Engine
 
 TableRenderer = Callable[[Sequence[str], Sequence[Sequence[str]]], None]
@@ -51,6 +52,7 @@ class Context:
         owns_process: this process exists for the command: its signals are the container's (the program, not a kernel).
         notebook: a cell of a notebook, which has no terminal: ``-it`` starts the container in the background.
         table: renders a table (headers, rows) in place of plain columns; None for plain columns.
+        progress: makes the front end's own display of progress; None for bars in a terminal, and text elsewhere.
         debug: show tracebacks.
     """
 
@@ -62,6 +64,7 @@ class Context:
     owns_process: bool = False
     notebook: bool = False
     table: TableRenderer | None = None
+    progress: DisplayFactory | None = None
     debug: bool = False
 
     def print(self, text: str = "") -> None:

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydock_core.commands.context import Context
+from pydock_core.engine.spans import human_duration
 
 Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
 
 
-def human_size(size_bytes: float) -> str:
-    """Return a size as Docker shows it, in powers of 1000 with three digits: "1.24MB", "528B"."""
+def human_size(size_bytes: float, digits: int = 3) -> str:
+    """Return a size as Docker shows it, in powers of 1000: "1.24MB", "528B"; with 4 digits "1.236MB"."""
     value = float(size_bytes)
     units = ["B", "kB", "MB", "GB", "TB", "PB"]
     while value >= 1000 and len(units) > 1:
         value /= 1000
         units.pop(0)
     unit = units[0]
-    return f"{value:.3g}{unit}" if value < 999.5 else f"{value:.0f}{unit}"
+    return f"{value:.{digits}g}{unit}" if value < 999.5 or digits > 3 else f"{value:.0f}{unit}"
+
+
+def describe_age(created: float) -> str:
+    """Return how long ago a moment was (seconds since the epoch): "5 minutes ago"; "" where it is not known (0)."""
+    return f"{human_duration(time.time() - created)} ago" if created > 0 else ""
+
+
+def time_of(created: float) -> str:
+    """Return a moment (seconds since the epoch) in local time, as Go prints it: "2026-01-31 12:00:00 +0000 UTC"."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(created))
+
+
+def shorten(text: str, width: int) -> str:
+    """Return at most ``width`` characters of a text, the last of them an ellipsis where it was longer."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -72,15 +89,20 @@ def write_listing(
     if template == "json":
         for record in records:
             shown = {key: _value(value) for key, value in record.items()}
-            context.print(json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
+            context.print(json.dumps(shown, ensure_ascii=False, separators=(",", ":"), sort_keys=True))
         return
     from pydock_core.commands.template import Template
 
     assert template is not None
     if template.startswith("table "):
         body = Template(template.removeprefix("table ").strip())
-        titles = [headers.get(name, name.upper()) for name in body.fields()]
-        write_columns(context, titles, [body.render(record).split("\t") for record in records])
+        # As Docker does it: the headers are one more record, so that conditions and functions work on them too.
+        shown_headers = {name: name.upper() for name in (records[0] if records else ())} | dict(headers)
+        titles = body.render(shown_headers).split("\t")
+        rows = [body.render(record).split("\t") for record in records]
+        width = max(len(row) for row in (titles, *rows))
+        padded = [row + [""] * (width - len(row)) for row in (titles, *rows)]
+        write_columns(context, padded[0], padded[1:])
         return
     compiled = Template(template)
     for record in records:

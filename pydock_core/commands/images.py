@@ -1,22 +1,30 @@
-"""The commands on images: images, rmi, load, import, tag, capture."""
+"""The commands on images that are here: images, history, tag, rmi, capture."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.filters import parse_filters
-from pydock_core.commands.format import human_size, write_listing
+from pydock_core.commands.format import (
+    describe_age,
+    human_size,
+    shorten,
+    time_of,
+    write_columns,
+    write_listing,
+)
+from pydock_core.commands.progress import reporting
 from pydock_core.commands.run import for_each
-from pydock_core.engine.spans import human_duration
-from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.errors import InvalidError
 
+NONE = "<none>"
+UNKNOWN = "N/A"
 _COLUMNS = (
     ("REPOSITORY", "Repository"),
     ("TAG", "Tag"),
@@ -24,75 +32,166 @@ _COLUMNS = (
     ("CREATED", "CreatedSince"),
     ("SIZE", "Size"),
 )
-_HEADERS = {field: header for header, field in _COLUMNS} | {"CreatedAt": "CREATED AT", "Digest": "DIGEST"}
-_NONE = "<none>"
+_DIGEST_COLUMNS = (*_COLUMNS[:2], ("DIGEST", "Digest"), *_COLUMNS[2:])
+IMAGE_HEADERS = {field: header for header, field in _DIGEST_COLUMNS} | {
+    "CreatedAt": "CREATED AT",
+    "SharedSize": "SHARED SIZE",
+    "UniqueSize": "UNIQUE SIZE",
+    "VirtualSize": "SIZE",
+    "Containers": "CONTAINERS",
+}
+_HISTORY_COLUMNS = (
+    ("IMAGE", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("CREATED BY", "CreatedBy"),
+    ("SIZE", "Size"),
+    ("COMMENT", "Comment"),
+)
+_HISTORY_HEADERS = {field: header for header, field in _HISTORY_COLUMNS} | {"CreatedAt": "CREATED AT"}
+_CREATED_BY_WIDTH = 45
 
 
 def images(context: Context, words: Namespace) -> int:
-    """List images: a line for each name, and one for an image without."""
+    """List images: a line for each name (with --digests, for each digest of it), and one for an image without."""
     filters = parse_filters(words.filter)
-    if words.REPOSITORY:
-        filters.setdefault("reference", []).append(words.REPOSITORY)
+    if reference := getattr(words, "REPOSITORY[:TAG]"):
+        filters.setdefault("reference", []).append(reference)
+    if words.tree:
+        return _tree(context, words, filters)
     summaries = context.engine.images.list(filters=filters, all=words.all)
-    if words.quiet and not words.format:
-        ids = dict.fromkeys(summary["Id"] for summary in summaries)
-        for image_id in ids:
-            context.print(image_id if words.no_trunc else _short(image_id))
+    template = words.format
+    by_digest = words.digests or (template is not None and "{{" in template and ".Digest" in template)
+    records = list(image_records(summaries, by_digest=by_digest, digests=words.digests, whole=words.no_trunc))
+    if words.quiet and template in (None, "", "table"):
+        for record in records:
+            context.print(record["ID"])
         return 0
-    records = [record for summary in summaries for record in _records(summary, whole=words.no_trunc)]
-    write_listing(context, records, _COLUMNS, words.format, _HEADERS)
+    columns = _DIGEST_COLUMNS if words.digests else _COLUMNS
+    write_listing(context, records, columns, template, IMAGE_HEADERS)
     return 0
 
 
-def _records(summary: Mapping[str, Any], *, whole: bool) -> Iterator[dict[str, Any]]:
-    for name in summary["RepoTags"] or [f"{_NONE}:{_NONE}"]:
+def image_records(
+    summaries: Iterable[Mapping[str, Any]], *, by_digest: bool, digests: bool, whole: bool
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a listing (the rules are those of docker/cli, cli/command/formatter/image.go).
+
+    Args:
+        by_digest: a row for each digest of a name.
+        digests: a row for each digest without a name, too; otherwise one for the repository.
+        whole: ids in full.
+    """
+    for summary in summaries:
+        for repository, tag, digest in _names(summary, by_digest=by_digest, digests=digests):
+            shared = summary["SharedSize"]
+            yield {
+                "Repository": repository,
+                "Tag": tag,
+                "Digest": digest,
+                "ID": summary["Id"] if whole else short(summary["Id"]),
+                "CreatedSince": describe_age(summary["Created"]) or UNKNOWN,
+                "CreatedAt": time_of(summary["Created"]),
+                "Size": human_size(summary["Size"]),
+                "VirtualSize": human_size(summary["Size"]),
+                "SharedSize": UNKNOWN if shared < 0 else human_size(shared, 4),
+                "UniqueSize": UNKNOWN if shared < 0 else human_size(summary["Size"] - shared, 4),
+                "Containers": str(summary["Containers"]),
+            }
+
+
+def _names(summary: Mapping[str, Any], *, by_digest: bool, digests: bool) -> Iterator[tuple[str, str, str]]:
+    """Yield (repository, tag, digest) of each row of an image."""
+    of_repository: dict[str, list[str]] = {}
+    for name in summary["RepoDigests"]:
+        repository, _, digest = name.partition("@")
+        of_repository.setdefault(repository, []).append(digest)
+    tagged = set()
+    for name in summary["RepoTags"]:
         repository, _, tag = name.rpartition(":")
-        created = time.localtime(summary["Created"])
-        yield {
-            "Repository": repository,
-            "Tag": tag,
-            "ID": summary["Id"] if whole else _short(summary["Id"]),
-            "Digest": _NONE,
-            "CreatedSince": f"{human_duration(time.time() - summary['Created'])} ago",
-            "CreatedAt": time.strftime("%Y-%m-%d %H:%M:%S %z %Z", created),
-            "Size": human_size(summary["Size"]),
-            "Containers": str(summary.get("Containers", -1)),
-        }
+        tagged.add(repository)
+        for digest in (of_repository.get(repository) if by_digest else None) or [NONE]:
+            yield repository, tag, digest
+    for repository, values in of_repository.items():
+        if repository not in tagged:
+            for digest in values if digests else [NONE]:
+                yield repository, NONE, digest
+    if not summary["RepoTags"] and not summary["RepoDigests"]:
+        yield NONE, NONE, NONE
 
 
-def _short(image_id: str) -> str:
+def short(image_id: str) -> str:
+    """Return the 12 digits of an id that Docker shows; "<missing>" stays."""
     return image_id.removeprefix("sha256:")[:12]
+
+
+def _tree(context: Context, words: Namespace, filters: Mapping[str, list[str]]) -> int:
+    for name, value in (
+        ("--quiet", words.quiet),
+        ("--no-trunc", words.no_trunc),
+        ("--digests", words.digests),
+        ("--format", words.format),
+    ):
+        if value:
+            raise InvalidError(f"{name} and --tree contradict each other", "leave one of the two out")
+    rows = []
+    for summary in context.engine.images.list(filters=filters, all=words.all):
+        content = context.engine.images.content_bytes(summary["Id"])
+        sizes = [human_size(summary["Size"] + content), human_size(content)]
+        names = summary["RepoTags"] or summary["RepoDigests"] or ["<untagged>"]
+        used = "U" if summary["Containers"] else ""
+        rows.append([" ".join(names), short(summary["Id"]), *sizes, used])
+        platform = str(context.engine.images.platform(summary["Id"]))
+        rows.append([f"└─ {platform}", short(summary["Id"]), *sizes, used])
+    write_columns(context, ["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE"], rows)
+    return 0
+
+
+def history(context: Context, words: Namespace) -> int:
+    """Show the steps in which an image was made, the newest first."""
+    if words.platform:
+        context.engine.images.require_platform(words.IMAGE, words.platform)
+    steps = context.engine.images.history(words.IMAGE)
+    records = [_history_record(step, human=words.human, whole=words.no_trunc) for step in steps]
+    if words.quiet and words.format in (None, "", "table"):
+        for record in records:
+            context.print(record["ID"])
+        return 0
+    columns = _HISTORY_COLUMNS
+    if not words.human:
+        columns = (columns[0], ("CREATED AT", "CreatedAt"), *columns[2:])
+    write_listing(context, records, columns, words.format, _HISTORY_HEADERS)
+    return 0
+
+
+def _history_record(step: Mapping[str, Any], *, human: bool, whole: bool) -> dict[str, Any]:
+    created = step["Created"]
+    created_at = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(created)) if created else ""
+    if created_at.endswith("+0000"):
+        created_at = created_at[:-5] + "Z"
+    elif created_at:
+        created_at = f"{created_at[:-2]}:{created_at[-2:]}"
+    created_by = step["CreatedBy"].replace("\t", " ")
+    return {
+        "ID": step["Id"] if whole else short(step["Id"]),
+        "CreatedAt": created_at,
+        "CreatedSince": (describe_age(created) or UNKNOWN) if human else created_at,
+        "CreatedBy": created_by if whole else shorten(created_by, _CREATED_BY_WIDTH),
+        "Size": human_size(step["Size"]) if human else str(step["Size"]),
+        "Comment": step["Comment"],
+    }
 
 
 def rmi(context: Context, words: Namespace) -> int:
     """Remove images' names, and images without one."""
 
     def one(name: str) -> None:
+        for platform in words.platform:
+            context.engine.images.require_platform(name, platform)
         for change in context.engine.images.remove(name, force=words.force):
             for action, subject in change.items():
                 context.print(f"{action}: {subject}")
 
     return for_each(context, words.IMAGE, one)
-
-
-def load(context: Context, words: Namespace) -> int:
-    """Load images from an archive."""
-    with _input(context, words.input) as stream, _progress(context, words.quiet) as progress:
-        loaded = context.engine.images.load(stream, progress)
-    for name in loaded:
-        context.print(
-            f"Loaded image: {name}" if not name.startswith("sha256:") else f"Loaded image ID: {name}"
-        )
-    return 0
-
-
-def import_(context: Context, words: Namespace) -> int:
-    """Make an image from the tar archive of a root file system, and print its id."""
-    source = getattr(words, "FILE|-")
-    reference = getattr(words, "REPOSITORY[:TAG]")
-    with _input(context, None if source == "-" else source) as stream:
-        context.print(context.engine.images.import_(stream, reference, words.change, words.message))
-    return 0
 
 
 def tag(context: Context, words: Namespace) -> int:
@@ -105,51 +204,9 @@ def capture(context: Context, words: Namespace) -> int:
     """Make an image of a Python environment, and print its id."""
     prefix = Path(words.prefix).absolute() if words.prefix else Path(sys.prefix)
     paths = [Path(path).absolute() for path in words.PATH]
-    with _progress(context, words.quiet) as progress:
-        result = context.engine.images.capture(words.tag, prefix, paths, progress)
-    for note in result.notes if not words.quiet else ():
-        context.stderr.write(f"note: {note}\n")
-    context.print(result.image_id)
+    with reporting(context, words.progress, quiet=words.quiet) as report:
+        result = context.engine.images.capture(words.tag, prefix, paths, report.progress)
+        for note in result.notes if not report.is_quiet else ():
+            context.stderr.write(f"note: {note}\n")
+        report.result(result.image_id)
     return 0
-
-
-@contextlib.contextmanager
-def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
-    if name:
-        with contextlib.ExitStack() as closing:
-            try:
-                file = closing.enter_context(open(name, "rb"))
-            except OSError as error:
-                raise NotFoundError(
-                    f"archive {name}: {error.strerror}", "name a file that can be read"
-                ) from error
-            yield file
-        return
-    if context.stdin is None or (context.interactive and context.stdin.isatty()):
-        raise InvalidError("there is no archive on standard input", "give a file with -i, or pipe one in")
-    yield context.stdin
-
-
-@contextlib.contextmanager
-def _progress(context: Context, quiet: bool) -> Iterator[Callable[[Mapping[str, Any]], None] | None]:
-    """Show progress bars on a terminal; nothing elsewhere."""
-    if quiet or not context.interactive:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(event: Mapping[str, Any]) -> None:
-            name = str(event.get("id") or event.get("status") or "")
-            text = f"{event.get('status', '')} {str(event.get('id') or '')[:19]}".strip()
-            if name not in tasks:
-                tasks[name] = bars.add_task(text, total=event.get("total"))
-            bars.update(
-                tasks[name], description=text, completed=event.get("current") or 0, total=event.get("total")
-            )
-
-        yield show

@@ -20,7 +20,7 @@ def inspect(context: Context, words: Namespace) -> int:
     def look(name: str) -> dict[str, Any]:
         if words.type != "image":
             try:
-                return context.engine.containers.inspect(name)
+                return context.engine.containers.inspect(name, size=words.size)
             except NotFoundError:
                 if words.type == "container":
                     raise
@@ -38,12 +38,23 @@ def inspect(context: Context, words: Namespace) -> int:
 
 def inspect_container(context: Context, words: Namespace) -> int:
     """Show containers."""
-    return _inspect_all(context, words.CONTAINER, words.format, context.engine.containers.inspect)
+    return _inspect_all(
+        context,
+        words.CONTAINER,
+        words.format,
+        lambda name: context.engine.containers.inspect(name, size=words.size),
+    )
 
 
 def inspect_image(context: Context, words: Namespace) -> int:
     """Show images."""
-    return _inspect_all(context, words.IMAGE, words.format, context.engine.images.inspect)
+
+    def look(name: str) -> dict[str, Any]:
+        if words.platform:
+            context.engine.images.require_platform(name, words.platform)
+        return context.engine.images.inspect(name)
+
+    return _inspect_all(context, words.IMAGE, words.format, look)
 
 
 def _inspect_all(

@@ -19,6 +19,8 @@ from pydock_core.errors import InvalidError, UnsupportedError
 
 USAGE_EXIT_CODE = 125
 PROGRAM = "dock"
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,23 @@ class _Later(argparse.Action):
         )
 
 
+class _Refused(argparse.Action):
+    """Refuses an option that makes no sense here; ``const`` is the reason."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> NoReturn:
+        raise UnsupportedError(
+            f"{parser.prog}: option {option_string} is refused: {self.const}",
+            "leave it out",
+            exit_code=USAGE_EXIT_CODE,
+        )
+
+
 def build_parser(command: Command) -> argparse.ArgumentParser:
     """Return the argparse parser of one command."""
     parser = _Parser(command)
@@ -78,7 +97,8 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
     for option in command.options:
         text = option.help.replace("%", "%%")
         if not option.takes_value:
-            options.add_argument(*option.flags, action="store_true", help=text)
+            is_set = option.default == "true"
+            options.add_argument(*option.flags, action="store_true", default=is_set, help=text)
         elif option.many:
             options.add_argument(
                 *option.flags, action="append", default=[], metavar=option.metavar, help=text
@@ -87,6 +107,9 @@ def build_parser(command: Command) -> argparse.ArgumentParser:
             options.add_argument(*option.flags, default=option.default, metavar=option.metavar, help=text)
     for flag in command.later:
         parser.add_argument(flag, action=_Later, nargs="?", help=argparse.SUPPRESS)
+    for flag, reason in command.refused.items():
+        if "=" not in flag:
+            parser.add_argument(flag, action=_Refused, nargs="?", const=reason, help=argparse.SUPPRESS)
     counts = {"1": None, "rest": argparse.REMAINDER}
     for argument in command.arguments:
         parser.add_argument(argument.name, nargs=counts.get(argument.count, argument.count))
@@ -116,12 +139,34 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
     rest = list(words[length:])
     if "--help" in _own_words(command, rest):
         return Help(build_parser(command).format_help())
-    parsed = build_parser(command).parse_args(rest)
+    parser = build_parser(command)
+    _accept_booleans(parser, command, rest)
+    parsed = parser.parse_args(rest)
     for option in command.options:  # argparse appends to the default list itself
         if option.many:
             name = _destination(option.flags)
             setattr(parsed, name, list(getattr(parsed, name)))
     return Parsed(command, parsed)
+
+
+def _accept_booleans(parser: argparse.ArgumentParser, command: Command, rest: Sequence[str]) -> None:
+    """Let flags be given as ``--flag=true`` and ``--flag=false`` too, as Go's flags can (strconv.ParseBool).
+
+    argparse looks a whole word up before it splits it, so each word that occurs becomes an option of its own.
+    """
+    flags = {flag: option for option in command.options if not option.takes_value for flag in option.flags}
+    for word in dict.fromkeys(_own_words(command, rest)):
+        flag, equals, text = word.partition("=")
+        if not equals or flag not in flags or text not in _TRUE | _FALSE:
+            continue
+        name = _destination(flags[flag].flags)
+        reason = command.refused.get(f"{flag}={'true' if text in _TRUE else 'false'}")
+        if reason is not None:
+            parser.add_argument(word, action=_Refused, nargs=0, const=reason, help=argparse.SUPPRESS)
+        else:
+            parser.add_argument(
+                word, action="store_const", const=text in _TRUE, dest=name, help=argparse.SUPPRESS
+            )
 
 
 def _destination(flags: Sequence[str]) -> str:

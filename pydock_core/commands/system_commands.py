@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pydock_core.commands.command import (
+    FORCE,
     FORMAT,
     INSPECT_FORMAT,
+    PRUNE_FILTER,
+    SIZE,
     Argument,
     Command,
     Option,
@@ -15,9 +18,8 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         ("inspect",),
         "Show all there is to know of containers or images, as JSON",
         "inspect:inspect",
-        (INSPECT_FORMAT, Option(("--type",), "container or image", "TYPE")),
+        (INSPECT_FORMAT, SIZE, Option(("--type",), "container or image", "TYPE")),
         (Argument("NAME", "+", complete="container"),),
-        later=("-s", "--size"),
     ),
     Command(
         ("doctor",),
@@ -28,5 +30,22 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
     Command(("version",), "Show the version", "system:version", (FORMAT,)),
     Command(
         ("info",), "Show the state of this PyDock", "system:info", (FORMAT,), aliases=(("system", "info"),)
+    ),
+    Command(
+        ("system", "df"),
+        "Show how much of the disk images, containers and volumes take",
+        "disk:df",
+        (FORMAT, Option(("-v", "--verbose"), "each image, container and volume")),
+    ),
+    Command(
+        ("system", "prune"),
+        "Remove stopped containers, and images that nothing uses",
+        "disk:system_prune",
+        (
+            Option(("-a", "--all"), "all images that no container uses, not only those without a name"),
+            PRUNE_FILTER,
+            FORCE,
+            Option(("--volumes",), "anonymous volumes that no container has, too"),
+        ),
     ),
 )

@@ -28,16 +28,16 @@ GROUPS = {"container": "Manage containers", "image": "Manage images", "system": 
 
 LATER_COMMANDS = frozenset(
     (
-        "pull push login logout search save export commit history build buildx builder compose cp diff events pause unpause "
+        "build buildx builder compose cp events pause unpause "
         "stats top update volume network manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
 )
 """Docker's commands that come with a later version: refused by name."""
 LATER_SUBCOMMANDS = frozenset(
-    {("container", word) for word in "commit cp diff export pause unpause prune stats top update".split()}
-    | {("image", word) for word in "build history prune pull push save".split()}
-    | {("system", word) for word in "df events prune dial-stdio".split()}
+    {("container", word) for word in "cp pause unpause stats top update".split()}
+    | {("image", word) for word in "build".split()}
+    | {("system", word) for word in "events dial-stdio".split()}
 )
 
 

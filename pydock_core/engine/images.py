@@ -17,6 +17,7 @@ from pydock_core.engine.image_store import ImageStore
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import ImageConfig, decode
+from pydock_core.oci.platform import Platform, normal_platform, parse_platform
 from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
@@ -162,6 +163,32 @@ class Images:
             len(sql.containers_of(self._database, row.id)),
         )
         return build_inspect(seen, self._config(row.id), self._store.snapshotter.name)
+
+    def platform(self, reference: str) -> Platform:
+        """Return the platform that an image is for, in normal form."""
+        config = self._config(self.resolve(reference).id)
+        return normal_platform(config.os, config.architecture, config.variant)
+
+    def require_platform(self, reference: str, wanted: str) -> None:
+        """Look whether an image is for a platform, "os[/arch[/variant]]".
+
+        Raises:
+            NotFoundError: it is for another one.
+            InvalidError: ``wanted`` is no platform.
+        """
+        asked, its_own = parse_platform(wanted), self.platform(reference)
+        if asked != its_own:
+            raise NotFoundError(
+                f"image {reference} is for {its_own}, not for {asked}",
+                f"dock pull --platform {asked} gets that one",
+            )
+
+    def content_bytes(self, reference: str) -> int:
+        """Return the size of an image's blobs: its layers as they were pulled or loaded, its config, its manifest."""
+        row = self.resolve(reference)
+        digests = {layer.blob_digest for layer in sql.layers_of(self._database, row.id)}
+        paths = [self._blobs.blob_path(digest) for digest in {*digests, row.id, row.manifest_digest}]
+        return sum(path.stat().st_size for path in paths if path.is_file())
 
     def history(self, reference: str) -> Documents:
         """Return HistoryResponseItem dictionaries (Engine API), the newest step first.

@@ -17,12 +17,13 @@ from pydock_jupyter.display.streams import CellWriter
 from pydock_jupyter.magics.words import expand_names, split_words
 
 if TYPE_CHECKING:
+    from pydock_core.commands.progress import Display
     from pydock_core.engine import Engine
 
 EXIT_CODE_NAME = "_exit_code"
 """The name in the notebook that holds the last command's exit code, as after IPython's own ``!command``."""
 
-_READS_STDIN = frozenset({("load",), ("import",)})
+_READS_STDIN = frozenset({("load",), ("import",), ("login",)})
 
 
 @magics_class
@@ -74,7 +75,14 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
         from pydock_core.commands.context import Context
         from pydock_core.commands.dispatch import run_command, show_error
 
-        context = Context(engine=self.engine(), stdout=stdout, stderr=stderr, notebook=True, table=show_table)
+        context = Context(
+            engine=self.engine(),
+            stdout=stdout,
+            stderr=stderr,
+            notebook=True,
+            table=show_table,
+            progress=make_progress,
+        )
         try:
             words = split_words(line, os.environ, os.getcwd())
             if words[:1] in (["--debug"], ["-D"]):
@@ -110,6 +118,21 @@ def with_standard_input(words: Sequence[str]) -> list[str]:
         f"write %dock {command.name} …, and other code in another cell",
         exit_code=125,
     )
+
+
+def make_progress() -> Display | None:
+    """Return bars below the cell; None where ipywidgets are not there, or no front end shows them."""
+    from IPython import get_ipython
+
+    if getattr(get_ipython(), "kernel", None) is None:
+        return None  # an IPython terminal: text
+    try:
+        from pydock_jupyter.widgets.progress import ProgressWidget
+    except ImportError:
+        return None
+    from IPython.display import display
+
+    return ProgressWidget(display)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

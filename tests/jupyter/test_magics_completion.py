@@ -48,7 +48,7 @@ def candidates(text: str) -> list[str]:
         ("image inspect deb", ["debian:12"]),
         ("container sto", ["stop"]),
         ("ima", ["image", "images"]),
-        ("help pull", []),
+        ("help pull", ["pull"]),
         ("help stop", ["stop"]),
         ("nonsense ", []),
         ("kill -s TE", ["TERM"]),

@@ -1,0 +1,165 @@
+"""The commands that read and write archives, and commit: load, save, import, export, commit."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from pydock_core.commands.context import Context, Writer
+from pydock_core.commands.progress import reporting
+from pydock_core.errors import FailedError, InvalidError, NoSpaceError, NotFoundError
+
+
+def load(context: Context, words: Namespace) -> int:
+    """Load images from an archive."""
+    with (
+        reporting(context, words.progress, quiet=words.quiet) as report,
+        _input(context, words.input) as stream,
+    ):
+        for name in context.engine.images.load(stream, report.progress, words.platform):
+            kind = "image ID" if name.startswith("sha256:") else "image"
+            report.result(f"Loaded {kind}: {name}", stream=f"Loaded {kind}: {name}\n")
+    return 0
+
+
+def save(context: Context, words: Namespace) -> int:
+    """Write images to an archive."""
+    stdout_is_free = bool(words.output)
+    with (
+        reporting(context, words.progress, stdout_is_free=stdout_is_free) as report,
+        _output(context, words.output) as stream,
+    ):
+        context.engine.images.save(words.IMAGE, stream, report.progress, words.platform)
+    return 0
+
+
+def import_(context: Context, words: Namespace) -> int:
+    """Make an image from the tar archive of a root file system, and print its id."""
+    source = getattr(words, "FILE|-")
+    if "://" in source:
+        raise InvalidError(
+            f"{source}: an address cannot be imported from",
+            "download it first, or pipe it in: curl … | dock import -",
+        )
+    reference = getattr(words, "REPOSITORY[:TAG]")
+    with (
+        reporting(context, words.progress) as report,
+        _input(context, None if source == "-" else source) as stream,
+    ):
+        report.result(
+            context.engine.images.import_(
+                stream, reference, words.change, words.message, report.progress, words.platform
+            )
+        )
+    return 0
+
+
+def export(context: Context, words: Namespace) -> int:
+    """Write a container's file system to a tar archive."""
+    with _output(context, words.output) as stream:
+        context.engine.filesystems.export(words.CONTAINER, stream)
+    return 0
+
+
+def commit(context: Context, words: Namespace) -> int:
+    """Make an image of a container's changes, and print its id."""
+    with reporting(context, words.progress) as report:
+        report.result(
+            context.engine.filesystems.commit(
+                words.CONTAINER,
+                getattr(words, "REPOSITORY[:TAG]"),
+                author=words.author or "",
+                message=words.message or "",
+                changes=words.change,
+                pause=words.pause,
+                progress=report.progress,
+            )
+        )
+    return 0
+
+
+# -- streams -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
+    if name:
+        with contextlib.ExitStack() as closing:
+            try:
+                file = closing.enter_context(open(name, "rb"))
+            except OSError as error:
+                raise NotFoundError(
+                    f"archive {name}: {error.strerror}", "name a file that can be read"
+                ) from error
+            yield file
+        return
+    if context.stdin is None or (context.interactive and context.stdin.isatty()):
+        raise InvalidError("there is no archive on standard input", "give a file with -i, or pipe one in")
+    yield context.stdin
+
+
+@contextlib.contextmanager
+def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
+    """The stream to write an archive to: standard output, or a file that appears when it is whole."""
+    if not name:
+        if context.notebook or (context.owns_process and sys.stdout.isatty()):
+            where = "a cell" if context.notebook else "a terminal"
+            raise InvalidError(f"an archive is not written to {where}", "write to a file with -o")
+        yield cast(BinaryIO, _WriterStream(context.stdout))
+        context.stdout.flush()
+        return
+    target = Path(name)
+    if target.exists() and not target.is_file():  # a pipe or a device: nothing to rename
+        with _mapped(name), target.open("wb") as stream:
+            yield stream
+        return
+    with _mapped(name):
+        target = target.resolve()  # through a link: the file that it leads to is replaced, not the link
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with _mapped(name), open(scratch, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.rename(scratch, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
+        raise
+
+
+@contextlib.contextmanager
+def _mapped(name: str) -> Iterator[None]:
+    """Turn failures of the file into ours; the engine's own pass through."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoSpaceError(
+                f"no space left for archive {name}", "free some space, or write elsewhere"
+            ) from error
+        raise FailedError(
+            f"archive {name}: {error.strerror or error}",
+            "choose a directory that is there and can be written to",
+        ) from error
+
+
+class _WriterStream:
+    """A binary stream over the front end's standard output; it cannot be sought in, and has no descriptor."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> int:
+        self._writer.write_bytes(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._writer.flush()

@@ -1,0 +1,57 @@
+"""Asks a person: to confirm, for a name, for a password.  In a terminal, or below the cell of a notebook."""
+
+from __future__ import annotations
+
+import sys
+
+from pydock_core.commands.context import Context
+from pydock_core.errors import InvalidError
+
+
+def confirm(context: Context, question: str) -> bool:
+    """Ask a question as Docker does, "[y/N]"; only "y" is a yes.
+
+    Raises:
+        InvalidError: there is nobody to ask.
+    """
+    hint = "give -f to go on without being asked"
+    return _ask(context, f"{question} [y/N] ", "nobody can be asked to confirm", hint).strip().lower() == "y"
+
+
+def ask_name(context: Context, question: str) -> str:
+    """Ask for a line of text; InvalidError where there is nobody to ask."""
+    return _ask(context, question, "nobody can be asked for the user name", "give it with -u").strip()
+
+
+def ask_password(context: Context) -> str:
+    """Ask for a password, which is not shown.
+
+    Raises:
+        InvalidError: there is nobody to ask.
+    """
+    message, hint = "nobody can be asked for the password", "pipe it in, with --password-stdin"
+    if not _has_person(context):
+        raise InvalidError(message, hint)
+    import getpass  # late: rare; in a notebook it is the kernel's own
+
+    try:
+        return getpass.getpass("Password: ")
+    except (EOFError, NotImplementedError) as error:
+        raise InvalidError(message, hint) from error
+
+
+def _ask(context: Context, prompt: str, problem: str, hint: str) -> str:
+    if not _has_person(context):
+        raise InvalidError(problem, hint)
+    context.stdout.flush()
+    try:
+        return input(prompt)  # in a notebook it is the kernel's own
+    except (EOFError, NotImplementedError) as error:  # the latter where the front end takes no input
+        raise InvalidError(problem, hint) from error
+
+
+def _has_person(context: Context) -> bool:
+    # With a body of a cell as standard input, and in a pipe, a line that is read is not an answer.
+    if context.notebook:
+        return context.stdin is None
+    return context.owns_process and sys.stdin is not None and sys.stdin.isatty()

@@ -1,0 +1,227 @@
+"""How a command shows its progress: as lines of text, as JSON, as bars in a terminal, or as the front end likes it.
+
+Events are JSONMessage dictionaries of the Engine API: {"status", "id", "current", "total"}.  One without an id and
+without numbers is a line of its own ("Digest: sha256:...").
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydock_core.errors import InvalidError, PyDockError
+
+if TYPE_CHECKING:
+    from pydock_core.commands.context import Context
+
+MODES = ("auto", "plain", "json", "quiet")
+Event = Mapping[str, Any]
+
+
+class Display(Protocol):
+    """Shows events; called from any thread."""
+
+    def show(self, event: Event) -> None:
+        """Show an event."""
+        ...
+
+    def close(self, *, succeeded: bool) -> None:
+        """Leave a final state; no event comes afterwards."""
+        ...
+
+
+DisplayFactory = Callable[[], Display | None]
+"""Makes a front end's own display; None where it cannot have one now."""
+
+
+class Reporter:
+    """What a command tells while it works and when it is done.
+
+    Attributes:
+        progress: takes the engine's events; None where nobody wants them.
+        is_quiet: only the result is wanted.
+    """
+
+    def __init__(self, context: Context, display: Display | None, *, as_json: bool, is_quiet: bool) -> None:
+        self._context = context
+        self._as_json = as_json
+        self.is_quiet = is_quiet
+        self.progress: Callable[[Event], None] | None = display.show if display else None
+
+    def result(self, text: str, **fields: object) -> None:
+        """Write a line of the result; in JSON as ``fields``, a status where there are none."""
+        if self._as_json:
+            write_json(self._context, fields or {"status": text})
+        else:
+            self._context.print(text)
+
+
+@contextlib.contextmanager
+def reporting(
+    context: Context, mode: str, *, quiet: bool = False, lines: bool = False, stdout_is_free: bool = True
+) -> Iterator[Reporter]:
+    """Show a command's progress as ``--progress`` asks for.
+
+    Args:
+        mode: the option's value: auto, plain, json, quiet.
+        quiet: the option ``-q``.
+        lines: without a terminal, auto is plain text (Docker's pull and push); otherwise it is nothing.
+        stdout_is_free: False where the result itself, an archive, goes to standard output.
+
+    Raises:
+        InvalidError: there is no such mode, or JSON would be mixed with the archive.
+        what the block raises; in JSON the last line says it too.
+    """
+    if mode not in MODES:
+        raise InvalidError(f"--progress {mode}: no such kind", f"there are {', '.join(MODES)}", exit_code=125)
+    as_json = mode == "json"
+    if as_json and not stdout_is_free:
+        raise InvalidError(
+            "--progress json would be mixed with the archive on standard output", "write to a file with -o"
+        )
+    is_quiet = quiet or mode == "quiet"
+    display = _choose(context, mode, is_quiet=is_quiet, lines=lines, stdout_is_free=stdout_is_free)
+    done = Once(display)
+    try:
+        yield Reporter(context, done.display, as_json=as_json, is_quiet=is_quiet)
+    except BaseException as error:
+        done.close(succeeded=False)
+        if as_json:
+            message = error.message if isinstance(error, PyDockError) else str(error) or type(error).__name__
+            write_json(context, {"error": message, "errorDetail": {"message": message}})
+        raise
+    done.close(succeeded=True)
+
+
+class Once:
+    """A display that is closed once, and shows nothing afterwards: a last event may come from a slow thread."""
+
+    def __init__(self, display: Display | None) -> None:
+        self._display = display
+        self._lock = threading.Lock()
+        self.display: Display | None = self if display else None
+
+    def show(self, event: Event) -> None:
+        with self._lock:
+            if self._display is not None:
+                self._display.show(event)
+
+    def close(self, *, succeeded: bool) -> None:
+        with self._lock:
+            display, self._display = self._display, None
+        if display is not None:
+            display.close(succeeded=succeeded)
+
+
+def _choose(
+    context: Context, mode: str, *, is_quiet: bool, lines: bool, stdout_is_free: bool
+) -> Display | None:
+    if mode == "json":
+        return JsonDisplay(context)  # -q is about text; whoever asks for JSON wants the events
+    if is_quiet:
+        return None
+    if mode == "plain":
+        return PlainDisplay(context, to_stdout=stdout_is_free)
+    if context.progress is not None and (made := context.progress()) is not None:
+        return LineSplitter(context, made)
+    if context.owns_process and sys.stderr.isatty() and (context.interactive or not lines):
+        from pydock_core.commands.progress_rich import RichDisplay  # late: rich takes long to load
+
+        return LineSplitter(context, RichDisplay(), later=True)
+    return PlainDisplay(context) if lines else None
+
+
+def is_line(event: Event) -> bool:
+    """Whether an event is a line of its own, and no state of a layer."""
+    return not event.get("id") and event.get("current") is None
+
+
+def is_heading(event: Event) -> bool:
+    """Whether an event says what is done, and is no state of a layer: its id is a tag ("latest: Pulling from x")."""
+    return str(event.get("status", "")).startswith("Pulling from")
+
+
+def line_of(event: Event) -> str:
+    """Return an event as Docker prints it: "latest: Pulling from library/busybox"."""
+    identifier = str(event.get("id") or "")
+    return (f"{identifier}: " if identifier else "") + str(event.get("status", ""))
+
+
+def write_json(context: Context, message: Mapping[str, Any]) -> None:
+    """Write one JSONMessage as a line."""
+    context.stdout.write(json.dumps(message, ensure_ascii=False, separators=(",", ":")) + "\n")
+    context.stdout.flush()
+
+
+class PlainDisplay:
+    """Docker's output without a terminal: each status of each layer once, no numbers."""
+
+    def __init__(self, context: Context, *, to_stdout: bool = True) -> None:
+        self._writer = context.stdout if to_stdout else context.stderr
+        self._shown: set[tuple[str, str]] = set()
+
+    def show(self, event: Event) -> None:
+        key = (str(event.get("id") or ""), str(event.get("status") or ""))
+        if not is_line(event) and not is_heading(event):
+            if key in self._shown:
+                return
+            self._shown.add(key)
+        self._writer.write(line_of(event) + "\n")
+        self._writer.flush()
+
+    def close(self, *, succeeded: bool) -> None:
+        """Everything is written."""
+
+
+class JsonDisplay:
+    """One JSONMessage per line on standard output, as the Engine API streams them."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def show(self, event: Event) -> None:
+        message = dict(event)
+        numbers = {key: message.pop(key) for key in ("current", "total") if message.get(key) is not None}
+        if numbers:
+            message["progressDetail"] = numbers
+        write_json(self._context, message)
+
+    def close(self, *, succeeded: bool) -> None:
+        """Everything is written."""
+
+
+class LineSplitter:
+    """Bars for the layers, and the lines of their own as text.
+
+    Args:
+        display: shows the bars.
+        later: the lines wait until the bars are done: both are on one terminal.
+    """
+
+    def __init__(self, context: Context, display: Display, *, later: bool = False) -> None:
+        self._context = context
+        self._display = display
+        self._later = later
+        self._lines: list[str] = []
+
+    def show(self, event: Event) -> None:
+        if is_line(event) or is_heading(event):
+            self._lines.append(line_of(event))
+            if not self._later:
+                self._flush()
+        else:
+            self._display.show(event)
+
+    def close(self, *, succeeded: bool) -> None:
+        self._display.close(succeeded=succeeded)
+        self._flush()
+
+    def _flush(self) -> None:
+        for line in self._lines:
+            self._context.print(line)
+        self._lines.clear()
+        self._context.stdout.flush()

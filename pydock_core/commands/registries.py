@@ -1,0 +1,134 @@
+"""The commands on registries: pull, push, login, logout, search."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from pydock_core.commands.context import Context
+from pydock_core.commands.dialog import ask_name, ask_password
+from pydock_core.commands.filters import parse_filters
+from pydock_core.commands.format import shorten, write_listing
+from pydock_core.commands.progress import reporting
+from pydock_core.commands.values import parse_integer
+from pydock_core.errors import InvalidError
+from pydock_core.oci.reference import parse_reference
+
+_SEARCH_COLUMNS = (
+    ("NAME", "Name"),
+    ("DESCRIPTION", "Description"),
+    ("STARS", "StarCount"),
+    ("OFFICIAL", "IsOfficial"),
+)
+_SEARCH_HEADERS = {field: header for header, field in _SEARCH_COLUMNS} | {"IsAutomated": "AUTOMATED"}
+_TAG_COLUMNS = (("NAME", "Name"), ("TAG", "Tag"))
+_DESCRIPTION_WIDTH = 45
+_PASSWORD_LIMIT_BYTES = 1 << 20
+
+
+def pull(context: Context, words: Namespace) -> int:
+    """Get an image, and print its full name last, as Docker does."""
+    reference = getattr(words, "NAME[:TAG|@DIGEST]")
+    name = parse_reference(reference)
+    if not words.all_tags and not (name.tag or name.digest) and not words.quiet and words.progress != "json":
+        context.print("Using default tag: latest")
+    with reporting(context, words.progress, quiet=words.quiet, lines=True) as report:
+        context.engine.registries.pull(
+            reference, all_tags=words.all_tags, platform=words.platform, progress=report.progress
+        )
+        if words.progress != "json":
+            report.result((name if words.all_tags else name.with_default_tag()).canonical)
+    return 0
+
+
+def push(context: Context, words: Namespace) -> int:
+    """Send an image."""
+    reference = getattr(words, "NAME[:TAG]")
+    name = parse_reference(reference)
+    if not words.all_tags and not name.tag and not words.quiet and words.progress != "json":
+        context.print("Using default tag: latest")
+    with reporting(context, words.progress, quiet=words.quiet, lines=True) as report:
+        pushed = context.engine.registries.push(
+            reference, all_tags=words.all_tags, platform=words.platform, progress=report.progress
+        )
+        if report.is_quiet and words.progress != "json":
+            for one in pushed:
+                report.result(parse_reference(one.reference).canonical)
+    return 0
+
+
+def login(context: Context, words: Namespace) -> int:
+    """Log in to a registry."""
+    server = words.SERVER or ""
+    username, password = words.username, words.password
+    if password is not None:
+        context.stderr.write("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n")
+        if words.password_stdin:
+            raise InvalidError(
+                "--password and --password-stdin contradict each other", "leave --password out"
+            )
+    if words.password_stdin:
+        if not username:
+            raise InvalidError("--password-stdin needs the user name", "give it with -u")
+        password = _read_password(context)
+    if not username:
+        known = context.engine.registries.credentials(server)
+        username = ask_name(context, f"Username ({known}): " if known else "Username: ") or known
+        if not username:
+            raise InvalidError("there is no user name", "give it with -u")
+    if password is None:
+        password = ask_password(context)
+    if not password:
+        raise InvalidError("the password is empty", "give the password, or an access token")
+    context.print(context.engine.registries.login(server, username, password))
+    return 0
+
+
+def _read_password(context: Context) -> str:
+    """Standard input without its last line break."""
+    if context.stdin is None or (context.interactive and context.stdin.isatty()):
+        raise InvalidError("there is no password on standard input", "pipe it in")
+    data = context.stdin.read(_PASSWORD_LIMIT_BYTES)
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise InvalidError("the password on standard input is not UTF-8", "pipe in the text of it") from error
+
+
+def logout(context: Context, words: Namespace) -> int:
+    """Forget the credentials of a registry."""
+    server = words.SERVER or ""
+    shown = server or "https://index.docker.io/v1/"
+    if context.engine.registries.logout(server):
+        context.print(f"Removing login credentials for {shown}")
+    else:
+        context.print(f"Not logged in to {shown}")
+    return 0
+
+
+def search(context: Context, words: Namespace) -> int:
+    """Search a registry, or list the tags of one of its repositories."""
+    limit = parse_integer(words.limit, "--limit", 1, 100)
+    if words.list_tags:
+        if words.filter:
+            raise InvalidError("--list-tags and --filter contradict each other", "leave one of the two out")
+        tags = context.engine.registries.tags(words.TERM)[:limit]
+        listed = [{"Name": words.TERM, "Tag": tag} for tag in tags]
+        write_listing(context, listed, _TAG_COLUMNS, words.format, {"Name": "NAME", "Tag": "TAG"})
+        return 0
+    found = context.engine.registries.search(words.TERM, limit=limit, filters=parse_filters(words.filter))
+    records = [_search_record(item, whole=words.no_trunc) for item in found]
+    write_listing(context, records, _SEARCH_COLUMNS, words.format, _SEARCH_HEADERS)
+    return 0
+
+
+def _search_record(item: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    description = str(item["description"]).replace("\n", " ").replace("\r", " ")
+    return {
+        "Name": item["name"],
+        "Description": description if whole else shorten(description, _DESCRIPTION_WIDTH),
+        "StarCount": str(item["star_count"]),
+        "IsOfficial": "[OK]" if item["is_official"] else "",
+        "IsAutomated": "[OK]" if item["is_automated"] else "",
+    }

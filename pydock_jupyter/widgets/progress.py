@@ -1,0 +1,112 @@
+"""Progress in a notebook: a bar for each layer and one for all, below the cell that works."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ipywidgets
+
+from pydock_core.commands.format import human_size
+from pydock_core.commands.progress_board import Board, Row
+
+INTERVAL_SECONDS = 0.1
+"""The bars move at most that often: each change is a message to every page that shows them."""
+ROW_LIMIT = 40
+"""So many layers have a bar of their own; all count in the bar of all."""
+
+_RUNNING, _DONE, _FAILED = "info", "success", "danger"
+_STEPS = 1000  # a bar's length; sizes would not fit a browser's integers
+
+
+class ProgressWidget:
+    """Bars for the events of one command; a :class:`pydock_core.commands.progress.Display`.
+
+    Args:
+        show: displays the widget in the cell.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, show: Callable[[Any], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._show = show
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._board = Board()
+        self._bars: dict[str, _Bar] = {}
+        self._overall = _Bar("total")
+        self._changed: set[str] = set()
+        self._drawn_at = -INTERVAL_SECONDS
+        self.box = ipywidgets.VBox([self._overall.box])
+        self.box.add_class("pydock-progress")
+        self._is_shown = False
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Take an event in; what it changes is drawn now, or with a later event or the end."""
+        with self._lock:
+            self._changed.add(self._board.update(event).name)
+            if self._clock() - self._drawn_at >= INTERVAL_SECONDS:
+                self._draw()
+
+    def close(self, *, succeeded: bool) -> None:
+        """Leave the bars as they are at the end: full, or red where it failed."""
+        with self._lock:
+            if not self._board.rows:
+                return
+            if succeeded:
+                self._board.finish()
+            self._changed.update(self._board.rows)
+            self._draw()
+            for bar in (self._overall, *self._bars.values()):
+                bar.finish(succeeded=succeeded)
+
+    def _draw(self) -> None:
+        self._drawn_at = self._clock()
+        for name in self._changed:
+            if name not in self._bars and len(self._bars) < ROW_LIMIT:
+                self._bars[name] = _Bar(name)
+            if name in self._bars:
+                self._bars[name].draw_row(self._board.rows[name])
+        self._changed.clear()
+        self._overall.draw_overall(*self._board.overall())
+        order = [name for name in self._board.rows if name in self._bars]
+        boxes = (*(self._bars[name].box for name in order), self._overall.box)
+        if self.box.children != boxes:
+            self.box.children = boxes
+        if not self._is_shown:
+            self._is_shown = True
+            self._show(self.box)
+
+
+class _Bar:
+    """One line: name, bar, what it is doing."""
+
+    def __init__(self, name: str) -> None:
+        self._name = ipywidgets.Label(name[:19], layout=ipywidgets.Layout(width="12em"))
+        self._bar = ipywidgets.IntProgress(
+            0, 0, _STEPS, bar_style=_RUNNING, layout=ipywidgets.Layout(width="20em")
+        )
+        self._text = ipywidgets.Label("")
+        self.box = ipywidgets.HBox([self._name, self._bar, self._text])
+
+    def draw_row(self, row: Row) -> None:
+        sizes = ""
+        if not row.is_done and row.current:
+            sizes = human_size(row.current) + (f" of {human_size(row.total)}" if row.total else "")
+        self._draw(row.fraction, f"{row.status} {sizes}".strip(), is_done=row.is_done)
+
+    def draw_overall(self, current: int, total: int, done: int, count: int) -> None:
+        fraction = current / total if total else done / count
+        layers = f"{done} of {count}"
+        sizes = f", {human_size(current)} of {human_size(total)}" if total else ""
+        self._draw(fraction, layers + sizes, is_done=done == count)
+
+    def finish(self, *, succeeded: bool) -> None:
+        if self._bar.bar_style != _DONE:
+            self._bar.bar_style = _DONE if succeeded else _FAILED
+
+    def _draw(self, fraction: float, text: str, *, is_done: bool) -> None:
+        self._bar.value = _STEPS if is_done else int(fraction * _STEPS)
+        self._bar.bar_style = _DONE if is_done else _RUNNING
+        self._text.value = text
