@@ -76,10 +76,10 @@ class Engine:
 
     @cached_property
     def snapshotter(self) -> Snapshotter:
-        from pydock_core.store.snapshots.directory import DirectorySnapshotter
+        from pydock_core.store.snapshots.layers import open_layers
 
         self.root.ensure()
-        return DirectorySnapshotter(self.root, self.worker)
+        return open_layers(self.root, self.worker)
 
     @cached_property
     def image_store(self) -> ImageStore:

@@ -233,9 +233,7 @@ class Launcher:
             path.chmod(0o644)
 
     def _files(self, row: ContainerRow, paths: ContainerPaths) -> RootFiles:
-        (overlay,) = self._snapshotter.mounts(self._images.layers(row.image_id), None, None)
-        lower = overlay.lower or (overlay.source,)
-        return RootFiles([paths.upper, *(Path(directory) for directory in lower)])
+        return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper)
 
     @staticmethod
     def _resolve(files: RootFiles, config: ContainerConfig, user: str) -> ResolvedUser:

@@ -43,6 +43,7 @@ class System:
             "ContainersStopped": len(states) - states.count("running"),
             "Images": len(self._engine.images.list()),
             "Driver": self._engine.snapshotter.name,
+            "DriverStatus": [list(pair) for pair in self._engine.snapshotter.status()],
             "DockerRootDir": str(self._engine.root.data),
             "Name": platform.node(),
             "ServerVersion": package_version(),

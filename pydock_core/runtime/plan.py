@@ -20,11 +20,14 @@ class RootMount:
     """One mount that makes up a container's root filesystem, as data (containerd's idea).
 
     Attributes:
-        kind: filesystem type, "overlay" or "bind".
-        source: host path, for "bind"; empty for "overlay".
+        kind: "overlay", "bind", or "erofs": a layer that is mounted on a directory of its own, ``target``, where a
+            following mount finds it.
+        source: host path, for "bind"; of the index, for "erofs"; empty for "overlay".
         lower: lower directories of an overlay, top layer first (absolute host paths).
         upper, work: the overlay's upper and work directories; both empty for a read-only mount.
         options: further options, as in mount(8): "userxattr", "ro", ...
+        device: of "erofs": the file with the data.
+        target: of "erofs": an existing directory; of the others empty, as they go where the root is to be.
     """
 
     kind: str
@@ -33,6 +36,13 @@ class RootMount:
     upper: str = ""
     work: str = ""
     options: tuple[str, ...] = ()
+    device: str = ""
+    target: str = ""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RootMount:
+        """Rebuild a mount from :func:`dataclasses.asdict`'s document."""
+        return cls(**{**document, "lower": tuple(document["lower"]), "options": tuple(document["options"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +131,7 @@ class LaunchPlan:
     def from_json(cls, document: Mapping[str, Any]) -> LaunchPlan:
         """Rebuild a plan from :meth:`to_json`'s document."""
         values = dict(document)
-        values["root_mounts"] = tuple(
-            RootMount(**{**mount, "lower": tuple(mount["lower"]), "options": tuple(mount["options"])})
-            for mount in values["root_mounts"]
-        )
+        values["root_mounts"] = tuple(RootMount.from_json(mount) for mount in values["root_mounts"])
         values["network"] = NetworkAttachment(**values["network"])
         values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
         return cls(**values)

@@ -1,5 +1,7 @@
 """Mounts a container's root filesystem from data: the ``root_mounts`` of a launch plan.
 
+A layer that is an EROFS index over a tar is mounted first, on nothing, and given to the overlay.
+
 An overlay of many layers does not fit mount(2)'s one page of options.  Linux 6.5 and newer take the layers one
 by one (fsconfig(2), "lowerdir+"); for older kernels the paths are shortened by a working directory.
 """
@@ -12,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydock_core import syscalls
-from pydock_core.errors import FailedError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockError, UnsupportedError
 from pydock_core.runtime.mount_options import MountPlan, parse_mount
 from pydock_core.runtime.plan import RootMount
 
@@ -22,39 +24,113 @@ _ATTRIBUTE_WORDS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec", "noatime"
 
 
 def mount_root(mounts: Sequence[RootMount], target: Path) -> None:
-    """Mount each of ``mounts`` on ``target``, in order, in the caller's mount namespace.
+    """Mount ``mounts`` on ``target``, in order, in the caller's mount namespace.
 
     Args:
-        mounts: overlay or bind mounts; the last one is what is seen.
+        mounts: overlay or bind mounts, of which the last one is what is seen, and the EROFS mounts that they need
+            before them.
         target: an existing directory.
 
     Raises:
-        NotFoundError: a directory of a layer is missing.
-        UnsupportedError: this host cannot mount an overlay here, or an unknown kind.
+        NotFoundError: a directory of a layer, or a file of one, is missing.
+        CorruptError: an index is damaged.
+        UnsupportedError: this host cannot mount an overlay or EROFS here, or an unknown kind.
         FailedError: the kernel refuses.  What had been mounted before is unmounted again.
     """
+    layers = LayerMounts()
     done = 0
     try:
         for mount in mounts:
-            _mount(mount, target)
-            done += 1
+            _mount(mount, target, layers)
+            done += mount.kind != "erofs"
     except BaseException as error:
-        for _ in range(done):
+        for place in [str(target)] * done + layers.attached:
             try:
-                syscalls.umount(str(target), syscalls.MNT_DETACH)
+                syscalls.umount(place, syscalls.MNT_DETACH)
             except OSError as failure:
-                error.add_note(f"and {target} is still mounted: {failure.strerror}")
+                error.add_note(f"and {place} is still mounted: {failure.strerror}")
         raise
+    finally:
+        layers.close()
 
 
-def _mount(mount: RootMount, target: Path) -> None:
-    words = [option for option in mount.options if option in _ATTRIBUTE_WORDS]
-    plan = parse_mount({"destination": "/", "type": "bind", "options": ["rbind", *words]})
+class LayerMounts:
+    """EROFS mounts of layers that belong to no mount namespace yet.
+
+    Linux 6.15 and newer let an overlay have them as they are: no mount point is looked up, and none is left when the
+    overlay goes.  For older kernels each is attached to the directory that the plan has for it.
+
+    Attributes:
+        attached: where those are that had to be attached.
+    """
+
+    def __init__(self) -> None:
+        self._fds: dict[str, int] = {}
+        self.attached: list[str] = []
+
+    def add(self, mount: RootMount) -> None:
+        """Mount a layer."""
+        self._fds[mount.target] = mount_erofs(mount.source, mount.device)
+
+    def place(self, directory: str) -> str:
+        """A path of what a plan calls ``directory``."""
+        fd = self._fds.get(directory)
+        return directory if fd is None else f"/proc/self/fd/{fd}"
+
+    def take(self, directory: str) -> int | None:
+        """The mount that goes on ``directory``, the caller's from now on; None where there is none."""
+        return self._fds.pop(directory, None)
+
+    def attach(self) -> bool:
+        """Attach all; False where there are none."""
+        found = bool(self._fds)
+        for directory in list(self._fds):
+            _attach(self._fds.pop(directory), Path(directory))
+            self.attached.append(directory)
+        return found
+
+    def close(self) -> None:
+        """Give up what nobody took; an overlay keeps its own."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+
+
+def mount_erofs(index: str, device: str) -> int:
+    """Mount an EROFS index over its tar, both files (Linux 6.12, CONFIG_EROFS_FS_BACKED_BY_FILE).
+
+    Returns:
+        A detached mount, read-only; for an overlay, which has flags of its own for what is executed and opened.
+    """
+    context_fd = syscalls.fsopen("erofs")
+    opened: list[int] = []
     try:
+        for key, path in (("source", index), ("device", device)):
+            value = path
+            if len(os.fsencode(path)) > _VALUE_BYTES:
+                opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                value = f"/proc/self/fd/{opened[-1]}"
+            syscalls.fsconfig_set(context_fd, key, value)
+        syscalls.fsconfig_create(context_fd)
+        flags = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOSUID
+        return syscalls.fsmount(context_fd, flags)
+    finally:
+        os.close(context_fd)
+        for fd in opened:
+            os.close(fd)
+
+
+def _mount(mount: RootMount, target: Path, layers: LayerMounts) -> None:
+    try:
+        if mount.kind == "erofs":
+            layers.add(mount)
+            return
+        words = [option for option in mount.options if option in _ATTRIBUTE_WORDS]
+        plan = parse_mount({"destination": "/", "type": "bind", "options": ["rbind", *words]})
         if mount.kind == "bind":
-            _mount_bind(mount, plan, target)
+            _mount_bind(mount, plan, target, layers)
         elif mount.kind == "overlay":
-            _mount_overlay(mount, plan, target)
+            _mount_overlay(mount, plan, target, layers)
         else:
             raise UnsupportedError(f"root filesystem: there is no mount of kind {mount.kind}")
     except OSError as error:
@@ -62,6 +138,8 @@ def _mount(mount: RootMount, target: Path) -> None:
 
 
 def _explain(mount: RootMount, error: OSError) -> PyDockError:
+    if mount.kind == "erofs":
+        return _explain_erofs(mount, error)
     for directory in (mount.source, *mount.lower, mount.upper, mount.work):
         if directory and not os.path.isdir(directory):
             return NotFoundError(
@@ -75,6 +153,24 @@ def _explain(mount: RootMount, error: OSError) -> PyDockError:
     return FailedError(f"root filesystem: {mount.kind} cannot be mounted: {error.strerror}")
 
 
+def _explain_erofs(mount: RootMount, error: OSError) -> PyDockError:
+    for file in (mount.source, mount.device):
+        if not os.path.isfile(file):
+            return NotFoundError(
+                f"root filesystem: the file {file} is missing", "load or pull the image again"
+            )
+    if error.errno == errno.EUCLEAN:
+        return CorruptError(
+            f"root filesystem: the index {mount.source} is damaged", "remove the image and get it anew"
+        )
+    if error.errno in (errno.EPERM, errno.ENODEV, errno.EINVAL, errno.ENOTBLK, errno.EOPNOTSUPP):
+        return UnsupportedError(
+            f"root filesystem: EROFS cannot be mounted here: {error.strerror}",
+            "it needs root and Linux 6.12; PYDOCK_SNAPSHOTTER=directory does without",
+        )
+    return FailedError(f"root filesystem: {mount.source} cannot be mounted: {error.strerror}")
+
+
 def _attach(mount_fd: int, target: Path) -> None:
     target_fd = os.open(target, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -84,7 +180,11 @@ def _attach(mount_fd: int, target: Path) -> None:
         os.close(mount_fd)
 
 
-def _mount_bind(mount: RootMount, plan: MountPlan, target: Path) -> None:
+def _mount_bind(mount: RootMount, plan: MountPlan, target: Path, layers: LayerMounts) -> None:
+    layer_fd = layers.take(mount.source)
+    if layer_fd is not None:
+        _attach(layer_fd, target)  # read-only, as all layers are
+        return
     flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
     tree_fd = syscalls.open_tree(syscalls.AT_FDCWD, mount.source, flags)
     try:
@@ -101,23 +201,27 @@ def _mount_bind(mount: RootMount, plan: MountPlan, target: Path) -> None:
     _attach(tree_fd, target)
 
 
-def _mount_overlay(mount: RootMount, plan: MountPlan, target: Path) -> None:
+def _mount_overlay(mount: RootMount, plan: MountPlan, target: Path, layers: LayerMounts) -> None:
     try:
-        mount_fd = _open_overlay(mount, plan.attributes_set)
+        mount_fd = _open_overlay(mount, plan.attributes_set, layers)
     except OSError as error:
-        # EINVAL: a kernel before 6.5, which knows no "lowerdir+"; or a mount that the old way refuses as well.
+        # EINVAL: a kernel before 6.15, which takes no detached mounts; one before 6.5, which knows no "lowerdir+"; or a
+        # mount that the old way refuses as well.
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENAMETOOLONG):
             raise
-        _mount_overlay_by_name(mount, target)
+        if layers.attach():
+            _mount_overlay(mount, plan, target, layers)
+        else:
+            _mount_overlay_by_name(mount, target)
         return
     _attach(mount_fd, target)
 
 
-def _open_overlay(mount: RootMount, attributes: int) -> int:
+def _open_overlay(mount: RootMount, attributes: int, layers: LayerMounts) -> int:
     context_fd = syscalls.fsopen("overlay")
     try:
         for directory in mount.lower:
-            _set_path(context_fd, "lowerdir+", directory)
+            _set_path(context_fd, "lowerdir+", layers.place(directory))
         if mount.upper:
             _set_path(context_fd, "upperdir", mount.upper)
             _set_path(context_fd, "workdir", mount.work)

@@ -82,12 +82,22 @@ class LayerBlob:
         verified: the blob's own digest was compared with its content; a plain blob's is its diff id.  Of one that
             is arriving, it is verified when the stream has ended without an error.
         arrival: None where the file is whole.
+        digest: the blob's own, where it is known; the file's name in the blob store says it too.
     """
 
     path: Path
     media_type: str
     verified: bool = False
     arrival: Arrival | None = None
+    digest: str = ""
+
+    def is_known_as(self, diff_id: str) -> bool:
+        """Whether a plain blob's content is known to have the digest ``diff_id``, without being hashed again.
+
+        An image's documents may call a blob the layer of any diff id; so both are compared.
+        """
+        known = (self.digest.rpartition(":")[2], self.path.name)
+        return self.verified and diff_id.rpartition(":")[2] in known
 
     def open(self) -> BinaryIO:
         """Open it for reading from the start; ``fileno`` is there only where the file is whole."""

@@ -33,13 +33,13 @@ from pydock_core.store.trees import remove_tree
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_NAME = ".wh..wh..opq"
-_AUFS_PREFIX = ".wh..wh."
+AUFS_PREFIX = ".wh..wh."
 _OPEN_DIRECTORIES = 64
-_LINK_DEPTH = 16
+LINK_DEPTH = 16
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Attributes by which a layer could steer overlayfs (redirects, metadata-only copies).
-_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 _PROGRESS_BYTES = 8 << 20
 
 
@@ -74,14 +74,14 @@ def clean_name(name: str, subject: str) -> str:
     for part in name.split("/"):
         if part == "..":
             if not parts:
-                raise InvalidError(f"{subject}: entry {name!r} leads out of the image", _HOSTILE)
+                raise InvalidError(f"{subject}: entry {name!r} leads out of the image", HOSTILE)
             parts.pop()
         elif part and part != ".":
             parts.append(part)
     return "/".join(parts)
 
 
-_HOSTILE = "the archive is broken or hostile; do not use it"
+HOSTILE = "the archive is broken or hostile; do not use it"
 
 
 class LayerApplier:
@@ -204,7 +204,7 @@ class LayerApplier:
         target = clean_name(entry.link, self._subject)
         target_parent, _, target_name = target.rpartition("/")
         if not target_name:
-            raise InvalidError(f"{self._subject}: hard link {entry.name!r} leads to a directory", _HOSTILE)
+            raise InvalidError(f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE)
         # parent_fd must stay open while the cache gives out another one.
         kept_fd = os.dup(parent_fd)
         try:
@@ -215,7 +215,7 @@ class LayerApplier:
                 mode = os.stat(target_name, dir_fd=target_fd, follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
                     raise InvalidError(
-                        f"{self._subject}: hard link {entry.name!r} leads to a directory", _HOSTILE
+                        f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE
                     )
                 os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=kept_fd, follow_symlinks=False)
             finally:
@@ -223,7 +223,7 @@ class LayerApplier:
         except FileNotFoundError as error:
             raise InvalidError(
                 f"{self._subject}: hard link {entry.name!r} leads to {entry.link!r}, which is not there",
-                _HOSTILE,
+                HOSTILE,
             ) from error
         finally:
             os.close(kept_fd)
@@ -261,7 +261,7 @@ class LayerApplier:
         return (0, 0) if self._squash_owners else (entry.uid, entry.gid)
 
     def _set_xattr(self, target: int | str, key: str, value: bytes) -> None:
-        if key.startswith(_OVERLAY_XATTRS):
+        if key.startswith(OVERLAY_XATTRS):
             return
         try:
             if isinstance(target, int):
@@ -280,11 +280,11 @@ class LayerApplier:
         if name == OPAQUE_NAME:
             self._make_opaque(parent)
             return
-        if name.startswith(_AUFS_PREFIX):
+        if name.startswith(AUFS_PREFIX):
             return  # AUFS's own bookkeeping (.wh..wh.aufs, .wh..wh.plnk), which Docker ignores too
         hidden = name.removeprefix(WHITEOUT_PREFIX)
         if hidden in ("", ".", ".."):
-            raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", _HOSTILE)
+            raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", HOSTILE)
         path = f"{parent}/{hidden}" if parent else hidden
         parent_fd = self._parent(parent)
         try:
@@ -340,7 +340,7 @@ class LayerApplier:
 
     def _make_parents(self, path: str, depth: int) -> None:
         """Make the missing directories of ``path``, mode 0755, root's; follows links within the layer."""
-        if depth > _LINK_DEPTH:
+        if depth > LINK_DEPTH:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         parts = [part for part in path.split("/") if part and part != "."]
         for count in range(1, len(parts) + 1):
@@ -441,20 +441,29 @@ class LayerApplier:
                 os.close(fd)
 
     def _mapped(self, entry: Entry | None, error: OSError) -> PyDockError:
-        at = f"{self._subject}: entry {entry.name!r}" if entry else self._subject
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return no_space(self._subject)
-        if error.errno == errno.EINVAL and entry is not None:
-            return UnsupportedError(
-                f"{at}: its owner {entry.uid}:{entry.gid} has no id here",
-                "give the user more subordinate ids in /etc/subuid and /etc/subgid (dock doctor)",
-            )
-        if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT):
-            return InvalidError(f"{at} cannot be made: {reason}", _HOSTILE)
-        if error.errno in (errno.EPERM, errno.EACCES):
-            return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
-        return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
+        if entry is None:
+            return map_error(error, self._subject)
+        return map_error(error, self._subject, entry.name, (entry.uid, entry.gid))
+
+
+def map_error(
+    error: OSError, subject: str, name: str | None = None, owner: tuple[int, int] = (0, 0)
+) -> PyDockError:
+    """What an errno means for a layer's entry; every driver says the same of the same archive."""
+    at = f"{subject}: entry {name!r}" if name is not None else subject
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return no_space(subject)
+    if error.errno == errno.EINVAL and name is not None:
+        return UnsupportedError(
+            f"{at}: its owner {owner[0]}:{owner[1]} has no id here",
+            "give the user more subordinate ids in /etc/subuid and /etc/subgid (dock doctor)",
+        )
+    if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT):
+        return InvalidError(f"{at} cannot be made: {reason}", HOSTILE)
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
+    return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
 
 
 def _is_whiteout(name: str, directory_fd: int) -> bool:

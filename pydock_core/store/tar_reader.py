@@ -44,6 +44,8 @@ _KINDS = {
 }
 _XATTR_PREFIX = "SCHILY.xattr."
 _ID_LIMIT = (1 << 32) - 1
+# Linux has 12 bits for the major number of a device and 20 for the minor.
+_MAJOR_LIMIT, _MINOR_LIMIT = 0xFFF, 0xFFFFF
 _LARGEST_NS = (1 << 63) - 1
 
 # What tarfile, and its parsing of numbers and text, raise on hostile input.
@@ -211,6 +213,28 @@ class TarReader:
         while (info := self._next()) is not None:
             yield self._checked(info)
 
+    def entry_at(self, offset: int) -> Entry | None:
+        """The entry whose first header is at ``offset``, None at the archive's end.  For a source that can go back.
+
+        A global extended header that was met stays in force (:attr:`has_defaults`).
+        """
+        if self._archive is None:
+            self._source.seek(offset)
+        else:
+            self._archive.offset = offset
+        info = self._next()
+        return None if info is None else self._checked(info)
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether a global extended header says something of all entries that follow it."""
+        return self._archive is not None and bool(self._archive.pax_headers)
+
+    @property
+    def offset(self) -> int:
+        """Where the next entry's first header is, after an entry."""
+        return 0 if self._archive is None else int(self._archive.offset)
+
     def _next(self) -> tarfile.TarInfo | None:
         try:
             if self._archive is None:
@@ -225,11 +249,12 @@ class TarReader:
         except _PARSE_ERRORS as error:
             if str(error) == "empty file":
                 return None
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         self._archive.members.clear()
         return info
 
-    def _damaged(self, error: BaseException) -> CorruptError:
+    def damaged(self, error: BaseException) -> CorruptError:
+        """What is said of an archive whose reading raised ``error``; EOFError for one that is cut off."""
         cut_off = isinstance(error, EOFError) or "unexpected end" in str(error)
         message = "is truncated" if cut_off else f"is no valid tar archive: {error}"
         return CorruptError(f"{self._subject} {message}", ANEW)
@@ -243,6 +268,13 @@ class TarReader:
             )
         if not (0 <= info.uid < _ID_LIMIT and 0 <= info.gid < _ID_LIMIT):
             raise InvalidError(f"{self._subject}: entry {info.name!r} has owner {info.uid}:{info.gid}", ANEW)
+        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not (
+            0 <= info.devmajor <= _MAJOR_LIMIT and 0 <= info.devminor <= _MINOR_LIMIT
+        ):
+            raise InvalidError(
+                f"{self._subject}: entry {info.name!r} is device {info.devmajor}:{info.devminor}, which cannot be",
+                ANEW,
+            )
         if "\0" in info.name or "\0" in info.linkname:
             raise InvalidError(f"{self._subject}: entry {info.name!r} has a null byte in its name", ANEW)
         regular = kind == stat.S_IFREG
@@ -285,7 +317,7 @@ class TarReader:
         while left:
             data = self._source.read(min(left, CHUNK_BYTES))
             if not data:
-                raise self._damaged(EOFError())
+                raise self.damaged(EOFError())
             left -= len(data)
             yield data
 
@@ -307,7 +339,7 @@ class TarReader:
                 while position < end:
                     sent = os.sendfile(fd, self._fd, position, end - position)
                     if sent == 0:
-                        raise self._damaged(EOFError())
+                        raise self.damaged(EOFError())
                     position += sent
         if not entry.segments or sum(entry.segments[-1]) != entry.size_bytes:
             os.ftruncate(fd, entry.size_bytes)

@@ -43,10 +43,7 @@ def fill_volume(
     Raises:
         FailedError: something could not be copied.
     """
-    mounts = [
-        RootMount(**{**mount, "lower": tuple(mount["lower"]), "options": tuple(mount["options"])})
-        for mount in root_mounts
-    ]
+    mounts = [RootMount.from_json(mount) for mount in root_mounts]
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)

@@ -11,11 +11,9 @@ nobody on the host may reach)::
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import secrets
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +27,9 @@ from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
+from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
+from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
 from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
 from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, spread_directories
@@ -62,6 +62,7 @@ class DirectorySnapshotter:
         self._trash = root.trash
         self._worker = worker
         self._user_xattrs = needs_user_xattrs() if user_xattrs is None else user_xattrs
+        self.options = ("userxattr",) if self._user_xattrs else ()
         self._base.mkdir(mode=0o700, exist_ok=True)
         spread_directories(root.temporary)
 
@@ -91,6 +92,7 @@ class DirectorySnapshotter:
                 "target": str(made),
                 "user_xattrs": self._user_xattrs,
                 "size_bytes": 0 if blob.arrival else blob.path.stat().st_size,
+                "is_verified": blob.arrival is None and blob.is_known_as(diff_id),
             }
             with reading_end(blob) as blob_fd:
                 # With the lock's descriptor, a worker that outlives this process keeps its directory from the
@@ -109,22 +111,25 @@ class DirectorySnapshotter:
 
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
         """See the protocol."""
-        lower: list[str] = []
-        # overlayfs refuses a directory that it has already.  Of a layer that is there twice the upper place
-        # decides: whatever it changes, it changes there again.
-        for diff_id in dict.fromkeys(reversed(diff_ids)):
-            metadata = self._metadata(diff_id)
-            lower.append(str(self._base / digest_hex(diff_id) / _TREE))
-            if metadata["opaque_root"]:
-                break  # overlayfs itself does not look at the roots of its layers
-        options = ("userxattr",) if self._user_xattrs else ()
-        if not lower:
-            lower.append(str(self._empty()))
-        if upper is not None and work is not None:
-            return (RootMount("overlay", "", tuple(lower), str(upper), str(work), options),)
-        if len(lower) == 1:
-            return (RootMount("bind", lower[0], options=("ro",)),)
-        return (RootMount("overlay", "", tuple(lower), options=(*options, "ro")),)
+        empty = "" if diff_ids else self.empty()
+        return root_mounts([self], diff_ids, upper, work, options=self.options, empty=empty)
+
+    def lower(self, diff_id: str) -> tuple[str, tuple[RootMount, ...], bool]:
+        """See :class:`pydock_core.store.snapshots.stack.Driver`."""
+        metadata = self._metadata(diff_id)
+        return f"{self._base}/{digest_hex(diff_id)}/{_TREE}", (), bool(metadata["opaque_root"])
+
+    def view(self, diff_id: str) -> LayerView:
+        """See :class:`pydock_core.store.snapshots.stack.Driver`."""
+        return DirectoryView(f"{self._base}/{digest_hex(diff_id)}/{_TREE}")
+
+    def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
+        """See the protocol."""
+        return read_merged([self], diff_ids, path, upper)
+
+    def status(self) -> list[tuple[str, str]]:
+        """See the protocol."""
+        return [("Layers as directories", str(len(self.diff_ids())))]
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
@@ -135,10 +140,11 @@ class DirectorySnapshotter:
             return
         self._remove_tree(trash)
 
-    def _empty(self) -> Path:
+    def empty(self) -> str:
+        """An empty directory: the bottom of an image without layers."""
         path = self._base / _EMPTY
         path.mkdir(mode=0o755, exist_ok=True)
-        return path
+        return str(path)
 
     def _remove_tree(self, path: Path) -> None:
         self._worker.call(_REMOVE, {"path": str(path)})
@@ -180,6 +186,7 @@ def apply_blob(
     target: str,
     user_xattrs: bool,
     size_bytes: int,
+    is_verified: bool,
     *,
     fds: Sequence[int] = (),
     progress: Progress | None = None,
@@ -193,6 +200,7 @@ def apply_blob(
         target: an empty directory.
         user_xattrs: see :class:`DirectorySnapshotter`.
         size_bytes: of the blob; 0 where it arrives through a pipe.
+        is_verified: a plain blob is known to have the digest; it is not computed again.
         fds: the blob, a file at its start or a pipe; and what is kept open while it runs.
         progress: see the protocol's ``apply``.
 
@@ -234,8 +242,10 @@ def apply_blob(
                     subject=subject,
                     progress=report,
                 )
-                read = _apply_stream if compression or not is_file else _apply_file
-                applied = read(applier, file, compression, diff_id, subject)
+                if compression or not is_file:
+                    applied = _apply_stream(applier, file, compression, diff_id, subject)
+                else:
+                    applied = _apply_file(applier, file, "" if is_verified else diff_id, subject)
             result = asdict(applied)
             _write_metadata(os.path.join(target, _METADATA), result)
             syscalls.syncfs(root_fd)
@@ -248,74 +258,26 @@ def apply_blob(
     return result
 
 
-def _apply_file(applier: LayerApplier, file: BinaryIO, _: str, diff_id: str, subject: str) -> Applied:
-    """Apply a plain tar: the kernel copies from file to file, while a thread computes the digest."""
-    with _DigestThread(file.fileno()) as digest:
-        applied = applier.apply(TarReader(file, subject, fd=file.fileno()))
-    _check_digest(digest.result, diff_id, subject)
+def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: str) -> Applied:
+    """Apply a plain tar: the kernel copies from file to file, while a thread computes the digest if it must be."""
+    reader = TarReader(file, subject, fd=file.fileno())
+    if not diff_id:
+        return applier.apply(reader)
+    with DigestThread(file.fileno()) as digest:
+        applied = applier.apply(reader)
+    check_digest(digest.result, diff_id, subject)
     return applied
 
 
 def _apply_stream(
     applier: LayerApplier, file: BinaryIO, compression: str, diff_id: str, subject: str
 ) -> Applied:
-    hashing = _HashingStream(open_plain(file, compression, subject))
+    hashing = HashingStream(open_plain(file, compression, subject))
     applied = applier.apply(TarReader(ForwardSource(hashing), subject))
     while hashing.read(CHUNK_BYTES):
         pass  # what follows the archive's end marker belongs to the digest
-    _check_digest("sha256:" + hashing.digest.hexdigest(), diff_id, subject)
+    check_digest("sha256:" + hashing.digest.hexdigest(), diff_id, subject)
     return applied
-
-
-def _check_digest(actual: str, diff_id: str, subject: str) -> None:
-    if actual != diff_id:
-        raise CorruptError(f"{subject} has the digest {actual}, not {diff_id}", ANEW)
-
-
-class _HashingStream:
-    """Computes the digest of what is read through it."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self.digest.update(data)
-        return data
-
-
-class _DigestThread:
-    """Computes the digest of a whole file beside other work; waits for the end of it on leaving."""
-
-    result: str
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._stop = threading.Event()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, name="layer-digest", daemon=True)
-
-    def _run(self) -> None:
-        digest, position = hashlib.sha256(), 0
-        try:
-            while not self._stop.is_set() and (data := os.pread(self._fd, CHUNK_BYTES, position)):
-                digest.update(data)
-                position += len(data)
-        except OSError as error:
-            self._error = error
-        self.result = "sha256:" + digest.hexdigest()
-
-    def __enter__(self) -> _DigestThread:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        if kind is not None:
-            self._stop.set()
-        self._thread.join()
-        if kind is None and self._error is not None:
-            raise self._error
 
 
 def _write_metadata(path: str, document: dict[str, Any]) -> None:

@@ -65,6 +65,26 @@ class Snapshotter(Protocol):
         """
         ...
 
+    def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
+        """Return the contents of a small regular file as the root filesystem shows it; nothing is mounted.
+
+        Args:
+            diff_ids: bottom first.
+            path: absolute, in the root filesystem; links are resolved within it.
+            upper: a writable layer's directory, which need not be there.
+
+        Returns:
+            None where there is no such file, or it is larger than 4 MiB.
+
+        Raises:
+            NotFoundError: a layer is not there.
+        """
+        ...
+
+    def status(self) -> list[tuple[str, str]]:
+        """What ``info`` tells of the driver (Engine API, SystemInfo.DriverStatus)."""
+        ...
+
     def remove(self, diff_id: str) -> None:
         """Remove the layer; one that is not there is not an error."""
         ...

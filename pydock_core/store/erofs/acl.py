@@ -1,0 +1,67 @@
+"""What setxattr(2) does with access control lists and file capabilities, for images that are not made by it."""
+
+from __future__ import annotations
+
+import struct
+
+_VERSION = 2
+_HEADER = struct.Struct("<I")
+_ENTRY = struct.Struct("<HHI")
+# include/uapi/linux/posix_acl.h
+_USER_OWNER, _USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_ORDER = (_USER_OWNER, _USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER)
+_ACCESS = b"system.posix_acl_access"
+# include/uapi/linux/capability.h: the sizes of struct vfs_cap_data and vfs_ns_cap_data by revision.
+_CAPABILITY_BYTES = {2: 20, 3: 24}
+
+
+def apply_acl(mode: int, name: bytes, value: bytes, *, is_directory: bool) -> tuple[int, bool] | None:
+    """Return the mode that an access control list leaves a file, and whether there is more in it than a mode.
+
+    Args:
+        mode: the file's permission bits.
+        name: of the attribute, "system.posix_acl_access" or "system.posix_acl_default".
+        value: as setxattr(2) takes it (include/uapi/linux/posix_acl_xattr.h).
+
+    Returns:
+        None where Linux does not take it.
+    """
+    permissions = _parse(value)
+    if permissions is None or (name != _ACCESS and not is_directory):
+        return None
+    if name != _ACCESS:
+        return mode, bool(permissions)
+    if not permissions:
+        return mode, False  # an empty list takes the list away
+    group = permissions.get(_MASK, permissions[_GROUP_OWNER])
+    basic = permissions[_USER_OWNER] << 6 | group << 3 | permissions[_OTHER]
+    return mode & ~0o777 | basic, len(permissions) > 3
+
+
+def _parse(value: bytes) -> dict[int, int] | None:
+    """The permissions by tag, as posix_acl_valid() of fs/posix_acl.c has it; {} for an empty list."""
+    if len(value) < _HEADER.size or (len(value) - _HEADER.size) % _ENTRY.size:
+        return None
+    if _HEADER.unpack_from(value)[0] != _VERSION:
+        return None
+    permissions: dict[int, int] = {}
+    last = 0
+    for tag, permission, _ in _ENTRY.iter_unpack(value[_HEADER.size :]):
+        if tag not in _ORDER or permission > 7 or _ORDER.index(tag) < last:
+            return None
+        if tag in permissions and tag not in (_USER, _GROUP):
+            return None
+        last = _ORDER.index(tag)
+        permissions[tag] = permission
+    if not permissions:
+        return permissions
+    if not {_USER_OWNER, _GROUP_OWNER, _OTHER} <= permissions.keys():
+        return None
+    if (_USER in permissions or _GROUP in permissions) and _MASK not in permissions:
+        return None
+    return permissions
+
+
+def is_capability(value: bytes) -> bool:
+    """Whether Linux takes a value for "security.capability" (security/commoncap.c, validheader())."""
+    return len(value) >= 4 and _CAPABILITY_BYTES.get(value[3]) == len(value)

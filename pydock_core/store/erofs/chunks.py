@@ -1,0 +1,102 @@
+"""Files whose data does not lie in one piece in the tar: which blocks of them are where, and which are holes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass, field
+
+from pydock_core.errors import UnsupportedError
+from pydock_core.store.erofs import layout
+
+_CHUNKS_LIMIT = 1 << 20
+_COPIED_CHUNK_BYTES = 4096
+_COPIED_CHUNKS_LIMIT = 1 << 16  # each is an object in memory
+_LARGEST_CHUNK_BITS = 40
+_LARGEST_FILE_BYTES = 1 << 44  # ext4's own limit, which the directory driver meets
+
+
+@dataclass(slots=True)
+class ChunkedFile:
+    """A file in chunks.
+
+    Attributes:
+        form: the chunk format of its inode.
+        chunk_bytes: a power of two.
+        count: of chunks, and of indexes behind its inode.
+        in_tar: (number of the first chunk, of chunks, byte in the tar) of what can be used where it is.
+        copied: (number of a chunk, parts of (offset in the chunk, length, byte in the tar)) of what cannot.
+        inode_offset, index_offset: where its inode, and its indexes, are.
+    """
+
+    form: int
+    chunk_bytes: int
+    count: int
+    in_tar: list[tuple[int, int, int]] = field(default_factory=list)
+    copied: dict[int, list[tuple[int, int, int]]] = field(default_factory=dict)
+    inode_offset: int = 0
+    index_offset: int = 0
+
+
+def plan_chunks(
+    size_bytes: int,
+    segments: tuple[tuple[int, int], ...],
+    offset: int,
+    block_bytes: int,
+    chunks_left: int,
+) -> ChunkedFile:
+    """Say how a file of parts is expressed.
+
+    Args:
+        size_bytes: of the file, holes included; more than 0.
+        segments: (offset in the file, length), ascending; their data follow each other from ``offset`` in the tar.
+        block_bytes: of the image; the data can be used where it is only at the boundary of a block of 512.
+        chunks_left: how many more this layer may have.
+
+    Raises:
+        OSError: EFBIG; the file is larger than a file can be.
+        UnsupportedError: there are more holes than an index has room for.
+    """
+    if size_bytes > _LARGEST_FILE_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    usable = block_bytes == 1 << layout.BLOCK_BITS
+    common = 1 << _LARGEST_CHUNK_BITS
+    position = offset
+    for start, length in segments:
+        end = start + length
+        common |= start
+        if end != size_bytes:
+            common |= length
+        usable = usable and not position % block_bytes
+        position += length
+    # The lowest bit that is set anywhere: the largest power of two that all boundaries are multiples of.
+    chunk_bytes = common & -common
+    usable = usable and chunk_bytes >= block_bytes and -(-size_bytes // chunk_bytes) <= _CHUNKS_LIMIT
+    if not usable:
+        chunk_bytes = max(_COPIED_CHUNK_BYTES, block_bytes)
+        while -(-size_bytes // chunk_bytes) > _COPIED_CHUNKS_LIMIT:
+            chunk_bytes *= 2
+    bits = (chunk_bytes // block_bytes).bit_length() - 1
+    bits = min(bits, layout.CHUNK_BITS_MASK)
+    chunk_bytes = block_bytes << bits
+    count = -(-size_bytes // chunk_bytes)
+    if count > chunks_left:
+        raise UnsupportedError(
+            "a layer has sparse files with more holes than its index has room for",
+            "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
+        )
+    plan = ChunkedFile(bits | layout.CHUNK_INDEXES, chunk_bytes, count)
+    position = offset
+    for start, length in segments:
+        if usable:
+            plan.in_tar.append((start // chunk_bytes, -(-length // chunk_bytes), position))
+            position += length
+            continue
+        end = start + length
+        while start < end:
+            number, inside = divmod(start, chunk_bytes)
+            part = min(end - start, chunk_bytes - inside)
+            plan.copied.setdefault(number, []).append((inside, part, position))
+            start += part
+            position += part
+    return plan

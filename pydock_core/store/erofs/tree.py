@@ -1,0 +1,494 @@
+"""What a layer's entries make of a directory tree, in memory: the same as LayerApplier makes on disk.
+
+The rules are those of :mod:`pydock_core.store.layer_tar`, and so are the errors: what there the kernel refuses is
+raised here with the same errno.  Inodes of everything but directories are written in their final form as they
+come; an entry costs one dictionary look-up and one packed record.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+from pydock_core.errors import InvalidError
+from pydock_core.store.erofs import layout
+from pydock_core.store.erofs.acl import apply_acl, is_capability
+from pydock_core.store.erofs.chunks import ChunkedFile, plan_chunks
+from pydock_core.store.layer_tar import (
+    AUFS_PREFIX,
+    HOSTILE,
+    LINK_DEPTH,
+    OPAQUE_NAME,
+    OVERLAY_XATTRS,
+    WHITEOUT_PREFIX,
+    Applied,
+    clean_name,
+    map_error,
+)
+from pydock_core.store.tar_scan import ScannedEntry
+
+_OPAQUE_XATTR = b"trusted.overlay.opaque"
+_WHITEOUT = os.fsencode(WHITEOUT_PREFIX)
+_NAME_LIMIT = 255
+_PATH_LIMIT = 4095
+_LINKS_FOLLOWED = 40  # kernel, MAXSYMLINKS
+_NS = 1_000_000_000
+_TYPES = {
+    stat.S_IFREG: layout.TYPE_FILE,
+    stat.S_IFLNK: layout.TYPE_SYMLINK,
+    stat.S_IFCHR: layout.TYPE_CHARACTER,
+    stat.S_IFBLK: layout.TYPE_BLOCK,
+    stat.S_IFIFO: layout.TYPE_FIFO,
+}
+_KIND_BITS = 4
+_KIND_MASK = (1 << _KIND_BITS) - 1
+
+
+class Directory:
+    """A directory of the layer.
+
+    Attributes:
+        children: by name; what is no directory is an integer, ``offset in inodes // 32 << 4 | type``.
+        nid: given by the writer.
+    """
+
+    __slots__ = ("children", "gid", "mode", "mtime_ns", "nid", "uid", "xattrs")
+
+    def __init__(self) -> None:
+        self.children: dict[bytes, Directory | int] = {}
+        self.mode = 0o755
+        self.uid = self.gid = 0
+        self.mtime_ns = 0
+        self.xattrs: dict[bytes, bytes] = {}
+        self.nid = 0
+
+
+def child_offset(child: int) -> int:
+    """Where the inode of a child is in :attr:`LayerTree.inodes`."""
+    return child >> _KIND_BITS << 5
+
+
+class LayerTree:
+    """A layer's tree.
+
+    Args:
+        subject: names the layer in errors.
+        block_bits: of the image to be written.
+
+    Attributes:
+        root: the root directory.
+        inodes: the records of all that is no directory.  Addresses are relative to the tar where they point into it.
+        blocks: (offset of an inode, content) of what needs blocks of its own: long symlink targets.
+        chunked: files whose data is copied, or has holes.
+        applied: what there was.
+    """
+
+    def __init__(self, subject: str, block_bits: int = layout.BLOCK_BITS) -> None:
+        self.root = Directory()
+        self.inodes = bytearray()
+        self.blocks: list[tuple[int, bytes]] = []
+        self.chunked: list[ChunkedFile] = []
+        self.applied = Applied()
+        self._subject = subject
+        self._block_bytes = 1 << block_bits
+        self._targets: dict[int, bytes] = {}
+        self._parents: dict[bytes, Directory] = {}
+        self._opaque: set[bytes] = set()
+        self._whiteouts: set[bytes] = set()
+        self._chunks_left = 1 << 22
+
+    def apply(self, entries: Iterable[ScannedEntry]) -> Applied:
+        """Take every entry.
+
+        Raises:
+            what the scanner raises; InvalidError, UnsupportedError, FailedError: as LayerApplier.apply.
+        """
+        applied = self.applied
+        plain = layout.FORMAT_PLAIN
+        pack = layout.INODE.pack
+        inodes = self.inodes
+        known = self._parents
+        block_mask = self._block_bytes - 1
+        address, bits = layout.TAR_ADDRESS, layout.BLOCK_BITS
+        regular, small = stat.S_IFREG, self._block_bytes == 1 << layout.BLOCK_BITS
+        for entry in entries:
+            applied.entries += 1
+            name, kind, mode, uid, gid, size, mtime_ns, _, _, xattrs, segments, offset = entry
+            # The common case: a file, in a directory that is known, under a name that is free, its data at a
+            # block's boundary of the tar.
+            if kind == regular and small and segments is None and not xattrs and not offset & block_mask:
+                where, _, last = name.rpartition(b"/")
+                parent = known.get(where)
+                if (
+                    parent is not None
+                    and last not in parent.children
+                    and last not in (b"", b".", b"..")
+                    and len(last) <= _NAME_LIMIT
+                    and not last.startswith(_WHITEOUT)
+                ):
+                    position = len(inodes)
+                    parent.children[last] = (position >> 1) | layout.TYPE_FILE
+                    inodes += pack(
+                        plain,
+                        0,
+                        regular | mode,
+                        0,
+                        size,
+                        address + (offset >> bits) if size else 0,
+                        position >> 5,
+                        uid,
+                        gid,
+                        mtime_ns // _NS,
+                        mtime_ns % _NS,
+                        1,
+                    )
+                    applied.size_bytes += size
+                    continue
+            try:
+                self._apply_entry(entry)
+            except OSError as error:
+                raise map_error(error, self._subject, os.fsdecode(name), (uid, gid)) from error
+        try:
+            self._finish()
+        except OSError as error:
+            raise map_error(error, self._subject) from error
+        return applied
+
+    def directories(self) -> Iterator[tuple[Directory, Directory]]:
+        """Every directory with its parent, the root first.  Without recursion: archives can be deep."""
+        waiting = [(self.root, self.root)]
+        while waiting:
+            directory, parent = waiting.pop()
+            yield directory, parent
+            waiting += [
+                (child, directory) for child in directory.children.values() if isinstance(child, Directory)
+            ]
+
+    # -- one entry ---------------------------------------------------------------------------------------
+
+    def _apply_entry(self, entry: ScannedEntry) -> None:
+        path = os.fsencode(clean_name(os.fsdecode(entry.name), self._subject))
+        if not path:
+            if entry.kind == stat.S_IFDIR:
+                self._set_directory(self.root, entry)
+            return
+        where, _, name = path.rpartition(b"/")
+        if name.startswith(_WHITEOUT):
+            self._apply_whiteout(where, os.fsdecode(name))
+            return
+        parent = self._parent(where)
+        raw = entry.name.rpartition(b"/")
+        if raw[2] == name:
+            self._parents[raw[0]] = parent
+        if len(name) > _NAME_LIMIT:
+            raise _error(errno.ENAMETOOLONG)
+        if entry.kind == stat.S_IFDIR:
+            there = parent.children.get(name)
+            if not isinstance(there, Directory):
+                if there is not None:
+                    self._remove(path, name, parent)
+                    parent = self._parent(where)
+                there = parent.children[name] = Directory()
+            self._set_directory(there, entry)
+            return
+        child = self._make(entry, name, parent)
+        if child is None:
+            self._remove(path, name, parent)
+            parent = self._parent(where)
+            child = self._make(entry, name, parent)
+            if child is None:
+                raise _error(errno.EEXIST)
+        parent.children[name] = child
+
+    def _make(self, entry: ScannedEntry, name: bytes, parent: Directory) -> int | None:
+        """Make the inode of what is no directory; None where the name is taken."""
+        if entry.kind == 0:
+            return self._hard_link(entry, name, parent)
+        if entry.kind == stat.S_IFLNK:
+            if not entry.link:
+                raise _error(errno.ENOENT)
+            if len(entry.link) > _PATH_LIMIT:
+                raise _error(errno.ENAMETOOLONG)
+        if name in parent.children:
+            return None
+        if entry.kind == stat.S_IFREG:
+            self.applied.size_bytes += entry.size_bytes
+        return self._inode(entry)
+
+    def _inode(self, entry: ScannedEntry) -> int:
+        inodes = self.inodes
+        kind, size, link = entry.kind, entry.size_bytes, entry.link
+        mode, xattrs = self._xattrs(entry, {})
+        count, body = layout.build_xattrs(xattrs)
+        head = layout.INODE_BYTES + len(body)
+        address, form, tail = 0, layout.FORMAT_PLAIN, b""
+        chunks: ChunkedFile | None = None
+        if kind == stat.S_IFLNK:
+            size, mode = len(link), 0o777
+            if (head & (self._block_bytes - 1)) + size <= self._block_bytes:
+                form, tail = layout.FORMAT_INLINE, link
+        elif kind == stat.S_IFREG and size:
+            if (
+                entry.segments is None
+                and not entry.offset % self._block_bytes
+                and self._block_bytes == 1 << layout.BLOCK_BITS
+            ):
+                address = layout.TAR_ADDRESS + (entry.offset >> layout.BLOCK_BITS)
+            else:
+                segments = ((0, size),) if entry.segments is None else entry.segments
+                chunks = plan_chunks(size, segments, entry.offset, self._block_bytes, self._chunks_left)
+                form, address = layout.FORMAT_CHUNKS, chunks.form
+                body += bytes(-head % layout.CHUNK.size)
+                head = layout.INODE_BYTES + len(body)
+                tail = bytes(chunks.count * layout.CHUNK.size)
+                self._chunks_left -= chunks.count
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+            address = layout.encode_device(*entry.device)
+        if form == layout.FORMAT_INLINE:
+            # What is inline must not cross the boundary of a block.
+            start = (len(inodes) + head) & (self._block_bytes - 1)
+            if start + size > self._block_bytes:
+                inodes += bytes(-len(inodes) % self._block_bytes)
+        position = len(inodes)
+        inodes += layout.INODE.pack(
+            form,
+            count,
+            kind | mode,
+            0,
+            size,
+            address,
+            position >> 5,
+            entry.uid,
+            entry.gid,
+            entry.mtime_ns // _NS,
+            entry.mtime_ns % _NS,
+            1,
+        )
+        inodes += body
+        if chunks is not None:
+            chunks.inode_offset = position
+            chunks.index_offset = len(inodes)
+            self.chunked.append(chunks)
+        inodes += tail
+        inodes += bytes(-len(inodes) % layout.SLOT_BYTES)
+        child = (position >> 1) | _TYPES[kind]
+        if kind == stat.S_IFLNK:
+            self._targets[child] = link
+            if not tail:
+                self.blocks.append((position, link))
+        return child
+
+    def _hard_link(self, entry: ScannedEntry, name: bytes, parent: Directory) -> int | None:
+        shown, link = os.fsdecode(entry.name), os.fsdecode(entry.link)
+        where, _, target = os.fsencode(clean_name(link, self._subject)).rpartition(b"/")
+        if not target:
+            raise InvalidError(f"{self._subject}: hard link {shown!r} leads to a directory", HOSTILE)
+        directory = self._existing(where)
+        if len(target) > _NAME_LIMIT and directory is not None:
+            raise _error(errno.ENAMETOOLONG)
+        child = None if directory is None else directory.children.get(target)
+        if child is None:
+            raise InvalidError(
+                f"{self._subject}: hard link {shown!r} leads to {link!r}, which is not there", HOSTILE
+            )
+        if isinstance(child, Directory):
+            raise InvalidError(f"{self._subject}: hard link {shown!r} leads to a directory", HOSTILE)
+        if name in parent.children:
+            return None
+        self._count_links(child, 1)
+        return child
+
+    def _count_links(self, child: int, change: int) -> None:
+        at = child_offset(child) + layout.LINKS_OFFSET
+        (links,) = layout.LINKS.unpack_from(self.inodes, at)
+        layout.LINKS.pack_into(self.inodes, at, links + change)
+
+    def _set_directory(self, directory: Directory, entry: ScannedEntry) -> None:
+        directory.uid, directory.gid = entry.uid, entry.gid
+        directory.mtime_ns = entry.mtime_ns
+        directory.mode, directory.xattrs = self._xattrs(entry, directory.xattrs)
+
+    def _xattrs(self, entry: ScannedEntry, xattrs: dict[bytes, bytes]) -> tuple[int, dict[bytes, bytes]]:
+        """Add an entry's attributes, as far as Linux takes them for its kind; return its mode too."""
+        mode = entry.mode
+        for key, value in entry.xattrs:
+            if key.startswith(OVERLAY_XATTRS):
+                continue
+            name = os.fsencode(key)
+            if name.startswith(b"system.posix_acl_"):
+                changed = apply_acl(mode, name, value, is_directory=entry.kind == stat.S_IFDIR)
+                if entry.kind not in (stat.S_IFREG, stat.S_IFDIR) or changed is None:
+                    self.applied.skipped_xattrs += 1
+                    continue
+                mode, kept = changed
+                if kept:
+                    xattrs[name] = value
+                else:
+                    xattrs.pop(name, None)
+            elif _is_taken(name, value, entry.kind):
+                xattrs[name] = value
+            else:
+                self.applied.skipped_xattrs += 1
+        return mode, xattrs
+
+    # -- whiteouts ---------------------------------------------------------------------------------------
+
+    def _apply_whiteout(self, where: bytes, name: str) -> None:
+        if name == OPAQUE_NAME:
+            self._parent(where)
+            self._opaque.add(where)
+            self.applied.opaque_root = self.applied.opaque_root or not where
+            return
+        if name.startswith(AUFS_PREFIX):
+            return
+        hidden = os.fsencode(name.removeprefix(WHITEOUT_PREFIX))
+        if hidden in (b"", b".", b".."):
+            raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", HOSTILE)
+        path = where + b"/" + hidden if where else hidden
+        parent = self._parent(where)
+        if hidden in parent.children:
+            self._opaque.add(path)
+            return
+        parent.children[hidden] = self._whiteout()
+        self._whiteouts.add(path)
+
+    def _whiteout(self) -> int:
+        return self._inode(
+            ScannedEntry(b"", stat.S_IFCHR, 0o600, 0, 0, 0, 0, b"", (0, 0), (), None, 0),
+        )
+
+    def _is_whiteout(self, child: int) -> bool:
+        if child & _KIND_MASK != layout.TYPE_CHARACTER:
+            return False
+        at = child_offset(child) + layout.ADDRESS_OFFSET
+        return bytes(self.inodes[at : at + 4]) == bytes(4)
+
+    # -- directories -------------------------------------------------------------------------------------
+
+    def _parent(self, path: bytes) -> Directory:
+        """Return the directory ``path``, which is made where it is missing."""
+        if not path:
+            return self.root
+        directory = self._existing(path)
+        if directory is None:
+            self._make_parents(path, 0)
+            directory = self._existing(path)
+            if directory is None:
+                raise _error(errno.ENOENT)
+        return directory
+
+    def _existing(self, path: bytes) -> Directory | None:
+        """Resolve a path within the root, as openat2(2) with RESOLVE_IN_ROOT; None where it is no directory."""
+        if len(path) > _PATH_LIMIT:
+            raise _error(errno.ENAMETOOLONG)
+        stack = [self.root]
+        parts = path.split(b"/")[::-1]
+        followed = 0
+        while parts:
+            part = parts.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                if len(stack) > 1:
+                    stack.pop()
+                continue
+            if len(part) > _NAME_LIMIT:
+                raise _error(errno.ENAMETOOLONG)
+            child = stack[-1].children.get(part)
+            if isinstance(child, Directory):
+                stack.append(child)
+                continue
+            if child is None or child & _KIND_MASK != layout.TYPE_SYMLINK:
+                return None
+            followed += 1
+            if followed > _LINKS_FOLLOWED:
+                raise _error(errno.ELOOP)
+            target = self._targets[child]
+            if target.startswith(b"/"):
+                stack = [self.root]
+            parts += target.split(b"/")[::-1]
+        return stack[-1]
+
+    def _make_parents(self, path: bytes, depth: int) -> None:
+        if depth > LINK_DEPTH:
+            raise _error(errno.ELOOP)
+        parts = [part for part in path.split(b"/") if part and part != b"."]
+        for count in range(1, len(parts) + 1):
+            prefix = b"/".join(parts[:count])
+            if self._existing(prefix) is not None:
+                continue
+            where = b"/".join(parts[: count - 1])
+            parent = self._existing(where)
+            if parent is None:
+                raise _error(errno.ENOTDIR)
+            self._make_parent(prefix, parts[count - 1], where, parent, depth)
+
+    def _make_parent(self, prefix: bytes, name: bytes, where: bytes, parent: Directory, depth: int) -> None:
+        child = parent.children.get(name)
+        directory = Directory()
+        if child is None:
+            parent.children[name] = directory
+        elif isinstance(child, int) and prefix in self._whiteouts and self._is_whiteout(child):
+            self._whiteouts.discard(prefix)
+            directory.xattrs[_OPAQUE_XATTR] = b"y"
+            parent.children[name] = directory
+        elif isinstance(child, int) and child & _KIND_MASK == layout.TYPE_SYMLINK:
+            target = self._targets[child]
+            self._make_parents(target if target.startswith(b"/") else where + b"/" + target, depth + 1)
+        else:
+            raise _error(errno.ENOTDIR)
+
+    def _remove(self, path: bytes, name: bytes, parent: Directory) -> None:
+        """Remove what an entry replaces.  A replaced whiteout makes the directory that follows opaque."""
+        removed = parent.children.pop(name)
+        waiting = [removed]
+        while waiting:
+            child = waiting.pop()
+            if isinstance(child, Directory):
+                waiting += child.children.values()
+            else:
+                self._count_links(child, -1)
+        if path in self._whiteouts:
+            self._whiteouts.discard(path)
+            self._opaque.add(path)
+        if isinstance(removed, Directory) or removed & _KIND_MASK == layout.TYPE_SYMLINK:
+            self._parents.clear()
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        for path in self._whiteouts:
+            where, _, name = path.rpartition(b"/")
+            parent = self._existing(where)
+            if parent is not None and name not in parent.children:
+                parent.children[name] = self._whiteout()
+        for path in self._opaque:
+            directory = self._existing(path)
+            if directory is not None:
+                directory.xattrs[_OPAQUE_XATTR] = b"y"
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _is_taken(name: bytes, value: bytes, kind: int) -> bool:
+    """Whether Linux takes an attribute for a file of a kind (xattr(7)).
+
+    Raises:
+        OSError: it is too large for any (setxattr(2)).
+    """
+    prefix = next((prefix for prefix, _ in layout.XATTR_PREFIXES if name.startswith(prefix)), None)
+    if len(name) > _NAME_LIMIT:
+        raise _error(errno.ERANGE)
+    if len(value) > layout.XATTR_LIMIT:
+        raise _error(errno.E2BIG)
+    if prefix is None or name == prefix:
+        return False
+    if prefix == b"user.":
+        return kind in (stat.S_IFREG, stat.S_IFDIR)
+    if name == b"security.capability":
+        return kind == stat.S_IFREG and is_capability(value)
+    return True

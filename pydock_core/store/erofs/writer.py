@@ -1,0 +1,235 @@
+"""Writes an EROFS index of a layer's tree to a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pydock_core.errors import UnsupportedError
+from pydock_core.store.erofs import layout
+from pydock_core.store.erofs.chunks import ChunkedFile
+from pydock_core.store.erofs.tree import Directory, LayerTree
+from pydock_core.store.layer_tar import Applied
+from pydock_core.store.tar_scan import scan_tar
+
+_COPY_BYTES = 1 << 20
+_TYPE_MASK = 0xF
+_NS = 1_000_000_000
+_DIRECTORY_MODE = 0o040000
+
+
+def build_index(
+    tar: BinaryIO, index_fd: int, subject: str, *, tag: str = "", block_bits: int = layout.BLOCK_BITS
+) -> Applied:
+    """Write the index of a layer's tar.
+
+    Args:
+        tar: a seekable file, the plain archive.
+        index_fd: an empty file.
+        subject: names the layer in errors.
+        tag: the tar's digest in hexadecimal digits, kept in the device table for people who look there.
+        block_bits: 9; a larger one has all data copied into the index, which then needs no second device.
+
+    Raises:
+        CorruptError, InvalidError, UnsupportedError, FailedError: as LayerApplier.apply.
+        UnsupportedError: the tar is larger than an index can say.
+        OSError: writing failed.
+    """
+    tar_blocks = -(-os.fstat(tar.fileno()).st_size // (1 << layout.BLOCK_BITS))
+    if tar_blocks >= layout.NULL_ADDRESS - layout.TAR_ADDRESS:
+        raise UnsupportedError(
+            f"{subject} is larger than 1 TiB, which an EROFS index cannot say",
+            "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
+        )
+    tree = LayerTree(subject, block_bits)
+    tree.apply(scan_tar(tar, subject))
+    _Image(tree, block_bits, subject).write(index_fd, tar.fileno(), tar_blocks, tag)
+    return tree.applied
+
+
+class _Image:
+    """Where everything of an index is, and its bytes."""
+
+    def __init__(self, tree: LayerTree, block_bits: int, subject: str) -> None:
+        self._tree = tree
+        self._bits = block_bits
+        self._block = 1 << block_bits
+        self._subject = subject
+        self._directories = list(tree.directories())
+        self._inode_count = 0
+        # Inodes of directories: the root's number has 16 bits, so they come first.
+        position = layout.INODES_OFFSET
+        self._bodies: list[tuple[int, bytes]] = []
+        for directory, _ in self._directories:
+            directory.nid = position // layout.SLOT_BYTES
+            count, body = layout.build_xattrs(directory.xattrs)
+            self._bodies.append((count, body))
+            position += layout.round_up(layout.INODE_BYTES + len(body), layout.SLOT_BYTES)
+        self._inodes_at = layout.round_up(position, self._block)
+        self._data_at = layout.round_up(self._inodes_at + len(tree.inodes), self._block)
+        self._data = bytearray()
+
+    def write(self, fd: int, tar_fd: int, tar_blocks: int, tag: str) -> None:
+        head = self._directory_inodes()
+        self._place_blocks()
+        end = self._place_chunks(self._data_at + len(self._data))
+        if end >> self._bits >= layout.TAR_ADDRESS:
+            raise UnsupportedError(
+                f"{self._subject} has sparse files that are too large for an index",
+                "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
+            )
+        inodes = self._tree.inodes
+        inodes += bytes(self._data_at - self._inodes_at - len(inodes))
+        head[: layout.INODES_OFFSET] = self._superblock(end, tar_blocks, tag)
+        _write_all(fd, 0, head)
+        _write_all(fd, self._inodes_at, inodes)
+        _write_all(fd, self._data_at, self._data)
+        for chunked, base in self._copies:
+            for number, (_, parts) in enumerate(sorted(chunked.copied.items())):
+                for inside, length, source in parts:
+                    _copy(tar_fd, source, fd, base + number * chunked.chunk_bytes + inside, length)
+        os.ftruncate(fd, end)
+
+    def _superblock(self, end: int, tar_blocks: int, tag: str) -> bytes:
+        head = bytearray(layout.INODES_OFFSET)
+        # An image of larger blocks has copied all data.
+        devices = 1 if self._bits == layout.BLOCK_BITS else 0
+        incompat = layout.INCOMPAT_CHUNKED_FILE | (layout.INCOMPAT_DEVICE_TABLE if devices else 0)
+        layout.SUPERBLOCK.pack_into(
+            head,
+            layout.SUPER_OFFSET,
+            layout.MAGIC,
+            0,
+            layout.COMPAT_MTIME,
+            self._bits,
+            0,
+            layout.ROOT_NID,
+            self._inode_count,
+            0,
+            0,
+            end >> self._bits,
+            0,
+            0,
+            bytes.fromhex(tag[:32]),
+            b"",
+            incompat,
+            0,
+            devices,
+            layout.DEVICE_OFFSET // layout.DEVICE.size if devices else 0,
+            0,
+            0,
+            0,
+            0,
+        )
+        if devices:
+            layout.DEVICE.pack_into(
+                head, layout.DEVICE_OFFSET, tag.encode("ascii"), tar_blocks, layout.TAR_ADDRESS
+            )
+        return bytes(head)
+
+    # -- directories -------------------------------------------------------------------------------------
+
+    def _directory_inodes(self) -> bytearray:
+        """The image up to the other inodes; the blocks of the directories become data."""
+        head = bytearray(self._inodes_at)
+        data = self._data
+        base = self._inodes_at // layout.SLOT_BYTES
+        names = 0
+        for (directory, parent), (count, body) in zip(self._directories, self._bodies, strict=True):
+            entries = [
+                (name, child.nid, layout.TYPE_DIRECTORY)
+                if isinstance(child, Directory)
+                else (name, base + (child >> 4), child & _TYPE_MASK)
+                for name, child in directory.children.items()
+            ]
+            names += len(entries)
+            entries.append((b".", directory.nid, layout.TYPE_DIRECTORY))
+            entries.append((b"..", parent.nid, layout.TYPE_DIRECTORY))
+            entries.sort()
+            blocks = layout.build_directory(entries, self._block)
+            links = 2 + sum(1 for entry in entries if entry[2] == layout.TYPE_DIRECTORY) - 2
+            at = directory.nid * layout.SLOT_BYTES
+            layout.INODE.pack_into(
+                head,
+                at,
+                layout.FORMAT_PLAIN,
+                count,
+                _DIRECTORY_MODE | directory.mode,
+                0,
+                len(blocks),
+                (self._data_at + len(data)) >> self._bits,
+                directory.nid & 0xFFFFFFFF,
+                directory.uid,
+                directory.gid,
+                directory.mtime_ns // _NS,
+                directory.mtime_ns % _NS,
+                links,
+            )
+            head[at + layout.INODE_BYTES : at + layout.INODE_BYTES + len(body)] = body
+            data += blocks
+            data += bytes(-len(data) % self._block)
+        self._inode_count = names + 1
+        return head
+
+    # -- what has blocks of its own ----------------------------------------------------------------------
+
+    def _place_blocks(self) -> None:
+        for offset, content in self._tree.blocks:
+            address = (self._data_at + len(self._data)) >> self._bits
+            self._set_address(offset, address)
+            self._data += content
+            self._data += bytes(-len(self._data) % self._block)
+
+    def _place_chunks(self, end: int) -> int:
+        """Write the indexes of files in chunks; return where the image ends."""
+        self._copies: list[tuple[ChunkedFile, int]] = []
+        inodes = self._tree.inodes
+        pack = layout.CHUNK.pack_into
+        for chunked in self._tree.chunked:
+            at, step = chunked.index_offset, layout.CHUNK.size
+            inodes[at : at + chunked.count * step] = (
+                layout.CHUNK.pack(0, 0, layout.NULL_ADDRESS) * chunked.count
+            )
+            blocks = chunked.chunk_bytes >> self._bits
+            for first, count, source in chunked.in_tar:
+                address = source >> layout.BLOCK_BITS
+                for number in range(count):
+                    pack(inodes, at + (first + number) * step, 0, 1, address + number * blocks)
+            if chunked.copied:
+                self._copies.append((chunked, end))
+                address = end >> self._bits
+                for number in sorted(chunked.copied):
+                    if address >= layout.TAR_ADDRESS:
+                        break  # refused by the caller
+                    pack(inodes, at + number * step, 0, 0, address)
+                    address += blocks
+                end += len(chunked.copied) * chunked.chunk_bytes
+        return end
+
+    def _set_address(self, inode_offset: int, address: int) -> None:
+        layout.LINKS.pack_into(self._tree.inodes, inode_offset + layout.ADDRESS_OFFSET, address)
+
+
+def _write_all(fd: int, offset: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def _copy(source_fd: int, source: int, target_fd: int, target: int, length: int) -> None:
+    for piece in _pieces(source_fd, source, length):
+        _write_all(target_fd, target, piece)
+        target += len(piece)
+
+
+def _pieces(fd: int, offset: int, length: int) -> Iterator[bytes]:
+    while length:
+        data = os.pread(fd, min(length, _COPY_BYTES), offset)
+        if not data:
+            raise EOFError("the archive was shortened while it was read")
+        yield data
+        offset += len(data)
+        length -= len(data)

@@ -1,0 +1,208 @@
+"""All layers of a store, whichever driver keeps them: new ones by the best that works here, old ones where they are.
+
+The environment variable PYDOCK_SNAPSHOTTER forces a driver for new layers: "directory", or "erofs", which is refused
+where it cannot be mounted.  Layers of the other stay usable; where EROFS cannot be mounted any more (another kernel),
+the directory driver makes its own form of a layer from the tar that the index is over.
+
+A layer is made once: who would make it too, in any thread or process, waits and finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydock_core.errors import InvalidError, UnsupportedError
+from pydock_core.oci.digest import digest_hex
+from pydock_core.oci.documents import layer_media_type
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.plan import RootMount
+from pydock_core.store.layer_blob import LayerBlob
+from pydock_core.store.snapshots.directory import DirectorySnapshotter, needs_user_xattrs
+from pydock_core.store.snapshots.stack import Driver, read_merged, root_mounts
+from pydock_core.store.worker import Progress, Worker
+
+if TYPE_CHECKING:
+    from pydock_core.store.snapshots.erofs import ErofsSnapshotter
+
+VARIABLE = "PYDOCK_SNAPSHOTTER"
+_FLOCK = "hhqqi4x"
+_OFFSET_DIGITS = 15
+
+
+class Layers:
+    """Layers of a store; see :class:`pydock_core.store.snapshots.protocol.Snapshotter`.
+
+    Args:
+        root: the state root, with its skeleton made.
+        directory: the driver that works everywhere.
+        erofs: the EROFS driver, where the state root has, or may get, layers of it.
+        prefers_erofs: new layers are made by it.
+        why_not: why it cannot mount, "" where it can.
+
+    Attributes:
+        name: of the driver that makes new layers.
+    """
+
+    def __init__(
+        self,
+        root: StateRoot,
+        directory: DirectorySnapshotter,
+        erofs: ErofsSnapshotter | None,
+        *,
+        prefers_erofs: bool,
+        why_not: str = "",
+    ) -> None:
+        self._root = root
+        self._directory = directory
+        self._erofs = erofs
+        self._prefers_erofs = prefers_erofs
+        self._why_not = why_not
+        self.name = "erofs" if prefers_erofs else "directory"
+
+    # -- making and removing -----------------------------------------------------------------------------
+
+    def has(self, diff_id: str) -> bool:
+        """See the protocol."""
+        return self._directory.has(diff_id) or (self._erofs is not None and self._erofs.has(diff_id))
+
+    def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
+        """See the protocol."""
+        if self.has(diff_id):
+            return self.size_bytes(diff_id)
+        with self._lock(diff_id):
+            if self.has(diff_id):
+                return self.size_bytes(diff_id)
+            if self._erofs is not None and self._prefers_erofs:
+                try:
+                    return self._erofs.apply(diff_id, blob, progress)
+                except UnsupportedError:
+                    # What an index cannot say (some sparse files), a directory can; or it refuses the same.
+                    pass
+            return self._directory.apply(diff_id, blob, progress)
+
+    def remove(self, diff_id: str) -> None:
+        """See the protocol."""
+        self._directory.remove(diff_id)
+        if self._erofs is not None:
+            self._erofs.remove(diff_id)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def size_bytes(self, diff_id: str) -> int:
+        """See the protocol."""
+        if self._erofs is not None and self._erofs.has(diff_id):
+            return self._erofs.size_bytes(diff_id)
+        return self._directory.size_bytes(diff_id)
+
+    def diff_ids(self) -> list[str]:
+        """See the protocol."""
+        found = self._directory.diff_ids()
+        if self._erofs is not None:
+            found += self._erofs.diff_ids()
+        return list(dict.fromkeys(found))
+
+    def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
+        """See the protocol."""
+        if self._why_not:
+            self._convert(diff_ids)
+        return root_mounts(
+            self._drivers(),
+            diff_ids,
+            upper,
+            work,
+            options=self._directory.options,
+            empty=self._directory.empty() if not diff_ids else "",
+        )
+
+    def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
+        """See the protocol."""
+        return read_merged(self._drivers(), diff_ids, path, upper)
+
+    def status(self) -> list[tuple[str, str]]:
+        """See the protocol."""
+        found = [("Driver of new layers", self.name), *self._directory.status()]
+        if self._erofs is not None:
+            found += self._erofs.status()
+        if self._why_not:
+            found.append(("EROFS", self._why_not))
+        return found
+
+    def _drivers(self) -> Sequence[Driver]:
+        """In the order in which a layer is looked for."""
+        if self._erofs is None:
+            return (self._directory,)
+        # Of a layer that both have, the directory is there because the index could not be mounted.
+        return (self._directory, self._erofs) if self._why_not else (self._erofs, self._directory)
+
+    def _convert(self, diff_ids: Sequence[str]) -> None:
+        """Make directories of the layers that are indexes only, which cannot be mounted here."""
+        if self._erofs is None:
+            return
+        for diff_id in diff_ids:
+            if not self._directory.has(diff_id) and self._erofs.has(diff_id):
+                with self._lock(diff_id):
+                    tar = self._erofs.tar_path(diff_id)
+                    self._directory.apply(diff_id, LayerBlob(tar, layer_media_type("")))
+
+    @contextlib.contextmanager
+    def _lock(self, diff_id: str) -> Iterator[None]:
+        """Hold a layer's lock: a byte, of its own, of one file.
+
+        An open file description lock (fcntl(2)), so that it counts between threads too, and nothing is left of it.
+        """
+        path = self._root.layers / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            offset = int(digest_hex(diff_id)[:_OFFSET_DIGITS], 16)
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+            yield
+        finally:
+            os.close(fd)
+
+
+def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> Layers:
+    """Return the layers of a state root.
+
+    Args:
+        root: the state root, its skeleton made.
+        worker: makes and removes trees.
+        choice: "directory" or "erofs"; by default what PYDOCK_SNAPSHOTTER says, or the best that works.
+
+    Raises:
+        InvalidError: there is no such driver.
+        UnsupportedError: "erofs", where it cannot be mounted.
+    """
+    if choice is None:
+        choice = os.environ.get(VARIABLE, "")
+    if choice not in ("", "directory", "erofs"):
+        raise InvalidError(f"{VARIABLE}: there is no driver {choice!r}", "it is directory or erofs")
+    directory = DirectorySnapshotter(root, worker)
+    if needs_user_xattrs():
+        if choice == "erofs":
+            raise _refused("it needs root of the host")
+        return Layers(root, directory, None, prefers_erofs=False)
+    from pydock_core.store.snapshots.erofs import ErofsSnapshotter  # late: rootless has no use for it
+    from pydock_core.store.snapshots.probe import probe_erofs
+
+    has_indexes = (root.layers / ErofsSnapshotter.name).is_dir()
+    if choice == "directory" and not has_indexes:
+        return Layers(root, directory, None, prefers_erofs=False)
+    why_not = probe_erofs(root)
+    if why_not and choice == "erofs":
+        raise _refused(why_not)
+    erofs = ErofsSnapshotter(root, worker) if has_indexes or not why_not else None
+    prefers = not why_not and choice != "directory"
+    return Layers(root, directory, erofs, prefers_erofs=prefers, why_not=why_not)
+
+
+def _refused(reason: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the EROFS driver cannot be used: {reason}",
+        f"it needs root and Linux 6.12; {VARIABLE}=directory works everywhere",
+    )

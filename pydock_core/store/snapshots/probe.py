@@ -1,0 +1,71 @@
+"""Whether layers can be EROFS indexes here: asked of the kernel by mounting one, once after each boot.
+
+The mount is a descriptor that is attached to nothing (fsmount(2)), so that nobody on the host sees it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import tarfile
+import tempfile
+from pathlib import Path
+
+from pydock_core.errors import PyDockError
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.process import boot_id
+from pydock_core.runtime.rootfs import mount_erofs
+from pydock_core.store.erofs.writer import build_index
+from pydock_core.store.snapshots.directory import needs_user_xattrs
+
+_CONTENT = b"mounted"
+
+
+def probe_erofs(root: StateRoot) -> str:
+    """Return why EROFS layers cannot be mounted here, "" where they can.
+
+    The answer is kept in ``StateRoot.cache`` for this boot of this kernel.
+    """
+    if needs_user_xattrs():
+        return "it needs root of the host"
+    kept = root.cache / "erofs.json"
+    # A state directory can be moved to another file system, which has a say too.
+    key = f"{os.uname().release} {boot_id()} {os.stat(root.layers).st_dev}"
+    with contextlib.suppress(OSError, ValueError), open(kept, "rb") as file:
+        document = json.load(file)
+        if document["key"] == key:
+            return str(document["reason"])
+    reason = _try(root.temporary)
+    with contextlib.suppress(OSError):
+        scratch = kept.with_name(f"erofs-{os.getpid()}-{os.urandom(4).hex()}")
+        scratch.write_text(json.dumps({"key": key, "reason": reason}))
+        scratch.rename(kept)
+    return reason
+
+
+def _try(directory: Path) -> str:
+    with tempfile.TemporaryDirectory(prefix="probe-", dir=directory) as scratch:
+        tar, index = f"{scratch}/layer.tar", f"{scratch}/index.erofs"
+        with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as archive:
+            info = tarfile.TarInfo("file")
+            info.size = len(_CONTENT)
+            archive.addfile(info, io.BytesIO(_CONTENT))
+        with open(tar, "rb") as source, open(index, "wb") as target:
+            try:
+                build_index(source, target.fileno(), "probe")
+            except PyDockError as error:
+                return error.message
+        try:
+            mount_fd = mount_erofs(index, tar)
+        except OSError as error:
+            return f"this kernel or file system does not mount it: {error.strerror}"
+        try:
+            file_fd = os.open("file", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount_fd)
+            with open(file_fd, "rb") as file:
+                return "" if file.read() == _CONTENT else "it reads wrong data"
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        finally:
+            os.close(mount_fd)

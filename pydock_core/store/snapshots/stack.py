@@ -1,0 +1,264 @@
+"""Layers of several drivers as one stack: its mounts, and its small files without mounting it.
+
+What overlayfs would show is found layer by layer from the top: a whiteout ends the search, an opaque directory hides
+what is below it.  A layer's content is hostile: a symbolic link is followed here, component by component, and never
+by the kernel, and leads nowhere but into the stack.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pydock_core.errors import NotFoundError
+from pydock_core.runtime.plan import RootMount
+
+FILE_LIMIT_BYTES = 4 << 20
+_LINKS_FOLLOWED = 40
+_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Something in one layer.
+
+    Attributes:
+        view: the layer.
+        place: what the layer finds it by.
+        mode: its type (stat.S_IF*); S_IFCHR for a whiteout alone, 0 for what is no file, directory or link.
+        target: of a symbolic link.
+    """
+
+    view: LayerView
+    place: int
+    mode: int
+    target: bytes = b""
+
+
+class LayerView(Protocol):
+    """One layer, read without mounting it."""
+
+    def root(self) -> Node | None:
+        """The layer's root; None where it is not there (a writable layer before the first start)."""
+        ...
+
+    def lookup(self, directory: Node, name: bytes) -> Node | None:
+        """What a directory has under a name, None for nothing."""
+        ...
+
+    def is_opaque(self, directory: Node) -> bool:
+        """Whether a directory hides what lower layers have in it."""
+        ...
+
+    def read(self, file: Node, limit: int) -> bytes | None:
+        """The contents of a regular file; None for more than ``limit`` bytes, or where it may not be read."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is open."""
+        ...
+
+
+class Driver(Protocol):
+    """What a driver tells of a layer so that layers of several can be stacked."""
+
+    def has(self, diff_id: str) -> bool:
+        """Whether the layer is there."""
+        ...
+
+    def lower(self, diff_id: str) -> tuple[str, tuple[RootMount, ...], bool]:
+        """Return the directory for an overlay, what must be mounted on it first, and whether its root is opaque.
+
+        Raises:
+            NotFoundError: the layer is not there.
+        """
+        ...
+
+    def view(self, diff_id: str) -> LayerView:
+        """The layer, for reading.
+
+        Raises:
+            NotFoundError: it is not there.
+        """
+        ...
+
+
+def driver_of(drivers: Sequence[Driver], diff_id: str) -> Driver:
+    """The first driver that has a layer.
+
+    Raises:
+        NotFoundError: none has it.
+    """
+    for driver in drivers:
+        if driver.has(diff_id):
+            return driver
+    raise NotFoundError(f"layer {diff_id} is not in the store", "load, capture or pull the image again")
+
+
+def root_mounts(
+    drivers: Sequence[Driver],
+    diff_ids: Sequence[str],
+    upper: Path | None,
+    work: Path | None,
+    *,
+    options: tuple[str, ...] = (),
+    empty: str = "",
+) -> tuple[RootMount, ...]:
+    """Return the mounts of a stack (see the protocol's ``mounts``).
+
+    Args:
+        options: of the overlay.
+        empty: a directory for an image without layers.
+    """
+    lower: list[str] = []
+    first: list[RootMount] = []
+    # overlayfs refuses a directory that it has already.  Of a layer that is there twice the upper place decides:
+    # whatever it changes, it changes there again.
+    for diff_id in dict.fromkeys(reversed(diff_ids)):
+        directory, needed, is_opaque = driver_of(drivers, diff_id).lower(diff_id)
+        lower.append(directory)
+        first += needed
+        if is_opaque:
+            break  # overlayfs itself does not look at the roots of its layers
+    if not lower:
+        lower.append(empty)
+    if upper is not None and work is not None:
+        return (*first, RootMount("overlay", "", tuple(lower), str(upper), str(work), options))
+    if len(lower) == 1:
+        return (*first, RootMount("bind", lower[0], options=("ro",)))
+    return (*first, RootMount("overlay", "", tuple(lower), options=(*options, "ro")))
+
+
+def read_merged(
+    drivers: Sequence[Driver], diff_ids: Sequence[str], path: str, upper: Path | None = None
+) -> bytes | None:
+    """Return the contents of a regular file of a stack; None where there is none, or more than 4 MiB of it.
+
+    Args:
+        drivers: the layers' own.
+        diff_ids: bottom first.
+        path: absolute, within the stack.
+        upper: a writable layer's directory, on top of them.
+
+    Raises:
+        NotFoundError: a layer is not there.
+    """
+    views: list[LayerView] = [] if upper is None else [DirectoryView(str(upper))]
+    try:
+        for diff_id in dict.fromkeys(reversed(diff_ids)):
+            driver = driver_of(drivers, diff_id)
+            views.append(driver.view(diff_id))
+            if driver.lower(diff_id)[2]:
+                break
+        node = _resolve(views, os.fsencode(path))
+        if node is None or not stat.S_ISREG(node.mode):
+            return None
+        return node.view.read(node, FILE_LIMIT_BYTES)
+    except PermissionError:
+        return None
+    finally:
+        for view in views:
+            view.close()
+
+
+def _resolve(views: Sequence[LayerView], path: bytes) -> Node | None:
+    """Walk a path.  A directory is the list of what the layers have of it, the top one first."""
+    root = [node for view in views if (node := view.root()) is not None]
+    stack: list[list[Node]] = [root]
+    parts = path.split(b"/")[::-1]
+    followed = 0
+    while parts:
+        part = parts.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            if len(stack) > 1:
+                stack.pop()
+            continue
+        found = _lookup(stack[-1], part)
+        if not found:
+            return None
+        first = found[0]
+        if stat.S_ISDIR(first.mode):
+            stack.append(found)
+        elif stat.S_ISLNK(first.mode):
+            followed += 1
+            if followed > _LINKS_FOLLOWED:
+                return None
+            if first.target.startswith(b"/"):
+                stack = [root]
+            parts += first.target.split(b"/")[::-1]
+        else:
+            return None if any(parts) else first
+    return None
+
+
+def _lookup(directories: Sequence[Node], name: bytes) -> list[Node]:
+    found: list[Node] = []
+    for directory in directories:
+        node = directory.view.lookup(directory, name)
+        if node is None:
+            continue
+        if not stat.S_ISDIR(node.mode):
+            return found or [node]
+        found.append(node)
+        if node.view.is_opaque(node):
+            break
+    return found
+
+
+class DirectoryView:
+    """A layer that is a directory; see :class:`LayerView`."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._fds: list[int] = []
+
+    def root(self) -> Node | None:
+        """See the protocol."""
+        try:
+            return Node(self, self._open(self._directory, None), stat.S_IFDIR)
+        except FileNotFoundError:
+            return None
+
+    def lookup(self, directory: Node, name: bytes) -> Node | None:
+        """See the protocol."""
+        try:
+            fd = self._open(name, directory.place)
+        except FileNotFoundError:
+            return None
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        target = os.fsencode(os.readlink("", dir_fd=fd)) if stat.S_ISLNK(kind) else b""
+        return Node(self, fd, kind, target)
+
+    def _open(self, name: str | bytes, directory_fd: int | None) -> int:
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory_fd)
+        self._fds.append(fd)
+        return fd
+
+    def is_opaque(self, directory: Node) -> bool:
+        """See the protocol."""
+        for name in _OPAQUE:
+            try:
+                if os.getxattr(f"/proc/self/fd/{directory.place}", name) == b"y":
+                    return True
+            except OSError:
+                continue
+        return False
+
+    def read(self, file: Node, limit: int) -> bytes | None:
+        """See the protocol.  Through an O_PATH descriptor that is known to be of a regular file."""
+        if os.fstat(file.place).st_size > limit:
+            return None
+        with open(f"/proc/self/fd/{file.place}", "rb") as stream:
+            return stream.read(limit)
+
+    def close(self) -> None:
+        """See the protocol."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds.clear()
