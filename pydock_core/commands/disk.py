@@ -104,8 +104,9 @@ def df_records(usage: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _verbose(context: Context, usage: Mapping[str, Any], template: str | None) -> int:
-    images = list(image_records(usage["Images"], by_digest=False, digests=False, whole=False))
-    containers = [ps_record(summary, whole=False) for summary in usage["Containers"]]
+    is_table = template in (None, "", "table")
+    images = list(image_records(usage["Images"], by_digest=False, digests=False, whole=not is_table))
+    containers = [ps_record(summary, whole=not is_table) for summary in usage["Containers"]]
     volumes = [
         {
             "Name": volume["Name"],
@@ -114,7 +115,7 @@ def _verbose(context: Context, usage: Mapping[str, Any], template: str | None) -
         }
         for volume in usage["Volumes"]
     ]
-    if template not in (None, "", "table"):
+    if not is_table:
         document = {"Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": []}
         if template == "json":
             context.print(json.dumps(document, ensure_ascii=False, separators=(",", ":")))

@@ -14,6 +14,10 @@ Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
 
 
+_LEAST_WIDTH = 7
+"""Of a column, without the space between two: a cell of Docker's tables has at least ten characters."""
+
+
 def human_size(size_bytes: float, digits: int = 3) -> str:
     """Return a size as Docker shows it, in powers of 1000: "1.24MB", "528B"; with 4 digits "1.236MB"."""
     value = float(size_bytes)
@@ -47,7 +51,7 @@ def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Seque
         return
     # Not by a library: tabulate takes longer to load than all the rest of a listing.
     lines = [list(headers), *rows]
-    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(_LEAST_WIDTH, *map(_width, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
         context.print("   ".join(cells).rstrip())

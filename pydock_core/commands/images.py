@@ -92,7 +92,7 @@ def image_records(
                 "CreatedSince": describe_age(summary["Created"]) or UNKNOWN,
                 "CreatedAt": time_of(summary["Created"]),
                 "Size": human_size(summary["Size"]),
-                "VirtualSize": human_size(summary["Size"]),
+                "VirtualSize": human_size(summary["Size"], 4),
                 "SharedSize": UNKNOWN if shared < 0 else human_size(shared, 4),
                 "UniqueSize": UNKNOWN if shared < 0 else human_size(summary["Size"] - shared, 4),
                 "Containers": str(summary["Containers"]),

@@ -25,12 +25,12 @@ class ProgressWidget:
     """Bars for the events of one command; a :class:`pydock_core.commands.progress.Display`.
 
     Args:
-        show: displays the widget in the cell.
+        show: displays the widget in the cell; called at once, since events may come from other threads, which
+            belong to no cell.
         clock: seconds, monotonic.
     """
 
     def __init__(self, show: Callable[[Any], object], clock: Callable[[], float] = time.monotonic) -> None:
-        self._show = show
         self._clock = clock
         self._lock = threading.Lock()
         self._board = Board()
@@ -38,9 +38,9 @@ class ProgressWidget:
         self._overall = _Bar("total")
         self._changed: set[str] = set()
         self._drawn_at = -INTERVAL_SECONDS
-        self.box = ipywidgets.VBox([self._overall.box])
+        self.box = ipywidgets.VBox([self._overall.box], layout=ipywidgets.Layout(display="none"))
         self.box.add_class("pydock-progress")
-        self._is_shown = False
+        show(self.box)
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Take an event in; what it changes is drawn now, or with a later event or the end."""
@@ -74,9 +74,7 @@ class ProgressWidget:
         boxes = (*(self._bars[name].box for name in order), self._overall.box)
         if self.box.children != boxes:
             self.box.children = boxes
-        if not self._is_shown:
-            self._is_shown = True
-            self._show(self.box)
+        self.box.layout.display = None  # from the first event on
 
 
 class _Bar:
