@@ -27,6 +27,7 @@ CLIENT_ID = "pydock"
 _TOKEN_LIMIT_BYTES = 1 << 20
 _LEAST_SECONDS = 60
 """How long a token holds where its server does not say, or says less (the token specification)."""
+_MOST_SECONDS = 86400
 _SLACK_SECONDS = 10
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
@@ -252,7 +253,8 @@ class Authenticator:
         seconds = document.get("expires_in")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool):
             seconds = _LEAST_SECONDS
-        holds = min(max(float(seconds), _LEAST_SECONDS), 86400.0)
+        # Written so that NaN, which Python reads in JSON, counts as not said.
+        holds = float(min(seconds, _MOST_SECONDS)) if seconds > _LEAST_SECONDS else _LEAST_SECONDS
         return _Token(value, time.monotonic() + holds - _SLACK_SECONDS)
 
 

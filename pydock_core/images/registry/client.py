@@ -127,7 +127,12 @@ class RegistryClient:
                 )
 
             attempts = Attempts(ATTEMPTS if endpoint is self._own else _MIRROR_ATTEMPTS)
-            download(self._transport, endpoint.name, descriptor, sink, opener, attempts)
+            try:
+                download(self._transport, endpoint.name, descriptor, sink, opener, attempts)
+            except CorruptError:
+                if endpoint is not self._own and sink.position:
+                    sink.restart()
+                raise
 
         try:
             self._from_any(fetch)
@@ -249,10 +254,15 @@ class RegistryClient:
             DeniedError: they are not.
         """
         endpoint = self._endpoint(lambda: Credential(username, password), offline=True)
-        with endpoint.open("GET", endpoint.url("/v2/"), subject="login") as response:
-            data = response.read_beginning()
-            if is_web_page(response.content_type, data):
-                raise web_page_error(self.domain)
+        try:
+            with endpoint.open("GET", endpoint.url("/v2/"), subject="login") as response:
+                data = response.read_beginning()
+                if is_web_page(response.content_type, data):
+                    raise web_page_error(self.domain)
+        except DeniedError as error:
+            raise DeniedError(
+                error.message, "check the user name and the password; some want a token instead"
+            ) from error
         return endpoint.refresh_token
 
     def close(self) -> None:
@@ -348,7 +358,9 @@ class RegistryClient:
                 if parts.scheme not in ("http", "https") or not parts.hostname:
                     continue
                 # The address is the image's, not the registry's: nobody's credentials go there.
-                place = Endpoint(self._transport, parts.hostname, parts.netloc, (parts.scheme,), lambda: None)
+                place = Endpoint(
+                    self._transport, parts.hostname, parts.netloc, (parts.scheme,), lambda: None, probe=False
+                )
 
                 def opener(
                     headers: dict[str, str], attempts: Attempts, place: Endpoint = place, url: str = url

@@ -82,7 +82,7 @@ def download(
         except BrokenConnectionError as error:
             if sink.position - begin >= _PROGRESS_BYTES:
                 attempts.succeeded()
-            if not attempts.left(was_refused=error.was_refused):
+            if not attempts.left():
                 raise UnavailableError(
                     f"{error.message}, after {sink.position} of {descriptor.size_bytes} bytes of {descriptor.digest}",
                     error.hint,

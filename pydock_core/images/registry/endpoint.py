@@ -21,6 +21,18 @@ Body = bytes | Callable[[], Iterable[bytes]]
 """A request's body: bytes, or a function that gives the pieces, as it may be sent more than once."""
 
 
+class BusyError(UnavailableError):
+    """The registry fails, or wants to be asked later, and the attempts are used up.
+
+    Attributes:
+        pause_seconds: to wait at least, before it may work.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, pause_seconds: float = 0.0) -> None:
+        super().__init__(message, hint)
+        self.pause_seconds = pause_seconds
+
+
 class Endpoint:
     """A host that speaks the distribution specification; thread-safe.
 
@@ -31,6 +43,7 @@ class Endpoint:
         schemes: to try in this order: ("https",), ("https", "http") for an insecure one.
         credential: gives the credentials of this host; asked at most once.
         attempts: at each request, at most.
+        probe: whether to ask for /v2/ first, as Docker does; for hosts that are no registries, False.
         offline: ask for a refresh token (a login).
     """
 
@@ -44,6 +57,7 @@ class Endpoint:
         *,
         attempts: int = ATTEMPTS,
         offline: bool = False,
+        probe: bool = True,
     ) -> None:
         self.name = name
         self._host = host
@@ -51,7 +65,7 @@ class Endpoint:
         self._schemes = schemes
         self._attempts = attempts
         self._lock = threading.Lock()
-        self._origin: Origin | None = None
+        self._origin = None if probe else Origin.of(f"{schemes[0]}://{host}", name)
         self._authenticator = Authenticator(transport, name, credential, login_host=name, offline=offline)
 
     @property
@@ -99,8 +113,8 @@ class Endpoint:
             pause: float | None
             try:
                 response, sent = self._follow(method, url, scopes, headers or {}, body, own)
-            except BrokenConnectionError as error:
-                if not counted.left(was_refused=error.was_refused):
+            except BrokenConnectionError:
+                if not counted.left():
                     raise
                 self._transport.wait(counted.next_pause())
                 continue
@@ -115,7 +129,10 @@ class Endpoint:
                         continue
                 pause = pause_after(response.status, response.headers)
                 if pause is None or not counted.left():
-                    raise self._refusal(response, subject, data, own)
+                    error = self._refusal(response, subject, data, own)
+                    raise (
+                        error if pause is None else BusyError(error.message, error.hint, pause_seconds=pause)
+                    )
             self._transport.wait(max(pause, counted.next_pause()))
 
     def _follow(
@@ -171,7 +188,7 @@ class Endpoint:
     def _refusal(self, response: Response, subject: str, data: bytes, own: Origin) -> PyDockError:
         if response.origin == own:
             return refusal(self.name, subject, response.status, response.headers, data, login_host=self.name)
-        error = refusal(
+        return refusal(
             f"{self.name} ({response.origin.name})",
             subject,
             response.status,
@@ -179,7 +196,6 @@ class Endpoint:
             data,
             login_host="",
         )
-        return error
 
     def _reach(self) -> Origin:
         """Find out, once, how the host is spoken to, and how it wants to be authenticated to (GET /v2/)."""
@@ -193,7 +209,7 @@ class Endpoint:
                     return self._origin
                 except BrokenConnectionError as error:
                     if not attempts.left(was_refused=error.was_refused):
-                        raise
+                        raise UnavailableError(error.message, error.hint) from error
                 self._transport.wait(attempts.next_pause())
 
     def _probe(self) -> Origin:

@@ -78,7 +78,7 @@ def search_catalogue(names: Iterable[str], term: str, limit: int) -> list[dict[s
 
 def search_hub(transport: Transport, term: str, limit: int) -> list[dict[str, Any]]:
     """Search Docker Hub (GET /v1/search, as Docker does), anonymously; official images come as "busybox"."""
-    endpoint = Endpoint(transport, HUB_DOMAIN, HUB_SEARCH_HOST, ("https",), lambda: None)
+    endpoint = Endpoint(transport, HUB_DOMAIN, HUB_SEARCH_HOST, ("https",), lambda: None, probe=False)
     found: list[dict[str, Any]] = []
     word = term.removeprefix("library/")
     size = min(max(limit, 1), _HUB_PAGE_SIZE)

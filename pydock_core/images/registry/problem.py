@@ -94,10 +94,14 @@ def refusal(
         if status == 407:
             hint = "give the proxy's user name and password in its address (HTTPS_PROXY)"
         return DeniedError(f"{what}: access denied{tail or f' ({status})'}", hint)
+    if status in (400, 404, 405) and is_web_page(headers.get("Content-Type", ""), data):
+        return web_page_error(host)
     if status == 404:
         return NotFoundError(f"{what}: not found{tail}", "check the name and the tag")
     if status >= 500:
-        return UnavailableError(f"{what}: the registry fails ({status}){tail}", "try again later")
+        seconds = seconds_to_wait(headers)
+        when = f"try again in {spell_seconds(seconds)}" if seconds else "try again later"
+        return UnavailableError(f"{what}: the registry fails ({status}){tail}", when)
     if status in (405, 415, 501) or "UNSUPPORTED" in codes:
         return UnsupportedError(f"{what}: the registry does not do this ({status}){tail}")
     if status in (400, 413, 414, 416, 422) or any(code.endswith("_INVALID") for code in codes):

@@ -26,7 +26,7 @@ class Attempts:
         self._made = 1
 
     def left(self, *, was_refused: bool = False) -> bool:
-        """Whether another one may be made; where nobody listens, waiting rarely helps."""
+        """Whether another one may be made; where nobody listens at all, waiting rarely helps."""
         return self._made < min(self._most, REFUSED_ATTEMPTS if was_refused else self._most)
 
     def next_pause(self) -> float:

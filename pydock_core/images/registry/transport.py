@@ -12,6 +12,7 @@ import ipaddress
 import socket
 import ssl
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -23,12 +24,14 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
 from pydock_core.images.registry.headers import parse_length
-from pydock_core.images.registry.settings import RegistrySettings, host_name
+from pydock_core.images.registry.settings import Certificates, RegistrySettings, host_name
 
 CONNECT_SECONDS = 10.0
 PIECE_BYTES = 1 << 20
 _DRAIN_BYTES = 4096
 _CONNECTIONS_PER_HOST = 16
+_DOCUMENT_PATIENCE = 3
+"""A document may take so many times as long as a connection may be silent."""
 USER_AGENT = "pydock"
 
 
@@ -96,8 +99,11 @@ class Origin:
 class Response:
     """An answer whose body has not been read; a context manager that gives the connection back or closes it."""
 
-    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, origin: Origin, method: str) -> None:
+    def __init__(
+        self, raw: urllib3.BaseHTTPResponse, url: str, origin: Origin, method: str, document_seconds: float
+    ) -> None:
         self._raw = raw
+        self._document_seconds = document_seconds
         self._method = method
         self.url = url
         self.origin = origin
@@ -137,13 +143,16 @@ class Response:
 
         Raises:
             CorruptError: it is larger than ``limit_bytes``.
-            BrokenConnectionError: it broke before the end.
+            BrokenConnectionError: it broke before the end, or comes too slowly.
         """
         pieces, total = [], 0
+        end_seconds = time.monotonic() + self._document_seconds
         while piece := self.read1(PIECE_BYTES):
             total += len(piece)
             if total > limit_bytes:
                 raise CorruptError(f"{subject} is larger than {limit_bytes >> 20} MiB")
+            if time.monotonic() > end_seconds:
+                raise BrokenConnectionError(f"{self.origin.name}: the registry stalls", "try again later")
             pieces.append(piece)
         if self._method != "HEAD" and self.length is not None and total < self.length:
             raise BrokenConnectionError(f"{self.origin.name}: the connection was closed in mid-answer")
@@ -160,9 +169,10 @@ class Response:
 
     def close(self) -> None:
         """Give the connection back where the little that is left of the body can be read, else close it."""
-        if self._method == "HEAD" or (self.length or 0) <= _DRAIN_BYTES:
+        empty = self._method == "HEAD" or self.status in (204, 304)
+        if empty or (self.length is not None and self.length <= _DRAIN_BYTES):
             with contextlib.suppress(PyDockError):
-                while self.length is not None and self.read1(_DRAIN_BYTES):
+                while self.read1(_DRAIN_BYTES):
                     pass
         with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
             self._raw.close()
@@ -231,7 +241,7 @@ class Transport:
                 decode_content=False,
                 assert_same_host=False,
             )
-        return Response(raw, url, origin, method)
+        return Response(raw, url, origin, method, _DOCUMENT_PATIENCE * self._timeout_seconds)
 
     def wait(self, seconds: float) -> None:
         """Wait, or be told that the transport was closed.
@@ -291,13 +301,15 @@ class Transport:
 
     def _tls_context(self, origin: Origin) -> ssl.SSLContext:
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        # As Docker: the directory has the port where the reference has it.
-        names = [f"{host}:{origin.port}", host] if origin.port != 443 else [host, f"{host}:443"]
-        found = next((name for name in names if any(_listed(self._settings, name))), names[0])
+        # The directory has the port where the reference has it.
+        names = [f"{host}:{origin.port}"] if origin.port != 443 else [host, f"{host}:443"]
+        found = next(
+            (name for name in names if self._settings.certificates(name) != Certificates()), names[0]
+        )
         certificates = self._settings.certificates(found)
         try:
             context = ssl.create_default_context()
-            if not certificates.authorities and self._settings.is_insecure(names[0]):
+            if not certificates.authorities and any(map(self._settings.is_insecure, names)):
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             for authority in certificates.authorities:
@@ -310,11 +322,6 @@ class Transport:
                 "look into its directory in certs.d",
             ) from error
         return context
-
-
-def _listed(settings: RegistrySettings, host: str) -> tuple[Any, ...]:
-    certificates = settings.certificates(host)
-    return (*certificates.authorities, *certificates.client)
 
 
 def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool]]:
@@ -406,6 +413,14 @@ class _mapped(contextlib.AbstractContextManager[None]):  # it reads as a functio
         raise map_error(self._host, error) from error
 
 
+_MALFORMED = (
+    urllib3.exceptions.LocationParseError,
+    urllib3.exceptions.LocationValueError,
+    urllib3.exceptions.InvalidHeader,
+    http.client.InvalidURL,
+)
+
+
 def map_error(host: str, error: BaseException) -> PyDockError:
     """Return what an exception of the HTTP library is."""
     known = urllib3.exceptions
@@ -428,7 +443,7 @@ def map_error(host: str, error: BaseException) -> PyDockError:
         )
     if isinstance(error, known.ReadTimeoutError | TimeoutError):
         return BrokenConnectionError(f"{host}: the registry stalls", "try again later")
-    if isinstance(error, known.LocationParseError | known.LocationValueError | known.InvalidHeader):
+    if isinstance(error, _MALFORMED):
         return CorruptError(f"{host}: an invalid address or header")
     return BrokenConnectionError(f"{host}: the connection broke: {_reason(error)}", "try again")
 

@@ -14,9 +14,8 @@ from pydock_core.errors import (
     InvalidError,
     NotFoundError,
     PyDockError,
-    UnavailableError,
 )
-from pydock_core.images.registry.endpoint import Endpoint
+from pydock_core.images.registry.endpoint import BusyError, Endpoint
 from pydock_core.images.registry.headers import parse_length, parse_upload_range
 from pydock_core.images.registry.retry import Attempts
 from pydock_core.images.registry.transport import BrokenConnectionError, Response, Transport
@@ -61,10 +60,10 @@ class Upload:
         self._arrival = arrival
         self._digest = digest
         self._report = report or (lambda position: None)
-        self._subject = path
         self._location = ""
         self._minimum_bytes = CHUNK_BYTES
         self._position = 0
+        self._resumed = False
 
     def run(self) -> None:
         """Upload it.
@@ -96,12 +95,19 @@ class Upload:
                 size = min(available - self._position, max(CHUNK_LIMIT_BYTES, self._minimum_bytes))
                 self._send_chunk(fd, size)
                 attempts.succeeded()
-            except (BrokenConnectionError, _RangeError) as error:
-                refused = isinstance(error, BrokenConnectionError) and error.was_refused
-                if not attempts.left(was_refused=refused):
+            except (BrokenConnectionError, BusyError) as error:
+                if not attempts.left():
                     raise
-                self._transport.wait(attempts.next_pause())
+                pause = error.pause_seconds if isinstance(error, BusyError) else 0.0
+                self._transport.wait(max(pause, attempts.next_pause()))
                 self._ask()
+            except InvalidError:
+                # After a break, what the registry said that it has may have been more than it kept.
+                if not self._resumed or not attempts.left():
+                    raise
+                self._cancel()
+                self._location = ""
+                self._transport.wait(attempts.next_pause())
 
     # -- the steps ---------------------------------------------------------------------------------------
 
@@ -110,12 +116,13 @@ class Upload:
         with self._endpoint.open(
             "POST",
             url,
-            subject=self._subject,
+            subject=self._path,
             scopes=self._scopes,
             headers={"Content-Length": "0"},
             expected=(202,),
         ) as response:
             self._position = 0
+            self._resumed = False
             self._move(response, url)
             minimum = parse_length(response.headers.get("OCI-Chunk-Min-Length")) or 0
             if minimum > _LARGEST_MINIMUM_BYTES:
@@ -145,9 +152,7 @@ class Upload:
         }
         with self._request("PATCH", self._location, headers, fd, size, (202, 201, 204, 416)) as response:
             if response.status == 416:
-                raise _RangeError(
-                    f"{self._endpoint.name}: {self._subject}: a chunk is out of order", "try again"
-                )
+                raise self._misplaced()
             self._move(response, self._location)
             has = parse_upload_range(response.headers.get("Range", ""))
             self._position = begin + size if has is None or not begin < has <= begin + size else has
@@ -165,13 +170,11 @@ class Upload:
         url = f"{self._location}{joint}digest={urllib.parse.quote(digest, safe=':')}"
         with self._request("PUT", url, headers, fd, size, (201, 204, 416)) as response:
             if response.status == 416:
-                raise _RangeError(
-                    f"{self._endpoint.name}: {self._subject}: the last chunk is out of order", "try again"
-                )
+                raise self._misplaced()
             told = response.headers.get("Docker-Content-Digest")
             if told and told != digest:
                 raise CorruptError(
-                    f"{self._endpoint.name} took {self._subject}@{digest} for {told}",
+                    f"{self._endpoint.name} took {self._path}@{digest} for {told}",
                     "the registry is broken",
                 )
         self._location = ""
@@ -186,7 +189,7 @@ class Upload:
         return self._endpoint.open(
             method,
             url,
-            subject=self._subject,
+            subject=self._path,
             scopes=self._scopes,
             headers=headers,
             body=lambda: self._pieces(fd, begin, size),
@@ -210,7 +213,7 @@ class Upload:
             return
         try:
             with self._endpoint.open(
-                "GET", self._location, subject=self._subject, scopes=self._scopes, expected=(204, 200, 202)
+                "GET", self._location, subject=self._path, scopes=self._scopes, expected=(204, 200, 202)
             ) as response:
                 has = parse_upload_range(response.headers.get("Range", ""))
                 self._move(response, self._location, required=False)
@@ -221,6 +224,7 @@ class Upload:
             self._position = 0
         else:
             self._position = has
+            self._resumed = True
         self._report(self._position)
 
     def _move(self, response: Response, base: str, *, required: bool = True) -> None:
@@ -240,13 +244,13 @@ class Upload:
             self._endpoint.open(
                 "DELETE",
                 self._location,
-                subject=self._subject,
+                subject=self._path,
                 scopes=self._scopes,
                 headers={"Content-Length": "0"},
                 attempts=Attempts(1),
                 expected=(200, 202, 204, 404, 405),
             ).close()
 
-
-class _RangeError(UnavailableError):
-    """The registry has another part of the blob than was thought."""
+    def _misplaced(self) -> BusyError:
+        """The registry has another part of the blob than was thought."""
+        return BusyError(f"{self._endpoint.name}: {self._path}: a chunk is out of order", "try again")
