@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.engine.image_filters import parse_image_filters
 from pydock_core.engine.image_shapes import SeenImage, build_history, build_inspect, build_summary
@@ -22,6 +22,9 @@ from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 from pydock_core.store.worker import Progress
+
+if TYPE_CHECKING:
+    from pydock_core.images.archive_writer import ImageToSave
 
 # Names for what the class, which has a method "list", cannot spell.
 Documents = list[dict[str, Any]]
@@ -202,8 +205,11 @@ class Images:
 
     # -- adding ------------------------------------------------------------------------------------------
 
-    def load(self, stream: BinaryIO, progress: Progress | None = None) -> Names:
+    def load(self, stream: BinaryIO, progress: Progress | None = None, platform: str | None = None) -> Names:
         """Load the images of an archive (docker-archive or OCI, plain or compressed; need not be seekable).
+
+        Args:
+            platform: "os[/arch[/variant]]" that the images must be for; of an index the best that runs there.
 
         Returns:
             a name for each name that was given, and the id of each image without a name.
@@ -215,7 +221,8 @@ class Images:
         from pydock_core.images.archive import load_archive
 
         with self._store.adding("load") as directory:
-            images = load_archive(stream, self._blobs, directory, _subject(stream), progress)
+            wanted = parse_platform(platform) if platform else None
+            images = load_archive(stream, self._blobs, directory, _subject(stream), progress, wanted)
             for image in images:
                 self._store.record(image, progress)
         return [
@@ -231,6 +238,7 @@ class Images:
         changes: Sequence[str] = (),
         message: str | None = None,
         progress: Progress | None = None,
+        platform: str | None = None,
     ) -> str:
         """Make an image of the tar of a root file system; return its id.
 
@@ -240,6 +248,7 @@ class Images:
             changes: Dockerfile instructions, see :func:`pydock_core.images.changes.apply_changes`.
             message: for the history.
             progress: gets events.
+            platform: "os[/arch[/variant]]" that the image is said to be for; this host's by default.
         """
         from pydock_core.images.root_archive import import_root
 
@@ -253,9 +262,74 @@ class Images:
                 changes=changes or (),
                 message=message or "",
                 progress=progress,
+                platform=parse_platform(platform) if platform else None,
             )
             self._store.record(image, progress)
         return image.id
+
+    def save(
+        self,
+        references: Sequence[str],
+        stream: BinaryIO,
+        progress: Progress | None = None,
+        platform: str | None = None,
+    ) -> None:
+        """Write images to an archive that is a docker-archive and an OCI layout; see
+        :mod:`pydock_core.images.archive_writer`.
+
+        Args:
+            references: a name with its tag; a repository, for all its tags; or an id or a digest, for an image without
+                names.  As ``docker save``.
+            stream: with a descriptor the data goes there within the kernel.
+            progress: gets events.
+            platform: "os[/arch[/variant]]" that all of them must be for.
+
+        Raises:
+            NotFoundError: there is no such image, or not for that platform.
+            FailedError: the stream's reader has gone.
+            UnavailableError: the disk that it goes to is full.
+        """
+        from pydock_core.images.archive_writer import save_archive
+
+        with self._store.reading():
+            images = self._to_save(references)
+            for image in images if platform else ():
+                self.require_platform(image.id, str(platform))
+            save_archive(images, self._blobs, stream, progress)
+
+    def _to_save(self, references: Sequence[str]) -> Sequence[ImageToSave]:
+        from pydock_core.images.archive_writer import ImageToSave
+
+        names: dict[str, dict[Reference, None]] = {}
+        rows: dict[str, ImageRow] = {}
+        for text in references:
+            for row, reference in self._named_for_saving(text):
+                rows[row.id] = row
+                names.setdefault(row.id, {}).update({reference: None} if reference else {})
+        return [
+            ImageToSave(
+                row.id,
+                row.manifest_digest,
+                row.manifest_type,
+                tuple(sql.layers_of(self._database, row.id)),
+                tuple(names[row.id]),
+            )
+            for row in rows.values()
+        ]
+
+    def _named_for_saving(self, text: str) -> Sequence[tuple[ImageRow, Reference | None]]:
+        """The images that a word names, each with the name that it is to have in an archive."""
+        try:
+            reference = parse_reference(text)
+        except InvalidError:
+            return [(self.resolve(text), None)]
+        if not reference.tag and not reference.digest:
+            tags = [tag for tag in sql.all_tags(self._database) if tag.repository == reference.repository]
+            if tags:
+                return [(self.resolve(tag.reference), parse_tagged(tag.reference)) for tag in tags]
+        row = self.resolve(text)
+        is_named = bool(reference.tag) and not reference.digest
+        return [(row, reference if is_named else None)]
 
     def capture(
         self,

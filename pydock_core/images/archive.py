@@ -31,7 +31,14 @@ from pydock_core.oci.documents import (
     layer_compression,
     layer_media_type,
 )
-from pydock_core.oci.platform import choose_manifest, host_architecture
+from pydock_core.oci.platform import (
+    Platform,
+    choose_manifest,
+    host_architecture,
+    host_platform,
+    normal_platform,
+    runnable,
+)
 from pydock_core.oci.reference import Reference, parse_tagged
 from pydock_core.store.blobs import BlobStore, check_content
 from pydock_core.store.compression import ANEW, detect_compression
@@ -44,7 +51,12 @@ _LAYERS_LIMIT = 1000
 
 
 def load_archive(
-    stream: BinaryIO, blobs: BlobStore, directory: Path, subject: str, progress: Progress | None = None
+    stream: BinaryIO,
+    blobs: BlobStore,
+    directory: Path,
+    subject: str,
+    progress: Progress | None = None,
+    platform: Platform | None = None,
 ) -> list[StoredImage]:
     """Put the images of an archive into the blob store; digests and sizes are verified before content is
     used.
@@ -55,6 +67,7 @@ def load_archive(
         directory: a workspace on the blob store's file system.
         subject: names the archive in errors: "archive x.tar".
         progress: gets events.
+        platform: what the images must be for; None takes this host's of an index, and any that stands alone.
 
     Returns:
         the images in the archive's order, not recorded and their layers not applied.
@@ -62,21 +75,40 @@ def load_archive(
     Raises:
         CorruptError: the archive is damaged, truncated, or lacks what it names.
         InvalidError: it is no archive of images, or an image's name is none.
-        UnsupportedError: it has no image for this host.
+        UnsupportedError: it has no image for this host, or the platform.
         UnavailableError: the disk is full.
     """
     spool = Spool(blobs, directory, subject, progress)
     spool.read(stream)
     if spool.has("manifest.json"):
-        return _load_docker(spool)
+        return _for_platform(_load_docker(spool), platform, subject)
     if spool.has("index.json"):
-        return _load_oci(spool)
+        return _for_platform(_load_oci(spool, platform or host_platform()), platform, subject)
     if spool.has("repositories"):
-        return _load_legacy(spool)
+        return _for_platform(_load_legacy(spool), platform, subject)
     raise InvalidError(
         f"{subject} holds no images: it has neither manifest.json nor index.json",
         "the tar of a root file system becomes an image by: dock import",
     )
+
+
+def _for_platform(images: list[StoredImage], platform: Platform | None, subject: str) -> list[StoredImage]:
+    """Leave out what the platform does not run; an archive of nothing else is refused."""
+    if platform is None:
+        return images
+    fitting = runnable(platform)
+    chosen = [
+        image
+        for image in images
+        if normal_platform(image.config.os, image.config.architecture, image.config.variant) in fitting
+    ]
+    if not chosen:
+        raise _no_image_for(subject, platform)
+    return chosen
+
+
+def _no_image_for(subject: str, platform: Platform) -> UnsupportedError:
+    return UnsupportedError(f"{subject} has no image for {platform}", "save the image for that platform")
 
 
 # -- docker-archive --------------------------------------------------------------------------------------
@@ -190,13 +222,13 @@ def _load_legacy_image(spool: Spool, top_id: str, references: Sequence[Reference
 # -- OCI layout ------------------------------------------------------------------------------------------
 
 
-def _load_oci(spool: Spool) -> list[StoredImage]:
+def _load_oci(spool: Spool, platform: Platform) -> list[StoredImage]:
     index = Index.from_json(spool.document("index.json"), f"{spool.subject}: index.json")
     found: dict[str, tuple[Descriptor, list[Reference]]] = {}
     refused: PyDockError | None = None
     for entry in index.manifests:
         try:
-            chosen = _choose(spool, entry, _INDEX_DEPTH)
+            chosen = _choose(spool, entry, platform, _INDEX_DEPTH)
         except UnsupportedError as error:
             refused = error
             continue
@@ -232,8 +264,8 @@ def _verify(spool: Spool, descriptor: Descriptor, member: Member) -> None:
     check_content(member.digest, member.size_bytes, descriptor.digest, descriptor.size_bytes, subject)
 
 
-def _choose(spool: Spool, entry: Descriptor, depth: int) -> Descriptor:
-    """Go down through indexes to the manifest for this host."""
+def _choose(spool: Spool, entry: Descriptor, platform: Platform, depth: int) -> Descriptor:
+    """Go down through indexes to the manifest for a platform."""
     if entry.media_type in MANIFEST_TYPES:
         return entry
     if entry.media_type not in INDEX_TYPES or depth == 0:
@@ -244,14 +276,10 @@ def _choose(spool: Spool, entry: Descriptor, depth: int) -> Descriptor:
     index = Index.from_json(_document(spool, entry), f"{spool.subject}: index {entry.digest}")
     # An archive need not have the images of all platforms that its index lists.
     present = [manifest for manifest in index.manifests if spool.has(_blob_name(manifest))]
-    architecture, variant = host_architecture()
-    chosen = choose_manifest(present, architecture, variant)
+    chosen = choose_manifest(present, platform)
     if chosen is None:
-        raise UnsupportedError(
-            f"{spool.subject} has no image for linux/{architecture}",
-            "save the image for this host's platform",
-        )
-    return _choose(spool, chosen, depth - 1)
+        raise _no_image_for(spool.subject, platform)
+    return _choose(spool, chosen, platform, depth - 1)
 
 
 def _load_manifest(spool: Spool, descriptor: Descriptor, references: Sequence[Reference]) -> StoredImage:

@@ -11,7 +11,7 @@ from pydock_core.errors import CorruptError, InvalidError
 from pydock_core.images.changes import apply_changes
 from pydock_core.images.stored import StoredImage, store_image
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
-from pydock_core.oci.platform import host_architecture
+from pydock_core.oci.platform import Platform, host_architecture
 from pydock_core.oci.reference import Reference
 from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.store.blobs import BlobStore, BlobWriter
@@ -33,6 +33,7 @@ def import_root(
     changes: Sequence[str] = (),
     message: str = "",
     progress: Progress | None = None,
+    platform: Platform | None = None,
 ) -> StoredImage:
     """Put the image of a root file system's tar into the blob store.
 
@@ -45,6 +46,7 @@ def import_root(
         changes: Dockerfile instructions.
         message: for the history.
         progress: gets {"status": "Importing", "current"}.
+        platform: what the image is said to be for; this host's by default.
 
     Raises:
         CorruptError: the archive is damaged or truncated.
@@ -55,12 +57,12 @@ def import_root(
     with BlobWriter(directory / "root.tar", subject) as writer:
         _copy_checked(stream, writer, subject, progress)
         diff_id = blobs.put(writer, subject=subject)
-    architecture, variant = host_architecture()
+    said = platform or Platform("linux", *host_architecture())
     created = format_timestamp(time.time_ns())
     config = ImageConfig(
-        architecture=architecture,
-        os="linux",
-        variant=variant,
+        architecture=said.architecture,
+        os=said.os,
+        variant=said.variant,
         diff_ids=(diff_id,),
         config=execution,
         created=created,
