@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydock_jupyter.display.port import PortView
+    from pydock_jupyter.display.store_pictures import ChangesView, LayersView
     from pydock_jupyter.widgets.panel import Panel
 
 
@@ -52,6 +53,37 @@ def open_port(container: str, port: int, path: str = "", height: int = 480) -> P
     from pydock_jupyter.display.port import PortView
 
     return PortView(container, port, path, height)
+
+
+def layers(*names: str) -> LayersView:
+    """Show the layers of images and containers as a picture: display the result as a cell's last value.
+
+    Layers that several images have are drawn once, names and the writable layers of containers on top.
+
+    Args:
+        names: of a container, shown with its image; or of an image, shown with all of its containers.  Without any
+            all images are shown.
+
+    Raises:
+        NotFoundError: there is neither a container nor an image of a name.
+    """
+    from pydock_jupyter.display.store_pictures import see_layers
+
+    return see_layers(names)
+
+
+def changes(container: str) -> ChangesView:
+    """Show what a container has written to its own layer, as a tree: display the result as a cell's last value.
+
+    Args:
+        container: name or id.
+
+    Raises:
+        NotFoundError: there is no such container.
+    """
+    from pydock_jupyter.display.store_pictures import see_changes
+
+    return see_changes(container)
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:

@@ -1,1 +1,1 @@
-"""What commands look like in a notebook: live text, and tables."""
+"""What commands look like in a notebook: live text, tables, and pictures of what the store holds."""

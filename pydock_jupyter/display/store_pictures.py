@@ -1,0 +1,194 @@
+"""Looks at the store for the pictures: layers of images and containers, and what a writable layer holds."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydock_core.errors import NotFoundError
+from pydock_core.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
+from pydock_jupyter.display import change_tree, layer_picture
+from pydock_jupyter.display.change_tree import DELETED, Change
+from pydock_jupyter.display.layer_graph import Container, Image, Layer, LayerGraph, read_steps
+
+if TYPE_CHECKING:
+    from pydock_core.engine import Engine
+
+
+class LayersView:
+    """What :func:`pydock_jupyter.layers` returns: a picture in a notebook, lines of text elsewhere."""
+
+    def __init__(self, graph: LayerGraph) -> None:
+        self.graph = graph
+
+    def svg(self) -> str:
+        """The picture as an "svg" element."""
+        return layer_picture.draw_svg(self.graph)
+
+    def __repr__(self) -> str:
+        return layer_picture.describe(self.graph)
+
+    def _repr_html_(self) -> str:
+        return layer_picture.draw_html(self.graph)
+
+
+class ChangesView:
+    """What :func:`pydock_jupyter.changes` returns: a tree; ``changes`` has it as data, by path."""
+
+    def __init__(self, name: str, changes: Sequence[Change]) -> None:
+        self.name = name
+        self.changes = tuple(changes)
+
+    def __repr__(self) -> str:
+        return change_tree.draw_text(self.name, self.changes)
+
+    def _repr_html_(self) -> str:
+        return change_tree.draw_html(self.name, self.changes)
+
+
+def see_layers(names: Sequence[str]) -> LayersView:
+    """See :func:`pydock_jupyter.layers`."""
+    from pydock_core.engine import Engine
+
+    with closing(Engine()) as engine:
+        return LayersView(read_graph(engine, names))
+
+
+def see_changes(container: str) -> ChangesView:
+    """See :func:`pydock_jupyter.changes`."""
+    from pydock_core.engine import Engine
+
+    with closing(Engine()) as engine:
+        return ChangesView(engine.containers.name(container), read_changes(engine, container))
+
+
+# -- layers ------------------------------------------------------------------------------------------------
+
+
+def read_graph(engine: Engine, names: Sequence[str]) -> LayerGraph:
+    """Return the layers of images and containers.
+
+    Args:
+        names: of a container, of which it and its image are shown; or of an image, which is shown with all of its
+            containers.  As with ``dock inspect``, containers go first.  All images where there is none.
+
+    Raises:
+        NotFoundError: there is neither a container nor an image of a name.
+    """
+    containers = engine.containers.list(all=True, size=True)
+    image_ids: list[str] = [] if names else [str(summary["Id"]) for summary in engine.images.list()]
+    whole = set(image_ids)
+    chosen = set()
+    for name in names:
+        found = _container_id(engine, name)
+        if found:
+            chosen.add(found)
+            image_ids += [str(summary["ImageID"]) for summary in containers if summary["Id"] == found]
+        else:
+            image_ids.append(_image_id(engine, name))
+            whole.add(image_ids[-1])
+    images = tuple(_read_image(engine, image_id) for image_id in dict.fromkeys(image_ids))
+    return LayerGraph(
+        images,
+        tuple(
+            _read_container(summary)
+            for summary in reversed(containers)  # the oldest first
+            if summary["Id"] in chosen or summary["ImageID"] in whole
+        ),
+    )
+
+
+def _container_id(engine: Engine, name: str) -> str:
+    try:
+        return engine.containers.resolve(name)
+    except NotFoundError:
+        return ""
+
+
+def _image_id(engine: Engine, name: str) -> str:
+    try:
+        return engine.images.resolve(name).id
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"no such container or image: {name}", "dock ps -a and dock images list what there is"
+        ) from error
+
+
+def _read_image(engine: Engine, image_id: str) -> Image:
+    diff_ids = engine.images.layers(image_id)
+    steps = read_steps(engine.images.config(image_id).get("history") or ())
+    steps += [""] * (len(diff_ids) - len(steps))  # a history may tell of fewer layers than there are, or more
+    layers = tuple(
+        Layer(diff_id, _layer_size(engine, diff_id), made_by)
+        for diff_id, made_by in zip(diff_ids, steps, strict=False)
+    )
+    return Image(image_id, tuple(engine.images.inspect(image_id)["RepoTags"]), layers)
+
+
+def _layer_size(engine: Engine, diff_id: str) -> int | None:
+    try:
+        return engine.snapshotter.size_bytes(diff_id)
+    except NotFoundError:
+        return None
+
+
+def _read_container(summary: dict[str, Any]) -> Container:
+    name = str(summary["Names"][0]).removeprefix("/")
+    return Container(name, str(summary["ImageID"]), str(summary["State"]), summary.get("SizeRw"))
+
+
+# -- changes -----------------------------------------------------------------------------------------------
+
+
+def read_changes(engine: Engine, container: str) -> list[Change]:
+    """Return what a container's writable layer holds, by path, with the sizes of regular files.
+
+    Raises:
+        NotFoundError: there is no such container.
+    """
+    found = engine.filesystems.diff(container)
+    upper = engine.root.container(engine.containers.resolve(container)).upper
+    sizes = _file_sizes(upper, [entry["Path"] for entry in found if entry["Kind"] != DELETED])
+    return [Change(entry["Path"], entry["Kind"], sizes.get(entry["Path"])) for entry in found]
+
+
+def _file_sizes(upper: Path, paths: Sequence[str]) -> dict[str, int]:
+    """The sizes of regular files; those that have gone, or that this user may not see, are left out.
+
+    A container that runs may put a link in the place of a directory at any time: none is followed.
+    """
+    sizes = {}
+    with ExitStack() as stack:
+        top_fd = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, top_fd)
+        for parent, members in groupby(sorted(paths, key=os.path.split), key=os.path.dirname):
+            try:
+                parent_fd = _open_directory(top_fd, parent.lstrip("/") or ".")
+            except OSError:
+                continue
+            try:
+                for path in members:
+                    size = _file_size(parent_fd, os.path.basename(path))
+                    if size is not None:
+                        sizes[path] = size
+            finally:
+                os.close(parent_fd)
+    return sizes
+
+
+def _open_directory(top_fd: int, path: str) -> int:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    return openat2(top_fd, path, flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+
+
+def _file_size(parent_fd: int, name: str) -> int | None:
+    try:
+        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
