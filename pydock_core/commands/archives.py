@@ -10,7 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from pydock_core.commands.context import Context, Writer
 from pydock_core.commands.progress import reporting
@@ -23,7 +23,7 @@ def load(context: Context, words: Namespace) -> int:
         reporting(context, words.progress, quiet=words.quiet) as report,
         _input(context, words.input) as stream,
     ):
-        for name in context.engine.images.load(stream, report.progress, **_platform(words)):
+        for name in context.engine.images.load(stream, report.progress, words.platform):
             kind = "image ID" if name.startswith("sha256:") else "image"
             report.result(f"Loaded {kind}: {name}", stream=f"Loaded {kind}: {name}\n")
     return 0
@@ -55,7 +55,7 @@ def import_(context: Context, words: Namespace) -> int:
     ):
         report.result(
             context.engine.images.import_(
-                stream, reference, words.change, words.message, report.progress, **_platform(words)
+                stream, reference, words.change, words.message, report.progress, words.platform
             )
         )
     return 0
@@ -83,10 +83,6 @@ def commit(context: Context, words: Namespace) -> int:
             )
         )
     return 0
-
-
-def _platform(words: Namespace) -> dict[str, Any]:
-    return {"platform": words.platform} if words.platform else {}
 
 
 # -- streams -----------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Usage:
         images = self._engine.images.see_all()
         layers = images_sql.layers_by_image(self._database)
         sizes = self._layer_sizes()
-        blobs_bytes = self._tree_sizes([str(self._root.images)])[0]
+        blobs_bytes = self._blobs_bytes()
         total_bytes = sum(sizes.values()) + blobs_bytes
         used = [seen for seen in images if seen.containers]
         volumes = containers_sql.all_volumes(self._database)
@@ -100,7 +100,11 @@ class Usage:
 
     def _footprint(self) -> int:
         """What images take, whether anything refers to it or not."""
-        return sum(self._layer_sizes().values()) + self._tree_sizes([str(self._root.images)])[0]
+        return sum(self._layer_sizes().values()) + self._blobs_bytes()
+
+    def _blobs_bytes(self) -> int:
+        """What the image layout holds: blobs, and what interrupted pulls have left; not its own index."""
+        return sum(self._tree_sizes([str(self._root.images / name) for name in ("blobs", "partial")]))
 
     def _volume_sizes(self, volumes: Sequence[VolumeRow]) -> list[int]:
         return self._tree_sizes([str(volume_directory(self._root, row.name)) for row in volumes])
