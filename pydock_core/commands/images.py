@@ -206,7 +206,7 @@ def capture(context: Context, words: Namespace) -> int:
     paths = [Path(path).absolute() for path in words.PATH]
     with reporting(context, words.progress, quiet=words.quiet) as report:
         result = context.engine.images.capture(words.tag, prefix, paths, report.progress)
-        for note in result.notes if not report.is_quiet else ():
-            context.stderr.write(f"note: {note}\n")
         report.result(result.image_id)
+    for note in result.notes if not report.is_quiet else ():
+        context.stderr.write(f"note: {note}\n")
     return 0

@@ -49,15 +49,22 @@ class Reporter:
     def __init__(self, context: Context, display: Display | None, *, as_json: bool, is_quiet: bool) -> None:
         self._context = context
         self._as_json = as_json
+        self._results: list[tuple[str, dict[str, object]]] = []
         self.is_quiet = is_quiet
         self.progress: Callable[[Event], None] | None = display.show if display else None
 
     def result(self, text: str, **fields: object) -> None:
-        """Write a line of the result; in JSON as ``fields``, a status where there are none."""
-        if self._as_json:
-            write_json(self._context, fields or {"status": text})
-        else:
-            self._context.print(text)
+        """Note a line of the result, written when the progress is done; in JSON as ``fields``, else as a status."""
+        self._results.append((text, fields))
+
+    def flush(self) -> None:
+        """Write the results; no display is in their way any more."""
+        for text, fields in self._results:
+            if self._as_json:
+                write_json(self._context, fields or {"status": text})
+            else:
+                self._context.print(text)
+        self._results.clear()
 
 
 @contextlib.contextmanager
@@ -86,15 +93,18 @@ def reporting(
     is_quiet = quiet or mode == "quiet"
     display = _choose(context, mode, is_quiet=is_quiet, lines=lines, stdout_is_free=stdout_is_free)
     done = Once(display)
+    reporter = Reporter(context, done.display, as_json=as_json, is_quiet=is_quiet)
     try:
-        yield Reporter(context, done.display, as_json=as_json, is_quiet=is_quiet)
+        yield reporter
     except BaseException as error:
         done.close(succeeded=False)
+        reporter.flush()
         if as_json:
             message = error.message if isinstance(error, PyDockError) else str(error) or type(error).__name__
             write_json(context, {"error": message, "errorDetail": {"message": message}})
         raise
     done.close(succeeded=True)
+    reporter.flush()
 
 
 class Once:

@@ -12,7 +12,7 @@ _ID_WIDTH = 19
 
 
 class RichDisplay:
-    """Bars on standard error; they stay when all is done, as Docker's do."""
+    """Bars on standard error from the first event on; they stay when all is done, as Docker's do."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._board = Board()
@@ -23,11 +23,12 @@ class RichDisplay:
             TransferSpeedColumn(),
         )
         self._bars = Progress(*columns, console=console or Console(stderr=True))
-        self._overall = self._bars.add_task("total", total=None, start=True)
+        self._overall = self._bars.add_task("total", total=None)
         self._tasks: dict[str, TaskID] = {}
-        self._bars.start()
 
     def show(self, event: Event) -> None:
+        if not self._tasks:
+            self._bars.start()
         row = self._board.update(event)
         if row.name not in self._tasks:
             self._tasks[row.name] = self._bars.add_task(row.name, total=None)
@@ -35,6 +36,8 @@ class RichDisplay:
         self._put_overall()
 
     def close(self, *, succeeded: bool) -> None:
+        if not self._tasks:
+            return
         if succeeded:
             self._board.finish()
             for row in self._board.rows.values():
