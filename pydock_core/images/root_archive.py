@@ -15,7 +15,7 @@ from pydock_core.oci.platform import Platform, host_architecture
 from pydock_core.oci.reference import Reference
 from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.store.blobs import BlobStore, BlobWriter
-from pydock_core.store.compression import ANEW, open_plain, peek_compression, peekable
+from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
 from pydock_core.store.worker import Progress
@@ -78,7 +78,9 @@ def _copy_checked(stream: BinaryIO, writer: BlobWriter, subject: str, progress: 
     buffered = peekable(stream)
     if not buffered.peek(1):
         raise InvalidError(f"{subject} is empty", "is the right file given?")
-    copying = _Copying(open_plain(buffered, peek_compression(buffered), subject), writer, progress)
+    limit = InflationLimit.for_file_system(writer.path.parent)
+    plain = open_plain(buffered, peek_compression(buffered), subject, limit)
+    copying = _Copying(plain, writer, progress)
     reader = TarReader(ForwardSource(copying), subject)
     for _ in reader:
         pass

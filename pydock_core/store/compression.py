@@ -1,6 +1,10 @@
 """Compressed streams: what a stream is compressed with, and its plain content.
 
 gzip goes through ISA-L (isal), several times as fast as zlib; zstd through zstandard.
+
+What comes from outside may be made to inflate without end, or to need gigabytes for its window.  Content of any size
+is accepted as long as its compressed form has a size to match; see :class:`InflationLimit`.  Memory is bounded by
+what the compressors themselves use at their highest levels.
 """
 
 from __future__ import annotations
@@ -8,12 +12,20 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import os
 import zlib
-from typing import BinaryIO, cast
+from dataclasses import dataclass
+from typing import BinaryIO, Self, cast
 
-from pydock_core.errors import CorruptError
+from pydock_core.errors import CorruptError, UnsupportedError
 
 BUFFER_BYTES = 1 << 20
+_COMPRESSED_BYTES = 128 << 10
+_ZSTD_WINDOW_LIMIT = 128 << 20
+"""What zstd(1) accepts without --long, and --ultra -22 makes (RFC 8878 asks decoders for 8 MiB at least)."""
+_ZSTD_HEADER_BYTES = 18
+_XZ_MEMORY_LIMIT = 128 << 20
+"""xz -9 needs 65 MiB to inflate (xz(1))."""
 
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
@@ -41,35 +53,141 @@ def peek_compression(stream: io.BufferedReader) -> str:
     return detect_compression(stream.peek(_LONGEST_MAGIC))
 
 
-def open_plain(stream: BinaryIO, compression: str, subject: str) -> BinaryIO:
+@dataclass(frozen=True, slots=True)
+class InflationLimit:
+    """When plain content is taken for a decompression bomb: when it exceeds *both* bounds.
+
+    The ratio alone will not do: gzip makes 1,000 : 1 of zeros, zstd much more, and a layer may well hold a disk image.
+    Docker has no limit, and a bomb fills the disk for everybody there.  Half of what was free is what content
+    that nobody can have sent is never worth.
+
+    Attributes:
+        plain_bytes: content up to this size is never questioned.
+        ratio: neither is content of up to so many times the compressed size that was read for it.
+    """
+
+    plain_bytes: int
+    ratio: int = 100
+
+    @classmethod
+    def for_file_system(cls, place: str | os.PathLike[str] | int) -> Self:
+        """The limit for what is going to be written to a file system: half of what is free there now.
+
+        Args:
+            place: a path on it, or a descriptor.
+        """
+        status = os.statvfs(place)
+        return cls(status.f_bavail * status.f_frsize // 2)
+
+
+def open_plain(
+    stream: BinaryIO, compression: str, subject: str, limit: InflationLimit | None = None
+) -> BinaryIO:
     """Return the plain content of ``stream``.
 
     Args:
         stream: positioned at its start.
         compression: as :func:`detect_compression` gives it.
         subject: names the stream in errors.
+        limit: for content that is written somewhere; None for what is only looked at.
 
-    Reading raises CorruptError where the compressed data is damaged or cut off.
+    Reading raises CorruptError where the compressed data is damaged or cut off, or inflates beyond ``limit``;
+    UnsupportedError where it needs more memory than any compressor makes it need unasked.
     """
     if not compression:
         return stream
-    return cast(
-        BinaryIO, io.BufferedReader(_Plain(_decompressor(stream, compression), subject), BUFFER_BYTES)
-    )
+    counted = _Counted(stream)
+    decompressor = _decompressor(counted, compression, subject)
+    return cast(BinaryIO, io.BufferedReader(_Plain(decompressor, counted, subject, limit), BUFFER_BYTES))
 
 
-def _decompressor(stream: BinaryIO, compression: str) -> BinaryIO:
+def _decompressor(stream: _Counted, compression: str, subject: str) -> BinaryIO:
+    source = cast(BinaryIO, stream)
     if compression == "gzip":
         from isal import igzip
 
-        return cast(BinaryIO, igzip.IGzipFile(fileobj=stream, mode="rb"))
+        return cast(BinaryIO, igzip.IGzipFile(fileobj=source, mode="rb"))
     if compression == "zstd":
-        import zstandard
-
-        return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True))
+        return _open_zstd(stream, subject)
     if compression == "xz":
-        return cast(BinaryIO, lzma.LZMAFile(stream))
-    return cast(BinaryIO, bz2.BZ2File(stream))
+        return cast(BinaryIO, _Xz(source))
+    return cast(BinaryIO, bz2.BZ2File(source))
+
+
+def _open_zstd(stream: _Counted, subject: str) -> BinaryIO:
+    import zstandard
+
+    try:
+        window_bytes = zstandard.get_frame_parameters(stream.peek(_ZSTD_HEADER_BYTES)).window_size
+    except zstandard.ZstdError:
+        window_bytes = 0  # whoever reads gets the error
+    if window_bytes > _ZSTD_WINDOW_LIMIT:
+        raise UnsupportedError(
+            f"{subject} needs a window of {window_bytes >> 20} MiB to be inflated",
+            f"compress it with one of {_ZSTD_WINDOW_LIMIT >> 20} MiB at most (zstd without --long)",
+        )
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_LIMIT)
+    return cast(BinaryIO, decompressor.stream_reader(cast(BinaryIO, stream), read_across_frames=True))
+
+
+class _Counted:
+    """Counts what is read of a stream, and can look ahead at its start."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.count = 0
+        self._stream = stream
+        self._ahead = b""
+
+    def peek(self, size: int) -> bytes:
+        """Return up to ``size`` bytes without taking them; before the first ``read`` only."""
+        while len(self._ahead) < size and (data := self._stream.read(size - len(self._ahead))):
+            self._ahead += data
+        return self._ahead
+
+    def read(self, size: int = -1, /) -> bytes:
+        data, self._ahead = self._ahead, b""
+        data = data or self._stream.read(size)
+        self.count += len(data)
+        return data
+
+    def readinto(self, buffer: memoryview) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Xz:
+    """Reads concatenated .xz streams, with bounded memory: a dictionary may have 4 GiB, and LZMAFile has no limit."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decompressor = self._begin()
+
+    @staticmethod
+    def _begin() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_LIMIT)
+
+    def read(self, size: int) -> bytes:
+        """Read up to ``size`` bytes; b"" at the end only.
+
+        Raises:
+            EOFError: the stream is cut off; lzma.LZMAError: it is damaged, or wants too much memory.
+        """
+        while True:
+            if self._decompressor.eof:
+                rest = self._decompressor.unused_data or self._stream.read(_COMPRESSED_BYTES)
+                # Between two streams, and after the last one, there may be zeros (xz file format 1.2.1, 2.2).
+                while rest and not (rest := rest.lstrip(b"\0")):
+                    rest = self._stream.read(_COMPRESSED_BYTES)
+                if not rest:
+                    return b""
+                self._decompressor = self._begin()
+            else:
+                rest = self._stream.read(_COMPRESSED_BYTES) if self._decompressor.needs_input else b""
+                if not rest and self._decompressor.needs_input:
+                    raise EOFError("the compressed stream ends early")
+            if data := self._decompressor.decompress(rest, size):
+                return data
 
 
 class _Raw(io.RawIOBase):
@@ -90,9 +208,14 @@ class _Raw(io.RawIOBase):
 class _Plain(io.RawIOBase):
     """A decompressor whose failures are ours."""
 
-    def __init__(self, stream: BinaryIO, subject: str) -> None:
+    def __init__(
+        self, stream: BinaryIO, compressed: _Counted, subject: str, limit: InflationLimit | None
+    ) -> None:
         self._stream = stream
+        self._compressed = compressed
         self._subject = subject
+        self._limit = limit
+        self._total = 0
 
     def readable(self) -> bool:
         return True
@@ -109,6 +232,18 @@ class _Plain(io.RawIOBase):
                 raise
             raise CorruptError(f"{self._subject} is damaged: {error}", ANEW) from error
         buffer[: len(data)] = data
+        self._total += len(data)
+        limit = self._limit
+        if (
+            limit is not None
+            and self._total > limit.plain_bytes
+            and self._total > limit.ratio * self._compressed.count
+        ):
+            raise CorruptError(
+                f"{self._subject} may be a decompression bomb: it inflates to more than {limit.ratio} times its size, "
+                "and more than half of the free disk",
+                "if you trust who made it, free some space and try again",
+            )
         return len(data)
 
 

@@ -25,7 +25,7 @@ from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
-from pydock_core.store.compression import ANEW, BUFFER_BYTES, open_plain
+from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
@@ -243,7 +243,9 @@ def apply_blob(
                     progress=report,
                 )
                 if compression or not is_file:
-                    applied = _apply_stream(applier, file, compression, diff_id, subject)
+                    limit = InflationLimit.for_file_system(root_fd)
+                    plain = open_plain(file, compression, subject, limit)
+                    applied = _apply_stream(applier, plain, diff_id, subject)
                 else:
                     applied = _apply_file(applier, file, "" if is_verified else diff_id, subject)
             result = asdict(applied)
@@ -269,10 +271,8 @@ def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: st
     return applied
 
 
-def _apply_stream(
-    applier: LayerApplier, file: BinaryIO, compression: str, diff_id: str, subject: str
-) -> Applied:
-    hashing = HashingStream(open_plain(file, compression, subject))
+def _apply_stream(applier: LayerApplier, plain: BinaryIO, diff_id: str, subject: str) -> Applied:
+    hashing = HashingStream(plain)
     applied = applier.apply(TarReader(ForwardSource(hashing), subject))
     while hashing.read(CHUNK_BYTES):
         pass  # what follows the archive's end marker belongs to the digest

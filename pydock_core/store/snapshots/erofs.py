@@ -29,7 +29,7 @@ from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
-from pydock_core.store.compression import ANEW, open_plain
+from pydock_core.store.compression import ANEW, InflationLimit, open_plain
 from pydock_core.store.erofs.layout import ROOT_NID
 from pydock_core.store.erofs.reader import Index, Inode
 from pydock_core.store.erofs.writer import build_index
@@ -254,7 +254,8 @@ def _inflate(
         def report(_: int) -> None:
             _report(progress, diff_id, min(stream.tell(), total or _WHOLE), total)
 
-        plain = open_plain(stream, compression, subject)
+        limit = InflationLimit.for_file_system(file.fileno())
+        plain = open_plain(stream, compression, subject, limit)
         check_digest(write_plain(plain, file.fileno(), report), diff_id, subject)
         with _rewound(file) as reading:
             applied = build_index(reading, index_fd, subject, tag=digest_hex(diff_id))
