@@ -6,20 +6,23 @@ up in it too.  So nothing in the archive can name anything outside of it.
 
 from __future__ import annotations
 
+import io
+import os
 import posixpath
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydock_core.errors import CorruptError, InvalidError
+from pydock_core.images.member_file import MemberFile
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import decode
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
 from pydock_core.store.compression import ANEW, open_plain, peek_compression, peekable
 from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, TarReader
+from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, Source, TarReader
 from pydock_core.store.worker import Progress
 
 _BLOBS = "blobs/sha256/"
@@ -43,6 +46,41 @@ class Member:
     stored: bool
 
 
+class _FileSource:
+    """A plain archive that is a file: what is not wanted is passed over, and data goes from file to file.
+
+    Attributes:
+        fd: of the file; its own position is left alone.
+        base: where the archive begins in it.
+    """
+
+    def __init__(self, fd: int, base: int) -> None:
+        self.fd = fd
+        self.base = base
+        self._position = 0
+
+    @classmethod
+    def of(cls, stream: io.BufferedReader) -> _FileSource | None:
+        """The source of a stream that reads a file as it is; None for any other stream."""
+        if type(stream.raw) is not io.FileIO:
+            return None
+        fd = stream.fileno()
+        return cls(fd, stream.tell()) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = os.pread(self.fd, CHUNK_BYTES if size < 0 else size, self.base + self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        """Go to ``offset``, or to the end where that comes first."""
+        self._position = min(offset, max(os.fstat(self.fd).st_size - self.base, 0))
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
 class Spool:
     """The members of an archive.
 
@@ -60,6 +98,7 @@ class Spool:
         self._progress = progress
         self._members: dict[str, Member] = {}
         self._links: dict[str, str] = {}
+        self._file: _FileSource | None = None
 
     def read(self, stream: BinaryIO) -> None:
         """Take the archive apart.
@@ -74,8 +113,12 @@ class Spool:
         buffered = peekable(stream)
         if not buffered.peek(1):
             raise InvalidError(f"{self.subject} is empty", "is the right file given?")
-        plain = open_plain(buffered, peek_compression(buffered), self.subject)
-        reader = TarReader(ForwardSource(plain), self.subject)
+        compression = peek_compression(buffered)
+        plain = open_plain(buffered, compression, self.subject)
+        source: Source = ForwardSource(plain)
+        if not compression and (file := _FileSource.of(buffered)) is not None:
+            source, self._file = file, file
+        reader = TarReader(source, self.subject)
         for entry in reader:
             name = clean_name(entry.name, self.subject)
             if entry.kind == stat.S_IFREG:
@@ -86,7 +129,7 @@ class Spool:
                 self._links[name] = posixpath.normpath(entry.link)
         if not reader.ended:
             raise CorruptError(f"{self.subject} is truncated: it has no end marker", ANEW)
-        while plain.read(CHUNK_BYTES):
+        while self._file is None and plain.read(CHUNK_BYTES):
             pass  # the padding: whoever writes into a pipe is to be done, and a checksum at the end to be compared
 
     def _read_member(self, reader: TarReader, entry: Entry, name: str) -> None:
@@ -101,16 +144,28 @@ class Spool:
             self._members[name] = Member(path, digest, path.stat().st_size, stored=True)
             return
         path = self.directory / f"member-{len(self._members)}-{len(self._links)}"
-        with BlobWriter(path, f"{self.subject}, {name}") as writer:
+        with MemberFile(path, f"{self.subject}, {name}", entry.size_bytes) as file:
             reported = 0
-            for chunk in reader.chunks(entry):
-                writer.write(chunk)
-                if self._progress and writer.size_bytes - reported >= _PROGRESS_BYTES:
-                    reported = writer.size_bytes
+            for _ in self._fill(file, reader, entry):
+                if self._progress and file.size_bytes - reported >= _PROGRESS_BYTES:
+                    reported = file.size_bytes
                     self._report(name, reported, entry.size_bytes)
+            actual = file.digest()
             if is_digest(digest):
-                check_content(writer.digest, writer.size_bytes, digest, None, f"{self.subject}: blob {name}")
-            self._members[name] = Member(path, writer.digest, writer.size_bytes, stored=False)
+                check_content(actual, file.size_bytes, digest, None, f"{self.subject}: blob {name}")
+            self._members[name] = Member(path, actual, file.size_bytes, stored=False)
+
+    def _fill(self, file: MemberFile, reader: TarReader, entry: Entry) -> Iterator[None]:
+        """Write a member's content, stopping after each piece."""
+        if self._file is None:
+            for chunk in reader.chunks(entry):
+                file.write(chunk)
+                yield
+            return
+        while file.size_bytes < entry.size_bytes:
+            position = self._file.base + entry.offset + file.size_bytes
+            file.send(self._file.fd, position, entry.size_bytes - file.size_bytes)
+            yield
 
     def _report(self, name: str, current: int, total: int) -> None:
         if self._progress is not None:
