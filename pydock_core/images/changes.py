@@ -1,4 +1,4 @@
-"""The ``--change`` instructions of import: Dockerfile instructions that set an image's execution
+"""The ``--change`` instructions of import and commit: Dockerfile instructions that set an image's execution
 parameters.
 """
 
@@ -26,12 +26,13 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
         InvalidError: an instruction is unknown or malformed.
     """
     changed = dict(config)
+    has_command = False
     for change in changes:
         word, _, rest = change.strip().partition(" ")
         instruction = _INSTRUCTIONS.get(word.upper())
         if instruction is None:
             raise InvalidError(
-                f"--change {change!r}: {word or 'nothing'} is no instruction that an import can carry out",
+                f"--change {change!r}: {word or 'nothing'} is no instruction that can be carried out here",
                 f"there are {', '.join(sorted(_INSTRUCTIONS))}",
             )
         if not rest.strip():
@@ -40,6 +41,10 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
             instruction(changed, rest.strip())
         except ValueError as error:
             raise InvalidError(f"--change {change!r}: {error}", "as in a Dockerfile") from error
+        has_command = has_command or word.upper() == "CMD"
+        if word.upper() == "ENTRYPOINT" and not has_command:
+            # As a Dockerfile has it: the command that was there is another entry point's.
+            changed.pop("Cmd", None)
     return changed
 
 
@@ -52,6 +57,10 @@ def _command(text: str) -> list[str]:
             words = None
         if isinstance(words, list) and all(isinstance(word, str) for word in words):
             return words
+    return _shell_form(text)
+
+
+def _shell_form(text: str) -> list[str]:
     return ["/bin/sh", "-c", text]
 
 
@@ -120,6 +129,64 @@ def _set_entrypoint(config: dict[str, Any], text: str) -> None:
     config["Entrypoint"] = _command(text)
 
 
+def _add_trigger(config: dict[str, Any], text: str) -> None:
+    word = text.split(maxsplit=1)[0].upper()
+    if word in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise ValueError(f"{word} cannot be a trigger")
+    config["OnBuild"] = [*(config.get("OnBuild") or ()), text]
+
+
+def _set_health_check(config: dict[str, Any], text: str) -> None:
+    """Dockerfile reference, HEALTHCHECK: options, then CMD and a command; or NONE.  Times are nanoseconds."""
+    check: dict[str, Any] = {}
+    while text.startswith("--"):
+        option, _, text = text.partition(" ")
+        key, _, value = option[2:].partition("=")
+        text = text.strip()
+        if key == "retries" and value.isdigit():
+            check["Retries"] = int(value)
+        elif key in _HEALTH_TIMES:
+            check[_HEALTH_TIMES[key]] = _nanoseconds(value)
+        else:
+            raise ValueError(f"{option} is no option of HEALTHCHECK")
+    word, _, rest = text.partition(" ")
+    if word.upper() == "NONE" and not rest and not check:
+        config["Healthcheck"] = {"Test": ["NONE"]}
+    elif word.upper() == "CMD" and rest.strip():
+        words = _command(rest.strip())
+        is_shell_form = words == _shell_form(rest.strip())
+        test = ["CMD-SHELL", rest.strip()] if is_shell_form else ["CMD", *words]
+        config["Healthcheck"] = {"Test": test, **check}
+    else:
+        raise ValueError("write HEALTHCHECK [OPTIONS] CMD COMMAND, or HEALTHCHECK NONE")
+
+
+_HEALTH_TIMES = {
+    "interval": "Interval",
+    "timeout": "Timeout",
+    "start-period": "StartPeriod",
+    "start-interval": "StartInterval",
+}
+_TIME = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+
+def _nanoseconds(text: str) -> int:
+    """A duration as Go writes it: "1m30s"."""
+    if not _TIME.fullmatch(text):
+        raise ValueError(f"{text!r} is no duration, as 30s or 1m30s is")
+    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _TIME_PART.findall(text))
+
+
 def _set_user(config: dict[str, Any], text: str) -> None:
     config["User"] = text
 
@@ -133,7 +200,9 @@ _INSTRUCTIONS: Mapping[str, Callable[[dict[str, Any], str], None]] = {
     "ENTRYPOINT": _set_entrypoint,
     "ENV": _set_env,
     "EXPOSE": _set_ports,
+    "HEALTHCHECK": _set_health_check,
     "LABEL": _set_labels,
+    "ONBUILD": _add_trigger,
     "STOPSIGNAL": _set_stop_signal,
     "USER": _set_user,
     "VOLUME": _set_volumes,

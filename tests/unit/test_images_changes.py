@@ -34,6 +34,20 @@ from pydock_core.images.changes import apply_changes
         ('VOLUME ["/a", "/b"]', {"Volumes": {"/a": {}, "/b": {}}}),
         ("VOLUME /a /b", {"Volumes": {"/a": {}, "/b": {}}}),
         ("STOPSIGNAL SIGINT", {"StopSignal": "SIGINT"}),
+        ("ONBUILD RUN make", {"OnBuild": ["RUN make"]}),
+        ("HEALTHCHECK NONE", {"Healthcheck": {"Test": ["NONE"]}}),
+        (
+            "HEALTHCHECK --interval=1m30s --timeout=1.5s --retries=2 CMD curl -f localhost",
+            {
+                "Healthcheck": {
+                    "Test": ["CMD-SHELL", "curl -f localhost"],
+                    "Interval": 90 * 10**9,
+                    "Timeout": 1_500_000_000,
+                    "Retries": 2,
+                }
+            },
+        ),
+        ('HEALTHCHECK CMD ["a", "b"]', {"Healthcheck": {"Test": ["CMD", "a", "b"]}}),
     ],
 )
 def test_instructions(change: str, expected: dict[str, Any]) -> None:
@@ -54,6 +68,12 @@ def test_instructions(change: str, expected: dict[str, Any]) -> None:
         "EXPOSE x",
         "VOLUME a",
         "LABEL a=b c",
+        "ONBUILD ONBUILD RUN x",
+        "ONBUILD FROM x",
+        "HEALTHCHECK CMD",
+        "HEALTHCHECK --interval=1 CMD x",
+        "HEALTHCHECK --often CMD x",
+        "HEALTHCHECK RUN x",
     ],
 )
 def test_what_is_malformed_is_named(change: str) -> None:
@@ -63,9 +83,16 @@ def test_what_is_malformed_is_named(change: str) -> None:
     assert raised.value.hint
 
 
+def test_an_entry_point_drops_the_command_that_was_there() -> None:
+    config = {"Cmd": ["old"]}
+    assert apply_changes(config, ['ENTRYPOINT ["e"]']) == {"Entrypoint": ["e"]}
+    both = ["CMD a", 'ENTRYPOINT ["e"]']
+    assert apply_changes(config, both) == {"Entrypoint": ["e"], "Cmd": ["/bin/sh", "-c", "a"]}
+
+
 @given(st.text(max_size=40))
 def test_never_fails_otherwise(text: str) -> None:
-    for word in ("CMD", "ENV", "EXPOSE", "LABEL", "VOLUME"):
+    for word in ("CMD", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "VOLUME"):
         try:
             apply_changes({}, [f"{word} {text}"])
         except InvalidError as error:
