@@ -86,6 +86,7 @@ class ImageStore:
         for layer in image.layers:
             blob = LayerBlob(self.blobs.blob_path(layer.blob_digest), layer.media_type, verified=True)
             size += self.snapshotter.apply(layer.diff_id, blob, progress)
+        self.snapshotter.prepare([layer.diff_id for layer in image.layers])
         created = parse_timestamp(image.config.created)
         labels = json.dumps(image.config.config.get("Labels") or {})
         row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size, labels)

@@ -20,13 +20,13 @@ class RootMount:
     """One mount that makes up a container's root filesystem, as data (containerd's idea).
 
     Attributes:
-        kind: "overlay", "bind", or "erofs": a layer that is mounted on a directory of its own, ``target``, where a
-            following mount finds it.
+        kind: "overlay", "bind", or "erofs": layers that are mounted on a directory of their own, ``target``, where a
+            following mount finds them.
         source: host path, for "bind"; of the index, for "erofs"; empty for "overlay".
         lower: lower directories of an overlay, top layer first (absolute host paths).
         upper, work: the overlay's upper and work directories; both empty for a read-only mount.
         options: further options, as in mount(8): "userxattr", "ro", ...
-        device: of "erofs": the file with the data.
+        devices: of "erofs": the files with the data.
         target: of "erofs": an existing directory; of the others empty, as they go where the root is to be.
     """
 
@@ -36,13 +36,14 @@ class RootMount:
     upper: str = ""
     work: str = ""
     options: tuple[str, ...] = ()
-    device: str = ""
+    devices: tuple[str, ...] = ()
     target: str = ""
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RootMount:
         """Rebuild a mount from :func:`dataclasses.asdict`'s document."""
-        return cls(**{**document, "lower": tuple(document["lower"]), "options": tuple(document["options"])})
+        tuples = {name: tuple(document[name]) for name in ("lower", "options", "devices")}
+        return cls(**{**document, **tuples})
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class LayerMounts:
 
     def add(self, mount: RootMount) -> None:
         """Mount a layer."""
-        self._fds[mount.target] = mount_erofs(mount.source, mount.device)
+        self._fds[mount.target] = mount_erofs(mount.source, mount.devices)
 
     def place(self, directory: str) -> str:
         """A path of what a plan calls ``directory``."""
@@ -96,8 +96,8 @@ class LayerMounts:
         self._fds.clear()
 
 
-def mount_erofs(index: str, device: str) -> int:
-    """Mount an EROFS index over its tar, both files (Linux 6.12, CONFIG_EROFS_FS_BACKED_BY_FILE).
+def mount_erofs(index: str, devices: Sequence[str]) -> int:
+    """Mount an EROFS index over its tars, all files (Linux 6.12, CONFIG_EROFS_FS_BACKED_BY_FILE).
 
     Returns:
         A detached mount, read-only; for an overlay, which has flags of its own for what is executed and opened.
@@ -105,7 +105,7 @@ def mount_erofs(index: str, device: str) -> int:
     context_fd = syscalls.fsopen("erofs")
     opened: list[int] = []
     try:
-        for key, path in (("source", index), ("device", device)):
+        for key, path in (("source", index), *(("device", device) for device in devices)):
             value = path
             if len(os.fsencode(path)) > _VALUE_BYTES:
                 opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -154,7 +154,7 @@ def _explain(mount: RootMount, error: OSError) -> PyDockError:
 
 
 def _explain_erofs(mount: RootMount, error: OSError) -> PyDockError:
-    for file in (mount.source, mount.device):
+    for file in (mount.source, *mount.devices):
         if not os.path.isfile(file):
             return NotFoundError(
                 f"root filesystem: the file {file} is missing", "load or pull the image again"

@@ -2,8 +2,8 @@
 
 An index has blocks of 512 bytes, as a tar has, and this order::
 
-    1024   superblock; at 1152 the one slot of the device table: the tar
-    1280   inodes of the directories, the root first (its number must fit 16 bits)
+    1024   superblock; at 1152 the device table: a layer's tar, or the tars of several layers
+    ...    inodes of the directories, the root first (its number must fit 16 bits)
     ...    inodes of all else, each with its attributes, symlink target or chunk indexes behind it
     ...    blocks of directory entries, long symlink targets, data that the tar has not at a block's boundary
 
@@ -15,19 +15,18 @@ of fixed size, and the kernel finds the block by an addition.
 
 from __future__ import annotations
 
+import stat
 import struct
 
 MAGIC = 0xE0F5E1E2
 SUPER_OFFSET = 1024
 DEVICE_OFFSET = 1152
-INODES_OFFSET = 1280
 SLOT_BYTES = 32
 """What inode numbers count."""
 BLOCK_BITS = 9
 TAR_ADDRESS = 1 << 31
-"""The first block of the tar in the address space; so an index, and a tar, have at most 1 TiB."""
+"""The first block of the first tar in the address space; so an index has at most 1 TiB, and so have its tars."""
 NULL_ADDRESS = 0xFFFFFFFF
-ROOT_NID = INODES_OFFSET // SLOT_BYTES
 
 COMPAT_MTIME = 0x2
 INCOMPAT_CHUNKED_FILE = 0x4
@@ -41,6 +40,14 @@ CHUNK_BITS_MASK = 0x1F
 CHUNK_INDEXES = 0x20
 
 TYPE_FILE, TYPE_DIRECTORY, TYPE_CHARACTER, TYPE_BLOCK, TYPE_FIFO, TYPE_SYMLINK = 1, 2, 3, 4, 5, 7
+TYPES = {
+    stat.S_IFREG: TYPE_FILE,
+    stat.S_IFDIR: TYPE_DIRECTORY,
+    stat.S_IFCHR: TYPE_CHARACTER,
+    stat.S_IFBLK: TYPE_BLOCK,
+    stat.S_IFIFO: TYPE_FIFO,
+    stat.S_IFLNK: TYPE_SYMLINK,
+}
 
 SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
 """magic, checksum, compat, blkszbits, slots, root nid, inodes, build time, its ns, blocks, meta and xattr address,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pydock_core.errors import CorruptError
@@ -23,16 +24,21 @@ class Inode(NamedTuple):
 
 
 class Index:
-    """An index over a tar, both files.
+    """An index over one tar, or several; all files.
+
+    Attributes:
+        root_nid: the root's number.
+        blocks: of the index itself.
+        devices: (tag, blocks, first block in the address space) of the files with data, in order.
 
     Raises:
         OSError: one cannot be opened.
         CorruptError: it is no index of ours.
     """
 
-    def __init__(self, index: str, tar: str, subject: str) -> None:
+    def __init__(self, index: str, files: Sequence[str], subject: str) -> None:
         self._subject = subject
-        self._tar = tar
+        self._files = files
         fd = os.open(index, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._map = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
@@ -42,10 +48,16 @@ class Index:
             os.close(fd)
         try:
             head = layout.SUPERBLOCK.unpack_from(self._map, layout.SUPER_OFFSET)
+            self.devices = [
+                layout.DEVICE.unpack_from(self._map, layout.DEVICE_OFFSET + number * layout.DEVICE.size)
+                for number in range(head[16])
+            ]
         except struct.error as error:
             self._map.close()
             raise self._damaged() from error
-        if head[0] != layout.MAGIC or head[3] != layout.BLOCK_BITS or head[5] != layout.ROOT_NID:
+        self.root_nid: int = head[5]
+        self.blocks: int = head[9]
+        if head[0] != layout.MAGIC or head[3] != layout.BLOCK_BITS or len(self.devices) != len(files):
             self._map.close()
             raise self._damaged()
 
@@ -61,6 +73,24 @@ class Index:
             raise self._damaged() from error
         return Inode(form, count, mode, size, address, offset)
 
+    def record(self, nid: int) -> tuple[int, ...]:
+        """Return all fields of an inode, as :data:`layout.INODE` has them."""
+        try:
+            return layout.INODE.unpack_from(self._map, nid * layout.SLOT_BYTES)
+        except struct.error as error:
+            raise self._damaged() from error
+
+    def behind(self, offset: int, length: int) -> bytes:
+        """Return what stands at an offset of the index."""
+        return self._map[offset : offset + length]
+
+    def entries(self, directory: Inode) -> Iterator[tuple[bytes, int, int]]:
+        """Yield (name, number of the inode, type) of all that a directory has, "." and ".." too."""
+        block_bytes = 1 << layout.BLOCK_BITS
+        base = directory.address << layout.BLOCK_BITS
+        for start in range(0, directory.size, block_bytes):
+            yield from self._names(base + start, min(block_bytes, directory.size - start))
+
     def lookup(self, directory: Inode, name: bytes) -> int | None:
         """Return the number of the inode that a directory has under a name: by halves, first blocks, then entries."""
         block_bytes = 1 << layout.BLOCK_BITS
@@ -73,9 +103,10 @@ class Index:
             else:
                 high = middle - 1
         length = min(block_bytes, directory.size - low * block_bytes)
-        return dict(self._names(base + low * block_bytes, length)).get(name)
+        names = self._names(base + low * block_bytes, length)
+        return next((nid for known, nid, _ in names if known == name), None)
 
-    def _names(self, offset: int, length: int) -> list[tuple[bytes, int]]:
+    def _names(self, offset: int, length: int) -> list[tuple[bytes, int, int]]:
         block = self._map[offset : offset + length]
         try:
             count = layout.DIRENT.unpack_from(block)[1] // layout.DIRENT.size
@@ -87,12 +118,13 @@ class Index:
         if not names:
             raise self._damaged()
         names[-1] = names[-1].rstrip(b"\0")
-        return [(name, entry[0]) for name, entry in zip(names, entries, strict=True)]
+        return [(name, entry[0], entry[2]) for name, entry in zip(names, entries, strict=True)]
 
-    def xattr(self, inode: Inode, wanted: bytes) -> bytes | None:
-        """Return an attribute's value, None where there is none."""
+    def xattrs(self, inode: Inode) -> dict[bytes, bytes]:
+        """Return the extended attributes."""
+        found: dict[bytes, bytes] = {}
         if not inode.xattr_count:
-            return None
+            return found
         at = inode.offset + layout.INODE_BYTES + layout.XATTR_HEADER_BYTES
         end = at + 4 * (inode.xattr_count - 1)
         prefixes = {index: prefix for prefix, index in layout.XATTR_PREFIXES}
@@ -101,38 +133,41 @@ class Index:
                 length, index, size = layout.XATTR_ENTRY.unpack_from(self._map, at)
                 name_at = at + layout.XATTR_ENTRY.size
                 value_at = name_at + length
-                if prefixes.get(index, b"") + self._map[name_at:value_at] == wanted:
-                    return self._map[value_at : value_at + size]
+                name = prefixes.get(index, b"") + self._map[name_at:value_at]
+                found[name] = self._map[value_at : value_at + size]
                 at = layout.round_up(value_at + size, 4)
         except struct.error as error:
             raise self._damaged() from error
-        return None
+        return found
 
     def contents(self, inode: Inode) -> bytes:
         """Return the contents of a file, or the target of a symbolic link."""
         if inode.form == layout.FORMAT_INLINE:
-            body = layout.XATTR_HEADER_BYTES + 4 * (inode.xattr_count - 1) if inode.xattr_count else 0
-            start = inode.offset + layout.INODE_BYTES + body
+            start = inode.offset + layout.INODE_BYTES + xattr_bytes(inode)
             return self._map[start : start + inode.size]
         if not inode.size:
             return b""
-        tar_fd = os.open(self._tar, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if inode.form == layout.FORMAT_PLAIN:
-                return self._extent(tar_fd, inode.address, inode.size)
-            return self._chunks(tar_fd, inode)
-        finally:
-            os.close(tar_fd)
+        if inode.form == layout.FORMAT_PLAIN:
+            return self._extent(inode.address, inode.size)
+        return self._chunks(inode)
 
-    def _extent(self, tar_fd: int, address: int, size: int) -> bytes:
-        if address >= layout.TAR_ADDRESS:
-            return os.pread(tar_fd, size, (address - layout.TAR_ADDRESS) << layout.BLOCK_BITS)
+    def _extent(self, address: int, size: int) -> bytes:
+        """Read from the address space, in which the files follow the index."""
+        for number, (_, blocks, first) in enumerate(self.devices):
+            if first and first <= address < first + blocks:
+                return self._from_file(number, address - first, size)
         start = address << layout.BLOCK_BITS
         return self._map[start : start + size]
 
-    def _chunks(self, tar_fd: int, inode: Inode) -> bytes:
-        body = layout.XATTR_HEADER_BYTES + 4 * (inode.xattr_count - 1) if inode.xattr_count else 0
-        at = layout.round_up(inode.offset + layout.INODE_BYTES + body, layout.CHUNK.size)
+    def _from_file(self, number: int, block: int, size: int) -> bytes:
+        fd = os.open(self._files[number], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(fd, size, block << layout.BLOCK_BITS)
+        finally:
+            os.close(fd)
+
+    def _chunks(self, inode: Inode) -> bytes:
+        at = chunks_offset(inode)
         chunk_bytes = 1 << (layout.BLOCK_BITS + (inode.address & layout.CHUNK_BITS_MASK))
         parts = []
         for start in range(0, inode.size, chunk_bytes):
@@ -144,10 +179,22 @@ class Index:
             at += layout.CHUNK.size
             if address == layout.NULL_ADDRESS:
                 parts.append(bytes(length))
+            elif device:
+                parts.append(self._from_file(device - 1, address, length))
             else:
-                parts.append(self._extent(tar_fd, address + (layout.TAR_ADDRESS if device else 0), length))
+                parts.append(self._extent(address, length))
         return b"".join(parts)
 
     def close(self) -> None:
         """Give the files up."""
         self._map.close()
+
+
+def xattr_bytes(inode: Inode) -> int:
+    """How much the attributes behind an inode take."""
+    return layout.XATTR_HEADER_BYTES + 4 * (inode.xattr_count - 1) if inode.xattr_count else 0
+
+
+def chunks_offset(inode: Inode) -> int:
+    """Where the chunk indexes of an inode are."""
+    return layout.round_up(inode.offset + layout.INODE_BYTES + xattr_bytes(inode), layout.CHUNK.size)

@@ -35,13 +35,6 @@ _NAME_LIMIT = 255
 _PATH_LIMIT = 4095
 _LINKS_FOLLOWED = 40  # kernel, MAXSYMLINKS
 _NS = 1_000_000_000
-_TYPES = {
-    stat.S_IFREG: layout.TYPE_FILE,
-    stat.S_IFLNK: layout.TYPE_SYMLINK,
-    stat.S_IFCHR: layout.TYPE_CHARACTER,
-    stat.S_IFBLK: layout.TYPE_BLOCK,
-    stat.S_IFIFO: layout.TYPE_FIFO,
-}
 _KIND_BITS = 4
 _KIND_MASK = (1 << _KIND_BITS) - 1
 
@@ -70,7 +63,40 @@ def child_offset(child: int) -> int:
     return child >> _KIND_BITS << 5
 
 
-class LayerTree:
+class Tree:
+    """What an index is written of.
+
+    Attributes:
+        root: the root directory.
+        inodes: the records of all that is no directory.
+        blocks: (offset of an inode, content) of what needs blocks of its own: long symlink targets.
+        chunked: files whose data is copied, or has holes.
+    """
+
+    def __init__(self) -> None:
+        self.root = Directory()
+        self.inodes = bytearray()
+        self.blocks: list[tuple[int, bytes]] = []
+        self.chunked: list[ChunkedFile] = []
+
+    def directories(self) -> Iterator[tuple[Directory, Directory]]:
+        """Every directory with its parent, the root first.  Without recursion: archives can be deep."""
+        waiting = [(self.root, self.root)]
+        while waiting:
+            directory, parent = waiting.pop()
+            yield directory, parent
+            waiting += [
+                (child, directory) for child in directory.children.values() if isinstance(child, Directory)
+            ]
+
+    def align_inline(self, head_bytes: int, size_bytes: int, block_bytes: int) -> None:
+        """Make room so that what stands behind the next inode does not cross a block's boundary."""
+        start = (len(self.inodes) + head_bytes) & (block_bytes - 1)
+        if start + size_bytes > block_bytes:
+            self.inodes += bytes(-len(self.inodes) % block_bytes)
+
+
+class LayerTree(Tree):
     """A layer's tree.
 
     Args:
@@ -78,18 +104,11 @@ class LayerTree:
         block_bits: of the image to be written.
 
     Attributes:
-        root: the root directory.
-        inodes: the records of all that is no directory.  Addresses are relative to the tar where they point into it.
-        blocks: (offset of an inode, content) of what needs blocks of its own: long symlink targets.
-        chunked: files whose data is copied, or has holes.
         applied: what there was.
     """
 
     def __init__(self, subject: str, block_bits: int = layout.BLOCK_BITS) -> None:
-        self.root = Directory()
-        self.inodes = bytearray()
-        self.blocks: list[tuple[int, bytes]] = []
-        self.chunked: list[ChunkedFile] = []
+        super().__init__()
         self.applied = Applied()
         self._subject = subject
         self._block_bytes = 1 << block_bits
@@ -155,16 +174,6 @@ class LayerTree:
         except OSError as error:
             raise map_error(error, self._subject) from error
         return applied
-
-    def directories(self) -> Iterator[tuple[Directory, Directory]]:
-        """Every directory with its parent, the root first.  Without recursion: archives can be deep."""
-        waiting = [(self.root, self.root)]
-        while waiting:
-            directory, parent = waiting.pop()
-            yield directory, parent
-            waiting += [
-                (child, directory) for child in directory.children.values() if isinstance(child, Directory)
-            ]
 
     # -- one entry ---------------------------------------------------------------------------------------
 
@@ -247,10 +256,7 @@ class LayerTree:
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             address = layout.encode_device(*entry.device)
         if form == layout.FORMAT_INLINE:
-            # What is inline must not cross the boundary of a block.
-            start = (len(inodes) + head) & (self._block_bytes - 1)
-            if start + size > self._block_bytes:
-                inodes += bytes(-len(inodes) % self._block_bytes)
+            self.align_inline(head, size, self._block_bytes)
         position = len(inodes)
         inodes += layout.INODE.pack(
             form,
@@ -273,7 +279,7 @@ class LayerTree:
             self.chunked.append(chunks)
         inodes += tail
         inodes += bytes(-len(inodes) % layout.SLOT_BYTES)
-        child = (position >> 1) | _TYPES[kind]
+        child = (position >> 1) | layout.TYPES[kind]
         if kind == stat.S_IFLNK:
             self._targets[child] = link
             if not tail:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from pydock_core.errors import UnsupportedError
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.chunks import ChunkedFile
-from pydock_core.store.erofs.tree import Directory, LayerTree
+from pydock_core.store.erofs.tree import Directory, LayerTree, Tree
 from pydock_core.store.layer_tar import Applied
 from pydock_core.store.tar_scan import scan_tar
 
@@ -44,22 +44,50 @@ def build_index(
         )
     tree = LayerTree(subject, block_bits)
     tree.apply(scan_tar(tar, subject))
-    _Image(tree, block_bits, subject).write(index_fd, tar.fileno(), tar_blocks, tag)
+    # An image of larger blocks has copied all data.
+    devices = [(tag, tar_blocks, layout.TAR_ADDRESS)] if block_bits == layout.BLOCK_BITS else []
+    write_image(tree, index_fd, tar.fileno(), devices, subject, block_bits=block_bits)
     return tree.applied
+
+
+def write_image(
+    tree: Tree,
+    fd: int,
+    tar_fd: int,
+    devices: Sequence[tuple[str, int, int]],
+    subject: str,
+    *,
+    block_bits: int = layout.BLOCK_BITS,
+) -> None:
+    """Write a tree as an index.
+
+    Args:
+        fd: an empty file.
+        tar_fd: where data is copied from that cannot stay where it is.
+        devices: (tag, blocks, first block in the address space) of each file with data.
+
+    Raises:
+        UnsupportedError: it is too large.
+        OSError: writing failed.
+    """
+    _Image(tree, block_bits, devices, subject).write(fd, tar_fd)
 
 
 class _Image:
     """Where everything of an index is, and its bytes."""
 
-    def __init__(self, tree: LayerTree, block_bits: int, subject: str) -> None:
+    def __init__(
+        self, tree: Tree, block_bits: int, devices: Sequence[tuple[str, int, int]], subject: str
+    ) -> None:
         self._tree = tree
+        self._devices = devices
         self._bits = block_bits
         self._block = 1 << block_bits
         self._subject = subject
         self._directories = list(tree.directories())
         self._inode_count = 0
         # Inodes of directories: the root's number has 16 bits, so they come first.
-        position = layout.INODES_OFFSET
+        position = self._first = layout.DEVICE_OFFSET + layout.DEVICE.size * len(devices)
         self._bodies: list[tuple[int, bytes]] = []
         for directory, _ in self._directories:
             directory.nid = position // layout.SLOT_BYTES
@@ -70,7 +98,7 @@ class _Image:
         self._data_at = layout.round_up(self._inodes_at + len(tree.inodes), self._block)
         self._data = bytearray()
 
-    def write(self, fd: int, tar_fd: int, tar_blocks: int, tag: str) -> None:
+    def write(self, fd: int, tar_fd: int) -> None:
         head = self._directory_inodes()
         self._place_blocks()
         end = self._place_chunks(self._data_at + len(self._data))
@@ -81,7 +109,7 @@ class _Image:
             )
         inodes = self._tree.inodes
         inodes += bytes(self._data_at - self._inodes_at - len(inodes))
-        head[: layout.INODES_OFFSET] = self._superblock(end, tar_blocks, tag)
+        head[: self._first] = self._superblock(end)
         _write_all(fd, 0, head)
         _write_all(fd, self._inodes_at, inodes)
         _write_all(fd, self._data_at, self._data)
@@ -91,10 +119,9 @@ class _Image:
                     _copy(tar_fd, source, fd, base + number * chunked.chunk_bytes + inside, length)
         os.ftruncate(fd, end)
 
-    def _superblock(self, end: int, tar_blocks: int, tag: str) -> bytes:
-        head = bytearray(layout.INODES_OFFSET)
-        # An image of larger blocks has copied all data.
-        devices = 1 if self._bits == layout.BLOCK_BITS else 0
+    def _superblock(self, end: int) -> bytes:
+        head = bytearray(self._first)
+        devices = self._devices
         incompat = layout.INCOMPAT_CHUNKED_FILE | (layout.INCOMPAT_DEVICE_TABLE if devices else 0)
         layout.SUPERBLOCK.pack_into(
             head,
@@ -104,28 +131,27 @@ class _Image:
             layout.COMPAT_MTIME,
             self._bits,
             0,
-            layout.ROOT_NID,
+            self._first // layout.SLOT_BYTES,
             self._inode_count,
             0,
             0,
             end >> self._bits,
             0,
             0,
-            bytes.fromhex(tag[:32]),
+            bytes.fromhex(devices[-1][0][:32]) if devices else b"",
             b"",
             incompat,
             0,
-            devices,
+            len(devices),
             layout.DEVICE_OFFSET // layout.DEVICE.size if devices else 0,
             0,
             0,
             0,
             0,
         )
-        if devices:
-            layout.DEVICE.pack_into(
-                head, layout.DEVICE_OFFSET, tag.encode("ascii"), tar_blocks, layout.TAR_ADDRESS
-            )
+        for number, (tag, blocks, address) in enumerate(devices):
+            at = layout.DEVICE_OFFSET + number * layout.DEVICE.size
+            layout.DEVICE.pack_into(head, at, tag.encode("ascii"), blocks, address)
         return bytes(head)
 
     # -- directories -------------------------------------------------------------------------------------

@@ -109,6 +109,9 @@ class DirectorySnapshotter:
         _sync_directory(self._base)
         return self.size_bytes(diff_id)
 
+    def prepare(self, diff_ids: Sequence[str]) -> None:
+        """See the protocol: there is nothing to do."""
+
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
         """See the protocol."""
         empty = "" if diff_ids else self.empty()

@@ -8,6 +8,12 @@ Under ``StateRoot.layers/erofs``, mode 0700::
     HEX/fs           an empty directory: a kernel before 6.15 needs a place to mount the layer on, each supervisor in
                      its own mount namespace; and the layer's name in a plan
     HEX/layer.json   {"size_bytes", "entries", "opaque_root", ...}: written last
+    stack-HEX/       all layers up to one, by its chain id: index.erofs, fs, stack.json {"diff_ids", "devices"}
+
+Why stacks: a mount of each layer costs 0.1 ms at the start and 0.1 ms at the end of a container, which of thirty layers
+is a quarter of a start.  An image of more than a few layers gets one index over all its tars, made when the image is
+added; and then looking a file up costs no more than in one layer.  A stack is found from the top down, so an image
+that was made from another one mounts that one's stack and its own layers.
 """
 
 from __future__ import annotations
@@ -30,14 +36,14 @@ from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain
-from pydock_core.store.erofs.layout import ROOT_NID
+from pydock_core.store.erofs.merge import merge_indexes
 from pydock_core.store.erofs.reader import Index, Inode
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import DigestThread, check_digest
 from pydock_core.store.layer_inflate import write_plain
 from pydock_core.store.layer_tar import Applied, no_space
-from pydock_core.store.snapshots.stack import LayerView, Node, read_merged, root_mounts
+from pydock_core.store.snapshots.stack import LayerView, Node, chain_ids, read_merged, root_mounts
 from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, spread_directories
 
@@ -46,6 +52,10 @@ _METADATA = "layer.json"
 _INDEX = "index.erofs"
 _TAR = "layer.tar"
 _MOUNT_POINT = "fs"
+_STACK_PREFIX = "stack-"
+_STACK_METADATA = "stack.json"
+SEPARATE_LAYERS = 4
+"""So many layers are mounted one by one; of more a stack is made."""
 _WHOLE = 1 << 62
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -114,21 +124,21 @@ class ErofsSnapshotter:
         empty = self._base / "empty"
         if not diff_ids:
             empty.mkdir(mode=0o755, exist_ok=True)
-        return root_mounts([self], diff_ids, upper, work, empty=str(empty))
+        return root_mounts([self], diff_ids, upper, work, empty=str(empty), merged=self)
 
     def lower(self, diff_id: str) -> tuple[str, tuple[RootMount, ...], bool]:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""
         metadata = self._metadata(diff_id)
         base = f"{self._base}/{digest_hex(diff_id)}/"
         target = base + _MOUNT_POINT
-        mount = RootMount("erofs", base + _INDEX, device=base + _TAR, target=target)
+        mount = RootMount("erofs", base + _INDEX, devices=(base + _TAR,), target=target)
         return target, (mount,), bool(metadata["opaque_root"])
 
     def view(self, diff_id: str) -> LayerView:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""
         base = f"{self._base}/{digest_hex(diff_id)}/"
         try:
-            return IndexView(base + _INDEX, base + _TAR, f"layer {short_id(diff_id)}")
+            return IndexView(base + _INDEX, [base + _TAR], f"layer {short_id(diff_id)}")
         except FileNotFoundError as error:
             raise _missing(diff_id) from error
 
@@ -138,7 +148,99 @@ class ErofsSnapshotter:
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
         """See the protocol."""
-        return read_merged([self], diff_ids, path, upper)
+        return read_merged([self], diff_ids, path, upper, self)
+
+    # -- stacks ------------------------------------------------------------------------------------------
+
+    def prepare(self, diff_ids: Sequence[str]) -> None:
+        """See the protocol: merge the layers where they are many."""
+        chains = chain_ids(diff_ids)
+        separate = next(
+            (count for count, chain_id in enumerate(reversed(chains)) if self._has_stack(chain_id)),
+            len(chains),
+        )
+        if separate <= SEPARATE_LAYERS:
+            return
+        place = self._stack(chains[-1])
+        with open_workspace(self._temporary, "stack", self._remove_tree) as workspace:
+            made = workspace.path / "stack"
+            made.mkdir(mode=0o711)
+            try:
+                self._merge(diff_ids, made)
+                os.rename(made, place)
+            except UnsupportedError:
+                return  # too large; its layers are mounted one by one
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise no_space("the index of an image") from error
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise FailedError(f"the index of an image could not be made: {error}") from error
+        _sync(self._base)
+
+    def _merge(self, diff_ids: Sequence[str], made: Path) -> None:
+        with contextlib.ExitStack() as opened:
+            indexes = []
+            for diff_id in diff_ids:
+                base = f"{self._base}/{digest_hex(diff_id)}/"
+                index = Index(base + _INDEX, [base + _TAR], f"layer {short_id(diff_id)}")
+                opened.callback(index.close)
+                indexes.append(index)
+            opaque = [bool(self._metadata(diff_id)["opaque_root"]) for diff_id in diff_ids]
+            fd = os.open(made / _INDEX, _NEW, 0o644)
+            opened.callback(os.close, fd)
+            files = merge_indexes(indexes, opaque, fd, f"image of {len(diff_ids)} layers")
+            os.fsync(fd)
+        devices = [[digest_hex(diff_ids[file.layer]), _INDEX if file.is_index else _TAR] for file in files]
+        (made / _MOUNT_POINT).mkdir(mode=0o755)
+        _write_json(made / _STACK_METADATA, {"diff_ids": list(diff_ids), "devices": devices})
+        _sync(made)
+
+    def merged_lower(self, chain_id: str) -> tuple[str, tuple[RootMount, ...]] | None:
+        """See :class:`pydock_core.store.snapshots.stack.Merged`."""
+        devices = self._devices(chain_id)
+        if devices is None:
+            return None
+        base = f"{self._stack(chain_id)}/"
+        target = base + _MOUNT_POINT
+        return target, (RootMount("erofs", base + _INDEX, devices=devices, target=target),)
+
+    def merged_view(self, chain_id: str) -> LayerView | None:
+        """See :class:`pydock_core.store.snapshots.stack.Merged`."""
+        devices = self._devices(chain_id)
+        if devices is None:
+            return None
+        try:
+            return IndexView(f"{self._stack(chain_id)}/{_INDEX}", devices, f"image {short_id(chain_id)}")
+        except FileNotFoundError:
+            return None  # removed just now
+
+    def _devices(self, chain_id: str) -> tuple[str, ...] | None:
+        try:
+            with open(f"{self._stack(chain_id)}/{_STACK_METADATA}", "rb") as file:
+                return tuple(f"{self._base}/{layer}/{name}" for layer, name in json.load(file)["devices"])
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _stack(self, chain_id: str) -> str:
+        return f"{self._base}/{_STACK_PREFIX}{digest_hex(chain_id)}"
+
+    def _has_stack(self, chain_id: str) -> bool:
+        return os.path.isdir(self._stack(chain_id))
+
+    def _remove_stacks(self, diff_id: str) -> None:
+        """Remove the stacks that a layer is part of."""
+        for entry in list(os.scandir(self._base)):
+            if not entry.name.startswith(_STACK_PREFIX):
+                continue
+            try:
+                with open(f"{entry.path}/{_STACK_METADATA}", "rb") as file:
+                    if diff_id not in json.load(file)["diff_ids"]:
+                        continue
+            except (FileNotFoundError, ValueError):
+                pass  # of no use to anybody
+            self._discard(Path(entry.path))
+
+    # -- removing ----------------------------------------------------------------------------------------
 
     def status(self) -> list[tuple[str, str]]:
         """See the protocol."""
@@ -146,9 +248,13 @@ class ErofsSnapshotter:
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
-        trash = self._trash / f"layer-{digest_hex(diff_id)[:12]}-{secrets.token_hex(4)}"
+        self._remove_stacks(diff_id)
+        self._discard(self._base / digest_hex(diff_id))
+
+    def _discard(self, path: Path) -> None:
+        trash = self._trash / f"layer-{path.name[-HEX_LENGTH:][:12]}-{secrets.token_hex(4)}"
         try:
-            os.rename(self._base / digest_hex(diff_id), trash)
+            os.rename(path, trash)
         except FileNotFoundError:
             return
         self._remove_tree(trash)
@@ -176,12 +282,12 @@ class ErofsSnapshotter:
 class IndexView:
     """A layer that is an index; see :class:`pydock_core.store.snapshots.stack.LayerView`."""
 
-    def __init__(self, index: str, tar: str, subject: str) -> None:
-        self._index = Index(index, tar, subject)
+    def __init__(self, index: str, files: Sequence[str], subject: str) -> None:
+        self._index = Index(index, files, subject)
 
     def root(self) -> Node | None:
         """See the protocol."""
-        return Node(self, ROOT_NID, stat.S_IFDIR)
+        return Node(self, self._index.root_nid, stat.S_IFDIR)
 
     def lookup(self, directory: Node, name: bytes) -> Node | None:
         """See the protocol."""
@@ -194,7 +300,7 @@ class IndexView:
 
     def is_opaque(self, directory: Node) -> bool:
         """See the protocol."""
-        return self._index.xattr(self._inode(directory), b"trusted.overlay.opaque") == b"y"
+        return self._index.xattrs(self._inode(directory)).get(b"trusted.overlay.opaque") == b"y"
 
     def read(self, file: Node, limit: int) -> bytes | None:
         """See the protocol."""
@@ -232,10 +338,7 @@ def _make(diff_id: str, blob: LayerBlob, made: Path, subject: str, progress: Pro
     finally:
         os.close(index_fd)
     (made / _MOUNT_POINT).mkdir(mode=0o755)
-    with open(made / _METADATA, "w", encoding="utf-8") as file:
-        json.dump(asdict(applied), file)
-        file.flush()
-        os.fsync(file.fileno())
+    _write_json(made / _METADATA, asdict(applied))
     _sync(made)
 
 
@@ -300,6 +403,13 @@ def _rewound(file: BinaryIO) -> Iterator[BinaryIO]:
 def _report(progress: Progress | None, diff_id: str, current: int, total: int) -> None:
     if progress is not None:
         progress({"status": "Extracting", "id": short_id(diff_id), "current": current, "total": total})
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

@@ -24,7 +24,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.snapshots.directory import DirectorySnapshotter, needs_user_xattrs
-from pydock_core.store.snapshots.stack import Driver, read_merged, root_mounts
+from pydock_core.store.snapshots.stack import Driver, Merged, chain_ids, read_merged, root_mounts
 from pydock_core.store.worker import Progress, Worker
 
 if TYPE_CHECKING:
@@ -86,6 +86,17 @@ class Layers:
                     pass
             return self._directory.apply(diff_id, blob, progress)
 
+    def prepare(self, diff_ids: Sequence[str]) -> None:
+        """See the protocol."""
+        if self._erofs is None or self._why_not:
+            return
+        indexed = 0
+        while indexed < len(diff_ids) and self._erofs.has(diff_ids[indexed]):
+            indexed += 1
+        if indexed:
+            with self._lock(chain_ids(diff_ids[:indexed])[-1]):
+                self._erofs.prepare(diff_ids[:indexed])
+
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
         self._directory.remove(diff_id)
@@ -118,11 +129,12 @@ class Layers:
             work,
             options=self._directory.options,
             empty=self._directory.empty() if not diff_ids else "",
+            merged=self._merged(),
         )
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
         """See the protocol."""
-        return read_merged(self._drivers(), diff_ids, path, upper)
+        return read_merged(self._drivers(), diff_ids, path, upper, self._merged())
 
     def status(self) -> list[tuple[str, str]]:
         """See the protocol."""
@@ -132,6 +144,9 @@ class Layers:
         if self._why_not:
             found.append(("EROFS", self._why_not))
         return found
+
+    def _merged(self) -> Merged | None:
+        return None if self._why_not else self._erofs
 
     def _drivers(self) -> Sequence[Driver]:
         """In the order in which a layer is looked for."""

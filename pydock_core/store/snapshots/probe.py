@@ -58,7 +58,7 @@ def _try(directory: Path) -> str:
             except PyDockError as error:
                 return error.message
         try:
-            mount_fd = mount_erofs(index, tar)
+            mount_fd = mount_erofs(index, [tar])
         except OSError as error:
             return f"this kernel or file system does not mount it: {error.strerror}"
         try:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -87,6 +88,27 @@ class Driver(Protocol):
         ...
 
 
+class Merged(Protocol):
+    """Has the layers from the bottom up to one in one piece, for some images."""
+
+    def merged_lower(self, chain_id: str) -> tuple[str, tuple[RootMount, ...]] | None:
+        """The directory for an overlay, and what must be mounted on it first; None where they are not merged."""
+        ...
+
+    def merged_view(self, chain_id: str) -> LayerView | None:
+        """The layers, for reading; None where they are not merged."""
+        ...
+
+
+def chain_ids(diff_ids: Sequence[str]) -> list[str]:
+    """The chain id of each layer: it names all layers up to it (image specification, config.md, "Layer ChainID")."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        text = f"{chains[-1]} {diff_id}" if chains else diff_id
+        chains.append("sha256:" + sha256(text.encode()).hexdigest() if chains else diff_id)
+    return chains
+
+
 def driver_of(drivers: Sequence[Driver], diff_id: str) -> Driver:
     """The first driver that has a layer.
 
@@ -107,18 +129,29 @@ def root_mounts(
     *,
     options: tuple[str, ...] = (),
     empty: str = "",
+    merged: Merged | None = None,
 ) -> tuple[RootMount, ...]:
     """Return the mounts of a stack (see the protocol's ``mounts``).
 
     Args:
         options: of the overlay.
         empty: a directory for an image without layers.
+        merged: knows layers that are in one piece.
     """
     lower: list[str] = []
     first: list[RootMount] = []
     # overlayfs refuses a directory that it has already.  Of a layer that is there twice the upper place decides:
     # whatever it changes, it changes there again.
-    for diff_id in dict.fromkeys(reversed(diff_ids)):
+    seen = set()
+    for diff_id, chain_id in zip(reversed(diff_ids), reversed(chain_ids(diff_ids)), strict=True):
+        rest = merged.merged_lower(chain_id) if merged is not None and chain_id != diff_id else None
+        if rest is not None:
+            lower.append(rest[0])
+            first += rest[1]
+            break
+        if diff_id in seen:
+            continue
+        seen.add(diff_id)
         directory, needed, is_opaque = driver_of(drivers, diff_id).lower(diff_id)
         lower.append(directory)
         first += needed
@@ -134,7 +167,11 @@ def root_mounts(
 
 
 def read_merged(
-    drivers: Sequence[Driver], diff_ids: Sequence[str], path: str, upper: Path | None = None
+    drivers: Sequence[Driver],
+    diff_ids: Sequence[str],
+    path: str,
+    upper: Path | None = None,
+    merged: Merged | None = None,
 ) -> bytes | None:
     """Return the contents of a regular file of a stack; None where there is none, or more than 4 MiB of it.
 
@@ -143,13 +180,18 @@ def read_merged(
         diff_ids: bottom first.
         path: absolute, within the stack.
         upper: a writable layer's directory, on top of them.
+        merged: knows layers that are in one piece.
 
     Raises:
         NotFoundError: a layer is not there.
     """
     views: list[LayerView] = [] if upper is None else [DirectoryView(str(upper))]
     try:
-        for diff_id in dict.fromkeys(reversed(diff_ids)):
+        for diff_id, chain_id in zip(reversed(diff_ids), reversed(chain_ids(diff_ids)), strict=True):
+            rest = merged.merged_view(chain_id) if merged is not None and chain_id != diff_id else None
+            if rest is not None:
+                views.append(rest)
+                break
             driver = driver_of(drivers, diff_id)
             views.append(driver.view(diff_id))
             if driver.lower(diff_id)[2]:
