@@ -20,7 +20,7 @@ from pydock_core.images.member_file import MemberFile
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import decode
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
-from pydock_core.store.compression import ANEW, open_plain, peek_compression, peekable
+from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.layer_tar import clean_name
 from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, Source, TarReader
 from pydock_core.store.worker import Progress
@@ -114,7 +114,8 @@ class Spool:
         if not buffered.peek(1):
             raise InvalidError(f"{self.subject} is empty", "is the right file given?")
         compression = peek_compression(buffered)
-        plain = open_plain(buffered, compression, self.subject)
+        limit = InflationLimit.for_file_system(self.directory)
+        plain = open_plain(buffered, compression, self.subject, limit)
         source: Source = ForwardSource(plain)
         if not compression and (file := _FileSource.of(buffered)) is not None:
             source, self._file = file, file
@@ -247,7 +248,8 @@ class Spool:
                 open(member.path, "rb") as file,
                 BlobWriter(self.directory / f"plain-{member.digest[7:]}", subject) as writer,
             ):
-                plain = open_plain(file, compression, subject)
+                limit = InflationLimit.for_file_system(self.directory)
+                plain = open_plain(file, compression, subject, limit)
                 while chunk := plain.read(CHUNK_BYTES):
                     writer.write(chunk)
                 self.blobs.put(writer, digest=diff_id, subject=subject)
