@@ -26,6 +26,7 @@ CHUNK_BYTES = 16 << 20
 CHUNK_LIMIT_BYTES = 64 << 20
 _LARGEST_MINIMUM_BYTES = 512 << 20
 _SEND_BYTES = 256 << 10
+_PROGRESS_BYTES = 1 << 20
 
 
 class Upload:
@@ -84,6 +85,7 @@ class Upload:
 
     def _run(self, fd: int) -> None:
         attempts = Attempts()
+        furthest = 0
         while True:
             try:
                 if not self._location:
@@ -94,7 +96,10 @@ class Upload:
                     return
                 size = min(available - self._position, max(CHUNK_LIMIT_BYTES, self._minimum_bytes))
                 self._send_chunk(fd, size)
-                attempts.succeeded()
+                if self._position >= furthest + _PROGRESS_BYTES:
+                    # Beyond all that was ever there: a session that is lost again and again is no progress.
+                    furthest = self._position
+                    attempts.succeeded()
             except (BrokenConnectionError, BusyError) as error:
                 if not attempts.left():
                     raise
@@ -120,6 +125,7 @@ class Upload:
             scopes=self._scopes,
             headers={"Content-Length": "0"},
             expected=(202,),
+            attempts=Attempts(1),
         ) as response:
             self._position = 0
             self._resumed = False
@@ -155,7 +161,9 @@ class Upload:
                 raise self._misplaced()
             self._move(response, self._location)
             has = parse_upload_range(response.headers.get("Range", ""))
-            self._position = begin + size if has is None or not begin < has <= begin + size else has
+            if has is not None and begin < has < begin + size:
+                raise self._misplaced()  # it took a part
+            self._position = begin + size
         self._report(self._position)
 
     def _end(self, fd: int, available: int) -> None:
