@@ -117,6 +117,9 @@ class _Following(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._position
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no len()
         available = self._arrival.wait(self._position) - self._position
         if available <= 0:
