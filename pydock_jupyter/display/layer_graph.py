@@ -11,6 +11,8 @@ from typing import Any
 _SHELL = re.compile(r"(?:RUN )?(?:\|\d+ .*?)?/bin/sh -c (?:#\(nop\) +)?")
 """What Docker's builders put before the words of a Dockerfile."""
 _BUILDKIT = " # buildkit"
+_CAPTURE = "dock image "
+"""Before "capture: interpreter" and its like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def tidy_step(created_by: str) -> str:
     if shell:
         # Only the classic builder's "#(nop)" is followed by an instruction; all else was a RUN.
         words = ("" if "#(nop)" in shell[0] else "RUN ") + words[shell.end() :]
-    return words.removesuffix(_BUILDKIT)
+    return words.removesuffix(_BUILDKIT).removeprefix(_CAPTURE)
 
 
 def arrange_columns(graph: LayerGraph) -> list[Column]:

@@ -47,6 +47,7 @@ _SHARED = f"fill:{_SHARED_COLOUR};fill-opacity:.17;stroke:{_SHARED_COLOUR};strok
 _WRITABLE_COLOUR = "var(--jp-warn-color1,#f57c00)"
 _WRITABLE = f"fill:{_WRITABLE_COLOUR};fill-opacity:.10;stroke:{_WRITABLE_COLOUR};stroke-width:1.5;stroke-dasharray:6 4"
 _NAME = "fill:currentColor;fill-opacity:.04;stroke:currentColor;stroke-opacity:.7"
+_CONTAINER_NAME = f"fill:{_WRITABLE_COLOUR};fill-opacity:.10;stroke:{_WRITABLE_COLOUR}"
 _STEM = "stroke:currentColor;stroke-opacity:.5"
 
 
@@ -94,7 +95,7 @@ def describe(graph: LayerGraph) -> str:
         for container in graph.containers:
             if container.image_id == image.id:
                 lines.append(
-                    f"  writable layer of container {one_line(container.name)} ({container.state})  "
+                    f"  writable layer of container {one_line(container.name)} ({one_line(container.state)})  "
                     f"{_size(container.size_bytes)}"
                 )
         for layer in reversed(image.layers):
@@ -151,7 +152,7 @@ def _draw_names(x: int, floor: int, image: Image) -> str:
     parts = []
     for place, name in enumerate(reversed(names)):
         y = floor - (place + 1) * NAME_PIXELS
-        parts.append(_draw_name(x, y, name, [*(image.names or ("<none>",)), image.id]))
+        parts.append(_draw_name(x, y, name, [*(image.names or ("<none>",)), image.id], _NAME))
     return "".join(parts)
 
 
@@ -171,7 +172,9 @@ def _draw_container(x: int, floor: int, container: Container) -> str:
         words=f"container, {container.state}",
         tooltip=tooltip,
     )
-    return box + _draw_name(x, floor - SLAB_PIXELS - STEP_PIXELS - NAME_PIXELS, container.name, tooltip)
+    return box + _draw_name(
+        x, floor - SLAB_PIXELS - STEP_PIXELS - NAME_PIXELS, container.name, tooltip, _CONTAINER_NAME
+    )
 
 
 def _draw_box(
@@ -203,7 +206,7 @@ def _draw_box(
     )
 
 
-def _draw_name(x: int, y: int, name: str, tooltip: Sequence[str]) -> str:
+def _draw_name(x: int, y: int, name: str, tooltip: Sequence[str], style: str) -> str:
     """A name in a frame, on a stem that stands on what is below it."""
     shown = shorten(one_line(name), _columns(COLUMN_PIXELS, FONT_PIXELS), keep_end=True)
     frame = NAME_PIXELS - STEP_PIXELS
@@ -211,7 +214,7 @@ def _draw_name(x: int, y: int, name: str, tooltip: Sequence[str]) -> str:
     return (
         f"<g>{_tooltip(tooltip)}"
         f'<line x1="{middle}" y1="{y + frame}" x2="{middle}" y2="{y + NAME_PIXELS}" style="{_STEM}"/>'
-        f'<rect x="{x}" y="{y}" width="{COLUMN_PIXELS}" height="{frame}" rx="{frame // 2}" style="{_NAME}"/>'
+        f'<rect x="{x}" y="{y}" width="{COLUMN_PIXELS}" height="{frame}" rx="{frame // 2}" style="{style}"/>'
         f"{_text(middle, y + 14, shown, FONT_PIXELS, f'{_MONO};font-weight:600', anchor='middle')}</g>"
     )
 
@@ -228,19 +231,14 @@ def _tooltip(lines: Sequence[str]) -> str:
 
 
 def _draw_legend(graph: LayerGraph) -> str:
-    kinds = [("read-only layer", "background:transparent;border:1px solid currentColor")]
+    kinds = [("read-only layer", _PLAIN)]
     if any(graph.owners(diff_id) > 1 for diff_id in graph.layers):
-        kinds.append(
-            (
-                "layer of several images, stored once",
-                f"border:1px solid {_SHARED_COLOUR};background:{_SHARED_COLOUR}",
-            )
-        )
+        kinds.append(("layer of several images, stored once", _SHARED))
     if graph.containers:
-        kinds.append(("writable layer of a container", f"border:1.5px dashed {_WRITABLE_COLOUR}"))
+        kinds.append(("writable layer of a container", _WRITABLE.replace("6 4", "3 2")))
     swatches = "".join(
-        f'<span style="margin-right:1.4em;white-space:nowrap"><span aria-hidden="true" style="border-radius:2px;'
-        f'box-sizing:border-box;display:inline-block;height:10px;margin-right:.5em;width:16px;{style}"></span>{text}</span>'
+        f'<span style="margin-right:1.4em;white-space:nowrap"><svg aria-hidden="true" width="18" height="10" '
+        f'style="margin-right:.5em"><rect x="1" y="1" width="16" height="8" rx="2" style="{style}"/></svg>{text}</span>'
         for text, style in kinds
     )
     return (

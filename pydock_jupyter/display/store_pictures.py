@@ -19,6 +19,8 @@ from pydock_jupyter.display.layer_graph import Container, Image, Layer, LayerGra
 if TYPE_CHECKING:
     from pydock_core.engine import Engine
 
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
 
 class LayersView:
     """What :func:`pydock_jupyter.layers` returns: a picture in a notebook, lines of text elsewhere."""
@@ -162,9 +164,12 @@ def _file_sizes(upper: Path, paths: Sequence[str]) -> dict[str, int]:
 
     A container that runs may put a link in the place of a directory at any time: none is followed.
     """
-    sizes = {}
+    sizes: dict[str, int] = {}
     with ExitStack() as stack:
-        top_fd = os.open(upper, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            top_fd = os.open(upper, _DIRECTORY)
+        except OSError:
+            return sizes  # it was never started, or has just been removed
         stack.callback(os.close, top_fd)
         for parent, members in groupby(sorted(paths, key=os.path.split), key=os.path.dirname):
             try:
@@ -182,8 +187,7 @@ def _file_sizes(upper: Path, paths: Sequence[str]) -> dict[str, int]:
 
 
 def _open_directory(top_fd: int, path: str) -> int:
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-    return openat2(top_fd, path, flags, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+    return openat2(top_fd, path, _DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 
 
 def _file_size(parent_fd: int, name: str) -> int | None:
