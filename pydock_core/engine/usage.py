@@ -95,7 +95,7 @@ class Usage:
                 digests.add(layer.blob_digest)
         blobs = self._engine.image_store.blobs
         return sum(sizes.get(diff_id, 0) for diff_id in diff_ids) + sum(
-            _file_size(blobs.blob_path(digest)) for digest in digests
+            _blob_size(blobs.blob_path(digest)) for digest in digests
         )
 
     def _footprint(self) -> int:
@@ -103,8 +103,10 @@ class Usage:
         return sum(self._layer_sizes().values()) + self._blobs_bytes()
 
     def _blobs_bytes(self) -> int:
-        """What the image layout holds: blobs, and what interrupted pulls have left; not its own index."""
-        return sum(self._tree_sizes([str(self._root.images / name) for name in ("blobs", "partial")]))
+        """What is kept beside the layers: blobs, and what interrupted pulls have left."""
+        blobs = self._engine.image_store.blobs
+        partial_bytes = self._tree_sizes([str(self._root.images / "partial")])[0]
+        return partial_bytes + sum(_blob_size(blobs.blob_path(digest)) for digest in blobs.digests())
 
     def _volume_sizes(self, volumes: Sequence[VolumeRow]) -> list[int]:
         return self._tree_sizes([str(volume_directory(self._root, row.name)) for row in volumes])
@@ -244,8 +246,10 @@ def _shared_sizes(
     ]
 
 
-def _file_size(path: os.PathLike[str]) -> int:
+def _blob_size(path: os.PathLike[str]) -> int:
+    """The size of a blob, 0 for one that a layer has too (a link to it), and counts."""
     try:
-        return os.stat(path).st_size
+        status = os.stat(path)
     except FileNotFoundError:
         return 0  # collected just now
+    return status.st_size if status.st_nlink == 1 else 0
