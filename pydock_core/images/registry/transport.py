@@ -24,6 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
 from pydock_core.images.registry.headers import parse_length
+from pydock_core.images.registry.problem import shown
 from pydock_core.images.registry.settings import Certificates, RegistrySettings, host_name
 
 CONNECT_SECONDS = 10.0
@@ -465,11 +466,11 @@ def _reason(error: BaseException) -> str:
             break
         inner = below
     if isinstance(inner, ssl.SSLCertVerificationError):
-        return inner.verify_message
+        return shown(inner.verify_message)
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror
     if isinstance(inner, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead):
         return "closed in mid-answer"
     if isinstance(inner, http.client.RemoteDisconnected):
         return "closed without an answer"
-    return " ".join(str(inner).split())[:120] or type(inner).__name__
+    return shown(str(inner)) or type(inner).__name__
