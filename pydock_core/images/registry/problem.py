@@ -56,11 +56,8 @@ def said_by(content_type: str, data: bytes) -> tuple[str, list[str]]:
     errors = document.get("errors") if isinstance(document, dict) else None
     if not isinstance(errors, list):
         # Token servers: {"details": "incorrect username or password"}, {"error_description": ...}
-        words = (
-            [document.get(key) for key in ("details", "error_description", "message", "error")]
-            if document
-            else []
-        )
+        fields = document if isinstance(document, dict) else {}
+        words = [fields.get(key) for key in ("details", "error_description", "message", "error")]
         return shown(next((word for word in words if isinstance(word, str)), "")), []
     texts, codes = [], []
     for error in errors[:5]:
