@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydock_core.errors import PyDockError
+from pydock_core.errors import NoSpaceError, PyDockError
 from pydock_core.images.stored import StoredImage
 from pydock_core.oci.documents import REF_NAME, Descriptor
 from pydock_core.oci.timestamp import parse_timestamp
@@ -113,16 +113,25 @@ class ImageStore:
         """Remove what processes that were killed have left half made or half removed."""
         sweep(self.root.temporary, self._remove_tree)
 
-    def collect(self) -> bool:
+    def collect(self, abandoned: Sequence[str] = ()) -> bool:
         """Remove the blobs and layers that neither an image nor a lease needs.
+
+        Args:
+            abandoned: digests whose leases end; where the disk is full, a row can be removed only after the files.
 
         Returns:
             whether it was done; it is left to the next one where an image is being added or read.
         """
+        done = self._collect(frozenset(abandoned))
+        if abandoned:
+            distribution.release(self.database, abandoned)
+        return done
+
+    def _collect(self, abandoned: frozenset[str]) -> bool:
         with self.blobs.lock(exclusive=True, wait=False) as held:
             if not held:
                 return False
-            leased = distribution.leased(self.database, time.time_ns())
+            leased = distribution.leased(self.database, time.time_ns()) - abandoned
             layers = sql.referred_layers(self.database) | leased
             for diff_id in self.snapshotter.diff_ids():
                 if diff_id not in layers:
@@ -132,7 +141,10 @@ class ImageStore:
                 if digest not in blobs:
                     self.blobs.remove(digest)
             PartialBlobs(self.blobs).sweep(leased)
-            distribution.forget_unused(self.database)
+            with contextlib.suppress(
+                NoSpaceError
+            ):  # what is known beyond need does no harm until the next time
+                distribution.forget_unused(self.database)
             return True
 
     def _remove_tree(self, path: Path) -> None:

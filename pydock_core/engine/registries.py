@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.image_store import ImageStore
-from pydock_core.errors import InvalidError, NoSpaceError, NotFoundError
+from pydock_core.errors import InvalidError, NoSpaceError, NotFoundError, PyDockError
 from pydock_core.images.pull import Destination, pull_image
 from pydock_core.images.push import Knowledge, compressed_type, push_image
 from pydock_core.oci.documents import ImageConfig, decode, layer_compression
@@ -106,16 +107,12 @@ class Registries:
         leased: list[str] = []
 
         def lease(digests: Sequence[str]) -> None:
-            leased.extend(digests)
             distribution.lease(self._database, digests, time.time_ns() + _LEASE_SECONDS * 10**9)
+            leased.extend(digests)
 
-        with self._store.adding("pull") as directory:
+        with self._given_up(leased), self._store.adding("pull") as directory:
             destination = Destination(self._store.blobs, self._store.snapshotter, directory, lease)
-            try:
-                pulled = pull_image(client, reference, platform, destination, progress)
-            except NoSpaceError:
-                distribution.release(self._database, leased)  # a full disk is not to stay full
-                raise
+            pulled = pull_image(client, reference, platform, destination, progress)
             image = pulled.image
             before = self._current(reference)
             known = sql.by_id(self._database, image.id) is not None
@@ -133,6 +130,18 @@ class Registries:
         state = "Downloaded newer image" if is_new else "Image is up to date"
         _say(progress, f"Status: {state} for {reference.familiar}")
         return Pulled(reference.familiar, image.id, pulled.digest, is_new)
+
+    @contextlib.contextmanager
+    def _given_up(self, leased: Sequence[str]) -> Iterator[None]:
+        """Keep nothing of a pull that has filled the disk: it is not to stay full."""
+        try:
+            yield
+        except NoSpaceError as error:
+            try:
+                self._store.collect(leased)
+            except (PyDockError, OSError) as secondary:
+                error.add_note(f"and tidying up failed: {secondary}")
+            raise
 
     def _current(self, reference: Reference) -> str:
         """The id of the image that has a name now; empty where there is none."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydock_core.errors import CorruptError
+from pydock_core.errors import CorruptError, NoSpaceError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex
 from pydock_core.oci.documents import Descriptor
 from pydock_core.store.blobs import BlobStore, check_content, mapped
@@ -133,7 +133,7 @@ class PartialBlobs:
         """Begin or continue a download; None where the blob is in the store, put there by another process meanwhile.
 
         When the block ends without an error, the caller has called :meth:`PartialBlob.finish`, and the blob is moved
-        into the store.  When it ends with one, what is there stays for the next attempt.
+        into the store.  When it ends with one, what is there stays for the next attempt; but for a full disk.
 
         Args:
             subject: names the blob in errors.
@@ -161,6 +161,10 @@ class PartialBlobs:
                     yield partial
                 except BaseException as error:
                     partial.arrival.fail(error)
+                    if isinstance(error, NoSpaceError):
+                        os.ftruncate(
+                            fd, 0
+                        )  # nothing else can be written before there is room, not even a row
                     raise
                 self._blobs.adopt(path, descriptor.digest, subject)
                 return

@@ -27,11 +27,26 @@ def dies_at(step: int, operation: Callable[[], object]) -> bool:
     Returns:
         whether it came to its end before that.
     """
+
+    def watched() -> None:
+        _watch(step)
+        operation()
+
+    code = _fork(watched)
+    assert code in (0, -signal.SIGKILL), f"the operation failed with {code}; see standard error"
+    return code == 0
+
+
+def in_child(operation: Callable[[], object]) -> None:
+    """Run a part of a test in a process of its own: what it mounts for itself is gone afterwards."""
+    assert _fork(operation) == 0, "it failed; see standard error"
+
+
+def _fork(operation: Callable[[], object]) -> int:
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            _watch(step)
             operation()
             code = 0
         except BaseException:  # noqa: BLE001  # a forked process must not go on into the test runner
@@ -40,9 +55,7 @@ def dies_at(step: int, operation: Callable[[], object]) -> bool:
             sys.stderr.flush()
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    assert code in (0, -signal.SIGKILL), f"the operation failed with {code}; see standard error"
-    return code == 0
+    return os.waitstatus_to_exitcode(status)
 
 
 def _watch(step: int) -> None:
@@ -86,7 +99,7 @@ def contents(engine: Engine) -> list[str]:
     for directory, directories, files in os.walk(data):
         for name in (*directories, *files):
             path = os.path.relpath(os.path.join(directory, name), data)
-            if not path.startswith("pydock.db") and not name.endswith("lock"):
+            if not path.startswith("pydock.db") and not name.endswith("lock") and path != "images/partial":
                 found.append(path)
     return sorted(found)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydock_core.errors import CorruptError, FailedError, UnavailableError
+from pydock_core.errors import CorruptError, FailedError, NoSpaceError, UnavailableError
 
 SCHEMA_VERSION = 3
 
@@ -207,8 +207,9 @@ def _mapped(path: Path) -> Iterator[None]:
         raise
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
-            raise UnavailableError(
-                f"no space left for the state database {path}", "free some space: dock system df, dock rmi"
+            raise NoSpaceError(
+                f"no space left on the disk for the state database {path}",
+                "free some space: dock system df, dock rmi",
             ) from error
         raise UnavailableError(
             f"state database {path}: {error}",

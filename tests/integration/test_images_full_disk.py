@@ -1,0 +1,174 @@
+"""A disk that fills at every stage of a pull, a load, an import, a commit and a save: one clear error, nothing left."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pydock_core import syscalls
+from pydock_core.engine import Engine
+from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.registries import Registries
+from pydock_core.errors import NoSpaceError
+from pydock_core.images.registry.client import RegistryClient
+from pydock_core.oci.documents import layer_media_type
+from pydock_core.store.database import distribution
+from pydock_core.store.snapshots.layers import VARIABLE
+from tests.support.fake_registry import FakeRegistry
+from tests.support.image_store import (
+    NEEDS_ROOT,
+    ROOT,
+    build_docker_archive,
+    build_tar,
+    digest,
+    entry,
+    oci_members,
+    tar_of,
+)
+from tests.support.killed import check_whole, contents, empty_trash, in_child, opened
+
+pytestmark = pytest.mark.skipif(not ROOT, reason=f"{NEEDS_ROOT}; and to mount a small disk")
+
+KIB = 1024
+DISK_BYTES = 24 << 20
+NAME = "registry.test/box:1"
+NOISE = random.Random(1).randbytes(3 << 19)
+LAYERS = [
+    build_tar([entry("a", data=NOISE), entry("d", "dir")]),
+    build_tar([entry("d/b", data=NOISE[::-1]), *(entry(f"d/{n}", data=b"x") for n in range(40))]),
+]
+FREE = (0, 4, 12, 28, 60, 124, 252, 600, 1200, 1700, 2400, 3300, 4200, 5200, 6500, 8000, 10000, 14000)
+"""What is left of the disk, in KiB."""
+
+
+def _pull(compression: str) -> Callable[[Engine], object]:
+    registry = FakeRegistry()
+    registry.add_image("box", "1", *LAYERS, compression=compression)
+
+    def pull(engine: Engine) -> object:
+        return Registries(engine.image_store, lambda domain: cast(RegistryClient, registry)).pull(NAME)
+
+    return pull
+
+
+def _load(archive: bytes) -> Callable[[Engine], object]:
+    return lambda engine: engine.images.load(io.BytesIO(archive))
+
+
+def _oci_archive() -> bytes:
+    packed = [(gzip.compress(layer), layer_media_type("gzip"), digest(layer)) for layer in LAYERS]
+    return gzip.compress(tar_of(oci_members(packed)))
+
+
+def _commit(engine: Engine) -> object:
+    return engine.filesystems.commit("changed", "committed:1")
+
+
+def _prepare_commit(engine: Engine) -> None:
+    """A container that has written something, without having run."""
+    container_id, _ = engine.containers.create(
+        ContainerConfig("small:1", command=("true",), network="none"), "changed"
+    )
+    upper = engine.root.container(container_id).upper
+    upper.mkdir(parents=True, exist_ok=True)
+    (upper / "large").write_bytes(NOISE)
+
+
+OPERATIONS = {
+    "pull": lambda: _pull("gzip"),
+    "pull of plain layers": lambda: _pull(""),
+    "load": lambda: _load(build_docker_archive(*LAYERS)),
+    "load of compressed layers": lambda: _load(_oci_archive()),
+    "import": lambda: (
+        lambda engine: engine.images.import_(io.BytesIO(gzip.compress(LAYERS[0])), "imported:1")
+    ),
+    "commit": lambda: _commit,
+}
+
+
+@pytest.fixture(params=["", "directory"], ids=["default driver", "directory driver"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a small disk is mounted by :func:`mount_disk`."""
+    monkeypatch.setenv(VARIABLE, request.param)
+    return tmp_path
+
+
+def mount_disk(place: Path) -> None:
+    """Mount a small disk, for this process only, which is a test's child: it is gone with it."""
+    syscalls.unshare(os.CLONE_NEWNS if hasattr(os, "CLONE_NEWNS") else 0x00020000)
+    syscalls.mount("none", "/", "", 0x4000 | 0x40000)  # MS_REC | MS_PRIVATE
+    syscalls.mount("disk", str(place), "tmpfs", 0, f"size={DISK_BYTES}")
+
+
+def leave_free(place: Path, free_bytes: int) -> None:
+    """Fill the disk up to so many bytes."""
+    ballast = place / "ballast"
+    ballast.unlink(missing_ok=True)
+    status = os.statvfs(place)
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(status.f_bavail * status.f_frsize - free_bytes, 1))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_full_disk_while_images_are_added(disk: Path, name: str) -> None:
+    operation = OPERATIONS[name]()
+
+    def attempt() -> None:
+        mount_disk(disk)
+        with opened(disk / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(build_tar([entry("x")]), tags=["small:1"])))
+            if name == "commit":
+                _prepare_commit(engine)
+            listed, before = engine.images.list(), contents(engine)
+            refused = 0
+            for free in FREE:
+                leave_free(disk, free * KIB)
+                try:
+                    operation(engine)
+                except NoSpaceError as error:
+                    refused += 1
+                    assert "no space left" in error.message, error.message
+                    assert "\n" not in error.message
+                    assert not getattr(error, "__notes__", []), error.__notes__
+                    assert "free some space" in error.hint
+                else:
+                    break
+                (disk / "ballast").unlink()
+                check_whole(engine)
+                assert engine.images.list() == listed
+                assert distribution.leased(engine.database, 0) == set(), free
+                empty_trash(engine)
+                assert contents(engine) == before, free
+            else:
+                pytest.fail("it was never done")
+            assert refused > 4
+            check_whole(engine)
+            assert len(engine.images.list()) == len(listed) + 1
+
+    in_child(attempt)
+
+
+def test_a_full_disk_that_an_archive_is_saved_to(disk: Path) -> None:
+    def attempt() -> None:
+        (disk / "small").mkdir()
+        with opened(disk / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(*LAYERS, tags=["saved:1"])))
+            before = contents(engine)
+            mount_disk(disk / "small")
+            for free in (0, 64, 1000, 2500):
+                (disk / "small" / "archive").unlink(missing_ok=True)
+                leave_free(disk / "small", free * KIB)
+                with open(disk / "small" / "archive", "wb") as file, pytest.raises(NoSpaceError) as raised:
+                    engine.images.save(["saved:1"], file)
+                assert "archive" in raised.value.message
+                assert contents(engine) == before
+                check_whole(engine)
+
+    in_child(attempt)
