@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.engine.definition import DEFAULT_PATH
 from pydock_core.engine.mount_points import make_layer
-from pydock_core.errors import ConflictError
+from pydock_core.errors import ConflictError, UnavailableError
 from pydock_core.images.committed import build_execution, build_image_config
 from pydock_core.images.stored import store_image
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
@@ -32,6 +32,8 @@ from pydock_core.store.worker import Progress
 if TYPE_CHECKING:
     from pydock_core.engine.facade import Engine
 
+_LOCK_PATIENCE_SECONDS = 30.0
+_LOCK_INTERVAL_SECONDS = 0.002
 _EXPORT_TREE = "pydock_core.store.tree_export:export_tree"
 _LIST_CHANGES = "pydock_core.store.upper_diff:list_changes"
 _WRITE_UPPER = "pydock_core.store.upper_tar:write_upper"
@@ -197,19 +199,27 @@ class Filesystems:
     @contextlib.contextmanager
     def _still(self, paths: ContainerPaths, name: str, *, pause: bool) -> Iterator[None]:
         """Keep a container's files as they are: a running one is held, one that does not run is not started."""
-        status = derive_status(paths)
-        if status.status == "starting":
-            raise ConflictError(f"container {name} is being started", "try again")
         with contextlib.ExitStack() as stack:
-            if status.is_running:
-                if pause:
-                    with contextlib.suppress(ConflictError):  # it has just ended
+            deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
+            while True:
+                status = derive_status(paths)
+                if status.is_running:
+                    if not pause:
+                        break
+                    with contextlib.suppress(
+                        ConflictError, UnavailableError
+                    ):  # it has just ended: look again
                         stack.enter_context(SupervisorClient(paths, name).frozen())
-            elif status.status == "exited" and paths.lock_file.exists():
-                # A start waits for the lock; where the supervisor of the last run still has it, nothing writes.
-                lock_fd = take_lock(paths.lock_file)
-                if lock_fd is not None:
-                    stack.callback(os.close, lock_fd)
+                        break
+                elif status.status == "created" and not paths.lock_file.exists():
+                    break  # it has never run, and has no layer
+                elif status.status != "starting" and (lock_fd := take_lock(paths.lock_file)) is not None:
+                    stack.callback(os.close, lock_fd)  # a start waits for it
+                    break
+                # Being started; or the supervisor of the last run is still unmounting.
+                if time.monotonic() > deadline:
+                    raise ConflictError(f"container {name} is being started or stopped", "try again")
+                time.sleep(_LOCK_INTERVAL_SECONDS)
             yield
 
 
