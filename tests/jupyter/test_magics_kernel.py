@@ -180,3 +180,49 @@ def test_an_error_is_one_line(client: BlockingKernelClient) -> None:
     assert stderr.startswith("error: ")
     assert "Traceback" not in stderr
     assert exit_code(client) == "125"
+
+
+def test_progress_is_a_widget(client: BlockingKernelClient, environment: dict[str, str]) -> None:
+    archive = Path(environment["PYDOCK_ROOT"]).parent / "box.tar"
+    stdout, stderr, displayed = run(client, f"%dock import {archive} again:1")
+    assert stdout.startswith("sha256:")
+    assert stderr == ""
+    assert "application/vnd.jupyter.widget-view+json" in displayed[0]
+    stdout, _, displayed = run(client, f"%dock import --progress plain {archive} again:1")
+    assert stdout.splitlines()[-1].startswith("sha256:")
+    assert displayed == []
+    _, stderr, _ = run(client, "%dock save again:1")
+    assert stderr.startswith("error: an archive is not written to a cell")
+    run(client, "%dock rmi again:1")
+
+
+@pytest.mark.parametrize(("answer", "is_done"), [("y", True), ("n", False)])
+def test_a_question_is_asked_below_the_cell(client: BlockingKernelClient, answer: str, is_done: bool) -> None:
+    asked: list[str] = []
+
+    def on_question(message: dict[str, Any]) -> None:
+        asked.append(message["content"]["prompt"])
+        client.input(answer)
+
+    texts: list[str] = []
+    client.execute_interactive(
+        "%dock image prune",
+        timeout=WAIT_SECONDS,
+        stdin_hook=on_question,
+        output_hook=lambda message: texts.append(str(message["content"].get("text", ""))),
+    )
+    assert len(asked) == 1
+    assert asked[0].endswith("Are you sure you want to continue? [y/N] ")
+    assert ("Total reclaimed space" in "".join(texts)) is is_done
+
+
+def test_without_somebody_to_ask_it_is_refused(client: BlockingKernelClient) -> None:
+    texts: list[str] = []
+    client.execute_interactive(
+        "%dock system prune",
+        timeout=WAIT_SECONDS,
+        allow_stdin=False,
+        output_hook=lambda message: texts.append(str(message["content"].get("text", ""))),
+    )
+    assert "hint: give -f to go on without being asked" in "".join(texts)
+    assert exit_code(client) == "1"

@@ -101,6 +101,22 @@ def test_exec_reads_the_cell(run: Callable[..., CapturedIO], line: str) -> None:
     assert recorder.words[-3:] == ["--interactive", "web", "sh"]
 
 
+def test_a_password_may_be_the_cell(run: Callable[..., CapturedIO]) -> None:
+    recorder = Recorder()
+    run("%%dock login -u ann --password-stdin registry.test\nsecret\n", recorder)
+    assert recorder.words == ["login", "-u", "ann", "--password-stdin", "registry.test"]
+    assert recorder.stdin == b"secret\n"
+
+
+def test_without_a_kernel_progress_is_text(run: Callable[..., CapturedIO]) -> None:
+    def command(words: Sequence[str], context: Context) -> int:
+        assert context.progress is not None
+        assert context.progress() is None
+        return 0
+
+    run("%dock pull x", command)
+
+
 def test_a_command_without_input_refuses_a_cell(
     run: Callable[..., CapturedIO], shell: InteractiveShell
 ) -> None:
