@@ -288,7 +288,7 @@ class Registries:
         """
         from pydock_core.images.registry.credentials import CredentialStore
 
-        domain = registry_domain(server)
+        domain = _server(server)
         with self._connect(domain) as client:
             token = client.check_login(username, password)
         CredentialStore().store(domain, username, password, identity_token=token)
@@ -298,23 +298,27 @@ class Registries:
         """Forget the credentials of a registry; return whether there were any."""
         from pydock_core.images.registry.credentials import CredentialStore
 
-        return CredentialStore().erase(registry_domain(server))
+        return CredentialStore().erase(_server(server))
 
     def credentials(self, server: str) -> str | None:
         """Return the user name that is stored for a registry; None where there is none."""
         from pydock_core.images.registry.credentials import CredentialStore
 
-        found = CredentialStore().find(registry_domain(server))
+        found = CredentialStore().find(_server(server))
         return found.username if found else None
 
 
-def registry_domain(server: str) -> str:
-    """Return the domain of what a person gives as a registry: "", a host, or an address with a scheme and a path."""
-    name = server.removeprefix("https://").removeprefix("http://").partition("/")[0]
-    if name in ("", DEFAULT_DOMAIN, "index.docker.io", "registry-1.docker.io"):
-        return DEFAULT_DOMAIN
-    parse_reference(f"{name}/x")
-    return name
+def _server(text: str) -> str:
+    """Return the domain of what a person calls a registry: nothing, a host, or an address.
+
+    Raises:
+        InvalidError: no host can be called that.
+    """
+    from pydock_core.images.registry.credentials import registry_domain
+
+    domain = registry_domain(text)
+    parse_reference(f"{domain}/x")
+    return domain
 
 
 def _connect(domain: str) -> RegistryClient:
@@ -327,7 +331,7 @@ def _search_domain(term: str) -> tuple[str, str]:
     """Split a term into a registry's domain, as in a reference, and what to look for there."""
     first, _, rest = term.partition("/")
     is_domain = any(mark in first for mark in ".:") or first == "localhost"
-    return (registry_domain(first), rest) if is_domain else (DEFAULT_DOMAIN, term)
+    return (_server(first), rest) if is_domain else (DEFAULT_DOMAIN, term)
 
 
 def _search_filter(filters: Mapping[str, Sequence[str]]) -> Callable[[Mapping[str, Any]], bool]:
