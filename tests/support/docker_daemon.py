@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,9 +45,10 @@ def missing() -> str:
 
 
 @contextmanager
-def docker_daemon(base: Path) -> Iterator[DockerDaemon]:
-    """Start a daemon with everything below ``base``, and end it with what it has mounted."""
-    base.mkdir()
+def docker_daemon() -> Iterator[DockerDaemon]:
+    """Start a daemon with everything in one directory, and end it with what it has mounted."""
+    # Near the root: the path of a socket has at most 107 bytes (unix(7)).
+    base = Path(tempfile.mkdtemp(prefix="dockerd-"))
     client = DockerDaemon(base / "docker.sock")
     words = [
         "unshare",
