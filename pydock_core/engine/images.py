@@ -320,8 +320,11 @@ class Images:
     def _named_for_saving(self, text: str) -> Sequence[tuple[ImageRow, Reference | None]]:
         """The images that a word names, each with the name that it is to have in an archive."""
         try:
-            reference = parse_reference(text)
+            # "sha256:..." would be a repository of that name.
+            reference = None if text.startswith("sha256:") else parse_reference(text)
         except InvalidError:
+            reference = None
+        if reference is None:
             return [(self.resolve(text), None)]
         if not reference.tag and not reference.digest:
             tags = [tag for tag in sql.all_tags(self._database) if tag.repository == reference.repository]
