@@ -91,6 +91,8 @@ def scan_tar(file: BinaryIO, subject: str) -> Iterator[ScannedEntry]:
                     name = block[:100].partition(b"\0")[0]
                     if block[345]:
                         name = block[345:500].partition(b"\0")[0] + b"/" + name
+                    if kind == stat.S_IFDIR:
+                        name = name.rstrip(b"/")
                     link = block[157:257].partition(b"\0")[0] if kind != stat.S_IFREG else b""
                     offset = position + _BLOCK
                     position = offset

@@ -9,18 +9,24 @@ import os
 import stat
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydock_core.engine.image_store import ImageStore
 from pydock_core.engine.images import Images
 from pydock_core.paths import StateRoot
+from pydock_core.runtime.rootfs import mount_erofs
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database.connection import Database
+from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.snapshots.directory import DirectorySnapshotter
+from pydock_core.store.snapshots.erofs import ErofsSnapshotter
+from pydock_core.store.snapshots.layers import Layers
+from pydock_core.store.snapshots.probe import probe_erofs
+from pydock_core.store.snapshots.protocol import Snapshotter
 from pydock_core.store.trees import remove_tree
-from pydock_core.store.worker import LocalWorker
+from pydock_core.store.worker import LocalWorker, Progress
 
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = "needs root: layers have owners, and trusted. attributes want it"
@@ -32,9 +38,10 @@ class Store:
 
     root: StateRoot
     database: Database
-    snapshotter: DirectorySnapshotter
+    snapshotter: Snapshotter
     image_store: ImageStore
     images: Images
+    _mount_fds: list[int] = field(default_factory=list)
 
     @property
     def blobs(self) -> BlobStore:
@@ -51,8 +58,12 @@ class Store:
         return sorted(found)
 
     def tree(self, diff_id: str) -> Path:
-        """The directory of a layer."""
-        return Path(self.snapshotter.mounts([diff_id], None, None)[0].source)
+        """The directory of a layer; of an index, a mount that is attached to nothing."""
+        *needed, seen = self.snapshotter.mounts([diff_id], None, None)
+        if not needed:
+            return Path(seen.source)
+        self._mount_fds.append(mount_erofs(needed[0].source, needed[0].devices))
+        return Path(f"/proc/self/fd/{self._mount_fds[-1]}")
 
     def empty_trash(self) -> None:
         """What the engine does when it starts."""
@@ -60,16 +71,46 @@ class Store:
             remove_tree(str(path))
 
     def close(self) -> None:
+        for fd in self._mount_fds:
+            os.close(fd)
+        self._mount_fds.clear()
         self.database.close()
 
 
-def open_store(base: Path) -> Store:
-    """Make or open the store of a state root below ``base``."""
+class Alternating(Layers):
+    """Keeps every other layer by the other driver, so that all stacks are mixed."""
+
+    _prefers_erofs = True
+
+    def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
+        size = super().apply(diff_id, blob, progress)
+        self._prefers_erofs = not self._prefers_erofs
+        return size
+
+
+DRIVERS = ("directory", "erofs", "mixed")
+
+
+def no_erofs(base: Path) -> str:
+    """Why tests of the EROFS driver cannot run here, "" where they can."""
+    root = StateRoot(base / "probe" / "data", base / "probe" / "run")
+    root.ensure()
+    reason = probe_erofs(root)
+    return f"needs EROFS over files (Linux 6.12, root): {reason}" if reason else ""
+
+
+def open_store(base: Path, driver: str = "directory") -> Store:
+    """Make or open the store of a state root below ``base``; ``driver`` is one of DRIVERS."""
     root = StateRoot(base / "data", base / "run")
     root.ensure()
     worker = LocalWorker()
     database = Database(root.database)
-    snapshotter = DirectorySnapshotter(root, worker)
+    directory = DirectorySnapshotter(root, worker)
+    snapshotter: Snapshotter = directory
+    if driver == "erofs":
+        snapshotter = ErofsSnapshotter(root, worker)
+    elif driver == "mixed":
+        snapshotter = Alternating(root, directory, ErofsSnapshotter(root, worker), prefers_erofs=True)
     store = ImageStore(root, database, snapshotter, worker)
     return Store(root, database, snapshotter, store, Images(store))
 

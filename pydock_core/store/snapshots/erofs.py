@@ -4,7 +4,7 @@ Nothing is unpacked, and no loop device is needed (Linux 6.12, CONFIG_EROFS_FS_B
 Under ``StateRoot.layers/erofs``, mode 0700::
 
     HEX/index.erofs  see pydock_core.store.erofs.layout
-    HEX/layer.tar    a hard link to the blob where that is plain, else inflated from it
+    HEX/layer.tar    a hard link to the blob where that is plain and known to be right, else a copy, inflated
     HEX/fs           an empty directory: a kernel before 6.15 needs a place to mount the layer on, each supervisor in
                      its own mount namespace; and the layer's name in a plan
     HEX/layer.json   {"size_bytes", "entries", "opaque_root", ...}: written last
@@ -40,7 +40,7 @@ from pydock_core.store.erofs.merge import merge_indexes
 from pydock_core.store.erofs.reader import Index, Inode
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.layer_blob import LayerBlob
-from pydock_core.store.layer_digest import DigestThread, check_digest
+from pydock_core.store.layer_digest import check_digest
 from pydock_core.store.layer_inflate import write_plain
 from pydock_core.store.layer_tar import Applied, no_space
 from pydock_core.store.snapshots.stack import LayerView, Node, chain_ids, read_merged, root_mounts
@@ -330,7 +330,7 @@ def _make(diff_id: str, blob: LayerBlob, made: Path, subject: str, progress: Pro
         )
     index_fd = os.open(made / _INDEX, _NEW, 0o644)
     try:
-        if compression:
+        if compression or not blob.is_known_as(diff_id):
             applied = _inflate(diff_id, blob, compression, made / _TAR, index_fd, subject, progress)
         else:
             applied = _link(diff_id, blob, made / _TAR, index_fd, subject, progress)
@@ -354,8 +354,9 @@ def _inflate(
     with open(os.open(tar, _NEW, 0o644), "w+b", buffering=0) as file, blob.open() as stream:
         total = 0 if blob.arrival else os.fstat(stream.fileno()).st_size
 
-        def report(_: int) -> None:
-            _report(progress, diff_id, min(stream.tell(), total or _WHOLE), total)
+        def report(plain_bytes: int) -> None:
+            # How much will arrive is not known, nor how much of it has been read.
+            _report(progress, diff_id, stream.tell() if total else plain_bytes, total)
 
         limit = InflationLimit.for_file_system(file.fileno())
         plain = open_plain(stream, compression, subject, limit)
@@ -374,22 +375,26 @@ def _link(
             blob.arrival.wait(_WHOLE)
         total = os.fstat(file.fileno()).st_size
         _report(progress, diff_id, 0, total)
-        checking = contextlib.nullcontext() if blob.is_known_as(diff_id) else DigestThread(file.fileno())
-        with checking as digest:
-            applied = build_index(file, index_fd, subject, tag=digest_hex(diff_id))
-        if digest is not None:
-            check_digest(digest.result, diff_id, subject)
-        # Through the descriptor: the blob may have been renamed meanwhile.
-        source = f"/proc/self/fd/{file.fileno()}"
-        try:
-            os.link(source, tar, follow_symlinks=True)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.ENOENT, errno.EPERM):
-                raise
-            shutil.copyfile(source, tar)
-            _sync(tar)
+        applied = build_index(file, index_fd, subject, tag=digest_hex(diff_id))
+        _link_file(file.fileno(), tar)
         _report(progress, diff_id, total, total)
     return applied
+
+
+def _link_file(fd: int, target: Path) -> None:
+    """Give an open file a further name, or copy it to another file system."""
+    directory_fd = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Through the descriptor: the blob may have been renamed meanwhile.  With a directory's descriptor, so that it is
+        # linkat(2), which follows the link that /proc has.
+        os.link(f"/proc/self/fd/{fd}", target.name, dst_dir_fd=directory_fd, follow_symlinks=True)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EMLINK, errno.ENOENT, errno.EPERM):
+            raise
+        shutil.copyfile(f"/proc/self/fd/{fd}", target)
+        _sync(target)
+    finally:
+        os.close(directory_fd)
 
 
 @contextlib.contextmanager
