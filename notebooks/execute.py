@@ -1,7 +1,7 @@
-"""Executes a notebook for real and says what happened: ``make demo``.
+"""Executes a notebook for real and says what happened: ``make demo``; ``execute.py [quickstart.ipynb | images.ipynb]``.
 
-The executed copy, with its outputs, is written beside this file as NAME.executed.ipynb (ignored by git); the
-notebook itself stays as it is.
+A notebook is named from this directory; without a name it is the quickstart.  The executed copy, with its outputs, is
+written beside it as NAME.executed.ipynb (ignored by git); the notebook itself stays as it is.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ GLYPH_EM = 0.62
 """The width of a character of the usual fixed-width fonts, in ems, and a little more (they have 0.60)."""
 NAMES_SHOWN = 4
 TOOLTIP_CHARACTERS = 2000
+LEAST_SCALE = 0.8
+"""How much smaller the picture gets where the page is narrow; beyond that it can be scrolled."""
 
 _SANS = "font-family:var(--jp-ui-font-family,system-ui,sans-serif)"
 _MONO = "font-family:var(--jp-code-font-family,Menlo,Consolas,'DejaVu Sans Mono',monospace)"
@@ -73,7 +75,7 @@ def draw_svg(graph: LayerGraph) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pydock-layers" role="img" width="{width}" height="{height}" '
         f'viewBox="0 0 {width} {height}" aria-labelledby="pydock-{mark}-title pydock-{mark}-desc" '
-        f'style="{_PAGE_COLOUR};{_SANS};display:block;max-width:none">'
+        f'style="{_PAGE_COLOUR};{_SANS};display:block;height:auto;max-width:100%;min-width:{LEAST_SCALE * width:.0f}px">'
         f'<title id="pydock-{mark}-title">{escape(_title(graph))}</title>'
         f'<desc id="pydock-{mark}-desc">{escape(description)}</desc>{body}</svg>'
     )
