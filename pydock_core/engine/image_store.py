@@ -29,6 +29,8 @@ from pydock_core.store.snapshots.protocol import Snapshotter
 from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
+_TIME_LIMIT_NS = 1 << 63
+"""What the database holds.  Go's zero time, which tools for reproducible images write, is the year 1, and means none."""
 _REMOVE = "pydock_core.store.trees:remove_tree"
 
 
@@ -87,9 +89,11 @@ class ImageStore:
             blob = LayerBlob(self.blobs.blob_path(layer.blob_digest), layer.media_type, verified=True)
             size += self.snapshotter.apply(layer.diff_id, blob, progress)
         self.snapshotter.prepare([layer.diff_id for layer in image.layers])
-        created = parse_timestamp(image.config.created)
+        created = parse_timestamp(image.config.created) or 0
+        if abs(created) >= _TIME_LIMIT_NS:
+            created = 0
         labels = json.dumps(image.config.config.get("Labels") or {})
-        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created or 0, size, labels)
+        row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created, size, labels)
         tags = [(reference.repository, reference.tag) for reference in image.references]
         sql.insert(self.database, row, image.layers, tags)
         self.refresh_index()

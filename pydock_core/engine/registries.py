@@ -97,7 +97,8 @@ class Registries:
         wanted = parse_platform(platform) if platform else host_platform()
         with self._connect(name.domain) as client:
             tags = list(client.tags(name.path)) if all_tags else []
-            names = [Reference(name.domain, name.path, tag) for tag in tags] or [name.with_default_tag()]
+            # Parsed, as a registry may call anything a tag.
+            names = [parse_reference(f"{name.canonical}:{tag}") for tag in tags] or [name.with_default_tag()]
             return [self._pull_one(client, one, wanted, progress) for one in names]
 
     def _pull_one(

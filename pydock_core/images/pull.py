@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -177,7 +178,7 @@ def _platform_text(said: Mapping[str, Any]) -> str:
 def _check_manifest(manifest: Manifest, reference: Reference) -> None:
     if manifest.config.media_type not in CONFIG_TYPES:
         raise UnsupportedError(
-            f"{reference.familiar} is an artifact of type {manifest.config.media_type!r}, no image",
+            f"{reference.familiar} is an artifact of type {reprlib.repr(manifest.config.media_type)}, no image",
             "get it with the tool that it was made for",
         )
     if manifest.config.size_bytes > DOCUMENT_LIMIT or len(manifest.layers) > _LAYERS_LIMIT:
@@ -185,7 +186,7 @@ def _check_manifest(manifest: Manifest, reference: Reference) -> None:
     for layer in manifest.layers:
         if layer_compression(layer.media_type) is None:
             raise UnsupportedError(
-                f"{reference.familiar} has a layer of type {layer.media_type!r}",
+                f"{reference.familiar} has a layer of type {reprlib.repr(layer.media_type)}",
                 "a layer is a tar archive, plain or compressed with gzip or zstd",
             )
 

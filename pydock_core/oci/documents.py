@@ -8,6 +8,7 @@ document is identified by the digest of its bytes, and :func:`encode` makes the 
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
+
+_SIZE_LIMIT = 1 << 63
+"""Sizes are of 64 bits, signed (descriptor.md)."""
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation of an index entry: the name within the layout (annotations.md)."""
@@ -104,9 +108,9 @@ class Descriptor:
         checked = _mapping(document, subject)
         digest, size = checked.get("digest"), checked.get("size")
         if not isinstance(digest, str) or not is_digest(digest):
-            raise CorruptError(f"{subject}: {digest!r} is no SHA-256 digest", _ANEW)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise CorruptError(f"{subject}: {size!r} is no size", _ANEW)
+            raise CorruptError(f"{subject}: {reprlib.repr(digest)} is no SHA-256 digest", _ANEW)
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
+            raise CorruptError(f"{subject}: {reprlib.repr(size)} is no size", _ANEW)
         return cls(
             _text(checked, "mediaType", subject),
             digest,
@@ -141,7 +145,9 @@ class Manifest:
     def from_json(cls, document: Any, subject: str = "image manifest") -> Manifest:
         checked = _mapping(document, subject)
         if checked.get("schemaVersion") != 2:
-            raise CorruptError(f"{subject} has schema version {checked.get('schemaVersion')!r}, not 2", _ANEW)
+            version = reprlib.repr(checked.get("schemaVersion"))
+            raise CorruptError(f"{subject} has schema version {version}, not 2", _ANEW)
+        _check_kind(checked, subject, INDEX_TYPES, ("manifests",))
         return cls(
             Descriptor.from_json(checked.get("config"), f"{subject}, config"),
             tuple(
@@ -174,6 +180,7 @@ class Index:
     @classmethod
     def from_json(cls, document: Any, subject: str = "image index") -> Index:
         checked = _mapping(document, subject)
+        _check_kind(checked, subject, MANIFEST_TYPES, ("layers", "config"))
         return cls(
             tuple(
                 Descriptor.from_json(entry, f"{subject}, entry {number}")
@@ -226,7 +233,7 @@ class ImageConfig:
         diff_ids = tuple(_sequence(rootfs.get("diff_ids"), f"{subject}, diff_ids"))
         for diff_id in diff_ids:
             if not isinstance(diff_id, str) or not is_digest(diff_id):
-                raise CorruptError(f"{subject}: diff id {diff_id!r} is no SHA-256 digest", _ANEW)
+                raise CorruptError(f"{subject}: diff id {reprlib.repr(diff_id)} is no SHA-256 digest", _ANEW)
         return cls(
             architecture=_text(checked, "architecture", subject),
             os=_text(checked, "os", subject),
@@ -258,6 +265,16 @@ def decode(data: bytes, subject: str) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{subject} is no JSON: {error}", _ANEW) from error
+
+
+def _check_kind(
+    document: Mapping[str, Any], subject: str, other_types: frozenset[str], other_keys: Sequence[str]
+) -> None:
+    """Refuse a document that another reader may take for one of another kind (CVE-2021-41190)."""
+    if _text(document, "mediaType", subject) in other_types or any(key in document for key in other_keys):
+        raise CorruptError(
+            f"{subject} can be read as an index and as a manifest", "the image is hostile; tell its owner"
+        )
 
 
 def _mapping(value: Any, subject: str) -> dict[str, Any]:
