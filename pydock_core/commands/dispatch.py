@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.parser import Help, parse
@@ -37,6 +37,18 @@ def run_command(argv: Sequence[str], context: Context) -> int:
     except PyDockError as error:
         show_error(error, context)
         return 1 if error.exit_code is None else error.exit_code
+
+
+def for_each(context: Context, names: Sequence[str], action: Callable[[str], object]) -> int:
+    """Do something with each name; errors are shown, the rest is done all the same; 1 if there was one."""
+    code = 0
+    for name in names:
+        try:
+            action(name)
+        except PyDockError as error:
+            show_error(error, context)
+            code = 1 if error.exit_code is None else error.exit_code
+    return code
 
 
 def show_error(error: PyDockError, context: Context) -> None:

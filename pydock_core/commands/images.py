@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core.commands.context import Context
+from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import (
     describe_age,
@@ -20,7 +21,6 @@ from pydock_core.commands.format import (
     write_listing,
 )
 from pydock_core.commands.progress import reporting
-from pydock_core.commands.run import for_each
 from pydock_core.errors import InvalidError
 
 NONE = "<none>"

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.create_words import build_config, parse_environment
+from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, FrameDecoder, parse_detach_keys
 from pydock_core.commands.values import parse_boolean
 from pydock_core.engine.config import ContainerConfig
@@ -317,20 +318,6 @@ def _send_quietly(context: Context, container_id: str, number: int) -> None:
 
 
 # -- small parts ---------------------------------------------------------------------------------------
-
-
-def for_each(context: Context, names: list[str], action: Callable[[str], object]) -> int:
-    """Do something with each name; errors are shown, the rest is done all the same; 1 if there was one."""
-    from pydock_core.commands.dispatch import show_error
-
-    code = 0
-    for name in names:
-        try:
-            action(name)
-        except PyDockError as error:
-            show_error(error, context)
-            code = 1 if error.exit_code is None else error.exit_code
-    return code
 
 
 def _streams(names: list[str]) -> Streams | None:

@@ -188,7 +188,7 @@ def test_names_that_are_not_there(dock: Dock) -> None:
         refused(dock, "tag", "busybox", "Bad:Name:", code=1, names="Bad")
         refused(dock, "start", "nonesuch", code=1, names="nonesuch")
         refused(dock, "logs", "nonesuch", code=1, names="nonesuch")
-        refused(dock, "pull", "debian", code=125, names="pull")
+        refused(dock, "build", ".", code=125, names="build")
         refused(dock, "run", "--restart", "always", "busybox", code=125, names="--restart")
 
 

@@ -149,7 +149,7 @@ def test_prune_takes_the_nameless_and_with_all_the_unused(engine: Engine) -> Non
     use(engine, used)
     report = engine.usage.prune_images()
     assert report["ImagesDeleted"] == [{"Deleted": nameless}, {"Deleted": digest(THREE)}]
-    assert report["SpaceReclaimed"] > len(THREE)
+    assert report["SpaceReclaimed"] > 150  # the layer's contents, and what is kept beside it
     assert report["Warnings"] == []
     report = engine.usage.prune_images(filters={"dangling": ["false"]})
     assert report["ImagesDeleted"][0] == {"Untagged": "named:1"}
