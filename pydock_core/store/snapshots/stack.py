@@ -121,6 +121,10 @@ def driver_of(drivers: Sequence[Driver], diff_id: str) -> Driver:
     raise NotFoundError(f"layer {diff_id} is not in the store", "load, capture or pull the image again")
 
 
+_WHOLE = ("redirect_dir=off", "metacopy=off")
+"""A writable layer has what it changes in itself, whatever the kernel's defaults are: so it can be committed."""
+
+
 def root_mounts(
     drivers: Sequence[Driver],
     diff_ids: Sequence[str],
@@ -160,7 +164,9 @@ def root_mounts(
     if not lower:
         lower.append(empty)
     if upper is not None and work is not None:
-        return (*first, RootMount("overlay", "", tuple(lower), str(upper), str(work), options))
+        # With "userxattr" the kernel has both off (ovl_fs_params_verify), and refuses to be told so.
+        whole = () if "userxattr" in options else _WHOLE
+        return (*first, RootMount("overlay", "", tuple(lower), str(upper), str(work), (*options, *whole)))
     if len(lower) == 1:
         return (*first, RootMount("bind", lower[0], options=("ro",)))
     return (*first, RootMount("overlay", "", tuple(lower), options=(*options, "ro")))
