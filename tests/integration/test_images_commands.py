@@ -16,8 +16,6 @@ from tests.integration.conftest import Dock, end_servers
 from tests.support.network_namespace import NetworkNamespace, network_namespace
 from tests.support.registry import PASSWORD, USERNAME, Registry, basic_auth, registry
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: layers have owners")
-
 
 @pytest.fixture
 def own(tmp_path: Path, archive: Path) -> Iterator[Dock]:
@@ -96,6 +94,7 @@ def test_a_failing_save_leaves_no_file(dock: Dock, tmp_path: Path, words: tuple[
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
 def test_a_full_disk_leaves_no_file(dock: Dock, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
     try:

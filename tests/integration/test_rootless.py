@@ -22,6 +22,7 @@ SUITES = (
     "tests/integration/test_isolation_flags.py",
     "tests/integration/test_bad_input.py",
     "tests/integration/test_many.py",
+    "tests/integration/test_images_commands.py",
 )
 
 
