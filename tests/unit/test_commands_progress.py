@@ -24,7 +24,7 @@ def last_lines(succeeded: bool) -> list[str]:
     display.show({"status": "Waiting", "id": "bbbbbbbbbbbb"})
     display.show({"status": "Already exists", "id": "cccccccccccc"})
     display.close(succeeded=succeeded)
-    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\r", "", out.getvalue())
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|\r", "\n", out.getvalue())
     return [line.rstrip() for line in plain.splitlines() if line.strip()][-4:]
 
 
