@@ -67,7 +67,7 @@ def scan_tar(file: BinaryIO, subject: str) -> Iterator[ScannedEntry]:
             window, base, start = os.pread(fd, _WINDOW_BYTES, position), position, 0
         block = window[start : start + _BLOCK]
         kind = _KINDS.get(block[156:157])
-        if kind is not None and not reader.has_defaults and _is_plain(block):
+        if kind is not None and len(block) == _BLOCK and not reader.has_defaults and _is_plain(block):
             owner_text = block[100:124]
             if owner_text in owners:
                 owner = owners[owner_text]

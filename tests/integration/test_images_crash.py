@@ -21,13 +21,14 @@ from tests.support.image_store import (
     build_tar,
     digest,
     entry,
+    no_erofs,
     open_store,
 )
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LAYERS = [build_tar([entry(f"f{number}", data=bytes([number]) * 3000)]) for number in range(4)]
+LAYERS = [build_tar([entry(f"f{number}", data=bytes([number]) * 3000)]) for number in range(6)]
 
 # Dies of SIGKILL at the given call of one of the steps that change what others see.
 KILLED = """
@@ -35,6 +36,7 @@ import os, signal, sys
 from pathlib import Path
 from tests.support.image_store import open_store
 base, archive, action, count = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+driver = sys.argv[5]
 left = count
 def watched(function):
     def call(*words, **keywords):
@@ -44,9 +46,9 @@ def watched(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*words, **keywords)
     return call
-store = open_store(base)
+store = open_store(base, driver)
 connection = store.database.connection
-for name in ("rename", "mkdir", "rmdir", "unlink", "fsync"):
+for name in ("rename", "mkdir", "rmdir", "unlink", "fsync", "link"):
     setattr(os, name, watched(getattr(os, name)))
 if action == "load":
     with open(archive, "rb") as stream:
@@ -55,6 +57,10 @@ else:
     store.images.remove("killed:1")
 print("whole", flush=True)
 """
+
+
+# More than are mounted one by one, so that an index of them all is made too.
+ALL = [LAYERS[0], LAYERS[1], LAYERS[3], LAYERS[4], LAYERS[5]]
 
 
 def run(script: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -81,12 +87,15 @@ def check_whole(store: Store) -> None:
 
 
 @pytest.mark.parametrize("action", ["load", "remove"])
-def test_killed_at_every_step(tmp_path: Path, action: str) -> None:
+@pytest.mark.parametrize("driver", ["directory", "erofs"])
+def test_killed_at_every_step(tmp_path: Path, action: str, driver: str) -> None:
+    if driver == "erofs" and (reason := no_erofs(tmp_path)):
+        pytest.skip(reason)
     archive = tmp_path / "archive"
-    archive.write_bytes(build_docker_archive(LAYERS[0], LAYERS[1], tags=["killed:1"]))
+    archive.write_bytes(build_docker_archive(*ALL, tags=["killed:1"]))
     other = build_docker_archive(LAYERS[1], LAYERS[2], tags=["other:1"])
     # What the store looks like with and without the image, each reached without a kill.
-    store = open_store(tmp_path / "state")
+    store = open_store(tmp_path / "state", driver)
     store.images.load(io.BytesIO(other))
     without = store.contents()
     store.images.load(io.BytesIO(archive.read_bytes()))
@@ -97,7 +106,7 @@ def test_killed_at_every_step(tmp_path: Path, action: str) -> None:
     while True:
         if action == "remove":
             store.images.load(io.BytesIO(archive.read_bytes()))
-        done = run(KILLED, tmp_path / "state", archive, action, steps)
+        done = run(KILLED, tmp_path / "state", archive, action, steps, driver)
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
@@ -124,7 +133,7 @@ from tests.support.image_store import open_store
 base, seed = Path(sys.argv[1]), int(sys.argv[2])
 choose = random.Random(seed)
 archives = [path.read_bytes() for path in sorted(base.glob("archive-*"))]
-store = open_store(base / "state")
+store = open_store(base / "state", sys.argv[3])
 for _ in range(12):
     number = choose.randrange(len(archives))
     if choose.random() < 0.6:
@@ -138,18 +147,21 @@ store.close()
 """
 
 
-def test_several_processes_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("driver", ["directory", "erofs"])
+def test_several_processes_at_once(tmp_path: Path, driver: str) -> None:
+    if driver == "erofs" and (reason := no_erofs(tmp_path)):
+        pytest.skip(reason)
     choose = random.Random(1)
     for number in range(4):
         layers = choose.sample(LAYERS, 2)
         config = build_config(*(digest(layer) for layer in layers), User=str(number))
         archive = build_docker_archive(*layers, tags=[f"image{number}:1"], config=config)
         (tmp_path / f"archive-{number}").write_bytes(archive)
-    store = open_store(tmp_path / "state")
+    store = open_store(tmp_path / "state", driver)
     empty = store.contents()
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", BUSY, tmp_path, str(seed)],
+            [sys.executable, "-c", BUSY, tmp_path, str(seed), driver],
             stderr=subprocess.PIPE,
             text=True,
             cwd=REPOSITORY,
