@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pydock_core.errors import NoSpaceError, PyDockError
 from pydock_core.images.stored import StoredImage
-from pydock_core.oci.documents import REF_NAME, Descriptor
+from pydock_core.oci.digest import short_id
+from pydock_core.oci.documents import REF_NAME, Descriptor, ImageConfig, decode
 from pydock_core.oci.timestamp import parse_timestamp
 from pydock_core.paths import StateRoot
 from pydock_core.store.blobs import BlobStore
@@ -51,6 +52,19 @@ class ImageStore:
         self.worker = worker
         self.blobs = BlobStore(root.images)
         self.blobs.ensure()
+        for image_id in sql.without_labels(database):
+            self._read_labels(image_id)
+
+    def _read_labels(self, image_id: str) -> None:
+        """Record the labels of an image of an earlier version."""
+        subject = f"config of image {short_id(image_id)}"
+        try:
+            config = ImageConfig.from_json(decode(self.blobs.read(image_id, subject), subject), subject)
+        except PyDockError:
+            labels = "{}"  # damaged: whoever uses the image is told
+        else:
+            labels = json.dumps(config.config.get("Labels") or {})
+        sql.set_labels(self.database, image_id, labels)
 
     # -- adding ------------------------------------------------------------------------------------------
 

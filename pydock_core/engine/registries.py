@@ -263,7 +263,7 @@ class Registries:
             filters: is-official, is-automated (true, false), stars (a least number).
 
         Returns:
-            ImageSearch results of the Engine API.
+            ImageSearch results of the Engine API; the names are what can be pulled.
         """
         if not 1 <= limit <= 100:
             raise InvalidError(f"--limit {limit} is not between 1 and 100", "give a number in that range")
@@ -271,6 +271,8 @@ class Registries:
         domain, word = _search_domain(term)
         with self._connect(domain) as client:
             found = [item for item in client.search(word, limit) if matches(item)]
+        if domain != DEFAULT_DOMAIN:
+            found = [{**item, "name": f"{domain}/{item['name']}"} for item in found]
         return found[:limit]
 
     def tags(self, reference: str) -> list[str]:

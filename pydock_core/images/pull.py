@@ -358,6 +358,8 @@ class _Layers:
         if layer.blob is None:
             return  # its download has failed, and says so
         self._snapshotter.apply(layer.diff_id, layer.blob, lambda event: self._extracting(layer, event))
+        if layer.blob.arrival is not None:
+            layer.blob.arrival.wait_for_end()  # a driver that has the layer already does not look at the blob
         self._cancellation.check()
         layer.holding.close()
         self._say(layer, "Pull complete")

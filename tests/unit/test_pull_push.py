@@ -161,6 +161,30 @@ def test_a_broken_pull_goes_on_where_it_stopped(store: Store, registry: FakeRegi
     assert not partial.exists()
 
 
+def test_a_blob_is_fetched_whole_though_its_layer_is_there(store: Store, registry: FakeRegistry) -> None:
+    manifest = registry.add_image("box", "1", FIRST, SECOND)
+    store.images.load(io.BytesIO(build_docker_archive(FIRST, SECOND, tags=["other:1"])))
+    held = manifest.layers[0].digest
+    registry.break_after[held] = 0
+    registry.hold[held] = threading.Event()
+    applied = threading.Event()
+
+    def watch(event: dict[str, Any]) -> None:
+        if event["status"] == "Pull complete" and event.get("id") == manifest.layers[1].digest[7:19]:
+            applied.set()
+
+    def release() -> None:
+        applied.wait(30)  # the other layer was taken over by then, so this one would have been too
+        registry.hold[held].set()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    connect(store, registry).pull(f"{NAME}:1", progress=watch)
+    thread.join()
+    for layer in manifest.layers:
+        assert digest(store.blobs.blob_path(layer.digest).read_bytes()) == layer.digest
+
+
 def test_wrong_content_is_refused_and_nothing_of_it_kept(store: Store, registry: FakeRegistry) -> None:
     manifest = registry.add_image("box", "1", FIRST, SECOND)
     wrong = manifest.layers[1].digest

@@ -101,6 +101,17 @@ def insert(
             _set_tag(connection, repository, tag, image.id)
 
 
+def without_labels(database: Database) -> list[str]:
+    """Return the ids of images whose labels were not read: those that an earlier version recorded."""
+    return [row[0] for row in database.query("SELECT id FROM image WHERE labels = ''")]
+
+
+def set_labels(database: Database, image_id: str, labels: str) -> None:
+    """Record an image's labels, the JSON text of an object."""
+    with database.transaction() as connection:
+        connection.execute("UPDATE image SET labels = ? WHERE id = ?", (labels, image_id))
+
+
 def set_tag(database: Database, repository: str, tag: str, image_id: str) -> bool:
     """Give an image a name, taking it from another image; return False where the image has gone."""
     with database.transaction() as connection:
