@@ -19,6 +19,7 @@ from pydock_core.errors import FailedError
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Descriptors held while descending.  A deeper directory is first moved to the top of the tree.
 _DEPTH_LIMIT = 64
+_ATTEMPTS = 10
 # How long a path below a descriptor may get before a descriptor further down takes over; PATH_MAX is 4096.
 _PATH_LIMIT = 2048
 
@@ -57,11 +58,20 @@ def _remove(path: str) -> None:
         os.chmod(path, 0o700)
         top_fd = os.open(path, _DIRECTORY)
     try:
-        _empty(top_fd, top_fd, 0)
+        for attempt in range(_ATTEMPTS):
+            _empty(top_fd, top_fd, 0)
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # A sweeper that looks whether somebody holds a workspace may just have made a lock in it.
+                if error.errno != errno.ENOTEMPTY or attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            return
     finally:
         os.close(top_fd)
-    with contextlib.suppress(FileNotFoundError):
-        os.rmdir(path)
 
 
 def _empty(top_fd: int, directory_fd: int, depth: int) -> None:

@@ -6,13 +6,11 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
-from pydock_core.runtime.plan import RootMount
-from pydock_core.runtime.rootfs import mount_root
+from pydock_core.store.private_root import open_private_root
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 
@@ -43,12 +41,8 @@ def fill_volume(
     Raises:
         FailedError: something could not be copied.
     """
-    mounts = [RootMount.from_json(mount) for mount in root_mounts]
     try:
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-        mount_root(mounts, Path(mount_point))
-        root_fd = os.open(mount_point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root_fd = open_private_root(root_mounts, mount_point)
         try:
             source_fd = syscalls.openat2(
                 root_fd, target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, resolve=_RESOLVE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -247,7 +248,8 @@ def test_an_exec_waits_for_the_end_of_the_pause(engine: Engine, dock: Dock, coun
 def test_a_container_that_is_stopped_while_it_is_held(engine: Engine, dock: Dock, counter: str) -> None:
     with SupervisorClient(engine.root.container(counter)).frozen():
         stopping = dock.start("stop", "-t", "0", counter)
-        with pytest.raises(subprocess.TimeoutExpired):
+        # Where signals stop it, it ends at once; version 1's freezer keeps it from dying until it goes on.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             stopping.wait(0.5)
     assert stopping.wait(30) == 0
     assert not derive_status(engine.root.container(counter)).is_running

@@ -23,6 +23,8 @@ SUITES = (
     "tests/integration/test_bad_input.py",
     "tests/integration/test_many.py",
     "tests/integration/test_images_commands.py",
+    "tests/integration/test_commit.py",
+    "tests/integration/test_export_diff.py",
 )
 
 

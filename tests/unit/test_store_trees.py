@@ -104,3 +104,21 @@ def test_a_worker_runs_what_is_allowed_and_nothing_else(tmp_path: Path) -> None:
     assert stat.S_ISDIR(os.stat(tmp_path).st_mode)
     with pytest.raises(DeniedError, match="os:system"):
         LocalWorker().call("os:system", {"command": "true"})
+
+
+def test_a_lock_that_appears_just_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper that looks at a workspace opens its lock, and makes it where its owner has just removed it."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    rmdir = os.rmdir
+    looks = iter(["lock", "lock"])
+
+    def watched(path: str, **keywords: int) -> None:
+        for name in looks:
+            (tree / name).touch()
+            break
+        rmdir(path, **keywords)
+
+    monkeypatch.setattr(os, "rmdir", watched)
+    remove_tree(str(tree))
+    assert not tree.exists()
