@@ -68,7 +68,7 @@ def scan_tar(file: BinaryIO, subject: str) -> Iterator[ScannedEntry]:
         block = window[start : start + _BLOCK]
         kind = _KINDS.get(block[156:157])
         if kind is not None and len(block) == _BLOCK and not reader.has_defaults and _is_plain(block):
-            owner_text = block[100:124]
+            owner_text = block[100:124] + block[329:345]
             if owner_text in owners:
                 owner = owners[owner_text]
             else:
@@ -146,17 +146,25 @@ def _is_plain(block: bytes) -> bool:
 
 
 def _owner(text: bytes) -> tuple[int, int, int] | None:
-    """(mode, uid, gid) of the three fields of a header; None where one is not plain octal."""
-    values = []
-    for field in (text[:8], text[8:16], text[16:24]):
-        digits = field.rstrip(b"\0 ")
-        if not digits.isdigit() or len(digits) == len(field):
+    """(mode, uid, gid) of a header's fields for these and for a device; None where one is not plain octal."""
+    mode, uid, gid = _octal(text[:8]), _octal(text[8:16]), _octal(text[16:24])
+    if mode is None or uid is None or gid is None:
+        return None
+    for field in (text[24:32], text[32:40]):
+        if field.rstrip(b"\0 ") and _octal(field) is None:
             return None
-        try:
-            values.append(int(digits, 8))
-        except ValueError:
-            return None
-    return values[0] & 0o7777, values[1], values[2]
+    return mode & 0o7777, uid, gid
+
+
+def _octal(field: bytes) -> int | None:
+    """The number in a field of digits with a terminator; None where it is written otherwise."""
+    digits = field.rstrip(b"\0 ")
+    if not digits.isdigit() or len(digits) == len(field):
+        return None
+    try:
+        return int(digits, 8)
+    except ValueError:
+        return None
 
 
 def _scanned(entry: Entry) -> ScannedEntry:

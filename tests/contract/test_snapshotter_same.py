@@ -257,8 +257,8 @@ def test_a_hundred_thousand_entries_in_one_directory(tmp_path: Path) -> None:
 # -- holes -----------------------------------------------------------------------------------------------
 
 
-def sparse_tar(name: str, size: int, parts: list[tuple[int, bytes]]) -> bytes:
-    """A tar of one sparse file (GNU's pax format 1.0), whatever its parts are aligned to."""
+def sparse_entry(name: str, size: int, parts: list[tuple[int, bytes]]) -> tuple[tarfile.TarInfo, bytes]:
+    """A sparse file (GNU's pax format 1.0), whatever its parts are aligned to."""
     numbers = [len(parts), *(number for offset, data in parts for number in (offset, len(data)))]
     table = "".join(f"{number}\n" for number in numbers).encode()
     table += bytes(-len(table) % 512)
@@ -271,7 +271,7 @@ def sparse_tar(name: str, size: int, parts: list[tuple[int, bytes]]) -> bytes:
     }
     data = table + b"".join(data for _, data in parts)
     info.size = len(data)
-    return build_tar([(info, data)])
+    return info, data
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def sparse_tar(name: str, size: int, parts: list[tuple[int, bytes]]) -> bytes:
 def test_holes(
     stores: tuple[Store, Store], tmp_path: Path, size: int, parts: list[tuple[int, bytes]]
 ) -> None:
-    layer = sparse_tar("sparse", size, parts)
+    layer = build_tar([sparse_entry("sparse", size, parts)])
     if size > 1 << 30:
         # Not read whole: the parts and what is around them.
         store = stores[1]

