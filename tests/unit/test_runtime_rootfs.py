@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from pydock_core.errors import NotFoundError, PyDockError
 from pydock_core.runtime import rootfs
 from pydock_core.runtime.plan import RootMount
 from pydock_core.runtime.rootfs import build_overlay_options, mount_root
+from pydock_core.store.erofs.writer import build_index
+from tests.support.image_store import build_tar, entry, no_erofs
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -132,6 +135,101 @@ def test_a_missing_layer_is_named_and_nothing_stays_mounted(tmp_path: Path) -> N
             tmp_path / "target",
         )
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+INDEXES = """
+mounts = [
+    RootMount("erofs", str(base / f"{n}/index"), devices=(str(base / f"{n}/tar"),), target=str(base / f"{n}/fs"))
+    for n in (1, 0)
+]
+lower = tuple(mount.target for mount in mounts) + tuple(str(p) for p in (base / "layers").iterdir())
+overlay = RootMount("overlay", lower=lower, upper=str(base / "upper"), work=str(base / "work"))
+"""
+MOUNTED = """
+mount_root([*mounts, overlay], base / "target")
+names = sorted(os.listdir(base / "target"))
+out = names, (base / "target" / "same").read_text()
+"""
+
+
+def make_indexes(tmp_path: Path) -> None:
+    if reason := no_erofs(tmp_path):
+        pytest.skip(reason)
+    make_layers(tmp_path, 1)
+    for number in range(2):
+        base = tmp_path / str(number)
+        (base / "fs").mkdir(parents=True)
+        data = str(number).encode()
+        (base / "tar").write_bytes(build_tar([entry(f"erofs{number}", data=data), entry("same", data=data)]))
+        with open(base / "tar", "rb") as tar, open(base / "index", "wb") as index:
+            build_index(tar, index.fileno(), "layer x")
+
+
+@needs_root
+@pytest.mark.parametrize("kernel", ["new", "before 6.15", "before 6.5"])
+def test_indexes_are_mounted_below_an_overlay(tmp_path: Path, kernel: str) -> None:
+    make_indexes(tmp_path)
+    older = """
+original = rootfs._open_overlay
+def refuse(mount, attributes, layers):
+    if kernel == "before 6.5" or any(layers.place(path) != path for path in mount.lower):
+        raise OSError(22, "not by descriptor")
+    return original(mount, attributes, layers)
+rootfs._open_overlay = refuse
+"""
+    script = "" if kernel == "new" else f"kernel = {kernel!r}\n{older}"
+    names, same = ast.literal_eval(in_mount_namespace(tmp_path, script + INDEXES + MOUNTED))
+    assert names == ["erofs0", "erofs1", "file0", "same", "top"]
+    assert same == "1"
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+@needs_root
+def test_one_index_alone(tmp_path: Path) -> None:
+    make_indexes(tmp_path)
+    work = (
+        INDEXES
+        + """
+mount_root([mounts[0], RootMount("bind", mounts[0].target, options=("ro",))], base / "target")
+try:
+    (base / "target" / "new").write_text("x")
+except OSError as error:
+    out = error.errno, (base / "target" / "same").read_text()
+"""
+    )
+    assert in_mount_namespace(tmp_path, work) == "(30, '1')"
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [
+        ("tar", "NotFoundError"),
+        ("index", "NotFoundError"),
+        ("upper", "NotFoundError"),
+        ("zeros", "UnsupportedError"),
+    ],
+)
+def test_what_is_wrong_with_an_index_is_said(tmp_path: Path, damage: str, kind: str) -> None:
+    make_indexes(tmp_path)
+    if damage == "upper":
+        (tmp_path / "upper").rmdir()
+    elif damage == "zeros":
+        (tmp_path / "0/index").write_bytes(bytes(8192))
+    else:
+        (tmp_path / "0" / damage).unlink()
+    work = (
+        INDEXES
+        + """
+before = len(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text()
+try:
+    mount_root([*mounts, overlay], base / "target")
+except PyDockError as error:
+    out = type(error).__name__, "\\n" in error.message, bool(error.hint)
+assert before == (len(os.listdir("/proc/self/fd")), Path("/proc/self/mountinfo").read_text())
+"""
+    )
+    assert in_mount_namespace(tmp_path, work) == str((kind, False, True))
 
 
 def test_option_text_is_escaped() -> None:

@@ -10,15 +10,15 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 from pathlib import Path
 
-from pydock_core.errors import PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.process import boot_id
 from pydock_core.runtime.rootfs import mount_erofs
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.snapshots.directory import needs_user_xattrs
+from pydock_core.store.trees import remove_tree
+from pydock_core.store.workspace import open_workspace
 
 _CONTENT = b"mounted"
 
@@ -37,7 +37,12 @@ def probe_erofs(root: StateRoot) -> str:
         document = json.load(file)
         if document["key"] == key:
             return str(document["reason"])
-    reason = _try(root.temporary)
+    try:
+        # A workspace, which no other process sweeps meanwhile.
+        with open_workspace(root.temporary, "probe", lambda path: remove_tree(str(path))) as workspace:
+            reason = _try(workspace.path)
+    except OSError as error:
+        return f"it could not be tried: {error.strerror}"  # a full disk, say: asked again next time
     with contextlib.suppress(OSError):
         scratch = kept.with_name(f"erofs-{os.getpid()}-{os.urandom(4).hex()}")
         scratch.write_text(json.dumps({"key": key, "reason": reason}))
@@ -46,26 +51,22 @@ def probe_erofs(root: StateRoot) -> str:
 
 
 def _try(directory: Path) -> str:
-    with tempfile.TemporaryDirectory(prefix="probe-", dir=directory) as scratch:
-        tar, index = f"{scratch}/layer.tar", f"{scratch}/index.erofs"
-        with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as archive:
-            info = tarfile.TarInfo("file")
-            info.size = len(_CONTENT)
-            archive.addfile(info, io.BytesIO(_CONTENT))
-        with open(tar, "rb") as source, open(index, "wb") as target:
-            try:
-                build_index(source, target.fileno(), "probe")
-            except PyDockError as error:
-                return error.message
-        try:
-            mount_fd = mount_erofs(index, [tar])
-        except OSError as error:
-            return f"this kernel or file system does not mount it: {error.strerror}"
-        try:
-            file_fd = os.open("file", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount_fd)
-            with open(file_fd, "rb") as file:
-                return "" if file.read() == _CONTENT else "it reads wrong data"
-        except OSError as error:
-            return f"it cannot be read: {error.strerror}"
-        finally:
-            os.close(mount_fd)
+    tar, index = f"{directory}/layer.tar", f"{directory}/index.erofs"
+    with tarfile.open(tar, "w", format=tarfile.USTAR_FORMAT) as archive:
+        info = tarfile.TarInfo("file")
+        info.size = len(_CONTENT)
+        archive.addfile(info, io.BytesIO(_CONTENT))
+    with open(tar, "rb") as source, open(index, "wb") as target:
+        build_index(source, target.fileno(), "probe")
+    try:
+        mount_fd = mount_erofs(index, [tar])
+    except OSError as error:
+        return f"this kernel or file system does not mount it: {error.strerror}"
+    try:
+        file_fd = os.open("file", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount_fd)
+        with open(file_fd, "rb") as file:
+            return "" if file.read() == _CONTENT else "it reads wrong data"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    finally:
+        os.close(mount_fd)
