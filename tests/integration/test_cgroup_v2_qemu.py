@@ -91,6 +91,16 @@ def test_deleting_kills_what_init_left_behind(results: dict[str, Any]) -> None:
     assert results["kill_what_init_left"] == {"before": 1, "code": 0, "left": False}
 
 
+def test_a_group_is_stopped_and_goes_on(results: dict[str, Any]) -> None:
+    assert results["freeze"] == {
+        "directory": "/sys/fs/cgroup/pydock/frozen",
+        "version": 2,
+        "stood": True,
+        "went_on": True,
+        "code": 137,
+    }
+
+
 def test_a_limit_that_the_kernel_refuses_is_named(results: dict[str, Any]) -> None:
     assert "cpuset.cpus" in results["refused"]["message"]
     assert results["refused"]["left"] == []

@@ -19,6 +19,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import PyDockError
 from pydock_core.runtime.cgroups import probe_cgroups
+from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
 from pydock_core.runtime.plan import RootMount
@@ -177,6 +178,41 @@ def kill_what_init_left(guest: Guest) -> Any:
     return {"before": before, "code": code, "left": group.exists()}
 
 
+def freeze(guest: Guest) -> Any:
+    """Stopped as the supervisor does it, let go on, and killed while it is stopped."""
+    init = guest.start(
+        "frozen", "sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; done", limits=SpecLimits(pids_limit=9)
+    )
+    freezer = find_freezer(init, "frozen")
+    assert freezer is not None
+
+    def written() -> int:
+        return (BASE / "frozen.out").stat().st_size
+
+    while not written():
+        time.sleep(0.01)
+    freezer.freeze()
+    while not freezer.is_frozen():
+        time.sleep(0.001)
+    before = written()
+    time.sleep(0.1)
+    stood = written() == before
+    freezer.thaw()
+    deadline = time.monotonic() + 10
+    while written() == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    went_on = written() > before
+    freezer.freeze()
+    guest.executor.delete("frozen")
+    return {
+        "directory": freezer.directory,
+        "version": freezer.version,
+        "stood": stood,
+        "went_on": went_on,
+        "code": guest.wait(init),
+    }
+
+
 def refused(guest: Guest) -> Any:
     try:
         guest.run("refused", "true", limits=SpecLimits(cpuset_cpus="4000"))
@@ -219,6 +255,7 @@ STEPS: tuple[Callable[[Guest], Any], ...] = (
     execute_joins,
     kill_everything,
     kill_what_init_left,
+    freeze,
     refused,
     old_overlay,
     left,
