@@ -61,6 +61,7 @@ def docker_daemon() -> Iterator[DockerDaemon]:
         base / "exec",
     ]
     words += ["--pidfile", base / "pid", "--host", f"unix://{client.socket}", "--bridge", "none"]
+    words += ["--cgroup-parent", f"/{base.name}"]
     words += ["--iptables=false", "--ip6tables=false", "--exec-opt", "native.cgroupdriver=cgroupfs"]
     with (base / "log").open("wb") as log:
         daemon = subprocess.Popen(
@@ -76,6 +77,8 @@ def docker_daemon() -> Iterator[DockerDaemon]:
     finally:
         daemon.terminate()
         daemon.wait(_SECONDS)
+        for group in Path("/sys/fs/cgroup").glob(f"**/{base.name}"):
+            group.rmdir()
         shutil.rmtree(base, ignore_errors=True)
 
 
