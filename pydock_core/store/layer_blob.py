@@ -85,7 +85,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A layer's blob.
+    """A layer's blob.  A driver may keep a plain one under a further name: nobody writes to it once it is whole.
 
     Attributes:
         path: of the file; it may be renamed while it is open.
