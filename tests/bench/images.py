@@ -22,7 +22,7 @@ from tests.bench.image_peers import (
     skopeo_images,
 )
 from tests.bench.isolation import unmount_below
-from tests.bench.peer import Skipped, end
+from tests.bench.peer import LIMIT_SECONDS, Skipped, end
 from tests.bench.samples import busybox_archive, large_archive, many_layers, sample_tree
 
 Row = tuple[str, str, str, str, str]
@@ -87,6 +87,7 @@ class _Bench:
                 if kind in peer.can:
                     os.sync()  # what the one before has left to be written is not to fall on this one
                     taken[peer.name].append(once(peer))
+                    print(f"{work}: {peer.name} {_shown(taken[peer.name][-1])}", file=sys.stderr, flush=True)
         ours = min(taken[self._peers[0].name])
         rows = []
         for name, seconds in taken.items():
@@ -202,19 +203,27 @@ def _memory(base: Path, sample: Path) -> list[Row]:
 
 
 def _peak_bytes(words: Sequence[object], **environment: str) -> int:
-    """Run the program, and return the peak of its resident set, files that it maps included (getrusage(2))."""
+    """Run the program, and return the peak of its resident set, files that it maps included (getrusage(2)).
+
+    A small process starts it: until it executes, a child counts what its parent has.
+    """
     program = Path(sys.executable).with_name("dock")
-    process = subprocess.Popen(
-        [str(word) for word in (program, *words)],
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _RUN_AND_REPORT, *map(str, (program, *words))],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=LIMIT_SECONDS,
         env={**os.environ, **environment},
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args)
-    return usage.ru_maxrss << 10
+    return int(done.stdout.split()[-1]) << 10
+
+
+_RUN_AND_REPORT = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def _layers(base: Path, times: int) -> list[Row]:
