@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydock_core.commands.create_words import build_config, parse_ports, parse_volume
 from pydock_core.commands.parser import Parsed, parse
 from pydock_core.commands.values import parse_bytes, parse_signal
-from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.engine.config import ContainerConfig, Device, Mount
+from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError, UnsupportedError
 from pydock_core.runtime.plan import PublishedPort
 
