@@ -108,7 +108,10 @@ class PartialBlob:
 
     def layer(self) -> LayerBlob:
         """The blob as a driver takes it."""
-        return LayerBlob(self.path, self.descriptor.media_type, verified=True, arrival=self.arrival)
+        descriptor = self.descriptor
+        return LayerBlob(
+            self.path, descriptor.media_type, verified=True, arrival=self.arrival, digest=descriptor.digest
+        )
 
 
 class PartialBlobs:
