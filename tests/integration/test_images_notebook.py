@@ -106,7 +106,7 @@ def assert_it_told_of_the_registry(shown: Executed) -> None:
     assert pushed.count(": Pushed") == 1
     tags = shown.text("%dock search")
     assert re.search(r"^127\.0\.0\.1:\d+/tutorial/study +0", tags, re.MULTILINE)
-    assert set(re.findall(r"/tutorial/study +(\S+)", tags)) == {"1", "2"}
+    assert set(re.findall(r"/tutorial/study +([1-9]\S*)", tags)) == {"1", "2"}
     first = shown.text("%dock pull {registry}/tutorial/study:1")
     second = shown.text("%dock pull --progress plain")
     assert "Downloaded newer image" in first
