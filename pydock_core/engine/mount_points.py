@@ -6,7 +6,7 @@ with it: that costs time, and they would be in what is committed.  Docker's "ini
 
 from __future__ import annotations
 
-from contextlib import suppress
+import errno
 from pathlib import Path
 
 from pydock_core.paths import StateRoot
@@ -22,16 +22,21 @@ def make_layer(root: StateRoot) -> Path:
     base = root.cache / "mount-points"
     if base.is_dir():
         return base
-    import tempfile  # late: once in a state root's life
+    from pydock_core.store.trees import remove_tree  # late: once in a state root's life
+    from pydock_core.store.workspace import open_workspace
 
-    with tempfile.TemporaryDirectory(dir=root.temporary) as scratch:
-        tree = Path(scratch, "tree")
+    with open_workspace(root.temporary, "mount-points", lambda path: remove_tree(str(path))) as workspace:
+        tree = workspace.path / "tree"
         for name in _DIRECTORIES:
             (tree / name).mkdir(parents=True)
         for path in OWN_FILES:
             (tree / path.lstrip("/")).touch()
         for directory in (tree, *tree.iterdir()):
             directory.chmod(0o755)
-        with suppress(FileExistsError):  # another process was first
+        try:
             tree.rename(base)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            # Another process was first.
     return base
