@@ -41,16 +41,20 @@ def fill_new_volumes(
 
     The directory appears, filled, by a rename; of two starts at once one wins, and both go on with the same.
     """
-    import tempfile  # late: most containers have no new volume
+    from pydock_core.store.workspace import open_workspace  # late: most containers have no new volume
+
+    worker = ZygoteWorker(root)  # for root too: a process of its own makes a mount namespace
+
+    def remove(path: Path) -> None:
+        worker.call("pydock_core.store.trees:remove_tree", {"path": str(path)})
 
     for mount in config.mounts:
         if mount.kind != "volume" or volume_directory(root, mount.source).exists():
             continue
-        scratch = Path(tempfile.mkdtemp(prefix="volume-", dir=root.temporary))
-        try:
-            data, point = scratch / "volume" / "_data", scratch / "root"
+        with open_workspace(root.temporary, "volume", remove) as workspace:
+            data, point = workspace.path / "volume" / "_data", workspace.path / "root"
             data.mkdir(parents=True)
-            scratch.joinpath("volume").chmod(0o711)
+            data.parent.chmod(0o711)
             point.mkdir()
             if not mount.no_copy:
                 arguments = {
@@ -59,12 +63,10 @@ def fill_new_volumes(
                     "target": mount.target,
                     "volume": str(data),
                 }
-                # A worker process of its own, for root too: it makes a mount namespace.
-                ZygoteWorker(root).call("pydock_core.store.volumes:fill_volume", arguments)
+                # With the lock's descriptor: a worker that outlives this process keeps its directory from sweepers.
+                worker.call("pydock_core.store.volumes:fill_volume", arguments, [workspace.lock_fd])
             with suppress(OSError):  # another start was first, or the look below says so
-                os.rename(scratch / "volume", root.volumes / mount.source)
-        finally:
-            ZygoteWorker(root).call("pydock_core.store.trees:remove_tree", {"path": str(scratch)})
+                os.rename(data.parent, root.volumes / mount.source)
         if not volume_directory(root, mount.source).is_dir():
             raise FailedError(
                 f"volume {mount.source} could not be made", "check the free space (dock doctor)"

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,10 +19,15 @@ import pytest
 
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.containers import config_of
 from pydock_core.engine.registries import Registries
+from pydock_core.engine.volumes import fill_new_volumes, volume_directory
 from pydock_core.errors import ConflictError, NotFoundError
 from pydock_core.images.registry.client import RegistryClient
+from pydock_core.runtime.plan import RootMount
+from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.snapshots.layers import VARIABLE
+from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -34,6 +39,8 @@ from tests.support.image_store import (
     entry,
 )
 from tests.support.killed import check_nothing_left, check_whole, contents, empty_trash, opened
+
+__all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
 
@@ -262,6 +269,22 @@ def test_an_image_that_is_removed_while_it_is_pushed(base: Path, flags: Callable
     with opened(base) as engine:
         engine.usage.prune_images()
         check_nothing_left(engine)
+
+
+def test_a_new_volume_is_not_swept_while_it_is_filled(dock: Dock, engine: Engine) -> None:
+    """Every command that adds images sweeps what killed ones have left: not what another one is at."""
+    container_id = dock.out("create", "-v", "filled:/etc", "busybox", "true")
+    diff_ids = engine.images.layers(engine.images.resolve("busybox").id)
+
+    def mounts() -> Sequence[RootMount]:
+        engine.image_store.sweep()
+        return engine.snapshotter.mounts(diff_ids, None, None)
+
+    row = containers_sql.find(engine.database, container_id)
+    fill_new_volumes(engine.root, config_of(row), mounts)
+    assert (volume_directory(engine.root, "filled") / "passwd").is_file()
+    dock("rm", container_id)
+    assert engine.usage.prune_volumes({"all": ["true"]})["VolumesDeleted"] == ["filled"]
 
 
 def busy(base: Path, seed: int, registry: FakeRegistry, archives: list[bytes]) -> Callable[[], None]:
