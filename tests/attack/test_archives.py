@@ -152,6 +152,33 @@ ATTACKS: dict[str, Callable[[Path], list[tuple[tarfile.TarInfo, bytes]]]] = {
         entry("p", "link", linkname="/proc/self/root"),
         entry(f"p{victim}", data=b"owned"),
     ],
+    "link out and back in": lambda victim: [
+        entry("in", "dir"),
+        entry("x", "link", linkname=f"{up(victim.parent)}/../host/../in"),
+        entry("y", "link", linkname="../../in/../../in"),
+        entry("x/file", data=b"owned"),
+        entry("y/file", data=b"inside"),
+    ],
+    "directory, link, directory": lambda victim: [
+        entry("x/directory", "dir"),
+        entry("x", "link", linkname=str(victim.parent)),
+        entry("x/directory", "dir", mode=0o777),
+        entry("x", "dir"),
+        entry("x/file", data=b"inside"),
+        entry("x", data=b"a file"),
+        entry("x", "link", linkname=str(victim)),
+        entry("x", data=b"owned", mode=0o4777),
+    ],
+    "attributes through a link": lambda victim: [
+        entry("x", "link", linkname=str(victim)),
+        entry("x", "hard", linkname="x", mode=0o777, pax_headers={"SCHILY.xattr.user.a": "owned"}),
+    ],
+    "set-user-id through a hard link": lambda victim: [
+        entry("x", "link", linkname=str(victim)),
+        entry("y", "hard", linkname="x"),
+        entry("y", "hard", linkname="y", mode=0o6777),
+        entry("y", "char", devmajor=1, devminor=3),
+    ],
     "magic link": lambda victim: [
         entry("p", "link", linkname="/proc/self/cwd"),
         entry("p/new", data=b"owned"),

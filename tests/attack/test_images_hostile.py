@@ -34,6 +34,7 @@ from pydock_core.oci.documents import (
 from pydock_core.oci.platform import host_architecture
 from pydock_core.store.compression import InflationLimit, open_plain
 from pydock_core.store.snapshots.layers import VARIABLE
+from tests.attack.test_archives import ATTACKS, victim
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -46,6 +47,8 @@ from tests.support.image_store import (
     tar_of,
 )
 from tests.support.killed import check_whole, contents, in_child, opened
+
+__all__ = ["victim"]  # a fixture
 
 needs_root = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
 
@@ -194,6 +197,48 @@ def test_a_bomb_leaves_the_disk_as_it_was(base: Path, way: str, packer: str) -> 
             assert os.statvfs(base).f_bavail > free - 512
 
     in_child(attempt)
+
+
+# -- archives ----------------------------------------------------------------------------------------------
+
+
+@needs_root
+@pytest.mark.parametrize("way", ["pull", "pull of a compressed layer", "import"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_layer_reaches_the_host_by_another_way(base: Path, victim: Path, attack: str, way: str) -> None:
+    """What :mod:`tests.attack.test_archives` loads, pulled and imported."""
+    layer = build_tar(ATTACKS[attack](victim))
+    registry = FakeRegistry()
+    registry.add_image("box", "1", layer, compression="gzip" if "compressed" in way else "")
+    with opened(base / "state") as engine:
+        engine.image_store  # noqa: B018  # makes the skeleton
+        before = contents(engine)
+        try:
+            if way == "import":
+                engine.images.import_(io.BytesIO(layer), NAME)
+            else:
+                pull(engine, registry)
+        except (InvalidError, CorruptError, UnsupportedError) as error:
+            assert "\n" not in error.message
+            assert error.hint
+        engine.usage.prune_images(all=True)
+        assert contents(engine) == before
+
+
+@needs_root
+def test_a_layer_of_more_entries_than_memory_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pydock_core.store.erofs.tree._ENTRIES_LIMIT", 20)
+    layer = build_tar(entry(f"f{number}", data=b"x") for number in range(30))
+    registry = FakeRegistry()
+    registry.add_image("box", "1", layer, LAYER)
+    with opened(tmp_path) as engine:
+        pull(engine, registry)
+        check_whole(engine)
+        assert engine.snapshotter.size_bytes(digest(layer)) == 30
+        assert engine.snapshotter.read_file([digest(layer)], "/f29") == b"x"
+        assert (engine.root.layers / "directory" / digest(layer)[7:]).is_dir()
 
 
 # -- documents that lie ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 
-from pydock_core.errors import InvalidError
+from pydock_core.errors import InvalidError, UnsupportedError
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.acl import apply_acl, is_capability
 from pydock_core.store.erofs.chunks import ChunkedFile, plan_chunks
@@ -33,6 +33,8 @@ _OPAQUE_XATTR = b"trusted.overlay.opaque"
 _WHITEOUT = os.fsencode(WHITEOUT_PREFIX)
 _NAME_LIMIT = 255
 _PATH_LIMIT = 4095
+_ENTRIES_LIMIT = 1 << 20
+"""An entry takes some 350 bytes of memory here, and a compressed archive hardly 10: a layer of more becomes a directory."""
 _LINKS_FOLLOWED = 40  # kernel, MAXSYMLINKS
 _NS = 1_000_000_000
 _KIND_BITS = 4
@@ -134,6 +136,10 @@ class LayerTree(Tree):
         regular, small = stat.S_IFREG, self._block_bytes == 1 << layout.BLOCK_BITS
         for entry in entries:
             applied.entries += 1
+            if applied.entries > _ENTRIES_LIMIT:
+                raise UnsupportedError(
+                    f"{self._subject} has more than {_ENTRIES_LIMIT} entries", "the directory driver takes it"
+                )
             name, kind, mode, uid, gid, size, mtime_ns, _, _, xattrs, segments, offset = entry
             # The common case: a file, in a directory that is known, under a name that is free, its data at a
             # block's boundary of the tar.
