@@ -93,14 +93,29 @@ class ImageStore:
             raise
         self.collect()
 
-    def record(self, image: StoredImage, progress: Progress | None) -> int:
+    def is_pair(self, diff_id: str, blob_digest: str) -> bool:
+        """Whether a blob is known to be a layer, inflated: somebody has compared them."""
+        return diff_id == blob_digest or sql.has_layer(self.database, diff_id, blob_digest)
+
+    def record(self, image: StoredImage, progress: Progress | None, *, are_applied: bool = False) -> int:
         """Apply an image's layers and record it with its names; return the size of its contents.
 
         Only inside :meth:`adding`.
+
+        Args:
+            image: what to record.
+            progress: gets events.
+            are_applied: the layers have been applied from these blobs; an image that is known already gets the
+                manifest that it has come with now, a registry's.
         """
         size = 0
         for layer in image.layers:
-            blob = LayerBlob(self.blobs.blob_path(layer.blob_digest), layer.media_type, verified=True)
+            blob = LayerBlob(
+                self.blobs.blob_path(layer.blob_digest),
+                layer.media_type,
+                verified=True,
+                paired=are_applied or self.is_pair(layer.diff_id, layer.blob_digest),
+            )
             size += self.snapshotter.apply(layer.diff_id, blob, progress)
         self.snapshotter.prepare([layer.diff_id for layer in image.layers])
         created = parse_timestamp(image.config.created) or 0
@@ -109,7 +124,7 @@ class ImageStore:
         labels = json.dumps(image.config.config.get("Labels") or {})
         row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created, size, labels)
         tags = [(reference.repository, reference.tag) for reference in image.references]
-        sql.insert(self.database, row, image.layers, tags)
+        sql.insert(self.database, row, image.layers, tags, replace=are_applied)
         self.refresh_index()
         return size
 
@@ -131,25 +146,25 @@ class ImageStore:
         """Remove what processes that were killed have left half made or half removed."""
         sweep(self.root.temporary, self._remove_tree)
 
-    def collect(self, abandoned: Sequence[str] = ()) -> bool:
+    def collect(self, *, abandoned: str = "") -> bool:
         """Remove the blobs and layers that neither an image nor a lease needs.
 
         Args:
-            abandoned: digests whose leases end; where the disk is full, a row can be removed only after the files.
+            abandoned: the owner whose leases end; where the disk is full, a row can be removed only after the files.
 
         Returns:
             whether it was done; it is left to the next one where an image is being added or read.
         """
-        done = self._collect(frozenset(abandoned))
+        done = self._collect(abandoned)
         if abandoned:
             distribution.release(self.database, abandoned)
         return done
 
-    def _collect(self, abandoned: frozenset[str]) -> bool:
+    def _collect(self, abandoned: str) -> bool:
         with self.blobs.lock(exclusive=True, wait=False) as held:
             if not held:
                 return False
-            leased = distribution.leased(self.database, time.time_ns()) - abandoned
+            leased = distribution.leased(self.database, time.time_ns(), abandoned=abandoned)
             layers = sql.referred_layers(self.database) | leased
             for diff_id in self.snapshotter.diff_ids():
                 if diff_id not in layers:

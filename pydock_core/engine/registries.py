@@ -94,7 +94,7 @@ class Registries:
             raise InvalidError(
                 f"{reference}: a tag or digest cannot be given with -a", "leave it out: all tags are pulled"
             )
-        wanted = parse_platform(platform) if platform else host_platform()
+        wanted = parse_platform(platform) if platform else None
         with self._connect(name.domain) as client:
             tags = list(client.tags(name.path)) if all_tags else []
             # Parsed, as a registry may call anything a tag.
@@ -102,22 +102,33 @@ class Registries:
             return [self._pull_one(client, one, wanted, progress) for one in names]
 
     def _pull_one(
-        self, client: RegistryClient, reference: Reference, platform: Platform, progress: Progress | None
+        self,
+        client: RegistryClient,
+        reference: Reference,
+        platform: Platform | None,
+        progress: Progress | None,
     ) -> Pulled:
         _say(progress, f"Pulling from {reference.path}", reference.tag or reference.digest)
-        leased: list[str] = []
+        owner = reference.canonical
 
         def lease(digests: Sequence[str]) -> None:
-            distribution.lease(self._database, digests, time.time_ns() + _LEASE_SECONDS * 10**9)
-            leased.extend(digests)
+            distribution.lease(self._database, owner, digests, time.time_ns() + _LEASE_SECONDS * 10**9)
 
-        with self._given_up(leased), self._store.adding("pull") as directory:
-            destination = Destination(self._store.blobs, self._store.snapshotter, directory, lease)
-            pulled = pull_image(client, reference, platform, destination, progress)
+        with self._given_up(owner), self._store.adding("pull") as directory:
+            pulled = pull_image(
+                client,
+                reference,
+                platform or host_platform(),
+                Destination(
+                    self._store.blobs, self._store.snapshotter, directory, lease, self._store.is_pair
+                ),
+                progress,
+                any_platform=platform is None,
+            )
             image = pulled.image
             before = self._current(reference)
             known = sql.by_id(self._database, image.id) is not None
-            self._store.record(image, progress)
+            self._store.record(image, progress, are_applied=True)
             distribution.add_repository_digest(self._database, reference.repository, pulled.digest, image.id)
             distribution.add_blob_places(
                 self._database,
@@ -125,7 +136,7 @@ class Registries:
                 reference.domain,
                 reference.path,
             )
-            distribution.release(self._database, leased)
+            distribution.release(self._database, owner)
         is_new = not known or (bool(reference.tag) and before != image.id)
         _say(progress, f"Digest: {pulled.digest}")
         state = "Downloaded newer image" if is_new else "Image is up to date"
@@ -133,13 +144,13 @@ class Registries:
         return Pulled(reference.familiar, image.id, pulled.digest, is_new)
 
     @contextlib.contextmanager
-    def _given_up(self, leased: Sequence[str]) -> Iterator[None]:
+    def _given_up(self, owner: str) -> Iterator[None]:
         """Keep nothing of a pull that has filled the disk: it is not to stay full."""
         try:
             yield
         except NoSpaceError as error:
             try:
-                self._store.collect(leased)
+                self._store.collect(abandoned=owner)
             except (PyDockError, OSError) as secondary:
                 error.add_note(f"and tidying up failed: {secondary}")
             raise

@@ -1,8 +1,9 @@
 """Pulls one image: layers are downloaded side by side, and inflated and applied while they arrive.
 
-Downloads and applications have a pool of threads each, in the manifest's order: an application reads behind its own
-download, and a download waits for no application, so neither can block the other for good.  A blob goes into the
-store when its layer has been applied; what broke off is continued by the next pull (:mod:`pydock_core.store.partial`).
+A layer's application begins when its download has, and reads behind it; so an application waits for nothing but a
+download that is going on, here or in another process, and downloads wait for applications of such layers only.  A blob
+goes into the store when its layer has been applied; what broke off is continued by the next pull
+(:mod:`pydock_core.store.partial`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import os
 import reprlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from pydock_core.oci.documents import (
     decode,
     layer_compression,
 )
-from pydock_core.oci.platform import Platform, choose_manifest
+from pydock_core.oci.platform import Platform, choose_manifest, normal_platform, runnable
 from pydock_core.oci.reference import Reference
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, check_content
 from pydock_core.store.database.images import LayerRow
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _DOWNLOADS = 3
 """Layers that are downloaded at once, as Docker does."""
+_THREADS = 64
 _INDEX_DEPTH = 4
 _LAYERS_LIMIT = 1000
 _REPORT_BYTES = 1 << 20
@@ -60,12 +62,14 @@ class Destination:
         snapshotter: keeps the layers.
         directory: a workspace on the blob store's file system.
         lease: keeps digests (of blobs, and diff ids) from collectors until the image is recorded.
+        is_pair: whether a blob (second) is known to be the layer (first), inflated.
     """
 
     blobs: BlobStore
     snapshotter: Snapshotter
     directory: Path
     lease: Callable[[Sequence[str]], None]
+    is_pair: Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ def pull_image(
     platform: Platform,
     destination: Destination,
     progress: Progress | None = None,
+    *,
+    any_platform: bool = False,
 ) -> PulledImage:
     """Get one image from a registry.
 
@@ -98,6 +104,7 @@ def pull_image(
         platform: chooses among the manifests of an index.
         destination: where it goes.
         progress: gets events, from one thread at a time.
+        any_platform: an image that is not in an index is taken, whatever its platform.
 
     Raises:
         NotFoundError: the registry has no such image.
@@ -117,6 +124,8 @@ def pull_image(
     blobs, directory = destination.blobs, destination.directory
     blobs.put_bytes(fetched.data, directory, subject)
     config = _fetch_config(client, reference, manifest.config, destination)
+    if not any_platform:
+        _check_platform(config, platform, reference)
     if len(manifest.layers) != len(config.diff_ids):
         raise CorruptError(
             f"{subject} names {len(manifest.layers)} layers, the image's config {len(config.diff_ids)}",
@@ -191,6 +200,15 @@ def _check_manifest(manifest: Manifest, reference: Reference) -> None:
             )
 
 
+def _check_platform(config: ImageConfig, wanted: Platform, reference: Reference) -> None:
+    said = normal_platform(config.os, config.architecture, config.variant)
+    if config.architecture and said not in runnable(wanted):
+        raise UnsupportedError(
+            f"{reference.familiar} is an image for {said}, not for {wanted}",
+            f"pull it with --platform {said}",
+        )
+
+
 def _fetch_config(
     client: RegistryClient, reference: Reference, descriptor: Descriptor, destination: Destination
 ) -> ImageConfig:
@@ -244,17 +262,15 @@ class _Layer:
     """One layer on its way.
 
     Attributes:
-        began: is set once ``blob`` is, or will not be.
-        blob: what the driver applies; None where the download has failed.
+        paired: its blob is known to be the layer.
         holding: keeps the partial file locked; closing it puts the blob into the store.
     """
 
-    def __init__(self, descriptor: Descriptor, diff_id: str) -> None:
+    def __init__(self, descriptor: Descriptor, diff_id: str, *, paired: bool) -> None:
         self.descriptor = descriptor
         self.diff_id = diff_id
+        self.paired = paired
         self.name = short_id(descriptor.digest)
-        self.began = threading.Event()
-        self.blob: LayerBlob | None = None
         self.holding = contextlib.ExitStack()
 
     def abandon(self, error: BaseException) -> None:
@@ -276,14 +292,16 @@ class _Layers:
         self._snapshotter = destination.snapshotter
         self._partials = PartialBlobs(destination.blobs)
         self._report = report
+        self._is_pair = destination.is_pair
         self._cancellation = Cancellation()
+        self._slots = threading.Semaphore(_DOWNLOADS)
 
     def transfer(self, pairs: Mapping[str, tuple[Descriptor, str]]) -> None:
         """Get all layers into the store; the first failure ends it."""
         layers = []
         for descriptor, diff_id in pairs.values():
-            layer = _Layer(descriptor, diff_id)
-            if self._blobs.has(descriptor.digest) and self._snapshotter.has(diff_id):
+            layer = _Layer(descriptor, diff_id, paired=self._is_pair(diff_id, descriptor.digest))
+            if layer.paired and self._blobs.has(descriptor.digest) and self._snapshotter.has(diff_id):
                 self._say(layer, "Already exists")
             else:
                 self._say(layer, "Pulling fs layer")
@@ -293,23 +311,20 @@ class _Layers:
         for layer in layers[_DOWNLOADS:]:
             self._say(layer, "Waiting")
         with (
-            ThreadPoolExecutor(_DOWNLOADS, "pull-download") as downloads,
             ThreadPoolExecutor(os.cpu_count() or 1, "pull-apply") as applications,
+            ThreadPoolExecutor(min(len(layers), _THREADS), "pull-layer") as threads,
         ):
-            tasks = [downloads.submit(self._download, layer) for layer in layers]
-            tasks += [applications.submit(self._apply, layer) for layer in layers]
+            tasks = [threads.submit(self._transfer, layer, applications) for layer in layers]
             try:
-                wait_for_all(tasks, lambda error: self._give_up(layers))
+                wait_for_all(tasks, self._give_up)
             except BaseException as error:
                 for layer in layers:
                     layer.abandon(error)
                 raise
 
-    def _give_up(self, layers: Sequence[_Layer]) -> None:
+    def _give_up(self, error: BaseException) -> None:
         self._cancellation.set()
         self._client.close()  # ends reads that wait
-        for layer in layers:
-            layer.began.set()
 
     def _say(self, layer: _Layer, status: str, current: int | None = None) -> None:
         event: dict[str, Any] = {"status": status, "id": layer.name}
@@ -317,59 +332,64 @@ class _Layers:
             event |= {"current": current, "total": layer.descriptor.size_bytes}
         self._report(event)
 
-    def _download(self, layer: _Layer) -> None:
+    def _transfer(self, layer: _Layer, applications: ThreadPoolExecutor) -> None:
+        """Download one layer, while another thread applies it, and put its blob into the store."""
         descriptor = layer.descriptor
-        subject = f"layer {layer.name} of {self._reference.familiar}"
-        partial: PartialBlob | None = None
-        try:
-            if not self._blobs.has(descriptor.digest):
-                partial = layer.holding.enter_context(
-                    self._partials.open(
-                        descriptor,
-                        subject,
-                        lambda size: self._say(layer, "Waiting", size),
-                        lambda: self._cancellation.is_set,
-                    )
-                )
+        with self._slots:
+            self._cancellation.check()
+            partial = self._open(layer)
             if partial is None:
-                self._cancellation.check()
                 path = self._blobs.blob_path(descriptor.digest)
-                layer.blob = LayerBlob(path, descriptor.media_type, verified=True)
-                return
-            layer.blob = partial.layer()
-            layer.began.set()
-            self._client.fetch_blob(
-                self._reference.path,
-                descriptor,
-                _Reporting(partial, self._cancellation.check, self._advanced(layer)),
-            )
-            self._say(layer, "Verifying Checksum")
-            partial.finish()
-            self._say(layer, "Download complete")
-        except BaseException as error:
-            if partial is not None:
-                partial.arrival.fail(error)
-            raise
-        finally:
-            layer.began.set()
-
-    def _apply(self, layer: _Layer) -> None:
-        layer.began.wait()
-        if layer.blob is None:
-            return  # its download has failed, and says so
-        self._snapshotter.apply(layer.diff_id, layer.blob, lambda event: self._extracting(layer, event))
-        if layer.blob.arrival is not None:
-            layer.blob.arrival.wait_for_end()  # a driver that has the layer already does not look at the blob
+                blob = LayerBlob(path, descriptor.media_type, verified=True, paired=layer.paired)
+                application = applications.submit(self._apply, layer, blob)
+            else:
+                blob = replace(partial.layer(), paired=layer.paired)
+                application = applications.submit(self._apply, layer, blob)
+                self._download(layer, partial, application)
+        application.result()
         self._cancellation.check()
         layer.holding.close()
         self._say(layer, "Pull complete")
 
+    def _open(self, layer: _Layer) -> PartialBlob | None:
+        """Begin a download; None where the blob is in the store, or is by the time that another process is done."""
+        if self._blobs.has(layer.descriptor.digest):
+            return None
+        partial = layer.holding.enter_context(
+            self._partials.open(
+                layer.descriptor,
+                f"layer {layer.name} of {self._reference.familiar}",
+                lambda size: self._say(layer, "Waiting", size),
+                lambda: self._cancellation.is_set,
+            )
+        )
+        self._cancellation.check()
+        return partial
+
+    def _download(self, layer: _Layer, partial: PartialBlob, application: Future[None]) -> None:
+        def check() -> None:
+            self._cancellation.check()
+            if (
+                application.done()
+            ):  # it has failed: it cannot have come to its end, unless the layer was there
+                application.result()
+
+        sink = _Reporting(partial, check, lambda position: self._say(layer, "Downloading", position))
+        try:
+            self._client.fetch_blob(self._reference.path, layer.descriptor, sink)
+            self._say(layer, "Verifying Checksum")
+            partial.finish()
+        except BaseException as error:
+            partial.arrival.fail(error)
+            raise
+        self._say(layer, "Download complete")
+
+    def _apply(self, layer: _Layer, blob: LayerBlob) -> None:
+        self._snapshotter.apply(layer.diff_id, blob, lambda event: self._extracting(layer, event))
+
     def _extracting(self, layer: _Layer, event: dict[str, Any]) -> None:
         self._cancellation.check()
         self._report({**event, "id": layer.name})
-
-    def _advanced(self, layer: _Layer) -> Callable[[int], None]:
-        return lambda position: self._say(layer, "Downloading", position)
 
 
 class _Reporting:

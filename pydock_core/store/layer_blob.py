@@ -94,6 +94,7 @@ class LayerBlob:
             is arriving, it is verified when the stream has ended without an error.
         arrival: None where the file is whole.
         digest: the blob's own, where it is known; the file's name in the blob store says it too.
+        paired: it is known to be, inflated, the layer that it is applied as.
     """
 
     path: Path
@@ -101,6 +102,7 @@ class LayerBlob:
     verified: bool = False
     arrival: Arrival | None = None
     digest: str = ""
+    paired: bool = False
 
     def is_known_as(self, diff_id: str) -> bool:
         """Whether a plain blob's content is known to have the digest ``diff_id``, without being hashed again.

@@ -8,7 +8,10 @@ import threading
 from typing import BinaryIO
 
 from pydock_core.errors import CorruptError
-from pydock_core.store.compression import ANEW
+from pydock_core.oci.digest import short_id
+from pydock_core.oci.documents import layer_compression
+from pydock_core.store.compression import ANEW, open_plain
+from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.tar_reader import CHUNK_BYTES
 
 
@@ -16,6 +19,23 @@ def check_digest(actual: str, diff_id: str, subject: str) -> None:
     """Raise CorruptError where a layer is not what its diff id says."""
     if actual != diff_id:
         raise CorruptError(f"{subject} has the digest {actual}, not {diff_id}", ANEW)
+
+
+def check_pair(diff_id: str, blob: LayerBlob) -> None:
+    """Compare a blob with a layer that is there already: an image's documents may pair any two.
+
+    Raises:
+        CorruptError: the blob is not that layer, inflated; or it is damaged.
+        what its arrival failed with.
+    """
+    if blob.paired or blob.is_known_as(diff_id):
+        return
+    subject = f"layer {short_id(diff_id)}"
+    with blob.open() as stream:
+        hashing = HashingStream(open_plain(stream, layer_compression(blob.media_type) or "", subject))
+        while hashing.read(CHUNK_BYTES):
+            pass
+    check_digest("sha256:" + hashing.digest.hexdigest(), diff_id, subject)
 
 
 class HashingStream:

@@ -3,6 +3,9 @@
 Under the image layout's ``partial/``, named by their digest.  Who downloads holds the file's lock (flock(2)): a second
 process that wants the same blob waits for it, and finds the blob in the store.  What a killed process has left is
 hashed again, and continued.
+
+A driver may give the file of a plain layer a further name.  So it is only ever appended to, and what is to go is
+unlinked: never truncated, never written over.
 """
 
 from __future__ import annotations
@@ -43,25 +46,18 @@ class PartialBlob:
         self._fd = fd
         self._subject = subject
         self._hash = hashlib.sha256()
-        self._furthest = 0
-        self._take_up()
-        self.arrival = Arrival(self.position)
-
-    def _take_up(self) -> None:
-        """Hash what an earlier download has left."""
-        while data := os.pread(self._fd, _CHUNK_BYTES, self.position):
+        # Hash what an earlier download has left.
+        while data := os.pread(fd, _CHUNK_BYTES, self.position):
             self._hash.update(data)
             self.position += len(data)
-        if self.position > self.descriptor.size_bytes:
-            os.ftruncate(self._fd, 0)
-            self._hash, self.position = hashlib.sha256(), 0
         self._furthest = self.position
+        self.arrival = Arrival(self.position)
 
     def write(self, data: bytes) -> None:
-        """Append ``data``.
+        """Append ``data``; after a restart, compare it with what is there.
 
         Raises:
-            CorruptError: it is more than the blob has.
+            CorruptError: it is more than the blob has, or other bytes than those that came before.
             UnavailableError: the disk is full.
         """
         if self.position + len(data) > self.descriptor.size_bytes:
@@ -69,7 +65,12 @@ class PartialBlob:
                 f"{self._subject} is longer than the {self.descriptor.size_bytes} bytes that its manifest says",
                 "the registry is broken or hostile; tell its owner",
             )
-        view, offset = memoryview(data), self.position
+        known = min(self._furthest - self.position, len(data))
+        if known > 0 and os.pread(self._fd, known, self.position) != data[:known]:
+            raise CorruptError(
+                f"{self._subject} came with other bytes than before", "pull again: it is fetched anew then"
+            )
+        view, offset = memoryview(data)[known:], self.position + known
         with mapped(self._subject):
             while view:
                 written = os.pwrite(self._fd, view, offset)
@@ -81,29 +82,22 @@ class PartialBlob:
             self._furthest = self.position
 
     def restart(self) -> None:
-        """Begin again: the server does not continue a download.
-
-        The same bytes come again, so readers are not disturbed; other ones do not get past the digest.
-        """
+        """Begin again: the server does not continue a download; the same bytes are to come again."""
         self._hash, self.position = hashlib.sha256(), 0
 
     def finish(self) -> None:
         """Verify the whole, and tell the readers.
 
         Raises:
-            CorruptError: digest or size differ; the file was emptied.
+            CorruptError: digest or size differ.
         """
-        try:
-            check_content(
-                "sha256:" + self._hash.hexdigest(),
-                self.position,
-                self.descriptor.digest,
-                self.descriptor.size_bytes,
-                self._subject,
-            )
-        except CorruptError:
-            os.ftruncate(self._fd, 0)
-            raise
+        check_content(
+            "sha256:" + self._hash.hexdigest(),
+            self.position,
+            self.descriptor.digest,
+            self.descriptor.size_bytes,
+            self._subject,
+        )
         self.arrival.finish()
 
     def layer(self) -> LayerBlob:
@@ -136,7 +130,8 @@ class PartialBlobs:
         """Begin or continue a download; None where the blob is in the store, put there by another process meanwhile.
 
         When the block ends without an error, the caller has called :meth:`PartialBlob.finish`, and the blob is moved
-        into the store.  When it ends with one, what is there stays for the next attempt; but for a full disk.
+        into the store.  When it ends with one, what is there stays for the next attempt; but for wrong content, and
+        for a full disk.
 
         Args:
             subject: names the blob in errors.
@@ -159,15 +154,19 @@ class PartialBlobs:
                     return
                 if not _is_named(fd, path):
                     continue  # the one before has moved it away, or removed it: take the new file
+                if _is_useless(fd, descriptor.size_bytes):
+                    os.unlink(path)
+                    continue
                 partial = PartialBlob(path, fd, descriptor, subject)
                 try:
                     yield partial
                 except BaseException as error:
                     partial.arrival.fail(error)
-                    if isinstance(error, NoSpaceError):
-                        os.ftruncate(
-                            fd, 0
-                        )  # nothing else can be written before there is room, not even a row
+                    # Of wrong content nothing is of use; on a full disk nothing else, not even a row, can be written
+                    # before there is room.  Never by truncation: a layer may have the same file under its own name.
+                    if isinstance(error, CorruptError | NoSpaceError):
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(path)
                     raise
                 self._blobs.adopt(path, descriptor.digest, subject)
                 return
@@ -208,16 +207,22 @@ class PartialBlobs:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._directory / name)
 
-    def size_bytes(self) -> int:
-        """How much there is of all of them."""
-        return sum((self._directory / name).stat().st_size for name in _names(self._directory))
-
 
 def _names(directory: Path) -> list[str]:
     try:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _is_useless(fd: int, size_bytes: int) -> bool:
+    """Whether what is there cannot be continued.
+
+    It is longer than the blob, or from before the machine started: what was not synced may not have reached the disk.
+    """
+    status = os.fstat(fd)
+    started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return status.st_size > size_bytes or (status.st_size > 0 and status.st_mtime < started)
 
 
 def _is_named(fd: int, path: Path) -> bool:

@@ -123,6 +123,10 @@ def check_whole(engine: Engine) -> None:
             assert blobs.has(layer.blob_digest)
             assert engine.snapshotter.has(layer.diff_id)
             engine.snapshotter.size_bytes(layer.diff_id)
+            tar = engine.root.layers / "erofs" / layer.diff_id[7:] / "layer.tar"
+            if tar.exists():
+                with tar.open("rb") as file:
+                    assert hashlib.file_digest(file, "sha256").hexdigest() == layer.diff_id[7:]
 
 
 def check_nothing_left(engine: Engine) -> None:

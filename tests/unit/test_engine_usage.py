@@ -161,7 +161,7 @@ def test_prune_ends_what_interrupted_pulls_left(engine: Engine, tmp_path: Path) 
     store = engine.image_store
     with store.adding("pull") as directory:
         leased = store.blobs.put_bytes(b"half a pull", directory, "blob")
-        distribution.lease(engine.database, [leased], time.time_ns() + 10**12)
+        distribution.lease(engine.database, "pull", [leased], time.time_ns() + 10**12)
     store.collect()
     assert store.blobs.has(leased)
     assert engine.usage.prune_images()["SpaceReclaimed"] == len(b"half a pull")

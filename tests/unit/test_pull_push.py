@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import threading
 import zlib
 from collections.abc import Iterator
@@ -35,11 +36,14 @@ from tests.support.image_store import (
     NEEDS_ROOT,
     ROOT,
     Store,
+    build_config,
     build_docker_archive,
     build_tar,
     digest,
     entry,
+    oci_members,
     open_store,
+    tar_of,
 )
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
@@ -194,7 +198,7 @@ def test_wrong_content_is_refused_and_nothing_of_it_kept(store: Store, registry:
         registries.pull(f"{NAME}:1")
     assert store.images.list() == []
     assert not store.snapshotter.has(digest(SECOND))
-    assert (store.root.images / "partial" / wrong[7:]).stat().st_size == 0
+    assert not (store.root.images / "partial" / wrong[7:]).exists()
     registry.damage.clear()
     registries.pull(f"{NAME}:1")
     assert store.snapshotter.has(digest(SECOND))
@@ -272,6 +276,133 @@ def test_two_that_pull_one_image_share_the_work(store: Store, registry: FakeRegi
         thread.join(60)
     assert failures == []
     assert sorted(registry.asked("fetch").count(layer.digest) for layer in manifest.layers) == [1, 1]
+
+
+def test_two_pulls_of_the_same_layers_in_another_order_both_end(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    tars = [build_tar([entry(f"f{number}", data=bytes([number]) * 9000)]) for number in range(4)]
+    one = registry.add_image("box", "1", *tars)
+    registry.add_image("box", "2", *tars[2:], *tars[:2])
+    # Each pull is in the middle of its second layer, and holds its first one, when the other one has got as far.
+    both = threading.Barrier(2, timeout=20)
+    meeting = {one.layers[1].digest, one.layers[3].digest}
+    fetch = registry.fetch_blob
+
+    def meet(path: str, descriptor: Any, sink: Any) -> None:
+        if descriptor.digest in meeting:
+            both.wait()
+        fetch(path, descriptor, sink)
+
+    registry.fetch_blob = meet  # type: ignore[method-assign]  # of one instance
+    failures: list[BaseException] = []
+
+    def pull(tag: str) -> None:
+        other = open_store(tmp_path)
+        try:
+            connect(other, registry).pull(f"{NAME}:{tag}")
+        except (PyDockError, threading.BrokenBarrierError) as error:
+            failures.append(error)
+        finally:
+            other.close()
+
+    threads = [threading.Thread(target=pull, args=(tag,), daemon=True) for tag in "12"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert failures == []
+
+
+def test_a_blob_that_is_not_the_layer_it_is_called_is_refused(store: Store, registry: FakeRegistry) -> None:
+    manifest = registry.add_image("box", "1", FIRST)
+    registries = connect(store, registry)
+    registries.pull(f"{NAME}:1")
+    lie = registry.add_blob("evil", gzip.compress(SECOND), layer_media_type("gzip"))
+    registry.links["evil"].add(manifest.config.digest)
+    registry.add_manifest("evil", "1", OCI_MANIFEST, encode(Manifest(manifest.config, (lie,)).to_json()))
+    with pytest.raises(CorruptError, match="digest"):
+        registries.pull("registry.test/evil:1")
+    assert [summary["RepoTags"] for summary in store.images.list()] == [[f"{NAME}:1"]]
+    store.image_store.collect()
+    assert not store.blobs.has(lie.digest)
+
+
+def test_an_archive_that_calls_a_layer_another_is_refused(store: Store) -> None:
+    store.images.load(io.BytesIO(build_docker_archive(FIRST, tags=["good:1"])))
+    blob = gzip.compress(SECOND)
+    members = oci_members([(blob, layer_media_type("gzip"), digest(FIRST))], name="evil:1")
+    with pytest.raises(CorruptError, match="digest"):
+        store.images.load(io.BytesIO(tar_of(members)))
+    assert [summary["RepoTags"] for summary in store.images.list()] == [["good:1"]]
+
+
+def test_a_pull_gives_a_known_image_the_registrys_manifest(store: Store, registry: FakeRegistry) -> None:
+    config = build_config(digest(FIRST), Cmd=["true"])
+    store.images.load(io.BytesIO(build_docker_archive(FIRST, tags=["loaded:1"], config=config)))
+    registry.add_image("box", "1", FIRST)
+    registries = connect(store, registry)
+    (pulled,) = registries.pull(f"{NAME}:1")
+    assert pulled.image_id == store.images.resolve("loaded:1").id
+    registry.log.clear()
+    registries.pull(f"{NAME}:1")
+    assert registry.asked("fetch") == []
+    assert registries.push(f"{NAME}:1")[0].digest == pulled.digest
+
+
+def test_the_platform_that_is_asked_for_is_kept_to(store: Store, registry: FakeRegistry) -> None:
+    registry.add_image("box", "1", FIRST)
+    with pytest.raises(UnsupportedError, match="is an image for linux/amd64, not for linux/s390x"):
+        connect(store, registry).pull(f"{NAME}:1", platform="linux/s390x")
+    assert store.images.list() == []
+    connect(store, registry).pull(f"{NAME}:1", platform="linux/amd64")
+
+
+@pytest.mark.parametrize("left", ["of an earlier boot", "too long"])
+def test_what_cannot_be_continued_is_fetched_anew_and_not_written_over(
+    store: Store, registry: FakeRegistry, left: str
+) -> None:
+    manifest = registry.add_image("box", "1", FIRST, compression="")
+    partial = store.root.images / "partial" / manifest.layers[0].digest[7:]
+    partial.parent.mkdir()
+    content = b"?" * (100 if left == "of an earlier boot" else len(FIRST) + 1)
+    partial.write_bytes(content)
+    if left == "of an earlier boot":
+        os.utime(partial, (1, 1))
+    # A driver may have given the file a name of its own.
+    other = store.root.layers / "other"
+    other.hardlink_to(partial)
+    connect(store, registry).pull(f"{NAME}:1")
+    assert other.read_bytes() == content
+
+
+def test_one_pull_does_not_end_anothers_leases(store: Store, registry: FakeRegistry) -> None:
+    shared, broken = (layer.digest for layer in registry.add_image("box", "1", FIRST, SECOND).layers)
+    registry.add_image("box", "2", FIRST)
+    registry.break_after[broken] = 0
+    registries = connect(store, registry)
+    with pytest.raises(UnavailableError):
+        registries.pull(f"{NAME}:1")
+    registries.pull(f"{NAME}:2")
+    store.images.remove(f"{NAME}:2")
+    assert store.blobs.has(shared)  # leased by the first
+
+
+def test_other_bytes_after_a_restart_are_refused(store: Store, registry: FakeRegistry) -> None:
+    manifest = registry.add_image("box", "1", FIRST, compression="")
+
+    def changing(path: str, descriptor: Any, sink: Any) -> None:
+        if descriptor.digest == manifest.layers[0].digest:
+            sink.write(b"?" * 5000)
+            sink.restart()
+        sink.write(registry.blobs[descriptor.digest])
+
+    registry.fetch_blob = changing  # type: ignore[method-assign]  # of one instance
+    with pytest.raises(CorruptError, match="other bytes"):
+        connect(store, registry).pull(f"{NAME}:1")
+    assert list((store.root.images / "partial").iterdir()) == []
 
 
 # -- push ------------------------------------------------------------------------------------------------
@@ -448,8 +579,8 @@ def test_expired_leases_are_garbage(store: Store) -> None:
     with store.image_store.adding("test") as directory:
         kept = store.blobs.put_bytes(b"kept", directory, "blob")
         lost = store.blobs.put_bytes(b"lost", directory, "blob")
-        distribution.lease(store.database, [kept], 1 << 62)
-        distribution.lease(store.database, [lost], 1)
+        distribution.lease(store.database, "a", [kept], 1 << 62)
+        distribution.lease(store.database, "b", [lost], 1)
     assert (store.blobs.has(kept), store.blobs.has(lost)) == (True, False)
     distribution.release_all(store.database)
     assert store.image_store.collect()

@@ -34,36 +34,6 @@ def add_repository_digest(database: Database, repository: str, digest: str, imag
         )
 
 
-def repository_digests(database: Database) -> dict[str, list[str]]:
-    """Return "REPOSITORY@DIGEST" of all images that have any, by image id."""
-    found: dict[str, list[str]] = {}
-    rows = database.query(
-        "SELECT image_id, repository, digest FROM repository_digest ORDER BY repository, digest"
-    )
-    for image_id, repository, digest in rows:
-        found.setdefault(image_id, []).append(f"{repository}@{digest}")
-    return found
-
-
-def repository_digests_of(database: Database, image_id: str) -> list[str]:
-    """Return "REPOSITORY@DIGEST" of one image."""
-    rows = database.query(
-        "SELECT repository, digest FROM repository_digest WHERE image_id = ? ORDER BY repository, digest",
-        (image_id,),
-    )
-    return [f"{repository}@{digest}" for repository, digest in rows]
-
-
-def delete_repository_digests(database: Database, image_id: str, repository: str) -> list[str]:
-    """Forget under what digests a repository has an image; return them as "REPOSITORY@DIGEST"."""
-    with database.transaction() as connection:
-        rows = connection.execute(
-            "DELETE FROM repository_digest WHERE image_id = ? AND repository = ? RETURNING digest",
-            (image_id, repository),
-        ).fetchall()
-    return [f"{repository}@{digest}" for (digest,) in rows]
-
-
 # -- compressed forms and places -------------------------------------------------------------------------
 
 
@@ -111,25 +81,30 @@ def delete_blob_place(database: Database, digest: str, domain: str, path: str) -
 # -- leases ----------------------------------------------------------------------------------------------
 
 
-def lease(database: Database, digests: Sequence[str], expires_ns: int) -> None:
-    """Keep blobs and layers from collectors until a time, since the epoch; a later one replaces an earlier one."""
+def lease(database: Database, owner: str, digests: Sequence[str], expires_ns: int) -> None:
+    """Keep blobs and layers from collectors until a time, since the epoch; a later one replaces an earlier one.
+
+    Args:
+        owner: what they are kept for; others may keep the same.
+    """
     with database.transaction() as connection:
         connection.executemany(
-            "INSERT INTO lease VALUES (?, ?) ON CONFLICT (digest) DO UPDATE "
+            "INSERT INTO lease VALUES (?, ?, ?) ON CONFLICT (owner, digest) DO UPDATE "
             "SET expires_ns = max(expires_ns, excluded.expires_ns)",
-            [(digest, expires_ns) for digest in digests],
+            [(owner, digest, expires_ns) for digest in digests],
         )
 
 
-def leased(database: Database, now_ns: int) -> set[str]:
-    """Return the digests that are kept at a time."""
-    return {row[0] for row in database.query("SELECT digest FROM lease WHERE expires_ns > ?", (now_ns,))}
+def leased(database: Database, now_ns: int, *, abandoned: str = "") -> set[str]:
+    """Return the digests that are kept at a time, by anyone but the owner ``abandoned``."""
+    rows = database.query("SELECT digest FROM lease WHERE expires_ns > ? AND owner <> ?", (now_ns, abandoned))
+    return {row[0] for row in rows}
 
 
-def release(database: Database, digests: Sequence[str]) -> None:
-    """End leases."""
+def release(database: Database, owner: str) -> None:
+    """End an owner's leases."""
     with database.transaction() as connection:
-        connection.executemany("DELETE FROM lease WHERE digest = ?", [(digest,) for digest in digests])
+        connection.execute("DELETE FROM lease WHERE owner = ?", (owner,))
 
 
 def release_all(database: Database) -> None:

@@ -74,10 +74,25 @@ _COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels"
 
 
 def insert(
-    database: Database, image: ImageRow, layers: Sequence[LayerRow], tags: Sequence[tuple[str, str]]
+    database: Database,
+    image: ImageRow,
+    layers: Sequence[LayerRow],
+    tags: Sequence[tuple[str, str]],
+    *,
+    replace: bool = False,
 ) -> None:
-    """Record an image (one that is there keeps its row) and give it names, taking them from other images."""
+    """Record an image and give it names, taking them from other images.
+
+    Args:
+        replace: an image that is there gets this manifest and these blobs; otherwise it keeps its own.
+    """
     with database.transaction() as connection:
+        if replace:
+            connection.execute("DELETE FROM image_layer WHERE image_id = ?", (image.id,))
+            connection.execute(
+                "UPDATE image SET manifest_digest = ?, manifest_type = ? WHERE id = ?",
+                (image.manifest_digest, image.manifest_type, image.id),
+            )
         added = connection.execute(
             f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
             (
@@ -89,7 +104,7 @@ def insert(
                 image.labels,
             ),
         ).rowcount
-        if added:
+        if added or replace:
             connection.executemany(
                 "INSERT INTO image_layer VALUES (?, ?, ?, ?, ?)",
                 [
@@ -99,6 +114,15 @@ def insert(
             )
         for repository, tag in tags:
             _set_tag(connection, repository, tag, image.id)
+
+
+def has_layer(database: Database, diff_id: str, blob_digest: str) -> bool:
+    """Whether an image has a layer with this blob."""
+    return bool(
+        database.query_one(
+            "SELECT 1 FROM image_layer WHERE diff_id = ? AND blob_digest = ?", (diff_id, blob_digest)
+        )
+    )
 
 
 def without_labels(database: Database) -> list[str]:

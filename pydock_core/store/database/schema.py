@@ -29,8 +29,10 @@ CREATE TABLE blob_place (       -- where a blob was seen, for mounting it across
     PRIMARY KEY (digest, domain, path)
 ) STRICT;
 CREATE TABLE lease (            -- what an interrupted pull has, kept so that it can go on
-    digest TEXT PRIMARY KEY,    -- of a blob, or a diff id
-    expires_ns INTEGER NOT NULL
+    owner TEXT NOT NULL,        -- the full reference that is pulled
+    digest TEXT NOT NULL,       -- of a blob, or a diff id
+    expires_ns INTEGER NOT NULL,
+    PRIMARY KEY (owner, digest)
 ) STRICT;
 """
 

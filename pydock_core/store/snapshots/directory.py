@@ -27,7 +27,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
-from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest
+from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest, check_pair
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
 from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
 from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
@@ -82,6 +82,7 @@ class DirectorySnapshotter:
         """See the protocol."""
         place = self._base / digest_hex(diff_id)
         if place.is_dir():
+            check_pair(diff_id, blob)
             return self.size_bytes(diff_id)
         with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
             made = workspace.path / "layer"

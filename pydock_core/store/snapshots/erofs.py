@@ -40,7 +40,7 @@ from pydock_core.store.erofs.merge import merge_indexes
 from pydock_core.store.erofs.reader import Index, Inode
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.layer_blob import LayerBlob
-from pydock_core.store.layer_digest import check_digest
+from pydock_core.store.layer_digest import check_digest, check_pair
 from pydock_core.store.layer_inflate import write_plain
 from pydock_core.store.layer_tar import Applied, no_space
 from pydock_core.store.snapshots.stack import LayerView, Node, chain_ids, read_merged, root_mounts
@@ -97,6 +97,7 @@ class ErofsSnapshotter:
         """See the protocol."""
         place = self._base / digest_hex(diff_id)
         if place.is_dir():
+            check_pair(diff_id, blob)
             return self.size_bytes(diff_id)
         subject = f"layer {short_id(diff_id)}"
         with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
@@ -376,6 +377,7 @@ def _link(
         total = os.fstat(file.fileno()).st_size
         _report(progress, diff_id, 0, total)
         applied = build_index(file, index_fd, subject, tag=digest_hex(diff_id))
+        os.fsync(file.fileno())  # before the layer is in its place; the blob store has it to do no more
         _link_file(file.fileno(), tar)
         _report(progress, diff_id, total, total)
     return applied

@@ -13,16 +13,18 @@ import contextlib
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydock_core.errors import InvalidError, UnsupportedError
-from pydock_core.oci.digest import digest_hex
+from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.layer_blob import LayerBlob
+from pydock_core.store.layer_digest import check_pair
 from pydock_core.store.snapshots.directory import DirectorySnapshotter, needs_user_xattrs
 from pydock_core.store.snapshots.stack import Driver, Merged, chain_ids, read_merged, root_mounts
 from pydock_core.store.worker import Progress, Worker
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 VARIABLE = "PYDOCK_SNAPSHOTTER"
 _FLOCK = "hhqqi4x"
 _OFFSET_DIGITS = 15
+_POLL_SECONDS = 0.05
 
 
 class Layers:
@@ -73,18 +76,21 @@ class Layers:
 
     def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
         """See the protocol."""
-        if self.has(diff_id):
-            return self.size_bytes(diff_id)
-        with self._lock(diff_id):
-            if self.has(diff_id):
-                return self.size_bytes(diff_id)
-            if self._erofs is not None and self._prefers_erofs:
-                try:
-                    return self._erofs.apply(diff_id, blob, progress)
-                except UnsupportedError:
-                    # What an index cannot say (some sparse files), a directory can; or it refuses the same.
-                    pass
-            return self._directory.apply(diff_id, blob, progress)
+        if not self.has(diff_id):
+            with self._lock(diff_id, progress):
+                if not self.has(diff_id):
+                    return self._apply(diff_id, blob, progress)
+        check_pair(diff_id, blob)
+        return self.size_bytes(diff_id)
+
+    def _apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None) -> int:
+        if self._erofs is not None and self._prefers_erofs:
+            try:
+                return self._erofs.apply(diff_id, blob, progress)
+            except UnsupportedError:
+                # What an index cannot say (some sparse files), a directory can; or it refuses the same.
+                pass
+        return self._directory.apply(diff_id, blob, progress)
 
     def prepare(self, diff_ids: Sequence[str]) -> None:
         """See the protocol."""
@@ -166,8 +172,10 @@ class Layers:
                     self._directory.apply(diff_id, LayerBlob(tar, layer_media_type("")))
 
     @contextlib.contextmanager
-    def _lock(self, diff_id: str) -> Iterator[None]:
+    def _lock(self, diff_id: str, progress: Progress | None = None) -> Iterator[None]:
         """Hold a layer's lock: a byte, of its own, of one file.
+
+        Whoever waits tells ``progress`` so, which may raise to give up.
 
         An open file description lock (fcntl(2)), so that it counts between threads too, and nothing is left of it.
         """
@@ -175,10 +183,23 @@ class Layers:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             offset = int(digest_hex(diff_id)[:_OFFSET_DIGITS], 16)
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+            wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+            while not _try_lock(fd, wanted):
+                if progress is not None:
+                    progress({"status": "Waiting", "id": short_id(diff_id)})
+                time.sleep(_POLL_SECONDS)
             yield
         finally:
             os.close(fd)
+
+
+def _try_lock(fd: int, wanted: bytes) -> bool:
+    # Tried again and again, as a thread that waits in the kernel cannot be told to give up.
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES (fcntl(2))
+        return False
+    return True
 
 
 def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> Layers:
