@@ -20,6 +20,7 @@ from pathlib import Path
 from pydock_core.errors import UnavailableError
 
 _LOCK_NAME = "lock"
+_ASIDE = "swept"
 _ATTEMPTS = 100
 # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS and FS_TOPDIR_FL of linux/fs.h
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
@@ -126,8 +127,14 @@ def sweep(parent: Path, remove: Callable[[Path], None]) -> int:
         if fd is None:
             continue
         try:
-            remove(path)
+            # Out of its maker's reach first: a maker that is between mkdir and flock would make a new lock in what is
+            # being removed, and go on in it.
+            aside = parent / f"{_ASIDE}-{secrets.token_hex(8)}"
+            os.rename(path, aside)
+            remove(aside)
             removed += 1
+        except FileNotFoundError:
+            continue  # its maker has removed it just now
         finally:
             os.close(fd)
     return removed

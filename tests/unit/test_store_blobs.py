@@ -135,3 +135,17 @@ def test_what_is_no_directory_is_left(tmp_path: Path) -> None:
     assert sweep(tmp_path, remove) == 0
     spread_directories(tmp_path)
     spread_directories(tmp_path / "missing")
+
+
+def test_a_workspace_that_is_swept_is_out_of_its_makers_reach(tmp_path: Path) -> None:
+    made = tmp_path / "layer-0123"
+    made.mkdir()  # and its maker has not got to the lock
+    reachable: list[bool] = []
+
+    def watch(path: Path) -> None:
+        reachable.append(made.exists())
+        remove(path)
+
+    assert sweep(tmp_path, watch) == 1
+    assert reachable == [False]
+    assert list(tmp_path.iterdir()) == []
