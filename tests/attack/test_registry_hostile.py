@@ -6,7 +6,7 @@ import base64
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -182,20 +182,49 @@ def test_a_manifest_without_end(serve: Callable[..., Scripted], ask: Ask) -> Non
     assert "larger than 4 MiB" in ask.refused(CorruptError, serve(script).host, "manifest", "a", "b").message
 
 
-def test_a_manifest_that_drips(serve: Callable[..., Scripted], ask: Ask) -> None:
-    """Each byte comes in time, and all of them would take for ever."""
+# Heads and bodies that come byte by byte, each in time, and all of them would take for ever.
+DRIPS: dict[str, tuple[bytes, bytes]] = {
+    "a manifest": (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" "),
+    "an error": (b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000000\r\n\r\n", b" "),
+    "the rest of an error": (b"HTTP/1.1 500 Error\r\nContent-Length: 4000\r\n\r\n", b" "),
+    "a redirect's body": (b"HTTP/1.1 307 Elsewhere\r\nLocation: ?\r\nContent-Length: 4000\r\n\r\n", b" "),
+    "a status line": (b"HTTP/1.1 200 ", b"O"),
+    "a header": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a chunk's length": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: x\r\n"),
+}
 
+
+def dripping(head: bytes, drop: bytes) -> Script:
     def script(exchange: Exchange) -> None:
-        exchange.send_response(200)
-        exchange.send_header("Content-Length", "1000000")
-        exchange.end_headers()
-        while not exchange.server.ended.wait(0.02):
-            exchange.wfile.write(b" ")
+        exchange.close_connection = True
+        exchange.wfile.write(head)
+        while not exchange.server.ended.wait(0.01):
+            exchange.wfile.write(drop)
 
+    return script
+
+
+@pytest.mark.parametrize("head_and_drop", DRIPS.values(), ids=DRIPS)
+def test_an_answer_that_drips(
+    raw_serve: Callable[..., Scripted], ask: Ask, head_and_drop: tuple[bytes, bytes]
+) -> None:
+    """The first request (for /v2/), that for the manifest, and each attempt end in bounded time."""
+    drip = dripping(*head_and_drop)
     ask.timeout_seconds = 0.1
-    begin = time.monotonic()
-    assert "stalls" in ask.refused(UnavailableError, serve(script).host, "manifest", "a", "b").message
-    assert time.monotonic() - begin < 10
+    server = raw_serve(lambda exchange: exchange.answer() if exchange.seen.path == "/v2/" else drip(exchange))
+    for host in (server.host, raw_serve(drip).host):
+        begin = time.monotonic()
+        ask.refused(PyDockError, host, "manifest", "a", "b")
+        assert time.monotonic() - begin < 8
+
+
+def test_an_error_that_drips_is_told_nevertheless(serve: Callable[..., Scripted], ask: Ask) -> None:
+    body = b'{"errors": [{"code": "DENIED", "message": "not for you"}]}'
+    script = dripping(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9999\r\n\r\n" + body, b" ")
+    ask.timeout_seconds = 0.1
+    assert "not for you" in ask.refused(DeniedError, serve(script).host, "manifest", "a", "b").message
 
 
 def test_an_answer_that_never_comes(serve: Callable[..., Scripted], ask: Ask) -> None:
@@ -215,13 +244,6 @@ def test_500_and_then_success(serve: Callable[..., Scripted], ask: Ask) -> None:
     error = ask.refused(UnavailableError, server.host, "manifest", "a", "b")
     assert "disk [31mfull" in error.message
     assert len(server.requests) == retry.ATTEMPTS
-
-
-def test_head_answers_that_say_little_are_looked_into(serve: Callable[..., Scripted], ask: Ask) -> None:
-    server = serve(answering(200, MANIFEST, {"Content-Type": OCI_MANIFEST}))
-    found = ask(server.host, "head_manifest", "a", "b")
-    assert (found.digest, found.size_bytes) == (digest_of(MANIFEST), len(MANIFEST))
-    assert [seen.method for seen in server.requests] == ["HEAD", "GET"]
 
 
 def test_put_answered_with_another_digest(serve: Callable[..., Scripted], ask: Ask) -> None:
@@ -265,7 +287,11 @@ def test_maintenance_that_takes_long_is_told(serve: Callable[..., Scripted], ask
 
 
 def range_of(exchange: Exchange) -> int:
-    match = re.fullmatch(r"bytes=(\d+)-", exchange.seen.headers.get("Range", "bytes=0-"))
+    return range_of_seen(exchange.seen.headers)
+
+
+def range_of_seen(headers: Mapping[str, str]) -> int:
+    match = re.fullmatch(r"bytes=(\d+)-", headers.get("Range", "bytes=0-"))
     assert match is not None
     return int(match.group(1))
 
@@ -312,6 +338,91 @@ def test_a_blob_that_stalls_is_resumed(serve: Callable[..., Scripted], ask: Ask)
     sink = Sink()
     ask(server.host, "fetch_blob", "a", descriptor, sink)
     assert (sink.data, sink.restarts) == (data, 0)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+def test_a_blob_that_drips_is_given_up(serve: Callable[..., Scripted], ask: Ask, is_chunked: bool) -> None:
+    """The connection is never silent; what came is kept, and asked for only once."""
+    data, descriptor = random_blob(MIB)
+
+    def script(exchange: Exchange) -> None:
+        begin = range_of(exchange)
+        exchange.send_response(206 if begin else 200)
+        if begin:
+            exchange.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        if is_chunked:
+            exchange.send_header("Transfer-Encoding", "chunked")
+        else:
+            exchange.send_header("Content-Length", str(len(data) - begin))
+        exchange.end_headers()
+        while not exchange.server.ended.wait(0.005):
+            byte = data[begin : begin + 1]
+            # Bytes around the content do not make up for it.
+            exchange.wfile.write(b"1;%s\r\n%s\r\n" % (b"x" * 1000, byte) if is_chunked else byte)
+            begin += 1
+
+    server = serve(script)
+    ask.timeout_seconds = 0.2
+    sink = Sink()
+    begin = time.monotonic()
+    error = ask.refused(UnavailableError, server.host, "fetch_blob", "a", descriptor, sink)
+    assert time.monotonic() - begin < 10
+    assert "stalls" in error.message
+    assert len(server.requests) == retry.ATTEMPTS
+    assert 0 < len(sink.data) < 1000
+    assert sink.data == data[: len(sink.data)]
+    positions = [range_of_seen(seen.headers) for seen in server.requests]
+    assert positions[0] == 0
+    assert positions == sorted(set(positions))
+
+
+def test_a_blob_that_drips_and_then_flows(serve: Callable[..., Scripted], ask: Ask) -> None:
+    data, descriptor = random_blob(MIB)
+
+    def drip(exchange: Exchange) -> None:
+        exchange.send_response(200)
+        exchange.send_header("Content-Length", str(len(data)))
+        exchange.end_headers()
+        for byte in data:
+            if exchange.server.ended.wait(0.005):
+                return
+            exchange.wfile.write(bytes([byte]))
+
+    server = serve(once_each(drip, lambda exchange: partial(exchange, data, range_of(exchange))))
+    ask.timeout_seconds = 0.2
+    sink = Sink()
+    ask(server.host, "fetch_blob", "a", descriptor, sink)
+    assert (sink.data, sink.restarts) == (data, 0)
+    assert len(server.requests) == 2
+
+
+def test_a_blob_whose_end_is_full_of_trailers(serve: Callable[..., Scripted], ask: Ask) -> None:
+    """They come without a pause, for ever, within one read."""
+    data, descriptor = random_blob(1000)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n%s\r\n0\r\n" % data
+    ask.timeout_seconds = 0.1
+    sink = Sink()
+    begin = time.monotonic()
+    ask(serve(dripping(head, b"X: x\r\n")).host, "fetch_blob", "a", descriptor, sink)
+    assert sink.data == data
+    assert time.monotonic() - begin < 8
+
+
+def test_a_slow_reader_is_no_slow_registry(serve: Callable[..., Scripted], ask: Ask) -> None:
+    """Only the time that is spent waiting for the registry counts."""
+    data, descriptor = random_blob(400_000)
+    server = serve(lambda exchange: partial(exchange, data, range_of(exchange)))
+    ask.timeout_seconds = 0.01
+
+    class Slow(Sink):
+        def write(self, data: bytes) -> None:
+            time.sleep(0.05)  # what is measured
+            super().write(data)
+
+    sink = Slow()
+    ask(server.host, "fetch_blob", "a", descriptor, sink)
+    assert sink.data == data
+    assert len(server.requests) == 1
 
 
 def test_a_registry_without_ranges_starts_again(serve: Callable[..., Scripted], ask: Ask) -> None:

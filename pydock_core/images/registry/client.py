@@ -35,7 +35,7 @@ from pydock_core.oci.digest import digest_of, is_digest
 from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 from pydock_core.store.layer_blob import Arrival
 
-DOCUMENT_LIMIT = 4 << 20
+_MANIFEST_LIMIT_BYTES = 4 << 20
 """A manifest of this size every registry should take (distribution specification, "Pushing Manifests")."""
 _TYPES = (*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES))
 _SCHEMA_1 = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(json|(pretty)?jws)")
@@ -93,13 +93,6 @@ class RegistryClient:
     def manifest(self, path: str, reference: str) -> FetchedManifest:
         """Fetch a manifest or an index by tag or digest; its digest is computed, and compared with what was said."""
         return self._from_any(lambda endpoint: self._manifest(endpoint, path, reference))
-
-    def head_manifest(self, path: str, reference: str) -> Descriptor | None:
-        """Ask what a tag or a digest is, without fetching it; None where there is no such."""
-        try:
-            return self._from_any(lambda endpoint: self._head_manifest(endpoint, path, reference))
-        except NotFoundError:
-            return None
 
     def fetch_blob(self, path: str, descriptor: Descriptor, sink: BlobSink) -> None:
         """Fetch a blob into ``sink``, from where it is; what breaks is resumed, and the size is checked.
@@ -318,7 +311,9 @@ class RegistryClient:
             headers={"Accept": ", ".join(_TYPES)},
         ) as response:
             said, told = response.content_type, response.headers.get("Docker-Content-Digest", "")
-            data = response.read_document(DOCUMENT_LIMIT, f"{endpoint.name}: the manifest of {subject}")
+            data = response.read_document(
+                _MANIFEST_LIMIT_BYTES, f"{endpoint.name}: the manifest of {subject}"
+            )
         if is_web_page(said, data):
             raise web_page_error(endpoint.name)
         digest = digest_of(data)
@@ -329,26 +324,6 @@ class RegistryClient:
                 "the registry's copy is damaged, or somebody is in between",
             )
         return FetchedManifest(_media_type(f"{endpoint.name}: {subject}", said, data), digest, data)
-
-    def _head_manifest(self, endpoint: Endpoint, path: str, reference: str) -> Descriptor:
-        with endpoint.open(
-            "HEAD",
-            endpoint.url(_manifest_target(path, reference)),
-            subject=_named(path, reference),
-            scopes=(repository_scope(path, "pull"),),
-            headers={"Accept": ", ".join(_TYPES)},
-        ) as response:
-            told, length = response.headers.get("Docker-Content-Digest", ""), response.length
-            media_type = response.content_type
-        if (
-            media_type in _TYPES
-            and is_digest(told)
-            and length
-            and told == (reference if is_digest(reference) else told)
-        ):
-            return Descriptor(media_type, told, length)
-        fetched = self._manifest(endpoint, path, reference)  # it does not say: look
-        return Descriptor(fetched.media_type, fetched.digest, len(fetched.data))
 
     def _fetch_elsewhere(self, descriptor: Descriptor, sink: BlobSink) -> None:
         failure: PyDockError | None = None

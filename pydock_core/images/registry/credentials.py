@@ -140,20 +140,6 @@ class CredentialStore:
                 document["auths"] = auths
         return erased
 
-    def usernames(self) -> dict[str, str]:
-        """Return the user names that are known, by domain."""
-        document = _read(self.path)
-        found: dict[str, str] = {}
-        store = document.get("credsStore")
-        if isinstance(store, str) and store:
-            listed = _object(self._run(store, "list", ""), f"docker-credential-{store} list")
-            found.update({registry_domain(key): str(name) for key, name in listed.items()})
-        for name in (*_section(document, "credHelpers", self.path), *_section(document, "auths", self.path)):
-            domain = registry_domain(name)
-            if domain not in found and (credential := self.find(domain)) is not None:
-                found[domain] = credential.username
-        return found
-
     # -- helpers -----------------------------------------------------------------------------------------
 
     def _helper(self, document: Mapping[str, Any], domain: str) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from pydock_core.errors import CorruptError, UnavailableError
 from pydock_core.images.registry.headers import parse_content_range
+from pydock_core.images.registry.pace import Pace
 from pydock_core.images.registry.problem import is_web_page, web_page_error
 from pydock_core.images.registry.retry import Attempts
 from pydock_core.images.registry.transport import PIECE_BYTES, BrokenConnectionError, Response, Transport
@@ -116,9 +117,14 @@ def _place(response: Response, subject: str, descriptor: Descriptor, sink: BlobS
 
 
 def _copy(response: Response, subject: str, descriptor: Descriptor, sink: BlobSink) -> None:
-    """Write what comes; pieces that come small, as TLS has them, are gathered."""
+    """Write what comes; pieces that come small, as TLS has them, are gathered.
+
+    Raises:
+        BrokenConnectionError: it broke, or comes too slowly to wait for its end.
+    """
     pieces: list[bytes] = []
     gathered = 0
+    pace = Pace(response.silence_seconds)
     begin_seconds = time.monotonic()
 
     def flush() -> None:
@@ -131,6 +137,7 @@ def _copy(response: Response, subject: str, descriptor: Descriptor, sink: BlobSi
     try:
         while True:
             left = descriptor.size_bytes - sink.position - gathered
+            asked_seconds = time.monotonic()
             piece = response.read1(min(PIECE_BYTES - gathered, left + 1))
             if not piece:
                 break
@@ -143,6 +150,8 @@ def _copy(response: Response, subject: str, descriptor: Descriptor, sink: BlobSi
             pieces.append(piece)
             gathered += len(piece)
             now_seconds = time.monotonic()
+            if not pace.is_kept(now_seconds - asked_seconds, len(piece)) and len(piece) < left:
+                raise BrokenConnectionError(f"{response.origin.name}: the registry stalls", "try again later")
             if gathered >= _GATHER_BYTES or now_seconds - begin_seconds > _GATHER_SECONDS:
                 flush()
                 begin_seconds = now_seconds

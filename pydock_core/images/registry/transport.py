@@ -12,7 +12,6 @@ import ipaddress
 import socket
 import ssl
 import threading
-import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -24,15 +23,16 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
 from pydock_core.images.registry.headers import parse_length
+from pydock_core.images.registry.pace import PATIENCE, TimedAnswer
 from pydock_core.images.registry.problem import shown
 from pydock_core.images.registry.settings import Certificates, RegistrySettings, host_name
 
 CONNECT_SECONDS = 10.0
 PIECE_BYTES = 1 << 20
 _DRAIN_BYTES = 4096
+_DRAIN_SECONDS = 1.0
+"""A new connection costs less than to wait longer for the rest of a body that nobody wants."""
 _CONNECTIONS_PER_HOST = 16
-_DOCUMENT_PATIENCE = 3
-"""A document may take so many times as long as a connection may be silent."""
 USER_AGENT = "pydock"
 
 
@@ -98,13 +98,19 @@ class Origin:
 
 
 class Response:
-    """An answer whose body has not been read; a context manager that gives the connection back or closes it."""
+    """An answer whose body has not been read; a context manager that gives the connection back or closes it.
 
-    def __init__(
-        self, raw: urllib3.BaseHTTPResponse, url: str, origin: Origin, method: str, document_seconds: float
-    ) -> None:
+    Attributes:
+        silence_seconds: after so long without a byte it counts as stalled.
+    """
+
+    def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, origin: Origin, method: str) -> None:
         self._raw = raw
-        self._document_seconds = document_seconds
+        answer = getattr(raw, "_original_response", None)  # what requests, too, relies on
+        if not isinstance(answer, TimedAnswer):
+            raise TypeError("the connection is none of this transport's")
+        self._timed = answer.timed
+        self.silence_seconds = self._timed.silence_seconds
         self._method = method
         self.url = url
         self.origin = origin
@@ -136,6 +142,10 @@ class Response:
         Raises:
             BrokenConnectionError: it broke before the end, or nothing came for too long.
         """
+        self._timed.expect_within(PATIENCE * self.silence_seconds)
+        return self._read1(limit_bytes)
+
+    def _read1(self, limit_bytes: int) -> bytes:
         with _mapped(self.origin.name):
             return self._raw.read1(limit_bytes, decode_content=False)
 
@@ -147,23 +157,22 @@ class Response:
             BrokenConnectionError: it broke before the end, or comes too slowly.
         """
         pieces, total = [], 0
-        end_seconds = time.monotonic() + self._document_seconds
-        while piece := self.read1(PIECE_BYTES):
+        self._timed.expect_within(PATIENCE * self.silence_seconds)
+        while piece := self._read1(PIECE_BYTES):
             total += len(piece)
             if total > limit_bytes:
                 raise CorruptError(f"{subject} is larger than {limit_bytes >> 20} MiB")
-            if time.monotonic() > end_seconds:
-                raise BrokenConnectionError(f"{self.origin.name}: the registry stalls", "try again later")
             pieces.append(piece)
         if self._method != "HEAD" and self.length is not None and total < self.length:
             raise BrokenConnectionError(f"{self.origin.name}: the connection was closed in mid-answer")
         return b"".join(pieces)
 
     def read_beginning(self, limit_bytes: int = 16384) -> bytes:
-        """Return the beginning of the body, as much as can be had without an error."""
+        """Return the beginning of the body, as much as can be had without an error, and in time."""
         pieces, total = [], 0
+        self._timed.expect_within(self.silence_seconds)
         with contextlib.suppress(PyDockError):
-            while total < limit_bytes and (piece := self.read1(limit_bytes - total)):
+            while total < limit_bytes and (piece := self._read1(limit_bytes - total)):
                 pieces.append(piece)
                 total += len(piece)
         return b"".join(pieces)
@@ -172,8 +181,9 @@ class Response:
         """Give the connection back where the little that is left of the body can be read, else close it."""
         empty = self._method == "HEAD" or self.status in (204, 304)
         if empty or (self.length is not None and self.length <= _DRAIN_BYTES):
+            self._timed.expect_within(min(_DRAIN_SECONDS, self.silence_seconds))
             with contextlib.suppress(PyDockError):
-                while self.read1(_DRAIN_BYTES):
+                while self._read1(_DRAIN_BYTES):
                     pass
         with contextlib.suppress(OSError, urllib3.exceptions.HTTPError):
             self._raw.close()
@@ -242,7 +252,7 @@ class Transport:
                 decode_content=False,
                 assert_same_host=False,
             )
-        return Response(raw, url, origin, method, _DOCUMENT_PATIENCE * self._timeout_seconds)
+        return Response(raw, url, origin, method)
 
     def wait(self, seconds: float) -> None:
         """Wait, or be told that the transport was closed.
@@ -329,6 +339,8 @@ def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool
     """Pools whose connections tell their owner of themselves, so that it can end them."""
 
     class Plain(HTTPConnection):
+        response_class = TimedAnswer
+
         def connect(self) -> None:
             super().connect()
             if self.sock is not None:
@@ -340,6 +352,8 @@ def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool
             super().close()
 
     class Secure(HTTPSConnection):
+        response_class = TimedAnswer
+
         def connect(self) -> None:
             super().connect()
             if self.sock is not None:
