@@ -75,6 +75,9 @@ _CREATE_OPTIONS = (
         ("--runtime",), "embedded, or an OCI runtime: crun, runc, nvidia, a path", "NAME", complete="runtime"
     ),
     Option(("--cidfile",), "write the container's id to a file", "FILE", complete="path"),
+    Option(("--pull",), "pull the image: missing, always, never (default missing, or PYDOCK_PULL)", "POLICY"),
+    Option(("--platform",), "choose the image for a platform: linux/arm64", "OS[/ARCH[/VARIANT]]"),
+    Option(("-q", "--quiet"), "tell nothing of a pull"),
 )
 _CREATE_LATER = (
     "--add-device --annotation --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
@@ -84,7 +87,7 @@ _CREATE_LATER = (
     "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
     "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --log-driver --log-opt --mac-address "
     "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
-    "--pid --platform --publish-all -P --pull --quiet -q --restart --storage-opt --use-api-socket --userns --uts "
+    "--pid --publish-all -P --restart --storage-opt --use-api-socket --userns --uts "
     "--volume-driver --volumes-from"
 ).split()
 

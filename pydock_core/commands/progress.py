@@ -137,12 +137,12 @@ def _choose(
     if mode == "plain":
         return PlainDisplay(context, to_stdout=stdout_is_free)
     if context.progress is not None and (made := context.progress()) is not None:
-        return LineSplitter(context, made)
+        return LineSplitter(context, made, to_stdout=stdout_is_free)
     if context.owns_process and sys.stderr.isatty() and (context.interactive or not lines):
         from pydock_core.commands.progress_rich import RichDisplay  # late: rich takes long to load
 
-        return LineSplitter(context, RichDisplay(), later=True)
-    return PlainDisplay(context) if lines else None
+        return LineSplitter(context, RichDisplay(), later=True, to_stdout=stdout_is_free)
+    return PlainDisplay(context, to_stdout=stdout_is_free) if lines else None
 
 
 def is_line(event: Event) -> bool:
@@ -210,10 +210,13 @@ class LineSplitter:
     Args:
         display: shows the bars.
         later: the lines wait until the bars are done: both are on one terminal.
+        to_stdout: where the lines go; else to standard error.
     """
 
-    def __init__(self, context: Context, display: Display, *, later: bool = False) -> None:
-        self._context = context
+    def __init__(
+        self, context: Context, display: Display, *, later: bool = False, to_stdout: bool = True
+    ) -> None:
+        self._writer = context.stdout if to_stdout else context.stderr
         self._display = display
         self._later = later
         self._lines: list[str] = []
@@ -232,6 +235,6 @@ class LineSplitter:
 
     def _flush(self) -> None:
         for line in self._lines:
-            self._context.print(line)
+            self._writer.write(line + "\n")
         self._lines.clear()
-        self._context.stdout.flush()
+        self._writer.flush()

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pydock_core.commands.context import Context
 from pydock_core.commands.create_words import build_config, parse_environment
 from pydock_core.commands.dispatch import for_each
+from pydock_core.commands.ensure_image import ensure_image
 from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, FrameDecoder, parse_detach_keys
 from pydock_core.commands.values import parse_boolean
 from pydock_core.engine.config import ContainerConfig
@@ -85,8 +86,11 @@ def _create(context: Context, config: ContainerConfig, words: Namespace) -> str:
             "remove it, or name another",
             exit_code=125,
         )
+    ensure_image(context, config.image, words.pull, words.platform, quiet=words.quiet)
     try:
-        container_id, warnings = context.engine.containers.create(config, words.name)
+        container_id, warnings = context.engine.containers.create(
+            config, words.name, any_platform=bool(words.platform)
+        )
     except PyDockError as error:
         error.exit_code = 125 if error.exit_code is None else error.exit_code
         raise

@@ -48,12 +48,15 @@ class Containers:
 
     # -- definition ------------------------------------------------------------------------------------
 
-    def create(self, request: ContainerConfig, name: str | None = None) -> tuple[str, list[str]]:
+    def create(
+        self, request: ContainerConfig, name: str | None = None, *, any_platform: bool = False
+    ) -> tuple[str, list[str]]:
         """Define a container.
 
         Args:
             request: what is asked for; see :class:`ContainerConfig`.
             name: a random one where None.
+            any_platform: an image for another platform than the host's was chosen on purpose: no warning.
 
         Returns:
             Its full id, and warnings (what this host cannot do of what was asked).
@@ -73,6 +76,8 @@ class Containers:
             self._engine.launcher.default_network,
         )
         definition, warnings = self._engine.launcher.check(definition, self.resolve)
+        if not any_platform:
+            warnings += self._engine.images.platform_warnings(image_id)
         wanted = check_name(name) if name else None
         container_id = random_id()
         definition, used = name_volumes(definition)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydock_core.errors import NoSpaceError, PyDockError
+from pydock_core.errors import ConflictError, NoSpaceError, PyDockError
 from pydock_core.images.stored import StoredImage
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import REF_NAME, Descriptor, ImageConfig, decode
@@ -95,7 +95,24 @@ class ImageStore:
 
     def is_pair(self, diff_id: str, blob_digest: str) -> bool:
         """Whether a blob is known to be a layer, inflated: somebody has compared them."""
-        return diff_id == blob_digest or sql.has_layer(self.database, diff_id, blob_digest)
+        return (
+            diff_id == blob_digest
+            or sql.has_layer(self.database, diff_id, blob_digest)
+            or distribution.is_form(self.database, diff_id, blob_digest)
+        )
+
+    def name(self, image: StoredImage) -> None:
+        """Give an image that is recorded the names that it has come with.
+
+        Only inside :meth:`adding`.
+
+        Raises:
+            ConflictError: it was removed just now.
+        """
+        for reference in image.references:
+            if not sql.set_tag(self.database, reference.repository, reference.tag, image.id):
+                raise ConflictError(f"image {short_id(image.id)} was removed just now", "try again")
+        self.refresh_index()
 
     def record(self, image: StoredImage, progress: Progress | None, *, are_applied: bool = False) -> int:
         """Apply an image's layers and record it with its names; return the size of its contents.

@@ -108,7 +108,6 @@ class Registries:
         platform: Platform | None,
         progress: Progress | None,
     ) -> Pulled:
-        _say(progress, f"Pulling from {reference.path}", reference.tag or reference.digest)
         owner = reference.canonical
 
         def lease(digests: Sequence[str]) -> None:
@@ -120,7 +119,12 @@ class Registries:
                 reference,
                 platform or host_platform(),
                 Destination(
-                    self._store.blobs, self._store.snapshotter, directory, lease, self._store.is_pair
+                    self._store.blobs,
+                    self._store.snapshotter,
+                    directory,
+                    lease,
+                    self._store.is_pair,
+                    lambda image_id: sql.by_id(self._database, image_id) is not None,
                 ),
                 progress,
                 any_platform=platform is None,
@@ -128,7 +132,10 @@ class Registries:
             image = pulled.image
             before = self._current(reference)
             known = sql.by_id(self._database, image.id) is not None
-            self._store.record(image, progress, are_applied=True)
+            if pulled.is_here:
+                self._store.name(image)
+            else:
+                self._store.record(image, progress, are_applied=True)
             distribution.add_repository_digest(self._database, reference.repository, pulled.digest, image.id)
             distribution.add_blob_places(
                 self._database,

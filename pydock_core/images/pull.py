@@ -63,6 +63,7 @@ class Destination:
         directory: a workspace on the blob store's file system.
         lease: keeps digests (of blobs, and diff ids) from collectors until the image is recorded.
         is_pair: whether a blob (second) is known to be the layer (first), inflated.
+        is_here: whether an image is recorded, by its id.
     """
 
     blobs: BlobStore
@@ -70,21 +71,23 @@ class Destination:
     directory: Path
     lease: Callable[[Sequence[str]], None]
     is_pair: Callable[[str, str], bool]
+    is_here: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class PulledImage:
-    """An image whose blobs and layers are in the store, not yet recorded.
+    """An image whose layers are in the store.
 
     Attributes:
-        image: what to record.
+        image: what to record, where its blobs are there too.
         digest: of what the reference named: the manifest, or the index that it was chosen from.
-        kept: all digests that were leased.
+        is_here: it was recorded before, with other blobs of the same layers (it was pushed from here); these were not
+            fetched.
     """
 
     image: StoredImage
     digest: str
-    kept: tuple[str, ...]
+    is_here: bool
 
 
 def pull_image(
@@ -115,6 +118,7 @@ def pull_image(
     """
     report = serialised(progress)
     named = client.manifest(reference.path, reference.digest or reference.tag)
+    report({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})
     fetched = _choose(client, reference, named, platform, _INDEX_DEPTH)
     subject = f"manifest of {reference.familiar}"
     manifest = Manifest.from_json(decode(fetched.data, subject), subject)
@@ -133,7 +137,15 @@ def pull_image(
         )
     diff_ids = list(dict.fromkeys(config.diff_ids))
     destination.lease(diff_ids)
-    _Layers(client, reference, destination, report).transfer(_pair(manifest, config, reference))
+    pairs = _pair(manifest, config, reference)
+    layers = _Layers(client, reference, destination, report)
+    is_here = destination.is_here(manifest.config.digest) and all(
+        destination.is_pair(diff_id, layer.digest) for layer, diff_id in pairs.values()
+    )
+    if is_here:
+        layers.skip(pairs)
+    else:
+        layers.transfer(pairs)
     rows = tuple(
         LayerRow(diff_id, layer.digest, layer.media_type)
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
@@ -146,7 +158,7 @@ def pull_image(
         rows,
         (Reference(reference.domain, reference.path, reference.tag),) if reference.tag else (),
     )
-    return PulledImage(image, named.digest, (*digests, *diff_ids))
+    return PulledImage(image, named.digest, is_here)
 
 
 # -- documents -------------------------------------------------------------------------------------------
@@ -295,6 +307,11 @@ class _Layers:
         self._is_pair = destination.is_pair
         self._cancellation = Cancellation()
         self._slots = threading.Semaphore(_DOWNLOADS)
+
+    def skip(self, pairs: Mapping[str, tuple[Descriptor, str]]) -> None:
+        """Say of all layers that they are here."""
+        for descriptor, diff_id in pairs.values():
+            self._say(_Layer(descriptor, diff_id, paired=True), "Already exists")
 
     def transfer(self, pairs: Mapping[str, tuple[Descriptor, str]]) -> None:
         """Get all layers into the store; the first failure ends it."""

@@ -22,6 +22,7 @@ from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import (
     DOCKER_LAYER,
     Descriptor,
+    ImageConfig,
     Manifest,
     decode,
     encode,
@@ -105,7 +106,13 @@ def push_image(
     manifest = Manifest.from_json(decode(data, subject), subject)
     layers = list(dict.fromkeys(layer.digest for layer in manifest.layers))
     described = {layer.digest: layer for layer in manifest.layers}
-    pusher = _Pusher(client, reference, blobs, directory, knowledge, report)
+    config = ImageConfig.from_json(decode(blobs.read(manifest.config.digest, subject), subject), subject)
+    # A layer is called by its diff id, which stays the same however it is stored.
+    names = {
+        layer.digest: short_id(diff_id)
+        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
+    }
+    pusher = _Pusher(client, reference, blobs, directory, knowledge, report, names)
     sent = pusher.send([described[digest] for digest in layers])
     pusher.send_document(manifest.config)
     final = tuple(sent[layer.digest] for layer in manifest.layers)
@@ -128,7 +135,9 @@ class _Pusher:
         directory: Path,
         knowledge: Knowledge,
         report: Progress,
+        names: Mapping[str, str],
     ) -> None:
+        self._names = names
         self._client = client
         self._path = reference.path
         self._blobs = blobs
@@ -236,7 +245,7 @@ class _Pusher:
             raise CancelledTransfer  # it has failed: nothing ends it before the file is whole
 
     def _say(self, layer: Descriptor, status: str, current: int | None = None, total: int = 0) -> None:
-        event: dict[str, Any] = {"status": status, "id": short_id(layer.digest)}
+        event: dict[str, Any] = {"status": status, "id": self._names[layer.digest]}
         if current is not None:
             event |= {"current": current, "total": total}
         self._report(event)

@@ -195,6 +195,10 @@ def test_login_push_pull_search_and_digests(
     assert pushed[0] == f"The push refers to repository [{name}]"
     digest = pushed[-1].split()[2]
     assert pushed[-1].startswith(f"1: digest: {digest} size: ")
+    again = dock("pull", f"{name}:1")
+    assert "Already exists" in again
+    assert "Download complete" not in again
+    assert f"Status: Image is up to date for {name}:1" in again
     dock("push", "-a", "-q", name)
     assert sorted(dock("search", "--list-tags", "--format", "{{.Tag}}", name).split()) == ["1", "2"]
     assert dock("search", "--format", "{{.Name}}", f"{server.host}/box").strip().endswith("team/box")
@@ -219,3 +223,44 @@ def test_login_push_pull_search_and_digests(
     assert dock("logout", server.host) == f"Removing login credentials for {server.host}\n"
     last = dock("pull", "--progress", "json", f"{name}:2", code=1)
     assert "error: " in last
+
+
+def test_run_pulls_an_image_that_is_missing(own: Dock, inside: NetworkNamespace, tmp_path: Path) -> None:
+    with registry(inside, tmp_path / "registry", 5000) as server:
+        environment = {**own.environment(), "DOCKER_CONFIG": str(tmp_path / "docker")}
+        name = f"{server.host}/team/box"
+
+        def dock(*words: str, code: int = 0, **variables: str) -> tuple[str, str]:
+            done = inside.run(*own.words(*words), environment={**environment, **variables}, code=code)
+            return done.stdout, done.stderr
+
+        dock("tag", "busybox", f"{name}:1")
+        dock("push", "-q", f"{name}:1")
+        dock("rmi", f"{name}:1", "busybox")
+        run = ("run", "--rm", "--network", "none")
+
+        _, told = dock(*run, "--pull", "never", f"{name}:1", "true", code=125)
+        assert "no such image" in told
+        _, told = dock(*run, "--pull", "often", f"{name}:1", "true", code=125)
+        assert "--pull often: no such policy" in told
+        out, told = dock(*run, "--pull", "missing", f"{name}:1", "echo", "hello")
+        assert out == "hello\n"
+        assert told.splitlines()[:2] == [
+            f"Unable to find image '{name}:1' locally",
+            "1: Pulling from team/box",
+        ]
+        assert dock(*run, f"{name}:1", "echo", "here", PYDOCK_PULL="missing") == ("here\n", "")
+        out, told = dock(*run, "--pull", "always", f"{name}:1", "echo", "newest")
+        assert out == "newest\n"
+        assert "Already exists" in told
+        image_id = dock("images", "-q")[0].strip()
+        assert dock(*run, "--pull", "always", image_id, "echo", "by id") == ("by id\n", "")
+
+        dock("rmi", f"{name}:1")
+        out, told = dock("create", "--pull", "missing", "-q", "--name", "made", f"{name}:1", "true")
+        assert (len(out), told) == (65, "")
+        _, told = dock("create", "--pull", "missing", "--platform", "linux/s390x", f"{name}:1", code=125)
+        assert "is an image for linux/amd64, not for linux/s390x" in told
+        _, told = dock(*run, "--pull", "missing", f"{server.host}/none:1", code=125)
+        assert told.splitlines()[0] == f"Unable to find image '{server.host}/none:1' locally"
+        assert "error: " in told

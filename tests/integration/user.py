@@ -37,7 +37,7 @@ class OrdinaryUser:
             **{
                 name: value
                 for name, value in os.environ.items()
-                if name.startswith(("PIP_", "SSL_", "REQUESTS_"))
+                if name.startswith(("PIP_", "SSL_", "REQUESTS_", "PYDOCK_PULL"))
             },
             **environment,
         }

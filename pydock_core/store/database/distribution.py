@@ -46,6 +46,13 @@ def layer_form(database: Database, diff_id: str, media_type: str) -> LayerForm |
     return LayerForm(*row) if row else None
 
 
+def is_form(database: Database, diff_id: str, digest: str) -> bool:
+    """Whether a layer was once compressed to a blob of this digest."""
+    return bool(
+        database.query_one("SELECT 1 FROM layer_form WHERE diff_id = ? AND digest = ?", (diff_id, digest))
+    )
+
+
 def set_layer_form(database: Database, diff_id: str, form: LayerForm) -> None:
     """Record what a layer is when it is compressed."""
     with database.transaction(durable=False) as connection:
