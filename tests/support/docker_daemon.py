@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.network_namespace import NetworkNamespace
+
 _SECONDS = 30.0
 
 
@@ -45,21 +47,17 @@ def missing() -> str:
 
 
 @contextmanager
-def docker_daemon() -> Iterator[DockerDaemon]:
-    """Start a daemon with everything in one directory, and end it with what it has mounted."""
+def docker_daemon(inside: NetworkNamespace | None = None) -> Iterator[DockerDaemon]:
+    """Start a daemon with everything in one directory, and end it with what it has mounted.
+
+    Args:
+        inside: where it runs; a network namespace of its own by default.
+    """
     # Near the root: the path of a socket has at most 107 bytes (unix(7)).
     base = Path(tempfile.mkdtemp(prefix="dockerd-"))
     client = DockerDaemon(base / "docker.sock")
-    words = [
-        "unshare",
-        "--mount",
-        "--net",
-        "dockerd",
-        "--data-root",
-        base / "data",
-        "--exec-root",
-        base / "exec",
-    ]
+    words: list[object] = [*inside.words("unshare", "--mount")] if inside else ["unshare", "--mount", "--net"]
+    words += ["dockerd", "--data-root", base / "data", "--exec-root", base / "exec"]
     words += ["--pidfile", base / "pid", "--host", f"unix://{client.socket}", "--bridge", "none"]
     words += ["--cgroup-parent", f"/{base.name}"]
     words += ["--iptables=false", "--ip6tables=false", "--exec-opt", "native.cgroupdriver=cgroupfs"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -29,6 +30,20 @@ USERNAME, PASSWORD = "ann", "correct horse: battery"
 SERVICE, ISSUER = "the tests' registry", "the tests' token server"
 
 
+_ACCESS = re.compile(r'"([A-Z]+) (\S+) HTTP/1\.1" (\d+) (\d+) ')
+_ENDED_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that the registry has answered, as its access log has it."""
+
+    method: str
+    path: str
+    status: int
+    sent_bytes: int
+
+
 @dataclass
 class Registry:
     """A running docker-registry.
@@ -51,6 +66,24 @@ class Registry:
     @property
     def port(self) -> int:
         return int(self.host.rpartition(":")[2])
+
+    def asked(self, repository: str = "") -> list[Asked]:
+        """What was asked for so far, or of one repository."""
+        found = [
+            Asked(method, path, int(status), int(sent))
+            for method, path, status, sent in _ACCESS.findall(self.log.read_text())
+        ]
+        return [each for each in found if each.path.startswith(f"/v2/{repository and repository + '/'}")]
+
+    def wait_for(self, repository: str, method: str, part: str) -> list[Asked]:
+        """What was asked of a repository, once this has: a request is logged a moment after its answer has come."""
+        end = time.monotonic() + _ENDED_SECONDS
+        while True:
+            found = self.asked(repository)
+            if any(each.method == method and part in each.path for each in found):
+                return found
+            assert time.monotonic() < end, f"{method} {part} was never asked for"
+            time.sleep(0.02)
 
     def restart(self) -> None:
         """Start it, and wait until it listens."""
@@ -75,6 +108,7 @@ def registry(
     client_authority: Path | None = None,
     auth: dict[str, Any] | None = None,
     http: dict[str, Any] | None = None,
+    foreign: str | None = None,
 ) -> Iterator[Registry]:
     """Run docker-registry; it is configured in JSON, which YAML includes.
 
@@ -86,6 +120,7 @@ def registry(
         client_authority: who must have signed its clients' certificates.
         auth: the configuration's section, see :func:`basic_auth` and :func:`token_server`.
         http: more of the section "http".
+        foreign: a pattern of the addresses that foreign layers may have; none by default.
     """
     if not shutil.which("docker-registry"):
         pytest.skip("needs docker-registry")
@@ -104,6 +139,8 @@ def registry(
     }
     if auth is not None:
         document["auth"] = auth
+    if foreign is not None:
+        document["validation"] = {"manifests": {"urls": {"allow": [foreign]}}}
     configuration = directory / "config.yml"
     configuration.write_text(json.dumps(document))
     made = Registry(inside, f"127.0.0.1:{port}", storage, configuration, directory / "log")
