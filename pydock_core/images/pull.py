@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydock_core.errors import CorruptError, UnsupportedError
-from pydock_core.images.parallel import Cancellation, serialised, wait_for_all
+from pydock_core.errors import CorruptError, NoSpaceError, UnsupportedError
+from pydock_core.images.parallel import Cancellation, CancelledTransfer, serialised, wait_for_all
 from pydock_core.images.stored import StoredImage
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import (
@@ -276,6 +276,7 @@ class _Layer:
     Attributes:
         paired: its blob is known to be the layer.
         holding: keeps the partial file locked; closing it puts the blob into the store.
+        failure: what went wrong with it.
     """
 
     def __init__(self, descriptor: Descriptor, diff_id: str, *, paired: bool) -> None:
@@ -284,12 +285,18 @@ class _Layer:
         self.paired = paired
         self.name = short_id(descriptor.digest)
         self.holding = contextlib.ExitStack()
+        self.failure: BaseException | None = None
 
     def abandon(self, error: BaseException) -> None:
-        """Let go of the partial file, and keep it as it is."""
+        """Let go of the partial file: with the layer's own failure, as another's says nothing of what came of this one.
+
+        Args:
+            error: of the pull; a full disk is everybody's.
+        """
+        reason = error if isinstance(error, NoSpaceError) else self.failure or CancelledTransfer()
         holding = self.holding.pop_all()
-        with contextlib.suppress(type(error)):
-            holding.__exit__(type(error), error, error.__traceback__)
+        with contextlib.suppress(type(reason)):
+            holding.__exit__(type(reason), reason, reason.__traceback__)
 
 
 class _Layers:
@@ -350,6 +357,13 @@ class _Layers:
         self._report(event)
 
     def _transfer(self, layer: _Layer, applications: ThreadPoolExecutor) -> None:
+        try:
+            self._transfer_one(layer, applications)
+        except BaseException as error:
+            layer.failure = error
+            raise
+
+    def _transfer_one(self, layer: _Layer, applications: ThreadPoolExecutor) -> None:
         """Download one layer, while another thread applies it, and put its blob into the store."""
         descriptor = layer.descriptor
         with self._slots:
@@ -386,10 +400,8 @@ class _Layers:
     def _download(self, layer: _Layer, partial: PartialBlob, application: Future[None]) -> None:
         def check() -> None:
             self._cancellation.check()
-            if (
-                application.done()
-            ):  # it has failed: it cannot have come to its end, unless the layer was there
-                application.result()
+            if application.done():
+                application.result()  # raises what it failed with; if it did not fail, the layer was there
 
         sink = _Reporting(partial, check, lambda position: self._say(layer, "Downloading", position))
         try:

@@ -155,13 +155,13 @@ def test_a_broken_pull_goes_on_where_it_stopped(store: Store, registry: FakeRegi
     fetch = registry.fetch_blob
 
     def watching(path: str, descriptor: Any, sink: Any) -> None:
-        begun.append(sink.position)
+        if descriptor.digest == broken:
+            begun.append(sink.position)
         fetch(path, descriptor, sink)
 
     registry.fetch_blob = watching  # type: ignore[method-assign]  # a spy on one instance
     registries.pull(f"{NAME}:1")
-    assert 8192 in begun
-    assert 0 not in begun
+    assert begun == [8192]
     assert not partial.exists()
 
 
@@ -202,6 +202,31 @@ def test_wrong_content_is_refused_and_nothing_of_it_kept(store: Store, registry:
     registry.damage.clear()
     registries.pull(f"{NAME}:1")
     assert store.snapshotter.has(digest(SECOND))
+
+
+def test_a_wrong_layer_does_not_cost_another_one_what_came_of_it(
+    store: Store, registry: FakeRegistry
+) -> None:
+    manifest = registry.add_image("box", "1", FIRST, SECOND, compression="")
+    wrong, other = (layer.digest for layer in manifest.layers)
+    registry.damage[wrong] = registry.blobs[wrong][:-1] + b"?"
+    registry.break_after[other] = 8192
+    registry.hold[other] = threading.Event()  # set when the client is closed, as the wrong one has failed
+    fetch = registry.fetch_blob
+
+    def wrong_one_last(path: str, descriptor: Any, sink: Any) -> None:
+        while descriptor.digest == wrong and ("fetch", other) not in registry.log:
+            threading.Event().wait(0.01)
+        partial = store.root.images / "partial" / other[7:]
+        while descriptor.digest == wrong and partial.stat().st_size < 8192:
+            threading.Event().wait(0.01)
+        fetch(path, descriptor, sink)
+
+    registry.fetch_blob = wrong_one_last  # type: ignore[method-assign]  # of one instance
+    with pytest.raises(CorruptError, match="digest"):
+        connect(store, registry).pull(f"{NAME}:1")
+    assert (store.root.images / "partial" / other[7:]).stat().st_size >= 8192
+    assert not (store.root.images / "partial" / wrong[7:]).exists()
 
 
 @pytest.mark.parametrize("change", [b"?", b""], ids=["too long", "too short"])
