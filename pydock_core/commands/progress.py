@@ -141,7 +141,7 @@ def _choose(
     if context.owns_process and sys.stderr.isatty() and (context.interactive or not lines):
         from pydock_core.commands.progress_rich import RichDisplay  # late: rich takes long to load
 
-        return LineSplitter(context, RichDisplay(), later=True, to_stdout=stdout_is_free)
+        return LineSplitter(context, RichDisplay(), again=RichDisplay, to_stdout=stdout_is_free)
     return PlainDisplay(context, to_stdout=stdout_is_free) if lines else None
 
 
@@ -209,32 +209,34 @@ class LineSplitter:
 
     Args:
         display: shows the bars.
-        later: the lines wait until the bars are done: both are on one terminal.
+        again: where the lines are on the same terminal, makes the bars for what comes after a line: those above it are
+            done by then, and stay.
         to_stdout: where the lines go; else to standard error.
     """
 
     def __init__(
-        self, context: Context, display: Display, *, later: bool = False, to_stdout: bool = True
+        self,
+        context: Context,
+        display: Display,
+        *,
+        again: Callable[[], Display] | None = None,
+        to_stdout: bool = True,
     ) -> None:
         self._writer = context.stdout if to_stdout else context.stderr
         self._display = display
-        self._later = later
-        self._lines: list[str] = []
+        self._again = again
+        self._has_bars = False
 
     def show(self, event: Event) -> None:
-        if is_line(event) or is_heading(event):
-            self._lines.append(line_of(event))
-            if not self._later:
-                self._flush()
-        else:
+        if not is_line(event) and not is_heading(event):
+            self._has_bars = True
             self._display.show(event)
+            return
+        if self._again is not None and self._has_bars:
+            self._display.close(succeeded=True)
+            self._display, self._has_bars = self._again(), False
+        self._writer.write(line_of(event) + "\n")
+        self._writer.flush()
 
     def close(self, *, succeeded: bool) -> None:
         self._display.close(succeeded=succeeded)
-        self._flush()
-
-    def _flush(self) -> None:
-        for line in self._lines:
-            self._writer.write(line + "\n")
-        self._lines.clear()
-        self._writer.flush()

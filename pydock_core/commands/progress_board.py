@@ -1,8 +1,13 @@
-"""What bars show: the state of each layer, and of all together.  Pure data, for terminals and notebooks alike."""
+"""What bars show: the state of each layer, and of all together.  No terminal, no notebook: for both alike.
+
+A layer that is pulled is downloaded and extracted at the same time, but shown in one phase at a time: "Downloading" until
+all of it is here, and only then "Extracting".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +20,38 @@ DONE = (
     "Skipped foreign layer",
 )
 """How the last status of a layer begins."""
+ARRIVED = ("Verifying Checksum", "Download complete")
+"""What a layer is said to be once all of it is here."""
+
+_RATE_SECONDS = 10.0
+"""A speed is that of so long; Docker and rich have about the same."""
+_RATE_STEP_SECONDS = 0.25
+"""A shorter time tells no speed: events come in bursts."""
+
+
+class Rate:
+    """How fast a number grows."""
+
+    def __init__(self) -> None:
+        # A tuple, replaced whole: a terminal's bars are drawn by another thread.
+        self._samples: tuple[tuple[float, int], ...] = ()
+
+    def add(self, now: float, number: int) -> None:
+        """Note the number; the first is where it starts, and so is one that is less than the last."""
+        if self._samples and number < self._samples[-1][1]:
+            self._samples = ()
+        kept = [sample for sample in self._samples if now - sample[0] <= _RATE_SECONDS]
+        if len(kept) >= 2 and now - kept[-2][0] < _RATE_STEP_SECONDS:
+            kept.pop()
+        self._samples = (*kept, (now, number))
+
+    def per_second(self, now: float) -> float | None:
+        """Return the speed; None where too little is known, or nothing has come for long."""
+        samples = self._samples
+        if len(samples) < 2 or now - samples[-1][0] > _RATE_SECONDS:
+            return None
+        elapsed = max(now, samples[-1][0]) - samples[0][0]
+        return (samples[-1][1] - samples[0][1]) / elapsed if elapsed >= _RATE_STEP_SECONDS else None
 
 
 @dataclass(slots=True)
@@ -23,9 +60,12 @@ class Row:
 
     Attributes:
         name: its id, or what is done where there is none.
-        status: the last one.
-        current, total: bytes of the step that is going on; ``total`` 0 where it is not known.
-        steps: (current, total) of every step so far, by status.
+        status: what is shown of it.
+        current, total: bytes of the phase that is shown; ``total`` 0 where it is not known.
+        moved, size: bytes that were transferred at most, and are to be; ``size`` 0 where it is not known, or nothing is.
+        rate: of the transfer.
+        is_coming: it is being downloaded; what is extracted of it meanwhile is not shown.
+        is_moving: bytes are counted in this phase.
         is_done: nothing more is to come.
     """
 
@@ -33,50 +73,103 @@ class Row:
     status: str = ""
     current: int = 0
     total: int = 0
-    steps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    moved: int = 0
+    size: int = 0
+    rate: Rate = field(default_factory=Rate)
+    is_coming: bool = False
+    is_moving: bool = False
     is_done: bool = False
 
     @property
     def fraction(self) -> float:
-        """How much of the step is done, 0 to 1."""
-        if self.is_done:
+        """How much of the phase is done, 0 to 1."""
+        if self.is_done or self.status in ARRIVED:
             return 1.0
         return min(self.current / self.total, 1.0) if self.total else 0.0
 
 
 class Board:
-    """The layers, in the order in which they were first told of."""
+    """The layers, in the order in which they were first told of.
 
-    def __init__(self) -> None:
+    Args:
+        clock: seconds, monotonic.
+
+    Attributes:
+        rows: by name.
+        rate: of all transfers together.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.rows: dict[str, Row] = {}
+        self.rate = Rate()
+        self._clock = clock
+        self._fresh_bytes = 0
 
     def update(self, event: Mapping[str, Any]) -> Row:
         """Take an event in; return the layer that it is about."""
         status = str(event.get("status") or "")
         name = str(event.get("id") or status)
         row = self.rows.setdefault(name, Row(name))
-        row.status = status if event.get("id") else ""
-        if event.get("current") is not None:
-            row.current, row.total = int(event["current"]), int(event.get("total") or 0)
-            row.steps[status] = (row.current, row.total)
-        elif row.steps and status in ("Download complete", "Verifying Checksum"):
-            row.current = row.total
-        row.is_done = status.startswith(DONE)
+        shown = status if event.get("id") else ""
+        has_numbers = event.get("current") is not None
+        if status.startswith(DONE):
+            _end(row, shown)
+        elif status == "Extracting":
+            if not row.is_coming and not row.is_done:
+                self._extract(row, shown, int(event.get("current") or 0), int(event.get("total") or 0))
+        elif has_numbers:
+            self._move(row, shown, int(event["current"]), int(event.get("total") or 0))
+            row.is_coming = status == "Downloading"
+        elif status in ARRIVED:
+            row.status, row.is_coming, row.is_moving, row.moved = shown, False, False, row.size
+        elif not (row.is_coming and row.moved):  # "Waiting": for the layer's turn to be extracted
+            row.status, row.is_done, row.is_moving = shown, False, False
+            row.is_coming = status == "Pulling fs layer" or (row.is_coming and status == "Waiting")
         return row
+
+    def _move(self, row: Row, shown: str, current: int, total: int) -> None:
+        """Take in a step of a transfer.  Its first number is what was there before: an interrupted pull goes on."""
+        if row.is_moving and current > row.current:
+            self._fresh_bytes += current - row.current
+        row.status, row.current, row.total = shown, current, total
+        row.is_moving, row.is_done = True, False
+        row.moved = max(row.moved, current)
+        row.size = max(row.size, total)
+        now = self._clock()
+        row.rate.add(now, current)
+        self.rate.add(now, self._fresh_bytes)
+
+    @staticmethod
+    def _extract(row: Row, shown: str, current: int, total: int) -> None:
+        """Take in a step of an extraction.  Of a layer that was transferred the total is the compressed size: no total."""
+        is_first = row.status != shown
+        is_wrong = bool(row.size) or current > total or (not is_first and not row.total and bool(row.current))
+        row.status, row.current, row.total = shown, current, 0 if is_wrong else total
+        row.is_moving, row.is_done = True, False
 
     def finish(self) -> None:
         """The whole is done, so every layer is."""
         for row in self.rows.values():
-            row.is_done = True
+            _end(row, row.status)
+
+    def speed(self, row: Row | None = None) -> float | None:
+        """Return the bytes per second of a layer's transfer, or of all; None where none is going on."""
+        if row is None:
+            is_moving = any(one.moved < one.size for one in self.rows.values())
+            return self.rate.per_second(self._clock()) if is_moving else None
+        is_moving = row.is_moving and not row.is_done and row.status != "Extracting"
+        return row.rate.per_second(self._clock()) if is_moving else None
 
     def overall(self) -> tuple[int, int, int, int]:
-        """Return (bytes done, bytes known of, layers done, layers)."""
-        current = total = done = 0
-        for row in self.rows.values():
-            done += row.is_done
-            for step, (step_current, step_total) in row.steps.items():
-                size = max(step_total, step_current)
-                is_past = row.is_done or (step != row.status and row.name != step)
-                current += size if is_past else step_current
-                total += size
-        return current, total, done, len(self.rows)
+        """Return (bytes transferred, bytes to transfer, layers done, layers).
+
+        Only layers whose size is known count in bytes; one that was here already has none.
+        """
+        rows = self.rows.values()
+        moved = sum(min(row.moved, row.size) for row in rows)
+        return moved, sum(row.size for row in rows), sum(row.is_done for row in rows), len(rows)
+
+
+def _end(row: Row, shown: str) -> None:
+    row.status, row.moved = shown, row.size
+    row.is_done, row.is_coming, row.is_moving = True, False, False

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
+from pydock_core.commands.format import human_size
 from pydock_core.commands.progress import Event
 from pydock_core.commands.progress_board import Board, Row
 
 _ID_WIDTH = 19
+
+
+class _Bar(BarColumn):
+    """A bar that goes to and fro where nobody knows of how much."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        bar.pulse = task.fields["is_endless"]
+        return bar
+
+
+class _SpeedColumn(ProgressColumn):
+    """Bytes per second, of the board: rich's own would count what an interrupted pull had left as this run's."""
+
+    def __init__(self, board: Board) -> None:
+        super().__init__()
+        self._board = board
+
+    def render(self, task: Task) -> Text:
+        speed = self._board.speed(task.fields["row"])
+        return Text("" if speed is None else f"{human_size(round(speed))}/s", style="progress.data.speed")
 
 
 class RichDisplay:
@@ -18,12 +42,12 @@ class RichDisplay:
         self._board = Board()
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            _Bar(),
+            TextColumn("{task.fields[sizes]}", style="progress.download", markup=False),
+            _SpeedColumn(self._board),
         )
         self._bars = Progress(*columns, console=console or Console(stderr=True))
-        self._overall = self._bars.add_task("total", total=None)
+        self._overall = self._bars.add_task("total", total=None, row=None, sizes="", is_endless=False)
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, event: Event) -> None:
@@ -31,7 +55,9 @@ class RichDisplay:
             self._bars.start()
         row = self._board.update(event)
         if row.name not in self._tasks:
-            self._tasks[row.name] = self._bars.add_task(row.name, total=None)
+            self._tasks[row.name] = self._bars.add_task(
+                row.name, total=1, row=row, sizes="", is_endless=False
+            )
         self._put(row)
         self._put_overall()
 
@@ -46,12 +72,15 @@ class RichDisplay:
         self._bars.stop()
 
     def _put(self, row: Row) -> None:
-        total = row.total or (max(row.current, 1) if row.is_done else None)
+        sizes = ""
+        if row.is_moving:
+            sizes = human_size(row.current) + (f"/{human_size(row.total)}" if row.total else "")
         self._bars.update(
             self._tasks[row.name],
             description=f"{row.name[:_ID_WIDTH]} {row.status}".strip(),
-            completed=total if row.is_done and total else row.current,
-            total=total,
+            completed=row.fraction,
+            sizes=sizes,
+            is_endless=row.is_moving and not row.total,
         )
 
     def _put_overall(self) -> None:
@@ -61,4 +90,5 @@ class RichDisplay:
             description=f"total {done}/{count}",
             completed=current if total else done,
             total=total or count or None,
+            sizes=f"{human_size(current)}/{human_size(total)}" if total else "",
         )

@@ -90,7 +90,7 @@ class _Bar:
 
     def draw_row(self, row: Row) -> None:
         sizes = ""
-        if not row.is_done and row.current:
+        if row.is_moving and row.current:
             sizes = human_size(row.current) + (f" of {human_size(row.total)}" if row.total else "")
         self._draw(row.fraction, f"{row.status} {sizes}".strip(), is_done=row.is_done)
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from pydock_core.commands.context import Context
+from pydock_core.commands.progress import LineSplitter
 from pydock_core.commands.progress_board import Board
 from pydock_core.commands.progress_rich import RichDisplay
 from pydock_core.engine.image_filters import compile_pattern
 from pydock_core.errors import InvalidError
+from tests.support.commands import Output
 
 
 def last_lines(succeeded: bool) -> list[str]:
@@ -31,7 +36,8 @@ def last_lines(succeeded: bool) -> list[str]:
 def test_bars_for_layers_and_one_for_all_stay_at_the_end() -> None:
     last = last_lines(True)
     assert last[0].startswith("total 3/3")
-    assert "1.0/1.0 kB" in last[0]
+    assert last[0].endswith("1kB/1kB")
+    assert "B" not in last[1].removeprefix("aaaaaaaaaaaa Downloading")  # a full bar, and no bytes
     assert last[1].startswith("aaaaaaaaaaaa Downloading")
     assert [line.split()[0] for line in last[2:]] == ["bbbbbbbbbbbb", "cccccccccccc"]
 
@@ -39,13 +45,174 @@ def test_bars_for_layers_and_one_for_all_stay_at_the_end() -> None:
 def test_a_failure_leaves_the_bars_where_they_were() -> None:
     last = last_lines(False)
     assert last[0].startswith("total 1/3")
-    assert "0.5/1.0 kB" in last[1]
+    assert "500B/1kB" in last[1]
 
 
 def test_without_an_event_the_terminal_is_left_alone() -> None:
     out = io.StringIO()
     RichDisplay(Console(file=out, force_terminal=True)).close(succeeded=False)
     assert out.getvalue() == ""
+
+
+# -- the board: sequences of events as pulls, pushes and loads send them -----------------------------------
+
+MB = 1_000_000
+
+
+class Shown:
+    """A board at a time that the test keeps, and what its rows show."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.board = Board(lambda: self.now)
+        self.overall: list[tuple[int, int, int, int]] = []
+
+    def tell(
+        self, name: str, status: str, current: int | None = None, total: int = 0
+    ) -> tuple[str, int, int]:
+        """Take in an event, a second after the last; return (status, current, total) of its row, in MB."""
+        self.now += 1
+        numbers = {} if current is None else {"current": current * MB, "total": total * MB}
+        row = self.board.update({"status": status, "id": name, **numbers})
+        self.overall.append(self.board.overall())
+        return (row.status, row.current // MB, row.total // MB) if row.is_moving else (row.status, -1, -1)
+
+
+@pytest.fixture
+def shown() -> Shown:
+    return Shown()
+
+
+def test_a_layer_is_downloaded_and_then_extracted(shown: Shown) -> None:
+    phases = [
+        shown.tell("a", "Pulling fs layer"),
+        shown.tell("a", "Extracting", 1),  # before the first megabyte is told of
+        shown.tell("a", "Downloading", 1, 10),
+        shown.tell("a", "Extracting", 4, 10),
+        shown.tell("a", "Downloading", 9, 10),
+        shown.tell("a", "Waiting"),  # the extraction, for another process
+        shown.tell("a", "Extracting", 30),
+        shown.tell("a", "Verifying Checksum"),
+        shown.tell("a", "Extracting", 31, 10),
+        shown.tell("a", "Download complete"),
+        shown.tell("a", "Extracting", 32, 10),
+        shown.tell("a", "Pull complete"),
+    ]
+    assert phases == [
+        ("Pulling fs layer", -1, -1),
+        ("Pulling fs layer", -1, -1),
+        ("Downloading", 1, 10),
+        ("Downloading", 1, 10),
+        ("Downloading", 9, 10),
+        ("Downloading", 9, 10),
+        ("Downloading", 9, 10),
+        ("Verifying Checksum", -1, -1),
+        ("Extracting", 31, 0),
+        ("Download complete", -1, -1),
+        ("Extracting", 32, 0),
+        ("Pull complete", -1, -1),
+    ]
+    assert shown.board.rows["a"].fraction == 1
+
+
+def test_all_together_counts_what_is_downloaded(shown: Shown) -> None:
+    shown.tell("a", "Already exists")
+    shown.tell("b", "Pulling fs layer")
+    shown.tell("c", "Pulling fs layer")
+    shown.tell("b", "Downloading", 5, 10)
+    shown.tell("b", "Extracting", 50)
+    shown.tell("c", "Downloading", 2, 4)
+    shown.tell("b", "Downloading", 0, 10)  # from the start again
+    shown.tell("b", "Download complete")
+    shown.tell("b", "Extracting", 90)
+    shown.tell("b", "Pull complete")
+    shown.tell("c", "Verifying Checksum")
+    shown.tell("c", "Pull complete")
+    assert [(done // MB, size // MB) for done, size, _, _ in shown.overall] == [
+        *[(0, 0)] * 3,
+        *[(5, 10)] * 2,
+        *[(7, 14)] * 2,
+        *[(12, 14)] * 3,
+        *[(14, 14)] * 2,
+    ]
+    assert shown.overall[-1][2:] == (3, 3)
+
+
+def test_what_an_interrupted_pull_left_has_no_speed(shown: Shown) -> None:
+    shown.tell("a", "Downloading", 900, 1000)
+    row = shown.board.rows["a"]
+    assert shown.board.speed(row) is None
+    assert shown.board.speed() is None
+    shown.tell("b", "Downloading", 500, 1000)
+    shown.tell("a", "Downloading", 903, 1000)
+    shown.tell("a", "Downloading", 906, 1000)
+    assert shown.board.speed(row) == 2 * MB  # six megabytes in three seconds
+    assert shown.board.speed() == 2 * MB
+    shown.tell("a", "Download complete")
+    assert shown.board.speed(row) is None
+    shown.now += 60
+    assert shown.board.speed() is None  # nothing has come for a minute
+
+
+def test_an_image_that_is_up_to_date_has_no_bytes(shown: Shown) -> None:
+    assert [shown.tell(name, "Already exists") for name in "ab"] == [("Already exists", -1, -1)] * 2
+    assert shown.board.overall() == (0, 0, 2, 2)
+
+
+def test_a_push(shown: Shown) -> None:
+    shown.tell("a", "Preparing")
+    shown.tell("b", "Preparing")
+    assert shown.tell("b", "Waiting") == ("Waiting", -1, -1)
+    assert shown.tell("a", "Pushing", 0, 8) == ("Pushing", 0, 8)
+    assert shown.tell("b", "Layer already exists") == ("Layer already exists", -1, -1)
+    assert shown.tell("a", "Pushing", 3, 8) == (
+        "Pushing",
+        3,
+        8,
+    )  # compressed on the way: it ends before its total
+    shown.tell("a", "Pushed")
+    assert shown.board.overall() == (8 * MB, 8 * MB, 2, 2)
+
+
+def test_a_load(shown: Shown) -> None:
+    shown.tell("a", "Loading layer", 4, 8)
+    shown.tell("a", "Loading layer", 8, 8)
+    assert shown.tell("a", "Extracting", 5, 8) == ("Extracting", 5, 0)  # compressed or not, nobody says
+    assert shown.tell("b", "Extracting", 0, 8) == ("Extracting", 0, 8)
+    assert shown.tell("b", "Extracting", 5, 8) == ("Extracting", 5, 8)
+    assert shown.tell("b", "Extracting", 9, 8) == ("Extracting", 9, 0)  # the total was another one's
+    assert shown.tell("b", "Extracting", 7, 8) == ("Extracting", 7, 0)
+    shown.board.update({"status": "Importing", "current": 7})
+    assert shown.board.rows["Importing"].fraction == 0  # nobody knows of how much
+    shown.board.finish()
+    assert shown.board.overall() == (8 * MB, 8 * MB, 3, 3)
+
+
+def test_lines_and_bars_are_in_order_on_one_terminal() -> None:
+    written = Output()
+    context = Context(engine=cast(Any, None), stdout=written, stderr=written)
+
+    class Bars:
+        def __init__(self) -> None:
+            self.names: list[str] = []
+
+        def show(self, event: Mapping[str, Any]) -> None:
+            self.names.append(event["id"])
+
+        def close(self, *, succeeded: bool) -> None:
+            if self.names:
+                written.write(f"[{' '.join(self.names)}]\n")
+
+    display = LineSplitter(context, Bars(), again=Bars)
+    for tag in "12":
+        display.show({"status": "Pulling from box", "id": tag})
+        display.show({"status": "Pull complete", "id": "a"})
+        display.show({"status": f"Digest: {tag}"})
+    display.close(succeeded=True)
+    assert written.text.splitlines() == [
+        *("1: Pulling from box", "[a]", "Digest: 1"),
+        *("2: Pulling from box", "[a]", "Digest: 2"),
+    ]
 
 
 @given(
@@ -60,12 +227,15 @@ def test_without_an_event_the_terminal_is_left_alone() -> None:
 )
 def test_a_board_never_has_more_done_than_there_is(events: list[tuple[str, str, int | None, int]]) -> None:
     board = Board()
+    before = (0, 0)
     for status, name, current, total in events:
         row = board.update({"status": status, "id": name, "current": current, "total": total})
         assert 0 <= row.fraction <= 1
         done_bytes, all_bytes, done, count = board.overall()
+        assert before <= (done_bytes, all_bytes)
         assert 0 <= done_bytes <= all_bytes
         assert 0 <= done <= count
+        before = (done_bytes, all_bytes)
     board.finish()
     done_bytes, all_bytes, done, count = board.overall()
     assert (done_bytes, done) == (all_bytes, count)

@@ -14,7 +14,6 @@ import pytest
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command
 from pydock_core.commands.parser import Parsed, parse
-from pydock_core.commands.progress_board import Board
 from pydock_core.engine.registries import Pulled, Pushed
 from pydock_core.errors import DeniedError, FailedError
 from tests.support.commands import Output
@@ -189,22 +188,6 @@ def test_a_front_ends_own_display_gets_layers_and_not_lines(front: Front) -> Non
     front.registries.failure = None
     front.context.progress = lambda: None  # it has none now: text
     assert "0123456789ab: Pull complete" in front.run("pull", "box:latest")
-
-
-def test_the_board_adds_up() -> None:
-    board = Board()
-    board.update({"status": "Downloading", "id": "a", "current": 50, "total": 100})
-    board.update({"status": "Downloading", "id": "b", "current": 10, "total": 100})
-    assert board.overall() == (60, 200, 0, 2)
-    board.update({"status": "Extracting", "id": "a", "current": 100, "total": 400})
-    assert board.overall() == (100 + 100 + 10, 600, 0, 2)  # the earlier step is over
-    board.update({"status": "Pull complete", "id": "a"})
-    assert board.overall() == (510, 600, 1, 2)
-    assert board.rows["a"].fraction == 1
-    board.update({"status": "Importing", "current": 7})
-    assert board.rows["Importing"].fraction == 0  # nobody knows of how much
-    board.finish()
-    assert board.overall()[2:] == (3, 3)
 
 
 # -- login, logout, search ---------------------------------------------------------------------------------
