@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -94,6 +95,8 @@ def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
         with contextlib.ExitStack() as closing:
             try:
                 file = closing.enter_context(open(name, "rb"))
+            except IsADirectoryError as error:
+                raise InvalidError(f"archive {name}: is a directory", _pack_hint(name)) from error
             except OSError as error:
                 raise NotFoundError(
                     f"archive {name}: {error.strerror}", "name a file that can be read"
@@ -112,16 +115,25 @@ def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
         if context.notebook or (context.owns_process and sys.stdout.isatty()):
             where = "a cell" if context.notebook else "a terminal"
             raise InvalidError(f"an archive is not written to {where}", "write to a file with -o")
+        context.stdout.flush()
+        if context.owns_process:  # the descriptor itself: files go there within the kernel
+            yield cast(BinaryIO, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
         yield cast(BinaryIO, _WriterStream(context.stdout))
         context.stdout.flush()
         return
     target = Path(name)
-    if target.exists() and not target.is_file():  # a pipe or a device: nothing to rename
+    with _mapped(name):
+        is_special = target.exists() and not target.is_file()
+        if is_special and target.is_dir():
+            raise InvalidError(f"archive {name}: is a directory", "name a file in it")
+        if not is_special:
+            target = target.resolve()  # through a link: the file that it leads to is replaced, not the link
+    if is_special:  # a pipe or a device: nothing to rename
         with _mapped(name), target.open("wb") as stream:
             yield stream
         return
-    with _mapped(name):
-        target = target.resolve()  # through a link: the file that it leads to is replaced, not the link
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         with _mapped(name), open(scratch, "xb") as stream:
@@ -133,6 +145,13 @@ def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(scratch)
         raise
+
+
+def _pack_hint(name: str) -> str:
+    """How to make an archive of a directory, which may be an OCI layout."""
+    if os.path.exists(os.path.join(name, "oci-layout")):
+        return f"pack the OCI layout into an archive: tar -C {shlex.quote(name)} -cf - . | dock load"
+    return "name a file that can be read"
 
 
 @contextlib.contextmanager
