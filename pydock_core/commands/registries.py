@@ -10,9 +10,10 @@ from pydock_core.commands.context import Context
 from pydock_core.commands.dialog import ask_name, ask_password
 from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import shorten, write_listing
-from pydock_core.commands.progress import reporting
+from pydock_core.commands.progress import Reporter, reporting
 from pydock_core.commands.values import parse_integer
-from pydock_core.errors import InvalidError
+from pydock_core.errors import DeniedError, InvalidError
+from pydock_core.oci.platform import parse_platform
 from pydock_core.oci.reference import parse_reference
 
 _SEARCH_COLUMNS = (
@@ -31,9 +32,11 @@ def pull(context: Context, words: Namespace) -> int:
     """Get an image, and print its full name last, as Docker does."""
     reference = getattr(words, "NAME[:TAG|@DIGEST]")
     name = parse_reference(reference)
-    if not words.all_tags and not (name.tag or name.digest) and not words.quiet and words.progress != "json":
-        context.print("Using default tag: latest")
+    if words.platform:
+        parse_platform(words.platform)  # what is wrong with the words is said before anything else
     with reporting(context, words.progress, quiet=words.quiet, lines=True) as report:
+        if not words.all_tags and not (name.tag or name.digest):
+            _say_default_tag(context, words, report)
         context.engine.registries.pull(
             reference, all_tags=words.all_tags, platform=words.platform, progress=report.progress
         )
@@ -46,9 +49,11 @@ def push(context: Context, words: Namespace) -> int:
     """Send an image."""
     reference = getattr(words, "NAME[:TAG]")
     name = parse_reference(reference)
-    if not words.all_tags and not name.tag and not words.quiet and words.progress != "json":
-        context.print("Using default tag: latest")
+    if words.platform:
+        parse_platform(words.platform)
     with reporting(context, words.progress, quiet=words.quiet, lines=True) as report:
+        if not words.all_tags and not name.tag and not name.digest:
+            _say_default_tag(context, words, report)
         pushed = context.engine.registries.push(
             reference, all_tags=words.all_tags, platform=words.platform, progress=report.progress
         )
@@ -56,6 +61,11 @@ def push(context: Context, words: Namespace) -> int:
             for one in pushed:
                 report.result(parse_reference(one.reference).canonical)
     return 0
+
+
+def _say_default_tag(context: Context, words: Namespace, report: Reporter) -> None:
+    if not report.is_quiet and words.progress != "json":
+        context.print("Using default tag: latest")
 
 
 def login(context: Context, words: Namespace) -> int:
@@ -72,6 +82,8 @@ def login(context: Context, words: Namespace) -> int:
         if not username:
             raise InvalidError("--password-stdin needs the user name", "give it with -u")
         password = _read_password(context)
+    if not username and password is None and (status := _login_again(context, server)):
+        return _logged_in(context, server, status)
     if not username:
         known = context.engine.registries.credentials(server)
         username = ask_name(context, f"Username ({known}): " if known else "Username: ") or known
@@ -81,7 +93,35 @@ def login(context: Context, words: Namespace) -> int:
         password = ask_password(context)
     if not password:
         raise InvalidError("the password is empty", "give the password, or an access token")
-    context.print(context.engine.registries.login(server, username, password))
+    return _logged_in(context, server, context.engine.registries.login(server, username, password))
+
+
+def _login_again(context: Context, server: str) -> str | None:
+    """Try the credentials that are stored, as Docker does before it asks; None where there are none that are good."""
+    registries = context.engine.registries
+    username = registries.credentials(server)
+    if not username:
+        return None
+    context.print(f"Authenticating with existing credentials... [Username: {username}]")
+    try:
+        status = registries.relogin(server)
+    except DeniedError:
+        context.stderr.write("Stored credentials invalid or expired\n")
+        return None
+    if status:
+        again = " ".join(filter(None, ("dock logout", server)))
+        context.print(f"To log in with a different account: {again}, and then dock login")
+    return status
+
+
+def _logged_in(context: Context, server: str, status: str) -> int:
+    if file := context.engine.registries.plain_file(server):
+        context.stderr.write(
+            f"WARNING! Your credentials are stored unencrypted in '{file}'.\n"
+            "Configure a credential helper to remove this warning. See\n"
+            "https://docs.docker.com/go/credential-store/\n\n"
+        )
+    context.print(status)
     return 0
 
 

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.image_store import ImageStore
@@ -314,6 +315,31 @@ class Registries:
             token = client.check_login(username, password)
         CredentialStore().store(domain, username, password, identity_token=token)
         return "Login Succeeded"
+
+    def relogin(self, server: str) -> str | None:
+        """Log in with the credentials that are stored; return a status line, None where there is no password.
+
+        Raises:
+            DeniedError: the registry does not accept them any more.
+        """
+        from pydock_core.images.registry.credentials import CredentialStore
+
+        found = CredentialStore().find(_server(server))
+        if found is None or not (found.username and found.password):
+            return None
+        return self.login(server, found.username, found.password)
+
+    def plain_file(self, server: str) -> Path | None:
+        """Return the file that has the credentials of a registry unencrypted; None where a helper keeps them."""
+        from pydock_core.images.registry.credentials import CredentialStore, server_key
+
+        path = CredentialStore().path
+        try:
+            auths = decode(path.read_bytes(), str(path)).get("auths")
+        except OSError:
+            return None
+        # With a helper the entry is there, and empty.
+        return path if isinstance(auths, dict) and auths.get(server_key(_server(server))) else None
 
     def logout(self, server: str) -> bool:
         """Forget the credentials of a registry; return whether there were any."""

@@ -91,6 +91,8 @@ def test_digests_have_a_row_each(rows: Rows) -> None:
     plain = [line.split()[:2] for line in rows.lines("images")[1:]]
     assert plain == [["a", "1"], ["a", "2"], ["b", "1"], ["c", "<none>"]]
     assert rows.lines("images --format {{.Tag}}@{{.Digest}} a") == [f"1@{DIGEST}", f"2@{DIGEST}"]
+    assert rows.lines("images --digests a:2")[1].split()[:3] == ["a", "2", DIGEST]
+    assert len(rows.lines("images --digests a:2")) == 2
     assert rows.engine.images.resolve(f"a@{DIGEST}").id == first
     assert rows.engine.images.list(filters={"dangling": ["true"]})[0]["Id"] == second
     assert len(rows.engine.images.list(filters={"dangling": ["false"]})) == 2

@@ -59,6 +59,15 @@ class FakeRegistries:
         self.calls.append(("login", server, username, password))
         return "Login Succeeded"
 
+    def relogin(self, server: str) -> str | None:
+        self.calls.append(("relogin", server))
+        if self.failure:
+            raise self.failure
+        return "Login Succeeded"
+
+    def plain_file(self, server: str) -> Path | None:
+        return Path("/home/ann/config.json") if server == "registry.test" else None
+
     def logout(self, server: str) -> bool:
         return server == "registry.test"
 
@@ -159,6 +168,9 @@ def test_content_trust_is_refused_with_the_reason(front: Front) -> None:
 def test_an_unknown_kind_of_progress_is_refused(front: Front) -> None:
     front.run("pull", "--progress", "fancy", "box", code=125)
     assert "auto, plain, json, quiet" in front.err.text
+    assert front.out.text == ""
+    front.run("pull", "--platform", "a/b/c/d", "box", code=1)
+    assert front.out.text == ""
 
 
 def test_a_front_ends_own_display_gets_layers_and_not_lines(front: Front) -> None:
@@ -224,14 +236,26 @@ def test_login_without_a_person_asks_nothing(
     assert front.registries.calls == []
 
 
+def test_login_with_what_is_stored_asks_nothing(front: Front) -> None:
+    assert front.run("login", "registry.test") == [
+        "Authenticating with existing credentials... [Username: ann]",
+        "To log in with a different account: dock logout registry.test, and then dock login",
+        "Login Succeeded",
+    ]
+    assert front.registries.calls == [("relogin", "registry.test")]
+    assert "stored unencrypted in '/home/ann/config.json'" in front.err.text
+
+
 def test_login_asks_in_a_notebook(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    front.registries.failure = DeniedError("registry.test: no", "log in")  # what is stored is out of date
     front.context.notebook = True
     asked = []
     monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or "")
     monkeypatch.setattr("getpass.getpass", lambda prompt: asked.append(prompt) or "secret")
     front.run("login", "registry.test")
+    assert "Stored credentials invalid or expired" in front.err.text
     assert asked == ["Username (ann): ", "Password: "]
-    assert front.registries.calls == [("login", "registry.test", "ann", "secret")]
+    assert front.registries.calls[1:] == [("login", "registry.test", "ann", "secret")]
 
 
 def test_logout_says_whether_there_was_something(front: Front) -> None:
@@ -290,6 +314,18 @@ def test_save_through_a_link_and_into_nowhere(front: Front, tmp_path: Path) -> N
     assert (tmp_path / "real" / "box.tar").exists()
     front.run("save", "-o", str(tmp_path / "nowhere" / "box.tar"), "a", code=1)
     assert "nowhere/box.tar: No such file or directory" in front.err.text
+    front.run("save", "-o", "x" * 300, "a", code=1)  # the first look at it fails
+    assert "File name too long" in front.err.text
+    front.run("save", "-o", str(tmp_path), "a", code=1)
+    assert "is a directory" in front.err.text
+
+
+def test_a_directory_is_no_archive(front: Front, tmp_path: Path) -> None:
+    front.run("load", "-i", str(tmp_path), code=1)
+    assert "is a directory" in front.err.text
+    (tmp_path / "oci-layout").touch()
+    front.run("load", "-i", str(tmp_path), code=1)
+    assert f"tar -C {tmp_path} -cf - . | dock load" in front.err.text
 
 
 def test_an_archive_goes_to_no_cell_and_json_not_into_an_archive(front: Front) -> None:
