@@ -51,15 +51,16 @@ class RichDisplay:
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, event: Event) -> None:
-        if not self._tasks:
-            self._bars.start()
         row = self._board.update(event)
+        is_first = not self._tasks
         if row.name not in self._tasks:
             self._tasks[row.name] = self._bars.add_task(
-                row.name, total=1, row=row, sizes="", is_endless=False
+                _description(row), total=1, row=row, sizes="", is_endless=False
             )
         self._put(row)
         self._put_overall()
+        if is_first:
+            self._bars.start()
 
     def close(self, *, succeeded: bool) -> None:
         if not self._tasks:
@@ -77,7 +78,7 @@ class RichDisplay:
             sizes = human_size(row.current) + (f"/{human_size(row.total)}" if row.total else "")
         self._bars.update(
             self._tasks[row.name],
-            description=f"{row.name[:_ID_WIDTH]} {row.status}".strip(),
+            description=_description(row),
             completed=row.fraction,
             sizes=sizes,
             is_endless=row.is_moving and not row.total,
@@ -92,3 +93,7 @@ class RichDisplay:
             total=total or count or None,
             sizes=f"{human_size(current)}/{human_size(total)}" if total else "",
         )
+
+
+def _description(row: Row) -> str:
+    return f"{row.name[:_ID_WIDTH]} {row.status}".strip()
