@@ -73,9 +73,21 @@ class Command:
 
 
 # What several commands have.
-FORMAT = Option(("--format",), "table, json, or a Go template: '{{.Names}}'", "FORMAT")
-INSPECT_FORMAT = Option(("-f", "--format"), "json, or a Go template: '{{.Name}}'", "FORMAT")
-FILTER = Option(("-f", "--filter"), "show only what matches: name=web", "KEY=VALUE", many=True)
+def listing_format(example: str) -> Option:
+    """Return the option of a listing; the example is a template that it takes."""
+    return Option(("--format",), f"table, json, or a Go template: '{example}'", "FORMAT")
+
+
+def document_format(example: str, *flags: str) -> Option:
+    """Return the option of a command that shows documents; the example is a template that they fit."""
+    return Option((*flags, "--format"), f"json, or a Go template: '{example}'", "FORMAT")
+
+
+def filter_option(examples: str) -> Option:
+    """Return the option of a listing; the examples are filters that it takes."""
+    return Option(("-f", "--filter"), f"show only what matches: {examples}", "KEY=VALUE", many=True)
+
+
 NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
 QUIET = Option(("-q", "--quiet"), "print ids only")
 PROGRESS = Option(("--progress",), "how to show progress: auto, plain, json, quiet", "KIND", default="auto")

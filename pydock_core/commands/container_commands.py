@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from pydock_core.commands.command import (
-    FILTER,
     FORCE,
-    FORMAT,
-    INSPECT_FORMAT,
     NO_TRUNC,
     PRUNE_FILTER,
     QUIET,
@@ -14,6 +11,9 @@ from pydock_core.commands.command import (
     Argument,
     Command,
     Option,
+    document_format,
+    filter_option,
+    listing_format,
 )
 
 _STOP = (
@@ -194,8 +194,8 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         "List containers",
         (
             Option(("-a", "--all"), "all, not only those that run"),
-            FILTER,
-            FORMAT,
+            filter_option("name=web, status=running, label=KEY"),
+            listing_format("{{.Names}}: {{.Status}}"),
             Option(("-n", "--last"), "the last NUMBER created", "NUMBER"),
             Option(("-l", "--latest"), "the last one created"),
             NO_TRUNC,
@@ -243,7 +243,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ("container", "inspect"),
         "Show all there is to know of containers, as JSON",
         "inspect:inspect_container",
-        (INSPECT_FORMAT, SIZE),
+        (document_format("{{.Name}}", "-f"), SIZE),
         _SOME,
     ),
     Command(

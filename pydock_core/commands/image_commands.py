@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from pydock_core.commands.command import (
-    FILTER,
     FORCE,
-    FORMAT,
-    INSPECT_FORMAT,
     NO_TRUNC,
     PLATFORM,
     PROGRESS,
@@ -15,6 +12,9 @@ from pydock_core.commands.command import (
     Argument,
     Command,
     Option,
+    document_format,
+    filter_option,
+    listing_format,
 )
 
 _ALL_TAGS = Option(("-a", "--all-tags"), "all tags of the repository")
@@ -35,8 +35,8 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
         (
             Option(("-a", "--all"), "intermediate images too; there are none here"),
             Option(("--digests",), "show under what digests registries have them"),
-            FILTER,
-            FORMAT,
+            filter_option("dangling=true, label=KEY, reference='busy*', until=24h"),
+            listing_format("{{.Repository}}:{{.Tag}}"),
             NO_TRUNC,
             QUIET,
             Option(("--tree",), "show the platform that each image is for below it"),
@@ -49,7 +49,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
         "Show the steps in which an image was made",
         "images:history",
         (
-            FORMAT,
+            listing_format("{{.CreatedBy}}"),
             Option(
                 ("-H", "--human"), "sizes and dates for people; =false for bytes and times", default="true"
             ),
@@ -124,7 +124,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
             Option(
                 ("-f", "--filter"), "is-official=true, is-automated=true, stars=3", "KEY=VALUE", many=True
             ),
-            FORMAT,
+            listing_format("{{.Name}} {{.StarCount}}"),
             Option(("--limit",), "how many results at most, 1 to 100", "NUMBER", default="25"),
             Option(("--list-tags",), "list the tags of the repository that TERM names"),
             Option(("--no-trunc",), "do not shorten descriptions"),
@@ -164,7 +164,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
         ("image", "inspect"),
         "Show all there is to know of images, as JSON",
         "inspect:inspect_image",
-        (INSPECT_FORMAT, PLATFORM),
+        (document_format("{{.Config.Cmd}}", "-f"), PLATFORM),
         (Argument("IMAGE", "+", complete="image"),),
     ),
     Command(

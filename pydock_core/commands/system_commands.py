@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydock_core.commands.command import (
     FORCE,
-    FORMAT,
-    INSPECT_FORMAT,
     PRUNE_FILTER,
     SIZE,
     Argument,
     Command,
     Option,
+    document_format,
+    listing_format,
 )
 
 SYSTEM_COMMANDS: tuple[Command, ...] = (
@@ -18,24 +18,31 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         ("inspect",),
         "Show all there is to know of containers or images, as JSON",
         "inspect:inspect",
-        (INSPECT_FORMAT, SIZE, Option(("--type",), "container or image", "TYPE")),
+        (document_format("{{.Id}}", "-f"), SIZE, Option(("--type",), "container or image", "TYPE")),
         (Argument("NAME", "+", complete="container"),),
     ),
     Command(
         ("doctor",),
         "Show what this host offers and lacks, and how to mend it",
         "system:doctor",
-        (FORMAT,),
+        (document_format("{{json .Checks}}"),),
     ),
-    Command(("version",), "Show the version", "system:version", (FORMAT,)),
+    Command(("version",), "Show the version", "system:version", (document_format("{{.Version}}"),)),
     Command(
-        ("info",), "Show the state of this PyDock", "system:info", (FORMAT,), aliases=(("system", "info"),)
+        ("info",),
+        "Show the state of this PyDock",
+        "system:info",
+        (document_format("{{.Driver}}"),),
+        aliases=(("system", "info"),),
     ),
     Command(
         ("system", "df"),
         "Show how much of the disk images, containers and volumes take",
         "disk:df",
-        (FORMAT, Option(("-v", "--verbose"), "each image, container and volume")),
+        (
+            listing_format("{{.Type}}: {{.Size}}"),
+            Option(("-v", "--verbose"), "each image, container and volume"),
+        ),
     ),
     Command(
         ("system", "prune"),
