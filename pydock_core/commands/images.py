@@ -184,14 +184,31 @@ def _history_record(step: Mapping[str, Any], *, human: bool, whole: bool) -> dic
 def rmi(context: Context, words: Namespace) -> int:
     """Remove images' names, and images without one."""
 
+    images = context.engine.images
+
     def one(name: str) -> None:
         for platform in words.platform:
-            context.engine.images.require_platform(name, platform)
-        for change in context.engine.images.remove(name, force=words.force):
+            images.require_platform(name, platform)
+        image_id = images.resolve(name).id
+        changes = images.remove(name, force=words.force)
+        for change in changes:
             for action, subject in change.items():
                 context.print(f"{action}: {subject}")
+        if not any("Deleted" in change for change in changes):
+            _note_what_stays(context, image_id)
 
     return for_each(context, words.IMAGE, one)
+
+
+def _note_what_stays(context: Context, image_id: str) -> None:
+    """Say that an image which has lost its last name stays: containers are made from it."""
+    seen = next((one for one in context.engine.images.see_all() if one.row.id == image_id), None)
+    if seen is not None and not seen.tags and not seen.digests:
+        users = f"{seen.containers} container{'s' if seen.containers > 1 else ''}"
+        context.stderr.write(
+            f"note: image {short(image_id)} stays without a name while {users} made from it "
+            f"{'are' if seen.containers > 1 else 'is'} there; dock image prune removes it afterwards\n"
+        )
 
 
 def tag(context: Context, words: Namespace) -> int:

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import show_error
 from pydock_core.commands.format import write_documents
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError
+
+_EMPTY_IMAGE: Mapping[str, Any] = {"Comment": "", "Created": "", "Container": "", "Variant": ""}
+_EMPTY_CONFIG: Mapping[str, Any] = {
+    "User": "",
+    "ExposedPorts": None,
+    "Env": None,
+    "Cmd": None,
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+    "StopSignal": "",
+    "Healthcheck": None,
+    "Shell": None,
+}
+"""What an image says nothing of.  The Engine API leaves such fields out (they are not null there); Docker's command has
+them with these values, so that a template may name them for any image.
+"""
 
 
 def inspect(context: Context, words: Namespace) -> int:
@@ -25,7 +44,7 @@ def inspect(context: Context, words: Namespace) -> int:
                 if words.type == "container":
                     raise
         try:
-            return context.engine.images.inspect(name)
+            return _look_at_image(context, name)
         except NotFoundError as error:
             if words.type == "image":
                 raise
@@ -52,9 +71,14 @@ def inspect_image(context: Context, words: Namespace) -> int:
     def look(name: str) -> dict[str, Any]:
         if words.platform:
             context.engine.images.require_platform(name, words.platform)
-        return context.engine.images.inspect(name)
+        return _look_at_image(context, name)
 
     return _inspect_all(context, words.IMAGE, words.format, look)
+
+
+def _look_at_image(context: Context, name: str) -> dict[str, Any]:
+    document = context.engine.images.inspect(name)
+    return {**_EMPTY_IMAGE, **document, "Config": {**_EMPTY_CONFIG, **document["Config"]}}
 
 
 def _inspect_all(

@@ -278,13 +278,38 @@ class _Expressions:
         return get
 
 
+_NIL = dict.fromkeys(("Cmd", "Entrypoint", "Env", "OnBuild", "RepoDigests", "RepoTags", "Shell"), "[]")
+_NIL |= dict.fromkeys(("ExposedPorts", "Labels", "Volumes"), "map[]") | {"Healthcheck": "<nil>"}
+"""How Go prints fields of the Engine API that are null: their types are known there."""
+
+
+class _Nil:
+    """A field that is null, as Go has it: false, empty, null in JSON, and printed as its type is."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, _Nil)
+
+    def __hash__(self) -> int:
+        return hash(None)
+
+
 def _member(template: str, value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         if name in value:
             member = value[name]
-            return member() if callable(member) else member
+            member = member() if callable(member) else member
+            return _Nil(_NIL[name]) if member is None and name in _NIL else member
         raise _bad(template, f"no field .{name}; there are {', '.join(sorted(map(str, value)))[:300]}")
-    if value is None:
+    if value is None or isinstance(value, _Nil):
         return None
     raise _bad(template, f"no field .{name} in {type(value).__name__}")
 
@@ -293,6 +318,8 @@ def _shown(value: Any) -> str:
     """A value as Go prints it."""
     if value is None:
         return "<no value>"
+    if isinstance(value, _Nil):
+        return value.text
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
@@ -318,14 +345,16 @@ def _printf(pattern: str, *values: Any) -> str:
 
 def _index(value: Any, *keys: Any) -> Any:
     for key in keys:
-        if value is None:
+        if value is None or isinstance(value, _Nil):
             return None
         value = value.get(key, "") if isinstance(value, Mapping) else value[key]
     return value
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    "json": lambda value: json.dumps(
+        None if isinstance(value, _Nil) else value, ensure_ascii=False, separators=(",", ":")
+    ),
     "upper": lambda value: str(value).upper(),
     "lower": lambda value: str(value).lower(),
     "title": lambda value: str(value).title(),

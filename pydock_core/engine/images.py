@@ -300,18 +300,18 @@ class Images:
         from pydock_core.images.archive_writer import save_archive
 
         with self._store.reading():
-            images = self._to_save(references)
-            for image in images if platform else ():
-                self.require_platform(image.id, str(platform))
+            images = self._to_save(references, platform)
             save_archive(images, self._blobs, stream, progress)
 
-    def _to_save(self, references: Sequence[str]) -> Sequence[ImageToSave]:
+    def _to_save(self, references: Sequence[str], platform: str | None) -> Sequence[ImageToSave]:
         from pydock_core.images.archive_writer import ImageToSave
 
         names: dict[str, dict[Reference, None]] = {}
         rows: dict[str, ImageRow] = {}
         for text in references:
             for row, reference in self._named_for_saving(text):
+                if platform:
+                    self.require_platform(reference.familiar if reference else text, platform)
                 rows[row.id] = row
                 names.setdefault(row.id, {}).update({reference: None} if reference else {})
         return [

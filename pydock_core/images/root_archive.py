@@ -54,6 +54,7 @@ def import_root(
         UnavailableError: the disk is full.
     """
     execution = apply_changes({}, changes)
+    comment = message or "Imported from -"  # Docker's: its client sends files, too
     with BlobWriter(directory / "root.tar", subject) as writer:
         _copy_checked(stream, writer, subject, progress)
         diff_id = blobs.put(writer, subject=subject)
@@ -66,8 +67,8 @@ def import_root(
         diff_ids=(diff_id,),
         config=execution,
         created=created,
-        comment=message,
-        history=({"created": created, "comment": message or f"Imported from {subject}"},),
+        comment=comment,
+        history=({"created": created, "comment": comment},),
     )
     layer = LayerRow(diff_id, diff_id, layer_media_type(""))
     return store_image(blobs, directory, encode(config.to_json()), config, [layer], references)

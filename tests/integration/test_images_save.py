@@ -213,7 +213,7 @@ def test_platforms_of_what_is_saved(two: Store) -> None:
     load(two, arm_archive())
     assert files(saved(two, "arm:1", platform="linux/arm64"))
     assert files(saved(two, "one:1", platform="linux/amd64"))
-    with pytest.raises(PyDockError, match="linux/arm64"):
+    with pytest.raises(PyDockError, match="image one:1 is for linux/amd64, not for linux/arm64"):
         saved(two, "arm:1", "one:1", platform="linux/arm64")
     with pytest.raises(PyDockError, match="invalid platform"):
         saved(two, "arm:1", platform="linux/arm64/v8/x")

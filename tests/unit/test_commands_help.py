@@ -99,3 +99,11 @@ def test_the_filters(context: Context, command: Command, option: Option) -> None
     for example in examples:
         assert re.fullmatch(r"[a-z-]+!?=\S+", example)
         run(context, command, "--filter", example, *(["-f"] if "prune" in command.path else []))
+
+
+def test_fields_that_an_image_says_nothing_of(context: Context) -> None:
+    (command,) = [command for command in COMMANDS if command.name == "image inspect"]
+    template = (
+        "{{.Config.Entrypoint}}|{{.Config.User}}|{{json .Config.ExposedPorts}}|{{.Config.Cmd}}|{{.Variant}}"
+    )
+    assert run(context, command, "-f", template) == "[]||null|[sh]|\n"

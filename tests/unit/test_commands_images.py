@@ -98,6 +98,17 @@ def test_digests_have_a_row_each(rows: Rows) -> None:
     assert len(rows.engine.images.list(filters={"dangling": ["false"]})) == 2
 
 
+def test_an_image_that_a_container_keeps_is_told_of(rows: Rows) -> None:
+    image = rows.add(1, "a:1")
+    with rows.engine.database.transaction() as connection:
+        connection.execute("INSERT INTO container VALUES ('c', 'web', ?, 1, '{}')", (image,))
+    assert rows.lines("rmi -f a:1") == [
+        "Untagged: a:1",
+        "note: image 000000000000 stays without a name while 1 container made from it is there; "
+        "dock image prune removes it afterwards",
+    ]
+
+
 def test_filters(rows: Rows) -> None:
     rows.add(1, "team/a:1", labels='{"stage": "test"}', age_days=3)
     rows.add(2, "b:latest", labels='{"stage": "live"}', age_days=2)

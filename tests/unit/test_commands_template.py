@@ -59,6 +59,17 @@ def test_templates(template: str, text: str) -> None:
     assert Template(template).render(DATA) == text
 
 
+def test_a_null_is_printed_as_the_type_that_go_knows() -> None:
+    config = dict.fromkeys(("Entrypoint", "Labels", "Healthcheck", "ExposedPorts"))
+    template = Template(
+        "{{.Entrypoint}}|{{.Labels}}|{{.Healthcheck}}|{{json .ExposedPorts}}|{{if .Labels}}x{{else}}none{{end}}|"
+        '{{len .Entrypoint}}|{{join .Entrypoint ","}}|{{range .Entrypoint}}x{{end}}|{{eq .Healthcheck nil}}|{{json .}}'
+    )
+    assert template.render(config) == (
+        '[]|map[]|<nil>|null|none|0|||true|{"Entrypoint":null,"Labels":null,"Healthcheck":null,"ExposedPorts":null}'
+    )
+
+
 @pytest.mark.parametrize(
     "template",
     [
