@@ -10,10 +10,11 @@ from typing import Any
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.filters import parse_filters
-from pydock_core.commands.format import describe_age, human_size, shorten, time_of, write_listing
+from pydock_core.commands.format import describe_age, shorten, time_of, write_listing
 from pydock_core.commands.values import parse_integer, parse_seconds
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.sizes import human_size
 
 _PS_COLUMNS = (
     ("CONTAINER ID", "ID"),

@@ -11,9 +11,10 @@ from pydock_core.commands.containers import ps_record
 from pydock_core.commands.context import Context
 from pydock_core.commands.dialog import confirm
 from pydock_core.commands.filters import parse_filters
-from pydock_core.commands.format import human_size, write_columns, write_documents, write_listing
+from pydock_core.commands.format import write_columns, write_documents, write_listing
 from pydock_core.commands.images import image_records
 from pydock_core.errors import InvalidError
+from pydock_core.sizes import human_size
 
 _DF_COLUMNS = (
     ("TYPE", "Type"),
@@ -151,7 +152,8 @@ def image_prune(context: Context, words: Namespace) -> int:
         "all images without at least one container associated to them" if words.all else "all dangling images"
     )
     filters = parse_filters(words.filter)
-    if not words.force and not confirm(context, f"WARNING! This will remove {what}.\n{_SURE}"):
+    warning = f"WARNING! This will remove {what},\nand what interrupted pulls have left.\n{_SURE}"
+    if not words.force and not confirm(context, warning):
         return 0
     reclaimed = _prune_images(context, words.all, filters)
     _print_total(context, reclaimed)
@@ -178,7 +180,10 @@ def system_prune(context: Context, words: Namespace) -> int:
     reclaimed = _prune_containers(context, filters)
     if words.volumes:
         report = context.engine.usage.prune_volumes(filters)
-        _print_list(context, "Deleted Volumes:", report["VolumesDeleted"])
+        listed = _Listed(context, "Deleted Volumes:")
+        for name in report["VolumesDeleted"]:
+            listed.add(name)
+        listed.end()
         reclaimed += report["SpaceReclaimed"]
     reclaimed += _prune_images(context, words.all, filters)
     _print_total(context, reclaimed)
@@ -202,27 +207,46 @@ def _system_warning(words: Namespace, filters: Mapping[str, Sequence[str]]) -> s
 
 
 def _prune_images(context: Context, all_unused: bool, filters: Mapping[str, Sequence[str]]) -> int:
-    report = context.engine.usage.prune_images(all=all_unused, filters=filters)
-    lines = [
-        f"{action.lower()}: {subject}"
-        for change in report["ImagesDeleted"]
-        for action, subject in change.items()
-    ]
-    _print_list(context, "Deleted Images:", lines)
+    listed = _Listed(context, "Deleted Images:")
+
+    def show(event: Mapping[str, Any]) -> None:
+        if "id" in event:
+            listed.add(f"{event['status'].lower()}: {event['id']}")
+        elif context.interactive:  # it may take long; without a person nobody waits for a word
+            context.stderr.write("Freeing space ...\n")
+
+    report = context.engine.usage.prune_images(all=all_unused, filters=filters, progress=show)
+    listed.end()
     for warning in report["Warnings"]:
         context.warn(warning)
     return int(report["SpaceReclaimed"])
 
 
 def _prune_containers(context: Context, filters: Mapping[str, Sequence[str]]) -> int:
-    report = context.engine.usage.prune_containers(filters)
-    _print_list(context, "Deleted Containers:", report["ContainersDeleted"])
+    listed = _Listed(context, "Deleted Containers:")
+    report = context.engine.usage.prune_containers(filters, lambda event: listed.add(event["id"]))
+    listed.end()
     return int(report["SpaceReclaimed"])
 
 
-def _print_list(context: Context, title: str, lines: Sequence[str]) -> None:
-    if lines:
-        context.print("\n".join([title, *lines, ""]))
+class _Listed:
+    """A list that is written as it grows: a title, lines, an empty line; nothing where nothing came."""
+
+    def __init__(self, context: Context, title: str) -> None:
+        self._context = context
+        self._title = title
+        self._is_open = False
+
+    def add(self, line: str) -> None:
+        if not self._is_open:
+            self._context.print(self._title)
+        self._is_open = True
+        self._context.print(line)
+        self._context.stdout.flush()
+
+    def end(self) -> None:
+        if self._is_open:
+            self._context.print()
 
 
 def _print_total(context: Context, size_bytes: int) -> None:

@@ -18,17 +18,6 @@ _LEAST_WIDTH = 7
 """Of a column, without the space between two: a cell of Docker's tables has at least ten characters."""
 
 
-def human_size(size_bytes: float, digits: int = 3) -> str:
-    """Return a size as Docker shows it, in powers of 1000: "1.24MB", "528B"; with 4 digits "1.236MB"."""
-    value = float(size_bytes)
-    units = ["B", "kB", "MB", "GB", "TB", "PB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    unit = units[0]
-    return f"{value:.{digits}g}{unit}" if value < 999.5 or digits > 3 else f"{value:.0f}{unit}"
-
-
 def describe_age(created: float) -> str:
     """Return how long ago a moment was (seconds since the epoch): "5 minutes ago"; "" where it is not known (0)."""
     return f"{human_duration(time.time() - created)} ago" if created > 0 else ""

@@ -14,7 +14,6 @@ from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import (
     describe_age,
-    human_size,
     shorten,
     time_of,
     write_columns,
@@ -22,6 +21,7 @@ from pydock_core.commands.format import (
 )
 from pydock_core.commands.progress import reporting
 from pydock_core.errors import InvalidError
+from pydock_core.sizes import human_size
 
 NONE = "<none>"
 UNKNOWN = "N/A"

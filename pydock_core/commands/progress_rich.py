@@ -7,9 +7,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from pydock_core.commands.format import human_size
 from pydock_core.commands.progress import Event
 from pydock_core.commands.progress_board import Board, Row
+from pydock_core.sizes import human_size
 
 _ID_WIDTH = 19
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.format import write_columns, write_fields
@@ -38,9 +39,35 @@ def version(context: Context, words: Namespace) -> int:
 def info(context: Context, words: Namespace) -> int:
     """Show the state of this PyDock."""
     document = context.engine.system.info()
-    lines = [
-        f"{name + ':':<20}{value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in document.items()
-    ]
-    write_fields(context, document, words.format, lambda: "\n".join(lines))
+    write_fields(context, document, words.format, lambda: "\n".join(info_lines(document)))
+    for warning in () if words.format else document["Warnings"]:
+        context.warn(warning)
     return 0
+
+
+def info_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a SystemInfo as Docker prints it, where it has the fields: pairs, and what belongs to them indented."""
+    yield f"Containers: {document['Containers']}"
+    for state in ("Running", "Paused", "Stopped"):
+        yield f" {state}: {document['Containers' + state]}"
+    yield f"Images: {document['Images']}"
+    yield f"Server Version: {document['ServerVersion']}"
+    yield f"Storage Driver: {document['Driver']}"
+    for name, value in document["DriverStatus"]:
+        yield f" {name}: {value}"
+    yield f"Default Runtime: {document['DefaultRuntime']}"
+    yield "Security Options:"
+    for option in document["SecurityOptions"]:
+        # "name=seccomp,profile=builtin", as the Engine API has them
+        pairs = dict(pair.partition("=")[::2] for pair in option.split(","))
+        yield f" {pairs.pop('name')}"
+        for name, value in pairs.items():
+            yield f"  {name.capitalize()}: {value}"
+    yield f"Kernel Version: {document['KernelVersion']}"
+    yield f"OSType: {document['OSType']}"
+    yield f"Architecture: {document['Architecture']}"
+    yield f"CPUs: {document['NCPU']}"
+    yield f"Total Memory: {document['MemTotal'] / (1 << 30):.4g}GiB"
+    yield f"Name: {document['Name']}"
+    yield f"ID: {document['ID']}"
+    yield f"Docker Root Dir: {document['DockerRootDir']}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.oci.documents import ImageConfig
-from pydock_core.oci.timestamp import parse_timestamp
+from pydock_core.oci.timestamp import format_timestamp, parse_timestamp
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 
 MISSING = "<missing>"
@@ -63,7 +63,7 @@ def build_inspect(seen: SeenImage, config: ImageConfig, driver: str) -> dict[str
         "Size": seen.row.size_bytes,
         "GraphDriver": {"Name": driver, "Data": {}},
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
-        "Metadata": {"LastTagTime": None},
+        "Metadata": {"LastTagTime": format_timestamp(seen.row.tagged_ns) if seen.row.tagged_ns else None},
     }
     if config.created:
         document["Created"] = config.created

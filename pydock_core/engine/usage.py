@@ -21,6 +21,7 @@ from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
 from pydock_core.store.database.containers import VolumeRow
 from pydock_core.store.database.images import LayerRow
+from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
     from pydock_core.engine.facade import Engine
@@ -129,12 +130,16 @@ class Usage:
 
     # -- pruning -----------------------------------------------------------------------------------------
 
-    def prune_images(self, *, all: bool = False, filters: Filters | None = None) -> dict[str, Any]:
+    def prune_images(
+        self, *, all: bool = False, filters: Filters | None = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """Remove images without a name that no container uses, and what interrupted pulls have left.
 
         Args:
             all: those with a name too.
             filters: label, label!, until; and the Engine API's ``dangling=false``, which is ``all``.
+            progress: gets {"status": "Untagged" or "Deleted", "id": what} as it happens, and then
+                {"status": "Freeing space"}, which takes longest.
 
         Returns:
             ImagePruneResponse of the Engine API: ImagesDeleted and SpaceReclaimed; with it ``Warnings`` where
@@ -154,9 +159,15 @@ class Usage:
             if seen.containers or (seen.tags and not all) or not may_go(seen.row.created_ns, seen.labels):
                 continue
             try:
-                deleted += self._engine.images.discard(seen.row, seen.tags, seen.digests)
+                changes = self._engine.images.discard(seen.row, seen.tags, seen.digests)
             except ConflictError:
                 continue  # used or named since it was looked at
+            deleted += changes
+            if progress:
+                for status, subject in (pair for change in changes for pair in change.items()):
+                    progress({"status": status, "id": subject})
+        if progress:
+            progress({"status": "Freeing space"})
         with store.blobs.lock(exclusive=True, wait=False) as held:
             if held:  # no pull is going on: leases are those of interrupted ones
                 distribution.release_all(self._database)
@@ -168,11 +179,14 @@ class Usage:
             "Warnings": [] if is_done else [_BUSY],
         }
 
-    def prune_containers(self, filters: Filters | None = None) -> dict[str, Any]:
+    def prune_containers(
+        self, filters: Filters | None = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """Remove the containers that do not run.
 
         Args:
             filters: label, label!, until.
+            progress: gets {"status": "Deleted", "id": ID} as it happens.
 
         Returns:
             ContainerPruneResponse of the Engine API: ContainersDeleted and SpaceReclaimed.
@@ -198,6 +212,8 @@ class Usage:
                 continue  # started or removed since it was looked at
             deleted.append(row_id)
             reclaimed_bytes += size
+            if progress:
+                progress({"status": "Deleted", "id": row_id})
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
 
     def prune_volumes(self, filters: Filters | None = None) -> dict[str, Any]:

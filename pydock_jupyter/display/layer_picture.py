@@ -10,8 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 
-from pydock_core.commands.format import human_size
 from pydock_core.oci.digest import short_id
+from pydock_core.sizes import human_size
 from pydock_jupyter.display.layer_graph import (
     Column,
     Container,

@@ -217,7 +217,7 @@ def _heading(text: str) -> ipywidgets.HTML:
 
 
 def _images_html(images: tuple[dict[str, Any], ...]) -> str:
-    from pydock_core.commands.format import human_size
+    from pydock_core.sizes import human_size
 
     rows = [
         (

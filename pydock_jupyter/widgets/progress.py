@@ -9,8 +9,8 @@ from typing import Any
 
 import ipywidgets
 
-from pydock_core.commands.format import human_size
 from pydock_core.commands.progress_board import Board, Row
+from pydock_core.sizes import human_size
 
 INTERVAL_SECONDS = 0.1
 """The bars move at most that often: each change is a message to every page that shows them."""

@@ -318,7 +318,7 @@ def test_a_blob_that_comes_in_crumbs_is_given_up(serve: Callable[..., Scripted],
     server = serve(lambda exchange: partial(exchange, data, range_of(exchange), 1))
     sink = Sink()
     error = ask.refused(UnavailableError, server.host, "fetch_blob", "a", descriptor, sink)
-    assert f"after {retry.ATTEMPTS} of {MIB} bytes" in error.message
+    assert f"after {retry.ATTEMPTS}B of 1.05MB of blob {descriptor.digest[7:19]}" in error.message
     assert len(server.requests) == retry.ATTEMPTS
     assert sink.data == data[: retry.ATTEMPTS]  # what came is kept
 

@@ -377,6 +377,10 @@ def test_tls_with_a_private_authority_and_a_client_certificate(
         with pytest.raises(DeniedError):
             client.check_login(USERNAME, "wrong")
         assert client.check_login(USERNAME, PASSWORD) == ""
+        store.store(secure.host, USERNAME, "once right")
+        with pytest.raises(DeniedError) as refused:
+            list(connect(secure.host, trusted).catalogue())
+        assert "stored credentials" in refused.value.hint
         store.store(secure.host, USERNAME, PASSWORD)
         push(connect(secure.host, trusted), "a/b", "1", tmp_path / "blob", b"layer")
         assert list(connect(secure.host, trusted).tags("a/b")) == ["1"]

@@ -11,13 +11,13 @@ import pytest
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command
-from pydock_core.commands.format import human_size
 from pydock_core.engine import Engine
 from pydock_core.engine.image_filters import compile_pattern
 from pydock_core.engine.image_shapes import build_history
 from pydock_core.errors import InvalidError
 from pydock_core.oci.documents import ImageConfig
 from pydock_core.paths import StateRoot
+from pydock_core.sizes import human_size
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import ImageRow, TagRow
@@ -174,7 +174,7 @@ def test_a_thousand_images_take_no_fifty_milliseconds(rows: Rows) -> None:
     with rows.engine.database.transaction() as connection:
         for number in range(1000):
             connection.execute(
-                "INSERT INTO image VALUES (?, ?, 'type', ?, 1000, '{\"a\": \"b\"}')",
+                "INSERT INTO image VALUES (?, ?, 'type', ?, 1000, '{\"a\": \"b\"}', 0)",
                 (image_id(number), image_id(number), number * 10**9),
             )
             connection.execute("INSERT INTO tag VALUES (?, 'latest', ?)", (f"r{number}", image_id(number)))

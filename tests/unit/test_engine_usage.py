@@ -151,8 +151,12 @@ def test_prune_takes_the_nameless_and_with_all_the_unused(engine: Engine) -> Non
     assert report["ImagesDeleted"] == [{"Deleted": nameless}, {"Deleted": digest(THREE)}]
     assert report["SpaceReclaimed"] > 150  # the layer's contents, and what is kept beside it
     assert report["Warnings"] == []
-    report = engine.usage.prune_images(filters={"dangling": ["false"]})
+    events: list[dict[str, Any]] = []
+    report = engine.usage.prune_images(filters={"dangling": ["false"]}, progress=events.append)
     assert report["ImagesDeleted"][0] == {"Untagged": "named:1"}
+    assert events[0] == {"status": "Untagged", "id": "named:1"}  # said when it happens, not at the end
+    assert len(events) == len(report["ImagesDeleted"]) + 1
+    assert events[-1] == {"status": "Freeing space"}
     assert [tag for image in engine.images.list() for tag in image["RepoTags"]] == ["used:1"]
     assert engine.snapshotter.diff_ids() == [digest(ONE)]
 

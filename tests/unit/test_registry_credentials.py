@@ -262,6 +262,7 @@ def test_the_first_file_that_has_a_key_decides(tmp_path: Path) -> None:
         '{"registry-mirrors": ["ftp://x"]}',
         '{"registry-mirrors": ["https://user:secret@x"]}',
         '{"registry-mirrors": ["https://x/path"]}',
+        '{"insecure_registries": ["x"]}',
     ],
 )
 def test_malformed_settings_are_named(tmp_path: Path, text: str) -> None:

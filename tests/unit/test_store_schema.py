@@ -25,11 +25,12 @@ def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def downgrade(path: Path) -> None:
-    """Take away what version 3 brought."""
+    """Take away what versions 3 and 4 brought."""
     connection = sqlite3.connect(path)
     for table in ("repository_digest", "layer_form", "blob_place", "lease"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE image DROP COLUMN labels")
+    connection.execute("ALTER TABLE image DROP COLUMN tagged_ns")
     connection.execute("PRAGMA user_version = 2")
     connection.commit()
     connection.close()
@@ -52,6 +53,9 @@ def test_images_of_an_earlier_version_keep_their_labels(tmp_path: Path) -> None:
     again = open_store(tmp_path)
     (summary,) = again.images.list(filters={"label": ["a=1"]})
     assert summary["RepoTags"] == ["old:1"]
+    assert again.images.inspect("old:1")["Metadata"] == {"LastTagTime": None}  # it is not known
+    again.images.tag("old:1", "new:1")
+    assert again.images.inspect("old:1")["Metadata"]["LastTagTime"].startswith("20")
     again.close()
 
 

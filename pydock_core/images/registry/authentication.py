@@ -149,6 +149,12 @@ class Authenticator:
                 self._asked = True
             return self._credential
 
+    @property
+    def has_basic_credential(self) -> bool:
+        """Whether a name and a password go to the registry itself."""
+        with self._lock:
+            return self._basic and self._basic_header() is not None
+
     def _basic_header(self) -> str | None:
         credential = self.credential()
         if credential is None or not credential.username:
@@ -205,10 +211,17 @@ class Authenticator:
                     fields += [("client_id", CLIENT_ID), ("offline_token", "true")]
             fields += [("scope", scope) for scope in scopes]
             url += ("&" if "?" in url else "?") + urllib.parse.urlencode(fields) if fields else ""
-        data = self._exchange("GET" if body is None else "POST", url, headers, body)
+        data = self._exchange("GET" if body is None else "POST", url, headers, body, credential)
         return self._read_token(data)
 
-    def _exchange(self, method: str, url: str, headers: dict[str, str], body: bytes | None) -> bytes:
+    def _exchange(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        credential: Credential | None,
+    ) -> bytes:
         """Ask the token server.  Redirects are not followed: the credentials are for whom the registry has named."""
         host = Origin.of(url, self._host).name
         attempts = Attempts()
@@ -223,12 +236,13 @@ class Authenticator:
                         raise refusal(
                             host,
                             f"credentials for {self._host}"
-                            if headers or body
+                            if credential is not None
                             else f"a token for {self._host}",
                             response.status,
                             response.headers,
                             data,
                             login_host=self._login_host,
+                            logged_in=credential is not None,
                         )
             except BrokenConnectionError as error:
                 if not attempts.left(was_refused=error.was_refused):

@@ -12,7 +12,9 @@ from pydock_core.images.registry.pace import Pace
 from pydock_core.images.registry.problem import is_web_page, web_page_error
 from pydock_core.images.registry.retry import Attempts
 from pydock_core.images.registry.transport import PIECE_BYTES, BrokenConnectionError, Response, Transport
+from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import Descriptor
+from pydock_core.sizes import human_size
 
 _GATHER_BYTES = 256 << 10
 _GATHER_SECONDS = 0.05
@@ -85,7 +87,8 @@ def download(
                 attempts.succeeded()
             if not attempts.left():
                 raise UnavailableError(
-                    f"{error.message}, after {sink.position} of {descriptor.size_bytes} bytes of {descriptor.digest}",
+                    f"{error.message}, after {human_size(sink.position)} of {human_size(descriptor.size_bytes)} "
+                    f"of blob {short_id(descriptor.digest)}",
                     error.hint,
                 ) from error
             transport.wait(attempts.next_pause())

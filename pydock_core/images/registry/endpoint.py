@@ -187,7 +187,15 @@ class Endpoint:
 
     def _refusal(self, response: Response, subject: str, data: bytes, own: Origin) -> PyDockError:
         if response.origin == own:
-            return refusal(self.name, subject, response.status, response.headers, data, login_host=self.name)
+            return refusal(
+                self.name,
+                subject,
+                response.status,
+                response.headers,
+                data,
+                login_host=self.name,
+                logged_in=self._authenticator.has_basic_credential,
+            )
         return refusal(
             f"{self.name} ({response.origin.name})",
             subject,

@@ -69,7 +69,14 @@ def said_by(content_type: str, data: bytes) -> tuple[str, list[str]]:
 
 
 def refusal(
-    host: str, subject: str, status: int, headers: Mapping[str, str], data: bytes, *, login_host: str
+    host: str,
+    subject: str,
+    status: int,
+    headers: Mapping[str, str],
+    data: bytes,
+    *,
+    login_host: str,
+    logged_in: bool = False,
 ) -> PyDockError:
     """Return the error for an answer that is no success.
 
@@ -80,6 +87,7 @@ def refusal(
         headers: names in any case.
         data: the beginning of the body.
         login_host: what to give to ``dock login``; empty where that would not help.
+        logged_in: credentials were sent.
     """
     text, codes = said_by(headers.get("Content-Type", ""), data)
     what = f"{host}: {subject}" if subject else host
@@ -88,6 +96,8 @@ def refusal(
         return rate_limit_error(host, headers, text)
     if status in (401, 403, 407):
         hint = f"the name may be wrong, or `dock login {login_host}` is needed" if login_host else ""
+        if status == 401 and login_host and logged_in:
+            hint = f"the stored credentials are not, or no longer, right: `dock login {login_host}` replaces them"
         if status == 407:
             hint = "give the proxy's user name and password in its address (HTTPS_PROXY)"
         return DeniedError(f"{what}: access denied{tail or f' ({status})'}", hint)

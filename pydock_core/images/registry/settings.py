@@ -25,6 +25,7 @@ TIMEOUT_VARIABLE = "PYDOCK_REGISTRY_TIMEOUT"
 HUB_DOMAIN = "docker.io"
 HUB_HOST = "registry-1.docker.io"
 _DOCKER_FILE = Path("/etc/docker/daemon.json")
+_KEYS = ("registry-mirrors", "insecure-registries")
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -130,7 +131,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
         environment: instead of this process's.
 
     Raises:
-        InvalidError: a file is malformed; the message names it.
+        InvalidError: a file is malformed, or one of PyDock's own has an unknown key; the message names it.
         NotFoundError: the file that PYDOCK_REGISTRIES names is not there.
     """
     variables = os.environ if environment is None else environment
@@ -146,6 +147,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
         document = _read(file)
+        if file.resolve() != _DOCKER_FILE:  # which has much that is not for us
+            _check_keys(file, document)
         for key, check in (("registry-mirrors", _check_mirror), ("insecure-registries", _check_insecure)):
             if key in document and key not in found:
                 found[key] = tuple(check(file, entry) for entry in _texts(file, key, document[key]))
@@ -189,6 +192,12 @@ def _read(file: Path) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise InvalidError(f"{file} is no JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
     return document
+
+
+def _check_keys(file: Path, document: Mapping[str, Any]) -> None:
+    unknown = sorted(document.keys() - _KEYS)
+    if unknown:
+        raise InvalidError(f"{file}: unknown key {unknown[0]!r}", f"there are {', '.join(_KEYS)}")
 
 
 def _texts(file: Path, key: str, value: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class ImageRow:
         created_ns: as the config says, since the epoch.
         size_bytes: contents of all layers.
         labels: JSON text of an object: what the config has under Labels.
+        tagged_ns: when it was last given a name here, since the epoch; 0 if never.  Giving names sets it.
     """
 
     id: str
@@ -42,6 +44,7 @@ class ImageRow:
     created_ns: int
     size_bytes: int
     labels: str = "{}"
+    tagged_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class DigestRow:
         return f"{self.repository}@{self.digest}"
 
 
-_COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels"
+_COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels, tagged_ns"
 
 
 def insert(
@@ -94,7 +97,7 @@ def insert(
                 (image.manifest_digest, image.manifest_type, image.id),
             )
         added = connection.execute(
-            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",
+            f"INSERT OR IGNORE INTO image ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 image.id,
                 image.manifest_digest,
@@ -102,6 +105,7 @@ def insert(
                 image.created_ns,
                 image.size_bytes,
                 image.labels,
+                image.tagged_ns,
             ),
         ).rowcount
         if added or replace:
@@ -151,6 +155,7 @@ def _set_tag(connection: sqlite3.Connection, repository: str, tag: str, image_id
         "ON CONFLICT (repository, tag) DO UPDATE SET image_id = excluded.image_id",
         (repository, tag, image_id),
     )
+    connection.execute("UPDATE image SET tagged_ns = ? WHERE id = ?", (time.time_ns(), image_id))
 
 
 def all_images(database: Database) -> list[ImageRow]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-VERSION = 3
+VERSION = 4
 """Kept in the file as its user_version; 0 is an empty file."""
 
 _DISTRIBUTION = """
@@ -43,7 +43,8 @@ CREATE TABLE image (            -- one row per image config, the id is the confi
     manifest_type TEXT NOT NULL, -- its media type
     created_ns INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL, -- contents of all layers
-    labels TEXT NOT NULL        -- JSON object: the config's, so that a listing reads no config; '' until it is read
+    labels TEXT NOT NULL,       -- JSON object: the config's, so that a listing reads no config; '' until it is read
+    tagged_ns INTEGER NOT NULL  -- when it was last given a name here; 0: never
 ) STRICT;
 CREATE TABLE image_layer (
     image_id TEXT NOT NULL REFERENCES image(id) ON DELETE CASCADE,
@@ -97,5 +98,6 @@ CREATE = _ALL + _DISTRIBUTION
 
 UPGRADES: Mapping[int, str] = {
     2: "ALTER TABLE image ADD COLUMN labels TEXT NOT NULL DEFAULT '';" + _DISTRIBUTION,
+    3: "ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;",
 }
 """What makes the next version of each earlier one."""
