@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _UPLOADS = 5
 """Layers that are uploaded at once, as Docker does."""
-_GZIP_LEVEL = 1
+_GZIP_LEVEL = 2
 _REPORT_BYTES = 1 << 20
 
 
@@ -219,23 +219,24 @@ class _Pusher:
     def _compress_and_upload(self, layer: Descriptor, media_type: str) -> LayerForm:
         """Compress in this thread, and send what there is of it from another one."""
         path = self._directory / f"compressed-{short_id(layer.digest)}"
-        with self._compressing, Compressed(path) as compressed, ThreadPoolExecutor(1, "push-send") as sender:
-            self._cancellation.check()
-            sending = sender.submit(
-                self._upload, layer, path, compressed.arrival, lambda: compressed.digest, layer.size_bytes
-            )
-            try:
-                compressed.fill(
-                    self._blobs.blob_path(layer.digest),
-                    layer.digest,
-                    lambda: self._check_going(sending),
+        with ThreadPoolExecutor(1, "push-send") as sender:
+            with self._compressing, Compressed(path) as compressed:
+                self._cancellation.check()
+                sending = sender.submit(
+                    self._upload, layer, path, compressed.arrival, lambda: compressed.digest, layer.size_bytes
                 )
-            except BaseException as error:
-                compressed.arrival.fail(error)
-                if sending.done() and (reason := sending.exception()) is not None:
-                    raise reason from error
-                raise
-            sending.result()
+                try:
+                    compressed.fill(
+                        self._blobs.blob_path(layer.digest),
+                        layer.digest,
+                        lambda: self._check_going(sending),
+                    )
+                except BaseException as error:
+                    compressed.arrival.fail(error)
+                    if sending.done() and (reason := sending.exception()) is not None:
+                        raise reason from error
+                    raise
+            sending.result()  # meanwhile the next layer is compressed
         os.unlink(path)
         return LayerForm(media_type, compressed.digest, compressed.size_bytes)
 

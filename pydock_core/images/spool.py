@@ -101,7 +101,7 @@ class Spool:
         self._file: _FileSource | None = None
 
     def read(self, stream: BinaryIO) -> None:
-        """Take the archive apart.
+        """Take the archive apart; of several members of one name the last one counts, as in any tar.
 
         Args:
             stream: plain or compressed (gzip, zstd, xz, bzip2); need not be seekable.
@@ -120,20 +120,24 @@ class Spool:
         if not compression and (file := _FileSource.of(buffered)) is not None:
             source, self._file = file, file
         reader = TarReader(source, self.subject)
-        for entry in reader:
+        for number, entry in enumerate(reader):
             name = clean_name(entry.name, self.subject)
+            link = ""
             if entry.kind == stat.S_IFREG:
-                self._read_member(reader, entry, name)
+                self._links.pop(name, None)
+                self._members[name] = self._read_member(reader, entry, name, number)
             elif entry.kind == stat.S_IFLNK:
-                self._links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
+                link = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
             elif entry.kind == 0:
-                self._links[name] = posixpath.normpath(entry.link)
+                link = posixpath.normpath(entry.link)
+            if link and link != name:  # a link to itself, as tar(1) may append one, is what was there before
+                self._links[name] = link
         if not reader.ended:
             raise CorruptError(f"{self.subject} is truncated: it has no end marker", ANEW)
         while self._file is None and plain.read(CHUNK_BYTES):
             pass  # the padding: whoever writes into a pipe is to be done, and a checksum at the end to be compared
 
-    def _read_member(self, reader: TarReader, entry: Entry, name: str) -> None:
+    def _read_member(self, reader: TarReader, entry: Entry, name: str, number: int) -> Member:
         if sum(length for _, length in entry.segments) != entry.size_bytes:
             raise InvalidError(
                 f"{self.subject}: member {name!r} is sparse", "write the archive without holes"
@@ -142,9 +146,8 @@ class Spool:
         if is_digest(digest) and self.blobs.has(digest):
             # What is in the store is right; the archive's copy is not needed.
             path = self.blobs.blob_path(digest)
-            self._members[name] = Member(path, digest, path.stat().st_size, stored=True)
-            return
-        path = self.directory / f"member-{len(self._members)}-{len(self._links)}"
+            return Member(path, digest, path.stat().st_size, stored=True)
+        path = self.directory / f"member-{number}"
         with MemberFile(path, f"{self.subject}, {name}", entry.size_bytes) as file:
             reported = 0
             for _ in self._fill(file, reader, entry):
@@ -154,7 +157,7 @@ class Spool:
             actual = file.digest()
             if is_digest(digest):
                 check_content(actual, file.size_bytes, digest, None, f"{self.subject}: blob {name}")
-            self._members[name] = Member(path, actual, file.size_bytes, stored=False)
+            return Member(path, actual, file.size_bytes, stored=False)
 
     def _fill(self, file: MemberFile, reader: TarReader, entry: Entry) -> Iterator[None]:
         """Write a member's content, stopping after each piece."""

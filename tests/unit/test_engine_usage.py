@@ -22,7 +22,7 @@ from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
-from pydock_core.store.trees import tree_sizes
+from pydock_core.store.trees import remove_tree, tree_sizes
 from tests.support.image_store import NEEDS_ROOT, ROOT, build_config, build_docker_archive, digest, tar_of
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
@@ -137,6 +137,7 @@ def test_a_tree_deeper_than_paths_is_measured(tmp_path: Path) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     assert tree_sizes([str(tmp_path)]) == [7]
     assert len(os.listdir("/proc/self/fd")) == descriptors
+    remove_tree(str(tmp_path / "deep"))  # the next run's tidying up is recursive
 
 
 # -- prune -------------------------------------------------------------------------------------------------
