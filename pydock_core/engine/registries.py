@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.image_store import ImageStore
-from pydock_core.errors import InvalidError, NoSpaceError, NotFoundError, PyDockError
+from pydock_core.errors import ConflictError, InvalidError, NoSpaceError, NotFoundError, PyDockError
 from pydock_core.images.pull import Destination, pull_image
 from pydock_core.images.push import Knowledge, compressed_type, push_image
+from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import ImageConfig, decode, layer_compression
 from pydock_core.oci.platform import Platform, host_platform, normal_platform, parse_platform, runnable
 from pydock_core.oci.reference import DEFAULT_DOMAIN, Reference, parse_reference
@@ -137,7 +138,10 @@ class Registries:
                 self._store.name(image)
             else:
                 self._store.record(image, progress, are_applied=True)
-            distribution.add_repository_digest(self._database, reference.repository, pulled.digest, image.id)
+            if not distribution.add_repository_digest(
+                self._database, reference.repository, pulled.digest, image.id
+            ):
+                raise ConflictError(f"image {short_id(image.id)} was removed just now", "pull it again")
             distribution.add_blob_places(
                 self._database,
                 [image.id, *(layer.blob_digest for layer in image.layers)],
@@ -145,7 +149,7 @@ class Registries:
                 reference.path,
             )
             distribution.release(self._database, owner)
-        is_new = not known or (bool(reference.tag) and before != image.id)
+        is_new = not known or (not reference.digest and before != image.id)
         _say(progress, f"Digest: {pulled.digest}")
         state = "Downloaded newer image" if is_new else "Image is up to date"
         _say(progress, f"Status: {state} for {reference.familiar}")
@@ -165,7 +169,7 @@ class Registries:
 
     def _current(self, reference: Reference) -> str:
         """The id of the image that has a name now; empty where there is none."""
-        row = sql.by_tag(self._database, reference.repository, reference.tag) if reference.tag else None
+        row = sql.by_tag(self._database, reference.repository, reference.tag)
         return row.id if row else ""
 
     # -- push --------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from pydock_core.oci.platform import host_architecture
+
 if TYPE_CHECKING:
     from pydock_core.engine.facade import Engine
 
@@ -26,7 +28,7 @@ class System:
             "ApiVersion": API_VERSION,
             "MinAPIVersion": API_VERSION,
             "Os": "linux",
-            "Arch": machine(),
+            "Arch": host_architecture()[0],
             "KernelVersion": platform.release(),
             "Python": platform.python_version(),
         }
@@ -65,8 +67,3 @@ def package_version() -> str:
         return version("pydock-jupyter")
     except PackageNotFoundError:  # run from a tree that was never installed
         return "0+unknown"
-
-
-def machine() -> str:
-    """The architecture in the words of the OCI image specification (GOARCH)."""
-    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())

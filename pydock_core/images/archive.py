@@ -36,6 +36,7 @@ from pydock_core.oci.platform import (
     choose_manifest,
     host_architecture,
     host_platform,
+    is_attestation,
     normal_platform,
     runnable,
 )
@@ -227,6 +228,8 @@ def _load_oci(spool: Spool, platform: Platform) -> list[StoredImage]:
     found: dict[str, tuple[Descriptor, list[Reference]]] = {}
     refused: PyDockError | None = None
     for entry in index.manifests:
+        if is_attestation(entry):
+            continue
         try:
             chosen = _choose(spool, entry, platform, _INDEX_DEPTH)
         except UnsupportedError as error:

@@ -103,7 +103,7 @@ def pull_image(
 
     Args:
         client: of the reference's domain.
-        reference: with a tag or a digest; the digest is what counts where there are both.
+        reference: with a tag or a digest; where there are both the digest alone counts, and the tag is given to nothing.
         platform: chooses among the manifests of an index.
         destination: where it goes.
         progress: gets events, from one thread at a time.
@@ -113,6 +113,7 @@ def pull_image(
         NotFoundError: the registry has no such image.
         DeniedError: it wants (other) credentials.
         CorruptError: what came is not what the manifest says; nothing of it was kept.
+        InvalidError: a layer would leave its root, or is a decompression bomb; nothing of it was kept.
         UnsupportedError: there is no image for the platform, or it is no image.
         UnavailableError: the registry cannot be reached, or the disk is full; what came is kept for the next pull.
     """
@@ -156,7 +157,7 @@ def pull_image(
         fetched.media_type,
         config,
         rows,
-        (Reference(reference.domain, reference.path, reference.tag),) if reference.tag else (),
+        () if reference.digest else (reference,),  # the tag beside a digest may be another image's by now
     )
     return PulledImage(image, named.digest, is_here)
 

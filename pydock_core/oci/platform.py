@@ -152,6 +152,11 @@ def choose_manifest(
     return best
 
 
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an entry of an index tells of another entry and is no image: its platform is "unknown", as BuildKit has it."""
+    return _said(entry.platform) == Platform("unknown", "unknown")
+
+
 def _said(said: Mapping[str, Any]) -> Platform:
     """The platform of an entry; a damaged one is of no system."""
     words = [said.get(key) or "" for key in ("os", "architecture", "variant")]

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydock_core.errors import CorruptError, NoSpaceError
+from pydock_core.errors import CorruptError, InvalidError, NoSpaceError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex
 from pydock_core.oci.documents import Descriptor
 from pydock_core.store.blobs import BlobStore, check_content, mapped
@@ -130,8 +130,8 @@ class PartialBlobs:
         """Begin or continue a download; None where the blob is in the store, put there by another process meanwhile.
 
         When the block ends without an error, the caller has called :meth:`PartialBlob.finish`, and the blob is moved
-        into the store.  When it ends with one, what is there stays for the next attempt; but for wrong content, and
-        for a full disk.
+        into the store.  When it ends with one, what is there stays for the next attempt; but for wrong or hostile
+        content, and for a full disk.
 
         Args:
             subject: names the blob in errors.
@@ -162,9 +162,10 @@ class PartialBlobs:
                     yield partial
                 except BaseException as error:
                     partial.arrival.fail(error)
-                    # Of wrong content nothing is of use; on a full disk nothing else, not even a row, can be written
-                    # before there is room.  Never by truncation: a layer may have the same file under its own name.
-                    if isinstance(error, CorruptError | NoSpaceError):
+                    # Of wrong or hostile content nothing is of use; on a full disk nothing else, not even a row, can
+                    # be written before there is room.  Never by truncation: a layer may have the same file under its
+                    # own name.
+                    if isinstance(error, CorruptError | InvalidError | NoSpaceError):
                         with contextlib.suppress(FileNotFoundError):
                             os.unlink(path)
                     raise

@@ -111,6 +111,30 @@ def test_layers_that_are_links_to_others(store: Store) -> None:
     assert store.images.layers(store.images.resolve("a:1").id) == [digest(ONE)] * 3
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_of_members_of_one_name_the_last_counts(store: Store, tmp_path: Path, is_file: bool) -> None:
+    """As tar --append leaves them: a later member takes the place of an earlier one, whatever that was."""
+    config = build_config(digest(TWO))
+    manifest = json.dumps([{"Config": "c", "RepoTags": ["a:1"], "Layers": ["x/layer.tar"]}]).encode()
+    archive = build_tar(
+        [
+            entry("manifest.json", data=b"[]"),
+            entry("manifest.json", data=manifest),
+            entry("c", "link", linkname="other"),
+            entry("other", data=b"{}"),
+            entry("c", data=config),
+            entry("real", data=TWO),
+            entry("x/layer.tar", data=ONE),
+            entry("x/layer.tar", "link", linkname="../real"),
+            entry("x/layer.tar", "hard", linkname="x/layer.tar"),
+        ]
+    )
+    (tmp_path / "archive").write_bytes(archive)
+    with open(tmp_path / "archive", "rb") if is_file else io.BytesIO(archive) as stream:
+        assert store.images.load(stream) == ["a:1"]
+    assert store.images.layers(store.images.resolve("a:1").id) == [digest(TWO)]
+
+
 def test_several_images_share_layers(store: Store) -> None:
     configs = [build_config(digest(ONE)), build_config(digest(ONE), digest(TWO)), build_config()]
     manifest = [
@@ -189,6 +213,15 @@ def test_nested_indexes(store: Store) -> None:
     }
     members["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [outer]}).encode()
     assert store.images.load(io.BytesIO(tar_of(members))) == ["multi:1"]
+
+
+def test_an_attestation_beside_an_image_is_passed_over(store: Store) -> None:
+    members = oci_members([(ONE, PLAIN, digest(ONE))])
+    index = json.loads(members["index.json"])
+    unknown = {"os": "unknown", "architecture": "unknown"}
+    index["manifests"].insert(0, {**index["manifests"][0], "digest": digest(b"proof"), "platform": unknown})
+    members["index.json"] = json.dumps(index).encode()
+    assert store.images.load(io.BytesIO(tar_of(members))) == ["test:oci"]
 
 
 def test_an_image_for_other_hosts_only(store: Store) -> None:

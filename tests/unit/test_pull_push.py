@@ -17,6 +17,7 @@ import pytest
 
 from pydock_core.engine.registries import Registries
 from pydock_core.errors import (
+    ConflictError,
     CorruptError,
     InvalidError,
     NotFoundError,
@@ -113,6 +114,50 @@ def test_by_digest_an_image_has_no_tag(store: Store, registry: FakeRegistry) -> 
     (summary,) = store.images.list()
     assert (summary["RepoTags"], summary["RepoDigests"]) == ([], [f"{NAME}@{wanted}"])
     assert store.images.resolve(f"{NAME}@{wanted}").id == pulled.image_id
+
+
+def test_of_a_tag_and_a_digest_the_digest_counts_and_the_tag_stays_whose_it_is(
+    store: Store, registry: FakeRegistry
+) -> None:
+    """As Docker has it: what the tag named when somebody wrote the digest down need not be what it names now."""
+    registry.add_image("box", "1", SECOND)
+    old = digest(registry.manifests["box", "1"][1])
+    registry.add_image("box", "1", FIRST)
+    registries = connect(store, registry)
+    (new,) = registries.pull(f"{NAME}:1")
+    (pulled,) = registries.pull(f"{NAME}:1@{old}")
+    assert pulled.is_new
+    assert pulled.reference == f"{NAME}:1@{old}"
+    assert store.images.resolve(f"{NAME}:1@{old}").id == pulled.image_id != new.image_id
+    assert store.images.resolve(f"{NAME}:1").id == new.image_id
+    assert store.images.inspect(pulled.image_id)["RepoTags"] == []
+    assert not registries.pull(f"{NAME}:1@{old}")[0].is_new
+
+
+def test_an_image_that_is_removed_while_it_is_pulled_by_digest(
+    store: Store, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pull does not say that an image is here that another process has pruned before it had its digest."""
+    registry.add_image("box", "1", FIRST)
+    reference = f"{NAME}@{digest(registry.manifests['box', '1'][1])}"
+    record = store.image_store.record
+
+    def record_and_lose(*words: Any, **keywords: Any) -> int:
+        size = record(*words, **keywords)
+        (row,) = sql.all_images(store.database)
+        assert sql.delete_unused(store.database, row.id, ())
+        return size
+
+    monkeypatch.setattr(store.image_store, "record", record_and_lose)
+    with pytest.raises(ConflictError, match="was removed just now"):
+        connect(store, registry).pull(reference)
+
+
+def test_nothing_of_a_hostile_layer_is_kept(store: Store, registry: FakeRegistry) -> None:
+    registry.add_image("box", "1", build_tar([entry("owned", uid=(1 << 32) - 1)]))
+    with pytest.raises(InvalidError, match="has owner"):
+        connect(store, registry).pull(f"{NAME}:1")
+    assert list((store.root.images / "partial").iterdir()) == []
 
 
 def test_the_platform_chooses_of_an_index(store: Store, registry: FakeRegistry) -> None:

@@ -25,12 +25,14 @@ class LayerForm:
 # -- digests of images in repositories -------------------------------------------------------------------
 
 
-def add_repository_digest(database: Database, repository: str, digest: str, image_id: str) -> None:
-    """Record that ``repository`` (familiar form) has an image under a digest; an image that has gone gets none."""
+def add_repository_digest(database: Database, repository: str, digest: str, image_id: str) -> bool:
+    """Record that ``repository`` (familiar form) has an image under a digest; return False where the image has gone."""
     with database.transaction() as connection:
-        connection.execute(
-            "INSERT OR REPLACE INTO repository_digest SELECT ?, ?, id FROM image WHERE id = ?",
-            (repository, digest, image_id),
+        return bool(
+            connection.execute(
+                "INSERT OR REPLACE INTO repository_digest SELECT ?, ?, id FROM image WHERE id = ?",
+                (repository, digest, image_id),
+            ).rowcount
         )
 
 
