@@ -211,7 +211,7 @@ class Registries:
                 self._check_platform(one, row, platform)
         _say(progress, f"The push refers to repository [{name.domain}/{name.path}]")
         with self._connect(name.domain) as client:
-            return [self._push_one(client, one, row, progress) for one, row in rows]
+            return [self._push_one(client, one, progress) for one in names]
 
     def _tagged(self, name: Reference) -> list[Reference]:
         tags = [tag.tag for tag in sql.all_tags(self._database) if tag.repository == name.repository]
@@ -239,10 +239,10 @@ class Registries:
                 f"dock pull --platform {wanted} gets it",
             )
 
-    def _push_one(
-        self, client: RegistryClient, reference: Reference, row: ImageRow, progress: Progress | None
-    ) -> Pushed:
+    def _push_one(self, client: RegistryClient, reference: Reference, progress: Progress | None) -> Pushed:
         with self._store.reading(), self._store.workspace("push") as directory:
+            # Under the lock: before, another process may have removed the image, or given it another manifest.
+            row = self._named(reference)
             knowledge = self._knowledge(row, reference.domain)
             try:
                 sent = push_image(

@@ -555,6 +555,21 @@ def test_all_tags_of_a_repository_are_pushed(store: Store, registry: FakeRegistr
     ]
 
 
+def test_an_image_that_gets_another_manifest_before_it_is_pushed(
+    store: Store, registry: FakeRegistry
+) -> None:
+    config = build_config(digest(FIRST), Cmd=["true"])
+    store.images.load(io.BytesIO(build_docker_archive(FIRST, tags=[f"{NAME}:1"], config=config)))
+    registry.add_image("box", "1", FIRST)
+
+    def connect_late(domain: str) -> RegistryClient:
+        connect(store, registry).pull(f"{NAME}:1")
+        return cast(RegistryClient, registry)
+
+    (pushed,) = Registries(store.image_store, connect_late).push(f"{NAME}:1")
+    assert pushed.digest == store.images.resolve(f"{NAME}:1").manifest_digest
+
+
 def test_only_names_are_pushed(store: Store, registry: FakeRegistry, loaded: str) -> None:
     registries = connect(store, registry)
     with pytest.raises(NotFoundError, match="no image is called"):
