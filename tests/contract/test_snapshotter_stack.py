@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydock_core.errors import NotFoundError
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.store.layer_blob import LayerBlob
-from pydock_core.store.snapshots import erofs
+from pydock_core.store.snapshots import erofs_stacks
 from pydock_core.store.snapshots.protocol import Snapshotter
 from tests.contract.test_snapshotter import in_root
 from tests.support.image_store import (
@@ -127,11 +127,11 @@ def test_a_merged_index_shows_what_overlay_shows(tmp_path: Path, count: int) -> 
     assert len(indexes.snapshotter.mounts(ids, tmp_path, tmp_path)) == count + 1
     indexes.snapshotter.prepare(ids)
     mounts = indexes.snapshotter.mounts(ids, tmp_path / "upper", tmp_path / "work")
-    assert len(mounts) == (count + 1 if count <= erofs.SEPARATE_LAYERS else 2)
+    assert len(mounts) == (count + 1 if count <= erofs_stacks.SEPARATE_LAYERS else 2)
     assert seen(indexes.snapshotter, ids, tmp_path) == expected
     # A further layer goes on top of what is merged.
     more = apply(indexes.snapshotter, tmp_path, build_tar([entry(".wh.data"), entry("more", data=b"m")]))
-    if count > erofs.SEPARATE_LAYERS:
+    if count > erofs_stacks.SEPARATE_LAYERS:
         assert len(indexes.snapshotter.mounts([*ids, more], tmp_path, tmp_path)) == 3
     paths = {path for path, _ in seen(indexes.snapshotter, [*ids, more], tmp_path)}
     assert "more" in paths
@@ -163,7 +163,7 @@ def test_random_stacks(
     base = tmp_path_factory.mktemp("stack")
     if reason := no_erofs(base):
         pytest.skip(reason)
-    monkeypatch.setattr(erofs, "SEPARATE_LAYERS", 1)
+    monkeypatch.setattr(erofs_stacks, "SEPARATE_LAYERS", 1)
     stores = [open_store(base / "a"), open_store(base / "b", "erofs"), open_store(base / "c", "mixed")]
     ids: list[str] = []
     for number, layer in enumerate(layers):

@@ -1,11 +1,8 @@
 """The directory driver: every layer is a directory tree, and overlayfs stacks them.
 
-Under ``StateRoot.layers/directory``, mode 0700 (a layer holds set-user-id programs and device nodes that
-nobody on the host may reach)::
+A layer's entry (see :mod:`pydock_core.store.snapshots.shelf`) has::
 
     HEX/fs/         the layer's tree, whiteouts and opaque directories in overlayfs's terms
-    HEX/layer.json  {"size_bytes", "entries", "opaque_root", ...}: written last
-    empty/          the bottom of an image without layers
 """
 
 from __future__ import annotations
@@ -13,15 +10,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from pydock_core import syscalls
-from pydock_core.errors import CorruptError, FailedError, NotFoundError, UnsupportedError
-from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
+from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
@@ -29,15 +25,12 @@ from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, op
 from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest, check_pair
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
+from pydock_core.store.snapshots.shelf import METADATA, Shelf
 from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
 from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
 from pydock_core.store.worker import Progress, Worker
-from pydock_core.store.workspace import open_workspace, spread_directories
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
-_REMOVE = "pydock_core.store.trees:remove_tree"
-_EMPTY = "empty"
-_METADATA = "layer.json"
 _TREE = "fs"
 # Enough for a header and the data of small files; the data of others is not read through the buffer.
 _HEADER_BUFFER_BYTES = 32 << 10
@@ -57,57 +50,39 @@ class DirectorySnapshotter:
     name = "directory"
 
     def __init__(self, root: StateRoot, worker: Worker, *, user_xattrs: bool | None = None) -> None:
-        self._base = root.layers / self.name
-        self._temporary = root.temporary
-        self._trash = root.trash
+        self._shelf = Shelf(root, self.name, worker)
         self._worker = worker
         self._user_xattrs = needs_user_xattrs() if user_xattrs is None else user_xattrs
         self.options = ("userxattr",) if self._user_xattrs else ()
-        self._base.mkdir(mode=0o700, exist_ok=True)
-        spread_directories(root.temporary)
 
     def has(self, diff_id: str) -> bool:
         """See the protocol."""
-        return (self._base / digest_hex(diff_id)).is_dir()
+        return self._shelf.has(diff_id)
 
     def size_bytes(self, diff_id: str) -> int:
         """See the protocol."""
-        return int(self._metadata(diff_id)["size_bytes"])
+        return int(self._shelf.metadata(diff_id)["size_bytes"])
 
     def diff_ids(self) -> list[str]:
         """See the protocol."""
-        return [f"sha256:{entry.name}" for entry in os.scandir(self._base) if len(entry.name) == HEX_LENGTH]
+        return self._shelf.diff_ids()
 
     def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
         """See the protocol."""
-        place = self._base / digest_hex(diff_id)
-        if place.is_dir():
+        if self.has(diff_id):
             check_pair(diff_id, blob)
             return self.size_bytes(diff_id)
-        with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
-            made = workspace.path / "layer"
-            made.mkdir(mode=0o711)
+        with self._shelf.making(self._shelf.place(diff_id), f"layer {short_id(diff_id)}") as made:
             arguments = {
                 "media_type": blob.media_type,
                 "diff_id": diff_id,
-                "target": str(made),
+                "target": str(made.path),
                 "user_xattrs": self._user_xattrs,
                 "size_bytes": 0 if blob.arrival else blob.path.stat().st_size,
                 "is_verified": blob.arrival is None and blob.is_known_as(diff_id),
             }
             with reading_end(blob) as blob_fd:
-                # With the lock's descriptor, a worker that outlives this process keeps its directory from the
-                # sweepers.
-                self._worker.call(_APPLY, arguments, (blob_fd, workspace.lock_fd), progress)
-            try:
-                os.rename(made, place)
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise FailedError(
-                        f"layer {diff_id} could not be put in its place: {error.strerror}"
-                    ) from error
-                # Another process made it meanwhile, from the same bytes.
-        _sync_directory(self._base)
+                self._worker.call(_APPLY, arguments, (blob_fd, made.lock_fd), progress)
         return self.size_bytes(diff_id)
 
     def prepare(self, diff_ids: Sequence[str]) -> None:
@@ -115,17 +90,17 @@ class DirectorySnapshotter:
 
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
         """See the protocol."""
-        empty = "" if diff_ids else self.empty()
+        empty = "" if diff_ids else self._shelf.empty()
         return root_mounts([self], diff_ids, upper, work, options=self.options, empty=empty)
 
     def lower(self, diff_id: str) -> tuple[str, tuple[RootMount, ...], bool]:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""
-        metadata = self._metadata(diff_id)
-        return f"{self._base}/{digest_hex(diff_id)}/{_TREE}", (), bool(metadata["opaque_root"])
+        metadata = self._shelf.metadata(diff_id)
+        return f"{self._shelf.place(diff_id)}/{_TREE}", (), bool(metadata["opaque_root"])
 
     def view(self, diff_id: str) -> LayerView:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""
-        return DirectoryView(f"{self._base}/{digest_hex(diff_id)}/{_TREE}")
+        return DirectoryView(f"{self._shelf.place(diff_id)}/{_TREE}")
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
         """See the protocol."""
@@ -137,35 +112,11 @@ class DirectorySnapshotter:
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
-        trash = self._trash / f"layer-{digest_hex(diff_id)[:12]}-{secrets.token_hex(4)}"
-        try:
-            os.rename(self._base / digest_hex(diff_id), trash)
-        except FileNotFoundError:
-            return
-        self._remove_tree(trash)
+        self._shelf.discard(self._shelf.place(diff_id))
 
     def empty(self) -> str:
         """An empty directory: the bottom of an image without layers."""
-        path = self._base / _EMPTY
-        path.mkdir(mode=0o755, exist_ok=True)
-        return str(path)
-
-    def _remove_tree(self, path: Path) -> None:
-        self._worker.call(_REMOVE, {"path": str(path)})
-
-    def _metadata(self, diff_id: str) -> dict[str, Any]:
-        path = self._base / digest_hex(diff_id) / _METADATA
-        try:
-            with open(path, "rb") as file:
-                return cast("dict[str, Any]", json.load(file))
-        except FileNotFoundError as error:
-            raise NotFoundError(
-                f"layer {diff_id} is not in the store", "load, capture or pull the image again"
-            ) from error
-        except ValueError as error:
-            raise CorruptError(
-                f"layer {diff_id} is damaged: {path} is no JSON", "remove the image and load it anew"
-            ) from error
+        return self._shelf.empty()
 
 
 def needs_user_xattrs() -> bool:
@@ -253,7 +204,7 @@ def apply_blob(
                 else:
                     applied = _apply_file(applier, file, "" if is_verified else diff_id, subject)
             result = asdict(applied)
-            _write_metadata(os.path.join(target, _METADATA), result)
+            _write_metadata(os.path.join(target, METADATA), result)
             syscalls.syncfs(root_fd)
         finally:
             os.close(root_fd)
@@ -287,11 +238,3 @@ def _apply_stream(applier: LayerApplier, plain: BinaryIO, diff_id: str, subject:
 def _write_metadata(path: str, document: dict[str, Any]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

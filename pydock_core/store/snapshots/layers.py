@@ -152,7 +152,7 @@ class Layers:
         return found
 
     def _merged(self) -> Merged | None:
-        return None if self._why_not else self._erofs
+        return None if self._why_not or self._erofs is None else self._erofs.stacks
 
     def _drivers(self) -> Sequence[Driver]:
         """In the order in which a layer is looked for."""

@@ -1,0 +1,181 @@
+"""Where a driver keeps what it has made: entries come whole, by a rename, and go by one.
+
+Under ``StateRoot.layers/DRIVER``, mode 0700 (a layer holds set-user-id programs and device nodes that nobody on the host
+may reach)::
+
+    HEX/            a layer, by its diff id; what is in it is the driver's business, but for
+    HEX/layer.json  {"size_bytes", "entries", "opaque_root", ...}: written last
+    empty/          the bottom of an image without layers
+
+Other names may stand beside them; they are their driver's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydock_core.errors import CorruptError, FailedError, NotFoundError
+from pydock_core.oci.digest import HEX_LENGTH, digest_hex
+from pydock_core.paths import StateRoot
+from pydock_core.store.layer_tar import no_space
+from pydock_core.store.worker import Worker
+from pydock_core.store.workspace import open_workspace, spread_directories
+
+METADATA = "layer.json"
+_EMPTY = "empty"
+_REMOVE = "pydock_core.store.trees:remove_tree"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is being made.
+
+    Attributes:
+        path: an empty directory, mode 0711.
+        lock_fd: with it, a worker that outlives this process keeps the directory from the sweepers.
+    """
+
+    path: Path
+    lock_fd: int
+
+
+class Shelf:
+    """The entries of one driver.
+
+    Args:
+        root: the state root, with its skeleton made.
+        driver: its name.
+        worker: removes trees.
+
+    Attributes:
+        base: the directory.
+    """
+
+    def __init__(self, root: StateRoot, driver: str, worker: Worker) -> None:
+        self.base = root.layers / driver
+        self._temporary = root.temporary
+        self._trash = root.trash
+        self._worker = worker
+        self._known: dict[str, dict[str, Any]] = {}
+        self.base.mkdir(mode=0o700, exist_ok=True)
+        spread_directories(root.temporary)
+
+    def place(self, diff_id: str) -> Path:
+        """Where a layer is, or will be."""
+        return self.base / digest_hex(diff_id)
+
+    def has(self, diff_id: str) -> bool:
+        """Whether a layer is there."""
+        return self.place(diff_id).is_dir()
+
+    def diff_ids(self) -> list[str]:
+        """Every layer that is there, in no order."""
+        return [f"sha256:{entry.name}" for entry in os.scandir(self.base) if len(entry.name) == HEX_LENGTH]
+
+    def metadata(self, diff_id: str) -> dict[str, Any]:
+        """What a layer's maker has written about it.
+
+        Raises:
+            NotFoundError: the layer is not there.
+            CorruptError: it cannot be read.
+        """
+        path = self.place(diff_id) / METADATA
+        known = self._known.get(diff_id)
+        if known is not None and path.exists():
+            return known
+        try:
+            with open(path, "rb") as file:
+                found = cast("dict[str, Any]", json.load(file))
+        except FileNotFoundError as error:
+            raise missing(diff_id) from error
+        except ValueError as error:
+            raise CorruptError(
+                f"layer {diff_id} is damaged: {path} is no JSON", "remove the image and load it anew"
+            ) from error
+        self._known[diff_id] = found
+        return found
+
+    def empty(self) -> str:
+        """An empty directory: the bottom of an image without layers."""
+        path = self.base / _EMPTY
+        path.mkdir(mode=0o755, exist_ok=True)
+        return str(path)
+
+    @contextlib.contextmanager
+    def making(self, place: Path, subject: str) -> Iterator[Made]:
+        """Give a directory to make an entry in; put it in its place at the end, on disk, and remove what fails.
+
+        Where another process has made the entry meanwhile, from the same bytes, that one stays.
+
+        Args:
+            place: a direct child of ``base``.
+            subject: what messages call the entry.
+
+        Raises:
+            UnavailableError: the disk is full.
+            FailedError: another error of the system.
+        """
+        with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
+            made = workspace.path / "layer"
+            try:
+                made.mkdir(mode=0o711)
+                yield Made(made, workspace.lock_fd)
+                with contextlib.suppress(FileExistsError):
+                    _rename(made, place)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise no_space(subject) from error
+                raise FailedError(f"{subject} could not be made: {error}", "see dock doctor") from error
+        sync(self.base)
+
+    def discard(self, place: Path) -> None:
+        """Remove an entry, at one moment; one that is not there is no error."""
+        trash = self._trash / f"layer-{place.name[-HEX_LENGTH:][:12]}-{secrets.token_hex(4)}"
+        try:
+            os.rename(place, trash)
+        except FileNotFoundError:
+            return
+        self._remove_tree(trash)
+
+    def _remove_tree(self, path: Path) -> None:
+        self._worker.call(_REMOVE, {"path": str(path)})
+
+
+def missing(diff_id: str) -> NotFoundError:
+    """The error for a layer that is not there."""
+    return NotFoundError(f"layer {diff_id} is not in the store", "load, capture or pull the image again")
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write a new file, on disk when it returns."""
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """rename(2), which says ENOTEMPTY for a directory that is there as often as EEXIST."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno == errno.ENOTEMPTY:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+        raise
