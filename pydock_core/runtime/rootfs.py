@@ -20,6 +20,7 @@ from pydock_core.runtime.plan import RootMount
 
 _PAGE_BYTES = 4096
 _VALUE_BYTES = 255  # fs/fsopen.c
+_STACK_LIMIT = 500  # OVL_MAX_STACK of fs/overlayfs/params.h
 _ATTRIBUTE_WORDS = frozenset({"ro", "rw", "nosuid", "nodev", "noexec", "noatime", "relatime", "nodiratime"})
 
 
@@ -250,6 +251,12 @@ def _set_path(context_fd: int, key: str, directory: str) -> None:
 
 def _mount_overlay_by_name(mount: RootMount, target: Path) -> None:
     """mount(2), with the layers named relative to the directory that they have in common."""
+    if len(mount.lower) > _STACK_LIMIT:
+        raise UnsupportedError(
+            f"root filesystem: {len(mount.lower)} layers, with the runtime's own, are more than the {_STACK_LIMIT} "
+            "that overlayfs stacks",
+            "build the image with fewer layers (Docker makes 125 at most); the EROFS driver merges them (dock info)",
+        )
     common = os.path.commonpath(mount.lower) if len(mount.lower) > 1 else os.path.dirname(mount.lower[0])
 
     def shorten(path: str) -> str:

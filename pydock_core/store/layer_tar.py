@@ -383,6 +383,7 @@ class LayerApplier:
                 os.setxattr(fd, self._opaque_xattr, b"y")
         finally:
             os.close(fd)
+        self._times[prefix] = 0  # no entry says a time, and the same layer is to be the same everywhere
 
     def _remove(self, path: str, name: str, parent_fd: int) -> None:
         """Remove what an entry replaces.  A replaced whiteout makes the directory that follows opaque."""
@@ -409,6 +410,7 @@ class LayerApplier:
     # -- the end -----------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
+        self._times.setdefault("", 0)
         try:
             for path in self._whiteouts:
                 self._restore_whiteout(path)

@@ -90,6 +90,19 @@ rootfs._open_overlay = refuse
 
 
 @needs_root
+def test_more_layers_than_overlayfs_stacks(tmp_path: Path) -> None:
+    make_layers(tmp_path, 1)
+    work = """
+lower = (str(base / "layers" / "layer0"),) * 501
+try:
+    mount_root([RootMount("overlay", lower=lower)], base / "target")
+except PyDockError as error:
+    out = error.message
+"""
+    assert "more than the 500 that overlayfs stacks" in in_mount_namespace(tmp_path, work)
+
+
+@needs_root
 def test_long_paths(tmp_path: Path) -> None:
     make_layers(tmp_path / ("d" * 200) / ("e" * 200), 2)
     work = OVERLAY.replace("base /", "deep /")
