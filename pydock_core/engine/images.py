@@ -20,7 +20,7 @@ from pydock_core.oci.documents import ImageConfig, decode
 from pydock_core.oci.platform import Platform, host_platform, normal_platform, parse_platform, runnable
 from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
 from pydock_core.store.database import images as sql
-from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
+from pydock_core.store.database.images import DigestRow, ImageRow, LayerRow, TagRow
 from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
@@ -307,23 +307,30 @@ class Images:
         from pydock_core.images.archive_writer import ImageToSave
 
         names: dict[str, dict[Reference, None]] = {}
-        rows: dict[str, ImageRow] = {}
         for text in references:
             for row, reference in self._named_for_saving(text):
                 if platform:
                     self.require_platform(reference.familiar if reference else text, platform)
-                rows[row.id] = row
                 names.setdefault(row.id, {}).update({reference: None} if reference else {})
-        return [
-            ImageToSave(
-                row.id,
-                row.manifest_digest,
-                row.manifest_type,
-                tuple(sql.layers_of(self._database, row.id)),
-                tuple(names[row.id]),
+        found = []
+        for image_id in names:
+            row, layers = self._whole(image_id)
+            found.append(
+                ImageToSave(
+                    row.id, row.manifest_digest, row.manifest_type, tuple(layers), tuple(names[row.id])
+                )
             )
-            for row in rows.values()
-        ]
+        return found
+
+    def _whole(self, image_id: str) -> tuple[ImageRow, Sequence[LayerRow]]:
+        """An image and its layers as they were at one moment: another process may remove it, or give it others."""
+        row = sql.by_id(self._database, image_id)
+        while row is not None:
+            layers = sql.layers_of(self._database, image_id)
+            before, row = row, sql.by_id(self._database, image_id)
+            if row == before:
+                return row, layers
+        raise NotFoundError(f"no such image: {short_id(image_id)}", "it was removed just now")
 
     def _named_for_saving(self, text: str) -> Sequence[tuple[ImageRow, Reference | None]]:
         """The images that a word names, each with the name that it is to have in an archive."""

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 import zstandard
 
 from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.images.archive import load_archive
+from pydock_core.store.database import images as sql
 from tests.bench.samples import BUSYBOX, busybox_archive
 from tests.support import docker_daemon
 from tests.support.image_store import (
@@ -186,6 +189,36 @@ def test_damaged_blobs_are_noticed(two: Store) -> None:
     path.unlink()
     with pytest.raises(NotFoundError, match="is not in the store"):
         saved(two, "one:1")
+
+
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "another manifest"])
+def test_an_image_that_changes_while_it_is_looked_at(
+    store: Store, other: Store, monkeypatch: pytest.MonkeyPatch, is_removed: bool
+) -> None:
+    """By another process, between two looks into the database: the archive is whole, or there is none."""
+    plain = [(layer, OCI_LAYER, digest(layer)) for layer in LAYERS]
+    packed = [(gzip.compress(layer), OCI_LAYER + "+gzip", digest(layer)) for layer in LAYERS]
+    load(store, tar_of(oci_members(plain, name="one:1")))
+    look = sql.layers_of
+
+    def look_late(*words: Any) -> Any:
+        monkeypatch.undo()
+        if is_removed:
+            store.images.remove("one:1")
+        else:
+            with store.image_store.adding("pull") as directory:
+                image = load_archive(
+                    io.BytesIO(tar_of(oci_members(packed, name="one:1"))), store.blobs, directory, "archive"
+                )[0]
+                store.image_store.record(image, None, are_applied=True)
+        return look(*words)
+
+    monkeypatch.setattr(sql, "layers_of", look_late)
+    if is_removed:
+        with pytest.raises(NotFoundError, match="no such image"):
+            saved(store, "one:1")
+    else:
+        assert load(other, saved(store, "one:1")) == ["one:1"]
 
 
 def test_a_reader_that_goes_away(two: Store) -> None:
