@@ -29,10 +29,13 @@ def make_layer(root: StateRoot) -> Path:
         tree = workspace.path / "tree"
         for name in _DIRECTORIES:
             (tree / name).mkdir(parents=True)
-        for path in OWN_FILES:
-            (tree / path.lstrip("/")).touch()
+        # The modes are said, as containers and exports show them, whatever the umask of who made them first.
         for directory in (tree, *tree.iterdir()):
             directory.chmod(0o755)
+        for path in OWN_FILES:
+            file = tree / path.lstrip("/")
+            file.touch()
+            file.chmod(0o644)
         try:
             tree.rename(base)
         except OSError as error:

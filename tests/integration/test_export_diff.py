@@ -13,7 +13,9 @@ import pytest
 
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig, Mount
+from pydock_core.engine.mount_points import make_layer
 from pydock_core.errors import FailedError, NotFoundError
+from pydock_core.paths import StateRoot
 from tests.integration.conftest import Dock, wait_until
 from tests.support import docker_daemon
 
@@ -146,6 +148,33 @@ def test_an_export_becomes_an_image_again(engine: Engine, changed: str, dock: Do
     image = engine.images.import_(io.BytesIO(exported), "again:1", changes=['CMD ["cat", "/root/file"]'])
     assert dock.out("run", "--rm", "--network", "none", "again:1") == "new"
     engine.images.remove(image)
+
+
+def test_modes_are_not_the_affair_of_whose_umask_it_is(engine: Engine, dock: Dock, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        look = (
+            "--rm",
+            "--network",
+            "none",
+            "-v",
+            "private:/private",
+            "busybox",
+            "stat",
+            "-c",
+            "%a",
+            "/private",
+        )
+        assert dock.out("run", *look) == "755"
+        root = StateRoot(tmp_path / "data", tmp_path / "run")
+        root.ensure()
+        layer = make_layer(root)
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(layer).as_posix(): path.stat().st_mode & 0o777 for path in layer.rglob("*")}
+    assert modes["etc"] == 0o755
+    assert modes["etc/hosts"] == 0o644
+    engine.usage.prune_volumes({"all": ["true"]})
 
 
 def test_a_reader_that_goes_away(engine: Engine, changed: str) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.bench.samples import busybox_archive
 from tests.integration.user import SEEN_AT, OrdinaryUser, ordinary_user
+from tests.support.image_store import build_config, build_docker_archive, build_tar, digest, entry
+from tests.support.network_namespace import network_namespace
+from tests.support.registry import registry
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("newuidmap"),
@@ -73,3 +77,36 @@ def test_the_doctor_says_what_is_lost(user: OrdinaryUser) -> None:
     assert "subordinate ids" in text
     assert "65536" in text
     assert "network" in text
+
+
+BUSYBOX = Path("/bin/busybox")
+
+
+@pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
+def test_an_image_goes_to_a_registry_and_back(user: OrdinaryUser, tmp_path: Path) -> None:
+    """What is pulled arrives through a pipe in the user namespace, and keeps its owners; devices cannot be there."""
+    layer = build_tar(
+        [
+            entry("bin", "dir"),
+            entry("bin/stat", data=BUSYBOX.read_bytes(), mode=0o755),
+            entry("owned", data=b"x", uid=1000, gid=44, mode=0o640),
+            entry("zero", "char", devmajor=1, devminor=5),
+        ]
+    )
+    changes = build_tar([entry("new", data=b"n", uid=3)])
+    config = build_config(digest(layer), digest(changes), Env=["PATH=/bin"])
+    archive = user.home / "owned.tar"
+    with network_namespace() as inside, registry(inside, tmp_path, 5000) as server:
+        name = f"{server.host}/owned:1"
+        archive.write_bytes(build_docker_archive(layer, changes, tags=[name], config=config))
+
+        def steps() -> None:
+            look = ("run", "--rm", "--network", "none", name, "stat", "-c", "%n %u:%g %a", "/owned", "/new")
+            for words in (("load", "-q", "-i", archive), ("push", "-q", name), ("rmi", name)):
+                assert dock(user, *words)[0] == 0
+            assert dock(user, "pull", "-q", name) == (0, f"{name}\n")
+            assert dock(user, *look) == (0, "/owned 1000:44 640\n/new 3:0 644\n")
+            assert dock(user, "rmi", name)[0] == 0
+            assert list((user.home / "state/data/images/blobs/sha256").iterdir()) == []
+
+        inside(steps, timeout=120)
