@@ -35,15 +35,6 @@ class ElfFile:
     search: tuple[str, ...]
 
 
-def is_elf(path: str) -> bool:
-    """Whether a file that can be read begins as ELF files do."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
-
-
 def read_elf(path: str) -> ElfFile | None:
     """Read the dynamic part of a file; None where it is no (whole) ELF file or cannot be read."""
     real = os.path.realpath(path)

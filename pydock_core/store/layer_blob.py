@@ -71,17 +71,6 @@ class Arrival:
                 raise self._error
             return self._size_bytes
 
-    def wait_for_end(self) -> None:
-        """Wait until the file is whole.
-
-        Raises:
-            what :meth:`fail` was given.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._ended)
-            if self._error is not None:
-                raise self._error
-
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:

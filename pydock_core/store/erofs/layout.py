@@ -59,7 +59,6 @@ INODE = struct.Struct("<HHHHQIIIIQII16x")
 """format, xattr count, mode, 0, size, address (or device number, or chunk format), number, uid, gid, mtime, its ns,
 links."""
 INODE_BYTES = INODE.size
-MODE_OFFSET = 4
 ADDRESS_OFFSET = 16
 LINKS_OFFSET = 44
 LINKS = struct.Struct("<I")
