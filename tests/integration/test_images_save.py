@@ -158,7 +158,9 @@ def test_what_is_saved_is_loaded_again(two: Store, other: Store) -> None:
     assert load(other, archive) == ["one:1", "one:2", "ghcr.io/a/two:x"]
     assert load(other, gzip.compress(archive)) == ["one:1", "one:2", "ghcr.io/a/two:x"]
     for name in ("one:1", "ghcr.io/a/two:x"):
-        assert other.images.resolve(name) == two.images.resolve(name)
+        assert replace(other.images.resolve(name), tagged_ns=0) == replace(
+            two.images.resolve(name), tagged_ns=0
+        )
         assert other.images.history(name) == two.images.history(name)
     assert saved(other, "one", "ghcr.io/a/two:x") == archive
 
