@@ -177,10 +177,12 @@ def _choose(
     entries = Index.from_json(decode(fetched.data, subject), subject).manifests
     chosen = choose_manifest(entries, platform)
     if chosen is None:
-        there = dict.fromkeys(_platform_text(entry.platform) for entry in entries if entry.platform)
+        there = dict.fromkeys(text for entry in entries if (text := _platform_text(entry.platform)))
         raise UnsupportedError(
             f"{reference.familiar} has no image for {platform}",
-            f"there is one for {', '.join(name for name in there if name) or 'no platform'}; choose with --platform",
+            f"there is one for {', '.join(there)}; choose with --platform"
+            if there
+            else "its index names no image at all: is it the right name?",
         )
     found = client.manifest(reference.path, chosen.digest)
     if len(found.data) != chosen.size_bytes:

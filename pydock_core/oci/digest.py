@@ -8,6 +8,7 @@ import re
 from pydock_core.errors import InvalidError
 
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
+_ANY = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 HEX_LENGTH = 64
 
 
@@ -16,6 +17,11 @@ def is_digest(text: str) -> bool:
     know.
     """
     return _SHA256.fullmatch(text) is not None
+
+
+def is_other_digest(text: str) -> bool:
+    """Whether ``text`` is a digest of another algorithm ("sha512:..."), which is not known here."""
+    return _ANY.fullmatch(text) is not None and not text.startswith("sha256:")
 
 
 def parse_digest(text: str, subject: str = "digest") -> str:

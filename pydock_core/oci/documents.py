@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydock_core.errors import CorruptError
-from pydock_core.oci.digest import is_digest
+from pydock_core.errors import CorruptError, UnsupportedError
+from pydock_core.oci.digest import is_digest, is_other_digest
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -107,6 +107,11 @@ class Descriptor:
         """Read a descriptor; ``subject`` names the document that holds it, for the message."""
         checked = _mapping(document, subject)
         digest, size = checked.get("digest"), checked.get("size")
+        if isinstance(digest, str) and is_other_digest(digest):
+            raise UnsupportedError(
+                f"{subject} has a digest of the algorithm {digest.partition(':')[0]}, which is not known here",
+                "have the image made with SHA-256 digests, as registries have them",
+            )
         if not isinstance(digest, str) or not is_digest(digest):
             raise CorruptError(f"{subject}: {reprlib.repr(digest)} is no SHA-256 digest", _ANEW)
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
@@ -161,7 +166,11 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An image index (image-index.md), also the index.json of an image layout."""
+    """An image index (image-index.md), also the index.json of an image layout.
+
+    Entries with digests of another algorithm than SHA-256 are not among those that are read: nothing could be done
+    with them, and the others are of use without them.
+    """
 
     manifests: tuple[Descriptor, ...]
     media_type: str = OCI_INDEX
@@ -185,6 +194,7 @@ class Index:
             tuple(
                 Descriptor.from_json(entry, f"{subject}, entry {number}")
                 for number, entry in enumerate(_sequence(checked.get("manifests"), subject))
+                if not (isinstance(entry, Mapping) and is_other_digest(str(entry.get("digest"))))
             ),
             _text(checked, "mediaType", subject, OCI_INDEX),
             _strings(checked.get("annotations"), subject),

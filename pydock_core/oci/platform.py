@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.errors import InvalidError
-from pydock_core.oci.documents import Descriptor
+from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -43,6 +43,7 @@ _KNOWN_ARCHITECTURES = frozenset(
 _KNOWN_SYSTEMS = frozenset(
     "aix android darwin dragonfly freebsd illumos ios linux netbsd openbsd plan9 solaris wasip1 windows".split()
 )
+_CHOSEN_TYPES = MANIFEST_TYPES | INDEX_TYPES
 _COMPONENT = re.compile(r"[a-z0-9_-]{1,64}")
 _VARIANT = re.compile(r"[a-z0-9_.-]{1,64}")
 
@@ -128,24 +129,18 @@ def runnable(wanted: Platform) -> list[Platform]:
     return [wanted]
 
 
-def choose_manifest(
-    entries: Sequence[Descriptor], wanted: Platform | str, variant: str = ""
-) -> Descriptor | None:
-    """Choose the entry for a platform: the best that runs there, of equal ones the first (image-index.md).
-
-    Args:
-        entries: of an index.
-        wanted: the platform, or an architecture of linux, to which ``variant`` belongs.
+def choose_manifest(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
+    """Choose the entry of an index for a platform: the best that runs there, of equal ones the first (image-index.md).
 
     An entry without a platform fits any, after those that say theirs.  Attestations and other entries for the
-    platform "unknown" fit none.
+    platform "unknown" fit none, and one of an unknown media type is ignored, as the specification asks.
     """
-    if isinstance(wanted, str):
-        wanted = normal_platform("linux", wanted, variant)
     rank = {fitting: number for number, fitting in enumerate(runnable(wanted))}
     best: Descriptor | None = None
     best_rank = len(rank) + 1
     for entry in entries:
+        if entry.media_type and entry.media_type not in _CHOSEN_TYPES:
+            continue
         entry_rank = rank.get(_said(entry.platform), best_rank) if entry.platform else len(rank)
         if entry_rank < best_rank:
             best, best_rank = entry, entry_rank

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.errors import CorruptError, InvalidError
+from pydock_core.errors import CorruptError, InvalidError, UnsupportedError
 from pydock_core.oci.digest import digest_hex, digest_of, is_digest, parse_digest, short_id
 from pydock_core.oci.documents import (
     OCI_LAYER,
+    OCI_MANIFEST,
     Descriptor,
     ImageConfig,
     Index,
@@ -21,7 +22,7 @@ from pydock_core.oci.documents import (
     layer_compression,
     layer_media_type,
 )
-from pydock_core.oci.platform import choose_manifest
+from pydock_core.oci.platform import choose_manifest, normal_platform
 from pydock_core.oci.timestamp import format_timestamp, parse_timestamp
 
 digests = st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
@@ -132,7 +133,7 @@ def _platform(architecture: str, variant: str = "", os: str = "linux") -> dict[s
 
 def test_the_manifest_of_this_platform_is_chosen() -> None:
     def entry(number: int, platform: dict[str, str]) -> Descriptor:
-        return Descriptor("m", f"sha256:{number:064}", 1, platform=platform)
+        return Descriptor(OCI_MANIFEST, f"sha256:{number:064}", 1, platform=platform)
 
     entries = [
         entry(0, _platform("unknown", os="unknown")),
@@ -141,11 +142,23 @@ def test_the_manifest_of_this_platform_is_chosen() -> None:
         entry(3, _platform("arm", "v7")),
         entry(4, _platform("amd64")),
     ]
-    assert choose_manifest(entries, "amd64", "") is entries[4]
-    assert choose_manifest(entries, "arm", "v7") is entries[3]
-    assert choose_manifest(entries, "arm", "v8") is entries[3]
-    assert choose_manifest(entries, "riscv64", "") is None
-    assert choose_manifest([entry(5, {})], "riscv64", "") is not None
+    assert choose_manifest(entries, normal_platform("linux", "amd64", "")) is entries[4]
+    assert choose_manifest(entries, normal_platform("linux", "arm", "v7")) is entries[3]
+    assert choose_manifest(entries, normal_platform("linux", "arm", "v8")) is entries[3]
+    assert choose_manifest(entries, normal_platform("linux", "riscv64", "")) is None
+    assert choose_manifest([entry(5, {})], normal_platform("linux", "riscv64", "")) is not None
+
+
+def test_digests_of_another_algorithm() -> None:
+    """An index is of use without the entries that have them; a manifest is not."""
+    other = Descriptor(OCI_LAYER, "sha512:" + "a" * 128, 5).to_json()
+    known = Descriptor(OCI_MANIFEST, digest_of(b"x"), 1)
+    index = Index.from_json({"schemaVersion": 2, "manifests": [other, known.to_json()]})
+    assert index.manifests == (known,)
+    with pytest.raises(UnsupportedError, match="layer 0 has a digest of the algorithm sha512"):
+        Manifest.from_json({"schemaVersion": 2, "config": known.to_json(), "layers": [other]})
+    with pytest.raises(CorruptError, match="no SHA-256 digest"):
+        Index.from_json({"schemaVersion": 2, "manifests": [{**other, "digest": "sha256:a"}]})
 
 
 @given(st.integers(0, 253_402_300_799 * 10**9))

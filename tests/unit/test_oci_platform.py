@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pydock_core.errors import InvalidError
 from pydock_core.oci import platform
-from pydock_core.oci.documents import Descriptor
+from pydock_core.oci.documents import OCI_MANIFEST, Descriptor
 from pydock_core.oci.platform import Platform, choose_manifest, host_platform, parse_platform, runnable
 
 
@@ -83,7 +85,7 @@ def _entry(text: str) -> Descriptor:
     architecture, _, variant = remainder.partition("/")
     said = {"os": os, "architecture": architecture, "variant": variant} if text else {}
     return Descriptor(
-        "m", "sha256:" + "0" * 64, 1, platform={key: value for key, value in said.items() if value}
+        OCI_MANIFEST, "sha256:" + "0" * 64, 1, platform={key: value for key, value in said.items() if value}
     )
 
 
@@ -111,5 +113,13 @@ def test_the_choice(wanted: str, present: list[str], chosen: int | None) -> None
 
 
 def test_damaged_platforms_fit_nothing() -> None:
-    damaged = Descriptor("m", "sha256:" + "0" * 64, 1, platform={"os": ["linux"], "architecture": 7})
+    damaged = Descriptor(OCI_MANIFEST, "sha256:" + "0" * 64, 1, platform={"os": ["linux"], "architecture": 7})
     assert choose_manifest([damaged], parse_platform("amd64")) is None
+
+
+def test_what_is_of_an_unknown_kind_is_ignored() -> None:
+    """image-index.md: "An encountered mediaType that is unknown to the implementation MUST be ignored"."""
+    image = _entry("linux/amd64")
+    other = replace(image, media_type="application/vnd.example+json")
+    assert choose_manifest([other, image], parse_platform("amd64")) is image
+    assert choose_manifest([other], parse_platform("amd64")) is None
