@@ -32,7 +32,13 @@ from pydock_core.oci.documents import (
     decode,
     layer_compression,
 )
-from pydock_core.oci.platform import Platform, choose_manifest, normal_platform, runnable
+from pydock_core.oci.platform import (
+    Platform,
+    choose_manifest,
+    is_of_unknown_kind,
+    normal_platform,
+    runnable,
+)
 from pydock_core.oci.reference import Reference
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, check_content
 from pydock_core.store.database.images import LayerRow
@@ -177,7 +183,11 @@ def _choose(
     entries = Index.from_json(decode(fetched.data, subject), subject).manifests
     chosen = choose_manifest(entries, platform)
     if chosen is None:
-        there = dict.fromkeys(text for entry in entries if (text := _platform_text(entry.platform)))
+        there = dict.fromkeys(
+            text
+            for entry in entries
+            if not is_of_unknown_kind(entry) and (text := _platform_text(entry.platform))
+        )
         raise UnsupportedError(
             f"{reference.familiar} has no image for {platform}",
             f"there is one for {', '.join(there)}; choose with --platform"

@@ -139,12 +139,17 @@ def choose_manifest(entries: Sequence[Descriptor], wanted: Platform) -> Descript
     best: Descriptor | None = None
     best_rank = len(rank) + 1
     for entry in entries:
-        if entry.media_type and entry.media_type not in _CHOSEN_TYPES:
+        if is_of_unknown_kind(entry):
             continue
         entry_rank = rank.get(_said(entry.platform), best_rank) if entry.platform else len(rank)
         if entry_rank < best_rank:
             best, best_rank = entry, entry_rank
     return best
+
+
+def is_of_unknown_kind(entry: Descriptor) -> bool:
+    """Whether an entry of an index is neither a manifest nor another index; one that says nothing may be either."""
+    return bool(entry.media_type) and entry.media_type not in _CHOSEN_TYPES
 
 
 def is_attestation(entry: Descriptor) -> bool:

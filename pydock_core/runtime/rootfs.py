@@ -266,8 +266,8 @@ def _mount_overlay_by_name(mount: RootMount, target: Path) -> None:
     data = build_overlay_options(mount, shorten)
     if len(data) >= _PAGE_BYTES:
         raise UnsupportedError(
-            f"root filesystem: {len(mount.lower)} layers are too many for this kernel",
-            "Linux 6.5 has no such limit",
+            f"root filesystem: overlay cannot be mounted here, or not with {len(mount.lower)} layers",
+            "before Linux 6.5 there is room for few; on a newer one, the state directory is at fault (dock doctor)",
         )
     flags = _old_flags(mount.options)
     absolute = os.path.abspath(target)

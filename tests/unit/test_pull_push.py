@@ -27,7 +27,15 @@ from pydock_core.errors import (
 )
 from pydock_core.images.push import Compressed
 from pydock_core.images.registry.client import RegistryClient
-from pydock_core.oci.documents import OCI_INDEX, OCI_MANIFEST, Index, Manifest, encode, layer_media_type
+from pydock_core.oci.documents import (
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    encode,
+    layer_media_type,
+)
 from pydock_core.oci.platform import host_architecture
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
@@ -172,7 +180,10 @@ def test_the_platform_chooses_of_an_index(store: Store, registry: FakeRegistry) 
 
 
 def test_an_index_of_no_images(store: Store, registry: FakeRegistry) -> None:
-    registry.add_manifest("box", "1", OCI_INDEX, encode(Index(()).to_json()))
+    described = Descriptor(
+        "application/vnd.example", digest(FIRST), 5, platform={"os": "linux", "architecture": "x"}
+    )
+    registry.add_manifest("box", "1", OCI_INDEX, encode(Index((described,)).to_json()))
     with pytest.raises(UnsupportedError, match="no image for linux/") as caught:
         connect(store, registry).pull(f"{NAME}:1")
     assert "names no image at all" in caught.value.hint
