@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import resource
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -33,7 +34,11 @@ from pydock_core.oci.documents import (
 )
 from pydock_core.oci.platform import host_architecture
 from pydock_core.store.compression import InflationLimit, open_plain
+from pydock_core.store.erofs.layout import TAR_ADDRESS
+from pydock_core.store.erofs.tree import LayerTree
+from pydock_core.store.erofs.writer import write_image
 from pydock_core.store.snapshots.layers import VARIABLE
+from pydock_core.store.tar_scan import scan_tar
 from tests.attack.test_archives import ATTACKS, victim
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
@@ -128,6 +133,52 @@ def test_memory_stays_flat(packer: str) -> None:
         assert grown_kib < 40 << 10, grown_kib
 
     in_child(inflate)
+
+
+def many(kind: str, number: int) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(f"d/package{number // 500}/file_{number}")
+    if kind == "deep directories":
+        made.name = f"d/{number}/" + "y" * 80 + "/" + "z" * 80
+    if "directories" in kind:
+        made.type = tarfile.DIRTYPE
+    if kind == "long names":
+        made.name = made.name.ljust(240, "x")
+    if kind == "symbolic links":
+        made.type, made.linkname = tarfile.SYMTYPE, "q" * 1000
+    if kind == "attributes":
+        made.pax_headers = {"SCHILY.xattr.user.a": f"{number}" * 8}
+    if kind == "whiteouts":
+        made.name = f"d/package{number // 500}/.wh.file_{number}"
+    return made
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "files",
+        "directories",
+        "deep directories",
+        "long names",
+        "symbolic links",
+        "attributes",
+        "whiteouts",
+    ],
+)
+def test_an_index_takes_the_memory_that_it_is_charged(tmp_path: Path, kind: str) -> None:
+    with tarfile.open(tmp_path / "tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for number in range(20_000):
+            archive.addfile(many(kind, number))
+
+    def build() -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        tree = LayerTree("layer x")
+        with (tmp_path / "tar").open("rb") as tar, (tmp_path / "index").open("w+b") as index:
+            tree.apply(scan_tar(tar, "layer x"))
+            write_image(tree, index.fileno(), tar.fileno(), [("a" * 64, 1, TAR_ADDRESS)], "layer x")
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+        assert grown < tree.charged_bytes * 5 // 4 + 4 * MIB, (grown, tree.charged_bytes)
+
+    in_child(build)
 
 
 def zstd_frame(window_log: int, data: bytes = b"data" * 100) -> bytes:
@@ -229,7 +280,7 @@ def test_no_layer_reaches_the_host_by_another_way(base: Path, victim: Path, atta
 def test_a_layer_of_more_entries_than_memory_has_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pydock_core.store.erofs.tree._ENTRIES_LIMIT", 20)
+    monkeypatch.setattr("pydock_core.store.erofs.tree.MEMORY_LIMIT_BYTES", 20 * 200)
     layer = build_tar(entry(f"f{number}", data=b"x") for number in range(30))
     registry = FakeRegistry()
     registry.add_image("box", "1", layer, LAYER)

@@ -23,11 +23,13 @@ from tests.bench.image_peers import (
 )
 from tests.bench.isolation import unmount_below
 from tests.bench.peer import LIMIT_SECONDS, Skipped, end
-from tests.bench.samples import busybox_archive, large_archive, many_layers, sample_tree
+from tests.bench.samples import busybox_archive, large_archive, many_files, many_layers, sample_tree
 
 Row = tuple[str, str, str, str, str]
 _FIRST_PORT = 5100
 _NAME = "large:latest"
+_MANY_FILES = 400_000
+"""Of one layer: hardly more would fit into an index."""
 
 
 def run(base: Path, *, times: int, quick: bool) -> list[Row]:
@@ -181,24 +183,34 @@ def _memory(base: Path, sample: Path) -> list[Row]:
     """The largest resident set of a load, a push and a pull, each a process of its own."""
     rows = []
     registry = Registry(base / "registry-memory", _FIRST_PORT)
-    name = f"{registry.host}/bench/large:latest"
+    many = many_files(base / "many.tar", "many:latest", _MANY_FILES)
+    runs = [(sample, _NAME, "", driver) for driver in ("erofs", "directory")]
+    runs.append((many, "many:latest", f", {_MANY_FILES:,} files", "erofs"))
     try:
-        for driver in ("erofs", "directory"):
-            root = base / f"memory-{driver}"
+        for archive, local, what, driver in runs:
+            name = f"{registry.host}/bench/{local}"
             for words in (
-                ("load", "-q", "-i", sample),
-                ("tag", _NAME, name),
+                ("load", "-q", "-i", archive),
+                ("tag", local, name),
                 ("push", "-q", name),
-                ("rmi", _NAME, name),
+                ("rmi", local, name),
                 ("pull", "-q", name),
             ):
+                root = base / f"memory-{driver}"
                 peak = _peak_bytes(words, PYDOCK_ROOT=str(root), PYDOCK_SNAPSHOTTER=driver)
                 if words[0] in ("load", "push", "pull"):
                     rows.append(
-                        (f"peak memory of {words[0]}", f"pydock ({driver})", f"{peak >> 20} MiB", "", "")
+                        (
+                            f"peak memory of {words[0]}{what}",
+                            f"pydock ({driver})",
+                            f"{peak >> 20} MiB",
+                            "",
+                            "",
+                        )
                     )
     finally:
         registry.close()
+        many.unlink()
     return rows
 
 

@@ -148,6 +148,17 @@ def large_archive(path: Path, *, files: int, total_bytes: int) -> Path:
     return docker_archive(path, layers, "large:latest", ["true"])
 
 
+def many_files(path: Path, name: str, files: int) -> Path:
+    """A docker-archive of one layer of small files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(files):
+            info = tarfile.TarInfo(f"data/{number // 500}/module_{number}.py")
+            info.size = number % 2
+            archive.addfile(info, io.BytesIO(b"x"))
+    return docker_archive(path, [buffer.getvalue()], name, ["true"])
+
+
 def sample_files(seed: int, files: int, total_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield names in some hundred directories, and contents."""
     chance = random.Random(seed)

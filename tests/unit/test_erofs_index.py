@@ -261,15 +261,15 @@ def test_formats_and_a_global_header(tmp_path: Path, tar_format: int) -> None:
 
 
 def test_chunks_are_as_large_as_the_holes_let_them() -> None:
-    plan = plan_chunks(1 << 40, ((1 << 30, 1 << 20), (1 << 35, 512)), 1024, 512, 1 << 22)
+    plan = plan_chunks(1 << 40, ((1 << 30, 1 << 20), (1 << 35, 512)), 1024, 512)
     assert plan.count <= 1 << 20
     assert plan.copied
-    plan = plan_chunks(1 << 20, ((4096, 4096), (16384, 100_000)), 1024, 512, 1 << 22)
+    plan = plan_chunks(1 << 20, ((4096, 4096), (16384, 100_000)), 1024, 512)
     assert plan.chunk_bytes == 4096 or plan.copied
-    plan = plan_chunks(1 << 20, ((4096, 4096), (16384, (1 << 20) - 16384)), 1024, 512, 1 << 22)
+    plan = plan_chunks(1 << 20, ((4096, 4096), (16384, (1 << 20) - 16384)), 1024, 512)
     assert (plan.chunk_bytes, plan.in_tar) == (4096, [(1, 1, 1024), (4, 252, 5120)])
     with pytest.raises(OSError, match="large"):
-        plan_chunks(1 << 50, (), 0, 512, 1 << 22)
+        plan_chunks(1 << 50, (), 0, 512)
 
 
 def test_lists_and_capabilities() -> None:

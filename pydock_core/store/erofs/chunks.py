@@ -6,10 +6,10 @@ import errno
 import os
 from dataclasses import dataclass, field
 
-from pydock_core.errors import UnsupportedError
 from pydock_core.store.erofs import layout
 
 _CHUNKS_LIMIT = 1 << 20
+_PART_BYTES = 200
 _COPIED_CHUNK_BYTES = 4096
 _COPIED_CHUNKS_LIMIT = 1 << 16  # each is an object in memory
 _LARGEST_CHUNK_BITS = 40
@@ -37,13 +37,18 @@ class ChunkedFile:
     inode_offset: int = 0
     index_offset: int = 0
 
+    @property
+    def memory_bytes(self) -> int:
+        """About what it takes in memory, its indexes included."""
+        parts = len(self.in_tar) + sum(1 + len(chunk) for chunk in self.copied.values())
+        return self.count * layout.CHUNK.size + parts * _PART_BYTES
+
 
 def plan_chunks(
     size_bytes: int,
     segments: tuple[tuple[int, int], ...],
     offset: int,
     block_bytes: int,
-    chunks_left: int,
 ) -> ChunkedFile:
     """Say how a file of parts is expressed.
 
@@ -51,11 +56,9 @@ def plan_chunks(
         size_bytes: of the file, holes included; more than 0.
         segments: (offset in the file, length), ascending; their data follow each other from ``offset`` in the tar.
         block_bytes: of the image; the data can be used where it is only at the boundary of a block of 512.
-        chunks_left: how many more this layer may have.
 
     Raises:
         OSError: EFBIG; the file is larger than a file can be.
-        UnsupportedError: there are more holes than an index has room for.
     """
     if size_bytes > _LARGEST_FILE_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -80,11 +83,6 @@ def plan_chunks(
     bits = min(bits, layout.CHUNK_BITS_MASK)
     chunk_bytes = block_bytes << bits
     count = -(-size_bytes // chunk_bytes)
-    if count > chunks_left:
-        raise UnsupportedError(
-            "a layer has sparse files with more holes than its index has room for",
-            "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
-        )
     plan = ChunkedFile(bits | layout.CHUNK_INDEXES, chunk_bytes, count)
     position = offset
     for start, length in segments:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pydock_core.errors import UnsupportedError
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.reader import Index, Inode, chunks_offset, xattr_bytes
-from pydock_core.store.erofs.tree import Directory, Tree
+from pydock_core.store.erofs.tree import ENTRY_BYTES, ONE_TREE, Directory, Tree
 from pydock_core.store.erofs.writer import write_image
 
 _OPAQUE = b"trusted.overlay.opaque"
 _BLOCK_BYTES = 1 << layout.BLOCK_BITS
 _LAYER_SHIFT = 40
 _NS = 1_000_000_000
+_ENTRY_BYTES = ENTRY_BYTES + 50
+"""With the pages of the layer's own index, which stay mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +53,21 @@ def merge_indexes(
 
     Raises:
         CorruptError: an index is damaged.
-        UnsupportedError: the tars have more than 1 TiB together.
+        UnsupportedError: the tars have more than 1 TiB together, or too many names to be merged in memory.
         OSError: writing failed.
     """
-    merge = _Merge(indexes, subject)
-    for number, is_opaque in enumerate(opaque_roots):
-        merge.add(number, is_opaque=is_opaque)
-    merge.place()
-    write_image(merge.tree, fd, -1, merge.devices, subject)
-    return merge.files
+    with ONE_TREE:
+        merge = _Merge(indexes, subject)
+        for number, is_opaque in enumerate(opaque_roots):
+            merge.add(number, is_opaque=is_opaque)
+        merge.place()
+        write_image(merge.tree, fd, -1, merge.devices, subject)
+        return merge.files
 
 
 class _Merge:
     def __init__(self, indexes: Sequence[Index], subject: str) -> None:
-        self.tree = Tree()
+        self.tree = Tree(subject)
         self.devices: list[tuple[str, int, int]] = []
         self.files: list[MergedDevice] = []
         self._indexes = indexes
@@ -102,11 +105,12 @@ class _Merge:
                     below = index.inode(nid)
                     known = children.get(name)
                     if not isinstance(known, Directory) or index.xattrs(below).get(_OPAQUE) == b"y":
-                        known = children[name] = Directory()
+                        known = self.tree.make_directory(merged, name)
                     waiting.append((known, below))
                 elif kind == layout.TYPE_CHARACTER and not index.inode(nid).address:
                     children.pop(name, None)
                 else:
+                    self.tree.charge(_ENTRY_BYTES + 2 * len(name))
                     children[name] = mark | nid
 
     @staticmethod
@@ -125,7 +129,7 @@ class _Merge:
                 if isinstance(child, int):
                     placed = self._placed.get(child)
                     if placed is None:
-                        placed = self._placed[child] = self._copy(child)
+                        placed = self._copy(child)
                     else:
                         at = (placed >> 4 << 5) + layout.LINKS_OFFSET
                         (links,) = layout.LINKS.unpack_from(self.tree.inodes, at)
@@ -135,7 +139,7 @@ class _Merge:
     def _copy(self, child: int) -> int:
         number, nid = child >> _LAYER_SHIFT, child & ((1 << _LAYER_SHIFT) - 1)
         index, inodes = self._indexes[number], self.tree.inodes
-        form, count, mode, _, size, address, _, uid, gid, mtime, mtime_ns, _ = index.record(nid)
+        form, count, mode, _, size, address, _, uid, gid, mtime, mtime_ns, links = index.record(nid)
         inode = Inode(form, count, mode, size, address, nid * layout.SLOT_BYTES)
         kind = stat.S_IFMT(mode)
         tail = b""
@@ -162,7 +166,12 @@ class _Merge:
             inodes += bytes(-len(inodes) % layout.SLOT_BYTES)
         if content:
             self.tree.blocks.append((position, content))
-        return (position >> 1) | layout.TYPES[kind]
+        self.tree.charge(len(tail) + len(content))
+        placed = (position >> 1) | layout.TYPES[kind]
+        if links > 1:
+            self.tree.charge(ENTRY_BYTES)
+            self._placed[child] = placed  # its other names come yet
+        return placed
 
     def _chunks(self, number: int, index: Index, inode: Inode) -> bytes:
         chunk_bytes = 1 << (layout.BLOCK_BITS + (inode.address & layout.CHUNK_BITS_MASK))

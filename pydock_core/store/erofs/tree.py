@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 
 from pydock_core.errors import InvalidError, UnsupportedError
@@ -33,8 +34,18 @@ _OPAQUE_XATTR = b"trusted.overlay.opaque"
 _WHITEOUT = os.fsencode(WHITEOUT_PREFIX)
 _NAME_LIMIT = 255
 _PATH_LIMIT = 4095
-_ENTRIES_LIMIT = 1 << 20
-"""An entry takes some 350 bytes of memory here, and a compressed archive hardly 10: a layer of more becomes a directory."""
+MEMORY_LIMIT_BYTES = 72 << 20
+"""What a tree may take: some 400,000 files.  With it a program that pulls stays below 150 MB whatever a layer has; what has
+more becomes a directory, which takes none."""
+ENTRY_BYTES = 160
+"""What a name that is no directory takes, without the length of the name: a key, its place in a dictionary, a number, an
+inode.  Measured with CPython 3.11, as the next."""
+_DIRECTORY_BYTES = 550
+_SYMLINK_BYTES = 180
+_ATTRIBUTE_BYTES = 80
+ONE_TREE = threading.Lock()
+"""Held while a tree is made and written: it is the interpreter's work, which threads take turns at anyway, and so a
+process has the memory of one tree only."""
 _LINKS_FOLLOWED = 40  # kernel, MAXSYMLINKS
 _NS = 1_000_000_000
 _KIND_BITS = 4
@@ -68,18 +79,43 @@ def child_offset(child: int) -> int:
 class Tree:
     """What an index is written of.
 
+    Args:
+        subject: names what it is of in errors.
+
     Attributes:
         root: the root directory.
         inodes: the records of all that is no directory.
         blocks: (offset of an inode, content) of what needs blocks of its own: long symlink targets.
         chunked: files whose data is copied, or has holes.
+        charged_bytes: what all this takes, and will take while it is written, about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self.charged_bytes = 0
         self.root = Directory()
         self.inodes = bytearray()
         self.blocks: list[tuple[int, bytes]] = []
         self.chunked: list[ChunkedFile] = []
+
+    def charge(self, count: int) -> None:
+        """Note that the tree takes ``count`` bytes more, or hardly more.
+
+        Raises:
+            UnsupportedError: that is too much.
+        """
+        self.charged_bytes += count
+        if self.charged_bytes > MEMORY_LIMIT_BYTES:
+            raise UnsupportedError(
+                f"{self._subject} has more names, attributes and holes than an index is made for",
+                "the directory driver takes it",
+            )
+
+    def make_directory(self, parent: Directory, name: bytes) -> Directory:
+        """Make an empty directory, in the place of what has the name."""
+        self.charge(_DIRECTORY_BYTES + len(name))
+        made = parent.children[name] = Directory()
+        return made
 
     def directories(self) -> Iterator[tuple[Directory, Directory]]:
         """Every directory with its parent, the root first.  Without recursion: archives can be deep."""
@@ -110,15 +146,13 @@ class LayerTree(Tree):
     """
 
     def __init__(self, subject: str, block_bits: int = layout.BLOCK_BITS) -> None:
-        super().__init__()
+        super().__init__(subject)
         self.applied = Applied()
-        self._subject = subject
         self._block_bytes = 1 << block_bits
         self._targets: dict[int, bytes] = {}
         self._parents: dict[bytes, Directory] = {}
         self._opaque: set[bytes] = set()
         self._whiteouts: set[bytes] = set()
-        self._chunks_left = 1 << 22
 
     def apply(self, entries: Iterable[ScannedEntry]) -> Applied:
         """Take every entry.
@@ -134,12 +168,9 @@ class LayerTree(Tree):
         block_mask = self._block_bytes - 1
         address, bits = layout.TAR_ADDRESS, layout.BLOCK_BITS
         regular, small = stat.S_IFREG, self._block_bytes == 1 << layout.BLOCK_BITS
+        charge = self.charge
         for entry in entries:
             applied.entries += 1
-            if applied.entries > _ENTRIES_LIMIT:
-                raise UnsupportedError(
-                    f"{self._subject} has more than {_ENTRIES_LIMIT} entries", "the directory driver takes it"
-                )
             name, kind, mode, uid, gid, size, mtime_ns, _, _, xattrs, segments, offset = entry
             # The common case: a file, in a directory that is known, under a name that is free, its data at a
             # block's boundary of the tar.
@@ -153,6 +184,7 @@ class LayerTree(Tree):
                     and len(last) <= _NAME_LIMIT
                     and not last.startswith(_WHITEOUT)
                 ):
+                    charge(ENTRY_BYTES + len(last))
                     position = len(inodes)
                     parent.children[last] = (position >> 1) | layout.TYPE_FILE
                     inodes += pack(
@@ -184,6 +216,8 @@ class LayerTree(Tree):
     # -- one entry ---------------------------------------------------------------------------------------
 
     def _apply_entry(self, entry: ScannedEntry) -> None:
+        attributes = sum(_ATTRIBUTE_BYTES + len(key) + len(value) for key, value in entry.xattrs)
+        self.charge(ENTRY_BYTES + len(entry.name) + attributes)
         path = os.fsencode(clean_name(os.fsdecode(entry.name), self._subject))
         if not path:
             if entry.kind == stat.S_IFDIR:
@@ -195,7 +229,8 @@ class LayerTree(Tree):
             return
         parent = self._parent(where)
         raw = entry.name.rpartition(b"/")
-        if raw[2] == name:
+        if raw[2] == name and raw[0] not in self._parents:
+            self.charge(ENTRY_BYTES + len(raw[0]))
             self._parents[raw[0]] = parent
         if len(name) > _NAME_LIMIT:
             raise _error(errno.ENAMETOOLONG)
@@ -205,7 +240,7 @@ class LayerTree(Tree):
                 if there is not None:
                     self._remove(path, name, parent)
                     parent = self._parent(where)
-                there = parent.children[name] = Directory()
+                there = self.make_directory(parent, name)
             self._set_directory(there, entry)
             return
         child = self._make(entry, name, parent)
@@ -226,6 +261,7 @@ class LayerTree(Tree):
                 raise _error(errno.ENOENT)
             if len(entry.link) > _PATH_LIMIT:
                 raise _error(errno.ENAMETOOLONG)
+            self.charge(_SYMLINK_BYTES + len(entry.link) * 5 // 4)
         if name in parent.children:
             return None
         if entry.kind == stat.S_IFREG:
@@ -253,12 +289,12 @@ class LayerTree(Tree):
                 address = layout.TAR_ADDRESS + (entry.offset >> layout.BLOCK_BITS)
             else:
                 segments = ((0, size),) if entry.segments is None else entry.segments
-                chunks = plan_chunks(size, segments, entry.offset, self._block_bytes, self._chunks_left)
+                chunks = plan_chunks(size, segments, entry.offset, self._block_bytes)
+                self.charge(chunks.memory_bytes)
                 form, address = layout.FORMAT_CHUNKS, chunks.form
                 body += bytes(-head % layout.CHUNK.size)
                 head = layout.INODE_BYTES + len(body)
                 tail = bytes(chunks.count * layout.CHUNK.size)
-                self._chunks_left -= chunks.count
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             address = layout.encode_device(*entry.device)
         if form == layout.FORMAT_INLINE:
@@ -439,13 +475,11 @@ class LayerTree(Tree):
 
     def _make_parent(self, prefix: bytes, name: bytes, where: bytes, parent: Directory, depth: int) -> None:
         child = parent.children.get(name)
-        directory = Directory()
         if child is None:
-            parent.children[name] = directory
+            self.make_directory(parent, name)
         elif isinstance(child, int) and prefix in self._whiteouts and self._is_whiteout(child):
             self._whiteouts.discard(prefix)
-            directory.xattrs[_OPAQUE_XATTR] = b"y"
-            parent.children[name] = directory
+            self.make_directory(parent, name).xattrs[_OPAQUE_XATTR] = b"y"
         elif isinstance(child, int) and child & _KIND_MASK == layout.TYPE_SYMLINK:
             target = self._targets[child]
             self._make_parents(target if target.startswith(b"/") else where + b"/" + target, depth + 1)

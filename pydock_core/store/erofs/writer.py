@@ -9,7 +9,7 @@ from typing import BinaryIO
 from pydock_core.errors import UnsupportedError
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.chunks import ChunkedFile
-from pydock_core.store.erofs.tree import Directory, LayerTree, Tree
+from pydock_core.store.erofs.tree import ONE_TREE, Directory, LayerTree, Tree
 from pydock_core.store.layer_tar import Applied
 from pydock_core.store.tar_scan import scan_tar
 
@@ -42,12 +42,13 @@ def build_index(
             f"{subject} is larger than 1 TiB, which an EROFS index cannot say",
             "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
         )
-    tree = LayerTree(subject, block_bits)
-    tree.apply(scan_tar(tar, subject))
-    # An image of larger blocks has copied all data.
-    devices = [(tag, tar_blocks, layout.TAR_ADDRESS)] if block_bits == layout.BLOCK_BITS else []
-    write_image(tree, index_fd, tar.fileno(), devices, subject, block_bits=block_bits)
-    return tree.applied
+    with ONE_TREE:
+        tree = LayerTree(subject, block_bits)
+        tree.apply(scan_tar(tar, subject))
+        # An image of larger blocks has copied all data.
+        devices = [(tag, tar_blocks, layout.TAR_ADDRESS)] if block_bits == layout.BLOCK_BITS else []
+        write_image(tree, index_fd, tar.fileno(), devices, subject, block_bits=block_bits)
+        return tree.applied
 
 
 def write_image(
@@ -96,12 +97,12 @@ class _Image:
             position += layout.round_up(layout.INODE_BYTES + len(body), layout.SLOT_BYTES)
         self._inodes_at = layout.round_up(position, self._block)
         self._data_at = layout.round_up(self._inodes_at + len(tree.inodes), self._block)
-        self._data = bytearray()
 
     def write(self, fd: int, tar_fd: int) -> None:
-        head = self._directory_inodes()
-        self._place_blocks()
-        end = self._place_chunks(self._data_at + len(self._data))
+        data = _Data(fd, self._data_at, self._block)
+        head = self._directory_inodes(data)
+        self._place_blocks(data)
+        end = self._place_chunks(data.end())
         if end >> self._bits >= layout.TAR_ADDRESS:
             raise UnsupportedError(
                 f"{self._subject} has sparse files that are too large for an index",
@@ -112,7 +113,6 @@ class _Image:
         head[: self._first] = self._superblock(end)
         _write_all(fd, 0, head)
         _write_all(fd, self._inodes_at, inodes)
-        _write_all(fd, self._data_at, self._data)
         for chunked, base in self._copies:
             for number, (_, parts) in enumerate(sorted(chunked.copied.items())):
                 for inside, length, source in parts:
@@ -156,10 +156,9 @@ class _Image:
 
     # -- directories -------------------------------------------------------------------------------------
 
-    def _directory_inodes(self) -> bytearray:
+    def _directory_inodes(self, data: _Data) -> bytearray:
         """The image up to the other inodes; the blocks of the directories become data."""
         head = bytearray(self._inodes_at)
-        data = self._data
         base = self._inodes_at // layout.SLOT_BYTES
         names = 0
         for (directory, parent), (count, body) in zip(self._directories, self._bodies, strict=True):
@@ -184,7 +183,7 @@ class _Image:
                 _DIRECTORY_MODE | directory.mode,
                 0,
                 len(blocks),
-                (self._data_at + len(data)) >> self._bits,
+                data.append(blocks) >> self._bits,
                 directory.nid & 0xFFFFFFFF,
                 directory.uid,
                 directory.gid,
@@ -193,19 +192,14 @@ class _Image:
                 links,
             )
             head[at + layout.INODE_BYTES : at + layout.INODE_BYTES + len(body)] = body
-            data += blocks
-            data += bytes(-len(data) % self._block)
         self._inode_count = names + 1
         return head
 
     # -- what has blocks of its own ----------------------------------------------------------------------
 
-    def _place_blocks(self) -> None:
+    def _place_blocks(self, data: _Data) -> None:
         for offset, content in self._tree.blocks:
-            address = (self._data_at + len(self._data)) >> self._bits
-            self._set_address(offset, address)
-            self._data += content
-            self._data += bytes(-len(self._data) % self._block)
+            self._set_address(offset, data.append(content) >> self._bits)
 
     def _place_chunks(self, end: int) -> int:
         """Write the indexes of files in chunks; return where the image ends."""
@@ -235,6 +229,38 @@ class _Image:
 
     def _set_address(self, inode_offset: int, address: int) -> None:
         layout.LINKS.pack_into(self._tree.inodes, inode_offset + layout.ADDRESS_OFFSET, address)
+
+
+class _Data:
+    """What stands behind the inodes: written as it comes, from a block's boundary each.
+
+    Args:
+        fd: the image.
+        start: where it begins, a block's boundary.
+        block_bytes: of the image.
+    """
+
+    def __init__(self, fd: int, start: int, block_bytes: int) -> None:
+        self._fd = fd
+        self._start = start
+        self._block_bytes = block_bytes
+        self._waiting = bytearray()
+
+    def append(self, content: bytes) -> int:
+        """Add something; return where in the image it is."""
+        if len(self._waiting) >= _COPY_BYTES:
+            self.end()
+        at = self._start + len(self._waiting)
+        self._waiting += content
+        self._waiting += bytes(-len(content) % self._block_bytes)
+        return at
+
+    def end(self) -> int:
+        """Write what waits; return where the next would be."""
+        _write_all(self._fd, self._start, self._waiting)
+        self._start += len(self._waiting)
+        self._waiting.clear()
+        return self._start
 
 
 def _write_all(fd: int, offset: int, data: bytes | bytearray) -> None:
