@@ -272,7 +272,8 @@ def decode(data: bytes, subject: str) -> Any:
         CorruptError: it is no JSON in UTF-8.
     """
     try:
-        return json.loads(data)
+        # Decoded first: given bytes, json takes UTF-16 and a byte order mark too, which no other tool would.
+        return json.loads(data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise CorruptError(f"{subject} is no JSON: {error}", _ANEW) from error
 

@@ -149,6 +149,13 @@ def test_the_manifest_of_this_platform_is_chosen() -> None:
     assert choose_manifest([entry(5, {})], normal_platform("linux", "riscv64", "")) is not None
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
+def test_documents_are_in_utf_8(encoding: str) -> None:
+    """What another tool cannot read, or reads otherwise, is no document (RFC 8259, 8.1)."""
+    with pytest.raises(CorruptError, match="is no JSON"):
+        decode('{"schemaVersion": 2}'.encode(encoding), "manifest")
+
+
 def test_digests_of_another_algorithm() -> None:
     """An index is of use without the entries that have them; a manifest is not."""
     other = Descriptor(OCI_LAYER, "sha512:" + "a" * 128, 5).to_json()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from pydock_core.images.registry.settings import timeout_seconds as configured_t
 from pydock_core.images.registry.transport import Response, Transport
 from pydock_core.images.registry.upload import Upload
 from pydock_core.oci.digest import digest_of, is_digest
-from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, decode
 from pydock_core.store.layer_blob import Arrival
 
 _MANIFEST_LIMIT_BYTES = 4 << 20
@@ -373,10 +372,7 @@ def _manifest_target(path: str, reference: str) -> str:
 
 def _media_type(subject: str, said: str, data: bytes) -> str:
     """The media type of a manifest: what the answer and the document say, which must agree."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{subject}: the manifest is no JSON", "the registry's copy is damaged") from error
+    document = decode(data, f"{subject}: the manifest")
     if not isinstance(document, dict):
         raise CorruptError(f"{subject}: the manifest is no JSON object", "the registry's copy is damaged")
     if _SCHEMA_1.fullmatch(said) or document.get("schemaVersion") == 1:
