@@ -13,10 +13,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydock_core.errors import ConflictError, NoSpaceError, PyDockError
+from pydock_core.errors import ConflictError, NoSpaceError, NotFoundError, PyDockError
 from pydock_core.images.stored import StoredImage
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import REF_NAME, Descriptor, ImageConfig, decode
+from pydock_core.oci.platform import parse_platform, platform_of
 from pydock_core.oci.timestamp import parse_timestamp
 from pydock_core.paths import StateRoot
 from pydock_core.store.blobs import BlobStore
@@ -65,6 +66,26 @@ class ImageStore:
         else:
             labels = json.dumps(config.config.get("Labels") or {})
         sql.set_labels(self.database, image_id, labels)
+
+    def require_platform(self, image_id: str, name: str, wanted: str) -> None:
+        """Look whether an image is for a platform, "os[/arch[/variant]]".
+
+        Args:
+            image_id: full.
+            name: what the image is called in the message.
+
+        Raises:
+            NotFoundError: it is for another one.
+            InvalidError: ``wanted`` is no platform.
+        """
+        subject = f"config of {name}"
+        config = ImageConfig.from_json(decode(self.blobs.read(image_id, subject), subject), subject)
+        asked, its_own = parse_platform(wanted), platform_of(config)
+        if asked != its_own:
+            raise NotFoundError(
+                f"image {name} is for {its_own}, not for {asked}",
+                f"dock pull --platform {asked} gets that one",
+            )
 
     # -- adding ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from pydock_core.engine.image_store import ImageStore
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import ImageConfig, decode
-from pydock_core.oci.platform import Platform, host_platform, normal_platform, parse_platform, runnable
+from pydock_core.oci.platform import Platform, host_platform, parse_platform, platform_of, runnable
 from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import DigestRow, ImageRow, LayerRow, TagRow
@@ -169,30 +169,19 @@ class Images:
 
     def platform(self, reference: str) -> Platform:
         """Return the platform that an image is for, in normal form."""
-        config = self._config(self.resolve(reference).id)
-        return normal_platform(config.os, config.architecture, config.variant)
+        return platform_of(self._config(self.resolve(reference).id))
 
     def platform_warnings(self, image_id: str) -> Names:
         """Return what is to be said of an image that this host may not be able to run, by full id."""
         config = self._config(image_id)
-        its_own = normal_platform(config.os, config.architecture, config.variant)
+        its_own = platform_of(config)
         if not config.architecture or its_own in runnable(host_platform()):
             return []
         return [f"the image is for {its_own}, which does not match this host's {host_platform()}"]
 
     def require_platform(self, reference: str, wanted: str) -> None:
-        """Look whether an image is for a platform, "os[/arch[/variant]]".
-
-        Raises:
-            NotFoundError: it is for another one.
-            InvalidError: ``wanted`` is no platform.
-        """
-        asked, its_own = parse_platform(wanted), self.platform(reference)
-        if asked != its_own:
-            raise NotFoundError(
-                f"image {reference} is for {its_own}, not for {asked}",
-                f"dock pull --platform {asked} gets that one",
-            )
+        """Look whether an image is for a platform; see :meth:`ImageStore.require_platform`."""
+        self._store.require_platform(self.resolve(reference).id, reference, wanted)
 
     def content_bytes(self, reference: str) -> int:
         """Return the size of an image's blobs: its layers as they were pulled or loaded, its config, its manifest."""

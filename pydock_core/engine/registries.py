@@ -14,8 +14,8 @@ from pydock_core.errors import ConflictError, InvalidError, NoSpaceError, NotFou
 from pydock_core.images.pull import Destination, pull_image
 from pydock_core.images.push import Knowledge, compressed_type, push_image
 from pydock_core.oci.digest import short_id
-from pydock_core.oci.documents import ImageConfig, decode, layer_compression
-from pydock_core.oci.platform import Platform, host_platform, normal_platform, parse_platform, runnable
+from pydock_core.oci.documents import decode, layer_compression
+from pydock_core.oci.platform import Platform, host_platform, parse_platform
 from pydock_core.oci.reference import DEFAULT_DOMAIN, Reference, parse_reference
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
@@ -208,7 +208,7 @@ class Registries:
         rows = [(one, self._named(one)) for one in names]
         if platform:
             for one, row in rows:
-                self._check_platform(one, row, platform)
+                self._store.require_platform(row.id, one.familiar, platform)
         _say(progress, f"The push refers to repository [{name.domain}/{name.path}]")
         with self._connect(name.domain) as client:
             return [self._push_one(client, one, progress) for one in names]
@@ -227,17 +227,6 @@ class Registries:
                 f"see: dock images; give one the name first: dock tag IMAGE {name.familiar}",
             )
         return row
-
-    def _check_platform(self, name: Reference, row: ImageRow, platform: str) -> None:
-        wanted = parse_platform(platform)
-        subject = f"config of {name.familiar}"
-        config = ImageConfig.from_json(decode(self._store.blobs.read(row.id, subject), subject), subject)
-        its_own = normal_platform(config.os, config.architecture, config.variant)
-        if its_own not in runnable(wanted):
-            raise NotFoundError(
-                f"{name.familiar} is an image for {its_own}, not for {wanted}",
-                f"dock pull --platform {wanted} gets it",
-            )
 
     def _push_one(self, client: RegistryClient, reference: Reference, progress: Progress | None) -> Pushed:
         with self._store.reading(), self._store.workspace("push") as directory:

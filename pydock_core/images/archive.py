@@ -37,7 +37,7 @@ from pydock_core.oci.platform import (
     host_architecture,
     host_platform,
     is_attestation,
-    normal_platform,
+    platform_of,
     runnable,
 )
 from pydock_core.oci.reference import Reference, parse_tagged
@@ -98,11 +98,7 @@ def _for_platform(images: list[StoredImage], platform: Platform | None, subject:
     if platform is None:
         return images
     fitting = runnable(platform)
-    chosen = [
-        image
-        for image in images
-        if normal_platform(image.config.os, image.config.architecture, image.config.variant) in fitting
-    ]
+    chosen = [image for image in images if platform_of(image.config) in fitting]
     if not chosen:
         raise _no_image_for(subject, platform)
     return chosen

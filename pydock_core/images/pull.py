@@ -36,7 +36,7 @@ from pydock_core.oci.platform import (
     Platform,
     choose_manifest,
     is_of_unknown_kind,
-    normal_platform,
+    platform_of,
     runnable,
 )
 from pydock_core.oci.reference import Reference
@@ -226,7 +226,7 @@ def _check_manifest(manifest: Manifest, reference: Reference) -> None:
 
 
 def _check_platform(config: ImageConfig, wanted: Platform, reference: Reference) -> None:
-    said = normal_platform(config.os, config.architecture, config.variant)
+    said = platform_of(config)
     if config.architecture and said not in runnable(wanted):
         raise UnsupportedError(
             f"{reference.familiar} is an image for {said}, not for {wanted}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.errors import InvalidError
-from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor
+from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, ImageConfig
 
 _ARCHITECTURES = {
     "x86_64": ("amd64", ""),
@@ -91,6 +91,11 @@ def normal_platform(os: str, architecture: str, variant: str = "") -> Platform:
     elif (architecture, variant) in (("arm64", "v8"), ("amd64", "v1")):
         variant = ""
     return Platform(os, architecture, variant)
+
+
+def platform_of(config: ImageConfig) -> Platform:
+    """Return the platform that an image's config says, in normal form."""
+    return normal_platform(config.os, config.architecture, config.variant)
 
 
 def parse_platform(text: str) -> Platform:

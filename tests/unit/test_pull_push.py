@@ -588,6 +588,17 @@ def test_an_image_that_gets_another_manifest_before_it_is_pushed(
     assert pushed.digest == store.images.resolve(f"{NAME}:1").manifest_digest
 
 
+def test_the_platform_of_a_push_is_the_images_own(store: Store, registry: FakeRegistry) -> None:
+    """As of a save; that a 386 runs on an amd64 does not make it one."""
+    config = json.loads(build_config(digest(FIRST))) | {"architecture": "386"}
+    archive = build_docker_archive(FIRST, tags=[f"{NAME}:1"], config=json.dumps(config).encode())
+    store.images.load(io.BytesIO(archive))
+    registries = connect(store, registry)
+    with pytest.raises(NotFoundError, match=r"is for linux/386, not for linux/amd64"):
+        registries.push(f"{NAME}:1", platform="linux/amd64")
+    assert registries.push(f"{NAME}:1", platform="linux/386")
+
+
 def test_only_names_are_pushed(store: Store, registry: FakeRegistry, loaded: str) -> None:
     registries = connect(store, registry)
     with pytest.raises(NotFoundError, match="no image is called"):
