@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import threading
 import zlib
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.images.push import Compressed
-from pydock_core.images.registry.client import RegistryClient
+from pydock_core.images.registry.client import BlobSink, RegistryClient
 from pydock_core.oci.documents import (
     OCI_INDEX,
     OCI_MANIFEST,
@@ -226,6 +227,40 @@ def test_a_broken_pull_goes_on_where_it_stopped(store: Store, registry: FakeRegi
     registries.pull(f"{NAME}:1")
     assert begun == [8192]
     assert not partial.exists()
+
+
+def test_an_interrupted_pull_ends_at_once_and_keeps_what_came(store: Store, tmp_path: Path) -> None:
+    """Ctrl-C, or the kernel's stop button: the main thread waits, and others are in the middle of a layer."""
+
+    class Interrupting(FakeRegistry):
+        def fetch_blob(self, path: str, descriptor: Descriptor, sink: BlobSink) -> None:
+            if descriptor.digest in self.hold:
+                sink.write(self.blobs[descriptor.digest][:4096])
+                os.kill(os.getpid(), signal.SIGINT)  # the main thread gets it
+                self.hold[descriptor.digest].wait(30)
+            super().fetch_blob(path, descriptor, sink)
+
+    registry = Interrupting()
+    manifest = registry.add_image("box", "1", FIRST, SECOND, compression="")
+    blob = manifest.layers[1].digest
+    registry.hold[blob] = threading.Event()
+    threads = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        connect(store, registry).pull(f"{NAME}:1")
+    assert threading.active_count() == threads
+    assert list(store.root.temporary.iterdir()) == []
+    assert (store.root.images / "partial" / blob[7:]).stat().st_size == 4096
+    assert store.images.list() == []
+    del registry.hold[blob]
+    positions = []
+
+    def fetch(path: str, descriptor: Descriptor, sink: BlobSink) -> None:
+        positions.append((descriptor.digest, sink.position))
+        FakeRegistry.fetch_blob(registry, path, descriptor, sink)
+
+    registry.fetch_blob = fetch  # type: ignore[method-assign]  # looks on
+    connect(store, registry).pull(f"{NAME}:1")
+    assert (blob, 4096) in positions
 
 
 def test_a_blob_is_fetched_whole_though_its_layer_is_there(store: Store, registry: FakeRegistry) -> None:
