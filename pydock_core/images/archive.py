@@ -44,11 +44,13 @@ from pydock_core.oci.reference import Reference, parse_tagged
 from pydock_core.store.blobs import BlobStore, check_content
 from pydock_core.store.compression import ANEW, detect_compression
 from pydock_core.store.database.images import LayerRow
+from pydock_core.store.layer_tar import HOSTILE
 from pydock_core.store.worker import Progress
 
 _HEX_JSON = re.compile(r"([0-9a-f]{64})(?:\.json)?")
 _INDEX_DEPTH = 4
 _LAYERS_LIMIT = 1000
+_IMAGES_LIMIT = 10_000
 
 
 def load_archive(
@@ -104,6 +106,11 @@ def _for_platform(images: list[StoredImage], platform: Platform | None, subject:
     return chosen
 
 
+def _check_count(count: int, subject: str) -> None:
+    if count > _IMAGES_LIMIT:
+        raise CorruptError(f"{subject} names {count:,} images, more than anybody saves", HOSTILE)
+
+
 def _no_image_for(subject: str, platform: Platform) -> UnsupportedError:
     return UnsupportedError(f"{subject} has no image for {platform}", "save the image for that platform")
 
@@ -116,6 +123,7 @@ def _load_docker(spool: Spool) -> list[StoredImage]:
     items = spool.document("manifest.json")
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise CorruptError(f"{subject} is no list of images", ANEW)
+    _check_count(len(items), subject)
     images = []
     for item in items:
         config_name, layer_names = item.get("Config"), _names(item, "Layers", subject)
@@ -221,6 +229,7 @@ def _load_legacy_image(spool: Spool, top_id: str, references: Sequence[Reference
 
 def _load_oci(spool: Spool, platform: Platform) -> list[StoredImage]:
     index = Index.from_json(spool.document("index.json"), f"{spool.subject}: index.json")
+    _check_count(len(index.manifests), f"{spool.subject}: index.json")
     found: dict[str, tuple[Descriptor, list[Reference]]] = {}
     refused: PyDockError | None = None
     for entry in index.manifests:

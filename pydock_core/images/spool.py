@@ -28,6 +28,8 @@ from pydock_core.store.worker import Progress
 _BLOBS = "blobs/sha256/"
 _PROGRESS_BYTES = 8 << 20
 _LINKS_LIMIT = 8
+_MEMBERS_LIMIT = 100_000
+"""Each is remembered, and takes a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Spool:
 
         Raises:
             CorruptError: it is damaged or truncated, or a member under the name of a digest does not have it.
-            InvalidError: it is empty.
+            InvalidError: it is empty, or has more members than there is memory for.
         """
         buffered = peekable(stream)
         if not buffered.peek(1):
@@ -121,6 +123,11 @@ class Spool:
             source, self._file = file, file
         reader = TarReader(source, self.subject)
         for number, entry in enumerate(reader):
+            if number >= _MEMBERS_LIMIT:
+                raise InvalidError(
+                    f"{self.subject} has more than {_MEMBERS_LIMIT:,} members, as no archive of images has",
+                    "save the images in several archives; a root file system is for: dock import",
+                )
             name = clean_name(entry.name, self.subject)
             link = ""
             if entry.kind == stat.S_IFREG:

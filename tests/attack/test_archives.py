@@ -24,6 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
+from pydock_core.images import spool
+from pydock_core.oci.documents import OCI_MANIFEST
 from pydock_core.store.layer_tar import clean_name
 from pydock_core.store.tar_reader import ForwardSource, TarReader
 from tests.support.image_store import (
@@ -459,6 +461,28 @@ def test_every_digest_of_a_docker_archive_is_compared(store: Store) -> None:
 
 
 @needs_root
+def test_more_members_than_there_is_memory_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_MEMBERS_LIMIT", 50)
+    before = store.contents()
+    bomb = build_tar([entry(f"{number}") for number in range(51)])
+    with pytest.raises(InvalidError, match="more than 50 members"):
+        store.images.load(io.BytesIO(bomb))
+    assert store.contents() == before
+    assert store.images.load(io.BytesIO(build_docker_archive(build_tar([entry("x")]))))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.json"])
+def test_more_images_than_anybody_saves(store: Store, name: str) -> None:
+    described = {"mediaType": OCI_MANIFEST, "digest": digest(b""), "size": 0}
+    documents = {
+        "manifest.json": [{"Config": "c", "Layers": []}] * 10_001,
+        "index.json": {"schemaVersion": 2, "manifests": [described] * 10_001},
+    }
+    with pytest.raises(CorruptError, match="names 10,001 images"):
+        store.images.load(io.BytesIO(build_tar([entry(name, data=json.dumps(documents[name]).encode())])))
+    assert store.images.list() == []
+
+
 def test_a_name_that_is_none(store: Store) -> None:
     layer = build_tar([entry("a", data=b"x")])
     before = store.contents()

@@ -277,6 +277,7 @@ def test_malformed_settings_are_named(tmp_path: Path, text: str) -> None:
     [
         ("localhost", True),
         ("localhost:5000", True),
+        ("LocalHost:5000", True),
         ("127.5.0.1:80", True),
         ("[::1]:5000", True),
         ("10.1.2.3:5000", True),

@@ -76,6 +76,7 @@ class RegistrySettings:
         """
         if self.certificates(host).authorities:
             return False
+        host = host.lower()
         name = host_name(host)
         if host in self.insecure or name in self.insecure or name == "localhost":
             return True
