@@ -36,6 +36,9 @@ def ask_password(context: Context) -> str:
 
     try:
         return getpass.getpass("Password: ")
+    except KeyboardInterrupt:
+        _end_line(context)
+        raise
     except (EOFError, NotImplementedError) as error:
         raise InvalidError(message, hint) from error
 
@@ -46,8 +49,17 @@ def _ask(context: Context, prompt: str, problem: str, hint: str) -> str:
     context.stdout.flush()
     try:
         return input(prompt)  # in a notebook it is the kernel's own
+    except KeyboardInterrupt:
+        _end_line(context)
+        raise
     except (EOFError, NotImplementedError) as error:  # the latter where the front end takes no input
         raise InvalidError(problem, hint) from error
+
+
+def _end_line(context: Context) -> None:
+    """Leave the line of an unanswered question, so that the shell's prompt does not stand in it."""
+    context.stdout.write("\n")
+    context.stdout.flush()
 
 
 def _has_person(context: Context) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import itertools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -21,6 +22,8 @@ USAGE_EXIT_CODE = 125
 PROGRAM = "dock"
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_HELP = ("--help", "-h")
+"""Docker takes the short one too, where it is no flag of the command's own (``run -h NAME``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,23 +128,24 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
         UnsupportedError: a command or an option of Docker's that comes later (exit code 125).
     """
     words = tuple(argv)
-    if not words or words[0] in ("--help", "help"):
+    if not words or words[0] in (*_HELP, "help"):
         topic = words[1:]
         if topic and (found := find(topic)):
             return Help(build_parser(found[0]).format_help())
         return Help(_overview())
-    if words[0] in GROUPS and (len(words) == 1 or words[1] in ("--help", "help")):
+    if words[0] in GROUPS and (len(words) == 1 or words[1] in (*_HELP, "help")):
         return Help(_group_overview(words[0]))
     found = find(words)
     if found is None:
         raise _unknown(words)
     command, length = found
     rest = list(words[length:])
-    if "--help" in _own_words(command, rest):
+    own_flags = {flag for option in command.options for flag in option.flags}
+    if any(word in _HELP and word not in own_flags for word in _own_words(command, rest)):
         return Help(build_parser(command).format_help())
     parser = build_parser(command)
     _accept_booleans(parser, command, rest)
-    parsed = parser.parse_args(rest)
+    parsed = parser.parse_args(_options_first(command, rest))
     for option in command.options:  # argparse appends to the default list itself
         if option.many:
             name = _destination(option.flags)
@@ -185,6 +189,37 @@ def _own_words(command: Command, rest: Sequence[str]) -> Sequence[str]:
     return rest[:index]
 
 
+def _options_first(command: Command, rest: Sequence[str]) -> Sequence[str]:
+    """Order the words as argparse can take them: it gives arguments only words that stand side by side.
+
+    Docker's options may stand anywhere: ``save one -o file two``, ``import file -c CMD name``.
+    """
+    if any(argument.count == "rest" for argument in command.arguments):
+        return rest
+    takes_value = {flag for option in command.options if option.takes_value for flag in option.flags}
+    options: list[str] = []
+    arguments: list[str] = []
+    words = iter(rest)
+    for word in words:
+        if word == "--":
+            arguments += words
+        elif word == "-" or not word.startswith("-"):
+            arguments.append(word)
+        else:
+            options.append(word)
+            if _wants_value(word, takes_value):
+                options += itertools.islice(words, 1)
+    return [*options, "--", *arguments] if arguments else options
+
+
+def _wants_value(word: str, takes_value: Collection[str]) -> bool:
+    """Whether an option's value is the next word: not with ``--flag=value`` and ``-fvalue``, but with ``-qf value``."""
+    if word.startswith("--"):
+        return word in takes_value
+    first = next((place for place, letter in enumerate(word) if f"-{letter}" in takes_value), None)
+    return first == len(word) - 1
+
+
 def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
     if words[0] in LATER_COMMANDS or tuple(words[:2]) in LATER_SUBCOMMANDS:
@@ -195,11 +230,16 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
         )
     if words[0].startswith("-"):
         return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)
-    known = {" ".join(path) for command in COMMANDS for path in (command.path, *command.aliases)}
+    paths = {path for command in COMMANDS for path in (command.path, *command.aliases)}
+    group = (
+        words[:1] if words[0] in GROUPS else ()
+    )  # with the group's name in them all its commands were alike
+    known = {" ".join(path[len(group) :]) for path in paths if path[: len(group)] == tuple(group)}
     from difflib import get_close_matches  # late: for mistakes only
 
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean {PROGRAM} {near[0]}?" if near else f"{PROGRAM} --help lists what there is"
+    near = get_close_matches(words[len(group)], known, n=1)
+    where = " ".join((PROGRAM, *group))
+    hint = f"did you mean {where} {near[0]}?" if near else f"{where} --help lists what there is"
     return InvalidError(f"{PROGRAM}: no such command: {name}", hint, exit_code=USAGE_EXIT_CODE)
 
 

@@ -153,6 +153,12 @@ def search(context: Context, words: Namespace) -> int:
     if words.list_tags:
         if words.filter:
             raise InvalidError("--list-tags and --filter contradict each other", "leave one of the two out")
+        name = parse_reference(words.TERM)
+        if name.tag or name.digest:
+            raise InvalidError(
+                f"--list-tags {words.TERM}: that is one image, not a repository",
+                "name a repository, without a tag: HOST:PORT/NAME, or NAME on Docker Hub",
+            )
         tags = context.engine.registries.tags(words.TERM)[:limit]
         listed = [{"Name": words.TERM, "Tag": tag} for tag in tags]
         write_listing(context, listed, _TAG_COLUMNS, words.format, {"Name": "NAME", "Tag": "TAG"})

@@ -99,10 +99,60 @@ def test_a_near_miss_is_named() -> None:
     assert "dock start" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("image histroy", "did you mean dock image history?"),
+        ("image foo", "dock image --help lists what there is"),
+        ("container lst", "did you mean dock container list?"),
+        ("qqqq", "dock --help lists what there is"),
+    ],
+)
+def test_a_groups_command_is_compared_with_the_groups_own(line: str, hint: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        parse(line.split())
+    assert caught.value.hint == hint
+
+
 def test_aliases_lead_to_the_same_command() -> None:
     assert find(("container", "ls")) == find(("container", "list"))
     assert words_of("container ls -a").command is words_of("ps -a").command
     assert words_of("image rm x").command is words_of("rmi x").command
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("import fs.tar -c USER=1 -m text box:1", {"FILE|-": "fs.tar", "REPOSITORY[:TAG]": "box:1"}),
+        ("import -c USER=1 - box:1", {"FILE|-": "-", "REPOSITORY[:TAG]": "box:1", "change": ["USER=1"]}),
+        ("commit web -m text box:1 --pause=false", {"REPOSITORY[:TAG]": "box:1", "pause": False}),
+        ("save one -o out.tar two", {"IMAGE": ["one", "two"], "output": "out.tar"}),
+        ("save one --output=out.tar two", {"IMAGE": ["one", "two"], "output": "out.tar"}),
+        ("save one -oout.tar two", {"IMAGE": ["one", "two"], "output": "out.tar"}),
+        ("rmi one -f two", {"IMAGE": ["one", "two"], "force": True}),
+        (
+            "images box -qf dangling=true",
+            {"REPOSITORY[:TAG]": "box", "quiet": True, "filter": ["dangling=true"]},
+        ),
+        ("rmi one -f -- -two --force", {"IMAGE": ["one", "-two", "--force"], "force": True}),
+        ("login -u ann registry.test --password-stdin", {"SERVER": "registry.test", "username": "ann"}),
+    ],
+)
+def test_options_stand_anywhere_among_the_arguments(line: str, expected: dict[str, object]) -> None:
+    words = vars(words_of(line).words)
+    assert {name: words[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("line", ["import fs.tar -c", "rmi one --platform", "save one -o -- two"])
+def test_an_options_value_is_no_argument(line: str) -> None:
+    with pytest.raises(InvalidError, match="expected one argument"):
+        parse(line.split())
+
+
+def test_the_short_flag_asks_for_help_where_it_is_no_other() -> None:
+    for line in ("-h", "image -h", "pull -h", "exec -h", "pull box -h"):
+        assert isinstance(parse(line.split()), Help), line
+    assert words_of("run -h name box ls -h").words.hostname == "name"
 
 
 def test_parsing_twice_shares_nothing() -> None:

@@ -258,6 +258,21 @@ def test_login_asks_in_a_notebook(front: Front, monkeypatch: pytest.MonkeyPatch)
     assert front.registries.calls[1:] == [("login", "registry.test", "ann", "secret")]
 
 
+@pytest.mark.parametrize("asks", ["builtins.input", "getpass.getpass"])
+def test_an_interrupted_question_leaves_its_line(
+    front: Front, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    def interrupt(prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    front.context.notebook = True
+    monkeypatch.setattr("builtins.input", lambda prompt: "ann")
+    monkeypatch.setattr(asks, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        front.run("login", "localhost:5000")
+    assert front.out.text == "\n"
+
+
 def test_logout_says_whether_there_was_something(front: Front) -> None:
     assert front.run("logout", "registry.test") == ["Removing login credentials for registry.test"]
     assert front.run("logout") == ["Not logged in to https://index.docker.io/v1/"]
@@ -277,6 +292,14 @@ def test_search(front: Front) -> None:
         "registry.test/box   2",
     ]
     front.run("search", "--limit", "101", "box", code=125)
+
+
+@pytest.mark.parametrize("term", ["registry.test/box:1", f"box@{DIGEST}", "localhost:5000"])
+def test_tags_are_those_of_a_repository(front: Front, term: str) -> None:
+    """ "localhost:5000" too: it is the tag 5000 of a repository, and was asked for at Docker Hub."""
+    front.run("search", "--list-tags", term, code=1)
+    assert f"--list-tags {term}: that is one image" in front.err.text
+    assert "hint: name a repository, without a tag" in front.err.text
 
 
 # -- archives ----------------------------------------------------------------------------------------------
