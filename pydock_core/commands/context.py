@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
+from pydock_core.printable import printable
+
 if TYPE_CHECKING:
     from pydock_core.commands.progress import DisplayFactory
     from pydock_core.engine import Engine
@@ -73,4 +75,4 @@ class Context:
 
     def warn(self, text: str) -> None:
         """Write a warning to standard error."""
-        self.stderr.write(f"warning: {text}\n")
+        self.stderr.write(f"warning: {printable(text)}\n")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pydock_core.commands.context import Context
 from pydock_core.commands.parser import Help, parse
 from pydock_core.errors import PyDockError
+from pydock_core.printable import printable
 
 
 def run_command(argv: Sequence[str], context: Context) -> int:
@@ -56,6 +57,6 @@ def show_error(error: PyDockError, context: Context) -> None:
     if context.debug:
         context.stderr.write("".join(traceback.format_exception(error)))
     message = "; ".join([error.message, *getattr(error, "__notes__", [])])
-    context.stderr.write(f"error: {message}\n")
+    context.stderr.write(f"error: {printable(message)}\n")
     if error.hint:
-        context.stderr.write(f"hint: {error.hint}\n")
+        context.stderr.write(f"hint: {printable(error.hint)}\n")

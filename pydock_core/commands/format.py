@@ -9,6 +9,7 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.engine.spans import human_duration
+from pydock_core.printable import printable
 
 Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
@@ -39,7 +40,7 @@ def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Seque
         context.table(headers, rows)
         return
     # Not by a library: tabulate takes longer to load than all the rest of a listing.
-    lines = [list(headers), *rows]
+    lines = [headers, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(_LEAST_WIDTH, *map(_width, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.engine.definition import DEFAULT_PATH
 from pydock_core.engine.mount_points import make_layer
-from pydock_core.errors import ConflictError, UnavailableError
-from pydock_core.images.committed import build_execution, build_image_config
+from pydock_core.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
+from pydock_core.images.committed import build_execution, build_image_config, is_same_but_for_time
 from pydock_core.images.stored import store_image
+from pydock_core.oci.digest import digest_of
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.reference import parse_tagged
 from pydock_core.oci.timestamp import format_timestamp
@@ -63,7 +64,9 @@ class Filesystems:
     ) -> str:
         """Make an image of a container: its image, and its writable layer on top; return the image's id.
 
-        The same changes give the same layer, byte for byte.  A container that changed nothing adds no layer.
+        The result is reproducible: the same changes give the same layer, byte for byte, and a commit that would make an
+        image that is here already, but for its time, gives that image.  SOURCE_DATE_EPOCH sets the time
+        (reproducible-builds.org), for the same image on another host.  A container that changed nothing adds no layer.
 
         Args:
             container: running or not.
@@ -86,21 +89,35 @@ class Filesystems:
         described = {**document["Config"], "Mounts": document["Mounts"]}
         execution = build_execution(described, parent.config, changes, DEFAULT_PATH)
         store = self._engine.image_store
+        fixed_ns = _fixed_time_ns()
         with store.adding("commit") as directory:
             layer = self._keep_layer(row.id, container, directory, pause=pause, progress=progress)
             config = build_image_config(
                 parent,
                 execution,
                 layer.diff_id if layer else None,
-                created=format_timestamp(_now_ns()),
+                created=format_timestamp(time.time_ns() if fixed_ns is None else fixed_ns),
                 created_by=" ".join(document["Config"]["Cmd"]),
                 author=author,
                 comment=message,
             )
+            if fixed_ns is None and (known := self._made_before(config)) is not None:
+                config = known
             layers = [*sql.layers_of(self._engine.database, row.image_id), *([layer] if layer else [])]
             image = store_image(store.blobs, directory, encode(config.to_json()), config, layers, references)
-            store.record(image, progress)
+            store.record([image], progress)
         return image.id
+
+    def _made_before(self, config: ImageConfig) -> ImageConfig | None:
+        """Return the config of an image that is here and differs in its time only."""
+        for image_id in sql.with_layers(self._engine.database, config.diff_ids) if config.diff_ids else ():
+            try:
+                known = ImageConfig.from_json(self._engine.images.config(image_id))
+            except (CorruptError, NotFoundError):
+                continue  # damaged, or removed just now: it is made anew
+            if is_same_but_for_time(known, config) and digest_of(encode(known.to_json())) == image_id:
+                return known
+        return None
 
     def _keep_layer(
         self, container_id: str, name: str, directory: Path, *, pause: bool, progress: Progress | None
@@ -223,7 +240,7 @@ class Filesystems:
             yield
 
 
-def _now_ns() -> int:
-    """The time of making, which SOURCE_DATE_EPOCH sets (reproducible-builds.org), in seconds since the epoch."""
+def _fixed_time_ns() -> int | None:
+    """The time of making that SOURCE_DATE_EPOCH sets, since the epoch."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(fixed) * 1_000_000_000 if fixed.isdigit() else time.time_ns()
+    return int(fixed) * 1_000_000_000 if fixed.isdigit() else None

@@ -135,17 +135,25 @@ class ImageStore:
                 raise ConflictError(f"image {short_id(image.id)} was removed just now", "try again")
         self.refresh_index()
 
-    def record(self, image: StoredImage, progress: Progress | None, *, are_applied: bool = False) -> int:
-        """Apply an image's layers and record it with its names; return the size of its contents.
+    def record(
+        self, images: Sequence[StoredImage], progress: Progress | None, *, are_applied: bool = False
+    ) -> int:
+        """Apply the layers of images, one image after the other, and record each with its names; return their sizes' sum.
 
-        Only inside :meth:`adding`.
+        Only inside :meth:`adding`.  Where one fails, those before it stay.
 
         Args:
-            image: what to record.
+            images: what to record.
             progress: gets events.
             are_applied: the layers have been applied from these blobs; an image that is known already gets the
                 manifest that it has come with now, a registry's.
         """
+        try:
+            return sum(self._record(image, progress, are_applied=are_applied) for image in images)
+        finally:
+            self.refresh_index()
+
+    def _record(self, image: StoredImage, progress: Progress | None, *, are_applied: bool) -> int:
         size = 0
         for layer in image.layers:
             blob = LayerBlob(
@@ -163,7 +171,6 @@ class ImageStore:
         row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created, size, labels)
         tags = [(reference.repository, reference.tag) for reference in image.references]
         sql.insert(self.database, row, image.layers, tags, replace=are_applied)
-        self.refresh_index()
         return size
 
     @contextlib.contextmanager

@@ -220,8 +220,7 @@ class Images:
         with self._store.adding("load") as directory:
             wanted = parse_platform(platform) if platform else None
             images = load_archive(stream, self._blobs, directory, _subject(stream), progress, wanted)
-            for image in images:
-                self._store.record(image, progress)
+            self._store.record(images, progress)
         return [
             name
             for image in images
@@ -261,7 +260,7 @@ class Images:
                 progress=progress,
                 platform=parse_platform(platform) if platform else None,
             )
-            self._store.record(image, progress)
+            self._store.record([image], progress)
         return image.id
 
     def save(
@@ -358,7 +357,7 @@ class Images:
         references = _named(reference)
         with self._store.adding("capture") as directory:
             captured = capture_environment(prefix, paths, self._blobs, directory, references, progress)
-            size = self._store.record(captured.image, progress)
+            size = self._store.record([captured.image], progress)
         return CaptureResult(captured.image.id, captured.notes, size)
 
     # -- naming and removing -----------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class Registries:
             if pulled.is_here:
                 self._store.name(image)
             else:
-                self._store.record(image, progress, are_applied=True)
+                self._store.record([image], progress, are_applied=True)
             if not distribution.add_repository_digest(
                 self._database, reference.repository, pulled.digest, image.id
             ):

@@ -56,6 +56,17 @@ def build_execution(
     return apply_changes(execution, changes)
 
 
+def is_same_but_for_time(first: ImageConfig, second: ImageConfig) -> bool:
+    """Whether two images are one, but for when they and their last steps were made."""
+    return _without_time(first) == _without_time(second)
+
+
+def _without_time(config: ImageConfig) -> ImageConfig:
+    *earlier, last = config.history or ({},)
+    timeless = {key: value for key, value in last.items() if key != "created"}
+    return replace(config, created="", history=(*earlier, timeless))
+
+
 def build_image_config(
     parent: ImageConfig,
     execution: Mapping[str, Any],

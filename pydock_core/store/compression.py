@@ -225,7 +225,8 @@ class _Plain(io.RawIOBase):
             data = self._stream.read(len(buffer))
         except EOFError as error:
             raise CorruptError(
-                f"{self._subject} is truncated: its compressed data ends early", ANEW
+                f"{self._subject} is truncated, or has something behind its end: its compressed data ends early",
+                ANEW,
             ) from error
         except (OSError, zlib.error, lzma.LZMAError, ValueError, _zstd_error()) as error:
             if isinstance(error, OSError) and error.errno is not None:

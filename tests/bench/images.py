@@ -24,6 +24,7 @@ from tests.bench.image_peers import (
 from tests.bench.isolation import unmount_below
 from tests.bench.peer import LIMIT_SECONDS, Skipped, end
 from tests.bench.samples import busybox_archive, large_archive, many_files, many_layers, sample_tree
+from tests.support.peak_memory import measured, peak_bytes
 
 Row = tuple[str, str, str, str, str]
 _FIRST_PORT = 5100
@@ -215,27 +216,16 @@ def _memory(base: Path, sample: Path) -> list[Row]:
 
 
 def _peak_bytes(words: Sequence[object], **environment: str) -> int:
-    """Run the program, and return the peak of its resident set, files that it maps included (getrusage(2)).
-
-    A small process starts it: until it executes, a child counts what its parent has.
-    """
-    program = Path(sys.executable).with_name("dock")
+    """Run the program, and return the peak of its resident set."""
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _RUN_AND_REPORT, *map(str, (program, *words))],
+        measured(Path(sys.executable).with_name("dock"), *words),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         check=True,
         timeout=LIMIT_SECONDS,
         env={**os.environ, **environment},
     )
-    return int(done.stdout.split()[-1]) << 10
-
-
-_RUN_AND_REPORT = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
+    return peak_bytes(done.stdout)
 
 
 def _layers(base: Path, times: int) -> list[Row]:

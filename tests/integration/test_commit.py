@@ -164,16 +164,27 @@ def test_a_container_that_changed_nothing_adds_no_layer(engine: Engine) -> None:
     assert engine.images.config(engine.filesystems.commit(never))["rootfs"] == parent["rootfs"]
 
 
-def test_the_same_container_gives_the_same_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_container_gives_the_same_image(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     made = run(engine, "mkdir /d; for i in 1 2 3 4 5; do echo $i > /d/$i; done; rm /etc/passwd")
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     first, second = engine.filesystems.commit(made, "same:1"), engine.filesystems.commit(made, "same:2")
     assert first == second
     assert engine.images.config(first)["created"] == "2023-11-14T22:13:20Z"
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
-    third = engine.filesystems.commit(made)
-    assert third != first
-    assert engine.images.layers(third) == engine.images.layers(first)
+    # An image that is here, but for its time, is that image.
+    assert engine.filesystems.commit(made, "same:3") == first
+    assert engine.images.inspect(first)["RepoTags"] == ["same:1", "same:2", "same:3"]
+    other = engine.filesystems.commit(made, message="another")
+    assert other != first
+    assert engine.images.layers(other) == engine.images.layers(first)
+    assert engine.filesystems.commit(made, message="another") == other
+    # Without it, the layer is the same again, and the image has a time of its own.
+    layers = engine.images.layers(first)
+    engine.images.remove(first, force=True)
+    engine.images.remove(other, force=True)
+    later = engine.filesystems.commit(made)
+    assert later != first
+    assert engine.images.layers(later) == layers
 
 
 def test_what_cannot_be_committed(engine: Engine) -> None:

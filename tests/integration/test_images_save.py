@@ -212,7 +212,7 @@ def test_an_image_that_changes_while_it_is_looked_at(
                 image = load_archive(
                     io.BytesIO(tar_of(oci_members(packed, name="one:1"))), store.blobs, directory, "archive"
                 )[0]
-                store.image_store.record(image, None, are_applied=True)
+                store.image_store.record([image], None, are_applied=True)
         return look(*words)
 
     monkeypatch.setattr(sql, "layers_of", look_late)

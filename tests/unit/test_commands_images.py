@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_a_line_for_each_name_and_one_for_an_image_without(rows: Rows) -> None:
         "<none>               <none>    000000000000   5 weeks ago   1.23MB",
     ]
     assert rows.lines("image ls -q --no-trunc") == [image_id(1), image_id(1), image_id(2)]
+
+
+def test_a_name_cannot_talk_to_the_terminal(rows: Rows) -> None:
+    image = rows.add(1, "a:1")
+    steps = [{"created_by": "\x1b[31mred\x07\u202e", "created": "2024-01-01T00:00:00Z"}]
+    config = ImageConfig("amd64", "linux", (), history=tuple(steps))
+    rows.engine.images.history = lambda reference: build_history(image, (), config, [])  # type: ignore[method-assign]  # no blob here
+    text = "\n".join(rows.lines("history a:1"))
+    assert "[31mred" in text
+    assert not re.search("[\x07\x1b\u202e]", text)
+    assert run_command(["rmi", "no\x1b[2Jname"], rows.context) == 1
+    assert "\x1b" not in rows.output.text
 
 
 def test_digests_have_a_row_each(rows: Rows) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
 
@@ -17,16 +16,16 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.images.registry.headers import RateLimit, parse_rate_limit, parse_retry_after, spell_seconds
+from pydock_core.printable import printable
 
 _SHOWN_CHARACTERS = 200
-_UNSEEN = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 PATIENCE_SECONDS = 30.0
 """A registry that asks for more than this is not waited for: the person is told how long it takes."""
 
 
 def shown(text: str) -> str:
     """Return another's text so that it can stand in a message: one line, no control characters, not long."""
-    line = _UNSEEN.sub(" ", text).strip()
+    line = " ".join(printable(text).split())
     return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 1] + "…"
 
 

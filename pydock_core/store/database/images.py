@@ -129,6 +129,19 @@ def has_layer(database: Database, diff_id: str, blob_digest: str) -> bool:
     )
 
 
+def with_layers(database: Database, diff_ids: Sequence[str]) -> list[str]:
+    """Return the ids of the images that have just these layers, bottom first; at least one."""
+    rows = database.query(
+        "SELECT image_id, diff_id FROM image_layer WHERE image_id IN "
+        "(SELECT image_id FROM image_layer WHERE diff_id = ? AND position = ?) ORDER BY image_id, position",
+        (diff_ids[-1], len(diff_ids) - 1),
+    )
+    found: dict[str, list[str]] = {}
+    for image_id, diff_id in rows:
+        found.setdefault(image_id, []).append(diff_id)
+    return [image_id for image_id, layers in found.items() if layers == list(diff_ids)]
+
+
 def without_labels(database: Database) -> list[str]:
     """Return the ids of images whose labels were not read: those that an earlier version recorded."""
     return [row[0] for row in database.query("SELECT id FROM image WHERE labels = ''")]
