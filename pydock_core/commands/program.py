@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Sequence
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command, show_error
 from pydock_core.errors import FailedError, PyDockError
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a redirection ends with; where the store or an archive is written, it is an error of its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,10 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_error(error, context)
         return 1 if error.exit_code is None else error.exit_code
     except Exception as error:  # noqa: BLE001  the last resort: a person is shown a line, not a traceback
-        if isinstance(error, BrokenPipeError):
-            # The reader (head, less) has gone; nothing more can be written, at exit neither.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader (head, less) has gone
+            _close_output()
             return 128 + signal.SIGPIPE
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename is None:
+            _close_output()
+            failure = FailedError(f"the output cannot be written: {error.strerror}", "write it elsewhere")
+            show_error(failure, context)
+            return 1
         failure = FailedError(
             f"PyDock has a defect: {type(error).__name__}: {str(error) or 'no message'}".replace("\n", " "),
             "please report it, with what dock --debug shows",
@@ -51,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _close_output() -> None:
+    """Nothing more can be written, at exit neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_terminal() -> bool:

@@ -221,7 +221,8 @@ class _Expressions:
         if kind == "word" and text not in ("true", "false", "nil"):
             function = _FUNCTIONS.get(text)
             if function is None:
-                raise _bad(self._template, f"function {text!r} is not defined")
+                known = ", ".join(sorted(_FUNCTIONS))
+                raise _bad(self._template, f"function {text!r} is not defined", f"there are {known}")
             self._position += 1
             arguments: list[Expression] = []
             while self._peek()[0] and self._peek() not in (("sign", "|"), ("sign", ")")):
@@ -329,6 +330,10 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+_NUMBERS: dict[str, Callable[[Any], float]] = {"d": int, "x": int, "f": float}
+"""The verbs of printf that print numbers."""
+
+
 def _printf(pattern: str, *values: Any) -> str:
     remaining = iter(values)
 
@@ -337,10 +342,11 @@ def _printf(pattern: str, *values: Any) -> str:
         if verb == "%":
             return "%"
         value = next(remaining)
-        text = json.dumps(value) if verb == "q" else str(int(value)) if verb == "d" else _shown(value)
-        return f"%{match.group(1)}s" % text
+        if verb in _NUMBERS:
+            return f"%{match.group(1)}{verb}" % _NUMBERS[verb](value)
+        return f"%{match.group(1)}s" % (json.dumps(value) if verb == "q" else _shown(value))
 
-    return re.sub(r"%(-?\d*)([sdvq%])", one, pattern)
+    return re.sub(r"%([-+0]*\d*(?:\.\d+)?)([sdvqtfx%])", one, pattern)
 
 
 def _index(value: Any, *keys: Any) -> Any:
@@ -349,6 +355,14 @@ def _index(value: Any, *keys: Any) -> Any:
             return None
         value = value.get(key, "") if isinstance(value, Mapping) else value[key]
     return value
+
+
+def _slice(value: Any, *bounds: int) -> Any:
+    """Go's ``value[low:high]``, of a text or a list; bounds outside of it are an error there too."""
+    low, high = (*bounds, *(0, len(value))[len(bounds) :])
+    if not 0 <= low <= high <= len(value):
+        raise ValueError(f"{low} to {high} is out of range: the length is {len(value)}")
+    return value[low:high]
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -362,6 +376,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": lambda value, separator: value.split(separator),
     "len": len,
     "index": _index,
+    "slice": _slice,
     "print": lambda *values: "".join(_shown(value) for value in values),
     "println": lambda *values: " ".join(_shown(value) for value in values) + "\n",
     "printf": _printf,
@@ -379,7 +394,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _bad(template: str, what: str) -> InvalidError:
+def _bad(template: str, what: str, hint: str = "") -> InvalidError:
     return InvalidError(
-        f"bad --format {template!r}: {what}", "the fields are those that --format '{{json .}}' shows"
+        f"bad --format {template!r}: {what}", hint or "the fields are those that --format '{{json .}}' shows"
     )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +64,19 @@ def test_info_of_this_host(context: Context, tmp_path: Path) -> None:
     context.stdout.clear()
     assert run_command(["info", "--format", "{{json .}}"], context) == 0
     assert json.loads(context.stdout.text)["DockerRootDir"] == str(tmp_path / "data")
+
+
+def test_an_output_that_cannot_be_written_is_no_defect(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pydock_core", "images"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYDOCK_ROOT": str(tmp_path)},
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: the output cannot be written: No space left on device\nhint: write it elsewhere\n",
+    )

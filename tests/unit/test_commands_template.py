@@ -52,6 +52,8 @@ DATA = {
         ('{{printf "%-5s|%d" .Name .State.Pid}}', "web  |7"),
         ("{{(index .Args 0)}}", "a"),
         ('{{split "a:b" ":"}}', "[a b]"),
+        ('{{printf "%.2s|%03d|%.1f|%x|%t" .Name .State.Pid 1.25 255 .State.Running}}', "we|007|1.2|ff|true"),
+        ("{{slice .Name 0 2}}|{{slice .Name 1}}|{{slice .Args 1 2}}|{{slice .Name}}", "we|eb|[b]|web"),
         ("no action", "no action"),
     ],
 )
@@ -98,3 +100,16 @@ def test_bad_templates_are_refused(template: str) -> None:
 def test_any_text_renders_or_is_refused(text: str) -> None:
     with suppress(InvalidError):
         assert isinstance(Template(text).render(DATA), str)
+
+
+def test_an_unknown_function_is_told_the_known_ones() -> None:
+    with pytest.raises(InvalidError) as caught:
+        Template("{{frob .Name}}").render(DATA)
+    assert "function 'frob' is not defined" in caught.value.message
+    assert caught.value.hint.startswith("there are and, eq, ")
+
+
+@pytest.mark.parametrize("bounds", ["0 4", "2 1", "4", "0 1 2 3"])
+def test_a_slice_out_of_range_is_an_error(bounds: str) -> None:
+    with pytest.raises(InvalidError, match="slice: "):
+        Template(f"{{{{slice .Name {bounds}}}}}").render(DATA)
