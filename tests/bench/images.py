@@ -48,7 +48,7 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
             lambda: skopeo_images(sample),
         ]
     )
-    bench = _Bench(base, peers, skipped, max(1, min(times, 3)))
+    bench = _Bench(base, peers, skipped, max(1, min(times, 3)), scale)
     try:
         rows = (
             bench.load(sample) + bench.save() + bench.push(sample) + bench.pull(sample) + bench.commit(tree)
@@ -74,10 +74,17 @@ def _collect(makers: Sequence[Callable[[], ImagePeer]]) -> tuple[list[ImagePeer]
 
 
 class _Bench:
-    """The rows that all peers take part in."""
+    """The rows that all peers take part in.
 
-    def __init__(self, base: Path, peers: Sequence[ImagePeer], skipped: dict[str, str], times: int) -> None:
+    Args:
+        scale: by what everything is smaller than what the wishes are for; only of 1 are they judged.
+    """
+
+    def __init__(
+        self, base: Path, peers: Sequence[ImagePeer], skipped: dict[str, str], times: int, scale: int
+    ) -> None:
         self._base = base
+        self._scale = scale
         self._peers = peers
         self._skipped = skipped
         self._times = times
@@ -106,7 +113,7 @@ class _Bench:
                 (work, name, _shown(_median(seconds)), _shown(min(seconds)), f"{min(seconds) / ours:.2f} x")
             )
         best = {name: min(seconds) for name, seconds in taken.items()}
-        for factor, names in wanted.items():
+        for factor, names in wanted.items() if self._scale == 1 else ():
             rows += _judge(work, "pydock (erofs)", factor, names, best)
         rows += _judge(work, "pydock (directory)", 1, ("podman",), best)
         return rows + [(work, name, "-", "-", reason) for name, reason in self._skipped.items()]
@@ -179,7 +186,8 @@ class _Bench:
             finally:
                 peer.command("rm", "-f", container)
 
-        return self._row("commit 280 MB, 17,000 files", "commit", once, {3: ("docker",)})
+        size, files = 280 // self._scale, 17_000 // self._scale
+        return self._row(f"commit {size} MB, {files:,} files", "commit", once, {3: ("docker",)})
 
 
 def _judge(work: str, who: str, factor: int, names: Sequence[str], best: Mapping[str, float]) -> list[Row]:
@@ -188,8 +196,8 @@ def _judge(work: str, who: str, factor: int, names: Sequence[str], best: Mapping
     if not others or who not in best:
         return []
     found = min(others) / best[who]
-    share = f"1/{factor}" if factor > 1 else "no more"
-    wanted = f"{who}: {share} of {' and '.join(names)}"
+    share = f"below 1/{factor} of" if factor > 1 else "no slower than"
+    wanted = f"{who}: {share} {' and '.join(names)}"
     return [(work, wanted, "", "", f"{'met' if found >= factor else 'NOT met'} (1/{found:.1f})")]
 
 
