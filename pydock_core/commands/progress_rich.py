@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from pydock_core.commands.progress import Event
-from pydock_core.commands.progress_board import Board, Row
+from pydock_core.commands.progress_board import ARRIVED, Board, Row
 from pydock_core.sizes import human_size
 
 _ID_WIDTH = 19
@@ -35,8 +38,41 @@ class _SpeedColumn(ProgressColumn):
         return Text("" if speed is None else f"{human_size(round(speed))}/s", style="progress.data.speed")
 
 
+class Bars(Progress):
+    """Bars of which, while they move, as many are drawn as the terminal has lines; at the end all of them stay.
+
+    Attributes:
+        are_final: nothing moves any more.
+    """
+
+    are_final = False
+
+    def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
+        drawn = list(tasks)
+        if (
+            drawn and not self.are_final
+        ):  # rich asks for a first table, without tasks, before it has a console
+            drawn = _fit(drawn, self.console.height - 1)
+        return super().make_tasks_table(drawn)
+
+
+def _fit(tasks: list[Task], lines: int) -> list[Task]:
+    """Leave out layers that are done, then those that are only here, then the last ones of those that wait."""
+    overall, layers = tasks[:1], tasks[1:]
+    excess = len(tasks) - max(lines, 2)
+    idle = [task for task in layers if task.fields["row"].is_done]
+    idle += [task for task in layers if task.fields["row"].status in ARRIVED]
+    left_out = {task.id for task in idle[: max(excess, 0)]}
+    layers = [task for task in layers if task.id not in left_out]
+    return overall + layers[: max(lines, 2) - 1]
+
+
 class RichDisplay:
-    """Bars on standard error from the first event on; they stay when all is done, as Docker's do."""
+    """Bars on standard error from the first event on; they stay when all is done, as Docker's do.
+
+    Attributes:
+        bars: what is drawn.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._board = Board()
@@ -46,21 +82,21 @@ class RichDisplay:
             TextColumn("{task.fields[sizes]}", style="progress.download", markup=False),
             _SpeedColumn(self._board),
         )
-        self._bars = Progress(*columns, console=console or Console(stderr=True))
-        self._overall = self._bars.add_task("total", total=None, row=None, sizes="", is_endless=False)
+        self.bars = Bars(*columns, console=console or Console(stderr=True))
+        self._overall = self.bars.add_task("total", total=None, row=None, sizes="", is_endless=False)
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, event: Event) -> None:
         row = self._board.update(event)
         is_first = not self._tasks
         if row.name not in self._tasks:
-            self._tasks[row.name] = self._bars.add_task(
+            self._tasks[row.name] = self.bars.add_task(
                 _description(row), total=1, row=row, sizes="", is_endless=False
             )
         self._put(row)
         self._put_overall()
         if is_first:
-            self._bars.start()
+            self.bars.start()
 
     def close(self, *, succeeded: bool) -> None:
         if not self._tasks:
@@ -70,13 +106,14 @@ class RichDisplay:
             for row in self._board.rows.values():
                 self._put(row)
         self._put_overall()
-        self._bars.stop()
+        self.bars.are_final = True
+        self.bars.stop()
 
     def _put(self, row: Row) -> None:
         sizes = ""
         if row.is_moving:
             sizes = human_size(row.current) + (f"/{human_size(row.total)}" if row.total else "")
-        self._bars.update(
+        self.bars.update(
             self._tasks[row.name],
             description=_description(row),
             completed=row.fraction,
@@ -86,7 +123,7 @@ class RichDisplay:
 
     def _put_overall(self) -> None:
         current, total, done, count = self._board.overall()
-        self._bars.update(
+        self.bars.update(
             self._overall,
             description=f"total {done}/{count}",
             completed=current if total else done,

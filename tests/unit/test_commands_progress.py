@@ -48,6 +48,35 @@ def test_a_failure_leaves_the_bars_where_they_were() -> None:
     assert "500B/1kB" in last[1]
 
 
+def names_drawn(out: io.StringIO) -> list[str]:
+    """The layers of the frame that was drawn last, from the top."""
+    return re.findall(r"layer\d\d", out.getvalue())
+
+
+def test_more_layers_than_lines_leave_those_that_move_on_the_terminal() -> None:
+    out = io.StringIO()
+    display = RichDisplay(Console(file=out, force_terminal=True, width=120, height=6, color_system=None))
+    display.bars.live.auto_refresh = False  # frames are drawn when this test says so
+    for number in range(12):
+        display.show({"status": "Pulling fs layer", "id": f"layer{number:02}"})
+    for number in range(7):
+        display.show({"status": "Pull complete", "id": f"layer{number:02}"})
+    display.show({"status": "Download complete", "id": "layer08"})
+    display.show({"status": "Downloading", "id": "layer07", "current": 1, "total": 2})
+    out.truncate(0)
+    display.bars.refresh()
+    assert names_drawn(out) == ["layer07", "layer09", "layer10", "layer11"]
+    assert "total 7/12" in out.getvalue()
+    for number in range(7, 11):
+        display.show({"status": "Pull complete", "id": f"layer{number:02}"})
+    out.truncate(0)
+    display.bars.refresh()
+    assert names_drawn(out) == ["layer08", "layer09", "layer10", "layer11"]
+    out.truncate(0)
+    display.close(succeeded=True)
+    assert names_drawn(out) == [f"layer{number:02}" for number in range(12)]
+
+
 def test_without_an_event_the_terminal_is_left_alone() -> None:
     out = io.StringIO()
     RichDisplay(Console(file=out, force_terminal=True)).close(succeeded=False)
