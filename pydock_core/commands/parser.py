@@ -56,6 +56,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.replace("IMAGE, COMMAND", "IMAGE")  # the command need not be given
+        message = message.replace("ignored explicit argument", "neither true nor false:")
         raise InvalidError(f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE)
 
 
@@ -194,7 +195,7 @@ def _options_first(command: Command, rest: Sequence[str]) -> Sequence[str]:
 
     Docker's options may stand anywhere: ``save one -o file two``, ``import file -c CMD name``.
     """
-    if any(argument.count == "rest" for argument in command.arguments):
+    if not command.arguments or any(argument.count == "rest" for argument in command.arguments):
         return rest
     takes_value = {flag for option in command.options if option.takes_value for flag in option.flags}
     options: list[str] = []

@@ -150,11 +150,14 @@ def logout(context: Context, words: Namespace) -> int:
 def search(context: Context, words: Namespace) -> int:
     """Search a registry, or list the tags of one of its repositories."""
     limit = parse_integer(words.limit, "--limit", 1, 100)
+    scheme, mark, name = words.TERM.partition("://")
+    if mark:
+        raise InvalidError(f"{words.TERM}: an address is no name", f"leave {scheme}:// out: {name}")
     if words.list_tags:
         if words.filter:
             raise InvalidError("--list-tags and --filter contradict each other", "leave one of the two out")
-        name = parse_reference(words.TERM)
-        if name.tag or name.digest:
+        repository = parse_reference(words.TERM)
+        if repository.tag or repository.digest:
             raise InvalidError(
                 f"--list-tags {words.TERM}: that is one image, not a repository",
                 "name a repository, without a tag: HOST:PORT/NAME, or NAME on Docker Hub",

@@ -81,6 +81,8 @@ def test_no_command_is_both_there_and_later() -> None:
         ("run", "required: IMAGE"),
         ("rm", "required: CONTAINER"),
         ("run --name", "expected one argument"),
+        ("load box.tar -q", "unrecognized arguments: box.tar"),
+        ("images --quiet=maybe", "-q/--quiet: neither true nor false: 'maybe'"),
         ("container frobnicate", "no such command: container frobnicate"),
     ],
 )
@@ -143,7 +145,9 @@ def test_options_stand_anywhere_among_the_arguments(line: str, expected: dict[st
     assert {name: words[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("line", ["import fs.tar -c", "rmi one --platform", "save one -o -- two"])
+@pytest.mark.parametrize(
+    "line", ["import fs.tar -c", "rmi one --platform", "save one -o -- two", "load box.tar -i"]
+)
 def test_an_options_value_is_no_argument(line: str) -> None:
     with pytest.raises(InvalidError, match="expected one argument"):
         parse(line.split())

@@ -294,6 +294,14 @@ def test_search(front: Front) -> None:
     front.run("search", "--limit", "101", "box", code=125)
 
 
+@pytest.mark.parametrize("more", [(), ("--list-tags",)])
+def test_an_address_is_no_term(front: Front, more: tuple[str, ...]) -> None:
+    front.run("search", *more, "http://registry.test/box", code=1)
+    assert front.err.text == (
+        "error: http://registry.test/box: an address is no name\nhint: leave http:// out: registry.test/box\n"
+    )
+
+
 @pytest.mark.parametrize("term", ["registry.test/box:1", f"box@{DIGEST}", "localhost:5000"])
 def test_tags_are_those_of_a_repository(front: Front, term: str) -> None:
     """ "localhost:5000" too: it is the tag 5000 of a repository, and was asked for at Docker Hub."""
