@@ -37,6 +37,7 @@ _ALIASES = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
+_ARM64_VARIANTS = {"v8": "", "v8.0": "", "9.0": "v9", "v9.0": "v9"}
 _KNOWN_ARCHITECTURES = frozenset(
     "386 amd64 arm arm64 loong64 mips mipsle mips64 mips64le ppc64 ppc64le riscv64 s390x wasm".split()
 )
@@ -55,7 +56,7 @@ class Platform:
     Attributes:
         os: "linux".
         architecture: in Go's words: "amd64", "arm64", "arm".
-        variant: "v6", "v7" of arm; empty for the plain amd64 and for the arm64 that all have (v8).
+        variant: "v6", "v7" of arm, "v8.2", "v9" of arm64; empty for the plain amd64, and for the arm64 that all have (v8).
     """
 
     os: str
@@ -88,7 +89,9 @@ def normal_platform(os: str, architecture: str, variant: str = "") -> Platform:
         variant = "v" + variant
     if architecture == "arm":
         variant = variant or "v7"
-    elif (architecture, variant) in (("arm64", "v8"), ("amd64", "v1")):
+    elif architecture == "arm64":
+        variant = _ARM64_VARIANTS.get(variant, variant)
+    elif (architecture, variant) == ("amd64", "v1"):
         variant = ""
     return Platform(os, architecture, variant)
 
@@ -120,7 +123,10 @@ def parse_platform(text: str) -> Platform:
 
 
 def runnable(wanted: Platform) -> list[Platform]:
-    """Return what runs on a platform, the best first: an arm v7 runs v6 and v5, an amd64 runs 386."""
+    """Return what runs on a platform, the best first: an arm v7 runs v6 and v5, an amd64 runs 386.
+
+    An arm64 runs the lower versions of arm64, and arm of 32 bits; no arm64 is lower than v8.
+    """
     os, architecture, variant = wanted.os, wanted.architecture, wanted.variant
     number = int(variant[1:]) if re.fullmatch(r"v\d", variant) else 0
     if architecture == "arm" and number:
@@ -129,9 +135,19 @@ def runnable(wanted: Platform) -> list[Platform]:
         lower = [Platform(os, "amd64", f"v{version}") for version in range(number, 1, -1)]
         return [*lower, Platform(os, "amd64"), Platform(os, "386")]
     if architecture == "arm64":
-        own = [wanted] if variant else []
-        return [*own, Platform(os, "arm64"), *runnable(Platform(os, "arm", "v8"))]
+        lower = [normal_platform(os, "arm64", version) for version in _arm64_below(variant or "v8")]
+        return [wanted, *lower, *runnable(Platform(os, "arm", "v8" if lower or not variant else variant))]
     return [wanted]
+
+
+def _arm64_below(variant: str) -> list[str]:
+    """Return the versions of arm64 that one has within itself, the highest first: v9.0 has v8.5, v9.1 v8.6."""
+    found = re.fullmatch(r"v([89])(?:\.(\d))?", variant)
+    if found is None:
+        return []
+    major, minor = int(found[1]), int(found[2] or 0)
+    below = [f"v{major}.{number}" for number in range(minor - 1, -1, -1)]
+    return below if major == 8 else below + [f"v8.{number}" for number in range(min(minor + 5, 9), -1, -1)]
 
 
 def choose_manifest(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:

@@ -22,6 +22,10 @@ from pydock_core.oci.platform import Platform, choose_manifest, host_platform, p
         ("aarch64", "linux/arm64"),
         ("linux/arm64/v8", "linux/arm64"),
         ("linux/arm64/8", "linux/arm64"),
+        ("linux/arm64/v8.0", "linux/arm64"),
+        ("linux/arm64/v8.2", "linux/arm64/v8.2"),
+        ("linux/arm64/9", "linux/arm64/v9"),
+        ("linux/arm64/9.0", "linux/arm64/v9"),
         ("armhf", "linux/arm/v7"),
         ("linux/armel", "linux/arm/v6"),
         ("arm", "linux/arm/v7"),
@@ -77,6 +81,13 @@ def test_what_runs_where() -> None:
         "linux/amd64",
         "linux/386",
     ]
+    assert [str(found) for found in runnable(parse_platform("linux/arm64/v9.1"))][:10] == [
+        "linux/arm64/v9.1",
+        "linux/arm64/v9",
+        *[f"linux/arm64/v8.{minor}" for minor in (6, 5, 4, 3, 2, 1)],
+        "linux/arm64",
+        "linux/arm/v8",
+    ]
     assert runnable(parse_platform("s390x")) == [Platform("linux", "s390x")]
 
 
@@ -98,6 +109,11 @@ def _entry(text: str) -> Descriptor:
         ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v2", "linux/amd64/v4"], 1),
         ("arm64", ["linux/arm/v7", "linux/arm64/v8"], 1),
         ("arm64", ["linux/arm/v6", "linux/arm/v7"], 1),
+        ("linux/arm64/v7", ["linux/arm64/v8", "linux/amd64"], None),
+        ("linux/arm64/v7", ["linux/arm64/v8", "linux/arm/v7"], 1),
+        ("linux/arm64/v8.2", ["linux/arm64/v8.4", "linux/arm64", "linux/arm64/v8.1"], 2),
+        ("linux/arm64/v9", ["linux/arm64/v8.6", "linux/arm64/v8"], 1),
+        ("arm64", ["linux/arm64/v8.1", "linux/arm64/v9"], None),
         ("linux/arm/v6", ["linux/arm/v7", "linux/arm/v5"], 1),
         ("arm", ["linux/arm", "linux/arm/v7"], 0),
         ("amd64", ["", "linux/amd64"], 1),
