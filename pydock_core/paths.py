@@ -29,6 +29,11 @@ class StateRoot:
         return self.data / "pydock.db"
 
     @property
+    def reserve(self) -> Path:
+        """See :mod:`pydock_core.store.reserve`."""
+        return self.data / "reserve"
+
+    @property
     def images(self) -> Path:
         """The OCI image layout: oci-layout, index.json, blobs/ALGORITHM/HEX."""
         return self.data / "images"

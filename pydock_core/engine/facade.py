@@ -49,6 +49,7 @@ class Engine:
     @cached_property
     def database(self) -> Database:
         from pydock_core.store.database import Database
+        from pydock_core.store.reserve import Reserve
 
         try:
             self.root.ensure()
@@ -61,7 +62,7 @@ class Engine:
             raise UnavailableError(
                 f"state directory {error.filename}: {error.strerror}", "set PYDOCK_ROOT to another directory"
             ) from error
-        return Database(self.root.database)
+        return Database(self.root.database, Reserve(self.root.reserve))
 
     @cached_property
     def worker(self) -> Worker:

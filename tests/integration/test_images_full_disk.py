@@ -20,6 +20,7 @@ from pydock_core.errors import NoSpaceError
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.store.database import distribution
+from pydock_core.store.reserve import RESERVE_BYTES
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
@@ -170,5 +171,40 @@ def test_a_full_disk_that_an_archive_is_saved_to(disk: Path) -> None:
                 assert "archive" in raised.value.message
                 assert contents(engine) == before
                 check_whole(engine)
+
+    in_child(attempt)
+
+
+def test_a_full_disk_can_be_freed(disk: Path) -> None:
+    def attempt() -> None:
+        mount_disk(disk)
+        with opened(disk / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(*LAYERS, tags=["large:1"])))
+            engine.images.load(io.BytesIO(build_docker_archive(build_tar([entry("x")]), tags=["small:1"])))
+        leave_free(disk, 0)
+        with opened(disk / "state") as engine:  # without the files that a database in use has beside it
+            assert len(engine.images.list()) == 2
+            assert engine.usage.df()["LayersSize"] > 0
+        with opened(disk / "state") as engine:
+            used = os.statvfs(disk).f_bfree
+            engine.images.remove("large:1")
+            assert (os.statvfs(disk).f_bfree - used) * os.statvfs(disk).f_frsize > len(NOISE)
+            check_whole(engine)
+        with opened(disk / "state") as engine:  # there is room for the reserve again
+            assert engine.images.list()[0]["RepoTags"] == ["small:1"]
+            assert engine.root.reserve.stat().st_blocks * 512 >= RESERVE_BYTES
+
+    in_child(attempt)
+
+
+def test_a_program_that_runs_can_free_a_full_disk(disk: Path) -> None:
+    def attempt() -> None:
+        mount_disk(disk)
+        with opened(disk / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(*LAYERS, tags=["large:1"])))
+            leave_free(disk, 0)
+            engine.usage.prune_images(all=True)
+            assert engine.images.list() == []
+            check_whole(engine)
 
     in_child(attempt)

@@ -99,7 +99,11 @@ def contents(engine: Engine) -> list[str]:
     for directory, directories, files in os.walk(data):
         for name in (*directories, *files):
             path = os.path.relpath(os.path.join(directory, name), data)
-            if not path.startswith("pydock.db") and not name.endswith("lock") and path != "images/partial":
+            if (
+                not path.startswith("pydock.db")
+                and not name.endswith("lock")
+                and path not in ("images/partial", "reserve")
+            ):
                 found.append(path)
     return sorted(found)
 

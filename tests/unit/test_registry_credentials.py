@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import ssl
 import stat
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from pydock_core.errors import FailedError, InvalidError, NotFoundError, PyDockError, UnavailableError
 from pydock_core.images.registry.credentials import Credential, CredentialStore, registry_domain
 from pydock_core.images.registry.settings import RegistrySettings, host_name, load_settings, timeout_seconds
+from pydock_core.images.registry.transport import tls_hint
 
 SECRET = "s3cr3t: with a colon"
 
@@ -313,3 +316,15 @@ def test_hosts_and_times() -> None:
     for wrong in ("0", "-1", "nan", "soon"):
         with pytest.raises(InvalidError, match="PYDOCK_REGISTRY_TIMEOUT"):
             timeout_seconds({"PYDOCK_REGISTRY_TIMEOUT": wrong})
+
+
+def test_where_a_certificate_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = RegistrySettings(certificate_directories=(tmp_path, Path("/etc/pydock/certs.d")))
+    error = ssl.SSLCertVerificationError("CERTIFICATE_VERIFY_FAILED")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "into /etc/pydock/certs.d/a:5000/ca.crt" in tls_hint("a:5000", error, found)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert f"into {tmp_path}/a:5000/ca.crt" in tls_hint("a:5000", error, found)
+    (tmp_path / "a:5000").mkdir()
+    (tmp_path / "a:5000" / "ca.crt").touch()
+    assert f"not signed by {tmp_path}/a:5000/ca.crt" in tls_hint("a:5000", error, found)

@@ -104,6 +104,11 @@ class RegistrySettings:
             return _certificates(directory / host, names)
         return Certificates()
 
+    def place_for_certificates(self) -> Path:
+        """The directory certs.d that this user can put something into: the host's for root."""
+        directories = self.certificate_directories or (Path("/etc/pydock/certs.d"),)
+        return directories[min(1, len(directories) - 1)] if os.geteuid() == 0 else directories[0]
+
 
 def host_name(host: str) -> str:
     """Return the host of "HOST:PORT", "[ADDRESS]:PORT" or "HOST", without brackets."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import ipaddress
+import itertools
 import socket
 import ssl
 import threading
@@ -239,7 +240,7 @@ class Transport:
         parts = urllib.parse.urlsplit(url)
         target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout_seconds)
-        with _mapped(origin.name, self._closed):
+        with _mapped(origin.name, self._closed, self._settings):
             raw = pool.urlopen(
                 method,
                 target,
@@ -318,6 +319,7 @@ class Transport:
             (name for name in names if self._settings.certificates(name) != Certificates()), names[0]
         )
         certificates = self._settings.certificates(found)
+        files = (*certificates.authorities, *itertools.chain.from_iterable(certificates.client))
         try:
             context = ssl.create_default_context()
             if not certificates.authorities and any(map(self._settings.is_insecure, names)):
@@ -330,7 +332,7 @@ class Transport:
         except (OSError, ssl.SSLError) as error:
             raise InvalidError(
                 f"the certificates for {found} cannot be used: {error.strerror or error}",
-                "look into its directory in certs.d",
+                f"look into {files[0].parent}" if files else "are the host's own certificates there?",
             ) from error
         return context
 
@@ -356,6 +358,9 @@ def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool
 
         def connect(self) -> None:
             super().connect()
+            # Where the certificate is not looked at, that was asked for (insecure-registries): urllib3 has nothing to
+            # warn of, in a line for each connection.
+            self.is_verified = True
             if self.sock is not None:
                 owner.opened(self.sock)
 
@@ -413,9 +418,12 @@ def _is_loopback(host: str) -> bool:
 class _mapped(contextlib.AbstractContextManager[None]):  # it reads as a function
     """Maps what the HTTP library raises."""
 
-    def __init__(self, host: str, closed: threading.Event | None = None) -> None:
+    def __init__(
+        self, host: str, closed: threading.Event | None = None, settings: RegistrySettings | None = None
+    ) -> None:
         self._host = host
         self._closed = closed
+        self._settings = settings or RegistrySettings()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -425,7 +433,7 @@ class _mapped(contextlib.AbstractContextManager[None]):  # it reads as a functio
             return
         if self._closed is not None and self._closed.is_set():
             raise UnavailableError("the transfer was interrupted") from error
-        raise map_error(self._host, error) from error
+        raise map_error(self._host, error, self._settings) from error
 
 
 _MALFORMED = (
@@ -436,14 +444,14 @@ _MALFORMED = (
 )
 
 
-def map_error(host: str, error: BaseException) -> PyDockError:
+def map_error(host: str, error: BaseException, settings: RegistrySettings) -> PyDockError:
     """Return what an exception of the HTTP library is."""
     known = urllib3.exceptions
     if isinstance(error, known.ProxyError) and isinstance(error.original_error, known.HTTPError | OSError):
-        inner = map_error(f"{host}, through the proxy", error.original_error)
+        inner = map_error(f"{host}, through the proxy", error.original_error, settings)
         return BrokenConnectionError(inner.message, "check HTTPS_PROXY and NO_PROXY", was_refused=True)
     if isinstance(error, known.SSLError | ssl.SSLError):
-        return TlsError(f"{host}: no secure connection: {_reason(error)}", tls_hint(host, error))
+        return TlsError(f"{host}: no secure connection: {_reason(error)}", tls_hint(host, error, settings))
     if isinstance(error, known.NameResolutionError):
         return BrokenConnectionError(
             f"{host}: unknown host", "check the name and the network", was_refused=True
@@ -463,10 +471,13 @@ def map_error(host: str, error: BaseException) -> PyDockError:
     return BrokenConnectionError(f"{host}: the connection broke: {_reason(error)}", "try again")
 
 
-def tls_hint(host: str, error: BaseException) -> str:
-    """Return the way out of a failed TLS handshake."""
+def tls_hint(host: str, error: BaseException, settings: RegistrySettings) -> str:
+    """Return the way out of a failed TLS handshake with "HOST" or "HOST:PORT"."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error) or "certificate" in str(error):
-        return f"put its authority's certificate into /etc/pydock/certs.d/{host}/ca.crt"
+        there = settings.certificates(host).authorities
+        if there:
+            return f"it is not signed by {there[0]}: put its authority's certificate there"
+        return f"put its authority's certificate into {settings.place_for_certificates() / host / 'ca.crt'}"
     return f'if it speaks plain HTTP, put "{host}" into insecure-registries'
 
 

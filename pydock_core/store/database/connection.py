@@ -12,6 +12,10 @@ from typing import Any
 
 from pydock_core.errors import CorruptError, FailedError, NoSpaceError, UnavailableError
 from pydock_core.store.database import schema
+from pydock_core.store.reserve import RESERVE_BYTES, Reserve, free_bytes
+
+_FULL_BYTES = 64 << 10
+"""With less the files beside the database may fail to be made."""
 
 
 class Database:
@@ -19,14 +23,16 @@ class Database:
 
     Args:
         path: the database file; its directory exists.
+        reserve: given up where the disk is full, so that what frees space can be done.
 
     Raises:
         UnavailableError: the disk is full, or the file cannot be opened.
         CorruptError: the file is not a database, or one of a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
         self._path = path
+        self._reserve = reserve
         self._local = threading.local()
 
     @property
@@ -39,6 +45,18 @@ class Database:
         return opened[1]
 
     def _open(self) -> sqlite3.Connection:
+        if self._reserve is None:
+            return self._connect()
+        try:
+            connection = self._connect()
+        except NoSpaceError:
+            if not self._reserve.release():
+                raise
+            return self._connect()
+        self._reserve.keep()
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
         with _mapped(self._path):
             connection = sqlite3.connect(
                 self._path, timeout=30.0, isolation_level=None, check_same_thread=False
@@ -92,6 +110,8 @@ class Database:
         """
         with _mapped(self._path):
             connection = self.connection
+            if self._reserve is not None and free_bytes(self._path.parent) < RESERVE_BYTES:
+                self._reserve.release()
             # Said each time: this connection's earlier transaction may have been of the other kind.
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
@@ -128,7 +148,10 @@ def _mapped(path: Path) -> Iterator[None]:
     except sqlite3.IntegrityError:
         raise
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        # The files beside the database are made by other means, whose failure is an I/O error.
+        is_full = code == sqlite3.SQLITE_IOERR and free_bytes(path.parent) < _FULL_BYTES
+        if code == sqlite3.SQLITE_FULL or is_full:
             raise NoSpaceError(
                 f"no space left on the disk for the state database {path}",
                 "free some space: dock system df, dock rmi",
