@@ -59,6 +59,12 @@ def test_says_that_names_are_in_lower_case() -> None:
     assert "lower case" in raised.value.hint
 
 
+def test_an_address_is_no_name() -> None:
+    with pytest.raises(InvalidError) as raised:
+        parse_reference("https://registry.test/box:1")
+    assert "leave out https://" in raised.value.hint
+
+
 def test_default_tag() -> None:
     assert parse_reference("a").with_default_tag().familiar == "a:latest"
     assert parse_reference("a:b").with_default_tag().familiar == "a:b"

@@ -205,6 +205,9 @@ def test_refusals() -> None:
         "ghcr.io: a/b:c: access denied: DENIED: requested access to the resource is denied"
     )
     assert "dock login ghcr.io" in error.hint
+    blob = refusal("ghcr.io", "a/b@sha256:" + "d" * 64, 401, {}, b"", login_host="ghcr.io", logged_in=True)
+    assert blob.message == "ghcr.io: a/b: access denied (401)"
+    assert "stored credentials" in blob.hint
     assert isinstance(_refusal(404, {"errors": [{"code": "MANIFEST_UNKNOWN"}]}), NotFoundError)
     assert isinstance(_refusal(400, {"errors": [{"code": "NAME_INVALID"}]}), InvalidError)
     assert isinstance(_refusal(502, b"<html>bad gateway"), UnavailableError)
