@@ -123,6 +123,7 @@ class Board:
         elif status in ARRIVED:
             row.status, row.is_coming, row.is_moving, row.moved = shown, False, False, row.size
         elif not (row.is_coming and row.moved):  # "Waiting": for the layer's turn to be extracted
+            row.size = max(row.size, int(event.get("total") or 0))
             row.status, row.is_done, row.is_moving = shown, False, False
             row.is_coming = status == "Pulling fs layer" or (row.is_coming and status == "Waiting")
         return row
@@ -163,7 +164,8 @@ class Board:
     def overall(self) -> tuple[int, int, int, int]:
         """Return (bytes transferred, bytes to transfer, layers done, layers).
 
-        Only layers whose size is known count in bytes; one that was here already has none.
+        Only layers whose size is known count in bytes, from the beginning where that tells of it; one that turns out to
+        be where it should go has none.
         """
         rows = self.rows.values()
         moved = sum(min(row.moved, row.size) for row in rows)
@@ -171,5 +173,7 @@ class Board:
 
 
 def _end(row: Row, shown: str) -> None:
+    if not row.moved and not row.is_moving:
+        row.size = 0  # it was there already, or another process has fetched it
     row.status, row.moved = shown, row.size
     row.is_done, row.is_coming, row.is_moving = True, False, False

@@ -341,7 +341,8 @@ class _Layers:
             if layer.paired and self._blobs.has(descriptor.digest) and self._snapshotter.has(diff_id):
                 self._say(layer, "Already exists")
             else:
-                self._say(layer, "Pulling fs layer")
+                is_to_come = not self._blobs.has(descriptor.digest)
+                self._say(layer, "Pulling fs layer", total=descriptor.size_bytes if is_to_come else None)
                 layers.append(layer)
         if not layers:
             return
@@ -363,10 +364,15 @@ class _Layers:
         self._cancellation.set()
         self._client.close()  # ends reads that wait
 
-    def _say(self, layer: _Layer, status: str, current: int | None = None) -> None:
+    def _say(
+        self, layer: _Layer, status: str, current: int | None = None, *, total: int | None = None
+    ) -> None:
+        """Report a layer's state, with what it has of how much: without ``current``, how much there is to come."""
         event: dict[str, Any] = {"status": status, "id": layer.name}
         if current is not None:
             event |= {"current": current, "total": layer.descriptor.size_bytes}
+        elif total is not None:
+            event["total"] = total
         self._report(event)
 
     def _transfer(self, layer: _Layer, applications: ThreadPoolExecutor) -> None:

@@ -151,7 +151,7 @@ class _Pusher:
     def send(self, layers: Sequence[Descriptor]) -> Mapping[str, Descriptor]:
         """Send layers; return what the manifest is to say of each, by the digest that it has in the store."""
         for layer in layers:
-            self._say(layer, "Preparing")
+            self._say(layer, "Preparing", total=layer.size_bytes)
         for layer in layers[_UPLOADS:]:
             self._say(layer, "Waiting")
         with ThreadPoolExecutor(_UPLOADS, "push") as pool:
@@ -246,9 +246,12 @@ class _Pusher:
             raise CancelledTransfer  # it has failed: nothing ends it before the file is whole
 
     def _say(self, layer: Descriptor, status: str, current: int | None = None, total: int = 0) -> None:
+        """Report a layer's state, with what is sent of how much: without ``current``, how much there is to send."""
         event: dict[str, Any] = {"status": status, "id": self._names[layer.digest]}
         if current is not None:
-            event |= {"current": current, "total": total}
+            event["current"] = current
+        if total or current is not None:
+            event["total"] = total
         self._report(event)
 
 

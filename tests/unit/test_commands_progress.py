@@ -101,7 +101,8 @@ class Shown:
     ) -> tuple[str, int, int]:
         """Take in an event, a second after the last; return (status, current, total) of its row, in MB."""
         self.now += 1
-        numbers = {} if current is None else {"current": current * MB, "total": total * MB}
+        numbers = {} if current is None else {"current": current * MB}
+        numbers |= {"total": total * MB} if total or numbers else {}
         row = self.board.update({"status": status, "id": name, **numbers})
         self.overall.append(self.board.overall())
         return (row.status, row.current // MB, row.total // MB) if row.is_moving else (row.status, -1, -1)
@@ -165,6 +166,33 @@ def test_all_together_counts_what_is_downloaded(shown: Shown) -> None:
         *[(14, 14)] * 2,
     ]
     assert shown.overall[-1][2:] == (3, 3)
+
+
+def test_all_together_counts_what_has_not_begun(shown: Shown) -> None:
+    shown.tell("here", "Already exists")
+    for name in "abcd":
+        shown.tell(name, "Pulling fs layer", total=10)
+    shown.tell("d", "Waiting")
+    assert shown.board.overall() == (0, 40 * MB, 1, 5)
+    shown.tell("a", "Downloading", 5, 10)
+    shown.tell("b", "Verifying Checksum")  # too small for a step of its own
+    assert shown.board.overall() == (15 * MB, 40 * MB, 1, 5)
+    shown.tell("c", "Pull complete")  # another process has fetched it meanwhile
+    assert shown.board.overall() == (15 * MB, 30 * MB, 2, 5)
+    shown.board.finish()
+
+
+def test_what_a_registry_has_already_is_not_to_be_sent(shown: Shown) -> None:
+    for name in "abcde":
+        shown.tell(name, "Preparing", total=10)
+    assert shown.board.overall() == (0, 50 * MB, 0, 5)
+    shown.tell("a", "Layer already exists")
+    shown.tell("b", "Mounted from library/box")
+    shown.tell("c", "Skipped foreign layer")
+    shown.tell("d", "Pushing", 0, 10)
+    assert shown.board.overall() == (0, 20 * MB, 3, 5)
+    shown.tell("d", "Pushed")  # too small for a step of its own
+    assert shown.board.overall() == (10 * MB, 20 * MB, 4, 5)
 
 
 def test_what_an_interrupted_pull_left_has_no_speed(shown: Shown) -> None:
@@ -256,15 +284,15 @@ def test_lines_and_bars_are_in_order_on_one_terminal() -> None:
 )
 def test_a_board_never_has_more_done_than_there_is(events: list[tuple[str, str, int | None, int]]) -> None:
     board = Board()
-    before = (0, 0)
+    before = 0
     for status, name, current, total in events:
         row = board.update({"status": status, "id": name, "current": current, "total": total})
         assert 0 <= row.fraction <= 1
         done_bytes, all_bytes, done, count = board.overall()
-        assert before <= (done_bytes, all_bytes)
+        assert before <= done_bytes
         assert 0 <= done_bytes <= all_bytes
         assert 0 <= done <= count
-        before = (done_bytes, all_bytes)
+        before = done_bytes
     board.finish()
     done_bytes, all_bytes, done, count = board.overall()
     assert (done_bytes, done) == (all_bytes, count)

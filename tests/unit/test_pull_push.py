@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 
+from pydock_core.commands.progress_board import Board
 from pydock_core.engine.registries import Registries
 from pydock_core.errors import (
     ConflictError,
@@ -96,6 +97,9 @@ def test_a_pulled_image_is_whole_and_known_by_its_digest(
     assert (store.tree(digest(FIRST)) / "a").read_bytes() == b"first" * 5000
     assert store.images.inspect(row.id)["RepoDigests"] == [f"{NAME}@{pulled.digest}"]
     statuses = [event["status"] for event in events]
+    # The first word of each layer says how much is to come: all together is true before the last has begun.
+    told = [event.get("total") for event in events if event["status"] == "Pulling fs layer"]
+    assert told == [layer.size_bytes for layer in manifest.layers]
     assert statuses[0] == "Pulling from box"
     assert statuses.count("Pull complete") == 2
     assert statuses[-2:] == [f"Digest: {pulled.digest}", f"Status: Downloaded newer image for {NAME}:1"]
@@ -565,7 +569,12 @@ def test_what_is_there_is_not_sent_again(store: Store, registry: FakeRegistry, l
     events: list[dict[str, Any]] = []
     registries.push(f"{NAME}:1", progress=events.append)
     assert registry.asked("upload") == []
+    assert [event.get("total") for event in events[1:3]] == [len(FIRST), len(SECOND)]
     assert [event["status"] for event in events].count("Layer already exists") == 2
+    board = Board()
+    for event in events:
+        board.update(event)
+    assert board.overall()[:2] == (0, 0)
 
 
 def test_what_another_repository_has_is_mounted(store: Store, registry: FakeRegistry, loaded: str) -> None:
