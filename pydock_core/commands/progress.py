@@ -136,8 +136,9 @@ def _choose(
         return None
     if mode == "plain":
         return PlainDisplay(context, to_stdout=stdout_is_free)
-    if context.progress is not None and (made := context.progress()) is not None:
-        return LineSplitter(context, made, to_stdout=stdout_is_free)
+    make = context.progress
+    if make is not None and (made := make()) is not None:
+        return LineSplitter(context, made, again=lambda: make() or made, to_stdout=stdout_is_free)
     if context.owns_process and sys.stderr.isatty() and (context.interactive or not lines):
         from pydock_core.commands.progress_rich import RichDisplay  # late: rich takes long to load
 
@@ -209,8 +210,8 @@ class LineSplitter:
 
     Args:
         display: shows the bars.
-        again: where the lines are on the same terminal, makes the bars for what comes after a line: those above it are
-            done by then, and stay.
+        again: where the lines are on the same terminal or in the same cell, makes the bars for what comes after a line:
+            those above it are done by then, and stay.
         to_stdout: where the lines go; else to standard error.
     """
 

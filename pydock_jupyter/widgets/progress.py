@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,28 +26,31 @@ class ProgressWidget:
     """Bars for the events of one command; a :class:`pydock_core.commands.progress.Display`.
 
     Args:
-        show: displays the widget in the cell; called at once, since events may come from other threads, which
-            belong to no cell.
+        show: displays the widget in the cell; called with the first event, so that it stands below what was written by
+            then, and as if by who has made this: events may come from other threads, which belong to no cell.
         clock: seconds, monotonic.
+
+    Attributes:
+        box: what is displayed; None before the first event.
     """
 
     def __init__(self, show: Callable[[Any], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._show = show
+        self._cell = contextvars.copy_context()
         self._clock = clock
         self._lock = threading.Lock()
         self._board = Board()
         self._bars: dict[str, _Bar] = {}
-        self._overall = _Bar("total")
+        self._overall: _Bar | None = None
         self._changed: set[str] = set()
         self._drawn_at = -INTERVAL_SECONDS
-        self.box = ipywidgets.VBox([self._overall.box], layout=ipywidgets.Layout(display="none"))
-        self.box.add_class("pydock-progress")
-        show(self.box)
+        self.box: Any = None
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Take an event in; what it changes is drawn now, or with a later event or the end."""
         with self._lock:
             self._changed.add(self._board.update(event).name)
-            if self._clock() - self._drawn_at >= INTERVAL_SECONDS:
+            if self.box is None or self._clock() - self._drawn_at >= INTERVAL_SECONDS:
                 self._draw()
 
     def close(self, *, succeeded: bool) -> None:
@@ -57,24 +61,30 @@ class ProgressWidget:
             if succeeded:
                 self._board.finish()
             self._changed.update(self._board.rows)
-            self._draw()
-            for bar in (self._overall, *self._bars.values()):
+            overall = self._draw()
+            for bar in (overall, *self._bars.values()):
                 bar.finish(succeeded=succeeded)
 
-    def _draw(self) -> None:
+    def _draw(self) -> _Bar:
+        """Draw what has changed; return the bar of all."""
         self._drawn_at = self._clock()
+        overall = self._overall = self._overall or _Bar("total")
         for name in self._changed:
             if name not in self._bars and len(self._bars) < ROW_LIMIT:
                 self._bars[name] = _Bar(name)
             if name in self._bars:
                 self._bars[name].draw_row(self._board.rows[name])
         self._changed.clear()
-        self._overall.draw_overall(*self._board.overall())
+        overall.draw_overall(*self._board.overall())
         order = [name for name in self._board.rows if name in self._bars]
-        boxes = (*(self._bars[name].box for name in order), self._overall.box)
-        if self.box.children != boxes:
+        boxes = (*(self._bars[name].box for name in order), overall.box)
+        if self.box is None:
+            self.box = ipywidgets.VBox(boxes)
+            self.box.add_class("pydock-progress")
+            self._cell.run(self._show, self.box)
+        elif self.box.children != boxes:
             self.box.children = boxes
-        self.box.layout.display = None  # from the first event on
+        return overall
 
 
 class _Bar:

@@ -15,6 +15,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from tests.support.image_store import build_docker_archive, build_tar, entry
+
 WAIT_SECONDS = 30
 IMAGE = "box:latest"
 BUSYBOX = Path("/bin/busybox")
@@ -184,16 +186,21 @@ def test_an_error_is_one_line(client: BlockingKernelClient) -> None:
 
 def test_progress_is_a_widget(client: BlockingKernelClient, environment: dict[str, str]) -> None:
     archive = Path(environment["PYDOCK_ROOT"]).parent / "box.tar"
-    stdout, stderr, displayed = run(client, f"%dock import {archive} again:1")
+    stdout, stderr, _ = run(client, f"%dock import {archive} again:1")
     assert stdout.startswith("sha256:")
     assert stderr == ""
+    saved = archive.with_name("new.tar")
+    saved.write_bytes(build_docker_archive(build_tar([entry("new")]), tags=["new:1"]))
+    stdout, stderr, displayed = run(client, f"%dock load -i {saved}")
+    assert (stdout, stderr) == ("Loaded image: new:1\n", "")
+    assert len(displayed) == 1
     assert "application/vnd.jupyter.widget-view+json" in displayed[0]
     stdout, _, displayed = run(client, f"%dock import --progress plain {archive} again:1")
     assert stdout.splitlines()[-1].startswith("sha256:")
     assert displayed == []
     _, stderr, _ = run(client, "%dock save again:1")
     assert stderr.startswith("error: an archive is not written to a cell")
-    run(client, "%dock rmi again:1")
+    run(client, "%dock rmi again:1 new:1")
 
 
 @pytest.mark.parametrize(("answer", "is_done"), [("y", True), ("n", False)])

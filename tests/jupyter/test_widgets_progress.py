@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets
 import pytest
 
+from pydock_core.commands.context import Context
+from pydock_core.commands.progress import reporting
 from pydock_jupyter.widgets.progress import INTERVAL_SECONDS, ROW_LIMIT, ProgressWidget
+from tests.support.commands import Output
 
 
 class Clock:
@@ -47,11 +51,11 @@ def progress() -> Progress:
 
 
 def test_a_bar_for_each_layer_and_one_for_all(progress: Progress) -> None:
-    assert progress.shown == [progress.widget.box]  # in the cell that asked, before any other thread speaks
-    assert progress.widget.box.layout.display == "none"
+    assert progress.shown == []  # what the command says first stands above it
     progress.event("Downloading", "aaa", 250_000, 1_000_000)
+    assert progress.shown == [progress.widget.box]
     progress.event("Pulling fs layer", "bbb")
-    assert progress.widget.box.layout.display is None
+    assert progress.shown == [progress.widget.box]
     assert progress.lines() == [
         ("aaa", 250, "info", "Downloading 250kB of 1MB"),
         ("bbb", 0, "info", "Pulling fs layer"),
@@ -87,7 +91,19 @@ def test_the_end_is_a_final_state(progress: Progress) -> None:
 
 def test_nothing_told_is_nothing_shown(progress: Progress) -> None:
     progress.widget.close(succeeded=True)
-    assert progress.widget.box.layout.display == "none"
+    assert progress.shown == []
+
+
+def test_another_thread_shows_it_in_the_cell_that_asked() -> None:
+    cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell", default="none")
+    token = cell.set("mine")
+    shown: list[str] = []
+    widget = ProgressWidget(lambda box: shown.append(cell.get()))
+    cell.reset(token)
+    thread = threading.Thread(target=widget.show, args=({"status": "Extracting", "id": "a", "current": 1},))
+    thread.start()
+    thread.join()
+    assert shown == ["mine"]
 
 
 def test_many_layers_and_threads(progress: Progress) -> None:
@@ -104,3 +120,25 @@ def test_many_layers_and_threads(progress: Progress) -> None:
     assert len(progress.lines()) == ROW_LIMIT + 1
     assert progress.lines()[-1][3] == "100 of 100, 200B of 200B"
     assert isinstance(progress.widget.box, ipywidgets.VBox)
+
+
+def test_what_is_pulled_stands_above_its_bars() -> None:
+    written = Output()
+    context = Context(
+        engine=cast(Any, None),
+        stdout=written,
+        stderr=written,
+        notebook=True,
+        progress=lambda: ProgressWidget(lambda box: written.write("[bars]\n")),
+    )
+    with reporting(context, "auto", lines=True) as report:
+        assert report.progress is not None
+        for tag in "12":
+            report.progress({"status": "Pulling from box", "id": tag})
+            report.progress({"status": "Downloading", "id": "a", "current": 1, "total": 2})
+            report.progress({"status": "Pull complete", "id": "a"})
+            report.progress({"status": f"Digest: {tag}"})
+    assert written.text.splitlines() == [
+        *("1: Pulling from box", "[bars]", "Digest: 1"),
+        *("2: Pulling from box", "[bars]", "Digest: 2"),
+    ]

@@ -180,6 +180,7 @@ def test_a_front_ends_own_display_gets_layers_and_not_lines(front: Front) -> Non
 
         def __init__(self) -> None:
             self.events, self.ends = [], []
+            displays.append(self)
 
         def show(self, event: Mapping[str, Any]) -> None:
             self.events.append(event)
@@ -187,16 +188,17 @@ def test_a_front_ends_own_display_gets_layers_and_not_lines(front: Front) -> Non
         def close(self, *, succeeded: bool) -> None:
             self.ends.append(succeeded)
 
-    display = Display()
-    front.context.progress = lambda: display
+    displays: list[Display] = []
+    front.context.progress = Display
     lines = front.run("pull", "box:latest")
-    assert {event["id"] for event in display.events} == {"0123456789ab"}
-    assert display.ends == [True]
+    first, second = displays  # the second for what would come below the lines
+    assert {event["id"] for event in first.events} == {"0123456789ab"}
+    assert (second.events, first.ends, second.ends) == ([], [True], [True])
     assert lines[0] == "latest: Pulling from library/box"
     assert lines[-1] == "docker.io/library/box:latest"
     front.registries.failure = FailedError("no")
     front.run("pull", "box", code=1)
-    assert display.ends == [True, False]
+    assert displays[2].ends == [False]
     front.registries.failure = None
     front.context.progress = lambda: None  # it has none now: text
     assert "0123456789ab: Pull complete" in front.run("pull", "box:latest")
