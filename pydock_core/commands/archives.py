@@ -14,20 +14,37 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pydock_core.commands.context import Context, Writer
-from pydock_core.commands.progress import reporting
+from pydock_core.commands.progress import Reporter, reporting
 from pydock_core.errors import FailedError, InvalidError, NoSpaceError, NotFoundError
 
 
 def load(context: Context, words: Namespace) -> int:
     """Load images from an archive."""
+    taken: dict[str, str] = {}
+    loaded: list[str] = []
     with (
         reporting(context, words.progress, quiet=words.quiet) as report,
         _input(context, words.input) as stream,
     ):
-        for name in context.engine.images.load(stream, report.progress, words.platform):
-            kind = "image ID" if name.startswith("sha256:") else "image"
-            report.result(f"Loaded {kind}: {name}", stream=f"Loaded {kind}: {name}\n")
+        try:
+            loaded = context.engine.images.load(stream, report.progress, words.platform, taken.__setitem__)
+        finally:  # of an archive that is broken further on, too: what was loaded by then stays
+            for name in loaded or tuple(taken):
+                old_id = taken.pop(name, None)
+                if old_id and (words.progress == "json" or not report.is_quiet):
+                    _stream(
+                        report,
+                        f"The image {name} already exists, renaming the old one with ID {old_id} to empty string",
+                    )
+                if loaded:
+                    kind = "image ID" if name.startswith("sha256:") else "image"
+                    _stream(report, f"Loaded {kind}: {name}")
     return 0
+
+
+def _stream(report: Reporter, line: str) -> None:
+    """Report a line of the result; Docker's engine sends it as text."""
+    report.result(line, stream=f"{line}\n")
 
 
 def save(context: Context, words: Namespace) -> int:

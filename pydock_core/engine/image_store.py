@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pydock_core.errors import ConflictError, NoSpaceError, NotFoundError, PyDockError
@@ -31,6 +31,8 @@ from pydock_core.store.snapshots.protocol import Snapshotter
 from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
+OnTaken = Callable[[str, str], None]
+"""Is told of a name that an image has got, and of the full id of the image that had it until then."""
 _TIME_LIMIT_NS = 1 << 63
 """What the database holds.  Go's zero time, which tools for reproducible images write, is the year 1, and means none."""
 _REMOVE = "pydock_core.store.trees:remove_tree"
@@ -136,7 +138,12 @@ class ImageStore:
         self.refresh_index()
 
     def record(
-        self, images: Sequence[StoredImage], progress: Progress | None, *, are_applied: bool = False
+        self,
+        images: Sequence[StoredImage],
+        progress: Progress | None,
+        *,
+        are_applied: bool = False,
+        on_taken: OnTaken | None = None,
     ) -> int:
         """Apply the layers of images, one image after the other, and record each with its names; return their sizes' sum.
 
@@ -147,13 +154,21 @@ class ImageStore:
             progress: gets events.
             are_applied: the layers have been applied from these blobs; an image that is known already gets the
                 manifest that it has come with now, a registry's.
+            on_taken: is told of each name that another image had.
         """
         try:
-            return sum(self._record(image, progress, are_applied=are_applied) for image in images)
+            return sum(self._record(image, progress, on_taken, are_applied=are_applied) for image in images)
         finally:
             self.refresh_index()
 
-    def _record(self, image: StoredImage, progress: Progress | None, *, are_applied: bool) -> int:
+    def _record(
+        self,
+        image: StoredImage,
+        progress: Progress | None,
+        on_taken: OnTaken | None,
+        *,
+        are_applied: bool,
+    ) -> int:
         size = 0
         for layer in image.layers:
             blob = LayerBlob(
@@ -170,7 +185,10 @@ class ImageStore:
         labels = json.dumps(image.config.config.get("Labels") or {})
         row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created, size, labels)
         tags = [(reference.repository, reference.tag) for reference in image.references]
-        sql.insert(self.database, row, image.layers, tags, replace=are_applied)
+        taken = sql.insert(self.database, row, image.layers, tags, replace=are_applied)
+        if on_taken is not None:
+            for name in taken:
+                on_taken(name.reference, name.image_id)
         return size
 
     @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.engine.image_filters import parse_image_filters
 from pydock_core.engine.image_shapes import SeenImage, build_history, build_inspect, build_summary
-from pydock_core.engine.image_store import ImageStore
+from pydock_core.engine.image_store import ImageStore, OnTaken
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import ImageConfig, decode
@@ -202,11 +202,18 @@ class Images:
 
     # -- adding ------------------------------------------------------------------------------------------
 
-    def load(self, stream: BinaryIO, progress: Progress | None = None, platform: str | None = None) -> Names:
+    def load(
+        self,
+        stream: BinaryIO,
+        progress: Progress | None = None,
+        platform: str | None = None,
+        on_taken: OnTaken | None = None,
+    ) -> Names:
         """Load the images of an archive (docker-archive or OCI, plain or compressed; need not be seekable).
 
         Args:
             platform: "os[/arch[/variant]]" that the images must be for; of an index the best that runs there.
+            on_taken: is told of each name that another image had, and of that image's id.
 
         Returns:
             a name for each name that was given, and the id of each image without a name.
@@ -220,7 +227,7 @@ class Images:
         with self._store.adding("load") as directory:
             wanted = parse_platform(platform) if platform else None
             images = load_archive(stream, self._blobs, directory, _subject(stream), progress, wanted)
-            self._store.record(images, progress)
+            self._store.record(images, progress, on_taken=on_taken)
         return [
             name
             for image in images

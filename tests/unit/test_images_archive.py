@@ -11,15 +11,19 @@ import json
 import lzma
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
 import zstandard
 
+from pydock_core.commands.context import Context
+from pydock_core.commands.dispatch import run_command
 from pydock_core.errors import ConflictError, CorruptError, InvalidError, NotFoundError, UnsupportedError
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.containers import insert as insert_container
+from tests.support.commands import Output
 from tests.support.image_store import (
     NEEDS_ROOT,
     ROOT,
@@ -256,6 +260,43 @@ def test_loading_again_changes_nothing(store: Store) -> None:
     before = store.contents()
     store.images.load(io.BytesIO(build_docker_archive(ONE)))
     assert store.contents() == before
+
+
+def test_load_says_whose_name_it_takes_as_docker_does(store: Store) -> None:
+    out = Output()
+    engine: Any = SimpleNamespace(images=store.images)
+
+    def load(archive: bytes, *words: str, code: int = 0) -> list[str]:
+        out.clear()
+        context = Context(engine=engine, stdout=out, stderr=Output(), stdin=io.BytesIO(archive))
+        assert run_command(("load", *words), context) == code
+        return out.text.splitlines()
+
+    first = build_docker_archive(ONE, tags=["a:1", "a:2"])
+    second = build_docker_archive(TWO, tags=["a:1", "b:1", "a:2"])
+    assert load(first) == load(first) == ["Loaded image: a:1", "Loaded image: a:2"]
+    one = store.images.resolve("a:1").id
+    renaming = "already exists, renaming the old one with ID"
+    assert load(second) == [
+        f"The image a:1 {renaming} {one} to empty string",
+        "Loaded image: a:1",
+        "Loaded image: b:1",
+        f"The image a:2 {renaming} {one} to empty string",
+        "Loaded image: a:2",
+    ]
+    two = store.images.resolve("a:1").id
+    assert load(first, "-q") == ["Loaded image: a:1", "Loaded image: a:2"]
+    messages = [json.loads(line) for line in load(second, "--progress", "json")]
+    told = [message["stream"] for message in messages if "stream" in message]
+    assert told[:2] == [f"The image a:1 {renaming} {one} to empty string\n", "Loaded image: a:1\n"]
+    # What the first image of an archive took is told although the second is broken.
+    members = {"1.tar": gzip.compress(ONE), "2.tar": gzip.compress(TWO)}
+    items = []
+    for number, diff_id, tag in ((1, digest(ONE), "a:1"), (2, digest(b"another"), "c:1")):
+        members[f"{number}.json"] = build_config(diff_id, Cmd=["sh"])
+        items.append({"Config": f"{number}.json", "RepoTags": [tag], "Layers": [f"{number}.tar"]})
+    members["manifest.json"] = json.dumps(items).encode()
+    assert load(tar_of(members), code=1) == [f"The image a:1 {renaming} {two} to empty string"]
 
 
 def test_a_name_moves_to_the_new_image(store: Store) -> None:

@@ -83,11 +83,14 @@ def insert(
     tags: Sequence[tuple[str, str]],
     *,
     replace: bool = False,
-) -> None:
+) -> list[TagRow]:
     """Record an image and give it names, taking them from other images.
 
     Args:
         replace: an image that is there gets this manifest and these blobs; otherwise it keeps its own.
+
+    Returns:
+        the names that other images had, as they were.
     """
     with database.transaction() as connection:
         if replace:
@@ -116,8 +119,16 @@ def insert(
                     for position, layer in enumerate(layers)
                 ],
             )
+        taken = []
         for repository, tag in tags:
+            had = connection.execute(
+                "SELECT repository, tag, image_id FROM tag WHERE repository = ? AND tag = ? AND image_id != ?",
+                (repository, tag, image.id),
+            ).fetchone()
+            if had is not None:
+                taken.append(TagRow(*had))
             _set_tag(connection, repository, tag, image.id)
+        return taken
 
 
 def has_layer(database: Database, diff_id: str, blob_digest: str) -> bool:
