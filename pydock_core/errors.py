@@ -40,11 +40,16 @@ class PyDockError(Exception):
         self.hint = hint
         self.exit_code = exit_code
 
+    @property
+    def line(self) -> str:
+        """The message, and in the same line what was noted on the way up (``add_note``)."""
+        return "; ".join([self.message, *getattr(self, "__notes__", [])])
+
     def to_json(self) -> dict[str, Any]:
         """Return the error as plain data, for a socket; the inverse of :func:`from_json`."""
         return {
             "code": self.code,
-            "message": "; ".join([self.message, *getattr(self, "__notes__", [])]),
+            "message": self.line,
             "hint": self.hint,
             "exit_code": self.exit_code,
         }

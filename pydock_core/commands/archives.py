@@ -31,7 +31,7 @@ def load(context: Context, words: Namespace) -> int:
         finally:  # of an archive that is broken further on, too: what was loaded by then stays
             for name in loaded or tuple(taken):
                 old_id = taken.pop(name, None)
-                if old_id and (words.progress == "json" or not report.is_quiet):
+                if old_id:
                     _stream(
                         report,
                         f"The image {name} already exists, renaming the old one with ID {old_id} to empty string",

@@ -56,7 +56,6 @@ def show_error(error: PyDockError, context: Context) -> None:
     """Write an error as a person sees it: one line, and a hint where there is one."""
     if context.debug:
         context.stderr.write("".join(traceback.format_exception(error)))
-    message = "; ".join([error.message, *getattr(error, "__notes__", [])])
-    context.stderr.write(f"error: {printable(message)}\n")
+    context.stderr.write(f"error: {printable(error.line)}\n")
     if error.hint:
         context.stderr.write(f"hint: {printable(error.hint)}\n")

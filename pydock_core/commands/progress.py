@@ -100,7 +100,7 @@ def reporting(
         done.close(succeeded=False)
         reporter.flush()
         if as_json:
-            message = error.message if isinstance(error, PyDockError) else str(error) or type(error).__name__
+            message = error.line if isinstance(error, PyDockError) else str(error) or type(error).__name__
             write_json(context, {"error": message, "errorDetail": {"message": message}})
         raise
     done.close(succeeded=True)

@@ -83,7 +83,9 @@ def parse_reference(text: str) -> Reference:
         InvalidError: ``text`` is no reference.
     """
     if "://" in text:
-        raise _invalid(text, f"leave out {text.partition('://')[0]}://, a name begins with the registry's host")
+        raise _invalid(
+            text, f"leave out {text.partition('://')[0]}://, a name begins with the registry's host"
+        )
     remainder, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise _invalid(text, "after @ comes sha256: and 64 hexadecimal digits")

@@ -174,7 +174,7 @@ class Supervisor:
         record = ExitRecord(
             failure.exit_code,
             False,
-            "; ".join([failure.message, *getattr(failure, "__notes__", [])]),
+            failure.line,
             last.started_at_ns if last else 0,
             last.finished_at_ns if last else 0,
         )

@@ -734,6 +734,23 @@ def test_a_mirror_is_asked_first_and_gone_around(
     inside(steps)
 
 
+def test_where_the_mirror_fails_and_the_registry_too_the_error_tells_of_both(
+    inside: NetworkNamespace, plain: Registry, connect: Callable[..., RegistryClient]
+) -> None:
+    mirrors = ("http://127.0.0.1:1", f"http://{plain.host}")
+
+    def steps() -> None:
+        client = connect("docker.io", RegistrySettings(mirrors=mirrors))
+        for _ in range(2):  # the one that cannot be reached is not asked again, and still told of
+            with pytest.raises(UnavailableError, match=r"docker\.io") as caught:
+                client.manifest("library/nosuch", "1")
+            unreachable, without = caught.value.__notes__
+            assert unreachable.startswith("mirror 127.0.0.1:1")
+            assert without.startswith(f"mirror {plain.host}: library/nosuch:1: not found")
+
+    inside(steps)
+
+
 def test_closing_a_client_ends_what_waits(
     inside: NetworkNamespace, connect: Callable[..., RegistryClient]
 ) -> None:

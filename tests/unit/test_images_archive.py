@@ -285,7 +285,12 @@ def test_load_says_whose_name_it_takes_as_docker_does(store: Store) -> None:
         "Loaded image: a:2",
     ]
     two = store.images.resolve("a:1").id
-    assert load(first, "-q") == ["Loaded image: a:1", "Loaded image: a:2"]
+    assert load(first, "-q") == [  # as Docker: it is no progress
+        f"The image a:1 {renaming} {two} to empty string",
+        "Loaded image: a:1",
+        f"The image a:2 {renaming} {two} to empty string",
+        "Loaded image: a:2",
+    ]
     messages = [json.loads(line) for line in load(second, "--progress", "json")]
     told = [message["stream"] for message in messages if "stream" in message]
     assert told[:2] == [f"The image a:1 {renaming} {one} to empty string\n", "Loaded image: a:1\n"]

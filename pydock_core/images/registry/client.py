@@ -86,6 +86,7 @@ class RegistryClient:
         )
         self._own = self._endpoint(lambda: self._credentials.find(domain))
         self._mirrors = [self._mirror(address) for address in self._settings.mirrors_of(domain)]
+        self._unreachable: dict[str, str] = {}
 
     # -- pull --------------------------------------------------------------------------------------------
 
@@ -288,17 +289,27 @@ class RegistryClient:
         )
 
     def _from_any(self, ask: Callable[[Endpoint], _T]) -> _T:
-        """Ask the mirrors, then the registry itself; a mirror that cannot be reached is not asked again."""
+        """Ask the mirrors, then the registry itself; a mirror that cannot be reached is not asked again.
+
+        Where the registry itself fails, the error has a note for each mirror that failed, too.
+        """
+        failures: dict[str, str] = {}
         for mirror in tuple(self._mirrors):
             try:
                 return ask(mirror)
-            except UnavailableError:
+            except UnavailableError as error:
                 self._transport.wait(0)  # raises where this client was closed
+                self._unreachable[mirror.name] = error.message
                 with contextlib.suppress(ValueError):
                     self._mirrors.remove(mirror)
-            except PyDockError:
-                continue
-        return ask(self._own)
+            except PyDockError as error:
+                failures[mirror.name] = error.message
+        try:
+            return ask(self._own)
+        except PyDockError as error:
+            for name, message in {**self._unreachable, **failures}.items():
+                error.add_note(f"mirror {message if message.startswith(name) else f'{name}: {message}'}")
+            raise
 
     def _manifest(self, endpoint: Endpoint, path: str, reference: str) -> FetchedManifest:
         subject = _named(path, reference)
