@@ -27,6 +27,10 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+_ESCAPE = re.compile(r'\\([abfnrtv\\"]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})')
+_LITERAL = re.compile(rf'"(?:[^"\\\n]|{_ESCAPE.pattern})*"')
+_ESCAPES = {**dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True)), "\\": "\\", '"': '"'}
+"""What stands for a single character behind a backslash."""
 
 Node = Callable[["_Scope", list[str]], None]
 Expression = Callable[["_Scope"], Any]
@@ -47,7 +51,8 @@ class Template:
     """A compiled template.
 
     Args:
-        text: the template; ``\\t`` and ``\\n`` written with a backslash become a tab and a line break, as docker has it.
+        text: the template; outside of its actions, ``\\t`` and ``\\n`` written with a backslash become a tab and a line
+            break, as docker has it.
 
     Raises:
         InvalidError: the template does not parse; the message says where.
@@ -55,7 +60,10 @@ class Template:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._tokens = list(_split(text.replace("\\t", "\t").replace("\\n", "\n")))
+        self._tokens = [
+            (kind, part.replace("\\t", "\t").replace("\\n", "\n") if kind == "text" else part)
+            for kind, part in _split(text)
+        ]
         self._position = 0
         self._body, ended = self._block(())
         if ended:
@@ -119,7 +127,7 @@ class Template:
             else:
                 otherwise, ended = self._block(("end",))
         if word == "range":
-            return _range_node(condition, names, body, otherwise)
+            return _range_node(self.text, condition, names, body, otherwise)
 
         def node(scope: _Scope, out: list[str]) -> None:
             value = condition(scope)
@@ -143,11 +151,23 @@ def _text_node(text: str) -> Node:
 
 
 def _range_node(
-    condition: Expression, names: Sequence[str], body: Sequence[Node], otherwise: Sequence[Node]
+    template: str,
+    condition: Expression,
+    names: Sequence[str],
+    body: Sequence[Node],
+    otherwise: Sequence[Node],
 ) -> Node:
     def node(scope: _Scope, out: list[str]) -> None:
         value = condition(scope)
-        pairs = list(value.items()) if isinstance(value, Mapping) else list(enumerate(value or ()))
+        pairs: list[tuple[Any, Any]]
+        if isinstance(value, Mapping):
+            pairs = sorted(value.items())  # Go visits a map's elements in the order of their keys
+        elif isinstance(value, (list, tuple)):
+            pairs = list(enumerate(value))
+        elif value is None or isinstance(value, _Nil):
+            pairs = []
+        else:
+            raise _bad(template, f"range: {_shown(value)!r} is neither a list nor a map")
         for key, item in pairs:
             inner = scope.inner(item)
             if names:
@@ -233,7 +253,7 @@ class _Expressions:
             def call(scope: _Scope) -> Any:
                 try:
                     return function(*(argument(scope) for argument in arguments))
-                except (TypeError, ValueError, AttributeError, LookupError, StopIteration) as error:
+                except (TypeError, ValueError, AttributeError, LookupError, MemoryError) as error:
                     raise _bad(self._template, f"{text}: {error}") from error
 
             return call
@@ -245,7 +265,7 @@ class _Expressions:
         kind, text = self._peek()
         self._position += 1
         if kind == "string":
-            value = text[1:-1] if text[0] == "`" else json.loads(text)
+            value = text[1:-1] if text[0] == "`" else self._unquoted(text)
             return lambda scope: value
         if kind == "number":
             number = float(text) if "." in text else int(text)
@@ -262,6 +282,12 @@ class _Expressions:
             self._position += 1
             return expression
         raise _bad(self._template, f"unexpected {text!r}" if text else "a value is missing")
+
+    def _unquoted(self, text: str) -> str:
+        """The text that a literal between double quotes is (the Go specification, "String literals")."""
+        if not _LITERAL.fullmatch(text):
+            raise _bad(self._template, f"cannot read {text}")
+        return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1]) or chr(int(match[1][1:], 16)), text[1:-1])
 
     def _field(self, text: str) -> Expression:
         template = self._template
@@ -341,7 +367,10 @@ def _printf(pattern: str, *values: Any) -> str:
         verb = match.group(2)
         if verb == "%":
             return "%"
-        value = next(remaining)
+        try:
+            value = next(remaining)
+        except StopIteration:
+            raise ValueError(f"no value is given for {match[0]}") from None
         if verb in _NUMBERS:
             return f"%{match.group(1)}{verb}" % _NUMBERS[verb](value)
         return f"%{match.group(1)}s" % (json.dumps(value) if verb == "q" else _shown(value))

@@ -18,6 +18,7 @@ DATA = {
     "Config": {"Labels": {"x": "1", "y": "2"}},
     "None": None,
     "Empty": [],
+    "Unsorted": {"b": 1, "a": 2},
 }
 
 
@@ -54,6 +55,11 @@ DATA = {
         ('{{split "a:b" ":"}}', "[a b]"),
         ('{{printf "%.2s|%03d|%.1f|%x|%t" .Name .State.Pid 1.25 255 .State.Running}}', "we|007|1.2|ff|true"),
         ("{{slice .Name 0 2}}|{{slice .Name 1}}|{{slice .Args 1 2}}|{{slice .Name}}", "we|eb|[b]|web"),
+        (r'{{.Name}}{{"\n"}}\n', "web\n\n"),
+        (r'{{join .Args "\n"}}', "a\nb"),
+        (r'{{printf "%s\t%d" .Name .State.Pid}}', "web\t7"),
+        (r"""{{"a\"b\\n\x41\u00e4"}}|{{`\n`}}""", 'a"b\\nA\u00e4|\\n'),
+        ("{{range $k, $v := .Unsorted}}{{$k}}{{$v}}{{end}}", "a2b1"),
         ("no action", "no action"),
     ],
 )
@@ -88,6 +94,12 @@ def test_a_null_is_printed_as_the_type_that_go_knows() -> None:
         "{{$x}}",
         "{{(.Name}}",
         "{{len 1}}",
+        "{{range .State.Pid}}x{{end}}",
+        "{{range .State.Running}}x{{end}}",
+        '{{printf "%d %d" 1}}',
+        r'{{"\q"}}',
+        '{{"two\nlines"}}',
+        "{{pad .Name 1000000000000000 1}}",
     ],
 )
 def test_bad_templates_are_refused(template: str) -> None:
@@ -96,7 +108,7 @@ def test_bad_templates_are_refused(template: str) -> None:
     assert "--format" in caught.value.message
 
 
-@given(st.text(alphabet='{}.|$ abN"()-=:/*', max_size=30))
+@given(st.text(alphabet='{}.|$ abN"()-=:/*\\\n0', max_size=30))
 def test_any_text_renders_or_is_refused(text: str) -> None:
     with suppress(InvalidError):
         assert isinstance(Template(text).render(DATA), str)
