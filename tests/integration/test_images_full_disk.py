@@ -20,6 +20,7 @@ from pydock_core.errors import NoSpaceError
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.store.database import distribution
+from pydock_core.store.database.connection import Database
 from pydock_core.store.reserve import RESERVE_BYTES
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.support.fake_registry import FakeRegistry
@@ -206,5 +207,28 @@ def test_a_program_that_runs_can_free_a_full_disk(disk: Path) -> None:
             engine.usage.prune_images(all=True)
             assert engine.images.list() == []
             check_whole(engine)
+
+    in_child(attempt)
+
+
+@pytest.mark.parametrize("pieces", [1, 100], ids=["at the end", "in the middle"])
+def test_a_transaction_on_a_full_disk_is_undone(tmp_path: Path, pieces: int) -> None:
+    """In the middle, where it is larger than the database's cache, SQLite undoes it by itself."""
+
+    def attempt() -> None:
+        mount_disk(tmp_path)
+        database = Database(tmp_path / "some.db")
+        with database.transaction() as connection:
+            connection.execute("CREATE TABLE piece (data)")
+        leave_free(tmp_path, 0)
+        large = [(NOISE[:100_000],)] * pieces
+        for _ in range(2):
+            with pytest.raises(NoSpaceError), database.transaction() as connection:
+                connection.executemany("INSERT INTO piece VALUES (?)", large)
+            assert not database.connection.in_transaction
+        (tmp_path / "ballast").unlink()
+        with database.transaction() as connection:
+            connection.execute("INSERT INTO piece VALUES ('small')")
+        assert database.query("SELECT data FROM piece") == [("small",)]
 
     in_child(attempt)

@@ -85,10 +85,10 @@ class Database:
                     connection.execute(statement)
                 version = version + 1 if version else schema.VERSION
             connection.execute(f"PRAGMA user_version={schema.VERSION}")
+            connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            _roll_back(connection)
             raise
-        connection.execute("COMMIT")
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """Return the rows of a SELECT, outside any transaction."""
@@ -117,10 +117,10 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                _roll_back(connection)
                 raise
-            connection.execute("COMMIT")
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -128,6 +128,12 @@ class Database:
         if opened is not None and opened[0] == os.getpid():
             opened[1].close()
         self._local.opened = None
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """End a transaction that has failed; of a full disk SQLite may have done it by itself (lang_transaction.html)."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _statements(script: str) -> Iterator[str]:
