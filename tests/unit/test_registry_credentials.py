@@ -265,6 +265,12 @@ def test_the_first_file_that_has_a_key_decides(tmp_path: Path) -> None:
         '{"registry-mirrors": ["ftp://x"]}',
         '{"registry-mirrors": ["https://user:secret@x"]}',
         '{"registry-mirrors": ["https://x/path"]}',
+        '{"registry-mirrors": ["https://[::1"]}',
+        '{"registry-mirrors": ["https://x:y"]}',
+        '{"registry-mirrors": ["https://x:70000"]}',
+        '{"insecure-registries": ["http://[::1"]}',
+        '{"insecure-registries": ["http://"]}',
+        '{"insecure-registries": ["http://user@x"]}',
         '{"insecure_registries": ["x"]}',
     ],
 )
@@ -294,6 +300,14 @@ def test_malformed_settings_are_named(tmp_path: Path, text: str) -> None:
 def test_what_is_insecure(host: str, insecure: bool) -> None:
     found = RegistrySettings(insecure=("10.0.0.0/8", "named.example:5000", "any.example"))
     assert found.is_insecure(host) is insecure
+
+
+def test_capitals_in_the_settings_make_no_difference(tmp_path: Path) -> None:
+    file = tmp_path / "registries.json"
+    file.write_text(json.dumps({"insecure-registries": ["Named.Example:5000", "http://Other.Example"]}))
+    found = load_settings({"PYDOCK_REGISTRIES": str(file)})
+    for host in ("Named.Example:5000", "named.example:5000", "OTHER.example", "other.example:7"):
+        assert found.is_insecure(host), host
 
 
 def test_an_authority_makes_loopback_secure(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class RegistrySettings:
 
     Attributes:
         mirrors: addresses of mirrors of docker.io, "https://mirror.example:5000", in the order to try.
-        insecure: hosts, hosts with ports and networks that may be spoken to without a (valid) certificate.
+        insecure: hosts, hosts with ports and networks that may be spoken to without a (valid) certificate, in lower case.
         certificate_directories: the directories certs.d, first one first.
     """
 
@@ -213,9 +213,14 @@ def _texts(file: Path, key: str, value: Any) -> list[str]:
 
 
 def _check_mirror(file: Path, entry: str) -> str:
-    parts = urllib.parse.urlsplit(entry)
-    well_formed = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-    if not well_formed or parts.username is not None or parts.path not in ("", "/"):
+    parts = _split(entry)
+    if (
+        parts is None
+        or parts.username is not None
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+    ):
         raise InvalidError(f"{file}: invalid mirror {entry!r}", "write https://HOST[:PORT], without a path")
     return entry.rstrip("/")
 
@@ -223,13 +228,26 @@ def _check_mirror(file: Path, entry: str) -> str:
 def _check_insecure(file: Path, entry: str) -> str:
     """Docker takes addresses here, too, of which the host counts."""
     if "://" in entry:
-        return urllib.parse.urlsplit(entry).netloc
-    if not entry or ("/" in entry and _network(entry) is None):
+        parts = _split(entry)
+        host = parts.netloc if parts is not None and parts.username is None else ""
+    else:
+        host = entry if "/" not in entry or _network(entry) is not None else ""
+    if not host:
         raise InvalidError(
             f"{file}: invalid insecure registry {entry!r}",
             "write HOST, HOST:PORT or a network, as in 10.0.0.0/8",
         )
-    return entry
+    return host.lower()
+
+
+def _split(address: str) -> urllib.parse.SplitResult | None:
+    """Take an address of a registry apart; None where it is none."""
+    try:
+        parts = urllib.parse.urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return None
+    return parts if is_address else None
 
 
 def _network(entry: str) -> _Network | None:
