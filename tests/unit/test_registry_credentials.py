@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydock_core.errors import FailedError, InvalidError, NotFoundError, PyDockError, UnavailableError
 from pydock_core.images.registry.credentials import Credential, CredentialStore, registry_domain
 from pydock_core.images.registry.settings import RegistrySettings, host_name, load_settings, timeout_seconds
-from pydock_core.images.registry.transport import tls_hint
+from pydock_core.images.registry.transport import Origin, proxy_for, tls_hint
 
 SECRET = "s3cr3t: with a colon"
 
@@ -321,6 +321,28 @@ def test_an_authority_makes_loopback_secure(tmp_path: Path) -> None:
     (place / "client.cert").touch()
     with pytest.raises(InvalidError, match=r"client\.cert has no key"):
         found.certificates("localhost:5000")
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "proxy:port", "http://proxy:70000", "http://", "http://me:secret@a b:1"]
+)
+def test_a_proxy_without_a_valid_address(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("https_proxy", address)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(InvalidError, match="proxy for https") as caught:
+        proxy_for(Origin("https", "registry.example", 443))
+    assert "secret" not in caught.value.line
+    assert "HTTPS_PROXY" in caught.value.hint
+
+
+def test_a_proxy_with_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("https_proxy", "me:p%40ss@[::1]:3128")
+    found = proxy_for(Origin("https", "registry.example", 443))
+    assert found == {
+        "proxy_url": "http://[::1]:3128",
+        "proxy_headers": {"proxy-authorization": "Basic bWU6cEBzcw=="},
+    }
 
 
 def test_hosts_and_times() -> None:

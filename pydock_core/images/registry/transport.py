@@ -385,6 +385,7 @@ def proxy_for(origin: Origin) -> dict[str, Any] | None:
     loopback, as Go has it.
 
     Raises:
+        InvalidError: the proxy has no valid address.
         UnsupportedError: a proxy that speaks something else than HTTP.
     """
     proxies = urllib.request.getproxies()
@@ -393,13 +394,24 @@ def proxy_for(origin: Origin) -> dict[str, Any] | None:
         return None
     if "://" not in address:
         address = "http://" + address
-    parts = urllib.parse.urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(address)
+        without_user = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        host = urllib3.util.parse_url(without_user).host
+    except ValueError:  # a bracket that is not closed, a port that is no number; urllib3's own, too
+        host = None
+    if not host:
+        # The address may have a password: it is not shown.
+        raise InvalidError(
+            f"the proxy for {origin.scheme} has no valid address",
+            f"write {origin.scheme.upper()}_PROXY=http://[USER:PASSWORD@]HOST:PORT",
+        )
+    if parts.scheme not in ("http", "https"):
         raise UnsupportedError(
             f"the proxy for {origin.scheme} is of kind {parts.scheme!r}",
             "only http and https proxies are spoken to",
         )
-    arguments: dict[str, Any] = {"proxy_url": f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"}
+    arguments: dict[str, Any] = {"proxy_url": without_user}
     if parts.username is not None:
         secret = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         arguments["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=secret)
