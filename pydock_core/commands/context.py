@@ -25,13 +25,20 @@ class Writer(Protocol):
 
 
 class StreamWriter:
-    """A :class:`Writer` over one of this process's standard streams."""
+    """A :class:`Writer` over one of this process's standard streams.
+
+    What the stream's encoding does not have is written as a question mark; but for the undecodable bytes of a file's name,
+    which come out as they are.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        self._stream.write(text)
+        try:
+            self._stream.write(text)
+        except UnicodeEncodeError:
+            self.write_bytes(_encode(text, self._stream.encoding))
 
     def write_bytes(self, data: bytes) -> None:
         self._stream.flush()
@@ -40,6 +47,13 @@ class StreamWriter:
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "replace")
 
 
 @dataclass(slots=True)

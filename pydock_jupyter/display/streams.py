@@ -11,7 +11,8 @@ class CellWriter:
     context).
 
     Bytes are decoded as UTF-8 piece by piece: a character that is cut between two pieces comes out whole, and
-    what is not UTF-8 as U+FFFD.  ``has_written`` tells whether anything came.
+    what is not UTF-8 as U+FFFD.  Of text, half a surrogate pair comes out as a question mark: no message can have it.
+    ``has_written`` tells whether anything came.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -36,4 +37,4 @@ class CellWriter:
     def _put(self, text: str) -> None:
         if text:
             self.has_written = True
-            self._stream.write(text)
+            self._stream.write(text.encode("utf-8", "replace").decode("utf-8"))
