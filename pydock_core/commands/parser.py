@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -56,7 +57,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.replace("IMAGE, COMMAND", "IMAGE")  # the command need not be given
-        message = message.replace("ignored explicit argument", "neither true nor false:")
+        # Of "-qx", of which it knows "-q" alone.
+        message = re.sub(
+            r"argument \S+: ignored explicit argument '(.*)'", r"unrecognized arguments: -\1", message
+        )
         raise InvalidError(f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE)
 
 
@@ -162,8 +166,10 @@ def _accept_booleans(parser: argparse.ArgumentParser, command: Command, rest: Se
     flags = {flag: option for option in command.options if not option.takes_value for flag in option.flags}
     for word in dict.fromkeys(_own_words(command, rest)):
         flag, equals, text = word.partition("=")
-        if not equals or flag not in flags or text not in _TRUE | _FALSE:
+        if not equals or flag not in flags:
             continue
+        if text not in _TRUE | _FALSE:
+            parser.error(f"argument {'/'.join(flags[flag].flags)}: neither true nor false: {text!r}")
         name = _destination(flags[flag].flags)
         reason = command.refused.get(f"{flag}={'true' if text in _TRUE else 'false'}")
         if reason is not None:
@@ -180,9 +186,9 @@ def _destination(flags: Sequence[str]) -> str:
 
 
 def _own_words(command: Command, rest: Sequence[str]) -> Sequence[str]:
-    """The words that are this command's own: not those of the command to run in a container."""
+    """The words that may be this command's own options: not those of the command to run in a container."""
     if not any(argument.count == "rest" for argument in command.arguments):
-        return rest
+        return list(itertools.takewhile(lambda word: word != "--", rest))
     takes_value = {flag for option in command.options if option.takes_value for flag in option.flags}
     index = 0
     while index < len(rest) and rest[index].startswith("-") and rest[index] != "--":

@@ -83,6 +83,9 @@ def test_no_command_is_both_there_and_later() -> None:
         ("run --name", "expected one argument"),
         ("load box.tar -q", "unrecognized arguments: box.tar"),
         ("images --quiet=maybe", "-q/--quiet: neither true nor false: 'maybe'"),
+        ("images -q=maybe", "-q/--quiet: neither true nor false: 'maybe'"),
+        ("images -qx", "unrecognized arguments: -x"),
+        ("images -qxyz", "unrecognized arguments: -xyz"),
         ("container frobnicate", "no such command: container frobnicate"),
     ],
 )
@@ -93,6 +96,12 @@ def test_bad_words_are_one_line_and_exit_125(line: str, message: str) -> None:
     assert "\n" not in caught.value.message
     assert caught.value.hint
     assert caught.value.exit_code == 125
+
+
+@pytest.mark.parametrize("word", ["-h", "--help", "--no-trunc=true"])
+def test_words_behind_two_dashes_are_no_options(word: str) -> None:
+    words = words_of(f"history -- {word}").words
+    assert (words.IMAGE, words.no_trunc, words.help) == (word, False, False)
 
 
 def test_a_near_miss_is_named() -> None:
