@@ -91,6 +91,10 @@ class Filesystems:
         store = self._engine.image_store
         fixed_ns = _fixed_time_ns()
         with store.adding("commit") as directory:
+            # Before the long work: once they are read, the store's lock keeps them though the image is removed.
+            below = sql.layers_of(self._engine.database, row.image_id)
+            if len(below) != len(parent.diff_ids):
+                raise NotFoundError(f"the image of container {container} was removed just now", "try again")
             layer = self._keep_layer(row.id, container, directory, pause=pause, progress=progress)
             config = build_image_config(
                 parent,
@@ -103,7 +107,7 @@ class Filesystems:
             )
             if fixed_ns is None and (known := self._made_before(config)) is not None:
                 config = known
-            layers = [*sql.layers_of(self._engine.database, row.image_id), *([layer] if layer else [])]
+            layers = [*below, *([layer] if layer else [])]
             image = store_image(store.blobs, directory, encode(config.to_json()), config, layers, references)
             store.record([image], progress)
         return image.id

@@ -211,6 +211,27 @@ def test_mount_points_of_the_runtime_stay_out(engine: Engine) -> None:
     assert len(layers) == 2
 
 
+def test_what_is_below_is_removed_meanwhile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = engine.filesystems.commit(first := run(engine, "echo x > /x"), "below:1")
+    request = ContainerConfig("below:1", command=("sh", "-c", "echo y > /y"), network="none")
+    made, _ = engine.containers.create(request)
+    with engine.containers.start(made) as launch:
+        launch.wait()
+    keep = engine.filesystems._keep_layer
+
+    def slow(*words: Any, **keywords: Any) -> Any:
+        kept = keep(*words, **keywords)
+        engine.containers.remove(made)
+        assert {"Deleted": below} in engine.images.remove("below:1")
+        return kept
+
+    monkeypatch.setattr(engine.filesystems, "_keep_layer", slow)
+    image = engine.filesystems.commit(made)
+    assert len(engine.images.layers(image)) == 3
+    assert output(engine, image, "cat", "/x", "/y") == "x\ny\n"
+    engine.containers.remove(first)
+
+
 # -- the pause ---------------------------------------------------------------------------------------------
 
 
