@@ -14,6 +14,7 @@ from pydock_core.runtime.client import SupervisorClient, wait_for_exit
 from pydock_core.runtime.process import derive_status, is_locked
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
+from pydock_core.store.reserve import Reserve
 from pydock_core.store.worker import LocalWorker, Worker
 
 
@@ -138,4 +139,5 @@ def tidy_container(
     """
     root = StateRoot(Path(data), Path(run))
     wait_for_exit(root.container(container_id))
-    Remover(root, Database(root.database), LocalWorker()).remove(container_id, volumes=True)
+    database = Database(root.database, Reserve(root.reserve))
+    Remover(root, database, LocalWorker()).remove(container_id, volumes=True)

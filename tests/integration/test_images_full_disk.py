@@ -16,10 +16,11 @@ from pydock_core import syscalls
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.registries import Registries
+from pydock_core.engine.tidy import tidy_container
 from pydock_core.errors import NoSpaceError
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.documents import layer_media_type
-from pydock_core.store.database import distribution
+from pydock_core.store.database import containers, distribution
 from pydock_core.store.database.connection import Database
 from pydock_core.store.reserve import RESERVE_BYTES
 from pydock_core.store.snapshots.layers import VARIABLE
@@ -207,6 +208,22 @@ def test_a_program_that_runs_can_free_a_full_disk(disk: Path) -> None:
             engine.usage.prune_images(all=True)
             assert engine.images.list() == []
             check_whole(engine)
+
+    in_child(attempt)
+
+
+def test_a_container_that_was_to_go_goes_from_a_full_disk(tmp_path: Path) -> None:
+    def attempt() -> None:
+        mount_disk(tmp_path)
+        with opened(tmp_path / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(build_tar([entry("x")]), tags=["small:1"])))
+            _prepare_commit(engine)
+            row = containers.find(engine.database, "changed")
+            root = engine.root
+        leave_free(tmp_path, 0)
+        tidy_container(data=str(root.data), run=str(root.run), container_id=row.id)
+        assert not root.container(row.id).data.exists()
+        assert not list(root.trash.iterdir())
 
     in_child(attempt)
 
