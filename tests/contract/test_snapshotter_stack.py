@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pydock_core.errors import NotFoundError
 from pydock_core.oci.documents import layer_media_type
+from pydock_core.store.erofs import tree
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.snapshots import erofs_stacks
 from pydock_core.store.snapshots.protocol import Snapshotter
@@ -143,6 +144,24 @@ def test_a_merged_index_shows_what_overlay_shows(tmp_path: Path, count: int) -> 
     assert not [name for name in os.listdir(indexes.root.layers / "erofs") if name.startswith("stack")]
     directory.close()
     indexes.close()
+
+
+@pytest.mark.parametrize(("names", "is_merged"), [("the same", True), ("others", False)])
+def test_what_a_layer_replaces_takes_no_memory_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, is_merged: bool
+) -> None:
+    if reason := no_erofs(tmp_path):
+        pytest.skip(reason)
+    store = open_store(tmp_path, "erofs")
+    ids = []
+    for number in range(6):  # a chown of everything, again and again
+        first = 200 * number if names == "others" else 0
+        files = [entry(f"file{place:04}", uid=number) for place in range(first, first + 200)]
+        ids.append(apply(store.snapshotter, tmp_path, build_tar(files)))
+    monkeypatch.setattr(tree, "MEMORY_LIMIT_BYTES", 2 * 200 * 250)
+    store.snapshotter.prepare(ids)
+    assert len(store.snapshotter.mounts(ids, tmp_path, tmp_path)) == (2 if is_merged else 7)
+    store.close()
 
 
 names = st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)

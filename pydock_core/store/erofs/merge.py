@@ -20,8 +20,8 @@ _OPAQUE = b"trusted.overlay.opaque"
 _BLOCK_BYTES = 1 << layout.BLOCK_BITS
 _LAYER_SHIFT = 40
 _NS = 1_000_000_000
-_ENTRY_BYTES = ENTRY_BYTES + 50
-"""With the pages of the layer's own index, which stay mapped."""
+_MAPPED_BYTES = 50
+"""What a name takes of the pages of its layer's own index, which stay mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,9 @@ class _Merge:
                 elif kind == layout.TYPE_CHARACTER and not index.inode(nid).address:
                     children.pop(name, None)
                 else:
-                    self.tree.charge(_ENTRY_BYTES + 2 * len(name))
+                    # In the place of a lower layer's it takes nothing more.
+                    own_bytes = 0 if name in children else ENTRY_BYTES + 2 * len(name)
+                    self.tree.charge(_MAPPED_BYTES + own_bytes)
                     children[name] = mark | nid
 
     @staticmethod
