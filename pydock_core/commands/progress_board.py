@@ -156,7 +156,8 @@ class Board:
     def speed(self, row: Row | None = None) -> float | None:
         """Return the bytes per second of a layer's transfer, or of all; None where none is going on."""
         if row is None:
-            is_moving = any(one.moved < one.size for one in self.rows.values())
+            # Of a copy: a terminal's bars are drawn by another thread, while a layer may come.
+            is_moving = any(one.moved < one.size for one in list(self.rows.values()))
             return self.rate.per_second(self._clock()) if is_moving else None
         is_moving = row.is_moving and not row.is_done and row.status != "Extracting"
         return row.rate.per_second(self._clock()) if is_moving else None

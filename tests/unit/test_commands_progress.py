@@ -14,7 +14,7 @@ from rich.console import Console
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.progress import LineSplitter
-from pydock_core.commands.progress_board import Board
+from pydock_core.commands.progress_board import Board, Row
 from pydock_core.commands.progress_rich import RichDisplay
 from pydock_core.engine.image_filters import compile_pattern
 from pydock_core.errors import InvalidError
@@ -209,6 +209,26 @@ def test_what_an_interrupted_pull_left_has_no_speed(shown: Shown) -> None:
     assert shown.board.speed(row) is None
     shown.now += 60
     assert shown.board.speed() is None  # nothing has come for a minute
+
+
+def test_a_layer_may_come_while_the_bars_are_drawn(shown: Shown) -> None:
+    shown.tell("a", "Downloading", 1, 2)
+
+    class Coming(Row):
+        """Looked at by the thread that draws; another thread goes on at that moment."""
+
+        @property
+        def moved(self) -> int:
+            shown.board.rows["c"] = Row("c")
+            return 0
+
+        @moved.setter
+        def moved(self, value: int) -> None: ...
+
+    shown.tell("a", "Downloading", 2, 4)
+    shown.board.rows = {"b": Coming("b"), **shown.board.rows}
+    assert shown.board.speed() == MB
+    assert list(shown.board.rows) == ["b", "a", "c"]
 
 
 def test_an_image_that_is_up_to_date_has_no_bytes(shown: Shown) -> None:
