@@ -125,7 +125,9 @@ class Board:
         elif not (row.is_coming and row.moved):  # "Waiting": for the layer's turn to be extracted
             row.size = max(row.size, int(event.get("total") or 0))
             row.status, row.is_done, row.is_moving = shown, False, False
-            row.is_coming = status == "Pulling fs layer" or (row.is_coming and status == "Waiting")
+            if status != "Waiting":
+                # Of a layer whose blob is here nothing is to come.
+                row.is_coming = status == "Pulling fs layer" and row.size > 0
         return row
 
     def _move(self, row: Row, shown: str, current: int, total: int) -> None:

@@ -115,7 +115,7 @@ def shown() -> Shown:
 
 def test_a_layer_is_downloaded_and_then_extracted(shown: Shown) -> None:
     phases = [
-        shown.tell("a", "Pulling fs layer"),
+        shown.tell("a", "Pulling fs layer", total=10),
         shown.tell("a", "Extracting", 1),  # before the first megabyte is told of
         shown.tell("a", "Downloading", 1, 10),
         shown.tell("a", "Extracting", 4, 10),
@@ -209,6 +209,15 @@ def test_what_an_interrupted_pull_left_has_no_speed(shown: Shown) -> None:
     assert shown.board.speed(row) is None
     shown.now += 60
     assert shown.board.speed() is None  # nothing has come for a minute
+
+
+def test_a_layer_whose_blob_is_here_is_extracted_at_once(shown: Shown) -> None:
+    shown.tell("a", "Pulling fs layer")
+    shown.tell("a", "Waiting")
+    assert shown.tell("a", "Extracting", 1, 10) == ("Extracting", 1, 10)
+    assert shown.tell("a", "Extracting", 5, 10) == ("Extracting", 5, 10)
+    shown.tell("a", "Pull complete")
+    assert shown.board.overall() == (0, 0, 1, 1)
 
 
 def test_a_layer_may_come_while_the_bars_are_drawn(shown: Shown) -> None:
