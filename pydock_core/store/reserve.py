@@ -1,8 +1,9 @@
-"""A little space that is held back, so that a full disk can be freed.
+"""A little of the disk that is held back, so that a full one can be freed.
 
-To remove an image the database needs a few pages first, and to be opened at all a file of 32 KiB beside it
-(sqlite.org, "Write-Ahead Logging"); on a disk without a free byte the commands that free space would fail like all
-others.  So a file is kept that is given up then, and made again once there is room.
+To remove an image the database needs a few pages first, and to be opened at all a file of 32 KiB and another one beside
+it (sqlite.org, "Write-Ahead Logging"); on a disk without a free byte, or with all the files that it can have, the commands
+that free space would fail like all others.  So some files are kept that are given up then, and made again once there is
+room.
 """
 
 from __future__ import annotations
@@ -12,45 +13,57 @@ import os
 from pathlib import Path
 
 RESERVE_BYTES = 1 << 20
+RESERVE_FILES = 8
 _AMPLE = 4
 """It is made where so many times its size are free."""
 
 
 class Reserve:
-    """The file.
+    """The files; the first one has the bytes.
 
     Args:
-        path: where it is, or will be; on the disk that it is for.
+        path: the directory that they are in, or will be; on the disk that it is for.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def keep(self) -> None:
-        """Make it where it is missing and there is ample room.  What fails is no error: then there is none."""
-        if os.path.exists(self._path):
+        """Make them where they are missing and there is ample room.  What fails is no error: then there are none."""
+        if os.path.isdir(self._path):
             return
         with contextlib.suppress(OSError):
-            if free_bytes(self._path.parent) < _AMPLE * RESERVE_BYTES:
+            if is_short(self._path.parent, _AMPLE * RESERVE_BYTES, _AMPLE * RESERVE_FILES):
                 return
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            os.mkdir(self._path, 0o700)
             try:
-                os.posix_fallocate(fd, 0, RESERVE_BYTES)
+                for number in range(RESERVE_FILES):
+                    self._make(number, RESERVE_BYTES if number == 0 else 0)
             except OSError:
-                os.unlink(self._path)
-            finally:
-                os.close(fd)
+                self.release()
+
+    def _make(self, number: int, size_bytes: int) -> None:
+        fd = os.open(self._path / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if size_bytes:
+                os.posix_fallocate(fd, 0, size_bytes)
+        finally:
+            os.close(fd)
 
     def release(self) -> bool:
-        """Give it up; return whether it was there."""
-        try:
-            os.unlink(self._path)
-        except OSError:
-            return False
-        return True
+        """Give them up; return whether there were any."""
+        released = False
+        with contextlib.suppress(OSError):
+            for name in os.listdir(self._path):
+                with contextlib.suppress(FileNotFoundError):  # another process gives them up, too
+                    os.unlink(self._path / name)
+                released = True
+            os.rmdir(self._path)
+        return released
 
 
-def free_bytes(directory: Path) -> int:
-    """What is free on a directory's disk for this user."""
+def is_short(directory: Path, least_bytes: int, least_files: int = RESERVE_FILES) -> bool:
+    """Whether a directory's disk has less than so many bytes, or room for less than so many files, for this user."""
     status = os.statvfs(directory)
-    return status.f_bavail * status.f_frsize
+    has_limit = status.f_files > 0  # of files; Btrfs has none
+    return status.f_bavail * status.f_frsize < least_bytes or (has_limit and status.f_favail < least_files)

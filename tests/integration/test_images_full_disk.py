@@ -22,7 +22,7 @@ from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.store.database import containers, distribution
 from pydock_core.store.database.connection import Database
-from pydock_core.store.reserve import RESERVE_BYTES
+from pydock_core.store.reserve import RESERVE_BYTES, RESERVE_FILES
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
@@ -103,11 +103,11 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return tmp_path
 
 
-def mount_disk(place: Path) -> None:
+def mount_disk(place: Path, options: str = "") -> None:
     """Mount a small disk, for this process only, which is a test's child: it is gone with it."""
     syscalls.unshare(os.CLONE_NEWNS if hasattr(os, "CLONE_NEWNS") else 0x00020000)
     syscalls.mount("none", "/", "", 0x4000 | 0x40000)  # MS_REC | MS_PRIVATE
-    syscalls.mount("disk", str(place), "tmpfs", 0, f"size={DISK_BYTES}")
+    syscalls.mount("disk", str(place), "tmpfs", 0, f"size={DISK_BYTES}{options}")
 
 
 def leave_free(place: Path, free_bytes: int) -> None:
@@ -117,6 +117,13 @@ def leave_free(place: Path, free_bytes: int) -> None:
     status = os.statvfs(place)
     with open(ballast, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(status.f_bavail * status.f_frsize - free_bytes, 1))
+
+
+def leave_no_file(place: Path) -> None:
+    """Fill the disk with empty files."""
+    for number in range(os.statvfs(place).f_favail):
+        (place / f"ballast{number}").touch()
+    assert os.statvfs(place).f_favail == 0
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -194,7 +201,35 @@ def test_a_full_disk_can_be_freed(disk: Path) -> None:
             check_whole(engine)
         with opened(disk / "state") as engine:  # there is room for the reserve again
             assert engine.images.list()[0]["RepoTags"] == ["small:1"]
-            assert engine.root.reserve.stat().st_blocks * 512 >= RESERVE_BYTES
+            held = [path.stat().st_blocks * 512 for path in engine.root.reserve.iterdir()]
+            assert len(held) == RESERVE_FILES
+            assert sum(held) >= RESERVE_BYTES
+
+    in_child(attempt)
+
+
+@pytest.mark.parametrize("is_new", [True, False], ids=["new program", "running program"])
+def test_a_disk_with_all_the_files_that_it_can_have_can_be_freed(disk: Path, is_new: bool) -> None:
+    def free(engine: Engine) -> None:
+        assert [image["RepoTags"] for image in engine.images.list()] == [["small:1"]]
+        engine.images.remove("small:1")
+        assert os.statvfs(disk).f_favail > 10
+        check_whole(engine)
+
+    def attempt() -> None:
+        mount_disk(disk, ",nr_inodes=600")
+        small = build_tar([entry(f"d/{number}", data=b"x") for number in range(20)])
+        with opened(disk / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(small, tags=["small:1"])))
+            if not is_new:
+                leave_no_file(disk)
+                free(engine)
+                return
+        leave_no_file(disk)
+        with opened(disk / "state") as engine:
+            free(engine)
+        with opened(disk / "state") as engine:
+            assert engine.images.list() == []
 
     in_child(attempt)
 

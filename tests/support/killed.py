@@ -102,7 +102,8 @@ def contents(engine: Engine) -> list[str]:
             if (
                 not path.startswith("pydock.db")
                 and not name.endswith("lock")
-                and path not in ("images/partial", "reserve")
+                and path.partition("/")[0] != "reserve"
+                and path != "images/partial"
             ):
                 found.append(path)
     return sorted(found)

@@ -12,10 +12,12 @@ from typing import Any
 
 from pydock_core.errors import CorruptError, FailedError, NoSpaceError, UnavailableError
 from pydock_core.store.database import schema
-from pydock_core.store.reserve import RESERVE_BYTES, Reserve, free_bytes
+from pydock_core.store.reserve import RESERVE_BYTES, Reserve, is_short
 
 _FULL_BYTES = 64 << 10
 """With less the files beside the database may fail to be made."""
+_UNMADE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""What it is called then."""
 
 
 class Database:
@@ -110,7 +112,7 @@ class Database:
         """
         with _mapped(self._path):
             connection = self.connection
-            if self._reserve is not None and free_bytes(self._path.parent) < RESERVE_BYTES:
+            if self._reserve is not None and is_short(self._path.parent, RESERVE_BYTES):
                 self._reserve.release()
             # Said each time: this connection's earlier transaction may have been of the other kind.
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -146,6 +148,13 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def _is_full(directory: Path) -> bool:
+    try:
+        return is_short(directory, _FULL_BYTES, 1)
+    except OSError:  # it is not there
+        return False
+
+
 @contextmanager
 def _mapped(path: Path) -> Iterator[None]:
     """Turn SQLite's own failures into ours; constraint violations pass through to the caller that expects them."""
@@ -155,9 +164,7 @@ def _mapped(path: Path) -> Iterator[None]:
         raise
     except sqlite3.OperationalError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        # The files beside the database are made by other means, whose failure is an I/O error.
-        is_full = code == sqlite3.SQLITE_IOERR and free_bytes(path.parent) < _FULL_BYTES
-        if code == sqlite3.SQLITE_FULL or is_full:
+        if code == sqlite3.SQLITE_FULL or (code in _UNMADE and _is_full(path.parent)):
             raise NoSpaceError(
                 f"no space left on the disk for the state database {path}",
                 "free some space: dock system df, dock rmi",
