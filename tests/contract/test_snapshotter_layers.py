@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from pydock_core.errors import CorruptError, InvalidError, UnsupportedError
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.paths import StateRoot
+from pydock_core.store.erofs.tree import ONE_TREE
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.snapshots import probe
 from pydock_core.store.snapshots.erofs import ErofsSnapshotter
@@ -45,6 +47,33 @@ def held(root: StateRoot) -> dict[str, int]:
         for name in ("directory", "erofs")
         if (root.layers / name).is_dir()
     }
+
+
+@pytest.mark.parametrize("compression", ["", "gzip"])
+def test_who_waits_for_the_turn_to_make_an_index_may_give_up(
+    root: StateRoot, tmp_path: Path, compression: str
+) -> None:
+    """A pull that is cancelled waits for the index that is made, and for no other."""
+
+    class GivenUp(Exception):
+        """Another layer has failed."""
+
+    def give_up(event: dict[str, object]) -> None:
+        if ONE_TREE.locked():
+            raise GivenUp
+
+    layer = build_tar([entry("a", data=b"x")])
+    (tmp_path / "blob").write_bytes(gzip.compress(layer) if compression else layer)
+    blob = LayerBlob(
+        tmp_path / "blob", layer_media_type(compression), verified=True, digest=digest(layer), paired=True
+    )
+    driver = open_layers(root, LocalWorker())
+    with pytest.raises(GivenUp):
+        driver.apply(digest(layer), blob, give_up)
+    assert not ONE_TREE.locked()
+    assert not driver.has(digest(layer))
+    assert not list(root.temporary.iterdir())
+    driver.apply(digest(layer), blob)
 
 
 def test_the_best_driver_is_taken_or_the_one_that_is_asked_for(

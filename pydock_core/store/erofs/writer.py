@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from pydock_core.errors import UnsupportedError
@@ -20,7 +20,13 @@ _DIRECTORY_MODE = 0o040000
 
 
 def build_index(
-    tar: BinaryIO, index_fd: int, subject: str, *, tag: str = "", block_bits: int = layout.BLOCK_BITS
+    tar: BinaryIO,
+    index_fd: int,
+    subject: str,
+    *,
+    tag: str = "",
+    block_bits: int = layout.BLOCK_BITS,
+    on_turn: Callable[[], None] = lambda: None,
 ) -> Applied:
     """Write the index of a layer's tar.
 
@@ -30,6 +36,7 @@ def build_index(
         subject: names the layer in errors.
         tag: the tar's digest in hexadecimal digits, kept in the device table for people who look there.
         block_bits: 9; a larger one has all data copied into the index, which then needs no second device.
+        on_turn: called when no other tree of this process is being made any more; what it raises ends it.
 
     Raises:
         CorruptError, InvalidError, UnsupportedError, FailedError: as LayerApplier.apply.
@@ -43,6 +50,7 @@ def build_index(
             "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
         )
     with ONE_TREE:
+        on_turn()
         tree = LayerTree(subject, block_bits)
         tree.apply(scan_tar(tar, subject))
         # An image of larger blocks has copied all data.

@@ -167,7 +167,13 @@ def _inflate(
         plain = open_plain(stream, compression, subject, limit)
         check_digest(write_plain(plain, file.fileno(), report), diff_id, subject)
         with _rewound(file) as reading:
-            applied = build_index(reading, index_fd, subject, tag=digest_hex(diff_id))
+            applied = build_index(
+                reading,
+                index_fd,
+                subject,
+                tag=digest_hex(diff_id),
+                on_turn=lambda: report(os.fstat(file.fileno()).st_size),
+            )
         os.fsync(file.fileno())
     return applied
 
@@ -180,7 +186,13 @@ def _link(
             blob.arrival.wait(_WHOLE)
         total = os.fstat(file.fileno()).st_size
         _report(progress, diff_id, 0, total)
-        applied = build_index(file, index_fd, subject, tag=digest_hex(diff_id))
+        applied = build_index(
+            file,
+            index_fd,
+            subject,
+            tag=digest_hex(diff_id),
+            on_turn=lambda: _report(progress, diff_id, 0, total),
+        )
         os.fsync(file.fileno())  # before the layer is in its place; the blob store has it to do no more
         _link_file(file.fileno(), tar)
         _report(progress, diff_id, total, total)
