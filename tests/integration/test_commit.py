@@ -410,7 +410,7 @@ def test_a_kill_at_any_step_lets_it_go_on_and_leaves_the_store_whole(
             assert re.fullmatch(r"\d*\n?", output(engine, "killed:1", "cat", "/count"))
             engine.images.remove("killed:1")
         step += 7
-    assert step > 30
+    assert step > 20, "it was never killed in the middle"
     engine.image_store.sweep()
     engine.image_store.collect()
     known = {layer for image in engine.images.list() for layer in engine.images.layers(image["Id"])}
