@@ -157,9 +157,15 @@ class ImageStore:
             on_taken: is told of each name that another image had.
         """
         try:
-            return sum(self._record(image, progress, on_taken, are_applied=are_applied) for image in images)
-        finally:
-            self.refresh_index()
+            size = sum(self._record(image, progress, on_taken, are_applied=are_applied) for image in images)
+        except BaseException as error:
+            try:
+                self.refresh_index()
+            except (PyDockError, OSError) as secondary:
+                error.add_note(f"and index.json could not be renewed: {secondary}")
+            raise
+        self.refresh_index()
+        return size
 
     def _record(
         self,

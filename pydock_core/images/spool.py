@@ -99,6 +99,7 @@ class Spool:
         self.subject = subject
         self._progress = progress
         self._members: dict[str, Member] = {}
+        self._kept: dict[str, Member] = {}
         self._links: dict[str, str] = {}
         self._file: _FileSource | None = None
 
@@ -208,7 +209,7 @@ class Spool:
         member = self._find(name)
         if member is None:
             raise CorruptError(f"{self.subject} lacks {name!r}, which its manifest names", ANEW)
-        return member
+        return self._kept.get(member.digest, member)
 
     def bytes_of(self, name: str) -> bytes:
         """Return the content of a document.
@@ -240,9 +241,7 @@ class Spool:
         if not self.blobs.has(member.digest):
             self.blobs.adopt(member.path, member.digest, f"{self.subject}: {name}")
         kept = Member(self.blobs.blob_path(member.digest), member.digest, member.size_bytes, stored=True)
-        for key, known in self._members.items():
-            if known.digest == member.digest:
-                self._members[key] = kept
+        self._kept[member.digest] = kept  # by whatever names the archive has it
         return kept
 
     def keep_plain(self, name: str, compression: str, diff_id: str) -> Member:

@@ -26,6 +26,7 @@ from pydock_core.store.layer_tar import no_space
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK_BYTES = 1 << 20
+_DAMAGED = "remove the image (dock rmi), and pull or load it again: what is here is not fetched anew"
 DOCUMENT_LIMIT = 8 << 20
 """The largest manifest, index or config that is read into memory; registries allow 4 MiB."""
 
@@ -181,8 +182,9 @@ class BlobStore:
         with self.open(digest, subject) as file:
             data = file.read(DOCUMENT_LIMIT + 1)
         if len(data) > DOCUMENT_LIMIT:
-            raise CorruptError(f"{subject} is larger than {DOCUMENT_LIMIT >> 20} MiB", ANEW)
-        check_content("sha256:" + hashlib.sha256(data).hexdigest(), len(data), digest, None, subject)
+            raise CorruptError(f"{subject} is larger than {DOCUMENT_LIMIT >> 20} MiB", _DAMAGED)
+        actual = "sha256:" + hashlib.sha256(data).hexdigest()
+        check_content(actual, len(data), digest, None, subject, _DAMAGED)
         return data
 
     def open(self, digest: str, subject: str) -> BinaryIO:
@@ -250,7 +252,7 @@ class BlobStore:
 
 
 def check_content(
-    actual_digest: str, actual_size: int, digest: str, size_bytes: int | None, subject: str
+    actual_digest: str, actual_size: int, digest: str, size_bytes: int | None, subject: str, hint: str = ANEW
 ) -> None:
     """Compare content with what was promised.
 
@@ -258,10 +260,10 @@ def check_content(
         CorruptError: it differs.
     """
     if size_bytes is not None and actual_size != size_bytes:
-        raise CorruptError(f"{subject} has {actual_size} bytes, not {size_bytes}", ANEW)
+        raise CorruptError(f"{subject} has {actual_size} bytes, not {size_bytes}", hint)
     if digest and actual_digest != digest:
         raise CorruptError(
-            f"{subject} has the digest {short_id(actual_digest)}, not {short_id(digest)}", ANEW
+            f"{subject} has the digest {short_id(actual_digest)}, not {short_id(digest)}", hint
         )
 
 

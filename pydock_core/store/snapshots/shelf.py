@@ -133,7 +133,9 @@ class Shelf:
             except OSError as error:
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise no_space(subject) from error
-                raise FailedError(f"{subject} could not be made: {error}", "see dock doctor") from error
+                raise FailedError(
+                    f"{subject} could not be made: {error.strerror or error}", "see dock doctor"
+                ) from error
         sync(self.base)
 
     def discard(self, place: Path) -> None:
