@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 from pydock_core.errors import CorruptError, DeniedError
 from pydock_core.images.registry.credentials import Credential
+from pydock_core.images.registry.failures import BrokenConnectionError
 from pydock_core.images.registry.headers import Challenge
 from pydock_core.images.registry.problem import refusal, shown
 from pydock_core.images.registry.retry import Attempts, pause_after
-from pydock_core.images.registry.transport import BrokenConnectionError, Origin, Transport
+from pydock_core.images.registry.transport import Origin, Transport
 
 CLIENT_ID = "pydock"
 _TOKEN_LIMIT_BYTES = 1 << 20

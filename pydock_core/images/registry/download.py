@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pydock_core.errors import CorruptError, UnavailableError
+from pydock_core.images.registry.failures import BrokenConnectionError
 from pydock_core.images.registry.headers import parse_content_range
 from pydock_core.images.registry.pace import Pace
 from pydock_core.images.registry.problem import is_web_page, web_page_error
 from pydock_core.images.registry.retry import Attempts
-from pydock_core.images.registry.transport import PIECE_BYTES, BrokenConnectionError, Response, Transport
+from pydock_core.images.registry.transport import PIECE_BYTES, Response, Transport
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import Descriptor
 from pydock_core.sizes import human_size

@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pydock_core.errors import CorruptError, PyDockError, UnavailableError
 from pydock_core.images.registry.authentication import Authenticator
 from pydock_core.images.registry.credentials import Credential
+from pydock_core.images.registry.failures import BrokenConnectionError, TlsError
 from pydock_core.images.registry.headers import parse_challenges
 from pydock_core.images.registry.problem import refusal, shown
 from pydock_core.images.registry.retry import ATTEMPTS, Attempts, pause_after
-from pydock_core.images.registry.transport import BrokenConnectionError, Origin, Response, TlsError, Transport
+from pydock_core.images.registry.transport import Origin, Response, Transport
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10

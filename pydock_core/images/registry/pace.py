@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+CONNECT_SECONDS = 10.0
+"""A connection may take so long to be made."""
 PATIENCE = 3
 """A head, or a document, may take so many times as long as a connection may be silent."""
 LEAST_BYTES_PER_SECOND = 1000

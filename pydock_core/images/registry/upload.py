@@ -16,9 +16,10 @@ from pydock_core.errors import (
     PyDockError,
 )
 from pydock_core.images.registry.endpoint import BusyError, Endpoint
+from pydock_core.images.registry.failures import BrokenConnectionError
 from pydock_core.images.registry.headers import parse_length, parse_upload_range
 from pydock_core.images.registry.retry import Attempts
-from pydock_core.images.registry.transport import BrokenConnectionError, Response, Transport
+from pydock_core.images.registry.transport import Response, Transport
 from pydock_core.store.layer_blob import Arrival
 
 CHUNK_BYTES = 16 << 20
