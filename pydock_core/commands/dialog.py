@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from pydock_core.commands.context import Context
 from pydock_core.errors import InvalidError
@@ -34,32 +35,30 @@ def ask_password(context: Context) -> str:
         raise InvalidError(message, hint)
     import getpass  # late: rare; in a notebook it is the kernel's own
 
-    try:
-        return getpass.getpass("Password: ")
-    except KeyboardInterrupt:
-        _end_line(context)
-        raise
-    except (EOFError, NotImplementedError) as error:
-        raise InvalidError(message, hint) from error
+    return _answer(context, lambda: getpass.getpass("Password: "), message, hint)
 
 
 def _ask(context: Context, prompt: str, problem: str, hint: str) -> str:
     if not _has_person(context):
         raise InvalidError(problem, hint)
     context.stdout.flush()
+    return _answer(context, lambda: input(prompt), problem, hint)  # in a notebook it is the kernel's own
+
+
+def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -> str:
+    """Return what is answered; InvalidError where there is no answer."""
     try:
-        return input(prompt)  # in a notebook it is the kernel's own
+        return ask()
     except KeyboardInterrupt:
-        _end_line(context)
+        # The line of the question is left, so that the shell's prompt does not stand in it.
+        context.stdout.write("\n")
+        context.stdout.flush()
         raise
-    except (EOFError, NotImplementedError) as error:  # the latter where the front end takes no input
+    except (
+        EOFError,
+        NotImplementedError,
+    ) as error:  # the latter is ipykernel's, for a front end that takes no input
         raise InvalidError(problem, hint) from error
-
-
-def _end_line(context: Context) -> None:
-    """Leave the line of an unanswered question, so that the shell's prompt does not stand in it."""
-    context.stdout.write("\n")
-    context.stdout.flush()
 
 
 def _has_person(context: Context) -> bool:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PyDockError as error:
         show_error(error, context)
         return 1 if error.exit_code is None else error.exit_code
-    except Exception as error:  # noqa: BLE001  the last resort: a person is shown a line, not a traceback
+    except Exception as error:  # noqa: BLE001 - the last resort: a person is shown a line, not a traceback
         if isinstance(error, BrokenPipeError):  # the reader (head, less) has gone
             _close_output()
             return 128 + signal.SIGPIPE

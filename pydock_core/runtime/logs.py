@@ -8,6 +8,7 @@ other readers show as U+FFFD.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -173,11 +174,7 @@ class LogReader:
 
     def read(self) -> Iterator[LogEntry]:
         """Yield the entries that were not read yet, up to the last whole one."""
-        try:
-            stream = open(self._path, "rb")  # noqa: SIM115 - closed by the with below; a missing file is no error
-        except FileNotFoundError:
-            return
-        with stream:
+        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as stream:
             if self._offset is None:
                 self._offset = 0 if self._tail is None else _tail_offset(stream.fileno(), self._tail)
             stream.seek(self._offset)

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pydock_core.errors import CorruptError, PyDockError, from_json
@@ -111,18 +111,14 @@ def _read_memory(fds: list[int]) -> bytes:
 def close_all(fds: Sequence[int]) -> None:
     """Close every descriptor; one that is closed already is not an error."""
     for fd in fds:
-        try:  # noqa: SIM105 - contextlib.suppress per descriptor costs more than the close
+        with suppress(OSError):
             os.close(fd)
-        except OSError:
-            pass
 
 
 def send_error(connection: socket.socket, error: PyDockError) -> None:
     """Reply with an error; a peer that is gone is not an error."""
-    try:  # noqa: SIM105 - see close_all
+    with suppress(OSError):
         send(connection, {"ok": False, "error": error.to_json()})
-    except OSError:
-        pass
 
 
 def checked(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -72,7 +72,7 @@ def test_several_at_once(tmp_path: Path) -> None:
     def run() -> None:
         try:
             remove_tree(str(tree))
-        except BaseException as error:  # noqa: BLE001  the test looks at it
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
             errors.append(error)
 
     threads = [threading.Thread(target=run) for _ in range(4)]
