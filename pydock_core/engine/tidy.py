@@ -15,6 +15,7 @@ from pydock_core.runtime.process import derive_status, is_locked
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
 from pydock_core.store.reserve import Reserve
+from pydock_core.store.trees import discard
 from pydock_core.store.worker import LocalWorker, Worker
 
 
@@ -96,12 +97,7 @@ class Remover:
         self._discard(paths.data)
 
     def _discard(self, path: Path) -> None:
-        trash = self._root.trash / f"{path.name[:12]}-{os.urandom(4).hex()}"
-        try:
-            os.rename(path, trash)
-        except FileNotFoundError:
-            return
-        self._remove_tree(trash)
+        discard(path, self._root.trash, path.name[:12], self._remove_tree)
 
     def _remove_flat(self, path: Path) -> None:
         """Remove a run directory, which holds our own files only."""

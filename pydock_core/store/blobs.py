@@ -22,6 +22,7 @@ from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockE
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
 from pydock_core.oci.documents import Descriptor, Index
 from pydock_core.store.compression import ANEW
+from pydock_core.store.durable import sync
 from pydock_core.store.layer_tar import no_space
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -161,7 +162,7 @@ class BlobStore:
             finally:
                 os.close(fd)
             os.rename(path, self.blob_path(digest))
-            _sync_directory(self._blobs)
+            sync(self._blobs)
 
     def put_bytes(self, data: bytes, directory: Path, subject: str) -> str:
         """Keep a small blob; return its digest.  ``directory`` is a workspace on the same file system."""
@@ -280,15 +281,7 @@ def _replace(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(path.parent)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydock_core import syscalls
@@ -44,6 +45,22 @@ def remove_tree(
             f"{path} could not be removed: {error.strerror}",
             "is something mounted or used below it? see: fuser -vm",
         ) from error
+
+
+def discard(path: Path, trash: Path, name: str, remove: Callable[[Path], None]) -> None:
+    """Remove a tree so that it is gone at one moment: put aside first; one that is not there is no error.
+
+    Args:
+        trash: a directory of the same file system, whose entries may be removed by anybody at any time.
+        name: how the entry's name there begins, for people who look.
+        remove: removes a tree; may be a worker's doing.
+    """
+    aside = trash / f"{name}-{secrets.token_hex(4)}"
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    remove(aside)
 
 
 def _remove(path: str) -> None:

@@ -26,6 +26,7 @@ from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain
+from pydock_core.store.durable import sync, write_json
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_digest, check_pair
@@ -33,7 +34,7 @@ from pydock_core.store.layer_inflate import write_plain
 from pydock_core.store.layer_tar import Applied
 from pydock_core.store.snapshots.erofs_stacks import Stacks
 from pydock_core.store.snapshots.erofs_view import INDEX, MOUNT_POINT, NEW, TAR, IndexView
-from pydock_core.store.snapshots.shelf import METADATA, Shelf, missing, sync, write_json
+from pydock_core.store.snapshots.shelf import METADATA, Shelf, missing
 from pydock_core.store.snapshots.stack import LayerView, read_merged, root_mounts
 from pydock_core.store.worker import Progress, Worker
 

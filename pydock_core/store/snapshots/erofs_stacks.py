@@ -21,10 +21,11 @@ from pathlib import Path
 from pydock_core.errors import UnsupportedError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.runtime.plan import RootMount
+from pydock_core.store.durable import sync, write_json
 from pydock_core.store.erofs.merge import merge_indexes
 from pydock_core.store.erofs.reader import Index
 from pydock_core.store.snapshots.erofs_view import INDEX, MOUNT_POINT, NEW, TAR, IndexView
-from pydock_core.store.snapshots.shelf import Shelf, sync, write_json
+from pydock_core.store.snapshots.shelf import Shelf
 from pydock_core.store.snapshots.stack import LayerView, chain_ids
 
 SEPARATE_LAYERS = 4

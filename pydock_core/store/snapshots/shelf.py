@@ -16,7 +16,6 @@ import contextlib
 import errno
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,9 @@ from typing import Any, cast
 from pydock_core.errors import CorruptError, FailedError, NotFoundError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex
 from pydock_core.paths import StateRoot
+from pydock_core.store.durable import sync
 from pydock_core.store.layer_tar import no_space
+from pydock_core.store.trees import discard
 from pydock_core.store.worker import Worker
 from pydock_core.store.workspace import open_workspace, spread_directories
 
@@ -140,12 +141,7 @@ class Shelf:
 
     def discard(self, place: Path) -> None:
         """Remove an entry, at one moment; one that is not there is no error."""
-        trash = self._trash / f"layer-{place.name[-HEX_LENGTH:][:12]}-{secrets.token_hex(4)}"
-        try:
-            os.rename(place, trash)
-        except FileNotFoundError:
-            return
-        self._remove_tree(trash)
+        discard(place, self._trash, f"layer-{place.name[-HEX_LENGTH:][:12]}", self._remove_tree)
 
     def _remove_tree(self, path: Path) -> None:
         self._worker.call(_REMOVE, {"path": str(path)})
@@ -154,23 +150,6 @@ class Shelf:
 def missing(diff_id: str) -> NotFoundError:
     """The error for a layer that is not there."""
     return NotFoundError(f"layer {diff_id} is not in the store", "load, capture or pull the image again")
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a new file, on disk when it returns."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a directory, to disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _rename(source: Path, target: Path) -> None:
