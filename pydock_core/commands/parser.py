@@ -238,9 +238,8 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     if words[0].startswith("-"):
         return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)
     paths = {path for command in COMMANDS for path in (command.path, *command.aliases)}
-    group = (
-        words[:1] if words[0] in GROUPS else ()
-    )  # with the group's name in them all its commands were alike
+    # With the group's name in them all its commands would be alike.
+    group = words[:1] if words[0] in GROUPS else ()
     known = {" ".join(path[len(group) :]) for path in paths if path[: len(group)] == tuple(group)}
     from difflib import get_close_matches  # late: for mistakes only
 

@@ -49,9 +49,8 @@ class Bars(Progress):
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         drawn = list(tasks)
-        if (
-            drawn and not self.are_final
-        ):  # rich asks for a first table, without tasks, before it has a console
+        # rich asks for a first table, without tasks, before it has a console
+        if drawn and not self.are_final:
             drawn = _fit(drawn, self.console.height - 1)
         return super().make_tasks_table(drawn)
 

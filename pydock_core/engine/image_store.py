@@ -109,10 +109,8 @@ class ImageStore:
             ):
                 yield workspace.path
         except BaseException as error:
-            try:
+            with _noted_on(error, "tidying up failed"):
                 self.collect()
-            except (PyDockError, OSError) as secondary:
-                error.add_note(f"and tidying up failed: {secondary}")
             raise
         self.collect()
 
@@ -159,10 +157,8 @@ class ImageStore:
         try:
             size = sum(self._record(image, progress, on_taken, are_applied=are_applied) for image in images)
         except BaseException as error:
-            try:
+            with _noted_on(error, "index.json could not be renewed"):
                 self.refresh_index()
-            except (PyDockError, OSError) as secondary:
-                error.add_note(f"and index.json could not be renewed: {secondary}")
             raise
         self.refresh_index()
         return size
@@ -270,3 +266,12 @@ class ImageStore:
             size = path.stat().st_size
             entries += [Descriptor(row.manifest_type, row.manifest_digest, size, name) for name in names]
         return entries
+
+
+@contextlib.contextmanager
+def _noted_on(error: BaseException, what: str) -> Iterator[None]:
+    """Note on an error that something else failed because of it; it is the first one that is raised."""
+    try:
+        yield
+    except (PyDockError, OSError) as secondary:
+        error.add_note(f"and {what}: {secondary}")

@@ -14,7 +14,7 @@ from pydock_core.errors import ConflictError, InvalidError, NoSpaceError, NotFou
 from pydock_core.images.pull import Destination, pull_image
 from pydock_core.images.push import Knowledge, compressed_type, push_image
 from pydock_core.oci.digest import short_id
-from pydock_core.oci.documents import decode, layer_compression
+from pydock_core.oci.documents import layer_compression
 from pydock_core.oci.platform import Platform, host_platform, parse_platform
 from pydock_core.oci.reference import DEFAULT_DOMAIN, Reference, parse_reference
 from pydock_core.store.database import distribution
@@ -324,15 +324,9 @@ class Registries:
 
     def plain_file(self, server: str) -> Path | None:
         """Return the file that has the credentials of a registry unencrypted; None where a helper keeps them."""
-        from pydock_core.images.registry.credentials import CredentialStore, server_key
+        from pydock_core.images.registry.credentials import CredentialStore
 
-        path = CredentialStore().path
-        try:
-            auths = decode(path.read_bytes(), str(path)).get("auths")
-        except OSError:
-            return None
-        # With a helper the entry is there, and empty.
-        return path if isinstance(auths, dict) and auths.get(server_key(_server(server))) else None
+        return CredentialStore().plain_file(_server(server))
 
     def logout(self, server: str) -> bool:
         """Forget the credentials of a registry; return whether there were any."""

@@ -55,9 +55,8 @@ def fill_new_volumes(
             data, point = workspace.path / "volume" / "_data", workspace.path / "root"
             data.mkdir(parents=True)
             data.parent.chmod(0o711)
-            data.chmod(
-                0o755
-            )  # what the container sees, where the image has nothing there; not the umask's affair
+            # What the container sees where the image has nothing there; not the umask's affair.
+            data.chmod(0o755)
             point.mkdir()
             if not mount.no_copy:
                 arguments = {

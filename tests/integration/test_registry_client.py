@@ -387,10 +387,11 @@ def test_tls_with_a_private_authority_and_a_client_certificate(
         assert list(connect(secure.host, trusted).tags("a/b")) == ["1"]
 
         # Without the client's certificate; with another authority, which is never gone around.
-        with pytest.raises(UnavailableError):
+        with pytest.raises(UnavailableError) as unknown:
             connect(secure.host, certificates(tmp_path / "only", authority, secure.host)).has_blob(
                 "a", digest_of(b"")
             )
+        assert "client.cert" in unknown.value.hint
         stranger = Authority(tmp_path / "stranger")
         with pytest.raises(UnavailableError, match="no secure connection") as untrusted:
             connect(secure.host, certificates(tmp_path / "other", stranger, secure.host)).has_blob(

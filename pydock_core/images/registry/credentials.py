@@ -103,6 +103,15 @@ class CredentialStore:
             found = _entry(self._other, _read(self._other), domain)
         return found
 
+    def plain_file(self, domain: str) -> Path | None:
+        """Return the file that has a registry's credentials unencrypted; None where there are none, or in a helper.
+
+        Raises:
+            InvalidError: the file is malformed.
+        """
+        # With a helper the entry is there, and empty.
+        return self.path if _entry(self.path, _read(self.path), domain) else None
+
     def store(self, domain: str, username: str, password: str, *, identity_token: str = "") -> None:
         """Keep credentials: in the helper that the file names, else in the file itself (mode 0600)."""
         key = server_key(domain)

@@ -71,6 +71,12 @@ _MALFORMED = (
 )
 
 
+_WANTS_CERTIFICATE = frozenset(
+    {"TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_UNKNOWN_CA"}
+)
+"""OpenSSL's names of the alerts (RFC 8446, 6.2) with which a server refuses the certificate of this client, or none."""
+
+
 def map_error(host: str, error: BaseException, settings: RegistrySettings) -> PyDockError:
     """Return what an exception of the HTTP library is."""
     known = urllib3.exceptions
@@ -100,23 +106,21 @@ def map_error(host: str, error: BaseException, settings: RegistrySettings) -> Py
 
 def tls_hint(host: str, error: BaseException, settings: RegistrySettings) -> str:
     """Return the way out of a failed TLS handshake with "HOST" or "HOST:PORT"."""
-    if "CERTIFICATE_VERIFY_FAILED" in str(error) or "certificate" in str(error):
+    inner = _innermost(error)
+    place = settings.place_for_certificates() / host
+    if isinstance(inner, ssl.SSLCertVerificationError):
         there = settings.certificates(host).authorities
         if there:
             return f"it is not signed by {there[0]}: put its authority's certificate there"
-        return f"put its authority's certificate into {settings.place_for_certificates() / host / 'ca.crt'}"
+        return f"put its authority's certificate into {place / 'ca.crt'}"
+    if isinstance(inner, ssl.SSLError) and inner.reason in _WANTS_CERTIFICATE:
+        return f"put a certificate that it trusts and its key into {place / 'client.cert'} and client.key"
     return f'if it speaks plain HTTP, put "{host}" into insecure-registries'
 
 
 def _reason(error: BaseException) -> str:
     """The innermost reason, in one line, without the names of Python objects."""
-    inner: BaseException = error
-    for _ in range(5):
-        below = inner.args[-1] if inner.args and isinstance(inner.args[-1], BaseException) else None
-        below = below or getattr(inner, "original_error", None)
-        if below is None:
-            break
-        inner = below
+    inner = _innermost(error)
     if isinstance(inner, ssl.SSLCertVerificationError):
         return shown(inner.verify_message)
     if isinstance(inner, OSError) and inner.strerror:
@@ -126,3 +130,14 @@ def _reason(error: BaseException) -> str:
     if isinstance(inner, http.client.RemoteDisconnected):
         return "closed without an answer"
     return shown(str(inner)) or type(inner).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
+    inner = error
+    for _ in range(5):
+        below = inner.args[-1] if inner.args and isinstance(inner.args[-1], BaseException) else None
+        below = below or getattr(inner, "original_error", None)
+        if below is None:
+            break
+        inner = below
+    return inner

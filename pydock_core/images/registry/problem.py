@@ -89,13 +89,16 @@ def refusal(
         logged_in: credentials were sent.
     """
     text, codes = said_by(headers.get("Content-Type", ""), data)
+    if status in (
+        401,
+        403,
+    ):  # access is to the whole repository; which of its blobs was asked for says nothing
+        subject = subject.partition("@")[0]
     what = f"{host}: {subject}" if subject else host
     tail = f": {text}" if text else ""
     if status == 429 or "TOOMANYREQUESTS" in codes:
         return rate_limit_error(host, headers, text)
     if status in (401, 403, 407):
-        # Access is to the whole repository; which of its blobs was asked for says nothing.
-        what = f"{host}: {subject.partition('@')[0]}" if subject else host
         hint = f"the name may be wrong, or `dock login {login_host}` is needed" if login_host else ""
         if status == 401 and login_host and logged_in:
             hint = f"the stored credentials are not, or no longer, right: `dock login {login_host}` replaces them"

@@ -25,6 +25,7 @@ TIMEOUT_VARIABLE = "PYDOCK_REGISTRY_TIMEOUT"
 HUB_DOMAIN = "docker.io"
 HUB_HOST = "registry-1.docker.io"
 _DOCKER_FILE = Path("/etc/docker/daemon.json")
+_HOST_CERTIFICATES = Path("/etc/pydock/certs.d")
 _KEYS = ("registry-mirrors", "insecure-registries")
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 
@@ -106,8 +107,9 @@ class RegistrySettings:
 
     def place_for_certificates(self) -> Path:
         """The directory certs.d that this user can put something into: the host's for root."""
-        directories = self.certificate_directories or (Path("/etc/pydock/certs.d"),)
-        return directories[min(1, len(directories) - 1)] if os.geteuid() == 0 else directories[0]
+        if os.geteuid() == 0 or not self.certificate_directories:
+            return _HOST_CERTIFICATES
+        return self.certificate_directories[0]
 
 
 def host_name(host: str) -> str:
@@ -158,7 +160,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
         for key, check in (("registry-mirrors", _check_mirror), ("insecure-registries", _check_insecure)):
             if key in document and key not in found:
                 found[key] = tuple(check(file, entry) for entry in _texts(file, key, document[key]))
-    directories = (home / "pydock/certs.d", Path("/etc/pydock/certs.d"), Path("/etc/docker/certs.d"))
+    directories = (home / "pydock/certs.d", _HOST_CERTIFICATES, Path("/etc/docker/certs.d"))
     return RegistrySettings(
         found.get("registry-mirrors", ()), found.get("insecure-registries", ()), directories
     )
