@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
@@ -22,6 +22,9 @@ from pydock_core.commands.format import (
 from pydock_core.commands.progress import reporting
 from pydock_core.errors import InvalidError
 from pydock_core.sizes import human_size
+
+if TYPE_CHECKING:
+    from pydock_core.engine.image_shapes import SeenImage
 
 NONE = "<none>"
 UNKNOWN = "N/A"
@@ -189,24 +192,23 @@ def rmi(context: Context, words: Namespace) -> int:
     def one(name: str) -> None:
         for platform in words.platform:
             images.require_platform(name, platform)
-        image_id = images.resolve(name).id
+        row = images.resolve(name)
         changes = images.remove(name, force=words.force)
         for change in changes:
             for action, subject in change.items():
                 context.print(f"{action}: {subject}")
         if not any("Deleted" in change for change in changes):
-            _note_what_stays(context, image_id)
+            _note_what_stays(context, images.see(row))
 
     return for_each(context, words.IMAGE, one)
 
 
-def _note_what_stays(context: Context, image_id: str) -> None:
+def _note_what_stays(context: Context, seen: SeenImage) -> None:
     """Say that an image which has lost its last name stays: containers are made from it."""
-    seen = next((one for one in context.engine.images.see_all() if one.row.id == image_id), None)
-    if seen is not None and not seen.tags and not seen.digests:
+    if seen.containers and not seen.tags and not seen.digests:
         users = f"{seen.containers} container{'s' if seen.containers > 1 else ''}"
         context.stderr.write(
-            f"note: image {short(image_id)} stays without a name while {users} made from it "
+            f"note: image {short(seen.row.id)} stays without a name while {users} made from it "
             f"{'are' if seen.containers > 1 else 'is'} there; dock image prune removes it afterwards\n"
         )
 

@@ -24,7 +24,7 @@ from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.connection import Database
-from pydock_core.store.database.images import ImageRow
+from pydock_core.store.database.images import ImageRow, LayerRow
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.partial import PartialBlobs
 from pydock_core.store.snapshots.protocol import Snapshotter
@@ -192,6 +192,23 @@ class ImageStore:
             for name in taken:
                 on_taken(name.reference, name.image_id)
         return size
+
+    def whole(self, image_id: str) -> tuple[ImageRow, Sequence[LayerRow]]:
+        """Return an image and its layers as they were at one moment: another process may remove it, or give it others.
+
+        Args:
+            image_id: full.
+
+        Raises:
+            NotFoundError: it is not there any more.
+        """
+        row = sql.by_id(self.database, image_id)
+        while row is not None:
+            layers = sql.layers_of(self.database, image_id)
+            before, row = row, sql.by_id(self.database, image_id)
+            if row == before:
+                return row, layers
+        raise NotFoundError(f"no such image: {short_id(image_id)}", "it was removed just now")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from pydock_core.oci.documents import ImageConfig, decode
 from pydock_core.oci.platform import Platform, host_platform, parse_platform, platform_of, runnable
 from pydock_core.oci.reference import Reference, parse_reference, parse_tagged
 from pydock_core.store.database import images as sql
-from pydock_core.store.database.images import DigestRow, ImageRow, LayerRow, TagRow
+from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
@@ -156,16 +156,19 @@ class Images:
             for row in sql.all_images(self._database)
         ]
 
-    def inspect(self, reference: str) -> dict[str, Any]:
-        """Return the ImageInspect dictionary (Engine API) of an image."""
-        row = self.resolve(reference)
-        seen = SeenImage(
+    def see(self, row: ImageRow) -> SeenImage:
+        """Look at one image; no blob is read."""
+        return SeenImage(
             row,
             tuple(sql.tags_of(self._database, row.id)),
             tuple(sql.digests_of(self._database, row.id)),
             len(sql.containers_of(self._database, row.id)),
         )
-        return build_inspect(seen, self._config(row.id), self._store.snapshotter.name)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Return the ImageInspect dictionary (Engine API) of an image."""
+        seen = self.see(self.resolve(reference))
+        return build_inspect(seen, self._config(seen.row.id), self._store.snapshotter.name)
 
     def platform(self, reference: str) -> Platform:
         """Return the platform that an image is for, in normal form."""
@@ -309,23 +312,13 @@ class Images:
                 names.setdefault(row.id, {}).update({reference: None} if reference else {})
         found = []
         for image_id in names:
-            row, layers = self._whole(image_id)
+            row, layers = self._store.whole(image_id)
             found.append(
                 ImageToSave(
                     row.id, row.manifest_digest, row.manifest_type, tuple(layers), tuple(names[row.id])
                 )
             )
         return found
-
-    def _whole(self, image_id: str) -> tuple[ImageRow, Sequence[LayerRow]]:
-        """An image and its layers as they were at one moment: another process may remove it, or give it others."""
-        row = sql.by_id(self._database, image_id)
-        while row is not None:
-            layers = sql.layers_of(self._database, image_id)
-            before, row = row, sql.by_id(self._database, image_id)
-            if row == before:
-                return row, layers
-        raise NotFoundError(f"no such image: {short_id(image_id)}", "it was removed just now")
 
     def _named_for_saving(self, text: str) -> Sequence[tuple[ImageRow, Reference | None]]:
         """The images that a word names, each with the name that it is to have in an archive."""
