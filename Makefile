@@ -45,7 +45,7 @@ demo: $(STAMPS)/demo
 	@$(BIN)/python notebooks/execute.py
 
 lab: $(STAMPS)/demo
-	$(BIN)/jupyter lab notebooks/quickstart.ipynb
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
 
 debian-packages:
 	@sh tests/debian-packages.sh

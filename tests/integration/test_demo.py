@@ -1,4 +1,4 @@
-"""The README's first command, for real: ``make demo``."""
+"""The README's first commands, for real: ``make demo`` and ``make lab``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from pydock_core.paths import StateRoot
 from tests.integration.conftest import end_servers
 from tests.integration.user import REPOSITORY, OrdinaryUser, ordinary_user
+from tests.support.network_namespace import end, network_namespace
 
 LAST_WORDS = "ran from beginning to end"
 
@@ -57,3 +59,21 @@ def test_make_demo_in_a_fresh_clone_with_an_empty_home_as_an_ordinary_user(user:
     assert LAST_WORDS in result.stdout
     assert "no newuidmap" not in result.stdout
     assert "make lab" in result.stdout
+
+
+@pytest.mark.skipif(not (REPOSITORY / ".make" / "demo").exists(), reason="needs what make demo installs")
+def test_make_lab_opens_as_root_too(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "BROWSER": "true",
+        "PYDOCK_ROOT": str(tmp_path / "state"),
+    }
+    with network_namespace() as inside, (tmp_path / "log").open("wb") as log:
+        process = inside.start("make", "lab", cwd=REPOSITORY, stdout=log, stderr=log, env=environment)
+        try:
+            inside.wait_for_port(8888, process)
+            page = inside(lambda: urllib.request.urlopen("http://127.0.0.1:8888/login", timeout=20).read())
+        finally:
+            end([process])
+    assert b"Jupyter" in page
