@@ -225,15 +225,37 @@ def _network(*, rootless: bool) -> Check:
             "a container of an ordinary user has no way out; its ports are reached through the proxy and -p all the same",
             "as root there is a bridge; bridges for ordinary users come with a later version",
         )
+    from pydock_core.network.firewall import NO_NFT, probe_guard
+    from pydock_core.network.rules import HOST_ACCESS
+
     tools = [tool for tool in ("nft", "iptables") if shutil.which(tool)]
-    if tools:
-        return Check("network", "ok", f"bridge, with {tools[0]}")
+    if not tools:
+        return Check(
+            "network",
+            "limited",
+            "no nft",
+            "containers cannot run on the bridge",
+            "apt-get install nftables",
+        )
+    weakness = probe_guard()
+    if weakness:
+        return Check(
+            "network",
+            "limited",
+            f"bridge, with {tools[0]}; {weakness}",
+            "a container on the bridge can impersonate its neighbours and the gateway (ARP, source addresses)",
+            "apt-get install nftables" if weakness == NO_NFT else "run a kernel with CONFIG_NF_TABLES_BRIDGE",
+        )
+    if os.environ.get(HOST_ACCESS, "none") not in ("", "none"):
+        return Check(
+            "network",
+            "limited",
+            f"bridge, with {tools[0]}; {HOST_ACCESS} is set",
+            "containers started with it reach whatever this host listens for, and link-local addresses (cloud metadata)",
+            f"unset {HOST_ACCESS}; --add-host host.docker.internal:host-gateway opens the gateway to one container",
+        )
     return Check(
-        "network",
-        "limited",
-        "no nft",
-        "containers on the bridge cannot reach beyond this host",
-        "apt-get install nftables",
+        "network", "ok", f"bridge, with {tools[0]}; the host's own addresses are closed to containers"
     )
 
 

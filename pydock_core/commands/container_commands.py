@@ -48,7 +48,7 @@ _CREATE_OPTIONS = (
     Option(("--entrypoint",), "replace the image's entry point", "COMMAND"),
     Option(("--network", "--net"), "none, host, bridge, or container:NAME", "MODE", complete="network"),
     Option(("-h", "--hostname"), "host name in the container", "NAME"),
-    Option(("--add-host",), "a line for /etc/hosts", "HOST:ADDRESS", many=True),
+    Option(("--add-host",), "a line for /etc/hosts; host-gateway is an address", "HOST:ADDRESS", many=True),
     Option(("-l", "--label"), "a label", "KEY[=VALUE]", many=True),
     Option(("--label-file",), "read labels from a file", "FILE", many=True, complete="path"),
     Option(("-m", "--memory"), "memory limit: 512m, 2g", "BYTES"),

@@ -20,6 +20,7 @@ from pydock_core.commands.values import (
     parse_signal,
 )
 from pydock_core.engine.config import ContainerConfig, Device, Mount
+from pydock_core.engine.container_files import HOST_GATEWAY
 from pydock_core.errors import InvalidError, NotFoundError, UnsupportedError
 from pydock_core.runtime.plan import PublishedPort
 
@@ -400,11 +401,14 @@ def _hostname(text: str) -> str:
 
 def _host_line(text: str) -> str:
     host, _, address = text.replace("=", ":", 1).partition(":")
+    if address == HOST_GATEWAY:
+        return f"{address}\t{host}"
     try:
         ip_address(address.strip("[]"))
     except ValueError:
         raise _invalid(
-            f"--add-host {text}: {address!r} is not an address", "write --add-host NAME:ADDRESS"
+            f"--add-host {text}: {address!r} is not an address",
+            f"write --add-host NAME:ADDRESS or NAME:{HOST_GATEWAY}",
         ) from None
     return f"{address.strip('[]')}\t{host}"
 

@@ -9,11 +9,17 @@ from pathlib import Path
 _RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
-def build_hosts(name: str, address: str, extra: Iterable[str]) -> str:
+HOST_GATEWAY = "host-gateway"
+"""Docker's word for the host's address in ``--add-host NAME:host-gateway``."""
+
+
+def build_hosts(name: str, address: str, gateway: str, extra: Iterable[str]) -> str:
     """Return /etc/hosts: the loopback lines, those asked for, and the container's own name.
 
     Args:
         address: the container's, without prefix length; "" for none, and the name stands for loopback.
+        gateway: the host's address as the container sees it; "" for loopback, as with the host's network.
+        extra: lines, of which :data:`HOST_GATEWAY` in the place of an address stands for ``gateway``.
     """
     lines = [
         "127.0.0.1\tlocalhost",
@@ -22,10 +28,19 @@ def build_hosts(name: str, address: str, extra: Iterable[str]) -> str:
         "ff00::0\tip6-mcastprefix",
         "ff02::1\tip6-allnodes",
         "ff02::2\tip6-allrouters",
-        *extra,
+        *(_with_address(line, gateway or "127.0.0.1") for line in extra),
         f"{address or '127.0.0.1'}\t{name}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def names_gateway(line: str) -> bool:
+    """Whether a line asked for /etc/hosts stands for the host's address."""
+    return line.partition("\t")[0] == HOST_GATEWAY
+
+
+def _with_address(line: str, gateway: str) -> str:
+    return f"{gateway}\t{line.partition(chr(9))[2]}" if names_gateway(line) else line
 
 
 def build_resolv_conf(text: str, *, keep_loopback: bool) -> str:
@@ -49,11 +64,22 @@ def read_host_resolv_conf() -> str:
     return ""
 
 
+def name_servers(text: str) -> list[str]:
+    """Return the IPv4 name servers of a resolv.conf."""
+    found = [_name_server(line) for line in text.splitlines()]
+    return [str(address) for address in found if isinstance(address, ipaddress.IPv4Address)]
+
+
 def _is_loopback_server(line: str) -> bool:
+    address = _name_server(line)
+    return address is not None and address.is_loopback
+
+
+def _name_server(line: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     words = line.split()
     if len(words) < 2 or words[0] != "nameserver":
-        return False
+        return None
     try:
-        return ipaddress.ip_address(words[1].partition("%")[0]).is_loopback
+        return ipaddress.ip_address(words[1].partition("%")[0])
     except ValueError:
-        return False
+        return None

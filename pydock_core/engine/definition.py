@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydock_core.engine.config import ContainerConfig, Mount
+from pydock_core.engine.container_files import HOST_GATEWAY, names_gateway
 from pydock_core.errors import InvalidError
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,6 +48,12 @@ def merge(request: ContainerConfig, image_config: Mapping[str, Any], default_net
         raise InvalidError(
             f"-p cannot be combined with --network {network.partition(':')[0]}",
             "leave -p out: the ports are that network's own",
+            exit_code=125,
+        )
+    if network not in ("bridge", "host") and any(map(names_gateway, request.hosts)):
+        raise InvalidError(
+            f"--add-host NAME:{HOST_GATEWAY} cannot be combined with --network {network.partition(':')[0]}",
+            "use --network bridge (needs root) or host",
             exit_code=125,
         )
     targets = {mount.target for mount in request.mounts}

@@ -94,7 +94,12 @@ class Launcher:
                 raise NotFoundError(
                     f"device {device.source} does not exist", "name a device of this host", exit_code=125
                 )
-        return self._without_lost_limits(definition)
+        definition, warnings = self._without_lost_limits(definition)
+        if definition.network == "bridge" and (weakness := self._networks.weakness()):
+            warnings.append(
+                f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
+            )
+        return definition, warnings
 
     def _without_lost_limits(self, definition: ContainerConfig) -> tuple[ContainerConfig, list[str]]:
         support = probe_cgroups()
@@ -147,8 +152,11 @@ class Launcher:
             directory.mkdir(parents=True, exist_ok=True)
         paths.upper.chmod(0o755)  # what the container sees of its root directory
         diff_ids = self._images.layers(row.image_id)
-        network = self._attachment(row.id, config)
-        self._write_files(paths, row, config, network)
+        resolv = container_files.build_resolv_conf(
+            container_files.read_host_resolv_conf(), keep_loopback=config.network == "host"
+        )
+        network = self._attachment(row.id, config, resolv)
+        self._write_files(paths, row, config, network, resolv)
         fill_new_volumes(self._root, config, lambda: self._snapshotter.mounts(diff_ids, None, None))
         user = self._resolve(self._files(row, paths), config, config.user or "")
         request = build_request(
@@ -211,22 +219,29 @@ class Launcher:
         resolved = self._resolve(self._files(row, self._root.container(row.id)), config, user)
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
-    def _attachment(self, container_id: str, config: ContainerConfig) -> NetworkAttachment:
+    def _attachment(self, container_id: str, config: ContainerConfig, resolv: str) -> NetworkAttachment:
         mode, _, other = str(config.network).partition(":")
         if mode == "bridge":
-            return self._networks.attach(container_id)
+            return self._networks.attach(
+                container_id,
+                resolvers=container_files.name_servers(resolv),
+                to_gateway=any(map(container_files.names_gateway, config.hosts)),
+            )
         if mode == "container":
             return self._networks.join(other, other[:12])
         return NetworkAttachment(mode=mode)
 
     def _write_files(
-        self, paths: ContainerPaths, row: ContainerRow, config: ContainerConfig, network: NetworkAttachment
+        self,
+        paths: ContainerPaths,
+        row: ContainerRow,
+        config: ContainerConfig,
+        network: NetworkAttachment,
+        resolv: str,
     ) -> None:
         name = host_name(row.id, config)
-        resolv = container_files.build_resolv_conf(
-            container_files.read_host_resolv_conf(), keep_loopback=network.mode == "host"
-        )
-        hosts = container_files.build_hosts(name, network.address.partition("/")[0], config.hosts)
+        address, gateway = (text.partition("/")[0] for text in (network.address, network.gateway))
+        hosts = container_files.build_hosts(name, address, gateway, config.hosts)
         for file, text in (("hostname", f"{name}\n"), ("hosts", hosts), ("resolv.conf", resolv)):
             path = paths.data / file
             path.write_text(text)

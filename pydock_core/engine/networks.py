@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 from pydock_core.errors import ConflictError
 from pydock_core.network.addresses import (
@@ -14,6 +18,8 @@ from pydock_core.network.addresses import (
     pick_subnet,
 )
 from pydock_core.network.client import NetworkService
+from pydock_core.network.firewall import NO_NFT
+from pydock_core.network.rules import Admission, host_access
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import NetworkAttachment
 from pydock_core.runtime.process import derive_status
@@ -31,12 +37,20 @@ class Networks:
         self._root = root
         self._database = database
 
-    def attach(self, container_id: str) -> NetworkAttachment:
+    def attach(self, container_id: str, *, resolvers: Sequence[str], to_gateway: bool) -> NetworkAttachment:
         """Give a container an address on the default bridge.
+
+        Args:
+            resolvers: IPv4 name servers that it is given.
+            to_gateway: it may reach the bridge's own address.
 
         Raises:
             ConflictError: all addresses are taken.
+            InvalidError: see :func:`pydock_core.network.rules.host_access`.
         """
+        access = host_access(os.environ)
+        if access == "none" and to_gateway:
+            access = "gateway"
         network = table.ensure(
             self._database,
             DEFAULT_NETWORK,
@@ -46,7 +60,14 @@ class Networks:
         address = table.claim_address(
             self._database, network.name, lambda taken: pick_address(network.subnet, taken), container_id
         )
-        NetworkService(self._root).ensure(network.bridge, network.subnet, gateway_of(network.subnet))
+        weakness = NetworkService(self._root).ensure(
+            network.bridge,
+            network.subnet,
+            gateway_of(network.subnet),
+            Admission(address.partition("/")[0], access, tuple(resolvers)),
+        )
+        if weakness != self._recorded_weakness():
+            self._weakness_file.write_text(weakness)
         return NetworkAttachment(
             mode="bridge",
             bridge=network.bridge,
@@ -54,6 +75,20 @@ class Networks:
             gateway=gateway_of(network.subnet),
             mac_address=mac_address_of(address),
         )
+
+    def weakness(self) -> str:
+        """Why containers of the bridge can impersonate each other, as far as is known before a start; "" if they cannot."""
+        return self._recorded_weakness() if shutil.which("nft") else NO_NFT
+
+    @property
+    def _weakness_file(self) -> Path:
+        return self._root.network_socket().with_suffix(".weakness")
+
+    def _recorded_weakness(self) -> str:
+        try:
+            return self._weakness_file.read_text()
+        except FileNotFoundError:
+            return ""
 
     def join(self, container_id: str, reference: str) -> NetworkAttachment:
         """Join the network of another container, which must run.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,13 +18,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, DeniedError, FailedError, NotFoundError, PyDockError
 from pydock_core.network.addresses import mac_address_of
+from pydock_core.network.link_settings import harden, harden_namespace
+from pydock_core.network.rules import port_name
 
 INTERFACE = "eth0"
-
-
-def veth_name(container_id: str) -> str:
-    """Return the name of a container's host-side interface (at most 15 bytes: IFNAMSIZ)."""
-    return f"pd{container_id[:12]}"
 
 
 @contextmanager
@@ -42,11 +39,15 @@ def _explained(subject: str) -> Iterator[None]:
         raise kinds.get(error.code, FailedError)(message, exit_code=125) from error
 
 
-def ensure_bridge(name: str, gateway: str) -> None:
+def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
     """Have a bridge device with this address, up; idempotent, also when several do it at once.
 
     Args:
         gateway: its address with prefix length.
+        protect: puts its firewall rules in place; called before the device goes up.
+
+    Returns:
+        What ``protect`` returns.
 
     Raises:
         ConflictError: a device of this name is there that is no bridge.
@@ -70,7 +71,10 @@ def ensure_bridge(name: str, gateway: str) -> None:
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
+        harden(name)  # each time: an earlier version made it without
+        result = protect()
         route.link("set", index=index, state="up")
+    return result
 
 
 def remove_bridge(name: str) -> None:
@@ -84,7 +88,8 @@ def remove_bridge(name: str) -> None:
 def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gateway: str, mac: str) -> None:
     """Connect a network namespace to a bridge: a veth pair, of which one end becomes the namespace's eth0.
 
-    The calling process ends up in that namespace.  The pair goes when the namespace goes.
+    The calling process ends up in that namespace.  The pair goes when the namespace goes.  The firewall lets
+    its packets in if the address was admitted (:func:`pydock_core.network.firewall.ensure`).
 
     Args:
         namespace_fd: of the network namespace.
@@ -92,7 +97,7 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
         gateway: of the default route, with or without prefix length.
         mac: of eth0; empty for the one that goes with the address.
     """
-    host_name = veth_name(container_id)
+    host_name = port_name(address)
     own, _, prefix = address.partition("/")
     with _explained(f"container {container_id[:12]} can not be attached to {bridge}"):
         with IPRoute() as route:
@@ -104,22 +109,19 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
             route.link("add", ifname=host_name, kind="veth", peer=peer)
             host_index = _index(route, host_name)
             try:
+                harden(host_name)
                 route.link("set", index=host_index, master=bridge_index, state="up")
-            except NetlinkError:
+            except (NetlinkError, FailedError):
                 _remove_link(route, host_name)
                 raise
         syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)
+        harden_namespace()
+        harden(INTERFACE)
         with IPRoute() as route:
             index = _index(route, INTERFACE)
             route.addr("add", index=index, address=own, prefixlen=int(prefix))
             route.link("set", index=index, state="up")
             route.route("add", dst="0.0.0.0/0", gateway=gateway.partition("/")[0], oif=index)
-
-
-def detach(container_id: str) -> None:
-    """Remove a container's veth pair, if it is still there."""
-    with _explained(f"container {container_id[:12]} can not be detached"), IPRoute() as route:
-        _remove_link(route, veth_name(container_id))
 
 
 def _remove_link(route: IPRoute, name: str) -> None:

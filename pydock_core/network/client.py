@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from pydock_core.errors import UnsupportedError
+from pydock_core.network.rules import Admission
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.server_start import ask_server_surely, network_spec
 
@@ -21,23 +23,26 @@ class NetworkService:
     def __init__(self, root: StateRoot) -> None:
         self._spec = network_spec(root)
 
-    def ensure(self, bridge: str, subnet: str, gateway: str) -> None:
+    def ensure(self, bridge: str, subnet: str, gateway: str, admission: Admission | None = None) -> str:
         """Have a bridge with its address and its firewall rules; call it before each start on that bridge.
 
         Args:
             bridge: name of the device, at most 15 bytes.
             subnet: "172.30.0.0/16".
             gateway: the bridge's own address with prefix length.
+            admission: of the container that is to be attached; without it, its packets are dropped.
+
+        Returns:
+            Why containers of the bridge can impersonate each other; "" if they cannot.
 
         Raises:
             UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
             ConflictError: a device of this name is no bridge.
         """
-        self._ask({"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway})
-
-    def detach(self, container_id: str) -> None:
-        """Remove what connects a container to its bridge, if it is still there."""
-        self._ask({"op": "detach", "container_id": container_id})
+        request: dict[str, Any] = {"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway}
+        if admission is not None:
+            request["admission"] = asdict(admission)
+        return str(self._ask(request)["weakness"])
 
     def remove(self, bridge: str, subnet: str) -> None:
         """Remove a bridge and its firewall rules."""

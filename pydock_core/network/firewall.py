@@ -1,4 +1,4 @@
-"""Lets containers on a bridge reach the outside: one nftables table per bridge, or iptables where nft is missing.
+"""Applies a bridge's firewall rules: two nftables tables per bridge, or iptables if nft is missing.
 
 A table of our own cannot lift what another drops: with a FORWARD policy of DROP (Docker's, in iptables) the
 host's own rules must accept the bridge.  ``dock doctor`` says so.
@@ -12,49 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.network import rules as build
+from pydock_core.network.rules import Admission, BridgeRules
 
+NO_NFT = "this host has no nft"
+NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_DEVICES = Path("/proc/net/dev")
 _TIMEOUT_SECONDS = 20.0
 
 
-def build_nft_script(bridge: str, subnet: str) -> str:
-    """Return the script that makes the bridge's table what it should be, whatever it was; nft applies it atomically.
+def ensure(rules: BridgeRules, admission: Admission | None) -> str:
+    """Make a bridge's rules what they should be, and let a container's packets in; idempotent.
 
-    Containers reach each other and the outside, under the host's address; from outside nobody reaches a
-    container unasked (published ports go through the supervisor).
-    """
-    table = f"ip pydock-{bridge}"
-    return f"""\
-add table {table}
-delete table {table}
-table {table} {{
-    chain postrouting {{
-        type nat hook postrouting priority srcnat; policy accept;
-        ip saddr {subnet} oifname != "{bridge}" masquerade
-    }}
-    chain forward {{
-        type filter hook forward priority filter; policy accept;
-        iifname "{bridge}" accept
-        oifname "{bridge}" ct state established,related accept
-        oifname "{bridge}" drop
-    }}
-}}
-"""
+    Args:
+        admission: None for the bridge alone.
 
-
-def build_iptables_rules(bridge: str, subnet: str) -> list[tuple[str, str, list[str]]]:
-    """Return the same as rules for iptables: table, chain, match and target; in the order in which they stand."""
-    established = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"]
-    return [
-        ("nat", "POSTROUTING", ["-s", subnet, "!", "-o", bridge, "-j", "MASQUERADE"]),
-        ("filter", "FORWARD", ["-i", bridge, "-j", "ACCEPT"]),
-        ("filter", "FORWARD", ["-o", bridge, *established, "-j", "ACCEPT"]),
-        ("filter", "FORWARD", ["-o", bridge, "-j", "DROP"]),
-    ]
-
-
-def ensure(bridge: str, subnet: str) -> None:
-    """Make forwarding and masquerading work for a bridge; idempotent.
+    Returns:
+        Why containers of the bridge can impersonate each other; "" if they cannot.
 
     Raises:
         UnsupportedError: the host has neither nft nor iptables.
@@ -63,8 +38,7 @@ def ensure(bridge: str, subnet: str) -> None:
     _enable_forwarding()
     nft = shutil.which("nft")
     if nft is not None:
-        _run([nft, "-f", "-"], build_nft_script(bridge, subnet))
-        return
+        return _ensure_nft(nft, rules, admission)
     iptables = shutil.which("iptables")
     if iptables is None:
         raise UnsupportedError(
@@ -72,22 +46,85 @@ def ensure(bridge: str, subnet: str) -> None:
             hint="install nftables, or use --network none or host",
             exit_code=125,
         )
-    # Inserted at the front, so that a chain which ends in a rejection does not keep them from being reached.
-    for table, chain, rule in reversed(build_iptables_rules(bridge, subnet)):
-        if _try([iptables, "-w", "-t", table, "-C", chain, *rule]) != 0:
-            _run([iptables, "-w", "-t", table, "-I", chain, *rule])
+    _ensure_iptables(iptables, rules, admission)
+    return NO_NFT
 
 
-def remove(bridge: str, subnet: str) -> None:
+def remove(rules: BridgeRules) -> None:
     """Take away what :func:`ensure` made; what is not there is not an error."""
     nft = shutil.which("nft")
     if nft is not None:
-        _run([nft, "-f", "-"], f"add table ip pydock-{bridge}\ndelete table ip pydock-{bridge}\n")
+        _run([nft, "-f", "-"], build.build_nft_removal(rules, "ip"))
+        _try([nft, "-f", "-"], build.build_nft_removal(rules, "bridge"))  # not every kernel has this family
         return
     iptables = shutil.which("iptables")
     if iptables is not None:
-        for table, chain, rule in build_iptables_rules(bridge, subnet):
+        for table, chain, rule in build.build_iptables_rules(rules):
             _try([iptables, "-w", "-t", table, "-D", chain, *rule])
+        for action in ("-F", "-X"):
+            _try([iptables, "-w", action, rules.table])
+
+
+def probe_guard() -> str:
+    """Return why containers of a bridge could impersonate each other on this host; "" if they cannot.
+
+    Asks the kernel, and changes nothing; only root may.
+    """
+    nft = shutil.which("nft")
+    if nft is None:
+        return NO_NFT
+    script = build.build_nft_script(BridgeRules("pydock-probe", "192.0.2.0/24"), (), guard=True)
+    return "" if _try([nft, "-c", "-f", "-"], script).returncode == 0 else NO_BRIDGE_FAMILY
+
+
+def _ensure_nft(nft: str, rules: BridgeRules, admission: Admission | None) -> str:
+    # In an admission the kernel waits for no grace period: it takes a tenth of the time of the whole.
+    weakness = ""
+    admitted = _admit(nft, rules, admission, guard=True) if admission is not None else False
+    if not admitted:
+        addresses = build.port_addresses(rules.subnet, _devices())
+        script = build.build_nft_script(rules, addresses, guard=True)
+        if _try([nft, "-f", "-"], script).returncode != 0:
+            _run([nft, "-f", "-"], build.build_nft_script(rules, (), guard=False))
+            weakness = NO_BRIDGE_FAMILY
+        if admission is not None and not _admit(nft, rules, admission, guard=not weakness):
+            raise FailedError(f"nft did not admit {admission.address} to {rules.bridge}", exit_code=125)
+    return weakness
+
+
+def _admit(nft: str, rules: BridgeRules, admission: Admission, *, guard: bool) -> bool:
+    """Let a container's packets in; False if the tables are not there, or another version's."""
+    opened = _try([nft, "-f", "-"], build.build_nft_opened(rules))
+    if opened.returncode != 0:
+        return False
+    if build.is_listed(opened.stdout, admission.address):
+        _run([nft, "-f", "-"], build.build_nft_closing(rules, admission.address))
+    script = build.build_nft_admission(rules, admission, guard=guard)
+    return not script or _try([nft, "-f", "-"], script).returncode == 0
+
+
+def _ensure_iptables(iptables: str, rules: BridgeRules, admission: Admission | None) -> None:
+    _try([iptables, "-w", "-N", rules.table])
+    # Inserted at the front, so that a chain which ends in a rejection does not keep them from being reached.
+    for table, chain, rule in reversed(build.build_iptables_rules(rules)):
+        _insert(iptables, table, chain, rule)
+    if admission is not None:
+        present, absent = build.build_iptables_admission(rules, admission)
+        for table, chain, rule in absent:
+            _try([iptables, "-w", "-t", table, "-D", chain, *rule])
+        for table, chain, rule in present:
+            _insert(iptables, table, chain, rule)
+
+
+def _insert(iptables: str, table: str, chain: str, rule: Sequence[str]) -> None:
+    if _try([iptables, "-w", "-t", table, "-C", chain, *rule]).returncode != 0:
+        _run([iptables, "-w", "-t", table, "-I", chain, *rule])
+
+
+def _devices() -> list[str]:
+    """The network devices of the caller's namespace (proc_pid_net(5))."""
+    lines = _DEVICES.read_text().splitlines()[2:]
+    return [line.partition(":")[0].strip() for line in lines]
 
 
 def _enable_forwarding() -> None:
@@ -100,17 +137,17 @@ def _enable_forwarding() -> None:
         ) from error
 
 
-def _try(command: Sequence[str]) -> int:
-    return subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False).returncode
-
-
-def _run(command: Sequence[str], script: str | None = None) -> None:
+def _try(command: Sequence[str], script: str | None = None) -> subprocess.CompletedProcess[str]:
     try:
-        outcome = subprocess.run(
+        return subprocess.run(
             command, input=script, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FailedError(f"{command[0]} can not be run: {error}", exit_code=125) from error
+
+
+def _run(command: Sequence[str], script: str | None = None) -> None:
+    outcome = _try(command, script)
     if outcome.returncode != 0:
         lines = outcome.stderr.strip().splitlines() or [f"exit code {outcome.returncode}"]
         raise FailedError(

@@ -1,8 +1,8 @@
 """The network service (root): a fork server with pyroute2 loaded, one child per request.
 
-Requests: ``{"op": "ensure", bridge, gateway, subnet}``, ``{"op": "attach", container_id, bridge, address,
-gateway, mac_address}`` with the network namespace's descriptor, ``{"op": "detach", container_id}``, ``{"op":
-"remove", bridge, subnet}``, ``{"op": "ping"}``.
+Requests: ``{"op": "ensure", bridge, gateway, subnet, admission?: {address, access, resolvers}}``, answered by
+``{weakness}``; ``{"op": "attach", container_id, bridge, address, gateway, mac_address}`` with the network
+namespace's descriptor; ``{"op": "remove", bridge, subnet}``; ``{"op": "ping"}``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core.errors import InvalidError
 from pydock_core.runtime import forkserver
 from pydock_core.runtime.forkserver import ForkServer, Kind, Operation, Request
+
+if TYPE_CHECKING:
+    from pydock_core.network.rules import BridgeRules
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
 """What operations need is loaded before the first of them: pyroute2 takes 150 ms."""
@@ -37,7 +40,6 @@ def main(arguments: Mapping[str, Any]) -> NoReturn:
             "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
             "ensure": Operation(Kind.CALL, _ensure),
             "attach": Operation(Kind.CALL, _attach),
-            "detach": Operation(Kind.CALL, _detach),
             "remove": Operation(Kind.CALL, _remove),
         }
         ForkServer(operations, arguments).serve(ready)
@@ -56,11 +58,25 @@ def _text(request: Request, name: str) -> str:
     return value
 
 
-def _ensure(request: Request) -> None:
-    from pydock_core.network import bridge, firewall
+def _rules(request: Request) -> BridgeRules:
+    from pydock_core.network.rules import BridgeRules
 
-    bridge.ensure_bridge(_text(request, "bridge"), _text(request, "gateway"))
-    firewall.ensure(_text(request, "bridge"), _text(request, "subnet"))
+    return BridgeRules(_text(request, "bridge"), _text(request, "subnet"))
+
+
+def _ensure(request: Request) -> Mapping[str, Any]:
+    from pydock_core.network import bridge, firewall
+    from pydock_core.network.rules import Admission
+
+    document = request.document.get("admission")
+    admission = None
+    if document is not None:
+        admission = Admission(document["address"], document["access"], tuple(document["resolvers"]))
+    rules = _rules(request)
+    weakness = bridge.ensure_bridge(
+        rules.bridge, _text(request, "gateway"), lambda: firewall.ensure(rules, admission)
+    )
+    return {"weakness": weakness}
 
 
 def _attach(request: Request) -> None:
@@ -78,14 +94,8 @@ def _attach(request: Request) -> None:
     )
 
 
-def _detach(request: Request) -> None:
-    from pydock_core.network import bridge
-
-    bridge.detach(_text(request, "container_id"))
-
-
 def _remove(request: Request) -> None:
     from pydock_core.network import bridge, firewall
 
-    firewall.remove(_text(request, "bridge"), _text(request, "subnet"))
     bridge.remove_bridge(_text(request, "bridge"))
+    firewall.remove(_rules(request))

@@ -10,26 +10,22 @@ is refused instead, by what browsers themselves say of it:
   same site;
 - a request with an ``Origin`` that is not ours is refused with every method: its sender could read the
   response;
-- a WebSocket or an unsafe method with neither header needs Jupyter's own XSRF value, as in Jupyter's API:
-  every browser of the last years sends one of the two with them, but a cookie alone says nothing of the sender;
 - of the rest, other sites may only navigate to the application in a top-level window, as a link in a mail
   does: no frames, images or scripts from elsewhere (the Fetch Metadata resource isolation policy).
 
 A request that carries a valid Jupyter token says whom it comes from and is exempt, as in Jupyter; so are
-origins that ``ServerApp.allow_origin`` allows.  Clients that are not browsers send none of these headers: they
-need a token, which is how they log in anyway.
+origins that ``ServerApp.allow_origin`` allows.  Clients that are not browsers send none of these headers.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from jupyter_server.base.handlers import JupyterHandler
-from jupyter_server.utils import ensure_async
+from jupyter_server.utils import ensure_async, origin_matches_pat
 from tornado import web
 from tornado.httputil import HTTPHeaders
 
@@ -77,7 +73,7 @@ class AuthenticatedHandler(JupyterHandler):  # type: ignore[misc]  # pyproject h
         """Whether the server's configuration names a foreign origin as one that may send requests."""
         if self.allow_origin:
             return bool(self.allow_origin in ("*", origin))
-        return bool(self.allow_origin_pat and re.fullmatch(self.allow_origin_pat, origin))
+        return bool(self.allow_origin_pat and origin_matches_pat(self.allow_origin_pat, origin))
 
     def record_activity(self) -> None:
         """Tell Jupyter that its user is active, so that nothing culls the server under an open application."""
@@ -106,12 +102,6 @@ def find_cross_site_reason(
     if method in ("GET", "HEAD") and is_navigation and not is_upgrade:
         return None
     return f"it comes from another site (Sec-Fetch-Site: {site})"
-
-
-def is_unexplained(headers: HTTPHeaders, method: str, *, is_upgrade: bool) -> bool:
-    """Whether a request may change something and says nothing of the site that it comes from."""
-    says_origin = "Origin" in headers or "Sec-Fetch-Site" in headers
-    return not says_origin and (is_upgrade or method not in _SAFE_METHODS)
 
 
 def _do_nothing(_handler: Any) -> None:

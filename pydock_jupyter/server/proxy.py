@@ -8,8 +8,8 @@ runs with the user's power over Jupyter: its script can call Jupyter's API and s
 Whoever opens an application trusts it as far as that, as with every path-based proxy (jupyter-server-proxy,
 code-server).  The proxy sees to it that it takes an opened page: the application's *server* learns no cookie,
 token or XSRF value of Jupyter; its cookies are confined to its path; headers that act on the whole origin
-(Clear-Site-Data, Speculation-Rules, Alt-Svc and others, see :mod:`.origin_header`) are dropped; other sites
-can neither frame nor script it.
+(Clear-Site-Data, Strict-Transport-Security, Alt-Svc, Service-Worker-Allowed and others, see :mod:`.header`)
+are dropped; other sites can neither frame nor script it.
 
 For applications that are not trusted there is ``PyDockProxy.content_security_policy``: ``sandbox
 allow-scripts`` gives their pages an origin of their own.  It is off by default because such a page may not
@@ -32,15 +32,11 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from pydock_core.api.access import EngineAccess
-from pydock_core.errors import NotFoundError, PyDockError, UnavailableError
-from pydock_jupyter.server.authentication import (
-    AuthenticatedHandler,
-    find_cross_site_reason,
-    is_unexplained,
-)
+from pydock_core.errors import NotFoundError, PyDockError
+from pydock_jupyter.server.authentication import AuthenticatedHandler, find_cross_site_reason
 from pydock_jupyter.server.backend import BackendClosedError, Exchange, Key, Pool
-from pydock_jupyter.server.cookie import CookiePolicy, cookie_values
-from pydock_jupyter.server.credential import Secrets, authorization_token, pair_xsrf
+from pydock_jupyter.server.cookie import CookiePolicy
+from pydock_jupyter.server.credential import Secrets, authorization_token
 from pydock_jupyter.server.header import (
     Visit,
     build_request_headers,
@@ -50,16 +46,12 @@ from pydock_jupyter.server.header import (
     request_framing,
 )
 from pydock_jupyter.server.html import Rewriter, choose_rewriter
-from pydock_jupyter.server.limit import Gate, Limits
 from pydock_jupyter.server.problem import Problem, describe_dial_error
 from pydock_jupyter.server.target import parse_target
 from pydock_jupyter.server.tunnel import join_streams
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_BODY = frozenset({204, 206, 304})
-_FORM_TYPE = "application/x-www-form-urlencoded"
-_FORM_LIMIT_BYTES = 64 * 1024
-"""The size up to which a URL-encoded form is held, so that an XSRF value in it can be exchanged."""
 _LINGER_SECONDS = 5.0
 """How long the rest of a request is read after its response has ended, so that a reset cannot destroy the
 response.
@@ -71,23 +63,14 @@ _GONE = Problem(
     "Look at the container's log: dock logs CONTAINER",
 )
 
-_SLOW = Problem(408, "the rest of the request did not come in time", "Send it again.")
-
 
 @dataclass(frozen=True, slots=True)
 class ProxyState:
-    """What all requests of one server share.
-
-    ``policy`` is a Content-Security-Policy to add, or empty; ``pass_challenges`` lets applications have the
-    browser ask for a password.
-    """
+    """What all requests of one server share.  ``policy`` is a Content-Security-Policy to add, or empty."""
 
     engine: EngineAccess
     pool: Pool
-    limits: Limits
-    gate: Gate
     policy: str = ""
-    pass_challenges: bool = False
 
 
 @web.stream_request_body
@@ -99,9 +82,6 @@ class ProxyHandler(AuthenticatedHandler):
         self._exchange: Exchange | None = None
         self._responding: asyncio.Task[None] | None = None
         self._body_ended = asyncio.Event()
-        self._body_timer: asyncio.TimerHandle | None = None
-        self._entered: Key | None = None
-        self._form: bytearray | None = None
         self._rewriter: Rewriter | None = None
         self._rewriter_failed = False
         self._client_gone = False
@@ -148,7 +128,7 @@ class ProxyHandler(AuthenticatedHandler):
             target,
             cookies,
             cookie,
-            self._find_secrets(cookie),
+            self._find_secrets(),
             self.request.host,
             self.request.protocol,
             self.request.remote_ip or "",
@@ -157,71 +137,31 @@ class ProxyHandler(AuthenticatedHandler):
             self.redirect(f"{target.prefix}/{'?' if target.query else ''}{target.query}")
             return
         self._connection.set_max_body_size(sys.maxsize)
-        if not await self._enter():
-            return
-        if self._is_small_form(length):
-            self._form = bytearray()
-        elif length != 0:
+        if length != 0:
             await self._begin_with_body()
-        if length != 0 and not self._finished:
-            self._await_body()
-
-    async def _enter(self) -> bool:
-        """Find the container and count the request; False when it has been answered instead."""
-        try:
-            self._key = await self._resolve()
-        except PyDockError as error:
-            self._send_problem(Problem(error.http_status, error.message, error.hint))
-            return False
-        if self._client_gone:
-            return False
-        try:
-            self._state.gate.enter(self._key)
-        except UnavailableError as error:
-            self._send_problem(Problem(503, error.message, error.hint, is_passing=True))
-            return False
-        self._entered = self._key
-        return True
-
-    def _leave(self) -> None:
-        """Undo :meth:`_enter`; harmless when it is undone already."""
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-        if self._entered is not None:
-            self._state.gate.leave(self._entered)
-            self._entered = None
-
-    def on_finish(self) -> None:
-        self._leave()
-
-    def _is_small_form(self, length: int | None) -> bool:
-        """Whether the body may hold an XSRF value of the browser's, which the application must not see."""
-        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        is_small = length is not None and 0 < length <= _FORM_LIMIT_BYTES
-        return is_small and media_type == _FORM_TYPE and bool(self._visit.secrets.xsrf)
 
     def _refuse_cross_site(self) -> None:
         if self.token_authenticated:
             return
         request = self.request
-        method = request.method or ""
         reason = find_cross_site_reason(
-            request.headers, method, request.host, self.allows_origin, is_upgrade=self._is_upgrade
+            request.headers,
+            request.method or "",
+            request.host,
+            self.allows_origin,
+            is_upgrade=self._is_upgrade,
         )
         if reason is not None:
             raise web.HTTPError(403, "the request is refused: %s", reason)
-        if is_unexplained(request.headers, method, is_upgrade=self._is_upgrade):
-            super().check_xsrf_cookie()
 
-    def _find_secrets(self, application_cookie: str) -> Secrets:
+    def _find_secrets(self) -> Secrets:
         tokens = [self.token] if self.token else []
         if self.token_authenticated:
             in_query = self.get_query_argument("token", "")
             in_header = authorization_token(self.request.headers.get("Authorization", ""))
             tokens.append(in_query or in_header or "")
-        name = self.settings.get("xsrf_cookie_name", "_xsrf")
-        jupyter = cookie_values(self.request.headers.get("Cookie", ""), name)
-        return Secrets(tuple(tokens), pair_xsrf(jupyter, cookie_values(application_cookie, name)))
+        xsrf = self.get_cookie(self.settings.get("xsrf_cookie_name", "_xsrf"))
+        return Secrets(tuple(tokens), (xsrf,) if xsrf else ())
 
     @property
     def _connection(self) -> HTTP1Connection:
@@ -231,6 +171,7 @@ class ProxyHandler(AuthenticatedHandler):
 
     async def _begin_with_body(self) -> None:
         try:
+            self._key = await self._resolve()
             self._exchange = await self._connect()
         except PyDockError as error:
             self._send_problem(
@@ -240,50 +181,21 @@ class ProxyHandler(AuthenticatedHandler):
         self._responding = asyncio.ensure_future(self._respond(self._exchange))
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        if (self._exchange is None and self._form is None) or self._finished:
+        if self._exchange is None or self._finished:
             return None  # answered already; the rest of the request is read and dropped
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-        if self._form is not None:
-            self._form += chunk
-            self._await_body()
-            return None
-        return self._send_body(self._exchange, chunk)
-
-    async def _send_body(self, exchange: Exchange | None, chunk: bytes) -> None:
-        assert exchange is not None
-        await exchange.send_body(chunk)
-        if not self._finished and not self._client_gone:
-            self._await_body()
-
-    def _await_body(self) -> None:
-        """Give the client its time for the next piece of the body."""
-        seconds = self._state.limits.body_idle_seconds
-        self._body_timer = asyncio.get_running_loop().call_later(seconds, self._on_body_idle)
-
-    def _on_body_idle(self) -> None:
-        if self._headers_written:
-            self._connection.close()
-        else:
-            self._send_problem(_SLOW)
-        if self._exchange is not None:
-            self._exchange.abort()
+        return self._exchange.send_body(chunk)
 
     async def _serve(self, *_arguments: str) -> None:
         """Answer the request, whose body has ended."""
         self._body_ended.set()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
         if self._responding is not None:
             assert self._exchange is not None
             self._exchange.finish_request()
             await self._responding
             return
         target = self._visit.target
-        if self._form is not None:
-            form = self._visit.secrets.clean_arguments(self._form.decode("latin-1"))
-            self._form[:] = form.encode("latin-1")
         try:
+            self._key = await self._resolve()
             exchange = self._take_idle()
             if exchange is not None:
                 with contextlib.suppress(BackendClosedError):
@@ -298,9 +210,6 @@ class ProxyHandler(AuthenticatedHandler):
         if self._client_gone:
             exchange.abort()
             return
-        if self._form is not None:
-            await exchange.send_body(bytes(self._form))
-            exchange.finish_request()
         await self._respond(exchange)
 
     get = head = post = put = patch = delete = options = _serve
@@ -310,7 +219,7 @@ class ProxyHandler(AuthenticatedHandler):
         return await self._state.engine.resolve(target.container), target.port
 
     def _take_idle(self) -> Exchange | None:
-        if self.request.method not in _REPEATABLE or self._is_upgrade or self._form is not None:
+        if self.request.method not in _REPEATABLE or self._is_upgrade:
             return None
         stream = self._state.pool.take(self._key)
         return self._send_head(Exchange(stream, self)) if stream is not None else None
@@ -336,9 +245,7 @@ class ProxyHandler(AuthenticatedHandler):
         if self._is_upgrade:
             headers["Connection"] = "Upgrade"
             headers["Upgrade"] = "websocket"
-        if self._form is not None:
-            headers["Content-Length"] = str(len(self._form))
-        query = self._visit.secrets.clean_arguments(target.query)
+        query = self._visit.secrets.clean_query(target.query)
         path = target.path or "/"
         exchange.send_head(self.request.method or "", f"{path}?{query}" if query else path, headers)
         if request_framing(received) == 0:
@@ -353,7 +260,7 @@ class ProxyHandler(AuthenticatedHandler):
             await self._conclude(exchange, await exchange.receive())
         except BackendClosedError:
             exchange.abort()
-            if not self._client_gone and not self._finished:
+            if not self._client_gone:
                 self._write_problem(_GONE)
                 self.flush()
                 await self._finish()
@@ -395,12 +302,7 @@ class ProxyHandler(AuthenticatedHandler):
         """
         self.set_status(status, reason or None)
         policies = [self._frame_policy(), self._state.policy]
-        built = build_response_headers(
-            headers,
-            self._visit,
-            [policy for policy in policies if policy],
-            pass_challenges=self._state.pass_challenges,
-        )
+        built = build_response_headers(headers, self._visit, [policy for policy in policies if policy])
         if status == 101:
             built["Connection"] = "Upgrade"
             built["Upgrade"] = "websocket"
@@ -467,17 +369,14 @@ class ProxyHandler(AuthenticatedHandler):
             await client.write(head.encode("latin-1"))
         except StreamClosedError:
             exchange.detached.close()
-        else:
-            await join_streams(client, exchange.detached, self.record_activity)
-        finally:
-            self._leave()
+            return
+        await join_streams(client, exchange.detached, self.record_activity)
 
     # -- when something is wrong
 
     def on_connection_close(self) -> None:
         """The browser is gone: the application learns it by its connection's end."""
         self._client_gone = True
-        self._leave()
         if self._exchange is not None:
             self._exchange.abort()
         super().on_connection_close()
@@ -486,13 +385,10 @@ class ProxyHandler(AuthenticatedHandler):
         """Close the browser's connection in the middle of a response, which is the only way to say that it is
         not whole.
         """
-        if self._finished:
-            return  # answered already, for a reason of the proxy's own
         if not self._headers_written and not self._client_gone:
             self._send_problem(_GONE)
         else:
             self._connection.close()
-            self._leave()
 
     def _send_problem(self, problem: Problem) -> None:
         if not self._finished:

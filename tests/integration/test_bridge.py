@@ -9,96 +9,27 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, UnavailableError
-from pydock_core.network.addresses import gateway_of, host_routes, mac_address_of, pick_address
-from pydock_core.network.client import NetworkService
-from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Zygote
-from pydock_core.runtime.plan import NetworkAttachment, PublishedPort
-from pydock_core.runtime.supervisor_network import set_loopback_up
-from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, leftovers, make_lower, wait_until
+from pydock_core.network.addresses import gateway_of, host_routes
+from pydock_core.runtime.plan import PublishedPort
+from tests.support.bridge_host import BRIDGE, OUTSIDE, SUBNET, Host, bridge_host, run
+from tests.support.supervised import BUSYBOX, Box, wait_until
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root makes bridges"),
     pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)"),
 ]
 
-BRIDGE = "pdtest0"
-SUBNET = "172.30.0.0/16"
-OUTSIDE = "198.51.100.1"  # RFC 5737: an address for documentation
-
-
-def run(*words: str) -> str:
-    """Run a network tool; it must succeed."""
-    outcome = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert outcome.returncode == 0, f"{words}: {outcome.stderr}"
-    return outcome.stdout
-
-
-@dataclass
-class Host:
-    """A network namespace that plays the host, with a peer namespace that plays the world outside."""
-
-    root: StateRoot
-    service: NetworkService
-    outside_fd: int
-    taken: list[str]
-
-    @property
-    def lower(self) -> Path:
-        return self.root.data.parent / "lower"
-
-    def box(self, arguments: list[str], ports: tuple[PublishedPort, ...] = ()) -> Box:
-        """A container on the bridge."""
-        address = pick_address(SUBNET, self.taken)
-        self.taken.append(address)
-        network = NetworkAttachment("bridge", BRIDGE, address, gateway_of(SUBNET), mac_address_of(address))
-        return Box(self.root, self.lower, arguments, network=network, ports=ports)
-
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    base = tmp_path_factory.mktemp("bridge")
-    root = StateRoot(base / "data", base / "run")
-    root.ensure()
-    make_lower(base / "lower")
-    own_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    syscalls.unshare(syscalls.CLONE_NEWNET)
-    set_loopback_up()
-    outside_fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    syscalls.unshare(syscalls.CLONE_NEWNET)
-    set_loopback_up()
-    servers: list[int] = []
-    try:
-        path = f"/proc/{os.getpid()}/fd/{outside_fd}"
-        run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "world", "netns", path)
-        run("ip", "addr", "add", "198.51.100.2/24", "dev", "uplink")
-        run("ip", "link", "set", "uplink", "up")
-        run("nsenter", f"--net={path}", "ip", "addr", "add", f"{OUTSIDE}/24", "dev", "world")
-        run("nsenter", f"--net={path}", "ip", "link", "set", "world", "up")
-        service = NetworkService(root)
-        servers.append(service.ping()["pid"])
-        servers.append(Zygote(root).ping()["pid"])
-        service.ensure(BRIDGE, SUBNET, gateway_of(SUBNET))
-        yield Host(root, service, outside_fd, [])
-        assert not any(leftovers(root).values())
-        assert "pd" not in run("ip", "-br", "link", "show", "type", "veth").replace(BRIDGE, "")
-        service.remove(BRIDGE, SUBNET)
-        service.remove(BRIDGE, SUBNET)  # what is not there is not an error
-        assert BRIDGE not in run("ip", "link") + run("nft", "list", "ruleset")
-    finally:
-        end_boxes(root)
-        for pid in servers:
-            end_server(pid)
-        syscalls.setns(own_fd, syscalls.CLONE_NEWNET)
-        os.close(own_fd)
-        os.close(outside_fd)
+    with bridge_host(tmp_path_factory.mktemp("bridge")) as made:
+        yield made
 
 
 def test_containers_reach_each_other(host: Host) -> None:

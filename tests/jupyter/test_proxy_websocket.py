@@ -229,7 +229,6 @@ def upgrade_headers(protocol: str) -> dict[str, str]:
     return {
         "Connection": "Upgrade",
         "Upgrade": protocol,
-        "Sec-Fetch-Site": "same-origin",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         "Sec-WebSocket-Version": "13",
     }

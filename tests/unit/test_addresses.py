@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydock_core.errors import ConflictError, InvalidError
-from pydock_core.network import addresses, firewall
+from pydock_core.network import addresses
 from pydock_core.runtime import cgroup_events, dial, user_namespace
 
 
@@ -59,21 +59,6 @@ def test_routes_are_read() -> None:
         "br\t00001EAC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
     )
     assert addresses.parse_routes(text) == ["10.0.0.0/24", "172.30.0.0/16"]
-
-
-def test_the_firewalls_two_dialects_say_the_same() -> None:
-    script = firewall.build_nft_script("pydock0", "172.30.0.0/16")
-    assert script.startswith(
-        "add table ip pydock-pydock0\ndelete table ip pydock-pydock0\n"
-    )  # idempotent, atomic
-    rules = firewall.build_iptables_rules("pydock0", "172.30.0.0/16")
-    assert [rule[-1] for _, _, rule in rules] == ["MASQUERADE", "ACCEPT", "ACCEPT", "DROP"]
-    words = [
-        line.split()[-1]
-        for line in script.splitlines()
-        if line.startswith("        ") and "policy" not in line
-    ]
-    assert [word.upper() for word in words] == ["MASQUERADE", "ACCEPT", "ACCEPT", "DROP"]
 
 
 def test_subordinate_ids() -> None:
