@@ -163,13 +163,8 @@ def logs(context: Context, words: Namespace) -> int:
         since_ns=parse_moment_ns(words.since, "--since", now_ns) if words.since else None,
         until_ns=parse_moment_ns(words.until, "--until", now_ns) if words.until else None,
     )
-    try:
-        for entry in entries:
-            (context.stdout if entry.stream == "stdout" else context.stderr).write_bytes(entry.data)
-    except KeyboardInterrupt:
-        if not words.follow:
-            raise
-        return 130
+    for entry in entries:
+        (context.stdout if entry.stream == "stdout" else context.stderr).write_bytes(entry.data)
     return 0
 
 

@@ -66,10 +66,12 @@ class Context:
         stdin: standard input as a binary stream with or without a descriptor; None where there is none.
         interactive: standard input and output are a real terminal that may be put in raw mode.
         owns_process: this process exists for the command: its signals are the container's (the program, not a kernel).
-        notebook: a cell of a notebook, which has no terminal: ``-it`` starts the container in the background.
+        notebook: a cell of a notebook: it has no terminal, and an interrupt has to end it.
         table: renders a table (headers, rows) in place of plain columns; None for plain columns.
         progress: makes the front end's own display of progress; None for bars in a terminal, and text elsewhere.
         debug: show tracebacks.
+        ending: set by a command that stayed with a container: what ended it, where the exit code does not tell.
+        was_interrupted: set when a person interrupted what ran in the foreground.
     """
 
     engine: Engine
@@ -82,6 +84,8 @@ class Context:
     table: TableRenderer | None = None
     progress: DisplayFactory | None = None
     debug: bool = False
+    ending: str = ""
+    was_interrupted: bool = False
 
     def print(self, text: str = "") -> None:
         """Write a line to standard output."""

@@ -13,10 +13,11 @@ import signal
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from pydock_core.commands.context import Context, Writer
+from pydock_core.commands.interrupts import TERMINAL_STEPS, Escalation, Step
 from pydock_core.errors import InvalidError
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
@@ -117,6 +118,7 @@ class Foreground:
         send_signal: passes a signal on; called in the main thread between two steps of the loop.
         resize: called with rows and columns, at the start and when the window changes.
         proxy_signals: pass on what this process is sent.
+        interrupts: what ctrl-c, or the stop button of a notebook, does.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Foreground:
         send_signal: Callable[[int], None],
         resize: Callable[[int, int], None] | None = None,
         proxy_signals: bool = True,
+        interrupts: Sequence[Step] = TERMINAL_STEPS,
     ) -> None:
         self._context = context
         self._terminal = terminal and context.interactive
@@ -136,27 +139,34 @@ class Foreground:
         self._resize = resize if self._terminal else None
         self._proxy_signals = proxy_signals
         self._pending: list[int] = []
-        self._interrupts = 0
+        self._escalation = Escalation(interrupts)
+        self._has_let_go = False
 
     def run(
         self,
         outputs: Mapping[int, Callable[[bytes], object]],
         input_fd: int | None,
         close_input: Callable[[], None],
+        end_fd: int | None = None,
+        *,
+        leaves_orphans: bool = False,
     ) -> bool:
-        """Relay until every output has ended.
+        """Relay until every output has ended, and the process with them.
 
         Args:
-            outputs: what to do with the bytes of each descriptor.
+            outputs: what to do with the bytes of each descriptor (non-blocking ones).
             input_fd: where standard input goes (a non-blocking descriptor), None for nowhere.
             close_input: called once when standard input has ended.
+            end_fd: readable when the process has ended; None to go by the outputs alone.
+            leaves_orphans: children of the process may hold the outputs open after its end, and are not waited for
+                when it was interrupted.
 
         Returns:
-            True if the person detached; False if the outputs ended.
+            True if the person detached, or an interrupt let go of the process; False if the process ended.
         """
         with self._raw_mode(), self._signals() as wake_fd:
             self._send_size()
-            return self._loop(dict(outputs), input_fd, close_input, wake_fd)
+            return self._loop(dict(outputs), input_fd, close_input, wake_fd, end_fd, leaves_orphans)
 
     def _loop(
         self,
@@ -164,23 +174,31 @@ class Foreground:
         input_fd: int | None,
         close_input: Callable[[], None],
         wake_fd: int,
+        end_fd: int | None,
+        leaves_orphans: bool,
     ) -> bool:
         source = _Source(self._context.stdin) if input_fd is not None else None
         buffer = b""
-        while outputs:
+        while outputs or end_fd is not None:
             poll = select.poll()
             for fd in outputs:
                 poll.register(fd, select.POLLIN)
             poll.register(wake_fd, select.POLLIN)
+            if end_fd is not None:
+                poll.register(end_fd, select.POLLIN)
             if buffer and input_fd is not None:
                 # The same descriptor may be an output too (a socket, a terminal's master).
                 poll.register(input_fd, select.POLLOUT | (select.POLLIN if input_fd in outputs else 0))
             elif source is not None and source.fd is not None:
                 poll.register(source.fd, select.POLLIN)
-            ready = dict(poll.poll(0 if source is not None and source.fd is None and not buffer else None))
+            ready = dict(poll.poll(self._patience(source, buffer)))
             if wake_fd in ready:
                 os.read(wake_fd, 4096)
                 self._forward_pending()
+            elif self._escalation.remaining_seconds() == 0:
+                self._interrupt()
+            if self._has_let_go:
+                return True
             if source is not None and not buffer and (source.fd is None or source.fd in ready):
                 data = source.read()
                 if not data:
@@ -204,12 +222,31 @@ class Foreground:
                     outputs[fd](chunk)
                 elif chunk is not None:
                     del outputs[fd]
+            if end_fd is not None and end_fd in ready:
+                end_fd = None
+                if leaves_orphans and self._escalation.has_begun:
+                    _take_rest(outputs)
+                    return False
         return False
 
+    def _patience(self, source: _Source | None, buffer: bytes) -> float | None:
+        """How long to wait for something to happen, in milliseconds; None for ever."""
+        if source is not None and source.fd is None and not buffer:
+            return 0
+        seconds = self._escalation.remaining_seconds()
+        return None if seconds is None else seconds * 1000
+
     def _interrupt(self) -> None:
-        """A person pressed ctrl-c or the notebook's stop button: SIGINT first, SIGKILL when they insist."""
-        self._interrupts += 1
-        self._send_signal(signal.SIGINT if self._interrupts < 3 else signal.SIGKILL)
+        """Take the next step: a person pressed ctrl-c or the notebook's stop button, or waited for long enough."""
+        self._context.was_interrupted = True
+        step = self._escalation.advance()
+        if step.signal is None:
+            self._has_let_go = True
+        else:
+            self._send_signal(step.signal)
+        if step.notice:
+            self._context.stderr.write(f"note: {step.notice}\n")
+            self._context.stderr.flush()
 
     def _forward_pending(self) -> None:
         while self._pending:
@@ -289,6 +326,13 @@ class _Source:
             except OSError:  # a terminal that has gone away
                 return b""
         return self._stream.read(_CHUNK_BYTES) if self._stream is not None else b""
+
+
+def _take_rest(outputs: Mapping[int, Callable[[bytes], object]]) -> None:
+    """Relay what the outputs hold now: at most a pipe's capacity, as an orphan may write for ever."""
+    for fd, sink in outputs.items():
+        if chunk := _read(fd):
+            sink(chunk)
 
 
 def _read(fd: int) -> bytes | None:

@@ -18,6 +18,13 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; ``--debug`` before the command shows tracebacks."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = False
     while words and words[0] in ("--debug", "-D"):
@@ -57,8 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         failure.__cause__ = error
         show_error(failure, context)
         return 1
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
 
 
 def _close_output() -> None:

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.create_words import build_config, parse_environment
 from pydock_core.commands.dispatch import for_each
+from pydock_core.commands.ending import describe_exit, describe_signal
 from pydock_core.commands.ensure_image import ensure_image
 from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, FrameDecoder, parse_detach_keys
+from pydock_core.commands.interrupts import (
+    TERMINAL_STEPS,
+    Step,
+    steps_that_ask,
+    steps_that_leave,
+    steps_that_stop,
+)
 from pydock_core.commands.values import parse_boolean
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.execution import ExecRequest, Execution
+from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
 from pydock_core.runtime.client import Launch, Streams
 from pydock_core.runtime.process import KILLED_EXIT_CODE
+from pydock_core.runtime.signals import signal_number
 
 Sink = Callable[[bytes], object]
+LEFT_EXIT_CODE = 128 + signal.SIGINT
+"""Of a command that an interrupt has ended, while the container goes on."""
 TERMINAL_HINT = "leave out -t, or run it in a terminal"
 
 
@@ -32,38 +45,28 @@ def run(context: Context, words: Namespace) -> int:
     if words.detach and words.attach:
         raise InvalidError("-d and -a contradict each other", "leave one of the two out", exit_code=125)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
-    detach = words.detach
-    aside = (
-        config.terminal and config.open_stdin and not context.interactive and not detach and context.notebook
-    )
-    if aside:
-        detach = True
-    elif not detach:
-        _check_terminal(context, config.terminal, config.open_stdin)
+    proxy = parse_boolean(words.sig_proxy, "--sig-proxy")
+    stdin = config.open_stdin if streams is None else streams.stdin
+    if not words.detach:
+        _check_terminal(context, config.terminal, config.open_stdin, "run -it IMAGE")
         config = replace(config, stdin_once=config.open_stdin)
     container_id = _create(context, config, words)
-    try:
-        stdin = config.open_stdin if streams is None else streams.stdin
-        wanted = None if detach else replace(streams or Streams(), stdin=stdin)
-        launch = context.engine.containers.start(
-            container_id, attach=wanted, size=_size(context, config.terminal)
-        )
-    except PyDockError as error:
-        if config.auto_remove:
-            _remove(context, container_id)
-        error.exit_code = 125 if error.exit_code is None else error.exit_code
-        raise
-    if detach:
-        launch.close()
-        context.print(container_id)
-        if aside:
-            name = context.engine.containers.name(container_id)
-            context.print(
-                f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}"
+    with _given_up(context, container_id, remove=config.auto_remove):
+        try:
+            wanted = None if words.detach else replace(streams or Streams(), stdin=stdin)
+            launch = context.engine.containers.start(
+                container_id, attach=wanted, size=_size(context, config.terminal)
             )
-        return 0
-    proxy = parse_boolean(words.sig_proxy, "--sig-proxy")
-    return _stay(context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy)
+        except PyDockError as error:
+            if config.auto_remove:
+                _remove(context, container_id)
+            error.exit_code = 125 if error.exit_code is None else error.exit_code
+            raise
+        if words.detach:
+            launch.close()
+            context.print(container_id)
+            return 0
+        return _stay(context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy)
 
 
 def create(context: Context, words: Namespace) -> int:
@@ -119,19 +122,16 @@ def start(context: Context, words: Namespace) -> int:
     config = containers.config(container_id)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
     attach_stdin = words.interactive and config.open_stdin
-    if context.notebook and config.terminal and attach_stdin:
-        containers.start(container_id).close()
-        context.print(
-            f"{name} runs in the background: a cell has no terminal. In a terminal: dock attach {name}"
-        )
-        return 0
-    _check_terminal(context, config.terminal, attach_stdin)
+    _check_terminal(context, config.terminal, attach_stdin, f"start -ai {name}")
     if containers.is_running(container_id):
         return _attach(context, container_id, config, keys, attach_stdin=attach_stdin, proxy_signals=True)
-    launch = containers.start(
-        container_id, attach=Streams(stdin=attach_stdin), size=_size(context, config.terminal)
-    )
-    return _stay(context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True)
+    with _given_up(context, container_id, remove=config.auto_remove):
+        launch = containers.start(
+            container_id, attach=Streams(stdin=attach_stdin), size=_size(context, config.terminal)
+        )
+        return _stay(
+            context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True
+        )
 
 
 def attach(context: Context, words: Namespace) -> int:
@@ -142,8 +142,9 @@ def attach(context: Context, words: Namespace) -> int:
         raise ConflictError(
             f"container {words.CONTAINER} is not running", f"start it: dock start -a {words.CONTAINER}"
         )
-    attach_stdin = config.open_stdin and not words.no_stdin and not context.notebook
-    _check_terminal(context, config.terminal, attach_stdin)
+    attach_stdin = config.open_stdin and not words.no_stdin
+    _check_terminal(context, config.terminal, attach_stdin, f"attach {words.CONTAINER}")
+    attach_stdin = attach_stdin and not context.notebook
     return _attach(
         context,
         container_id,
@@ -160,7 +161,7 @@ def exec_(context: Context, words: Namespace) -> int:
     if not command:
         raise InvalidError("dock exec: a command is missing", "dock exec CONTAINER COMMAND", exit_code=125)
     if not words.detach:
-        _check_terminal(context, words.tty, words.interactive)
+        _check_terminal(context, words.tty, words.interactive, f"exec -it {words.CONTAINER}")
     request = ExecRequest(
         command=tuple(command),
         env=tuple(parse_environment(words.env_file, words.env, os.environ)),
@@ -198,7 +199,7 @@ def _stay(
         context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=proxy_signals
     )
     if code is None:
-        return 0
+        return LEFT_EXIT_CODE if context.was_interrupted else 0
     if config.auto_remove:
         _remove(context, container_id)
     return code
@@ -218,19 +219,25 @@ def _follow_launch(
     attachment = launch.attachment
     assert attachment is not None
     with launch, attachment:
-        foreground = _foreground(context, container_id, config, keys, proxy_signals=proxy_signals)
-        if _relay(context, foreground, attachment, config.terminal, attach_stdin=attach_stdin):
+        foreground = _foreground(
+            context,
+            container_id,
+            config,
+            keys,
+            proxy_signals=proxy_signals,
+            interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=True),
+        )
+        if _relay(
+            context, foreground, attachment, config.terminal, launch.fileno(), attach_stdin=attach_stdin
+        ):
             return None
-        while True:
-            try:
-                end = launch.wait()
-            except KeyboardInterrupt:
-                _send_quietly(context, container_id, 2)
-                continue
-            except PyDockError:  # the supervisor was killed; what is known stands in the status
-                return _exit_code(context, container_id)
-            assert end is not None
-            return end.exit_code
+        try:
+            end = launch.wait()
+        except PyDockError:  # the supervisor was killed; what is known stands in the status
+            return _exit_code(context, container_id)
+    assert end is not None  # no timeout was given
+    context.ending = describe_exit(end.exit_code, oom_killed=end.oom_killed, memory_bytes=config.memory_bytes)
+    return end.exit_code
 
 
 def _attach(
@@ -245,10 +252,21 @@ def _attach(
     exit_code = context.engine.containers.follow_exit(container_id)
     attachment = context.engine.containers.attach(container_id, Streams(stdin=attach_stdin))
     with attachment:
-        foreground = _foreground(context, container_id, config, keys, proxy_signals=proxy_signals)
+        foreground = _foreground(
+            context,
+            container_id,
+            config,
+            keys,
+            proxy_signals=proxy_signals,
+            interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=False),
+        )
         if _relay(context, foreground, attachment, config.terminal, attach_stdin=attach_stdin):
-            return 0
-        return exit_code()
+            return LEFT_EXIT_CODE if context.was_interrupted else 0
+        code = exit_code()
+    context.ending = describe_exit(
+        code, oom_killed=_is_oom_killed(context, container_id), memory_bytes=config.memory_bytes
+    )
+    return code
 
 
 def _exit_code(context: Context, container_id: str) -> int:
@@ -259,13 +277,40 @@ def _exit_code(context: Context, container_id: str) -> int:
         return KILLED_EXIT_CODE
 
 
+def _is_oom_killed(context: Context, container_id: str) -> bool:
+    """Whether memory ran out in a container that has ended; False for one that is gone with its end."""
+    try:
+        return bool(context.engine.containers.inspect(container_id)["State"]["OOMKilled"])
+    except NotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _given_up(context: Context, container_id: str, *, remove: bool) -> Iterator[None]:
+    """Kill a container that this command starts if a person interrupts what is not relayed to it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with contextlib.suppress(PyDockError):  # it does not run yet, or has ended
+            context.engine.containers.kill(container_id)
+        if remove:
+            _remove(context, container_id)
+        raise
+
+
 def _remove(context: Context, container_id: str) -> None:
     with contextlib.suppress(NotFoundError):  # another process tidied up first
         context.engine.containers.remove(container_id, force=True, volumes=True)
 
 
 def _foreground(
-    context: Context, container_id: str, config: ContainerConfig, keys: bytes, *, proxy_signals: bool
+    context: Context,
+    container_id: str,
+    config: ContainerConfig,
+    keys: bytes,
+    *,
+    proxy_signals: bool,
+    interrupts: Sequence[Step],
 ) -> Foreground:
     def resize(rows: int, columns: int) -> None:
         with contextlib.suppress(PyDockError):  # it has just ended
@@ -278,11 +323,36 @@ def _foreground(
         send_signal=lambda number: _send_quietly(context, container_id, number),
         resize=resize,
         proxy_signals=proxy_signals and not config.terminal,
+        interrupts=interrupts,
+    )
+
+
+def _steps(context: Context, container_id: str, *, proxy_signals: bool, has_started: bool) -> Sequence[Step]:
+    """Return what interrupts do to a container, which this command has started, or not."""
+    containers = context.engine.containers
+    if not proxy_signals:
+        return steps_that_leave(containers.name(container_id) if context.notebook else "")
+    if not context.notebook:
+        return TERMINAL_STEPS
+    if not has_started:
+        return steps_that_ask(containers.name(container_id))
+    config = containers.config(container_id)  # with what the image says
+    seconds = config.stop_timeout_seconds
+    return steps_that_stop(
+        "the container",
+        signal_number(config.stop_signal or "TERM"),
+        DEFAULT_STOP_SECONDS if seconds is None else seconds,
     )
 
 
 def _relay(
-    context: Context, foreground: Foreground, attachment: socket.socket, terminal: bool, *, attach_stdin: bool
+    context: Context,
+    foreground: Foreground,
+    attachment: socket.socket,
+    terminal: bool,
+    end_fd: int | None = None,
+    *,
+    attach_stdin: bool,
 ) -> bool:
     attachment.setblocking(False)
 
@@ -292,7 +362,7 @@ def _relay(
 
     sink: Sink = context.stdout.write_bytes if terminal else FrameDecoder(context.stdout, context.stderr)
     return foreground.run(
-        {attachment.fileno(): sink}, attachment.fileno() if attach_stdin else None, close_input
+        {attachment.fileno(): sink}, attachment.fileno() if attach_stdin else None, close_input, end_fd
     )
 
 
@@ -308,12 +378,23 @@ def _follow_execution(context: Context, execution: Execution, keys: bytes, *, in
             detach_keys=keys,
             send_signal=send_signal,
             resize=execution.resize if execution.terminal else None,
+            interrupts=steps_that_stop("the command", signal.SIGTERM, DEFAULT_STOP_SECONDS)
+            if context.notebook
+            else TERMINAL_STEPS,
         )
         outputs: dict[int, Sink] = {execution.stdout_fd: context.stdout.write_bytes}
         if execution.stderr_fd is not None:
             outputs[execution.stderr_fd] = context.stderr.write_bytes
-        detached = foreground.run(outputs, execution.stdin_fd if interactive else None, execution.close_stdin)
-        return 0 if detached else execution.wait()
+        detached = foreground.run(
+            outputs,
+            execution.stdin_fd if interactive else None,
+            execution.close_stdin,
+            execution.fileno(),
+            leaves_orphans=True,
+        )
+        code = 0 if detached else execution.wait()
+    context.ending = describe_signal(code)
+    return code
 
 
 def _send_quietly(context: Context, container_id: str, number: int) -> None:
@@ -335,11 +416,22 @@ def _streams(names: list[str]) -> Streams | None:
     return Streams(stdin="stdin" in wanted, stdout="stdout" in wanted, stderr="stderr" in wanted)
 
 
-def _check_terminal(context: Context, terminal: bool, stdin: bool) -> None:
-    if terminal and stdin and not context.interactive:
+def _check_terminal(context: Context, terminal: bool, stdin: bool, command: str) -> None:
+    """Refuse to connect a container's terminal to an input that is not one.
+
+    Args:
+        command: what to type in a terminal instead, after ``dock``.
+    """
+    if not (terminal and stdin) or context.interactive:
+        return
+    if context.notebook:
         raise InvalidError(
-            "standard input is not a terminal, as -t with -i needs", TERMINAL_HINT, exit_code=1
+            "a cell is not a terminal, as -t with -i needs",
+            f"open a terminal (in JupyterLab: File, New, Terminal) and type: dock {command}; "
+            "or leave out -t, and give the input in the cell: %%dock",
+            exit_code=1,
         )
+    raise InvalidError("standard input is not a terminal, as -t with -i needs", TERMINAL_HINT, exit_code=1)
 
 
 def _size(context: Context, terminal: bool) -> tuple[int, int]:

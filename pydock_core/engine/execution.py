@@ -77,6 +77,10 @@ class Execution:
         self.stderr_fd = stderr_fd
         self.terminal = terminal
 
+    def fileno(self) -> int:
+        """The session's socket, readable when the process has ended."""
+        return self._session.fileno()
+
     def signal(self, number: int) -> None:
         """Send the process a signal."""
         self._session.signal(number)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pydock_core.commands.table import COMMANDS, GROUPS, Argument, Command, Option, find
+from pydock_jupyter.magics.invocation import OPTIONS
 
 _MAGIC = re.compile(r"^\s*(?:[\w, ]+=\s*)?%{1,2}dock\s+")
 _SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "STOP", "CONT", "WINCH")
@@ -41,6 +42,10 @@ class Completions:
 def complete(text: str, source: Source) -> Completions:
     """Complete the last word of ``text``, which is what stands between ``%dock`` and the cursor."""
     words, current = split_at_cursor(text)
+    while words and words[0] in OPTIONS:
+        words.pop(0)
+    if not words and current.startswith("-"):
+        return _among(current, OPTIONS, "option")
     if not words or words == ["help"]:
         return _among(current, _first_words(), "command")
     found = find(tuple(words))

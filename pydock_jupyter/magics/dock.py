@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,9 +10,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
+from traitlets import Bool
 
 from pydock_core.errors import InvalidError, PyDockError
 from pydock_jupyter.display.streams import CellWriter
+from pydock_jupyter.magics.invocation import Invocation
 from pydock_jupyter.magics.words import expand_names, split_words
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ _READS_STDIN = frozenset({("load",), ("import",), ("login",)})
 @magics_class
 class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
     """``%dock COMMAND …`` runs any command of the ``dock`` program in a cell; ``%dock --help`` lists them."""
+
+    raise_on_error = Bool(
+        True,
+        help="Raise subprocess.CalledProcessError when a command fails, as %%bash does. Where it is False, or with"
+        " %dock --no-raise, the exit code is written below the cell and the notebook goes on.",
+    ).tag(config=True)
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
@@ -57,21 +64,30 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
 
         ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables
         of the environment as in a shell.  Output appears while the command runs; interrupting the cell is
-        ctrl-c.  Afterwards ``_exit_code`` is the exit code.
+        ctrl-c, and stops a container that does not end by itself.
+
+        A command that fails raises subprocess.CalledProcessError, so that a notebook stops there.  To go on,
+        write ``%dock --no-raise COMMAND …``, or for all commands ``%config DockMagics.raise_on_error = False``.
+        Afterwards ``_exit_code`` is the exit code in any case.
         """
         stdout, stderr = CellWriter(sys.stdout), CellWriter(sys.stderr)
-        code = 128 + signal.SIGINT  # unless it comes to its end
+        invocation = Invocation(raises=bool(self.raise_on_error))
         try:
             namespace = {**self.shell.user_ns, **(local_ns or {})}
-            code = self._run(expand_names(line, namespace), cell, stdout, stderr)
+            self._run(invocation, expand_names(line, namespace), cell, stdout, stderr)
+            if invocation.note:
+                stderr.write(f"{invocation.note}\n")
+        except KeyboardInterrupt:
+            invocation.was_interrupted = True
         finally:
             stdout.close()
-            if code and not (stdout.has_written or stderr.has_written):
-                stderr.write(f"exit code {code}\n")
             stderr.close()
-            self.shell.user_ns[EXIT_CODE_NAME] = int(code)
+            self.shell.user_ns[EXIT_CODE_NAME] = invocation.exit_code
+        invocation.check()
 
-    def _run(self, line: str, cell: str | None, stdout: CellWriter, stderr: CellWriter) -> int:
+    def _run(
+        self, invocation: Invocation, line: str, cell: str | None, stdout: CellWriter, stderr: CellWriter
+    ) -> None:
         from pydock_core.commands.context import Context
         from pydock_core.commands.dispatch import run_command, show_error
 
@@ -84,17 +100,19 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
             progress=make_progress,
         )
         try:
-            words = split_words(line, os.environ, os.getcwd())
-            if words[:1] in (["--debug"], ["-D"]):
-                context.debug = True
-                words.pop(0)
+            words = invocation.take(split_words(line, os.environ, os.getcwd()))
+            context.debug = invocation.debug
             if cell is not None:
                 words = with_standard_input(words)
                 context.stdin = BytesIO(cell.encode())
-            return run_command(words, context)
+            invocation.exit_code = int(run_command(words, context))
+            invocation.has_ended = True
         except PyDockError as error:
             show_error(error, context)
-            return 125 if error.exit_code is None else error.exit_code
+            invocation.exit_code = 125 if error.exit_code is None else error.exit_code
+        finally:
+            invocation.reason = context.ending
+            invocation.was_interrupted = context.was_interrupted
 
 
 def with_standard_input(words: Sequence[str]) -> list[str]:

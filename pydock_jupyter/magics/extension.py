@@ -31,4 +31,6 @@ def unload(shell: Any) -> None:
     shell.Completer.custom_matchers.remove(matcher)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("dock", None)
-    shell.magics_manager.registry.pop(DockMagics.__name__, None)
+    magics = shell.magics_manager.registry.pop(DockMagics.__name__, None)
+    if magics in shell.configurables:  # where %config looks
+        shell.configurables.remove(magics)

@@ -53,6 +53,8 @@ def candidates(text: str) -> list[str]:
         ("nonsense ", []),
         ("kill -s TE", ["TERM"]),
         ("run -- deb", ["debian:12"]),
+        ("--no", ["--no-raise"]),
+        ("--no-raise --debug sto", ["stop"]),
     ],
 )
 def test_candidates(text: str, expected: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     archive = home / "box.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(BUSYBOX, "bin/busybox")
-        for name in ("sh", "sleep", "cat", "echo", "true"):
+        for name in ("sh", "sleep", "cat", "echo", "true", "tail"):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             tar.addfile(link)
@@ -75,12 +76,12 @@ def client(kernel: KernelManager) -> Iterator[BlockingKernelClient]:
     connected.stop_channels()
 
 
-def run(
-    client: BlockingKernelClient, code: str, on_text: Callable[[str], None] = lambda text: None
-) -> tuple[str, str, list[dict[str, Any]]]:
-    """Execute a cell; return its standard output, standard error and displayed data.
+def execute(
+    client: BlockingKernelClient, code: str, on_text: Callable[[str, str], None] = lambda stdout, stderr: None
+) -> tuple[dict[str, Any], str, str, list[dict[str, Any]]]:
+    """Execute a cell; return the reply, its standard output, standard error and displayed data.
 
-    ``on_text`` is called with the standard output so far, while the cell runs.
+    ``on_text`` is called with both texts so far, while the cell runs.
     """
     texts = {"stdout": "", "stderr": ""}
     displayed: list[dict[str, Any]] = []
@@ -89,13 +90,52 @@ def run(
         content = message["content"]
         if message["msg_type"] == "stream":
             texts[content["name"]] += content["text"]
-            on_text(texts["stdout"])
+            on_text(texts["stdout"], texts["stderr"])
         elif message["msg_type"] in ("display_data", "execute_result"):
             displayed.append(content["data"])
 
     reply = client.execute_interactive(code, timeout=WAIT_SECONDS, output_hook=hook)
-    assert reply["content"]["status"] == "ok", reply["content"]
-    return texts["stdout"], texts["stderr"], displayed
+    return reply["content"], texts["stdout"], texts["stderr"], displayed
+
+
+def run(client: BlockingKernelClient, code: str) -> tuple[str, str, list[dict[str, Any]]]:
+    """Execute a cell that succeeds; return its standard output, standard error and displayed data."""
+    reply, *shown = execute(client, code)
+    assert reply["status"] == "ok", reply
+    stdout, stderr, displayed = shown
+    return stdout, stderr, displayed
+
+
+def fail(client: BlockingKernelClient, code: str) -> tuple[str, str, str]:
+    """Execute a cell whose command fails; return the one line of it, its standard output and standard error."""
+    reply, stdout, stderr, _ = execute(client, code)
+    assert reply["ename"] == "CommandError"
+    (line,) = reply["traceback"]
+    assert line == f"CommandError: {reply['evalue']}"
+    return reply["evalue"], stdout, stderr
+
+
+def interrupt(
+    client: BlockingKernelClient, kernel: KernelManager, code: str, *when: str
+) -> tuple[str, str, str]:
+    """Execute a cell and interrupt it each time when one of the texts has come, in their order.
+
+    Returns:
+        The one line that the cell ends with, its standard output and standard error.
+    """
+    waiting = list(when)
+
+    def on_text(stdout: str, stderr: str) -> None:
+        if waiting and waiting[0] in stdout + stderr:
+            waiting.pop(0)
+            kernel.interrupt_kernel()
+
+    reply, stdout, stderr, _ = execute(client, code, on_text)
+    assert not waiting, (waiting, stdout, stderr)
+    assert reply["status"] == "error"
+    (line,) = reply["traceback"]
+    assert line == f"KeyboardInterrupt: {reply['evalue']}"
+    return reply["evalue"], stdout, stderr
 
 
 def exit_code(client: BlockingKernelClient) -> str:
@@ -119,68 +159,134 @@ def test_completion(client: BlockingKernelClient, cell: str, expected: str) -> N
 
 
 def test_a_cell_is_standard_input(client: BlockingKernelClient) -> None:
-    stdout, stderr, _ = run(
+    line, stdout, stderr = fail(
         client, f"%%dock run --rm --network none {IMAGE} sh\necho out; echo err >&2; exit 3\n"
     )
-    assert (stdout, stderr) == ("out\n", "err\n")
+    assert (line, stdout, stderr) == ("dock run: exit code 3", "out\n", "err\n")
     assert exit_code(client) == "3"
 
 
-def test_output_comes_live_and_an_interrupt_stops_the_container(
+def test_what_killed_a_command_is_told(client: BlockingKernelClient) -> None:
+    options = "--rm --network none -m 16m --memory-swap 16m"
+    line, _, _ = fail(client, f"%dock run {options} {IMAGE} sh -c 'tail /dev/zero'")
+    assert re.fullmatch(
+        r"dock run: exit code \d+: (a process of the container was )?killed: out of memory "
+        r"\(-m 16m\)",
+        line,
+    )
+    cell = f"%%dock run --rm --network none {IMAGE} sh\nsh -c 'kill -SEGV $$'\nexit $?"
+    line, _, _ = fail(client, cell)
+    assert line == "dock run: exit code 139: killed by SIGSEGV"
+
+
+def test_output_comes_live_and_an_interrupt_reaches_the_program(
     client: BlockingKernelClient, kernel: KernelManager, environment: dict[str, str]
 ) -> None:
-    interrupted: list[str] = []
-
-    def on_text(text: str) -> None:
-        if "ready" in text and not interrupted:
-            interrupted.append(text)
-            kernel.interrupt_kernel()
-
     script = 'trap "echo stopped; exit 7" INT; echo ready; while true; do sleep 0.1; done'
-    stdout, _, _ = run(client, f"%dock run --rm --name loop --network none {IMAGE} sh -c '{script}'", on_text)
-    assert interrupted
+    command = f"%dock run --rm --name loop --network none {IMAGE} sh -c '{script}'"
+    line, stdout, stderr = interrupt(client, kernel, command, "ready")
     assert stdout == "ready\nstopped\n"
+    assert stderr.startswith("note: sent SIGINT; the container is stopped in 3 s unless it ends")
+    assert line == "dock run was interrupted: exit code 7"
     assert exit_code(client) == "7"
     assert "loop" not in dock(environment, "ps", "-a", "--format", "{{.Names}}")
 
 
-def test_following_a_log_ends_with_an_interrupt(
+def test_interrupts_stop_and_then_kill_what_does_not_listen(
     client: BlockingKernelClient, kernel: KernelManager, environment: dict[str, str]
 ) -> None:
-    script = "echo spoken; while true; do sleep 0.1; done"
+    """Process 1 of a container has no default action for a signal (pid_namespaces(7))."""
+    command = f"%dock run --name deaf --network none {IMAGE} sh -c 'echo ready; exec sleep 60'"
+    line, _, stderr = interrupt(client, kernel, command, "ready", "sent SIGINT", "sent SIGTERM")
+    assert stderr.splitlines() == [
+        "note: sent SIGINT; the container is stopped in 3 s unless it ends; interrupt again to stop it now",
+        "note: sent SIGTERM; the container is killed in 10 s unless it ends; interrupt again to kill it now",
+        "note: killed the container",
+    ]
+    assert line == "dock run was interrupted: exit code 137: killed by SIGKILL"
+    # Once is enough, in time: the same container, which has closed its output, too.
+    run(client, "from pydock_core.commands import interrupts\ninterrupts.GRACE_SECONDS = 0.2")
+    script = "echo ready; exec >&- 2>&-; exec sleep 60"
+    options = "--rm --name deaf2 --network none --stop-signal USR1 --stop-timeout 0.2"
+    line, _, stderr = interrupt(client, kernel, f"%dock run {options} {IMAGE} sh -c '{script}'", "ready")
+    assert [note.split(";")[0] for note in stderr.splitlines()] == [
+        *("note: sent SIGINT", "note: sent SIGUSR1", "note: killed the container")
+    ]
+    assert line.endswith("exit code 137: killed by SIGKILL")
+    assert "deaf2" not in dock(environment, "ps", "-a", "--format", "{{.Names}}")
+    run(client, "%dock rm -f deaf")
+
+
+def test_an_interrupt_ends_what_another_cell_has_started(
+    client: BlockingKernelClient, kernel: KernelManager, environment: dict[str, str]
+) -> None:
+    """exec: the process alone; attach and logs: the cell alone; wait: nothing but the cell."""
+    run(client, "from pydock_core.commands import interrupts\ninterrupts.GRACE_SECONDS = 0.2")
+    script = 'trap "" INT; echo spoken; while true; do echo more; sleep 0.1; done'
     run(client, f"%dock run -d --name speaker --network none {IMAGE} sh -c '{script}'")
-    sent: list[str] = []
+    started = dock(environment, "inspect", "--format", "{{.State.StartedAt}}", "speaker")
 
-    def on_text(text: str) -> None:
-        if "spoken" in text and not sent:
-            sent.append(text)
-            kernel.interrupt_kernel()
+    script = 'trap "" INT TERM; sleep 61 & echo ready; wait'
+    command = f"%dock exec speaker sh -c '{script}'"
+    line, _, stderr = interrupt(client, kernel, command, "ready", "sent SIGINT", "sent SIGTERM")
+    assert line == "dock exec was interrupted: exit code 137: killed by SIGKILL"
+    assert "note: sent SIGTERM; the command is killed in 10 s" in stderr
 
-    reply = client.execute_interactive(
-        "%dock logs -f speaker",
-        timeout=WAIT_SECONDS,
-        output_hook=lambda message: on_text(str(message["content"].get("text", ""))),
+    line, _, stderr = interrupt(client, kernel, "%dock attach speaker", "more")
+    assert stderr.splitlines()[-1] == "note: speaker goes on running; to end it: dock stop speaker"
+    line, _, _ = interrupt(client, kernel, "%dock logs -f speaker", "spoken")
+    assert line == "dock logs was interrupted"
+    assert exit_code(client) == "130"
+
+    waits = "import signal\nsignal.setitimer(signal.ITIMER_REAL, 0.3)\n"
+    run(
+        client,
+        "import os, signal\nsignal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))",
     )
-    assert sent
-    assert reply["content"]["status"] in ("ok", "error")
+    line, _, _ = interrupt(client, kernel, f"{waits}%dock wait speaker")
+    assert line == "dock wait was interrupted"
+    line, _, _ = interrupt(client, kernel, f"{waits}%dock stop -t 60 speaker")
+    assert line == "dock stop was interrupted"
+    assert dock(environment, "inspect", "--format", "{{.State.StartedAt}}", "speaker") == started
     assert "running" in dock(environment, "inspect", "--format", "{{.State.Status}}", "speaker")
     run(client, "%dock rm -f speaker")
 
 
-def test_a_terminal_goes_to_the_background(client: BlockingKernelClient) -> None:
-    stdout, _, _ = run(client, f"%dock run -it --name shell --network none {IMAGE} sh")
-    assert "shell" in stdout
+def test_a_terminal_is_refused_before_anything_is_made(
+    client: BlockingKernelClient, environment: dict[str, str]
+) -> None:
+    run(client, f"%dock create -it --name made --network none {IMAGE} sh")
+    run(client, f"%dock run -itd --name shell --network none {IMAGE} sh")
+    before = dock(environment, "ps", "-a", "--format", "{{.Names}} {{.State}}")
+    commands = {
+        f"run -it {IMAGE} sh": "run -it IMAGE",
+        f"run -it --pull always --rm {IMAGE} sh": "run -it IMAGE",
+        "start -i made": "start -ai made",
+        "attach shell": "attach shell",
+        "exec -it shell sh": "exec -it shell",
+    }
+    for words, way in commands.items():
+        line, stdout, stderr = fail(client, f"%dock {words}")
+        assert line == f"dock {words.split()[0]}: exit code 1"
+        assert stdout == ""
+        assert stderr.startswith("error: a cell is not a terminal")
+        assert f"type: dock {way};" in stderr
+    _, _, stderr = fail(client, f"%%dock run -t {IMAGE} sh\necho never")
+    assert stderr.startswith("error: a cell is not a terminal")
+    assert dock(environment, "ps", "-a", "--format", "{{.Names}} {{.State}}") == before
+    assert run(client, f"%dock run -t --rm --network none {IMAGE} echo seen")[0] == "seen\r\n"
     _, _, displayed = run(client, "%dock ps")
     assert "<td" in displayed[0]["text/html"]
     assert "shell" in displayed[0]["text/plain"]
-    run(client, "%dock rm -f shell")
+    run(client, "%dock rm -f shell made")
 
 
 def test_an_error_is_one_line(client: BlockingKernelClient) -> None:
-    stdout, stderr, _ = run(client, "%dock run missing-image true")
+    line, stdout, stderr = fail(client, "%dock run missing-image true")
     assert stdout == ""
     assert stderr.startswith("error: ")
     assert "Traceback" not in stderr
+    assert line == "dock run: exit code 125"
     assert exit_code(client) == "125"
 
 
@@ -198,7 +304,7 @@ def test_progress_is_a_widget(client: BlockingKernelClient, environment: dict[st
     stdout, _, displayed = run(client, f"%dock import --progress plain {archive} again:1")
     assert stdout.splitlines()[-1].startswith("sha256:")
     assert displayed == []
-    _, stderr, _ = run(client, "%dock save again:1")
+    _, _, stderr = fail(client, "%dock save again:1")
     assert stderr.startswith("error: an archive is not written to a cell")
     run(client, "%dock rmi again:1 new:1")
 

@@ -37,14 +37,18 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interacti
 
 @pytest.fixture
 def run(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CapturedIO]:
-    """Run a cell in which every command does what the test says."""
+    """Run a cell in which every command does what the test says; ``fails`` is the exit code that it raises."""
 
-    def run_cell(cell: str, command: Command | None = None) -> CapturedIO:
+    def run_cell(cell: str, command: Command | None = None, *, fails: int = 0) -> CapturedIO:
         if command is not None:
             monkeypatch.setattr(dispatch, "run_command", command)
         with capture_output() as captured:
             result = shell.run_cell(cell)
-        assert result.success
+        if not fails:
+            assert result.success
+            return captured
+        assert isinstance(result.error_in_exec, subprocess.CalledProcessError)
+        assert result.error_in_exec.returncode == shell.user_ns["_exit_code"] == fails
         return captured
 
     return run_cell
@@ -117,12 +121,9 @@ def test_without_a_kernel_progress_is_text(run: Callable[..., CapturedIO]) -> No
     run("%dock pull x", command)
 
 
-def test_a_command_without_input_refuses_a_cell(
-    run: Callable[..., CapturedIO], shell: InteractiveShell
-) -> None:
-    captured = run("%%dock ps\nx = 1\n", Recorder())
+def test_a_command_without_input_refuses_a_cell(run: Callable[..., CapturedIO]) -> None:
+    captured = run("%%dock ps\nx = 1\n", Recorder(), fails=125)
     assert captured.stderr.startswith("error: %%dock ps: the command reads no input")
-    assert shell.user_ns["_exit_code"] == 125
 
 
 def test_output_comes_in_order_and_whole(run: Callable[..., CapturedIO]) -> None:
@@ -137,34 +138,68 @@ def test_output_comes_in_order_and_whole(run: Callable[..., CapturedIO]) -> None
     assert run("%dock x", command).stdout == "caf\xe9\ntext\n\ufffd\n\ufffd"
 
 
-def test_exit_code_is_told_only_where_nothing_else_was(
-    run: Callable[..., CapturedIO], shell: InteractiveShell
+def chatty(words: Sequence[str], context: Context) -> int:
+    """Write something, and end as if memory had run out."""
+    context.stdout.write("why\n")
+    context.ending = "killed: out of memory (-m 64m)"
+    return 137
+
+
+def test_a_failure_is_raised_and_shown_in_one_line(run: Callable[..., CapturedIO]) -> None:
+    captured = run("%dock run demo\nprint('not reached')", lambda words, context: 3, fails=3)
+    assert (captured.stdout, captured.stderr) == ("CommandError: dock run: exit code 3\n", "")
+    captured = run("%dock container run demo", chatty, fails=137)
+    line = "CommandError: dock run: exit code 137: killed: out of memory (-m 64m)"
+    assert (captured.stdout, captured.stderr) == (f"why\n{line}\n", "")
+
+
+def test_a_failure_can_be_caught(run: Callable[..., CapturedIO], shell: InteractiveShell) -> None:
+    cell = (
+        "import subprocess\ntry:\n    %dock image prune -f\n"
+        "except subprocess.CalledProcessError as error:\n    caught = error.returncode, error.cmd"
+    )
+    run(cell, lambda words, context: 4)
+    assert shell.user_ns["caught"] == (4, ["dock", "image", "prune", "-f"])
+
+
+@pytest.mark.parametrize("cell", ["%dock --no-raise run demo", "%dock --debug --no-raise run demo"])
+def test_no_raise_tells_the_exit_code_and_goes_on(
+    run: Callable[..., CapturedIO], shell: InteractiveShell, cell: str
 ) -> None:
-    captured = run("%dock x", lambda words, context: 3)
-    assert (captured.stdout, captured.stderr) == ("", "exit code 3\n")
+    captured = run(cell + "\nprint('reached')", chatty)
+    assert captured.stdout == "why\nreached\n"
+    assert captured.stderr == "exit code 137: killed: out of memory (-m 64m)\n"
+    assert shell.user_ns["_exit_code"] == 137
+
+
+def test_a_setting_makes_no_command_raise(run: Callable[..., CapturedIO], shell: InteractiveShell) -> None:
+    run("%config DockMagics.raise_on_error = False")
+    assert run("%dock run demo", lambda words, context: 3).stderr == "exit code 3\n"
     assert shell.user_ns["_exit_code"] == 3
-
-    def chatty(words: Sequence[str], context: Context) -> int:
-        context.stdout.write("why\n")
-        return 4
-
-    captured = run("%dock x", chatty)
-    assert (captured.stdout, captured.stderr) == ("why\n", "")
-    assert shell.user_ns["_exit_code"] == 4
+    run("%config DockMagics.raise_on_error = True")
+    run("%dock run demo", fails=3)
 
 
-def test_an_error_is_one_line_and_a_hint(run: Callable[..., CapturedIO], shell: InteractiveShell) -> None:
-    captured = run("%dock run -v '$(pwd)")
+def test_what_was_killed_is_told_though_the_command_succeeded(run: Callable[..., CapturedIO]) -> None:
+    def survivor(words: Sequence[str], context: Context) -> int:
+        context.ending = "a process of the container was killed: out of memory"
+        return 0
+
+    captured = run("%dock run demo", survivor)
+    assert captured.stderr == "note: a process of the container was killed: out of memory\n"
+
+
+def test_an_error_is_one_line_and_a_hint(run: Callable[..., CapturedIO]) -> None:
+    captured = run("%dock run -v '$(pwd)", fails=125)
     assert captured.stderr.count("\n") == 2
     assert captured.stderr.startswith("error: %dock: no closing quotation")
     assert "hint: " in captured.stderr
-    assert shell.user_ns["_exit_code"] == 125
 
 
-def test_unknown_commands_are_refused(run: Callable[..., CapturedIO], shell: InteractiveShell) -> None:
-    captured = run("%dock strat web")
+def test_unknown_commands_are_refused(run: Callable[..., CapturedIO]) -> None:
+    captured = run("%dock strat web", fails=125)
     assert captured.stderr == "error: dock: no such command: strat\nhint: did you mean dock start?\n"
-    assert shell.user_ns["_exit_code"] == 125
+    assert captured.stdout == "CommandError: dock strat: exit code 125\n"
 
 
 def test_tables_are_html_and_escaped(run: Callable[..., CapturedIO]) -> None:
@@ -180,14 +215,19 @@ def test_tables_are_html_and_escaped(run: Callable[..., CapturedIO]) -> None:
     assert output.data["text/plain"].split() == ["NAMES", "COMMAND", "web", "<script>"]
 
 
-def test_an_interrupt_stops_the_notebook(shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["", "--no-raise "])
+def test_an_interrupt_stops_the_notebook_with_one_line(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
     def command(words: Sequence[str], context: Context) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(dispatch, "run_command", command)
-    with capture_output():
-        result = shell.run_cell("%dock wait web")
+    with capture_output() as captured:
+        result = shell.run_cell(f"%dock {option}wait web\nprint('not reached')")
     assert isinstance(result.error_in_exec, KeyboardInterrupt)
+    assert captured.stdout == "KeyboardInterrupt: dock wait was interrupted\n"
+    assert captured.stderr == ""
     assert shell.user_ns["_exit_code"] == 130
 
 
@@ -231,6 +271,7 @@ def test_unloading_takes_all_out(shell: InteractiveShell) -> None:
     assert shell.find_line_magic("dock") is None
     assert shell.find_cell_magic("dock") is None
     assert len(shell.Completer.custom_matchers) == before - 1
+    assert not any(type(item).__name__ == "DockMagics" for item in shell.configurables)
     shell.run_line_magic("load_ext", "pydock_jupyter")
     assert shell.find_line_magic("dock") is not None
 

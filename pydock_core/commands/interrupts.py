@@ -1,0 +1,114 @@
+"""What interrupts do to a command in the foreground: a first one, the next ones, and none while time passes.
+
+A terminal's ctrl-c does what Docker's does.  A notebook's cell has to end, and its stop button says nothing of
+what it does: each step there is told, and leads to the next one by itself when its time is up.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pydock_core.runtime.signals import signal_name
+
+GRACE_SECONDS = 3.0
+"""How long a program in a notebook may take to end after SIGINT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an interrupt does.
+
+    Attributes:
+        signal: sent to the process; None lets go of it: it runs on, and the command ends.
+        grace_seconds: after so long the next step follows without an interrupt; None: never.
+        notice: told to the person; "" for nothing.
+    """
+
+    signal: int | None
+    grace_seconds: float | None = None
+    notice: str = ""
+
+
+class Escalation:
+    """The steps that a session takes one after the other; the last one is repeated.
+
+    Args:
+        steps: at least one.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, steps: Sequence[Step], clock: Callable[[], float] = time.monotonic) -> None:
+        self._steps = tuple(steps)
+        self._clock = clock
+        self._taken = 0
+        self._due_at: float | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there was an interrupt."""
+        return self._taken > 0
+
+    def advance(self) -> Step:
+        """Take the next step, because of an interrupt or because the time of the last one is up."""
+        step = self._steps[min(self._taken, len(self._steps) - 1)]
+        self._taken += 1
+        self._due_at = None if step.grace_seconds is None else self._clock() + step.grace_seconds
+        return step
+
+    def remaining_seconds(self) -> float | None:
+        """Return the time until the next step follows by itself, 0 if it is due; None if none does."""
+        return None if self._due_at is None else max(self._due_at - self._clock(), 0.0)
+
+
+TERMINAL_STEPS = (Step(signal.SIGINT), Step(signal.SIGINT), Step(signal.SIGKILL))
+"""docker/cli, cli/command/container/signals.go: the signal is passed on; the third interrupt kills."""
+
+
+def steps_that_stop(subject: str, stop_signal: int, stop_seconds: float) -> tuple[Step, ...]:
+    """Return a notebook's steps for what its cell has started: ask, stop as ``dock stop`` does, kill.
+
+    Args:
+        subject: "the container", "the command".
+        stop_signal: the second signal.
+        stop_seconds: from the second signal to SIGKILL; negative for never.
+    """
+    name = f"SIG{signal_name(stop_signal)}"
+    waits = stop_seconds >= 0
+    then = f"{subject} is killed in {stop_seconds:g} s unless it ends; " if waits else ""
+    return (
+        Step(
+            signal.SIGINT,
+            GRACE_SECONDS,
+            f"sent SIGINT; {subject} is stopped in {GRACE_SECONDS:g} s unless it ends; "
+            "interrupt again to stop it now",
+        ),
+        Step(
+            stop_signal,
+            stop_seconds if waits else None,
+            f"sent {name}; {then}interrupt again to kill it now",
+        ),
+        Step(signal.SIGKILL, None, f"killed {subject}"),
+    )
+
+
+def steps_that_ask(name: str) -> tuple[Step, ...]:
+    """Return a notebook's steps for a container that the cell has not started: ask, then leave it running."""
+    asking = Step(
+        signal.SIGINT,
+        GRACE_SECONDS,
+        f"sent SIGINT; {name} is left running in {GRACE_SECONDS:g} s unless it ends; "
+        "interrupt again to leave it now",
+    )
+    return asking, *steps_that_leave(name)
+
+
+def steps_that_leave(name: str) -> tuple[Step, ...]:
+    """Return the step that ends the command, and leaves the container running.
+
+    Args:
+        name: of the container, for the notice; "" for none.
+    """
+    return (Step(None, None, f"{name} goes on running; to end it: dock stop {name}" if name else ""),)
