@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 from pydock_core.store.worker import Progress
+
+_LOOK_SECONDS = 0.2
+"""A signal that comes while a thread is about to wait for a lock does not wake it (CPython, acquire_timed): it looks again."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class CancelledTransfer(Exception):
@@ -34,27 +40,40 @@ class Cancellation:
             raise CancelledTransfer
 
 
-def wait_for_all(tasks: Sequence[Future[Any]], give_up: Callable[[BaseException], None]) -> None:
-    """Wait until all tasks are done, or one has failed.
+def run_all(
+    pool: ThreadPoolExecutor,
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    give_up: Callable[[BaseException], None],
+) -> list[Result]:
+    """Do the same work for all items side by side, until all is done or one has failed.
 
     Args:
-        tasks: submitted already.
+        pool: whose threads do it; after a failure it is shut down, and nothing runs in it any more.
+        work: called with each item.
+        items: in the order of the results.
         give_up: on a failure or an interrupt, called with it once what has not begun is cancelled; makes the others end.
 
     Raises:
         what failed first, and did not only follow from another failure.
     """
+    tasks: list[Future[Result]] = []
     try:
-        done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-        _raise_cause(done)
+        # An interrupt may come while tasks are still being submitted: those that run by then have to end too.
+        for item in items:
+            tasks.append(pool.submit(work, item))
+        pending: Collection[Future[Result]] = tasks
+        while pending:
+            done, pending = wait(tasks, _LOOK_SECONDS, return_when=FIRST_EXCEPTION)
+            _raise_cause(done)
     except BaseException as error:
-        for task in tasks:
-            task.cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
         give_up(error)
-        wait(tasks)
+        pool.shutdown()
         if isinstance(error, CancelledTransfer):
             _raise_cause([task for task in tasks if not task.cancelled()])
         raise
+    return [task.result() for task in tasks]
 
 
 def _raise_cause(tasks: Sequence[Future[Any]] | set[Future[Any]]) -> None:

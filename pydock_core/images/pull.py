@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import CorruptError, NoSpaceError, UnsupportedError
-from pydock_core.images.parallel import Cancellation, CancelledTransfer, serialised, wait_for_all
+from pydock_core.images.parallel import Cancellation, CancelledTransfer, run_all, serialised
 from pydock_core.images.stored import StoredImage
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import (
@@ -352,9 +352,8 @@ class _Layers:
             ThreadPoolExecutor(os.cpu_count() or 1, "pull-apply") as applications,
             ThreadPoolExecutor(min(len(layers), _THREADS), "pull-layer") as threads,
         ):
-            tasks = [threads.submit(self._transfer, layer, applications) for layer in layers]
             try:
-                wait_for_all(tasks, self._give_up)
+                run_all(threads, lambda layer: self._transfer(layer, applications), layers, self._give_up)
             except BaseException as error:
                 for layer in layers:
                     layer.abandon(error)

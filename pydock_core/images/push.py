@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import CorruptError
-from pydock_core.images.parallel import Cancellation, CancelledTransfer, serialised, wait_for_all
+from pydock_core.images.parallel import Cancellation, CancelledTransfer, run_all, serialised
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import (
     DOCKER_LAYER,
@@ -155,9 +155,8 @@ class _Pusher:
         for layer in layers[_UPLOADS:]:
             self._say(layer, "Waiting")
         with ThreadPoolExecutor(_UPLOADS, "push") as pool:
-            tasks = [pool.submit(self._send_layer, layer) for layer in layers]
-            wait_for_all(tasks, self._give_up)
-            return {layer.digest: task.result() for layer, task in zip(layers, tasks, strict=True)}
+            forms = run_all(pool, self._send_layer, layers, self._give_up)
+        return {layer.digest: form for layer, form in zip(layers, forms, strict=True)}
 
     def _give_up(self, error: BaseException) -> None:
         self._cancellation.set()
