@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pydock_jupyter.magics.completion import EngineSource, build_matcher
 from pydock_jupyter.magics.dock import DockMagics
+from pydock_jupyter.program import find_program, put_on_path
 
 _REGISTERED = "_pydock_registered"
 
 
 def load(shell: Any) -> None:
-    """Register ``%dock`` and its completion, and start warming up the engine; loading twice is once."""
+    """Register ``%dock`` and its completion, and start warming up the engine; loading twice is once.
+
+    ``!dock`` works too: the program is put on the kernel's PATH.
+    """
     unload(shell)
+    put_on_path(os.environ, find_program())
     magics = DockMagics(shell)
     shell.register_magics(magics)
     matcher = build_matcher(EngineSource(magics.engine))

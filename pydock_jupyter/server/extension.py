@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -9,6 +10,7 @@ from traitlets import Unicode
 from traitlets.config import Configurable
 
 from pydock_core.api import EngineAccess, build_handler, make_default_engine
+from pydock_jupyter.program import export_to_login_shells, find_program, put_on_path
 from pydock_jupyter.server.api import ApiBase
 from pydock_jupyter.server.backend import Pool
 from pydock_jupyter.server.proxy import ProxyHandler, ProxyState
@@ -27,7 +29,13 @@ class PyDockProxy(Configurable):  # type: ignore[misc]  # pyproject has mypy ski
 
 
 def load_extension(app: Any) -> None:
-    """Add the handlers to a Jupyter ServerApp.  Nothing else happens before the first request."""
+    """Add the handlers to a Jupyter ServerApp, and ``dock`` to the environment of its terminals.
+
+    Nothing else happens before the first request.
+    """
+    program = find_program()
+    put_on_path(os.environ, program)
+    export_to_login_shells(os.environ, program)
     add_handlers(app.web_app, EngineAccess(make_default_engine), PyDockProxy(parent=app))
     app.log.info(
         "PyDock: container ports and API are served below %spydock/", app.web_app.settings["base_url"]

@@ -82,11 +82,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(home: Path) -> dict[str, str]:
-    """An environment in which PyDock and Jupyter read and write nothing outside of ``home``."""
+    """An environment in which PyDock and Jupyter read and write nothing outside of ``home``.
+
+    Its PATH is that of a person who has not activated this Python's environment.
+    """
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "JPY", "PYDOCK"))
     }
+    programs = str(Path(sys.executable).parent)
     return kept | {
+        "PATH": os.pathsep.join(path for path in kept["PATH"].split(os.pathsep) if path != programs),
         "HOME": str(home / "home"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),

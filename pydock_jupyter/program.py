@@ -1,0 +1,56 @@
+"""Makes the program ``dock`` known to what a Jupyter server and a kernel start: terminals, ``!dock``.
+
+Who starts ``/path/venv/bin/jupyter lab`` without activating the environment has its programs not on the PATH, and
+PyDock's messages name commands to type in a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+from collections.abc import MutableMapping
+from pathlib import Path
+
+PROGRAM = "dock"
+FUNCTION = f"BASH_FUNC_{PROGRAM}%%"
+"""The variable of the environment in which bash exports a function (bash(1), FUNCTIONS, "export -f")."""
+
+
+def find_program() -> Path | None:
+    """Return the program of this Python's environment, or of its user's; None if it is not installed there."""
+    places = [Path(sys.executable).parent, *map(Path, _script_directories())]
+    return next((path for place in places if os.access(path := place / PROGRAM, os.X_OK)), None)
+
+
+def _script_directories() -> list[str]:
+    return [
+        sysconfig.get_path("scripts"),
+        sysconfig.get_path("scripts", sysconfig.get_preferred_scheme("user")),
+    ]
+
+
+def put_on_path(environ: MutableMapping[str, str], program: Path | None) -> None:
+    """Append the program's directory to the PATH, unless there is a ``dock`` already.
+
+    It is the last one: the directory's other programs (python) take nobody's place.
+    """
+    path = environ.get("PATH", os.defpath)
+    if program is not None and shutil.which(PROGRAM, path=path) is None:
+        environ["PATH"] = os.pathsep.join((path, str(program.parent)))
+
+
+def export_to_login_shells(environ: MutableMapping[str, str], program: Path | None) -> None:
+    """Export a bash function that runs the program where the PATH does not lead to one.
+
+    A Jupyter server without a terminal of its own starts login shells (jupyter_server_terminals), and Debian's
+    /etc/profile sets their PATH anew.  Functions are kept; other shells ignore the variable.
+    """
+    if program is not None:
+        environ.setdefault(
+            FUNCTION,
+            f'() {{  if type -P {PROGRAM} >/dev/null; then command {PROGRAM} "$@"; '
+            f'else {shlex.quote(str(program))} "$@"; fi\n}}',
+        )
