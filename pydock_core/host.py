@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydock_core.errors import DeniedError
 from pydock_core.paths import StateRoot
+from pydock_core.private_files import check_way
 
 OLDEST_KERNEL = (5, 12)
 """mount_setattr(2) (Linux 5.12); overlayfs in a user namespace, openat2 and pidfd are older."""
@@ -260,6 +262,13 @@ def _network(*, rootless: bool) -> Check:
 
 
 def _state_directory(root: StateRoot) -> Check:
+    try:
+        for way in (root.data, root.run):
+            check_way(way)
+    except DeniedError as error:
+        return Check(
+            "state directory", "missing", error.message, "nothing can be stored", error.hint, required=True
+        )
     path = root.data
     while not path.exists():
         path = path.parent

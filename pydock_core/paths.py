@@ -8,10 +8,15 @@ under one directory, so that several engines can live side by side.
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydock_core.private_files import make_private
+
 ROOT_VARIABLE = "PYDOCK_ROOT"
+_PRIVATE_DIRECTORY = stat.S_IFDIR | 0o700
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,17 @@ class StateRoot:
         return self.run / "network.sock"
 
     def ensure(self) -> None:
-        """Make the skeleton of directories; existing ones are left as they are."""
+        """Make the skeleton of directories, for the caller alone; existing ones are looked at, and made private.
+
+        Raises:
+            DeniedError: another user has a hand in one of them, or in a directory above.
+            OSError: one cannot be made.
+        """
+        uid = os.geteuid()
+        # 0700: a container's files may be set-user-id, and must be out of other users' reach.
+        make_private(self.data)
+        make_private(self.run)
         for path in (
-            self.data,
-            self.run,
             self.images,
             self.layers,
             self.containers,
@@ -90,8 +102,22 @@ class StateRoot:
             self.cache,
             self.run / "c",
         ):
-            # 0700: a container's files may be set-user-id, and must be out of other users' reach.
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                status = os.lstat(path)
+            except FileNotFoundError:
+                status = None
+            if status is None or status.st_mode != _PRIVATE_DIRECTORY or status.st_uid != uid:
+                make_private(path)
+        _make_database_private(self.database)
+
+
+def _make_database_private(database: Path) -> None:
+    """Take away other users' access to the database of an earlier version; SQLite gives its WAL the same mode."""
+    with suppress(FileNotFoundError):
+        if os.lstat(database).st_mode & 0o077:
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    os.chmod(f"{database}{suffix}", 0o600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,10 @@ class Engine:
         from pydock_core.store.database import Database
         from pydock_core.store.reserve import Reserve
 
+        self._ensure_root()
+        return Database(self.root.database, Reserve(self.root.reserve))
+
+    def _ensure_root(self) -> None:
         try:
             self.root.ensure()
         except PermissionError as error:
@@ -62,7 +66,6 @@ class Engine:
             raise UnavailableError(
                 f"state directory {error.filename}: {error.strerror}", "set PYDOCK_ROOT to another directory"
             ) from error
-        return Database(self.root.database, Reserve(self.root.reserve))
 
     @cached_property
     def worker(self) -> Worker:
@@ -79,7 +82,7 @@ class Engine:
     def snapshotter(self) -> Snapshotter:
         from pydock_core.store.snapshots.layers import open_layers
 
-        self.root.ensure()
+        self._ensure_root()
         return open_layers(self.root, self.worker)
 
     @cached_property

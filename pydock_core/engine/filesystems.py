@@ -129,7 +129,7 @@ class Filesystems:
         """Put the writable layer into the blob store; None where it is empty."""
         paths = self._root.container(container_id)
         place = directory / "upper.tar"
-        file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with self._still(paths, name, pause=pause):
                 made = self._engine.worker.call(

@@ -18,6 +18,7 @@ from pydock_core.engine.shapes import host_name
 from pydock_core.engine.volumes import fill_new_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
 from pydock_core.paths import ContainerPaths, StateRoot
+from pydock_core.private_files import make_directories
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.client import Zygote, ZygoteWorker
 from pydock_core.runtime.plan import EMBEDDED, LaunchPlan, NetworkAttachment, RootMount
@@ -149,7 +150,7 @@ class Launcher:
             # A volatile overlay leaves a mark there, and does not start with it again.
             ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directories(directory)
         paths.upper.chmod(0o755)  # what the container sees of its root directory
         diff_ids = self._images.layers(row.image_id)
         resolv = container_files.build_resolv_conf(

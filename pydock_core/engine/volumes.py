@@ -11,6 +11,7 @@ from pathlib import Path
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.errors import FailedError
 from pydock_core.paths import StateRoot
+from pydock_core.private_files import make_directories
 from pydock_core.runtime.client import ZygoteWorker
 from pydock_core.runtime.plan import RootMount
 
@@ -53,11 +54,10 @@ def fill_new_volumes(
             continue
         with open_workspace(root.temporary, "volume", remove) as workspace:
             data, point = workspace.path / "volume" / "_data", workspace.path / "root"
-            data.mkdir(parents=True)
-            data.parent.chmod(0o711)
+            make_directories(data)
             # What the container sees where the image has nothing there; not the umask's affair.
             data.chmod(0o755)
-            point.mkdir()
+            point.mkdir(mode=0o700)
             if not mount.no_copy:
                 arguments = {
                     "root_mounts": [asdict(layer) for layer in image_mounts()],

@@ -34,7 +34,7 @@ class MemberFile:
         self._closing = ExitStack()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with mapped(subject):
-            self._fd = os.open(path, flags, 0o644)
+            self._fd = os.open(path, flags, 0o600)
         self._closing.callback(os.close, self._fd)
         self._hash = hashlib.sha256()
         self._following: FollowingDigest | None = None

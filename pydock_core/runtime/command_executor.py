@@ -26,6 +26,7 @@ from pydock_core.errors import (
     PyDockError,
     UnavailableError,
 )
+from pydock_core.private_files import make_directories, open_private
 from pydock_core.runtime import messages
 from pydock_core.runtime.cgroups import CgroupStats, plan_cgroup, read_layout
 from pydock_core.runtime.container_config import read_config
@@ -77,7 +78,7 @@ class CommandExecutor:
         if directory.exists():
             raise ConflictError(f"container {container_id} exists already", "delete it first")
         meanwhile()
-        directory.mkdir(mode=0o700, parents=True)
+        make_directories(directory)
         try:
             (directory / "bundle").symlink_to(bundle.absolute())
             root = bundle / str((config.get("root") or {}).get("path") or "rootfs")
@@ -103,7 +104,8 @@ class CommandExecutor:
         if state.get("status") != "running":
             raise ConflictError(f"container {container_id} is not running", "start it first")
         path = directory / f"process.{os.getpid()}.json"
-        path.write_text(json.dumps(process))
+        with open(path, "w", encoding="utf-8", opener=open_private) as file:
+            json.dump(process, file)
         try:
             arguments = ["exec", "--detach", "--process", str(path)]
             root = Path(f"/proc/{state['pid']}/root")
@@ -209,7 +211,7 @@ class CommandExecutor:
         stdout_fd: int | None = None,
     ) -> None:
         """Run the program to its end; FailedError carries the last line that it logged."""
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directories(self._root)
         log = self._state_dir / f"log.{container_id}.{os.getpid()}"
         command = [
             self._program,
@@ -332,6 +334,7 @@ def _console_listener(directory: Path) -> Any:
     address = f"/proc/{os.getpid()}/fd/{directory_fd}/{path.name}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
+        os.fchmod(listener.fileno(), 0o600)
         listener.bind(address)
         listener.listen(1)
         yield listener, address

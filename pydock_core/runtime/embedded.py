@@ -18,6 +18,7 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, NotFoundError, PyDockError
+from pydock_core.private_files import make_directories
 from pydock_core.runtime import messages
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup
 from pydock_core.runtime.cgroups.conversion import has_limits
@@ -81,8 +82,9 @@ class EmbeddedExecutor:
             raise InvalidError("a process has either a terminal or three streams")
         group = self._plan_group(plan, container_id)
         directory = self._directory(container_id)
+        make_directories(directory.parent)
         try:
-            directory.mkdir(mode=0o700, parents=True)
+            directory.mkdir(mode=0o700)
         except FileExistsError:
             raise ConflictError(f"container {container_id} exists already", "delete it first") from None
         record = ContainerRecord(

@@ -161,9 +161,11 @@ def listen(path: str, backlog: int = 1024) -> socket.socket:
     # Bound under another name and renamed when it listens: nobody can meet a socket that refuses.
     temporary = f"{path}.{os.getpid()}"
     try:
+        os.fchmod(
+            listener.fileno(), 0o600
+        )  # bind(2) gives the file the socket's own mode: unix_bind_bsd() in Linux
         with short_address(temporary) as address:
             listener.bind(address)
-        os.chmod(temporary, 0o600)
         listener.listen(backlog)
         os.rename(temporary, path)
     except BaseException:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, InvalidError, UnavailableError, UnsupportedError
+from pydock_core.private_files import make_directories, open_private
 
 _FORMAT = 3  # raise when the programs made here change, so that kept ones are made anew
 
@@ -168,9 +169,10 @@ def _read_kept(path: Path, origin: bytes) -> bytes | None:
 
 
 def _keep(path: Path, origin: bytes, program: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_directories(path.parent)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(_build_head(origin, program) + program)
+    with open(temporary, "wb", opener=open_private) as file:
+        file.write(_build_head(origin, program) + program)
     temporary.rename(path)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydock_core.errors import DeniedError, FailedError, NotFoundError, UnavailableError
 from pydock_core.paths import StateRoot
+from pydock_core.private_files import open_private
 from pydock_core.runtime import messages
 from pydock_core.runtime.executor import do_nothing
 
@@ -202,7 +203,7 @@ def _spawn(spec: ServerSpec, ready_fd: int) -> None:
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     environment["PATH"] = os.environ.get("PATH") or _DEFAULT_PATH
     environment["LANG"] = "C.UTF-8"
-    with open(spec.log_path, "ab", opener=_open_private) as log:
+    with open(spec.log_path, "ab", opener=open_private) as log:
         # -I: no PYTHON* variables, no user site, no current directory; -S: no site (it costs 10 ms).
         child = subprocess.Popen(
             [sys.executable, "-I", "-S", "-X", "utf8", "-c", program, arguments],
@@ -214,10 +215,6 @@ def _spawn(spec: ServerSpec, ready_fd: int) -> None:
             start_new_session=True,
         )
     child.wait()  # it forks the server and leaves: the server is nobody's child here
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _import_paths() -> list[str]:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
 from pydock_core.oci.documents import Descriptor, Index
+from pydock_core.private_files import make_directories, open_private
 from pydock_core.store.compression import ANEW
 from pydock_core.store.durable import sync
 from pydock_core.store.layer_tar import no_space
@@ -47,7 +48,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         with mapped(subject):
             self._fd = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644
+                path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
             )
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -100,7 +101,7 @@ class BlobStore:
         if (self.path / "index.json").exists():
             return
         with mapped("the image store"):
-            self._blobs.mkdir(parents=True, exist_ok=True)
+            make_directories(self._blobs)
             with self.lock(exclusive=True):
                 _replace(self.path / "oci-layout", _LAYOUT)
                 if not (self.path / "index.json").exists():
@@ -272,7 +273,7 @@ def _replace(path: Path, data: bytes) -> None:
     """Write a file by rename.  The caller holds a lock, so the temporary name is one that the next one reuses."""
     temporary = path.with_name(f".{path.name}.new")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=open_private) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

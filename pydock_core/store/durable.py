@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pydock_core.private_files import open_private
+
 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a directory, to disk."""
@@ -19,7 +21,7 @@ def sync(path: Path) -> None:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a new file, on disk when it returns."""
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", opener=open_private) as file:
         json.dump(document, file)
         file.flush()
         os.fsync(file.fileno())

@@ -179,7 +179,7 @@ class PartialBlobs:
         path: Path, subject: str, waiting: Callable[[int], None], is_cancelled: Callable[[], bool]
     ) -> int | None:
         with mapped(subject):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             while True:
                 try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,10 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         with _mapped(self._path):
+            # SQLite would make it with the umask's mode, and makes its WAL with the database's.  Not by open(2):
+            # closing a descriptor would give up the locks of this process's other connections (fcntl_locking(2)).
+            with suppress(FileExistsError):
+                os.mknod(self._path, stat.S_IFREG | 0o600)
             connection = sqlite3.connect(
                 self._path, timeout=30.0, isolation_level=None, check_same_thread=False
             )
@@ -155,6 +161,13 @@ def _is_full(directory: Path) -> bool:
         return False
 
 
+def _no_space(path: Path) -> NoSpaceError:
+    return NoSpaceError(
+        f"no space left on the disk for the state database {path}",
+        "free some space: dock system df, dock rmi",
+    )
+
+
 @contextmanager
 def _mapped(path: Path) -> Iterator[None]:
     """Turn SQLite's own failures into ours; constraint violations pass through to the caller that expects them."""
@@ -165,10 +178,7 @@ def _mapped(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL or (code in _UNMADE and _is_full(path.parent)):
-            raise NoSpaceError(
-                f"no space left on the disk for the state database {path}",
-                "free some space: dock system df, dock rmi",
-            ) from error
+            raise _no_space(path) from error
         raise UnavailableError(
             f"state database {path}: {error}",
             "check the directory's permissions and free space (dock doctor)",
@@ -178,4 +188,6 @@ def _mapped(path: Path) -> Iterator[None]:
             f"state database {path}: {error}", "restore it, or use another PYDOCK_ROOT"
         ) from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(path) from error
         raise FailedError(f"state database {path}: {error.strerror}", "check the directory") from error

@@ -134,7 +134,7 @@ def _make(diff_id: str, blob: LayerBlob, made: Path, subject: str, progress: Pro
         raise UnsupportedError(
             f"layer {diff_id} has media type {blob.media_type!r}, which is no layer's", ANEW
         )
-    index_fd = os.open(made / INDEX, NEW, 0o644)
+    index_fd = os.open(made / INDEX, NEW, 0o600)
     try:
         if compression or not blob.is_known_as(diff_id):
             applied = _inflate(diff_id, blob, compression, made / TAR, index_fd, subject, progress)
@@ -143,7 +143,7 @@ def _make(diff_id: str, blob: LayerBlob, made: Path, subject: str, progress: Pro
         os.fsync(index_fd)
     finally:
         os.close(index_fd)
-    (made / MOUNT_POINT).mkdir(mode=0o755)
+    (made / MOUNT_POINT).mkdir(mode=0o700)
     write_json(made / METADATA, asdict(applied))
     sync(made)
 
@@ -157,7 +157,7 @@ def _inflate(
     subject: str,
     progress: Progress | None,
 ) -> Applied:
-    with open(os.open(tar, NEW, 0o644), "w+b", buffering=0) as file, blob.open() as stream:
+    with open(os.open(tar, NEW, 0o600), "w+b", buffering=0) as file, blob.open() as stream:
         total = 0 if blob.arrival else os.fstat(stream.fileno()).st_size
 
         def report(plain_bytes: int) -> None:

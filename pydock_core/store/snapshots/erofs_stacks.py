@@ -74,12 +74,12 @@ class Stacks:
                 opened.callback(index.close)
                 indexes.append(index)
             opaque = [bool(self._shelf.metadata(diff_id)["opaque_root"]) for diff_id in diff_ids]
-            fd = os.open(made / INDEX, NEW, 0o644)
+            fd = os.open(made / INDEX, NEW, 0o600)
             opened.callback(os.close, fd)
             files = merge_indexes(indexes, opaque, fd, f"image of {len(diff_ids)} layers")
             os.fsync(fd)
         devices = [[digest_hex(diff_ids[file.layer]), INDEX if file.is_index else TAR] for file in files]
-        (made / MOUNT_POINT).mkdir(mode=0o755)
+        (made / MOUNT_POINT).mkdir(mode=0o700)
         write_json(made / _METADATA, {"diff_ids": list(diff_ids), "devices": devices})
         sync(made)
 

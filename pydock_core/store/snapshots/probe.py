@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 
 from pydock_core.paths import StateRoot
+from pydock_core.private_files import open_private
 from pydock_core.runtime.process import boot_id
 from pydock_core.runtime.rootfs import mount_erofs
 from pydock_core.store.erofs.writer import build_index
@@ -45,7 +46,8 @@ def probe_erofs(root: StateRoot) -> str:
         return f"it could not be tried: {error.strerror}"  # a full disk, say: asked again next time
     with contextlib.suppress(OSError):
         scratch = kept.with_name(f"erofs-{os.getpid()}-{os.urandom(4).hex()}")
-        scratch.write_text(json.dumps({"key": key, "reason": reason}))
+        with open(scratch, "w", encoding="utf-8", opener=open_private) as file:
+            json.dump({"key": key, "reason": reason}, file)
         scratch.rename(kept)
     return reason
 

@@ -40,7 +40,7 @@ class Made:
     """What is being made.
 
     Attributes:
-        path: an empty directory, mode 0711.
+        path: an empty directory, mode 0700.
         lock_fd: with it, a worker that outlives this process keeps the directory from the sweepers.
     """
 
@@ -127,7 +127,7 @@ class Shelf:
         with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
             made = workspace.path / "layer"
             try:
-                made.mkdir(mode=0o711)
+                made.mkdir(mode=0o700)
                 yield Made(made, workspace.lock_fd)
                 with contextlib.suppress(FileExistsError):
                     _rename(made, place)
