@@ -74,6 +74,8 @@ _CREATE_OPTIONS = (
     Option(
         ("--runtime",), "embedded, or an OCI runtime: crun, runc, nvidia, a path", "NAME", complete="runtime"
     ),
+    Option(("--log-driver",), "where the log goes: json-file, or none", "DRIVER", default="json-file"),
+    Option(("--log-opt",), "how much is kept: max-size=10m, max-file=3", "NAME=VALUE", many=True),
     Option(("--cidfile",), "write the container's id to a file", "FILE", complete="path"),
     Option(("--pull",), "pull the image: missing, always, never (default missing, or PYDOCK_PULL)", "POLICY"),
     Option(("--platform",), "choose the image for a platform: linux/arm64", "OS[/ARCH[/VARIANT]]"),
@@ -85,7 +87,7 @@ _CREATE_LATER = (
     "--device-read-bps --device-read-iops --device-write-bps --device-write-iops --disable-content-trust --dns "
     "--dns-opt --dns-option --dns-search --domainname --gpus --health-cmd --health-interval --health-retries "
     "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
-    "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --log-driver --log-opt --mac-address "
+    "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --mac-address "
     "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
     "--pid --publish-all -P --restart --storage-opt --use-api-socket --userns --uts "
     "--volume-driver --volumes-from"

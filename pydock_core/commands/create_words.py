@@ -85,6 +85,8 @@ def build_config(words: Namespace, environment: Mapping[str, str], directory: st
         else None,
         runtime=words.runtime or "embedded",
         auto_remove=words.rm,
+        log_driver=words.log_driver,
+        log_options=dict(parse_pair(text, "--log-opt") for text in words.log_opt),
     )
     return _with_security(_with_limits(config, words), words.security_opt)
 

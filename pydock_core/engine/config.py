@@ -58,6 +58,7 @@ class ContainerConfig:
         ulimits: name, soft, hard; -1 is unlimited.
         cpus: processors' worth of time.
         seccomp: "default", "unconfined", or the JSON text of a profile.
+        log_driver, log_options: see :mod:`pydock_core.engine.log_options`; options as given.
         runtime: "embedded" or the name or path of an OCI runtime.
     """
 
@@ -99,6 +100,8 @@ class ContainerConfig:
     stop_timeout_seconds: float | None = None
     runtime: str = EMBEDDED
     auto_remove: bool = False
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types; :meth:`from_json` is the inverse."""

@@ -13,13 +13,21 @@ from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.definition import merge
 from pydock_core.engine.execution import ExecRequest, Execution, begin_execution, build_exec_process
 from pydock_core.engine.filters import ContainerFilter
+from pydock_core.engine.log_options import NONE
 from pydock_core.engine.names import check_name, random_id, random_name
 from pydock_core.engine.shapes import Seen
 from pydock_core.engine.volumes import name_volumes
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnavailableError
+from pydock_core.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    PyDockError,
+    UnavailableError,
+    UnsupportedError,
+)
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote, follow_log, wait_for_exit
-from pydock_core.runtime.logs import LogEntry, LogReader
+from pydock_core.runtime.logs import LogEntry, read_log
 from pydock_core.runtime.process import derive_status
 from pydock_core.runtime.signals import signal_number
 from pydock_core.store.database import containers as table
@@ -315,11 +323,17 @@ class Containers:
             timestamps: put the time in front of each line of ``data``, as ``docker logs -t`` does.
             since_ns, until_ns: Unix nanoseconds.
         """
-        paths = self._root.container(self.resolve(reference))
+        row = self._row(reference)
+        if self.config(row.id).log_driver == NONE:
+            raise UnsupportedError(
+                f"container {reference} has no log: it was created with --log-driver none",
+                f"dock attach {reference} shows what it writes from now on",
+            )
+        paths = self._root.container(row.id)
         if follow:
             entries = follow_log(paths, tail=tail, since_ns=since_ns, until_ns=until_ns)
         else:
-            entries = LogReader(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns).read()
+            entries = read_log(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns)
         wanted = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
         for entry in entries:
             if entry.stream in wanted:

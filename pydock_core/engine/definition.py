@@ -13,6 +13,7 @@ from typing import Any
 
 from pydock_core.engine.config import ContainerConfig, Mount
 from pydock_core.engine.container_files import HOST_GATEWAY, names_gateway
+from pydock_core.engine.log_options import parse_limits
 from pydock_core.errors import InvalidError
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -28,8 +29,10 @@ def merge(request: ContainerConfig, image_config: Mapping[str, Any], default_net
 
     Raises:
         InvalidError: neither says what to run, or the options contradict each other; exit code 125.
+        UnsupportedError: there is no such log driver, or it has no such option; exit code 125.
     """
     check_image_config(request.image, image_config)
+    parse_limits(request.log_driver, request.log_options)
     entrypoint, command = _command(request, image_config)
     if not entrypoint and not command:
         raise InvalidError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydock_core.engine import container_files, mount_points
 from pydock_core.engine.bundle import build_request
 from pydock_core.engine.config import ContainerConfig
+from pydock_core.engine.log_options import parse_limits
 from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.shapes import host_name
@@ -172,6 +173,7 @@ class Launcher:
         )
         spec = build_spec(request)
         write_json(paths.config_file, spec)
+        log_limits = parse_limits(config.log_driver, config.log_options)
         plan = LaunchPlan(
             container_id=row.id,
             data_dir=str(paths.data),
@@ -188,7 +190,9 @@ class Launcher:
             stop_timeout_seconds=DEFAULT_STOP_SECONDS
             if config.stop_timeout_seconds is None
             else config.stop_timeout_seconds,
-            log_path=str(paths.log_file),
+            log_path=str(paths.log_file) if log_limits else "",
+            log_file_bytes=log_limits.file_bytes if log_limits else 0,
+            log_files=log_limits.files if log_limits else 1,
             auto_remove=config.auto_remove,
             tty_rows=size[0],
             tty_columns=size[1],

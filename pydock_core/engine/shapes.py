@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.engine.config import ContainerConfig, Mount
+from pydock_core.engine.log_options import NONE, complete_options
 from pydock_core.engine.spans import human_duration
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.logs import format_time
@@ -90,7 +91,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ResolvConfPath": str(paths.data / "resolv.conf"),
         "HostnamePath": str(paths.data / "hostname"),
         "HostsPath": str(paths.data / "hosts"),
-        "LogPath": str(paths.log_file),
+        "LogPath": "" if config.log_driver == NONE else str(paths.log_file),
         "Name": f"/{row.name}",
         "RestartCount": 0,
         "Driver": driver,
@@ -154,6 +155,10 @@ def _config(row: ContainerRow, config: ContainerConfig) -> dict[str, Any]:
 def _host_config(config: ContainerConfig) -> dict[str, Any]:
     return {
         "Binds": [_bind(mount) for mount in config.mounts if mount.kind == "bind"],
+        "LogConfig": {
+            "Type": config.log_driver,
+            "Config": complete_options(config.log_driver, config.log_options),
+        },
         "NetworkMode": config.network,
         "PortBindings": _requested_bindings(config),
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},

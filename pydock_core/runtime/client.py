@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -513,8 +513,8 @@ def follow_log(
     until_ns: int | None = None,
 ) -> Iterator[LogEntry]:
     """Yield the log's entries and then new ones as they come, until the container has ended."""
-    reader = LogReader(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns)
-    with suppress(ConflictError, UnavailableError):
-        for _ in SupervisorClient(paths).follow():
-            yield from reader.read()
-    yield from reader.read()
+    with closing(LogReader(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns)) as reader:
+        with suppress(ConflictError, UnavailableError):
+            for _ in SupervisorClient(paths).follow():
+                yield from reader.read()
+        yield from reader.read()

@@ -16,10 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
+
+from pydock_core.runtime.log_files import LogLimits, file_identity, open_log, open_newer, rotate
 
 CHUNK_BYTES = 16 * 1024
 _BLOCK_BYTES = 64 * 1024
 _BATCH_BYTES = 256 * 1024
+_UNLIMITED = LogLimits()
 _encode = json.encoder.encode_basestring_ascii
 
 
@@ -81,11 +85,18 @@ class LogWriter:
     """Appends what a container writes, in batches; never fails: a log that can not be written loses entries.
 
     Args:
-        log_fd: opened for appending; the writer's to close.
+        path: of the log file.
+        limits: how much is kept; an entry that alone is larger has a file of its own.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
 
-    def __init__(self, log_fd: int) -> None:
-        self._log_fd = log_fd
+    def __init__(self, path: str, limits: LogLimits = _UNLIMITED) -> None:
+        self._path = path
+        self._limits = limits
+        self._log_fd: int | None = open_log(path)
+        self._file_bytes = os.fstat(self._log_fd).st_size
         self._partial: dict[str, bytes] = {}
         self._lines: list[bytes] = []
         self._lines_bytes = 0
@@ -132,10 +143,33 @@ class LogWriter:
         """Write the entries to the file; whether there were any."""
         if not self._lines:
             return False
+        lines, self._lines = self._lines, []
+        size, self._lines_bytes = self._lines_bytes, 0
+        most = self._limits.file_bytes
+        if not most or self._file_bytes + size <= most:
+            self._write(lines)
+            return True
+        first = 0
+        room = most - self._file_bytes
+        for place, line in enumerate(lines):
+            if len(line) > room and (place > first or self._file_bytes):
+                self._write(lines[first:place])
+                self._rotate()
+                first, room = place, most
+            room -= len(line)
+        self._write(lines[first:])
+        return True
+
+    def _write(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        try:
+            if self._log_fd is None:
+                self._log_fd = open_log(self._path)
+        except OSError:
+            return
         # After a short write the file ends inside a line: a newline keeps the torn one from eating the next.
-        batch = b"".join([b"\n", *self._lines] if self._is_torn else self._lines)
-        self._lines.clear()
-        self._lines_bytes = 0
+        batch = b"".join([b"\n", *lines] if self._is_torn else lines)
         written = 0
         try:
             while written < len(batch):
@@ -143,7 +177,17 @@ class LogWriter:
             self._is_torn = False
         except OSError:  # a full disk must not stop the container; its reader sees a gap
             self._is_torn = self._is_torn if written == 0 else batch[written - 1 : written] != b"\n"
-        return True
+        self._file_bytes += written
+
+    def _rotate(self) -> None:
+        """Go on in a new file, opened at the next write: what a full disk has no room for now, it may have then."""
+        if self._log_fd is None:
+            return
+        os.close(self._log_fd)
+        self._log_fd = None
+        rotate(self._path, self._limits.files)
+        self._file_bytes = 0
+        self._is_torn = False
 
     def close(self) -> None:
         """Write lines that have no end, and close the file."""
@@ -151,11 +195,15 @@ class LogWriter:
             self._append(encode_entry(stream, self._now(), partial))
         self._partial.clear()
         self.flush()
-        os.close(self._log_fd)
+        if self._log_fd is not None:
+            os.close(self._log_fd)
 
 
 class LogReader:
-    """Reads a log from its start or from its last entries on, as often as it has grown.
+    """Reads a log from its start or from its last entries on, as often as it has grown, across rotations.
+
+    It keeps the file that it has come to open: rotation can neither take it away nor give its inode to another.
+    Entries are lost to it only if all files that rotation keeps have been replaced between two reads.
 
     Args:
         path: of the log file; one that is not there yet is an empty log.
@@ -170,35 +218,71 @@ class LogReader:
         self._tail = tail
         self._since_ns = since_ns
         self._until_ns = until_ns
-        self._offset: int | None = None
+        self._files: list[BinaryIO] = []
+        self._offset = 0
 
     def read(self) -> Iterator[LogEntry]:
-        """Yield the entries that were not read yet, up to the last whole one."""
-        with contextlib.suppress(FileNotFoundError), open(self._path, "rb") as stream:
-            if self._offset is None:
-                self._offset = 0 if self._tail is None else _tail_offset(stream.fileno(), self._tail)
-            stream.seek(self._offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    return  # being written now
-                self._offset += len(line)
-                entry = decode_entry(line)
-                if entry is None or (self._since_ns is not None and entry.time_ns < self._since_ns):
-                    continue
-                if self._until_ns is not None and entry.time_ns >= self._until_ns:
-                    continue
+        """Yield the entries that were not read yet, up to the last one that is whole now."""
+        has_begun = bool(self._files)
+        # The last file stays when it is read, so that there is one whenever there was one.
+        known = file_identity(self._files[-1]) if has_begun else None
+        self._files += open_newer(self._path, known)
+        if not self._files:
+            return
+        if not has_begun and self._tail is not None:
+            self._skip_to_tail(self._tail)
+        # A container may write faster than this reads: what comes meanwhile is for the next time.
+        end = os.fstat(self._files[-1].fileno()).st_size
+        while len(self._files) > 1:
+            yield from self._read_file(None)
+            self._files.pop(0).close()
+            self._offset = 0
+        yield from self._read_file(end)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+        self._files.clear()
+
+    def _skip_to_tail(self, count: int) -> None:
+        for place in range(len(self._files) - 1, -1, -1):
+            self._offset, found = _tail_offset(self._files[place].fileno(), count)
+            count -= found
+            if count <= 0 or place == 0:
+                for file in self._files[:place]:
+                    file.close()
+                del self._files[:place]
+                return
+
+    def _read_file(self, end: int | None) -> Iterator[LogEntry]:
+        stream = self._files[0]
+        stream.seek(self._offset)
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return  # being written now
+            self._offset += len(line)
+            entry = decode_entry(line)
+            if (
+                entry is not None
+                and (self._since_ns is None or entry.time_ns >= self._since_ns)
+                and (self._until_ns is None or entry.time_ns < self._until_ns)
+            ):
                 yield entry
+            if end is not None and self._offset >= end:
+                return
 
 
 def read_log(
     path: Path, *, tail: int | None = None, since_ns: int | None = None, until_ns: int | None = None
 ) -> Iterator[LogEntry]:
     """Yield the entries of a log that is there now; arguments as in :class:`LogReader`."""
-    return LogReader(path, tail=tail, since_ns=since_ns, until_ns=until_ns).read()
+    with contextlib.closing(LogReader(path, tail=tail, since_ns=since_ns, until_ns=until_ns)) as reader:
+        yield from reader.read()
 
 
-def _tail_offset(log_fd: int, count: int) -> int:
-    """Return the offset of the last ``count`` lines, reading backwards by blocks."""
+def _tail_offset(log_fd: int, count: int) -> tuple[int, int]:
+    """Return the offset of the last ``count`` lines, reading backwards by blocks, and how many there are from it on."""
     end = os.fstat(log_fd).st_size
     position = end
     found = 0
@@ -210,7 +294,7 @@ def _tail_offset(log_fd: int, count: int) -> int:
             # The newline that ends the line before the wanted ones; the file's own last newline ends the last
             # one.
             if found == count:
-                return position - size + index + 1
+                return position - size + index + 1, found
             found += 1
         position -= size
-    return 0 if found <= count and count > 0 else end
+    return (0, found) if count > 0 else (end, 0)

@@ -102,6 +102,7 @@ class LaunchPlan:
         stdin_once: close standard input when the first attached client closes its side.
         stop_signal, stop_timeout_seconds: defaults of the control request "stop".
         log_path: the log in Docker's json-file format; empty for no log.
+        log_file_bytes, log_files: see :class:`pydock_core.runtime.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 where unknown.
     """
@@ -120,6 +121,8 @@ class LaunchPlan:
     stop_signal: int = 15
     stop_timeout_seconds: float = 10.0
     log_path: str = ""
+    log_file_bytes: int = 0
+    log_files: int = 1
     auto_remove: bool = False
     tty_rows: int = 0
     tty_columns: int = 0

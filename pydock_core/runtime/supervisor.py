@@ -26,6 +26,7 @@ from pydock_core.runtime import cgroup_events, dial, messages, ports, process, s
 from pydock_core.runtime.event_loop import EventLoop, Signals
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 from pydock_core.runtime.executor_choice import make_executor
+from pydock_core.runtime.log_files import LogLimits
 from pydock_core.runtime.logs import LogWriter
 from pydock_core.runtime.plan import LaunchPlan, PublishedPort
 from pydock_core.runtime.process import ExitRecord, ProcessIdentity, StateRecord
@@ -218,14 +219,14 @@ class Supervisor:
         self._undo.callback(self.signals.reap)
         self.signals.on(signal.SIGTERM, self.stop)
         if self.plan.log_path:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
             try:
-                log_fd = os.open(self.plan.log_path, flags, 0o600)
+                self._log = LogWriter(
+                    self.plan.log_path, LogLimits(self.plan.log_file_bytes, self.plan.log_files)
+                )
             except OSError as error:
                 raise FailedError(
                     f"the log {self.plan.log_path} can not be opened: {error.strerror}"
                 ) from error
-            self._log = LogWriter(log_fd)
             self._undo.callback(self._log.close)
         self._undo.callback(self.relay.close)
         self.loop.before_wait = self._flush_log

@@ -31,6 +31,8 @@ def test_run_gives_output_error_and_exit_code(dock: Dock) -> None:
         (["--runtime", "nonesuch", "busybox", "true"], 125, "nonesuch"),
         (["-p", "99999:1", "busybox", "true"], 125, "99999"),
         (["--mount", "type=bind,source=/nonesuch,target=/x", "busybox", "true"], 125, "/nonesuch"),
+        (["--log-driver", "syslog", "busybox", "true"], 125, "--log-driver syslog: unknown log driver"),
+        (["--log-opt", "max-file=0", "busybox", "true"], 125, "max-file=0"),
         (["--cap-add", "FROBNICATE", "busybox", "true"], 125, "FROBNICATE"),
     ],
 )
@@ -141,6 +143,52 @@ def test_filters_choose(dock: Dock) -> None:
     assert names("before=two") == ["one"]
     assert names("since=one") == ["two"]
     assert "unknown key" in dock("ps", "--filter", "color=red", code=1).stderr
+
+
+def test_a_log_is_rotated_and_followed_across_it(dock: Dock) -> None:
+    """What is kept is bounded, by default too; nobody who keeps up misses a line."""
+    lines = [str(number) for number in range(20_000)]
+    count = "i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done"
+    container_id = dock.out(
+        "create",
+        "--name=many",
+        "--log-opt=max-size=100k",
+        "--log-opt=max-file=30",
+        "busybox",
+        "sh",
+        "-c",
+        count,
+    )
+    directory = dock.base / "data" / "containers" / container_id
+    log = json.loads(dock.out("inspect", "many"))[0]
+    assert log["HostConfig"]["LogConfig"] == {
+        "Type": "json-file",
+        "Config": {"max-size": "100k", "max-file": "30"},
+    }
+    assert log["LogPath"] == str(directory / "log.json")
+    dock("start", "many")
+    assert dock.out("logs", "-f", "many").splitlines() == lines
+    files = list(directory.glob("log.json*"))
+    assert 10 < len(files) < 30
+    assert max(file.stat().st_size for file in files) <= 100_000
+    assert dock.out("logs", "--tail", "7000", "many").splitlines() == lines[-7000:]
+    dock("rm", "many")
+    assert not directory.exists()
+    endless = "yes | tr -d '\\n' | head -c 40000000"
+    container_id = dock.out("run", "-d", "--name=endless", "busybox", "sh", "-c", endless)
+    dock("wait", "endless")
+    kept = list((dock.base / "data" / "containers" / container_id).glob("log.json*"))
+    assert len(kept) == 3
+    assert sum(file.stat().st_size for file in kept) <= 30_000_000
+
+
+def test_no_log_is_kept_where_none_is_wanted(dock: Dock) -> None:
+    container_id = dock.out("create", "--log-driver=none", "--name=silent", "busybox", "echo", "said")
+    assert dock("start", "-a", "silent").stdout == "said\n"
+    assert not list((dock.base / "data" / "containers" / container_id).glob("log*"))
+    result = dock("logs", "silent", code=1)
+    assert result.stderr.startswith("error: container silent has no log")
+    assert dock.out("inspect", "-f", "{{.HostConfig.LogConfig.Type}}:{{.LogPath}}", "silent") == "none:"
 
 
 def test_logs_tail_time_and_follow(dock: Dock) -> None:

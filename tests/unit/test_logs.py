@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.runtime.logs import CHUNK_BYTES, LogReader, LogWriter, format_time, parse_time, read_log
+from pydock_core.runtime import log_files, logs
+from pydock_core.runtime.log_files import LogLimits
+from pydock_core.runtime.logs import (
+    CHUNK_BYTES,
+    LogEntry,
+    LogReader,
+    LogWriter,
+    format_time,
+    parse_time,
+    read_log,
+)
 
 
-def open_log(path: Path) -> LogWriter:
-    return LogWriter(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+def open_log(path: Path, file_bytes: int = 0, files: int = 1) -> LogWriter:
+    return LogWriter(str(path), LogLimits(file_bytes, files))
 
 
 @given(
@@ -69,7 +82,7 @@ def test_a_partial_line_waits_for_its_end(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_survived() -> None:
-    writer = LogWriter(os.open("/dev/full", os.O_WRONLY))
+    writer = LogWriter("/dev/full")
     for _ in range(3):
         writer.write("stdout", b"x\n")
         assert writer.flush()
@@ -123,6 +136,7 @@ def test_reading_goes_on_where_it_ended(tmp_path: Path) -> None:
     with open(path, "ab") as rest:
         rest.write(b'\\n","stream":"stdout","time":"2025-01-02T03:04:05Z"}\n')
     assert [entry.data for entry in reader.read()] == [b"c\n"]
+    reader.close()
     writer.close()
 
 
@@ -150,3 +164,190 @@ def test_times_survive(time_ns: int) -> None:
 )
 def test_dockers_shorter_times_are_read(text: str, nanoseconds: int) -> None:
     assert parse_time(text) == nanoseconds
+
+
+# -- rotation --------------------------------------------------------------------------------------------
+
+
+def numbers(first: int, last: int) -> list[bytes]:
+    return [f"{number}\n".encode() for number in range(first, last)]
+
+
+def data(entries: Iterable[LogEntry]) -> list[bytes]:
+    return [entry.data for entry in entries]
+
+
+def sizes(path: Path) -> dict[str, int]:
+    return {file.name.removeprefix(path.name): file.stat().st_size for file in path.parent.iterdir()}
+
+
+@pytest.mark.parametrize(("files", "names"), [(1, {""}), (2, {"", ".1"}), (4, {"", ".1", ".2", ".3"})])
+def test_no_more_is_kept_than_asked_for(tmp_path: Path, files: int, names: set[str]) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path, 2000, files)
+    for first in range(0, 1000, 50):  # a batch is larger than a file
+        writer.write("stdout", b"".join(numbers(first, first + 50)))
+        writer.flush()
+        assert max(sizes(path).values()) <= 2000
+        kept = data(read_log(path))
+        assert kept == numbers(first + 50 - len(kept), first + 50)  # what is kept is the end, without a gap
+    assert set(sizes(path)) == names
+    writer.close()
+    again = open_log(path, 2000, files)  # the next run of the container goes on in the same file
+    again.write("stdout", b"".join(numbers(1000, 1003)))
+    again.close()
+    assert data(read_log(path, tail=4)) == numbers(999, 1003)
+    assert max(sizes(path).values()) <= 2000
+
+
+def test_a_line_without_an_end_is_rotated_too(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path, 50_000, 2)
+    for _ in range(100):
+        writer.write("stdout", b"y" * 5000)
+        writer.flush()
+    assert set(sizes(path)) == {"", ".1"}
+    assert max(sizes(path).values()) <= 50_000
+    writer.close()
+
+
+@pytest.mark.parametrize("tail", [0, 1, 30, 60, 99, 100, 101])
+def test_the_tail_goes_back_across_files(tmp_path: Path, tail: int) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path, 2000, 9)
+    writer.write("stdout", b"".join(numbers(0, 100)))
+    writer.close()
+    assert len(sizes(path)) > 3
+    assert data(read_log(path, tail=tail)) == (numbers(0, 100)[-tail:] if tail else [])
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=30))
+def test_a_reader_misses_nothing_and_sees_nothing_twice(steps: list[tuple[int, bool]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "log"
+        writer = open_log(path, 1000, 200)
+        reader = LogReader(path)
+        seen: list[bytes] = []
+        count = 0
+        for amount, reads in steps:
+            writer.write("stdout", b"".join(numbers(count, count + amount)))
+            writer.flush()
+            count += amount
+            if reads:
+                # Given up half way, as by a client that goes on later.
+                seen += data(itertools.islice(reader.read(), amount // 2))
+        seen += data(reader.read())
+        assert seen == numbers(0, count)
+        reader.close()
+        writer.close()
+
+
+def test_a_reader_keeps_a_file_that_rotation_removes(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path, 1000, 1)
+    writer.write("stdout", b"".join(numbers(0, 5)))
+    writer.flush()
+    reader = LogReader(path)
+    assert data(itertools.islice(reader.read(), 2)) == numbers(0, 2)
+    writer.write("stdout", b"".join(numbers(5, 20)))
+    writer.close()
+    # What was removed before it came to be opened is lost; the rest is there, in order.
+    seen = data(reader.read())
+    assert seen[:3] == numbers(2, 5)
+    assert seen[-1:] == numbers(19, 20)
+    assert len(set(seen)) == len(seen)
+    reader.close()
+
+
+def test_a_rotation_between_two_looks_hides_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader opens file by file while the writer renames them: here, after each of its steps."""
+    path = tmp_path / "log"
+    for step in range(6):
+        for file in list(tmp_path.iterdir()):
+            file.unlink()
+        writer = open_log(path, 700, 50)
+        writer.write("stdout", b"".join(numbers(0, 40)))
+        writer.flush()
+        left = [step]
+
+        def rotating(name: str, *words: Any, left: list[int] = left, writer: LogWriter = writer) -> Any:
+            if left[0] == 0:
+                writer.write("stdout", b"".join(numbers(40, 60)))
+                writer.flush()
+            left[0] -= 1
+            return open(name, *words)
+
+        reader = LogReader(path)
+        monkeypatch.setattr(log_files, "open", rotating, raising=False)
+        seen = data(reader.read())
+        monkeypatch.delattr(log_files, "open")
+        assert left[0] < 0
+        assert [*seen, *data(reader.read())] == numbers(0, 60)
+        reader.close()
+        writer.close()
+
+
+@pytest.mark.parametrize("done", range(4))
+def test_a_crash_inside_a_rotation_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path, 1000, 4)
+    writer.write("stdout", b"".join(numbers(0, 30)))
+    writer.flush()
+    before = data(read_log(path))
+    real_rename, left = os.rename, [done]
+
+    def rename(source: str, target: str) -> None:
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real_rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    if done < 3:
+        with pytest.raises(KeyboardInterrupt):
+            log_files.rotate(str(path), 4)
+    else:
+        log_files.rotate(str(path), 4)
+    monkeypatch.setattr(os, "rename", real_rename)
+    assert data(read_log(path)) == before
+    after = open_log(path, 1000, 4)
+    after.write("stdout", b"".join(numbers(30, 32)))
+    after.close()
+    assert data(read_log(path)) == [*before, *numbers(30, 32)]
+
+
+def test_a_log_that_grows_while_it_is_read_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path)
+    writer.write("stdout", b"".join(numbers(0, 10)))
+    writer.flush()
+    seen = []
+    for entry in read_log(path):
+        seen.append(entry.data)
+        writer.write("stdout", b"more\n")
+        writer.flush()
+        assert len(seen) <= 10
+    assert seen == numbers(0, 10)
+    writer.close()
+
+
+def test_a_disk_that_is_full_at_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    writer = open_log(path, 300, 2)
+    writer.write("stdout", b"".join(numbers(0, 3)))
+    writer.flush()
+
+    def full(name: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(logs, "open_log", full)
+        writer.write("stdout", b"".join(numbers(3, 20)))
+        writer.flush()
+    writer.write("stdout", b"".join(numbers(20, 22)))
+    writer.close()
+    kept = data(read_log(path))
+    assert kept == [*numbers(0, len(kept) - 2), *numbers(20, 22)]
+    assert len(kept) < 10
