@@ -14,6 +14,7 @@ from pydock_core.commands.format import describe_age, shorten, time_of, write_li
 from pydock_core.commands.values import parse_integer, parse_seconds
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.printable import printable
 from pydock_core.sizes import human_size
 
 _PS_COLUMNS = (
@@ -171,7 +172,8 @@ def logs(context: Context, words: Namespace) -> int:
 def diff(context: Context, words: Namespace) -> int:
     """List what a container changed in its file system: C changed, A added, D deleted."""
     for change in context.engine.filesystems.diff(words.CONTAINER):
-        context.print(f"{'CAD'[change['Kind']]} {change['Path']}")
+        path = change["Path"]
+        context.print(f"{'CAD'[change['Kind']]} {path if context.exact else printable(path)}")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 
-from pydock_core.printable import printable
+from pydock_core.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from pydock_core.commands.progress import DisplayFactory
@@ -69,6 +69,8 @@ class Context:
         notebook: a cell of a notebook: it has no terminal, and an interrupt has to end it.
         table: renders a table (headers, rows) in place of plain columns; None for plain columns.
         progress: makes the front end's own display of progress; None for bars in a terminal, and text elsewhere.
+        exact: standard output is a pipe or a file, and gets what others wrote (an image, a container, a registry) byte for
+            byte, as scripts need it.  A person is shown a space for each character that a terminal obeys.
         debug: show tracebacks.
         ending: set by a command that stayed with a container: what ended it, where the exit code does not tell.
         was_interrupted: set when a person interrupted what ran in the foreground.
@@ -83,13 +85,18 @@ class Context:
     notebook: bool = False
     table: TableRenderer | None = None
     progress: DisplayFactory | None = None
+    exact: bool = False
     debug: bool = False
     ending: str = ""
     was_interrupted: bool = False
 
     def print(self, text: str = "") -> None:
-        """Write a line to standard output."""
-        self.stdout.write(text + "\n")
+        """Write a line to standard output, fit for who reads it."""
+        self.stdout.write(self.shown(text) + "\n")
+
+    def shown(self, text: str) -> str:
+        """Make text of others fit for who reads standard output; see ``exact``.  Line breaks and tabs stay."""
+        return text if self.exact else printable_lines(text)
 
     def warn(self, text: str) -> None:
         """Write a warning to standard error."""

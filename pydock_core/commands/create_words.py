@@ -28,6 +28,8 @@ LOOPBACK = "127.0.0.1"
 """Where ``-p`` listens unless an address is given: a notebook host is often shared."""
 
 _VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 _ULIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 
@@ -176,7 +178,8 @@ def parse_labels(files: Iterable[str], words: Iterable[str]) -> Iterable[tuple[s
 
 def _file_lines(files: Iterable[str], option: str) -> Iterable[str]:
     for name in files:
-        for line in _read_file(name, option).splitlines():
+        # Not by splitlines(), which takes further characters of a value for a line's end.
+        for line in _read_file(name, option).replace("\r\n", "\n").split("\n"):
             if line.strip() and not line.lstrip().startswith("#"):
                 yield line.lstrip()
 
@@ -403,16 +406,22 @@ def _hostname(text: str) -> str:
 
 def _host_line(text: str) -> str:
     host, _, address = text.replace("=", ":", 1).partition(":")
+    if not _HOST.fullmatch(host):
+        raise _invalid(
+            f"--add-host {text}: {host!r} is not a host name", "letters, digits, '-', '_' and '.': hosts(5)"
+        )
     if address == HOST_GATEWAY:
         return f"{address}\t{host}"
     try:
-        ip_address(address.strip("[]"))
+        plain = str(ip_address(address.strip("[]")))
     except ValueError:
+        plain = ""
+    if not _ADDRESS.fullmatch(plain):  # the zone of an IPv6 address may be any text
         raise _invalid(
             f"--add-host {text}: {address!r} is not an address",
             f"write --add-host NAME:ADDRESS or NAME:{HOST_GATEWAY}",
-        ) from None
-    return f"{address.strip('[]')}\t{host}"
+        )
+    return f"{plain}\t{host}"
 
 
 def _ulimit(text: str) -> tuple[str, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_columns, write_documents, write_listing
 from pydock_core.commands.images import image_records
 from pydock_core.errors import InvalidError
+from pydock_core.printable import json_text
 from pydock_core.sizes import human_size
 
 _DF_COLUMNS = (
@@ -119,7 +119,7 @@ def _verbose(context: Context, usage: Mapping[str, Any], template: str | None) -
     if not is_table:
         document = {"Images": images, "Containers": containers, "Volumes": volumes, "BuildCache": []}
         if template == "json":
-            context.print(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+            context.print(json_text(document, separators=(",", ":")))
         else:
             write_documents(context, [document], template)
         return 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.engine.spans import human_duration
-from pydock_core.printable import printable
+from pydock_core.printable import json_text, printable
 
 Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
@@ -36,11 +35,12 @@ def shorten(text: str, width: int) -> str:
 
 def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table: the front end's own if it has one, else columns three spaces apart, as Docker has them."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if context.table is not None:
         context.table(headers, rows)
         return
     # Not by a library: tabulate takes longer to load than all the rest of a listing.
-    lines = [headers, *([printable(cell) for cell in row] for row in rows)]
+    lines = [headers, *rows]
     widths = [max(_LEAST_WIDTH, *map(_width, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
@@ -83,7 +83,7 @@ def write_listing(
     if template == "json":
         for record in records:
             shown = {key: _value(value) for key, value in record.items()}
-            context.print(json.dumps(shown, ensure_ascii=False, separators=(",", ":"), sort_keys=True))
+            context.print(json_text(shown, separators=(",", ":"), sort_keys=True))
         return
     from pydock_core.commands.template import Template
 
@@ -98,23 +98,24 @@ def write_listing(
         padded = [row + [""] * (width - len(row)) for row in (titles, *rows)]
         write_columns(context, padded[0], padded[1:])
         return
-    compiled = Template(template)
+    # Only what the fields hold is made fit: the template is the caller's own, colours and all.
+    compiled = Template(template, context.shown)
     for record in records:
-        context.print(compiled.render(record))
+        context.stdout.write(compiled.render(record) + "\n")
 
 
 def write_documents(context: Context, documents: Sequence[Any], template: str | None) -> None:
     """Write the result of an inspect: an indented JSON list, or a template per document."""
     if template in (None, "", "json"):
         indent = None if template == "json" else 4
-        context.print(json.dumps(documents, indent=indent, ensure_ascii=False))
+        context.print(json_text(documents, indent=indent))
         return
     from pydock_core.commands.template import Template
 
     assert template is not None
-    compiled = Template(template)
+    compiled = Template(template, context.shown)
     for document in documents:
-        context.print(compiled.render(document))
+        context.stdout.write(compiled.render(document) + "\n")
 
 
 def write_fields(
@@ -124,7 +125,7 @@ def write_fields(
     if template in (None, ""):
         context.print(plain())
     elif template == "json":
-        context.print(json.dumps(document, ensure_ascii=False))
+        context.print(json_text(document))
     else:
         write_documents(context, [document], template)
 

@@ -21,6 +21,7 @@ from pydock_core.commands.format import (
 )
 from pydock_core.commands.progress import reporting
 from pydock_core.errors import InvalidError
+from pydock_core.printable import printable
 from pydock_core.sizes import human_size
 
 if TYPE_CHECKING:
@@ -227,5 +228,5 @@ def capture(context: Context, words: Namespace) -> int:
         result = context.engine.images.capture(words.tag, prefix, paths, report.progress)
         report.result(result.image_id)
     for note in result.notes if not report.is_quiet else ():
-        context.stderr.write(f"note: {note}\n")
+        context.stderr.write(f"note: {printable(note)}\n")
     return 0

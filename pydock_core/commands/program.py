@@ -39,6 +39,7 @@ def _run(argv: Sequence[str] | None) -> int:
         stdin=getattr(sys.stdin, "buffer", None),
         interactive=_is_terminal(),
         owns_process=True,
+        exact=sys.stdout is None or not sys.stdout.isatty(),
         debug=debug,
     )
     try:

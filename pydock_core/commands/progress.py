@@ -7,13 +7,13 @@ without numbers is a line of its own ("Digest: sha256:...").
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydock_core.errors import InvalidError, PyDockError
+from pydock_core.printable import json_text
 
 if TYPE_CHECKING:
     from pydock_core.commands.context import Context
@@ -164,7 +164,7 @@ def line_of(event: Event) -> str:
 
 def write_json(context: Context, message: Mapping[str, Any]) -> None:
     """Write one JSONMessage as a line."""
-    context.stdout.write(json.dumps(message, ensure_ascii=False, separators=(",", ":")) + "\n")
+    context.stdout.write(json_text(message, separators=(",", ":")) + "\n")
     context.stdout.flush()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydock_core.errors import InvalidError
+from pydock_core.printable import json_text
 
 _ACTION = re.compile(r"\{\{(- )?(.*?)( -)?\}\}", re.DOTALL)
 _TOKEN = re.compile(
@@ -53,13 +54,15 @@ class Template:
     Args:
         text: the template; outside of its actions, ``\\t`` and ``\\n`` written with a backslash become a tab and a line
             break, as docker has it.
+        shown: what the value of an action becomes before it is written.
 
     Raises:
         InvalidError: the template does not parse; the message says where.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shown: Callable[[str], str] = str) -> None:
         self.text = text
+        self._shown = shown
         self._tokens = [
             (kind, part.replace("\\t", "\t").replace("\\n", "\n") if kind == "text" else part)
             for kind, part in _split(text)
@@ -143,7 +146,8 @@ class Template:
             name, value = match.group(1), _Expressions(self.text, match.group(2)).pipeline()
             return lambda scope, out: scope.variables.__setitem__(name, value(scope))
         expression = _Expressions(self.text, text).pipeline()
-        return lambda scope, out: out.append(_shown(expression(scope)))
+        shown = self._shown
+        return lambda scope, out: out.append(shown(_shown(expression(scope))))
 
 
 def _text_node(text: str) -> Node:
@@ -395,9 +399,7 @@ def _slice(value: Any, *bounds: int) -> Any:
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: json.dumps(
-        None if isinstance(value, _Nil) else value, ensure_ascii=False, separators=(",", ":")
-    ),
+    "json": lambda value: json_text(None if isinstance(value, _Nil) else value, separators=(",", ":")),
     "upper": lambda value: str(value).upper(),
     "lower": lambda value: str(value).lower(),
     "title": lambda value: str(value).title(),

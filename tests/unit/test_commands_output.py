@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pydock_core.commands.context import StreamWriter
-from pydock_core.printable import printable
+from pydock_core.printable import json_text, printable, printable_lines
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,18 @@ def test_what_the_encoding_does_not_have(encoding: str, text: str, written: byte
 )
 def test_text_for_a_terminal(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_lines_for_a_terminal() -> None:
+    assert printable_lines("a\tb\x1b\nc\x9b\r\n") == "a\tb \nc  \n"
+    assert printable_lines("plain\n\tä") == "plain\n\tä"
+
+
+@given(
+    value=st.text() | st.lists(st.text()) | st.dictionaries(st.text(), st.text()),
+    indent=st.sampled_from([None, 4]),
+)
+def test_json_for_a_terminal_means_the_same(value: object, indent: int | None) -> None:
+    text = json_text(value, indent=indent)
+    assert json.loads(text) == value
+    assert printable_lines(text) == text
