@@ -95,7 +95,7 @@ _CREATE_LATER = (
 
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
 _SIG_PROXY = Option(
-    ("--sig-proxy",), "pass signals on to the container (true, false)", "BOOLEAN", default="true"
+    ("--sig-proxy",), "pass signals on to the container, unless --sig-proxy=false", default="true"
 )
 _IMAGE_AND_COMMAND = (Argument("IMAGE", complete="image"), Argument("COMMAND", "rest"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import PurePosixPath
@@ -56,7 +56,7 @@ def build_config(words: Namespace, environment: Mapping[str, str], directory: st
     _refuse_duplicates(mounts)
     config = ContainerConfig(
         image=words.IMAGE,
-        command=tuple(_command(words.COMMAND)) or None,
+        command=tuple(words.COMMAND) or None,
         entrypoint=None
         if words.entrypoint is None
         else tuple([words.entrypoint] if words.entrypoint else []),
@@ -91,10 +91,6 @@ def build_config(words: Namespace, environment: Mapping[str, str], directory: st
         log_options=dict(parse_pair(text, "--log-opt") for text in words.log_opt),
     )
     return _with_security(_with_limits(config, words), words.security_opt)
-
-
-def _command(words: Sequence[str]) -> Sequence[str]:
-    return words[1:] if words and words[0] == "--" else words
 
 
 def _with_limits(config: ContainerConfig, words: Namespace) -> ContainerConfig:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any
 
+from pydock_core.commands.command import Option
+from pydock_core.commands.pflag import SyntaxProblem, parse_boolean, split
 from pydock_core.commands.table import (
     COMMANDS,
     GROUPS,
@@ -21,8 +21,6 @@ from pydock_core.errors import InvalidError, UnsupportedError
 
 USAGE_EXIT_CODE = 125
 PROGRAM = "dock"
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _HELP = ("--help", "-h")
 """Docker takes the short one too, where it is no flag of the command's own (``run -h NAME``)."""
 
@@ -42,82 +40,22 @@ class Help:
     text: str
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with errors raised as ours, and Docker's later options refused by name."""
-
-    def __init__(self, command: Command) -> None:
-        super().__init__(
-            prog=f"{PROGRAM} {command.name}",
-            description=command.summary,
-            add_help=False,
-            allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self.command = command
-
-    def error(self, message: str) -> NoReturn:
-        message = message.replace("IMAGE, COMMAND", "IMAGE")  # the command need not be given
-        # Of "-qx", of which it knows "-q" alone.
-        message = re.sub(
-            r"argument \S+: ignored explicit argument '(.*)'", r"unrecognized arguments: -\1", message
-        )
-        raise InvalidError(f"{self.prog}: {message}", f"see {self.prog} --help", exit_code=USAGE_EXIT_CODE)
-
-
-class _Later(argparse.Action):
-    """Refuses an option that Docker has and PyDock has not yet."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> NoReturn:
-        raise UnsupportedError(
-            f"{parser.prog}: option {option_string} comes with a later version of PyDock",
-            "leave it out",
-            exit_code=USAGE_EXIT_CODE,
-        )
-
-
-class _Refused(argparse.Action):
-    """Refuses an option that makes no sense here; ``const`` is the reason."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> NoReturn:
-        raise UnsupportedError(
-            f"{parser.prog}: option {option_string} is refused: {self.const}",
-            "leave it out",
-            exit_code=USAGE_EXIT_CODE,
-        )
-
-
 def build_parser(command: Command) -> argparse.ArgumentParser:
-    """Return the argparse parser of one command."""
-    parser = _Parser(command)
+    """Return an argparse parser of one command, which lays out its help."""
+    parser = argparse.ArgumentParser(
+        prog=f"{PROGRAM} {command.name}",
+        description=command.summary,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     options = parser.add_argument_group("options")
     for option in command.options:
         text = option.help.replace("%", "%%")
-        if not option.takes_value:
-            is_set = option.default == "true"
-            options.add_argument(*option.flags, action="store_true", default=is_set, help=text)
-        elif option.many:
-            options.add_argument(
-                *option.flags, action="append", default=[], metavar=option.metavar, help=text
-            )
+        if option.takes_value:
+            options.add_argument(*option.flags, metavar=option.metavar, help=text)
         else:
-            options.add_argument(*option.flags, default=option.default, metavar=option.metavar, help=text)
-    for flag in command.later:
-        parser.add_argument(flag, action=_Later, nargs="?", help=argparse.SUPPRESS)
-    for flag, reason in command.refused.items():
-        if "=" not in flag:
-            parser.add_argument(flag, action=_Refused, nargs="?", const=reason, help=argparse.SUPPRESS)
+            options.add_argument(*option.flags, action="store_true", help=text)
     counts = {"1": None, "rest": argparse.REMAINDER}
     for argument in command.arguments:
         parser.add_argument(argument.name, nargs=counts.get(argument.count, argument.count))
@@ -144,87 +82,90 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
     if found is None:
         raise _unknown(words)
     command, length = found
-    rest = list(words[length:])
-    own_flags = {flag for option in command.options for flag in option.flags}
-    if any(word in _HELP and word not in own_flags for word in _own_words(command, rest)):
-        return Help(build_parser(command).format_help())
-    parser = build_parser(command)
-    _accept_booleans(parser, command, rest)
-    parsed = parser.parse_args(_options_first(command, rest))
-    for option in command.options:  # argparse appends to the default list itself
+    words_of = _parse_words(command, words[length:])
+    return Help(build_parser(command).format_help()) if words_of is None else Parsed(command, words_of)
+
+
+def _parse_words(command: Command, rest: Sequence[str]) -> argparse.Namespace | None:
+    """Parse what follows a command's name; None for a call for help."""
+    options = {flag: option for option in command.options for flag in option.flags}
+    refused = {flag for flag in command.refused if "=" not in flag}
+    try:
+        found = split(
+            rest,
+            options,
+            lambda flag: flag in _HELP or flag in command.later or flag in refused,
+            interspersed=not any(argument.count == "rest" for argument in command.arguments),
+        )
+    except SyntaxProblem as problem:
+        raise _usage(command, str(problem)) from None
+    values: dict[str, Any] = {"help": False}
+    for option in command.options:
+        default: Any = option.default if option.takes_value else option.default == "true"
+        values[_destination(option.flags)] = [] if option.many else default
+    for flag, text in found.options:
+        if flag not in options:
+            if flag in _HELP:
+                return None
+            raise _not_here(command, flag)
+        option = options[flag]
+        name = _destination(option.flags)
         if option.many:
-            name = _destination(option.flags)
-            setattr(parsed, name, list(getattr(parsed, name)))
-    return Parsed(command, parsed)
-
-
-def _accept_booleans(parser: argparse.ArgumentParser, command: Command, rest: Sequence[str]) -> None:
-    """Let flags be given as ``--flag=true`` and ``--flag=false`` too, as Go's flags can (strconv.ParseBool).
-
-    argparse looks a whole word up before it splits it, so each word that occurs becomes an option of its own.
-    """
-    flags = {flag: option for option in command.options if not option.takes_value for flag in option.flags}
-    for word in dict.fromkeys(_own_words(command, rest)):
-        flag, equals, text = word.partition("=")
-        if not equals or flag not in flags:
-            continue
-        if text not in _TRUE | _FALSE:
-            parser.error(f"argument {'/'.join(flags[flag].flags)}: neither true nor false: {text!r}")
-        name = _destination(flags[flag].flags)
-        reason = command.refused.get(f"{flag}={'true' if text in _TRUE else 'false'}")
-        if reason is not None:
-            parser.add_argument(word, action=_Refused, nargs=0, const=reason, help=argparse.SUPPRESS)
+            values[name].append(text)
         else:
-            parser.add_argument(
-                word, action="store_const", const=text in _TRUE, dest=name, help=argparse.SUPPRESS
-            )
+            values[name] = text if option.takes_value else _parse_flag(command, option, flag, text)
+    values |= _assign(command, found.arguments)
+    return argparse.Namespace(**values)
+
+
+def _parse_flag(command: Command, option: Option, flag: str, text: str) -> bool:
+    value = parse_boolean(text)
+    if value is None:
+        raise _usage(command, f"argument {'/'.join(option.flags)}: neither true nor false: {text!r}")
+    told = f"{flag}={'true' if value else 'false'}"
+    if told in command.refused:
+        raise _not_here(command, told)
+    return value
+
+
+def _not_here(command: Command, flag: str) -> UnsupportedError:
+    what = (
+        f"is refused: {command.refused[flag]}"
+        if flag in command.refused
+        else "comes with a later version of PyDock"
+    )
+    return UnsupportedError(
+        f"{PROGRAM} {command.name}: option {flag} {what}", "leave it out", exit_code=USAGE_EXIT_CODE
+    )
+
+
+def _usage(command: Command, problem: str) -> InvalidError:
+    program = f"{PROGRAM} {command.name}"
+    return InvalidError(f"{program}: {problem}", f"see {program} --help", exit_code=USAGE_EXIT_CODE)
+
+
+def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
+    """Give the arguments their words, from left to right: only the last one takes several."""
+    values: dict[str, Any] = {}
+    left = list(words)
+    missing = []
+    for argument in command.arguments:
+        if argument.count in ("1", "?"):
+            values[argument.name] = left.pop(0) if left else None
+        else:
+            values[argument.name], left = left, []
+        if argument.count in ("1", "+") and values[argument.name] in (None, []):
+            missing.append(argument.name)
+    if missing:
+        raise _usage(command, f"the following arguments are required: {', '.join(missing)}")
+    if left:
+        raise _usage(command, f"unrecognized arguments: {' '.join(left)}")
+    return values
 
 
 def _destination(flags: Sequence[str]) -> str:
     long = next((flag for flag in flags if flag.startswith("--")), flags[0])
     return long.lstrip("-").replace("-", "_")
-
-
-def _own_words(command: Command, rest: Sequence[str]) -> Sequence[str]:
-    """The words that may be this command's own options: not those of the command to run in a container."""
-    if not any(argument.count == "rest" for argument in command.arguments):
-        return list(itertools.takewhile(lambda word: word != "--", rest))
-    takes_value = {flag for option in command.options if option.takes_value for flag in option.flags}
-    index = 0
-    while index < len(rest) and rest[index].startswith("-") and rest[index] != "--":
-        index += 2 if rest[index] in takes_value else 1
-    return rest[:index]
-
-
-def _options_first(command: Command, rest: Sequence[str]) -> Sequence[str]:
-    """Order the words as argparse can take them: it gives arguments only words that stand side by side.
-
-    Docker's options may stand anywhere: ``save one -o file two``, ``import file -c CMD name``.
-    """
-    if not command.arguments or any(argument.count == "rest" for argument in command.arguments):
-        return rest
-    takes_value = {flag for option in command.options if option.takes_value for flag in option.flags}
-    options: list[str] = []
-    arguments: list[str] = []
-    words = iter(rest)
-    for word in words:
-        if word == "--":
-            arguments += words
-        elif word == "-" or not word.startswith("-"):
-            arguments.append(word)
-        else:
-            options.append(word)
-            if _wants_value(word, takes_value):
-                options += itertools.islice(words, 1)
-    return [*options, "--", *arguments] if arguments else options
-
-
-def _wants_value(word: str, takes_value: Collection[str]) -> bool:
-    """Whether an option's value is the next word: not with ``--flag=value`` and ``-fvalue``, but with ``-qf value``."""
-    if word.startswith("--"):
-        return word in takes_value
-    first = next((place for place, letter in enumerate(word) if f"-{letter}" in takes_value), None)
-    return first == len(word) - 1
 
 
 def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:

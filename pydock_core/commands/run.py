@@ -23,7 +23,6 @@ from pydock_core.commands.interrupts import (
     steps_that_leave,
     steps_that_stop,
 )
-from pydock_core.commands.values import parse_boolean
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.execution import ExecRequest, Execution
 from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
@@ -45,7 +44,6 @@ def run(context: Context, words: Namespace) -> int:
     if words.detach and words.attach:
         raise InvalidError("-d and -a contradict each other", "leave one of the two out", exit_code=125)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
-    proxy = parse_boolean(words.sig_proxy, "--sig-proxy")
     stdin = config.open_stdin if streams is None else streams.stdin
     if not words.detach:
         _check_terminal(context, config.terminal, config.open_stdin, "run -it IMAGE")
@@ -66,7 +64,9 @@ def run(context: Context, words: Namespace) -> int:
             launch.close()
             context.print(container_id)
             return 0
-        return _stay(context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=proxy)
+        return _stay(
+            context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=words.sig_proxy
+        )
 
 
 def create(context: Context, words: Namespace) -> int:
@@ -151,19 +151,18 @@ def attach(context: Context, words: Namespace) -> int:
         config,
         parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS),
         attach_stdin=attach_stdin,
-        proxy_signals=parse_boolean(words.sig_proxy, "--sig-proxy"),
+        proxy_signals=words.sig_proxy,
     )
 
 
 def exec_(context: Context, words: Namespace) -> int:
     """Run a command in a running container; return its exit code."""
-    command = words.COMMAND[1:] if words.COMMAND[:1] == ["--"] else words.COMMAND
-    if not command:
+    if not words.COMMAND:
         raise InvalidError("dock exec: a command is missing", "dock exec CONTAINER COMMAND", exit_code=125)
     if not words.detach:
         _check_terminal(context, words.tty, words.interactive, f"exec -it {words.CONTAINER}")
     request = ExecRequest(
-        command=tuple(command),
+        command=tuple(words.COMMAND),
         env=tuple(parse_environment(words.env_file, words.env, os.environ)),
         working_directory=words.workdir,
         user=words.user,

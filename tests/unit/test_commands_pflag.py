@@ -1,0 +1,233 @@
+"""Words are split as Docker's program splits them: a table, properties, and the program itself where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingUnixStreamServer
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydock_core.commands.command import Option
+from pydock_core.commands.create_words import build_config
+from pydock_core.commands.parser import Parsed, parse
+from pydock_core.commands.pflag import Split, SyntaxProblem, split
+from pydock_core.errors import InvalidError
+
+OPTIONS = {
+    flag: option
+    for option in (
+        Option(("-i", "--interactive"), ""),
+        Option(("-t", "--tty"), ""),
+        Option(("-e", "--env"), "", "VALUE", many=True),
+        Option(("-n", "--name"), "", "NAME"),
+        Option(("--sig-proxy",), "", default="true"),
+    )
+    for flag in option.flags
+}
+
+
+def split_line(line: str, *, interspersed: bool) -> Split:
+    return split(line.split(), OPTIONS, lambda flag: flag == "-h", interspersed=interspersed)
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "arguments"),
+    [
+        ("-ti=false x", "-t=true -i=false", "x"),
+        ("-it=true x", "-i=true -t=true", "x"),
+        ("-tie A=1 x", "-t=true -i=true -e=A=1", "x"),
+        ("-tieA=1 x", "-t=true -i=true -e=A=1", "x"),
+        ("-e=A=1 x", "-e=A=1", "x"),
+        ("-e= x", "-e==", "x"),
+        ("-e -- x", "-e=--", "x"),
+        ("-e --tty x", "-e=--tty", "x"),
+        ("--env= x", "--env=", "x"),
+        ("--env=a=b x", "--env=a=b", "x"),
+        ("--sig-proxy x", "--sig-proxy=true", "x"),
+        ("--sig-proxy=false x", "--sig-proxy=false", "x"),
+        ("-i false x", "-i=true", "false x"),
+        ("-- x -i", "", "x -i"),
+        ("-i -- -t x", "-i=true", "-t x"),
+        ("- x", "", "- x"),
+        ("-i -h --nonesuch", "-i=true -h=", ""),
+    ],
+)
+@pytest.mark.parametrize("interspersed", [True, False])
+def test_words(line: str, options: str, arguments: str, interspersed: bool) -> None:
+    found = split_line(line, interspersed=interspersed)
+    assert " ".join(f"{flag}={value}" for flag, value in found.options) == options
+    assert " ".join(found.arguments) == arguments
+
+
+def test_where_options_end() -> None:
+    line = "x -i -- -t"
+    assert split_line(line, interspersed=True) == Split([("-i", "true")], ["x", "-t"])
+    assert split_line(line, interspersed=False) == Split([], ["x", "-i", "--", "-t"])
+    assert split_line("-- x -- -t", interspersed=False) == Split([], ["x", "--", "-t"])
+
+
+@pytest.mark.parametrize(
+    "line", ["-z", "-tz", "-i=", "--nonesuch", "--=x", "---x", "-n", "--name", "-in", "--tt", "-=x"]
+)
+def test_what_pflag_refuses(line: str) -> None:
+    with pytest.raises(SyntaxProblem):
+        split_line(line, interspersed=True)
+
+
+WORDS = st.lists(st.text(alphabet="-=ietnx ", max_size=6) | st.sampled_from([*OPTIONS, "--"]), max_size=8)
+
+
+@given(words=WORDS, command=st.lists(st.text(alphabet="-=itx", max_size=4), max_size=5))
+def test_a_containers_words_are_its_own(words: list[str], command: list[str]) -> None:
+    """Whatever stands before an argument, all behind it is kept as it is, a "--" included."""
+    try:
+        split(words, OPTIONS, lambda flag: False, interspersed=False)
+    except SyntaxProblem:
+        return
+    found = split([*words, "image", *command], OPTIONS, lambda flag: False, interspersed=False)
+    assert found.arguments[len(found.arguments) - len(command) :] == command
+    for flag, value in found.options:
+        assert flag in OPTIONS
+        assert OPTIONS[flag].takes_value or value
+
+
+@given(words=WORDS, interspersed=st.booleans())
+def test_no_word_is_lost_or_made_up(words: list[str], interspersed: bool) -> None:
+    try:
+        found = split(words, OPTIONS, lambda flag: False, interspersed=interspersed)
+    except SyntaxProblem:
+        return
+    given_text = "".join(words)
+    for argument in found.arguments:
+        assert argument in words
+    for flag, value in found.options:
+        assert flag.lstrip("-") in given_text
+        assert value in given_text or value == "true"
+
+
+LINES = (
+    "busybox -- a",
+    "-- busybox -- a",
+    "-ti=false busybox",
+    "-it=true busybox -it",
+    "-i=0 -t=T busybox sh -c --",
+    "-e=A=1 -eB=2 -e C=3 --env=D=4 busybox",
+    "-e --=v busybox --",
+    "--read-only busybox false",
+    "--read-only=false busybox",
+    "--entrypoint= busybox x",
+    "--name=one -lk=v --label k2 -l=k3=v=w busybox",
+    "-tiu 1:2 -w=/x busybox",
+    "--init=false --rm=1 busybox",
+    "-i= busybox",
+    "-ti=maybe busybox",
+    "-tizx busybox",
+    "--rm= busybox",
+    "--=x busybox",
+    "---x busybox",
+    "-u",
+    "--name",
+    "--sig-proxy busybox",
+)
+
+
+def ours(line: str) -> dict[str, Any] | None:
+    """What ``create`` is asked for; None for words that do not parse."""
+    words = [word for word in ["create", *line.split()] if word != "--init=false"]
+    try:
+        parsed = parse(words)
+        assert isinstance(parsed, Parsed)
+        config = build_config(parsed.words, {}, "/")
+    except InvalidError:
+        return None
+    entrypoint = None if config.entrypoint is None else list(config.entrypoint) or [""]
+    return {
+        "Image": config.image,
+        "Cmd": None if config.command is None else list(config.command),
+        "Env": [*config.env],
+        "Tty": config.terminal,
+        "OpenStdin": config.open_stdin,
+        "User": config.user or "",
+        "WorkingDir": config.working_directory or "",
+        "Labels": dict(config.labels),
+        "Entrypoint": entrypoint,
+        "ReadonlyRootfs": config.read_only,
+        "AutoRemove": config.auto_remove,
+    }
+
+
+@contextmanager
+def engine(path: Path, asked: list[dict[str, Any]]) -> Iterator[None]:
+    """An Engine API that notes what is to be created."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def address_string(self) -> str:
+            return "client"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if "/containers/create" in self.path:
+                asked.append(json.loads(body))
+            reply = b'{"Id": "0123456789ab", "Warnings": []}'
+            self.send_response(201 if self.command == "POST" else 200)
+            self.send_header("Api-Version", "1.43")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(reply)
+
+        do_GET = do_POST = do_HEAD = answer
+
+    with ThreadingUnixStreamServer(str(path), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.skipif(not shutil.which("docker"), reason="needs the docker client (Debian: docker-cli)")
+def test_dockers_own_program_asks_for_the_same(tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+    # Not below tmp_path: the path of a socket has at most 107 bytes (unix(7)).
+    path = Path(f"/tmp/pydock-engine-{os.getpid()}.sock")
+    try:
+        with engine(path, asked):
+            for line in LINES:
+                asked.clear()
+                result = subprocess.run(
+                    ["docker", "create", *line.split()],
+                    env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DOCKER_HOST": f"unix://{path}"},
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+                wanted = ours(line)
+                assert (wanted is None) == (not asked), (line, result.stderr)
+                if wanted is not None:
+                    sent = asked[0] | asked[0]["HostConfig"]
+                    sent["Env"] = sorted(sent["Env"] or ())  # the program keeps them in a map
+                    assert {key: sent[key] for key in wanted} == wanted, line
+    finally:
+        path.unlink(missing_ok=True)
