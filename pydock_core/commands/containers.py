@@ -10,7 +10,7 @@ from typing import Any
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.filters import parse_filters
-from pydock_core.commands.format import describe_age, shorten, time_of, write_listing
+from pydock_core.commands.format import Method, describe_age, shorten, time_of, write_listing
 from pydock_core.commands.values import parse_integer, parse_seconds
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
@@ -51,7 +51,10 @@ def ps(context: Context, words: Namespace) -> int:
         for summary in summaries:
             context.print(summary["Id"] if words.no_trunc else summary["Id"][:12])
         return 0
-    records = [ps_record(summary, whole=words.no_trunc) for summary in summaries]
+    records = [
+        {**ps_record(summary, whole=words.no_trunc), "Label": _label_of(summary["Labels"])}
+        for summary in summaries
+    ]
     columns = (*_PS_COLUMNS, ("SIZE", "Size")) if words.size else _PS_COLUMNS
     write_listing(context, records, columns, words.format, _PS_HEADERS)
     return 0
@@ -77,6 +80,10 @@ def ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
         "Networks": ",".join(summary["NetworkSettings"]["Networks"]),
         "Size": human_size(size) + (f" (virtual {human_size(whole_size)})" if whole_size else ""),
     }
+
+
+def _label_of(labels: Mapping[str, str]) -> Method:
+    return Method(lambda key: labels.get(key, ""))
 
 
 def describe_ports(ports: list[Mapping[str, Any]]) -> str:

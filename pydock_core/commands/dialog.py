@@ -12,11 +12,21 @@ from pydock_core.errors import InvalidError
 def confirm(context: Context, question: str) -> bool:
     """Ask a question as Docker does, "[y/N]"; only "y" is a yes.
 
+    Without a person, a line of standard input is the answer, as of ``yes | dock container prune``; none is a no.
+
     Raises:
-        InvalidError: there is nobody to ask.
+        InvalidError: a notebook's front end takes no input.
     """
-    hint = "give -f to go on without being asked"
-    return _ask(context, f"{question} [y/N] ", "nobody can be asked to confirm", hint).strip().lower() == "y"
+    prompt = f"{question} [y/N] "
+    if _has_person(context):
+        hint = "give -f to go on without being asked"
+        answer = _ask(context, prompt, "nobody can be asked to confirm", hint)
+    else:
+        context.stdout.write(prompt)
+        context.stdout.flush()
+        answer = context.stdin.readline().decode(errors="replace") if context.stdin is not None else ""
+        context.stdout.write("\n")
+    return answer.strip().lower() == "y"
 
 
 def ask_name(context: Context, question: str) -> str:
@@ -62,7 +72,7 @@ def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -
 
 
 def _has_person(context: Context) -> bool:
-    # With a body of a cell as standard input, and in a pipe, a line that is read is not an answer.
+    # With a body of a cell as standard input, and in a pipe, nobody sees a question.
     if context.notebook:
         return context.stdin is None
     return context.owns_process and sys.stdin is not None and sys.stdin.isatty()

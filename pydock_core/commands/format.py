@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.commands.context import Context
@@ -12,6 +13,13 @@ from pydock_core.printable import json_text, printable
 
 Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable of no arguments, called when it is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A field of a record that a template gives an argument: ``{{.Label "key"}}``.  JSON does not have it."""
+
+    call: Callable[[str], str]
 
 
 _LEAST_WIDTH = 7
@@ -82,7 +90,7 @@ def write_listing(
         return
     if template == "json":
         for record in records:
-            shown = {key: _value(value) for key, value in record.items()}
+            shown = {key: _value(value) for key, value in record.items() if not isinstance(value, Method)}
             context.print(json_text(shown, separators=(",", ":"), sort_keys=True))
         return
     from pydock_core.commands.template import Template
@@ -91,7 +99,13 @@ def write_listing(
     if template.startswith("table "):
         body = Template(template.removeprefix("table ").strip())
         # As Docker does it: the headers are one more record, so that conditions and functions work on them too.
-        shown_headers = {name: name.upper() for name in (records[0] if records else ())} | dict(headers)
+        shown_headers: dict[str, Any] = {
+            name: name.upper() for name in (records[0] if records else ())
+        } | dict(headers)
+        methods = [
+            name for name, value in (records[0] if records else {}).items() if isinstance(value, Method)
+        ]
+        shown_headers |= dict.fromkeys(methods, Method(_method_header))
         titles = body.render(shown_headers).split("\t")
         rows = [body.render(record).split("\t") for record in records]
         width = max(len(row) for row in (titles, *rows))
@@ -128,6 +142,11 @@ def write_fields(
         context.print(json_text(document))
     else:
         write_documents(context, [document], template)
+
+
+def _method_header(argument: str) -> str:
+    """The header of a label's column, as Docker has it: "com.example.web-server" gives "WEB SERVER"."""
+    return argument.rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
 
 
 def _value(value: Any) -> Any:

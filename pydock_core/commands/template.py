@@ -2,22 +2,27 @@
 
 What there is: fields and chains (``.State.Status``, ``$x.Name``), ``index``, ``json``, ``upper``, ``lower``,
 ``title``, ``join``, ``split``, ``len``, ``print``, ``println``, ``printf`` (%s %d %v %q), ``truncate``, ``pad``,
-``eq`` ``ne`` ``lt`` ``le`` ``gt`` ``ge``, ``and`` ``or`` ``not``, pipelines, ``if``/``else if``/``else``, ``range``,
-``with``, ``end``, variables (``:=``), comments and trim markers.  The source of the rules is the documentation of Go's
+``eq`` ``ne`` ``lt`` ``le`` ``gt`` ``ge``, ``and`` ``or`` ``not``, pipelines, parentheses and a field of what they
+give, methods (``.Label "key"``), ``if``/``else if``/``else``, ``range`` with ``break`` and ``continue``, ``with``,
+``end``, variables (``:=`` and ``=``), comments and trim markers.  There is no ``define``, ``template``, ``block``,
+``call``, ``html``, ``js`` or ``urlquery``.  The source of the rules is the documentation of Go's
 text/template and of ``docker --format``.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pydock_core.commands.format import Method
+from pydock_core.commands.template_functions import FUNCTIONS, Nil, shown_value
 from pydock_core.errors import InvalidError
-from pydock_core.printable import json_text
 
-_ACTION = re.compile(r"\{\{(- )?(.*?)( -)?\}\}", re.DOTALL)
+_ACTION = re.compile(
+    r"""\{\{(-\s)?((?:/\*.*?\*/|"(?:\\.|[^"\\])*"|`[^`]*`|(?!\}\})[^"`])*?)(\s-)?\}\}""", re.DOTALL
+)
+_DECLARATION = re.compile(r"\s*(\$\w+)(?:\s*,\s*(\$\w+))?\s*(:?=)\s*(.*)", re.DOTALL)
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>"(?:\\.|[^"\\])*"|`[^`]*`)
@@ -38,14 +43,29 @@ Expression = Callable[["_Scope"], Any]
 
 
 class _Scope:
-    """The dot and the variables."""
+    """The dot, and the variables of a block and of those around it."""
 
-    def __init__(self, dot: Any, variables: dict[str, Any]) -> None:
+    def __init__(self, dot: Any, variables: dict[str, Any], outer: _Scope | None = None) -> None:
         self.dot = dot
         self.variables = variables
+        self._outer = outer
 
     def inner(self, dot: Any) -> _Scope:
-        return _Scope(dot, dict(self.variables))
+        return _Scope(dot, {}, self)
+
+    def holder(self, name: str) -> dict[str, Any] | None:
+        """The variables that a name is one of, from the inside out."""
+        scope: _Scope | None = self
+        while scope is not None and name not in scope.variables:
+            scope = scope._outer
+        return None if scope is None else scope.variables
+
+
+class _Leave(Exception):
+    """``break``, or with ``goes_on`` ``continue``."""
+
+    def __init__(self, *, goes_on: bool) -> None:
+        self.goes_on = goes_on
 
 
 class Template:
@@ -68,6 +88,7 @@ class Template:
             for kind, part in _split(text)
         ]
         self._position = 0
+        self._range_depth = 0
         self._body, ended = self._block(())
         if ended:
             raise _bad(text, f"unexpected {{{{{ended}}}}}")
@@ -109,6 +130,10 @@ class Template:
                 continue
             if word in ("if", "range", "with"):
                 nodes.append(self._control(word, text[len(word) :]))
+            elif text in ("break", "continue"):
+                if not self._range_depth:
+                    raise _bad(self.text, f"{text} outside of a range")
+                nodes.append(_leave_node(goes_on=text == "continue"))
             else:
                 nodes.append(self._output(text))
         if enders:
@@ -117,16 +142,22 @@ class Template:
 
     def _control(self, word: str, text: str) -> Node:
         names: list[str] = []
-        if word == "range" and ":=" in text:
-            declared, text = text.split(":=", 1)
-            names = [name.strip() for name in declared.split(",")]
+        if match := _DECLARATION.match(text):
+            names = [name for name in match.group(1, 2) if name]
+            text = match[4]
+            if match[3] == "=" or (len(names) > 1 and word != "range"):
+                raise _bad(self.text, f"{word}: cannot read {match[0].strip()!r}")
         condition = _Expressions(self.text, text).pipeline()
+        self._range_depth += word == "range"
         body, ended = self._block(("end", "else"))
+        self._range_depth -= word == "range"
         otherwise: list[Node] = []
         if ended.startswith("else"):
-            tail = ended[4:].strip()
-            if tail.startswith("if"):
-                otherwise = [self._control("if", tail[2:])]
+            following, _, tail = ended[4:].strip().partition(" ")
+            if following in ("if", "with"):
+                otherwise = [self._control(following, tail)]
+            elif following:
+                raise _bad(self.text, f"unexpected {following!r} behind else")
             else:
                 otherwise, ended = self._block(("end",))
         if word == "range":
@@ -134,24 +165,44 @@ class Template:
 
         def node(scope: _Scope, out: list[str]) -> None:
             value = condition(scope)
-            inner = scope.inner(value) if word == "with" and value else scope
+            inner = scope.inner(value if word == "with" and value else scope.dot)
+            for name in names:
+                inner.variables[name] = value
             for child in body if value else otherwise:
                 child(inner, out)
 
         return node
 
     def _output(self, text: str) -> Node:
-        match = re.match(r"\s*(\$\w+)\s*:?=\s*(.*)", text, re.DOTALL)
-        if match:
-            name, value = match.group(1), _Expressions(self.text, match.group(2)).pipeline()
-            return lambda scope, out: scope.variables.__setitem__(name, value(scope))
+        match = _DECLARATION.match(text)
+        if match and not match[2]:
+            return _assign_node(
+                self.text, match[1], _Expressions(self.text, match[4]).pipeline(), declares=match[3] == ":="
+            )
         expression = _Expressions(self.text, text).pipeline()
         shown = self._shown
-        return lambda scope, out: out.append(shown(_shown(expression(scope))))
+        return lambda scope, out: out.append(shown(shown_value(expression(scope))))
 
 
 def _text_node(text: str) -> Node:
     return lambda scope, out: out.append(text)
+
+
+def _leave_node(*, goes_on: bool) -> Node:
+    def node(scope: _Scope, out: list[str]) -> None:
+        raise _Leave(goes_on=goes_on)
+
+    return node
+
+
+def _assign_node(template: str, name: str, value: Expression, *, declares: bool) -> Node:
+    def node(scope: _Scope, out: list[str]) -> None:
+        holder = scope.variables if declares else scope.holder(name)
+        if holder is None:
+            raise _bad(template, f"variable {name} is not defined")
+        holder[name] = value(scope)
+
+    return node
 
 
 def _range_node(
@@ -168,18 +219,22 @@ def _range_node(
             pairs = sorted(value.items())  # Go visits a map's elements in the order of their keys
         elif isinstance(value, (list, tuple)):
             pairs = list(enumerate(value))
-        elif value is None or isinstance(value, _Nil):
+        elif value is None or isinstance(value, Nil):
             pairs = []
         else:
-            raise _bad(template, f"range: {_shown(value)!r} is neither a list nor a map")
+            raise _bad(template, f"range: {shown_value(value)!r} is neither a list nor a map")
         for key, item in pairs:
             inner = scope.inner(item)
             if names:
                 inner.variables[names[-1]] = item
                 if len(names) == 2:
                     inner.variables[names[0]] = key
-            for child in body:
-                child(inner, out)
+            try:
+                for child in body:
+                    child(inner, out)
+            except _Leave as leave:
+                if not leave.goes_on:
+                    return
         if not pairs:
             for child in otherwise:
                 child(scope, out)
@@ -214,13 +269,22 @@ class _Expressions:
     def __init__(self, template: str, text: str) -> None:
         self._template = template
         self._tokens: list[tuple[str, str]] = []
+        self._chained: set[int] = set()
+        """Places of fields that follow a parenthesis at once: ``(index .Ports 0).HostPort``, not ``(…) .HostPort``."""
         position = 0
         text = text.strip()
         while position < len(text):
             match = _TOKEN.match(text, position)
             if not match or match.end() == position:
                 raise _bad(template, f"cannot read {text[position:].strip()!r}")
-            self._tokens.append((str(match.lastgroup), match.group(str(match.lastgroup))))
+            kind = str(match.lastgroup)
+            if (
+                match[kind].startswith(".")
+                and match.start(kind) == position
+                and text[position - 1 : position] == ")"
+            ):
+                self._chained.add(len(self._tokens))
+            self._tokens.append((kind, match[kind]))
             position = match.end()
         self._position = 0
 
@@ -243,16 +307,14 @@ class _Expressions:
     def _command(self, piped: Expression | None) -> Expression:
         kind, text = self._peek()
         if kind == "word" and text not in ("true", "false", "nil"):
-            function = _FUNCTIONS.get(text)
+            function = FUNCTIONS.get(text)
             if function is None:
-                known = ", ".join(sorted(_FUNCTIONS))
+                known = ", ".join(sorted(FUNCTIONS))
                 raise _bad(self._template, f"function {text!r} is not defined", f"there are {known}")
             self._position += 1
-            arguments: list[Expression] = []
-            while self._peek()[0] and self._peek() not in (("sign", "|"), ("sign", ")")):
-                arguments.append(self._operand())
-            if piped is not None:
-                arguments.append(piped)
+            arguments = self._arguments(piped)
+            if text in ("and", "or"):
+                return self._until(text, arguments)
 
             def call(scope: _Scope) -> Any:
                 try:
@@ -261,9 +323,47 @@ class _Expressions:
                     raise _bad(self._template, f"{text}: {error}") from error
 
             return call
-        if piped is not None or not kind:
-            raise _bad(self._template, "a value is missing" if not kind else f"{text} is no function")
-        return self._operand()
+        if not kind:
+            raise _bad(self._template, "a value is missing")
+        if kind != "field" and piped is not None:
+            raise _bad(self._template, f"{text} is no function")
+        value = self._operand()
+        return self._method(text, value, self._arguments(piped)) if kind == "field" else value
+
+    def _arguments(self, piped: Expression | None) -> list[Expression]:
+        arguments: list[Expression] = []
+        while self._peek()[0] and self._peek() not in (("sign", "|"), ("sign", ")")):
+            arguments.append(self._operand())
+        return arguments if piped is None else [*arguments, piped]
+
+    def _until(self, word: str, arguments: Sequence[Expression]) -> Expression:
+        """``and`` and ``or``: what stands behind the one that decides is not looked at (Go 1.18)."""
+        if not arguments:
+            raise _bad(self._template, f"{word}: a value is missing")
+
+        def get(scope: _Scope) -> Any:
+            value: Any = None
+            for argument in arguments:
+                value = argument(scope)
+                if bool(value) == (word == "or"):
+                    break
+            return value
+
+        return get
+
+    def _method(self, text: str, value: Expression, arguments: Sequence[Expression]) -> Expression:
+        """A field, or a method with its arguments."""
+
+        def get(scope: _Scope) -> Any:
+            found = value(scope)
+            if isinstance(found, Method) and len(arguments) == 1:
+                return found.call(str(arguments[0](scope)))
+            if isinstance(found, Method) or arguments:
+                problem = "needs one argument" if isinstance(found, Method) else "takes no arguments"
+                raise _bad(self._template, f"{text} {problem}")
+            return found
+
+        return get
 
     def _operand(self) -> Expression:
         kind, text = self._peek()
@@ -284,6 +384,9 @@ class _Expressions:
             if self._peek() != ("sign", ")"):
                 raise _bad(self._template, "a parenthesis is not closed")
             self._position += 1
+            while self._position in self._chained:
+                expression = self._members(expression, self._peek()[1].split(".")[1:])
+                self._position += 1
             return expression
         raise _bad(self._template, f"unexpected {text!r}" if text else "a value is missing")
 
@@ -296,17 +399,25 @@ class _Expressions:
     def _field(self, text: str) -> Expression:
         template = self._template
         head, *names = text.split(".") if text != "." else ("",)
-        names = [name for name in names if name]
 
         def get(scope: _Scope) -> Any:
-            if head and head not in scope.variables:
+            holder = scope.holder(head) if head else None
+            if head and holder is None:
                 raise _bad(template, f"variable {head} is not defined")
-            value = scope.variables[head] if head else scope.dot
-            for name in names:
-                value = _member(template, value, name)
-            return value
+            return scope.dot if holder is None else holder[head]
 
-        return get
+        return self._members(get, [name for name in names if name])
+
+    def _members(self, value: Expression, names: Sequence[str]) -> Expression:
+        template = self._template
+
+        def get(scope: _Scope) -> Any:
+            found = value(scope)
+            for name in names:
+                found = _member(template, found, name)
+            return found
+
+        return get if names else value
 
 
 _NIL = dict.fromkeys(("Cmd", "Entrypoint", "Env", "OnBuild", "RepoDigests", "RepoTags", "Shell"), "[]")
@@ -314,115 +425,16 @@ _NIL |= dict.fromkeys(("ExposedPorts", "Labels", "Volumes"), "map[]") | {"Health
 """How Go prints fields of the Engine API that are null: their types are known there."""
 
 
-class _Nil:
-    """A field that is null, as Go has it: false, empty, null in JSON, and printed as its type is."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __len__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return other is None or isinstance(other, _Nil)
-
-    def __hash__(self) -> int:
-        return hash(None)
-
-
 def _member(template: str, value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         if name in value:
             member = value[name]
-            member = member() if callable(member) else member
-            return _Nil(_NIL[name]) if member is None and name in _NIL else member
+            member = member() if callable(member) else member  # a Method is not: it waits for its argument
+            return Nil(_NIL[name]) if member is None and name in _NIL else member
         raise _bad(template, f"no field .{name}; there are {', '.join(sorted(map(str, value)))[:300]}")
-    if value is None or isinstance(value, _Nil):
+    if value is None or isinstance(value, Nil):
         return None
     raise _bad(template, f"no field .{name} in {type(value).__name__}")
-
-
-def _shown(value: Any) -> str:
-    """A value as Go prints it."""
-    if value is None:
-        return "<no value>"
-    if isinstance(value, _Nil):
-        return value.text
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return "map[" + " ".join(f"{key}:{_shown(item)}" for key, item in sorted(value.items())) + "]"
-    if isinstance(value, (list, tuple)):
-        return "[" + " ".join(_shown(item) for item in value) + "]"
-    return str(value)
-
-
-_NUMBERS: dict[str, Callable[[Any], float]] = {"d": int, "x": int, "f": float}
-"""The verbs of printf that print numbers."""
-
-
-def _printf(pattern: str, *values: Any) -> str:
-    remaining = iter(values)
-
-    def one(match: re.Match[str]) -> str:
-        verb = match.group(2)
-        if verb == "%":
-            return "%"
-        try:
-            value = next(remaining)
-        except StopIteration:
-            raise ValueError(f"no value is given for {match[0]}") from None
-        if verb in _NUMBERS:
-            return f"%{match.group(1)}{verb}" % _NUMBERS[verb](value)
-        return f"%{match.group(1)}s" % (json.dumps(value) if verb == "q" else _shown(value))
-
-    return re.sub(r"%([-+0]*\d*(?:\.\d+)?)([sdvqtfx%])", one, pattern)
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        if value is None or isinstance(value, _Nil):
-            return None
-        value = value.get(key, "") if isinstance(value, Mapping) else value[key]
-    return value
-
-
-def _slice(value: Any, *bounds: int) -> Any:
-    """Go's ``value[low:high]``, of a text or a list; bounds outside of it are an error there too."""
-    low, high = (*bounds, *(0, len(value))[len(bounds) :])
-    if not 0 <= low <= high <= len(value):
-        raise ValueError(f"{low} to {high} is out of range: the length is {len(value)}")
-    return value[low:high]
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": lambda value: json_text(None if isinstance(value, _Nil) else value, separators=(",", ":")),
-    "upper": lambda value: str(value).upper(),
-    "lower": lambda value: str(value).lower(),
-    "title": lambda value: str(value).title(),
-    "join": lambda values, separator: separator.join(_shown(value) for value in values or ()),
-    "split": lambda value, separator: value.split(separator),
-    "len": len,
-    "index": _index,
-    "slice": _slice,
-    "print": lambda *values: "".join(_shown(value) for value in values),
-    "println": lambda *values: " ".join(_shown(value) for value in values) + "\n",
-    "printf": _printf,
-    "truncate": lambda value, length: str(value)[:length],
-    "pad": lambda value, before, after: " " * before + str(value) + " " * after,
-    "eq": lambda value, *others: any(value == other for other in others),
-    "ne": lambda value, other: value != other,
-    "lt": lambda value, other: value < other,
-    "le": lambda value, other: value <= other,
-    "gt": lambda value, other: value > other,
-    "ge": lambda value, other: value >= other,
-    "and": lambda *values: next((value for value in values if not value), values[-1]),
-    "or": lambda *values: next((value for value in values if value), values[-1]),
-    "not": lambda value: not value,
-}
 
 
 def _bad(template: str, what: str, hint: str = "") -> InvalidError:

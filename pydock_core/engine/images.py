@@ -379,7 +379,8 @@ class Images:
         """Take a name away; with the last one, or by id, remove the image with what no other image needs.
 
         Docker's rules: an image that a container uses keeps its last name unless ``force``, and is kept
-        itself as long as the container is there; one with several names is removed by id only with ``force``.
+        itself as long as the container is there; one with several names is removed by id only with ``force``,
+        and one that a running container uses not even then.
 
         Returns:
             {"Untagged": NAME} and {"Deleted": DIGEST} in order (Engine API, ImageDeleteResponseItem).
@@ -398,6 +399,12 @@ class Images:
         used_by = sql.containers_of(self._database, row.id)
         if named is not None and (len(going_tags) < len(tags) or len(going_digests) < len(digests)):
             return self._untag(going_tags, going_digests)
+        running = named is None and next((user for user in used_by if self._is_running(user)), "")
+        if running:
+            raise ConflictError(
+                f"image {short_id(row.id)} cannot be removed: container {running[:12]} runs from it",
+                f"stop the container first: dock stop {running[:12]}",
+            )
         if used_by and not (force and names):
             raise self._in_use(reference, row, used_by, by_name=named is not None)
         if named is None and not force and len({name.repository for name in names}) > 1:
@@ -469,6 +476,11 @@ class Images:
             ),
             None,
         )
+
+    def _is_running(self, container_id: str) -> bool:
+        from pydock_core.runtime.process import derive_status  # late: for a removal only
+
+        return derive_status(self._store.root.container(container_id)).is_running
 
     @staticmethod
     def _in_use(reference: str, row: ImageRow, used_by: Sequence[str], *, by_name: bool) -> ConflictError:

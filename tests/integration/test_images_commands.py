@@ -122,8 +122,16 @@ def test_prune_asks_first_and_takes_what_is_unused(own: Dock) -> None:
     own("run", "-d", "--name", "runs", "busybox", "sleep", "600")
     own("run", "--name", "stopped", "-v", "/anonymous", "busybox", "true")
     for words in (("image", "prune"), ("container", "prune"), ("system", "prune")):
-        refused = own(*words, code=1)
-        assert "-f" in refused.stderr
+        for answer in (
+            None,
+            b"",
+            b"n\n",
+            b"yes\ny\n",
+        ):  # as docker: the first line of standard input, no line is a no
+            asked = own(*words, stdin=answer)
+            assert asked.stdout.startswith("WARNING! This will remove")
+            assert asked.stdout.endswith("[y/N] \n")
+    assert len(own.out("ps", "-aq").split()) == 2
     own("commit", "stopped", "unused:1")
     report = own.out("system", "prune", "-af", "--volumes").splitlines()
     assert report[0] == "Deleted Containers:"
@@ -136,6 +144,30 @@ def test_prune_asks_first_and_takes_what_is_unused(own: Dock) -> None:
     assert volumes == []
     refused = own("system", "prune", "-f", "--volumes", "--filter", "until=1h", code=1)
     assert '"until"' in refused.stderr
+    own("create", "--name", "last", "busybox", "true")
+    assert "Deleted Containers:\n" in own("container", "prune", stdin=b" Y \n").stdout
+    assert own.out("ps", "-aq", "--filter", "name=last") == ""
+
+
+def test_what_runs_keeps_its_image(own: Dock) -> None:
+    """As dockerd: by id not even -f takes it, or its names; by name, the name goes."""
+    image = own.out("images", "-q", "--no-trunc")
+    own("run", "-d", "--name", "runs", "busybox", "sleep", "600")
+    own("tag", "busybox", "other:1")
+    for words in ((image,), (image[7:19],), ("-f", image), ("-f", image[7:19])):
+        refused = own("rmi", *words, code=1)
+        assert f"error: image {image[7:19]} cannot be removed: container" in refused.stderr
+        assert "hint: stop the container first: dock stop" in refused.stderr
+    assert tags(own) == ["busybox:latest", "other:1"]
+    assert own.out("rmi", "other:1") == "Untagged: other:1"
+    own("rmi", "busybox", code=1)
+    assert own.out("rmi", "-f", "busybox") == "Untagged: busybox:latest"
+    own("rmi", "-f", image, code=1)
+    own("tag", image, "busybox")
+    own("kill", "runs")
+    assert own.out("rmi", "-f", image) == "Untagged: busybox:latest"
+    assert own.out("images", "-aq", "--no-trunc") == image  # the container that is there needs it
+    own("start", "runs")
 
 
 def test_creating_and_pruning_at_once_leaves_no_container_without_an_image(own: Dock, archive: Path) -> None:

@@ -728,6 +728,7 @@ def test_a_mirror_is_asked_first_and_gone_around(
         sink = Sink()
         client.fetch_blob("library/mirrored", descriptor_of(b"mirrored layer"), sink)
         assert sink.data == b"mirrored layer"
+        assert list(client.tags("library/mirrored")) == ["1"]  # what pull -a begins with
         assert asked == []
         assert client.manifest("library/only-there", "1").digest != digest
         assert asked[-1] == "registry-1.docker.io/v2/library/only-there/manifests/1"

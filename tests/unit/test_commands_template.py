@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydock_core.commands.format import Method
 from pydock_core.commands.template import Template
 from pydock_core.errors import InvalidError
 
@@ -19,6 +20,8 @@ DATA = {
     "None": None,
     "Empty": [],
     "Unsorted": {"b": 1, "a": 2},
+    "Ports": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}], "81/tcp": None},
+    "Label": Method(lambda key: f"<{key}>"),
 }
 
 
@@ -61,6 +64,31 @@ DATA = {
         (r"""{{"a\"b\\n\x41\u00e4"}}|{{`\n`}}""", 'a"b\\nA\u00e4|\\n'),
         ("{{range $k, $v := .Unsorted}}{{$k}}{{$v}}{{end}}", "a2b1"),
         ("no action", "no action"),
+        ('{{(index (index .Ports "80/tcp") 0).HostPort}}', "8080"),
+        (
+            '{{with index .Ports "80/tcp"}}{{(index . 0).HostIp}}:{{(index . 0).HostPort}}{{end}}',
+            "127.0.0.1:8080",
+        ),
+        (
+            "{{range $p, $b := .Ports}}{{if $b}}{{$p}}->{{(index $b 0).HostPort}} {{end}}{{end}}",
+            "80/tcp->8080 ",
+        ),
+        ("{{(.State).Status}}|{{(index . `State`).Status | upper}}|{{(.).State.Pid}}", "running|RUNNING|7"),
+        ("{{print (index .Args 0) .Name}}", "aweb"),
+        ("{{$n := .State}}{{($n).Pid}}", "7"),
+        ("{{$f := true}}{{range .Args}}{{if $f}}{{$f = false}}{{else}}, {{end}}{{.}}{{end}}", "a, b"),
+        ("{{$x := 1}}{{if true}}{{$x := 2}}{{$x}}{{end}}{{$x}}", "21"),
+        ("{{with $s := .State}}{{$s.Status}}{{.Pid}}{{end}}", "running7"),
+        ("{{if $n := .Name}}{{$n}}{{end}}", "web"),
+        ("{{with .None}}x{{else with .Name}}{{.}}{{end}}", "web"),
+        ("{{range .Args}}{{if eq . `b`}}{{break}}{{end}}{{.}}{{end}}", "a"),
+        ("{{range .Args}}{{if eq . `a`}}{{continue}}{{end}}{{.}}{{end}}", "b"),
+        ("{{if and .Empty (index .Empty 0)}}x{{else}}none{{end}}", "none"),
+        ("{{or .Name (index .Empty 0)}}|{{and .Name .State.Pid}}", "web|7"),
+        ('{{.Label "a.b"}}|{{"k" | .Label}}|{{if eq (.Label "x") "<x>"}}yes{{end}}', "<a.b>|<k>|yes"),
+        ('{{"}}"}}{{/* a "quote */}}|{{printf "{{%s}}" .Name}}', "}}|{{web}}"),
+        ("a {{-\n.Name\t-}} b", "awebb"),
+        ('{{print 1 2 "x" 3}}|{{printf "%X %o %e %+v" 255 8 1.5 .Name}}', "1 2x3|FF 10 1.500000e+00 web"),
     ],
 )
 def test_templates(template: str, text: str) -> None:
@@ -100,6 +128,19 @@ def test_a_null_is_printed_as_the_type_that_go_knows() -> None:
         r'{{"\q"}}',
         '{{"two\nlines"}}',
         "{{pad .Name 1000000000000000 1}}",
+        "{{(index .Args 0).Name}}",
+        '{{(index .Ports "80/tcp") 0.HostPort}}',
+        "{{(index .Args 0) .Name}}",
+        "{{index .Args -1}}",
+        "{{break}}",
+        "{{range .Args}}{{else}}{{continue}}{{end}}",
+        "{{.Label}}",
+        '{{.Name "x"}}',
+        "{{$x = 1}}",
+        "{{if $a, $b := .Args}}{{end}}",
+        "{{if .Name}}{{else iffy}}{{end}}",
+        "{{if true}}{{$y := 1}}{{end}}{{$y}}",
+        "{{and}}",
     ],
 )
 def test_bad_templates_are_refused(template: str) -> None:

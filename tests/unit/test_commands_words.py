@@ -174,3 +174,12 @@ def test_moments() -> None:
     assert parse_moment_ns("1.5", "--since", 0) == 1_500_000_000
     with pytest.raises(InvalidError):
         parse_moment_ns("yesterday", "--since", 0)
+
+
+def test_a_files_line_ends_where_docker_ends_it(tmp_path: Path) -> None:
+    """Not at the further characters that str.splitlines() takes for a line's end: they are part of a value."""
+    file = tmp_path / "env"
+    file.write_bytes("A=1\x852\u2028C=3\x0c4\r\n#note\n\n B=5\n".encode())
+    config = config_of(f"--env-file {file} --label-file {file} image")
+    assert config.env == ("A=1\x852\u2028C=3\x0c4", "B=5")
+    assert config.labels == {"A": "1\x852\u2028C=3\x0c4", "B": "5"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -219,9 +220,16 @@ class RegistryClient:
     # -- looking -----------------------------------------------------------------------------------------
 
     def tags(self, path: str) -> Iterator[str]:
-        """Yield the tags of a repository, in the registry's order."""
+        """Yield the tags of a repository, in the registry's order; from a mirror, if one answers."""
         target = f"/v2/{urllib.parse.quote(path)}/tags/list"
-        return list_names(self._own, target, "tags", subject=path, scopes=(repository_scope(path, "pull"),))
+        scopes = (repository_scope(path, "pull"),)
+
+        def ask(endpoint: Endpoint) -> Iterator[str]:
+            names = list_names(endpoint, target, "tags", subject=path, scopes=scopes)
+            first = list(itertools.islice(names, 1))  # here, so that a mirror that fails is passed over
+            return itertools.chain(first, names)
+
+        return self._from_any(ask)
 
     def catalogue(self) -> Iterator[str]:
         """Yield the repositories of the registry, as far as it tells."""
