@@ -71,6 +71,8 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
         UnsupportedError: a command or an option of Docker's that comes later (exit code 125).
     """
     words = tuple(argv)
+    if any("\0" in word for word in words):  # only a notebook can: execve(2) ends a word there
+        raise InvalidError("a word cannot hold a zero byte", "leave it out", exit_code=USAGE_EXIT_CODE)
     if not words or words[0] in (*_HELP, "help"):
         topic = words[1:]
         if topic and (found := find(topic)):

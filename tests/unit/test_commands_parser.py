@@ -104,6 +104,13 @@ def test_words_behind_two_dashes_are_no_options(word: str) -> None:
     assert (words.IMAGE, words.no_trunc, words.help) == (word, False, False)
 
 
+def test_a_word_with_a_zero_byte_is_refused() -> None:
+    for words in (["run", "-v", "/a\0b:/c", "x"], ["ps\0"], ["run", "--cidfile=\0", "x"]):
+        with pytest.raises(InvalidError, match="zero byte") as caught:
+            parse(words)
+        assert caught.value.exit_code == 125
+
+
 def test_a_near_miss_is_named() -> None:
     with pytest.raises(InvalidError) as caught:
         parse(["strat", "x"])
