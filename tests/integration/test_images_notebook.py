@@ -96,8 +96,8 @@ def assert_it_told_of_images_and_layers(shown: Executed) -> None:
 
     dangling = shown.text("%dock images --filter label")
     assert re.search(r"^<none> +<none>", dangling, re.MULTILINE)
-    assert f"deleted: {saved[0]}" in shown.text("%dock image prune")
-    assert shown.text("%dock images --filter reference").splitlines()[-1].startswith("REPOSITORY")
+    assert f"deleted: {saved[0]}" in shown.text("%dock image prune -f")
+    assert shown.text("%dock rmi tutorial/python:3").splitlines()[-1].startswith("REPOSITORY")
 
 
 def assert_it_told_of_the_registry(shown: Executed) -> None:
