@@ -23,7 +23,9 @@ def load(context: Context, words: Namespace) -> int:
     taken: dict[str, str] = {}
     loaded: list[str] = []
     with (
-        reporting(context, words.progress, quiet=words.quiet) as report,
+        reporting(
+            context, words.progress, f"loaded {words.input or 'the archive'}", quiet=words.quiet
+        ) as report,
         _input(context, words.input) as stream,
     ):
         try:
@@ -50,8 +52,9 @@ def _stream(report: Reporter, line: str) -> None:
 def save(context: Context, words: Namespace) -> int:
     """Write images to an archive."""
     stdout_is_free = bool(words.output)
+    done = f"saved {' '.join(words.IMAGE)} to {words.output}"
     with (
-        reporting(context, words.progress, stdout_is_free=stdout_is_free) as report,
+        reporting(context, words.progress, done, stdout_is_free=stdout_is_free) as report,
         _output(context, words.output) as stream,
     ):
         context.engine.images.save(words.IMAGE, stream, report.progress, words.platform)
@@ -68,7 +71,7 @@ def import_(context: Context, words: Namespace) -> int:
         )
     reference = getattr(words, "REPOSITORY[:TAG]")
     with (
-        reporting(context, words.progress) as report,
+        reporting(context, words.progress, f"imported {source}") as report,
         _input(context, None if source == "-" else source) as stream,
     ):
         report.result(
@@ -88,7 +91,7 @@ def export(context: Context, words: Namespace) -> int:
 
 def commit(context: Context, words: Namespace) -> int:
     """Make an image of a container's changes, and print its id."""
-    with reporting(context, words.progress) as report:
+    with reporting(context, words.progress, f"committed {words.CONTAINER}") as report:
         report.result(
             context.engine.filesystems.commit(
                 words.CONTAINER,

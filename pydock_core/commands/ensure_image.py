@@ -50,7 +50,9 @@ def ensure_image(
                     context.stderr.write(f"Unable to find image '{name.familiar}' locally\n")
             else:
                 return
-        with reporting(context, "auto", quiet=quiet, lines=True, stdout_is_free=False) as report:
+        with reporting(
+            context, "auto", f"pulled {reference}", quiet=quiet, lines=True, stdout_is_free=False
+        ) as report:
             context.engine.registries.pull(reference, platform=platform, progress=report.progress)
     except PyDockError as error:
         error.exit_code = 125 if error.exit_code is None else error.exit_code

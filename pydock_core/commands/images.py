@@ -224,7 +224,7 @@ def capture(context: Context, words: Namespace) -> int:
     """Make an image of a Python environment, and print its id."""
     prefix = Path(words.prefix).absolute() if words.prefix else Path(sys.prefix)
     paths = [Path(path).absolute() for path in words.PATH]
-    with reporting(context, words.progress, quiet=words.quiet) as report:
+    with reporting(context, words.progress, f"captured {prefix}", quiet=words.quiet) as report:
         result = context.engine.images.capture(words.tag, prefix, paths, report.progress)
         report.result(result.image_id)
     for note in result.notes if not report.is_quiet else ():

@@ -34,8 +34,8 @@ class Display(Protocol):
         ...
 
 
-DisplayFactory = Callable[[], Display | None]
-"""Makes a front end's own display; None where it cannot have one now."""
+DisplayFactory = Callable[[str], Display | None]
+"""Makes a front end's own display; None where it cannot have one now.  Called with what is left to read at the end."""
 
 
 class Reporter:
@@ -69,12 +69,19 @@ class Reporter:
 
 @contextlib.contextmanager
 def reporting(
-    context: Context, mode: str, *, quiet: bool = False, lines: bool = False, stdout_is_free: bool = True
+    context: Context,
+    mode: str,
+    done: str,
+    *,
+    quiet: bool = False,
+    lines: bool = False,
+    stdout_is_free: bool = True,
 ) -> Iterator[Reporter]:
     """Show a command's progress as ``--progress`` asks for.
 
     Args:
         mode: the option's value: auto, plain, json, quiet.
+        done: what the command has done at its end, "saved env to x.tar"; a notebook shows it in place of the bars.
         quiet: the option ``-q``.
         lines: without a terminal, auto is plain text (Docker's pull and push); otherwise it is nothing.
         stdout_is_free: False where the result itself, an archive, goes to standard output.
@@ -91,19 +98,19 @@ def reporting(
             "--progress json would be mixed with the archive on standard output", "write to a file with -o"
         )
     is_quiet = quiet or mode == "quiet"
-    display = _choose(context, mode, is_quiet=is_quiet, lines=lines, stdout_is_free=stdout_is_free)
-    done = Once(display)
-    reporter = Reporter(context, done.display, as_json=as_json, is_quiet=is_quiet)
+    display = _choose(context, mode, done, is_quiet=is_quiet, lines=lines, stdout_is_free=stdout_is_free)
+    shown = Once(display)
+    reporter = Reporter(context, shown.display, as_json=as_json, is_quiet=is_quiet)
     try:
         yield reporter
     except BaseException as error:
-        done.close(succeeded=False)
+        shown.close(succeeded=False)
         reporter.flush()
         if as_json:
             message = error.line if isinstance(error, PyDockError) else str(error) or type(error).__name__
             write_json(context, {"error": message, "errorDetail": {"message": message}})
         raise
-    done.close(succeeded=True)
+    shown.close(succeeded=True)
     reporter.flush()
 
 
@@ -128,7 +135,7 @@ class Once:
 
 
 def _choose(
-    context: Context, mode: str, *, is_quiet: bool, lines: bool, stdout_is_free: bool
+    context: Context, mode: str, done: str, *, is_quiet: bool, lines: bool, stdout_is_free: bool
 ) -> Display | None:
     if mode == "json":
         return JsonDisplay(context)  # -q is about text; whoever asks for JSON wants the events
@@ -137,8 +144,8 @@ def _choose(
     if mode == "plain":
         return PlainDisplay(context, to_stdout=stdout_is_free)
     make = context.progress
-    if make is not None and (made := make()) is not None:
-        return LineSplitter(context, made, again=lambda: make() or made, to_stdout=stdout_is_free)
+    if make is not None and (made := make(done)) is not None:
+        return LineSplitter(context, made, again=lambda: make(done) or made, to_stdout=stdout_is_free)
     if context.owns_process and sys.stderr.isatty() and (context.interactive or not lines):
         from pydock_core.commands.progress_rich import RichDisplay  # late: rich takes long to load
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydock_core.sizes import human_size
+
 DONE = (
     "Already exists",
     "Layer already exists",
@@ -173,6 +175,15 @@ class Board:
         rows = self.rows.values()
         moved = sum(min(row.moved, row.size) for row in rows)
         return moved, sum(row.size for row in rows), sum(row.is_done for row in rows), len(rows)
+
+    def summary(self) -> str:
+        """Return how many layers there were, and of how many bytes: "5 layers, 270MB"; "" if nothing is known."""
+        # What has no id is about the whole, and says more than the layers that are made of it.
+        whole = [row for row in self.rows.values() if not row.status]
+        layers = len(self.rows) - len(whole)
+        size_bytes = sum(row.size or row.current for row in whole or self.rows.values())
+        parts = [f"{layers} layer{'s' if layers > 1 else ''}"] if layers else []
+        return ", ".join(parts + ([human_size(size_bytes)] if size_bytes else []))
 
 
 def _end(row: Row, shown: str) -> None:

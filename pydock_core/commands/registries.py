@@ -34,7 +34,7 @@ def pull(context: Context, words: Namespace) -> int:
     name = parse_reference(reference)
     if words.platform:
         parse_platform(words.platform)  # what is wrong with the words is said before anything else
-    with reporting(context, words.progress, quiet=words.quiet, lines=True) as report:
+    with reporting(context, words.progress, "pulled", quiet=words.quiet, lines=True) as report:
         if not words.all_tags and not (name.tag or name.digest):
             _say_default_tag(context, words, report)
         context.engine.registries.pull(
@@ -51,7 +51,7 @@ def push(context: Context, words: Namespace) -> int:
     name = parse_reference(reference)
     if words.platform:
         parse_platform(words.platform)
-    with reporting(context, words.progress, quiet=words.quiet, lines=True) as report:
+    with reporting(context, words.progress, "pushed", quiet=words.quiet, lines=True) as report:
         if not words.all_tags and not name.tag and not name.digest:
             _say_default_tag(context, words, report)
         pushed = context.engine.registries.push(

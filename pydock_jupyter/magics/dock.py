@@ -138,8 +138,8 @@ def with_standard_input(words: Sequence[str]) -> list[str]:
     )
 
 
-def make_progress() -> Display | None:
-    """Return bars below the cell; None where ipywidgets are not there, or no front end shows them."""
+def make_progress(done: str) -> Display | None:
+    """Return bars below the cell, which leave ``done`` as text; None without ipywidgets, or in a terminal."""
     from IPython import get_ipython
 
     if getattr(get_ipython(), "kernel", None) is None:
@@ -150,7 +150,7 @@ def make_progress() -> Display | None:
         return None
     from IPython.display import display
 
-    return ProgressWidget(display)
+    return ProgressWidget(lambda shown: display(shown, display_id=True), done)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -84,9 +84,10 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
         self.observe(self._follow_views, "_view_count")
 
     def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> Any:
-        """Being displayed is what starts it."""
+        """Being displayed is what starts it; where no front end shows widgets, the lists as they are now."""
         self._watcher.add(self)
-        return super()._repr_mimebundle_(*args, **kwargs)
+        bundle = super()._repr_mimebundle_(*args, **kwargs)
+        return bundle | {"text/plain": describe(self._watcher.look())}
 
     def _follow_views(self, change: dict[str, Any]) -> None:
         """Rest while no page shows it (its output was cleared, say), and go on when one does again."""
@@ -138,7 +139,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
                 row.close()
             empty = "No containers yet. Start one: <code>%dock run -d IMAGE COMMAND</code>"
             self._note.value = "" if listed else f'<span style="{_FAINT}">{empty}</span>'
-            self._images.value = _images_html(snapshot.images)
+            self._images.value = _images_table(snapshot.images).html()
 
     def refresh_log(self) -> None:
         """Read the log's last lines again, while it is shown."""
@@ -216,7 +217,19 @@ def _heading(text: str) -> ipywidgets.HTML:
     return ipywidgets.HTML(f"<b>{escape(text)}</b>")
 
 
-def _images_html(images: tuple[dict[str, Any], ...]) -> str:
+def describe(snapshot: Snapshot) -> str:
+    """Return containers and images as plain text."""
+    if snapshot.problem:
+        return snapshot.problem
+    rows = [
+        (container_name(container), str(container["Image"]), str(container["Status"] or container["State"]))
+        for container in snapshot.containers
+    ]
+    containers = Table.of(("Container", "Image", "Status"), rows).text() if rows else "No containers yet."
+    return f"{containers}\n\n{_images_table(snapshot.images).text()}"
+
+
+def _images_table(images: tuple[dict[str, Any], ...]) -> Table:
     from pydock_core.sizes import human_size
 
     rows = [
@@ -227,7 +240,7 @@ def _images_html(images: tuple[dict[str, Any], ...]) -> str:
         )
         for image in images
     ]
-    return Table.of(("Image", "Id", "Size"), rows).html()
+    return Table.of(("Image", "Id", "Size"), rows)
 
 
 def _find_base_url() -> str:

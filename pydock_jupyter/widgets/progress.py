@@ -1,4 +1,4 @@
-"""Progress in a notebook: a bar for each layer and one for all, below the cell that works."""
+"""Progress in a notebook: a bar for each layer and one for all, below the cell that works; a line of text at the end."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import ipywidgets
 
 from pydock_core.commands.progress_board import Board, Row
 from pydock_core.sizes import human_size
+from pydock_jupyter.widgets.rows import close_tree
 
 INTERVAL_SECONDS = 0.1
 """The bars move at most that often: each change is a message to every page that shows them."""
 ROW_LIMIT = 40
 """So many layers have a bar of their own; all count in the bar of all."""
 
-_RUNNING, _DONE, _FAILED = "info", "success", "danger"
+_RUNNING, _DONE = "info", "success"
 _STEPS = 1000  # a bar's length; sizes would not fit a browser's integers
 
 
@@ -26,16 +27,22 @@ class ProgressWidget:
     """Bars for the events of one command; a :class:`pydock_core.commands.progress.Display`.
 
     Args:
-        show: displays the widget in the cell; called with the first event, so that it stands below what was written by
-            then, and as if by who has made this: events may come from other threads, which belong to no cell.
+        show: displays the widget in the cell, and returns what can show something else in its place; called with the
+            first event, so that it stands below what was written by then, and as if by who has made this: events may
+            come from other threads, which belong to no cell.
+        done: what there is to read at the end, "saved env to x.tar".
         clock: seconds, monotonic.
 
     Attributes:
-        box: what is displayed; None before the first event.
+        box: what is displayed; None before the first event, and closed after the end.
     """
 
-    def __init__(self, show: Callable[[Any], object], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, show: Callable[[Any], Place], done: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._show = show
+        self._done = done
+        self._place: Place | None = None
         self._cell = contextvars.copy_context()
         self._clock = clock
         self._lock = threading.Lock()
@@ -54,16 +61,20 @@ class ProgressWidget:
                 self._draw()
 
     def close(self, *, succeeded: bool) -> None:
-        """Leave the bars as they are at the end: full, or red where it failed."""
+        """Replace the bars by a line of text, which an exported or reopened notebook has as well."""
         with self._lock:
-            if not self._board.rows:
+            if self._place is None:
                 return
+            current, total, _, _ = self._board.overall()
             if succeeded:
                 self._board.finish()
-            self._changed.update(self._board.rows)
-            overall = self._draw()
-            for bar in (overall, *self._bars.values()):
-                bar.finish(succeeded=succeeded)
+                text = ": ".join(filter(None, (self._done, self._board.summary())))
+            else:
+                text = "broken off" + (
+                    f" after {human_size(current)} of {human_size(total)}" if total else ""
+                )
+            self._cell.run(self._place.update, Line(text))
+            close_tree(self.box)
 
     def _draw(self) -> _Bar:
         """Draw what has changed; return the bar of all."""
@@ -79,12 +90,39 @@ class ProgressWidget:
         order = [name for name in self._board.rows if name in self._bars]
         boxes = (*(self._bars[name].box for name in order), overall.box)
         if self.box is None:
-            self.box = ipywidgets.VBox(boxes)
+            self.box = ProgressBox(boxes)
             self.box.add_class("pydock-progress")
-            self._cell.run(self._show, self.box)
+            self._place = self._cell.run(self._show, self.box)
         elif self.box.children != boxes:
             self.box.children = boxes
         return overall
+
+
+class Place(Protocol):
+    """Where something is displayed (IPython's DisplayHandle)."""
+
+    def update(self, shown: Any) -> object:
+        """Show something else there."""
+        ...
+
+
+class Line:
+    """A line of text, displayed as it is."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class ProgressBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
+    """The bars; where no front end shows widgets, their texts."""
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
+        lines = ((name.value, text.value) for name, _, text in (bar.children for bar in self.children))
+        return bundle | {"text/plain": "\n".join(f"{name}: {text}" for name, text in lines)}
 
 
 class _Bar:
@@ -109,10 +147,6 @@ class _Bar:
         layers = f"{done} of {count}"
         sizes = f", {human_size(current)} of {human_size(total)}" if total else ""
         self._draw(fraction, layers + sizes, is_done=done == count)
-
-    def finish(self, *, succeeded: bool) -> None:
-        if self._bar.bar_style != _DONE:
-            self._bar.bar_style = _DONE if succeeded else _FAILED
 
     def _draw(self, fraction: float, text: str, *, is_done: bool) -> None:
         self._bar.value = _STEPS if is_done else int(fraction * _STEPS)

@@ -90,7 +90,7 @@ class Watcher:
                     self._thread = None
                     return
                 listeners = dict(self._listeners)
-            snapshot = self._look()
+            snapshot = self.look()
             for listener, shown in listeners.items():
                 if snapshot != shown:
                     listener.show(snapshot)
@@ -101,7 +101,8 @@ class Watcher:
             pause = min(pause * 2, MAX_INTERVAL_SECONDS) if snapshot.problem else self._interval_seconds
             self._wake.wait(pause)
 
-    def _look(self) -> Snapshot:
+    def look(self) -> Snapshot:
+        """Return how things stand now."""
         try:
             engine = self._get_engine()
             return Snapshot(tuple(engine.containers.list(all=True)), tuple(engine.images.list()))

@@ -91,7 +91,7 @@ def execute(
         if message["msg_type"] == "stream":
             texts[content["name"]] += content["text"]
             on_text(texts["stdout"], texts["stderr"])
-        elif message["msg_type"] in ("display_data", "execute_result"):
+        elif message["msg_type"] in ("display_data", "execute_result", "update_display_data"):
             displayed.append(content["data"])
 
     reply = client.execute_interactive(code, timeout=WAIT_SECONDS, output_hook=hook)
@@ -299,8 +299,11 @@ def test_progress_is_a_widget(client: BlockingKernelClient, environment: dict[st
     saved.write_bytes(build_docker_archive(build_tar([entry("new")]), tags=["new:1"]))
     stdout, stderr, displayed = run(client, f"%dock load -i {saved}")
     assert (stdout, stderr) == ("Loaded image: new:1\n", "")
-    assert len(displayed) == 1
-    assert "application/vnd.jupyter.widget-view+json" in displayed[0]
+    bars, line = displayed
+    assert "application/vnd.jupyter.widget-view+json" in bars
+    assert "VBox" not in bars["text/plain"]
+    assert set(line) == {"text/plain"}
+    assert re.fullmatch(rf"loaded {saved}: 1 layer, \S+B", line["text/plain"])
     stdout, _, displayed = run(client, f"%dock import --progress plain {archive} again:1")
     assert stdout.splitlines()[-1].startswith("sha256:")
     assert displayed == []

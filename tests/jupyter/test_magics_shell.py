@@ -115,7 +115,7 @@ def test_a_password_may_be_the_cell(run: Callable[..., CapturedIO]) -> None:
 def test_without_a_kernel_progress_is_text(run: Callable[..., CapturedIO]) -> None:
     def command(words: Sequence[str], context: Context) -> int:
         assert context.progress is not None
-        assert context.progress() is None
+        assert context.progress("done") is None
         return 0
 
     run("%dock pull x", command)

@@ -131,6 +131,18 @@ def test_shows_containers_and_images(panel: Panel) -> None:
     assert button(panel, "was", "Stop").disabled
 
 
+def test_without_widgets_it_is_text(panel: Panel) -> None:
+    lines = panel._repr_mimebundle_()["text/plain"].splitlines()
+    assert [line.split() for line in lines] == [
+        ["Container", "Image", "Status"],
+        ["web", "demo:latest", "Up", "2", "minutes"],
+        ["was", "demo:latest", "Exited", "(0)", "1", "minute", "ago"],
+        [],
+        ["Image", "Id", "Size"],
+        ["demo:latest", "a" * 12, "1.2MB"],
+    ]
+
+
 def test_follows_what_happens(panel: Panel, engine: FakeEngine) -> None:
     show(panel)
     engine.items = [summary("new"), *engine.items[1:]]
@@ -143,8 +155,8 @@ def test_follows_what_happens(panel: Panel, engine: FakeEngine) -> None:
 def test_sends_nothing_while_nothing_changes(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
     show(panel)
     looks: list[object] = []
-    look = panel._watcher._look
-    monkeypatch.setattr(panel._watcher, "_look", lambda: (looks.append(1), look())[1])
+    look = panel._watcher.look
+    monkeypatch.setattr(panel._watcher, "look", lambda: (looks.append(1), look())[1])
     sent: list[object] = []
     monkeypatch.setattr(ipywidgets.Widget, "_send", lambda self, *args, **kwargs: sent.append(args))
     until(lambda: len(looks) > 5)

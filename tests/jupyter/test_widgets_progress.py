@@ -6,7 +6,6 @@ import contextvars
 import threading
 from typing import Any, cast
 
-import ipywidgets
 import pytest
 
 from pydock_core.commands.context import Context
@@ -29,7 +28,16 @@ class Progress:
     def __init__(self) -> None:
         self.clock = Clock()
         self.shown: list[Any] = []
-        self.widget = ProgressWidget(self.shown.append, self.clock)
+        self.widget = ProgressWidget(self.show, "saved x to y.tar", self.clock)
+
+    def show(self, box: Any) -> Progress:
+        """Display something: as IPython's display, which returns the place of it."""
+        self.shown.append(box)
+        return self
+
+    def update(self, shown: Any) -> None:
+        """Display something else in its place."""
+        self.shown.append(shown)
 
     def event(self, status: str, identifier: str = "", current: int | None = None, total: int = 0) -> None:
         numbers = {} if current is None else {"current": current, "total": total}
@@ -72,21 +80,36 @@ def test_it_moves_ten_times_a_second_and_loses_nothing(progress: Progress) -> No
     for current in range(1, 1000):
         progress.widget.show({"status": "Downloading", "id": "aaa", "current": current, "total": 1000})
         progress.clock.now += INTERVAL_SECONDS / 100
+    progress.clock.now += 2 * INTERVAL_SECONDS
     assert 9 <= len(bars) <= 11
-    progress.widget.show({"status": "Downloading", "id": "aaa", "current": 1000, "total": 1000})
-    progress.widget.close(succeeded=False)
+    progress.event("Downloading", "aaa", 1000, 1000)
     assert bars[-1] == 1000
 
 
-def test_the_end_is_a_final_state(progress: Progress) -> None:
+def test_at_the_end_a_line_of_text_is_in_the_place_of_the_bars(progress: Progress) -> None:
     progress.event("Extracting", "aaa", 1, 1000)
+    bars = progress.widget.box
     progress.widget.close(succeeded=True)
-    assert [line[1:3] for line in progress.lines()] == [(1000, "success"), (1000, "success")]
+    assert repr(progress.shown[-1]) == "saved x to y.tar: 1 layer, 1B"
+    assert bars.comm is None
+    assert all(part.comm is None for bar in bars.children for part in (bar, *bar.children))
+    whole = Progress()
+    whole.event("Committing", "", 270_000_000)
+    whole.event("Extracting", "aaa", 5, 1000)
+    whole.widget.close(succeeded=True)
+    assert repr(whole.shown[-1]) == "saved x to y.tar: 1 layer, 270MB"
     failed = Progress()
     failed.event("Already exists", "aaa")
     failed.event("Downloading", "bbb", 5, 1000)
     failed.widget.close(succeeded=False)
-    assert [line[2] for line in failed.lines()] == ["success", "danger", "danger"]
+    assert repr(failed.shown[-1]) == "broken off after 5B of 1kB"
+
+
+def test_without_widgets_the_bars_are_text(progress: Progress) -> None:
+    progress.event("Downloading", "aaa", 250_000, 1_000_000)
+    bundle = progress.widget.box._repr_mimebundle_()
+    assert bundle["text/plain"] == "aaa: Downloading 250kB of 1MB\ntotal: 0 of 1, 250kB of 1MB"
+    assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
 def test_nothing_told_is_nothing_shown(progress: Progress) -> None:
@@ -98,7 +121,13 @@ def test_another_thread_shows_it_in_the_cell_that_asked() -> None:
     cell: contextvars.ContextVar[str] = contextvars.ContextVar("cell", default="none")
     token = cell.set("mine")
     shown: list[str] = []
-    widget = ProgressWidget(lambda box: shown.append(cell.get()))
+    progress = Progress()
+
+    def show(box: Any) -> Progress:
+        shown.append(cell.get())
+        return progress
+
+    widget = ProgressWidget(show, "done")
     cell.reset(token)
     thread = threading.Thread(target=widget.show, args=({"status": "Extracting", "id": "a", "current": 1},))
     thread.start()
@@ -116,22 +145,34 @@ def test_many_layers_and_threads(progress: Progress) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    progress.widget.close(succeeded=True)
+    progress.clock.now += 2 * INTERVAL_SECONDS
+    progress.event("Downloading", "layer0", 2, 2)
     assert len(progress.lines()) == ROW_LIMIT + 1
-    assert progress.lines()[-1][3] == "100 of 100, 200B of 200B"
-    assert isinstance(progress.widget.box, ipywidgets.VBox)
+    progress.widget.close(succeeded=True)
+    assert repr(progress.shown[-1]) == "saved x to y.tar: 100 layers, 200B"
 
 
 def test_what_is_pulled_stands_above_its_bars() -> None:
     written = Output()
+
+    class Below:
+        """The place of the bars."""
+
+        def update(self, shown: Any) -> None:
+            written.write(f"[{shown!r}]\n")
+
+    def show(box: Any) -> Below:
+        written.write("[bars]\n")
+        return Below()
+
     context = Context(
         engine=cast(Any, None),
         stdout=written,
         stderr=written,
         notebook=True,
-        progress=lambda: ProgressWidget(lambda box: written.write("[bars]\n")),
+        progress=lambda done: ProgressWidget(show, done),
     )
-    with reporting(context, "auto", lines=True) as report:
+    with reporting(context, "auto", "pulled", lines=True) as report:
         assert report.progress is not None
         for tag in "12":
             report.progress({"status": "Pulling from box", "id": tag})
@@ -139,6 +180,6 @@ def test_what_is_pulled_stands_above_its_bars() -> None:
             report.progress({"status": "Pull complete", "id": "a"})
             report.progress({"status": f"Digest: {tag}"})
     assert written.text.splitlines() == [
-        *("1: Pulling from box", "[bars]", "Digest: 1"),
-        *("2: Pulling from box", "[bars]", "Digest: 2"),
+        *("1: Pulling from box", "[bars]", "[pulled: 1 layer, 2B]", "Digest: 1"),
+        *("2: Pulling from box", "[bars]", "[pulled: 1 layer, 2B]", "Digest: 2"),
     ]

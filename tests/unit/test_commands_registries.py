@@ -178,8 +178,9 @@ def test_a_front_ends_own_display_gets_layers_and_not_lines(front: Front) -> Non
         events: list[Mapping[str, Any]]
         ends: list[bool]
 
-        def __init__(self) -> None:
+        def __init__(self, done: str) -> None:
             self.events, self.ends = [], []
+            assert done == "pulled"
             displays.append(self)
 
         def show(self, event: Mapping[str, Any]) -> None:
@@ -200,7 +201,7 @@ def test_a_front_ends_own_display_gets_layers_and_not_lines(front: Front) -> Non
     front.run("pull", "box", code=1)
     assert displays[2].ends == [False]
     front.registries.failure = None
-    front.context.progress = lambda: None  # it has none now: text
+    front.context.progress = lambda done: None  # it has none now: text
     assert "0123456789ab: Pull complete" in front.run("pull", "box:latest")
 
 
