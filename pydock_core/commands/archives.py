@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shlex
 import sys
 from argparse import Namespace
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from pydock_core.commands.archive_file import replaced_file
 from pydock_core.commands.context import Context, Writer
 from pydock_core.commands.progress import Reporter, reporting
 from pydock_core.errors import FailedError, InvalidError, NoSpaceError, NotFoundError
@@ -154,17 +154,8 @@ def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
         with _mapped(name), target.open("wb") as stream:
             yield stream
         return
-    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with _mapped(name), open(scratch, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.rename(scratch, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(scratch)
-        raise
+    with _mapped(name), replaced_file(target) as stream:
+        yield stream
 
 
 def _pack_hint(name: str) -> str:

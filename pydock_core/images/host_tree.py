@@ -238,9 +238,7 @@ class HostTree:
                 output.put(build_header(name, 0, mode=item.mode, mtime_ns=mtime_ns, link=linked[key]))
                 return
             linked[key] = name
-            size = status.st_size
-            output.put(build_header(name, stat.S_IFREG, mode=item.mode, size_bytes=size, mtime_ns=mtime_ns))
-            if not output.copy(fd, size):
+            if not output.put_file(name, fd, status.st_size, mode=item.mode, mtime_ns=mtime_ns):
                 self.notes.append(f"{path} became shorter while it was read; its end is zeros")
         finally:
             os.close(fd)

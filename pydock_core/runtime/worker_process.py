@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
+import select
 import signal
 import socket
 import traceback
@@ -18,12 +21,14 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
     """Perform the job of a "work" request; its first descriptor is the status socket, the others are the
     job's.
 
-    A client that goes away does not end the job: what it began, it finishes (jobs are atomic either way).
+    The process ends as soon as its client has closed the status socket, or died: nobody else would stop a job that
+    fills the disk.  A half-done job leaves a workspace or a trash directory, which the next command sweeps.
     """
     from pydock_core.store.worker import perform  # late: only workers need the store
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = socket.socket(fileno=fds.pop(0))
+    _end_with_peer(status)
 
     def tell(message: Mapping[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -43,3 +48,23 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
         traceback.print_exc()
         wrapped = FailedError(f"{document['function']} failed: {type(error).__name__}: {error}")
         tell({"event": "failed", "error": wrapped.to_json()})
+
+
+def _end_with_peer(status: socket.socket) -> None:
+    """Have this process end when the other end of a socket is closed, in whatever loop it is then.
+
+    The kernel sends SIGIO when the state of the socket changes (fcntl(2), O_ASYNC; socket(7)); system calls that wait,
+    or write without end, are interrupted.  A thread that waits would do as well, but setns(2) refuses to join a mount
+    namespace from a process with threads.
+    """
+    hangup = select.poll()
+    hangup.register(status, 0)  # POLLHUP is always reported
+
+    def look(*_: object) -> None:
+        if hangup.poll(0):
+            os._exit(1)
+
+    signal.signal(signal.SIGIO, look)
+    fcntl.fcntl(status, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(status, fcntl.F_SETFL, fcntl.fcntl(status, fcntl.F_GETFL) | os.O_ASYNC)
+    look()  # it may have been closed before

@@ -3,6 +3,10 @@ for what ustar has no room for.
 
 Names go out as the bytes that they are.  A pax header's values should be UTF-8; where a name is not, its bytes are
 written all the same, as Go's archive/tar does, and read back as they were by that, by GNU tar and by tarfile.
+
+A file with large holes goes out in GNU tar's sparse format 1.0 (GNU tar manual, "Storing Sparse Files"), which GNU
+tar, libarchive, tarfile and Go's archive/tar read, and with it Docker, containerd and podman.  Smaller holes are
+written as zeros: the image specification (layer.md) advises against sparse files, and every tool reads those.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ import stat
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pydock_core.store.extents import data_segments
+
 BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 20
 # Below this, a file's data is read into the buffer: one system call less than sending it by itself, and no flush.
@@ -22,6 +28,9 @@ _SENT_BYTES = 8 << 20
 _NAME_BYTES, _PREFIX_BYTES = 100, 155
 _SMALLEST_TOO_LARGE_ID = 1 << 21
 _SMALLEST_TOO_LARGE_NUMBER = 1 << 33
+# Holes of so much in all make a file sparse in the archive.
+SPARSE_BYTES = 64 << 20
+_SPARSE_DIRECTORY = b"GNUSparseFile.0/"
 _ZEROS = bytes(BLOCK_BYTES)
 _PAX_NAME = b"././@PaxHeader"
 _TYPES = {
@@ -50,6 +59,7 @@ def build_header(
     link: bytes = b"",
     device: tuple[int, int] = (0, 0),
     xattrs: Sequence[tuple[bytes, bytes]] = (),
+    extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
     """Return the header of an entry, with the pax header before it where one is needed.
 
@@ -62,6 +72,7 @@ def build_header(
         link: target of a symbolic or hard link.
         device: (major, minor).
         xattrs: (name, value), written in the order given, as SCHILY.xattr.NAME.
+        extra: further records of the pax header.
 
     Raises:
         KeyError: tar has no such kind (a socket).
@@ -76,6 +87,7 @@ def build_header(
         and name.isascii()
         and link.isascii()
         and not xattrs
+        and not extra
         and not fraction
         and uid < _SMALLEST_TOO_LARGE_ID
         and gid < _SMALLEST_TOO_LARGE_ID
@@ -83,7 +95,7 @@ def build_header(
         and 0 <= seconds < _SMALLEST_TOO_LARGE_NUMBER
     ):
         return _block(name, prefix, _TYPES[kind], mode, uid, gid, size_bytes, seconds, link, device)
-    records: list[tuple[bytes, bytes]] = []
+    records: list[tuple[bytes, bytes]] = list(extra)
     if not name.isascii():
         records.append((b"path", name))
     elif len(name) > _NAME_BYTES:
@@ -218,36 +230,96 @@ class TarWriter:
         if size_bytes % BLOCK_BYTES:
             self.put(_ZEROS[: -size_bytes % BLOCK_BYTES])
 
-    def copy(self, source_fd: int, size_bytes: int) -> bool:
-        """Append the data of an entry from a file's beginning, and the padding.
+    def put_file(self, name: bytes, source_fd: int, size_bytes: int, **fields: Any) -> bool:
+        """Append the entry of a regular file: header, data and padding; large holes stay holes (SPARSE_BYTES).
+
+        Args:
+            name: of the entry.
+            source_fd: the file, open for reading; its position changes.
+            size_bytes: of the file.
+            fields: further ones of :func:`build_header`.
 
         Returns:
             whether there were ``size_bytes``; what is missing, because somebody shortened the file, is zeros.
         """
-        position = self._send(source_fd, size_bytes) if size_bytes > _SMALL_BYTES else 0
-        while position < size_bytes:
-            data = os.pread(source_fd, min(size_bytes - position, _BUFFER_BYTES), position)
+        if size_bytes >= SPARSE_BYTES:
+            segments = data_segments(source_fd, size_bytes)
+            if size_bytes - sum(length for _, length in segments) >= SPARSE_BYTES:
+                return self._put_sparse(name, source_fd, size_bytes, segments, fields)
+        self.put(build_header(name, stat.S_IFREG, size_bytes=size_bytes, **fields))
+        return self.copy(source_fd, size_bytes)
+
+    def _put_sparse(
+        self,
+        name: bytes,
+        source_fd: int,
+        size_bytes: int,
+        segments: Sequence[tuple[int, int]],
+        fields: dict[str, Any],
+    ) -> bool:
+        # The last number pair, of no length, says where the file ends.
+        numbers = [len(segments) + 1, *(number for part in segments for number in part), size_bytes, 0]
+        described = b"".join(b"%d\n" % number for number in numbers)
+        described += bytes(-len(described) % BLOCK_BYTES)
+        stored = sum(length for _, length in segments)
+        last = name.rpartition(b"/")[2]
+        fits = last.isascii() and len(last) <= _NAME_BYTES - len(_SPARSE_DIRECTORY)
+        extra = (
+            (b"GNU.sparse.major", b"1"),
+            (b"GNU.sparse.minor", b"0"),
+            (b"GNU.sparse.name", name),
+            (b"GNU.sparse.realsize", b"%d" % size_bytes),
+        )
+        header = build_header(
+            _SPARSE_DIRECTORY + (last if fits else b"file"),
+            stat.S_IFREG,
+            size_bytes=len(described) + stored,
+            extra=extra,
+            **fields,
+        )
+        self.put(header + described)
+        is_whole = True
+        for offset, length in segments:
+            is_whole = self._copy_part(source_fd, offset, length) and is_whole
+        self.pad(stored)
+        return is_whole
+
+    def copy(self, source_fd: int, size_bytes: int) -> bool:
+        """Append the data of an entry from a file's beginning, holes as zeros, and the padding.
+
+        Returns:
+            see :meth:`put_file`.
+        """
+        is_whole = self._copy_part(source_fd, 0, size_bytes)
+        self.pad(size_bytes)
+        return is_whole
+
+    def _copy_part(self, source_fd: int, offset: int, length: int) -> bool:
+        end = offset + length
+        position = self._send(source_fd, offset, end) if length > _SMALL_BYTES else offset
+        while position < end:
+            data = os.pread(source_fd, min(end - position, _BUFFER_BYTES), position)
             if not data:
                 break
             self.put(data)
             position += len(data)
-        is_whole = position == size_bytes
-        while position < size_bytes:
-            zeros = bytes(min(size_bytes - position, _BUFFER_BYTES))
+        is_whole = position == end
+        while position < end:
+            zeros = bytes(min(end - position, _BUFFER_BYTES))
             self.put(zeros)
             position += len(zeros)
-        self.pad(size_bytes)
         return is_whole
 
-    def _send(self, source_fd: int, size_bytes: int) -> int:
-        """Have the kernel send a file's data; return how much it has sent, less where it cannot or the file ends."""
+    def _send(self, source_fd: int, position: int, end: int) -> int:
+        """Have the kernel send a file's data; return the position reached, less than ``end`` if it cannot or the file
+        is shorter.
+        """
         if self._fd is None:
-            return 0
+            return position
         self.flush()
-        position = 0
         try:
-            while position < size_bytes:
-                piece = min(size_bytes - position, _SENT_BYTES)
+            while position < end:
+                piece = min(end - position, _SENT_BYTES)
                 sent = os.sendfile(self._fd, source_fd, position, piece)
                 if not sent:
                     break

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, UnsupportedError
@@ -191,14 +192,9 @@ class TreeTar:
                 return
             if not self.takes(name, path) or (status.st_nlink > 1 and self._link(path, status)):
                 return
-            self._put(
-                path,
-                stat.S_IFREG,
-                status,
-                self._xattrs(fd, names, path) if names else (),
-                size_bytes=status.st_size,
-            )
-            if status.st_size and not self.output.copy(fd, status.st_size):
+            self.entries += 1
+            fields = _fields(status, self._xattrs(fd, names, path) if names else ())
+            if not self.output.put_file(path, fd, status.st_size, **fields):
                 self.notes.add(f"/{os.fsdecode(path)} became shorter while it was read; its end is zeros")
         finally:
             os.close(fd)
@@ -235,27 +231,11 @@ class TreeTar:
         status: os.stat_result,
         xattrs: Xattrs | tuple[()],
         *,
-        size_bytes: int = 0,
         link: bytes = b"",
         device: tuple[int, int] = (0, 0),
     ) -> None:
         self.entries += 1
-        self.output.put(
-            build_header(
-                path,
-                kind,
-                mode=status.st_mode & 0o7777,
-                uid=status.st_uid,
-                gid=status.st_gid,
-                size_bytes=size_bytes,
-                # Whole seconds, as Docker, containerd and BuildKit have it: a fraction would take a pax header, two
-                # more blocks, for every entry, and no image that others make has one.
-                mtime_ns=status.st_mtime_ns // 1_000_000_000 * 1_000_000_000,
-                link=link,
-                device=device,
-                xattrs=xattrs,
-            )
-        )
+        self.output.put(build_header(path, kind, link=link, device=device, **_fields(status, xattrs)))
 
     def _xattrs(self, fd: int, names: list[str], path: bytes) -> Xattrs:
         kept = []
@@ -281,6 +261,19 @@ class TreeTar:
 
     def check_overlay(self, name: str, path: bytes) -> None:
         """Called with each of overlayfs's own extended attributes, none of which is written."""
+
+
+def _fields(status: os.stat_result, xattrs: Xattrs | tuple[()]) -> dict[str, Any]:
+    """The fields of a header that every kind of entry has."""
+    return {
+        "mode": status.st_mode & 0o7777,
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        # Whole seconds, as Docker, containerd and BuildKit have it: a fraction would take a pax header, two
+        # more blocks, for every entry, and no image that others make has one.
+        "mtime_ns": status.st_mtime_ns // 1_000_000_000 * 1_000_000_000,
+        "xattrs": xattrs,
+    }
 
 
 def _name(entry: os.DirEntry[str]) -> str:

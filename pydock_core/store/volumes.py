@@ -10,6 +10,7 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
+from pydock_core.store.extents import data_segments
 from pydock_core.store.private_root import open_private_root
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
@@ -68,7 +69,7 @@ def _copy(source: str, destination: str) -> None:
         for name in os.listdir(source):
             _copy(f"{source}/{name}", f"{destination}/{name}")
     elif stat.S_ISREG(status.st_mode):
-        shutil.copyfile(source, destination, follow_symlinks=False)
+        _copy_data(source, destination)
     elif stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(source), destination)
         os.lchown(destination, status.st_uid, status.st_gid)
@@ -77,6 +78,25 @@ def _copy(source: str, destination: str) -> None:
         os.mknod(destination, status.st_mode, status.st_rdev)
     shutil.copystat(source, destination, follow_symlinks=False)
     _copy_attributes(status, destination)
+
+
+def _copy_data(source: str, destination: str) -> None:
+    """Copy a file's content, holes as holes: an image can have a file that is larger than the disk."""
+    with open(source, "rb", opener=_open_unfollowed) as file, open(destination, "xb") as copy:
+        size_bytes = os.fstat(file.fileno()).st_size
+        for offset, length in data_segments(file.fileno(), size_bytes):
+            copy.seek(offset)
+            position, end = offset, offset + length
+            while position < end:
+                sent = os.sendfile(copy.fileno(), file.fileno(), position, end - position)
+                if not sent:
+                    break
+                position += sent
+        copy.truncate(size_bytes)
+
+
+def _open_unfollowed(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _copy_attributes(status: os.stat_result, destination: str) -> None:
