@@ -22,7 +22,8 @@ from pydock_core.oci.documents import decode
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, Source, TarReader
+from pydock_core.store.tar_headers import Source
+from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, TarReader
 from pydock_core.store.worker import Progress
 
 _BLOBS = "blobs/sha256/"
@@ -30,6 +31,8 @@ _PROGRESS_BYTES = 8 << 20
 _LINKS_LIMIT = 8
 _MEMBERS_LIMIT = 100_000
 """Each is remembered, and takes a file."""
+_NAMES_LIMIT_BYTES = 16 << 20
+"""All names and link targets together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +126,13 @@ class Spool:
         if not compression and (file := _FileSource.of(buffered)) is not None:
             source, self._file = file, file
         reader = TarReader(source, self.subject)
+        names_bytes = 0
         for number, entry in enumerate(reader):
-            if number >= _MEMBERS_LIMIT:
+            names_bytes += len(entry.name) + len(entry.link)
+            if number >= _MEMBERS_LIMIT or names_bytes > _NAMES_LIMIT_BYTES:
                 raise InvalidError(
-                    f"{self.subject} has more than {_MEMBERS_LIMIT:,} members, as no archive of images has",
+                    f"{self.subject} has more than {_MEMBERS_LIMIT:,} members, or {_NAMES_LIMIT_BYTES >> 20} MiB of names, "
+                    "as no archive of images has",
                     "save the images in several archives; a root file system is for: dock import",
                 )
             name = clean_name(entry.name, self.subject)

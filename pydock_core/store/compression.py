@@ -10,10 +10,11 @@ what the compressors themselves use at their highest levels.
 from __future__ import annotations
 
 import bz2
+import functools
+import importlib
 import io
 import lzma
 import os
-import zlib
 from dataclasses import dataclass
 from typing import BinaryIO, Self, cast
 
@@ -228,9 +229,9 @@ class _Plain(io.RawIOBase):
                 f"{self._subject} is truncated, or has something behind its end: its compressed data ends early",
                 ANEW,
             ) from error
-        except (OSError, zlib.error, lzma.LZMAError, ValueError, _zstd_error()) as error:
+        except damage_errors() as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise
+                raise  # of the stream that is inflated
             raise CorruptError(f"{self._subject} is damaged: {error}", ANEW) from error
         buffer[: len(data)] = data
         self._total += len(data)
@@ -251,7 +252,21 @@ class _Plain(io.RawIOBase):
 ANEW = "get it anew, and compare its checksum"
 
 
-def _zstd_error() -> type[Exception]:
-    import zstandard
+DAMAGE = {
+    "isal.isal_zlib": ("IsalError",),
+    "isal.igzip": ("BadGzipFile",),
+    "zlib": ("error",),
+    "zstandard": ("ZstdError",),
+    "lzma": ("LZMAError",),
+    # bz2 has no exceptions of its own; the others raise these too.
+    "builtins": ("OSError", "ValueError"),
+}
+"""The exceptions, by module, with which the decompressors report damaged data; EOFError is for data that is cut off."""
 
-    return cast("type[Exception]", zstandard.ZstdError)
+
+@functools.cache
+def damage_errors() -> tuple[type[Exception], ...]:
+    """Return the exceptions of :data:`DAMAGE`."""
+    return tuple(
+        getattr(importlib.import_module(module), name) for module, names in DAMAGE.items() for name in names
+    )

@@ -1,8 +1,7 @@
 """Reads tar archives that may be hostile: every entry is checked before it is handed on, and nothing hangs.
 
-The format is :mod:`tarfile`'s business.  What is added here: a damaged header in mid-archive is an error and
-not the archive's end, sizes are checked before anything is read or skipped, and headers that would be read
-into memory are bounded.
+The format is the business of :mod:`pydock_core.store.tar_headers`, which bounds what headers take.  Here an entry is
+checked as a whole, and its data is read.
 """
 
 from __future__ import annotations
@@ -12,24 +11,13 @@ import stat
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self, cast
+from typing import Protocol
 
 from pydock_core.errors import CorruptError, InvalidError, UnsupportedError
 from pydock_core.store.compression import ANEW
+from pydock_core.store.tar_headers import PARSE_ERRORS, Source, StrictTarFile
 
 CHUNK_BYTES = 1 << 20
-_SIZE_LIMIT = 1 << 60
-# The same limit as Go's archive/tar: an extended header or a long name is read into memory.
-_HEADER_LIMIT = 1 << 20
-_IN_MEMORY = frozenset(
-    {
-        tarfile.XHDTYPE,
-        tarfile.XGLTYPE,
-        tarfile.SOLARIS_XHDTYPE,
-        tarfile.GNUTYPE_LONGNAME,
-        tarfile.GNUTYPE_LONGLINK,
-    }
-)
 _KINDS = {
     tarfile.REGTYPE: stat.S_IFREG,
     tarfile.AREGTYPE: stat.S_IFREG,
@@ -47,31 +35,6 @@ _ID_LIMIT = (1 << 32) - 1
 # Linux has 12 bits for the major number of a device and 20 for the minor.
 _MAJOR_LIMIT, _MINOR_LIMIT = 0xFFF, 0xFFFFF
 _LARGEST_NS = (1 << 63) - 1
-
-# What tarfile, and its parsing of numbers and text, raise on hostile input.
-_PARSE_ERRORS = (
-    tarfile.TarError,
-    ValueError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    EOFError,
-    RecursionError,
-)
-# Subclasses of the public HeaderError: how tarfile tells the archive's end from damage.
-_END_MARKER: type[Exception] = vars(tarfile)["EOFHeaderError"]
-_NO_HEADER: type[Exception] = vars(tarfile)["EmptyHeaderError"]
-_PARTIAL_HEADER: type[Exception] = vars(tarfile)["TruncatedHeaderError"]
-
-
-class Source(Protocol):
-    """What a reader reads: ``seek`` goes forward only, ``tell`` starts at 0."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-    def seek(self, offset: int, whence: int = 0, /) -> int: ...
-
-    def tell(self) -> int: ...
 
 
 class Readable(Protocol):
@@ -136,54 +99,6 @@ class Entry:
     offset: int
 
 
-class _StrictTarInfo(tarfile.TarInfo):
-    """Raises on what tarfile would take for the archive's end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = super().frombuf(buf, encoding, errors)
-        _check_size(info.size)
-        if info.type in _IN_MEMORY and info.size > _HEADER_LIMIT:
-            raise tarfile.ReadError(f"an extended header claims a size of {info.size} bytes")
-        return info
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        try:
-            info = super().fromtarfile(tarfile)
-        except _END_MARKER:
-            if isinstance(tarfile, _StrictTarFile):
-                tarfile.ended = True
-            raise
-        except _NO_HEADER:
-            raise
-        except _PARTIAL_HEADER as error:
-            raise EOFError("it ends in the middle of a header") from error
-        except _HeaderError as error:
-            raise _ReadError(str(error)) from error
-        # An extended header may have replaced the size; tarfile would step backwards for a negative one.
-        _check_size(info.size)
-        return info
-
-
-class _StrictTarFile(tarfile.TarFile):
-    tarinfo = _StrictTarInfo
-    ended = False
-    """Whether the end marker (a block of zeros) was seen."""
-    members: list[tarfile.TarInfo]
-    """tarfile remembers every entry here; not in its stubs."""
-
-
-# The parameter of fromtarfile has the module's name, as in the base class.
-_HeaderError = tarfile.HeaderError
-_ReadError = tarfile.ReadError
-
-
-def _check_size(size: int) -> None:
-    if not 0 <= size < _SIZE_LIMIT:
-        raise tarfile.ReadError(f"an entry claims a size of {size} bytes")
-
-
 class TarReader:
     """Iterates over the entries of a plain (uncompressed) tar archive.
 
@@ -202,7 +117,7 @@ class TarReader:
         self._source = source
         self._subject = subject
         self._fd = fd
-        self._archive: _StrictTarFile | None = None
+        self._archive: StrictTarFile | None = None
 
     @property
     def ended(self) -> bool:
@@ -238,20 +153,12 @@ class TarReader:
     def _next(self) -> tarfile.TarInfo | None:
         try:
             if self._archive is None:
-                self._archive = _StrictTarFile(
-                    fileobj=cast(BinaryIO, self._source),
-                    mode="r",
-                    format=tarfile.PAX_FORMAT,
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                )
-            info = self._archive.next()
-        except _PARSE_ERRORS as error:
+                self._archive = StrictTarFile.over(self._source)
+            return self._archive.next_entry()
+        except PARSE_ERRORS as error:
             if str(error) == "empty file":
                 return None
             raise self.damaged(error) from error
-        self._archive.members.clear()
-        return info
 
     def damaged(self, error: BaseException) -> CorruptError:
         """What is said of an archive whose reading raised ``error``; EOFError for one that is cut off."""
@@ -304,6 +211,12 @@ class TarReader:
             if offset < end or length < 0 or offset + length > info.size:
                 raise CorruptError(f"{self._subject}: sparse entry {info.name!r} has overlapping parts", ANEW)
             end = offset + length
+        # Whole blocks, as the size of what is stored is not kept: what follows in the last block is padding.
+        stored = self.offset - info.offset_data
+        if sum(length for _, length in parts) > stored:
+            raise CorruptError(
+                f"{self._subject} is damaged: sparse entry {info.name!r} claims more data than it has", ANEW
+            )
         return tuple(parts)
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from pydock_core.store.tar_reader import Entry, TarReader
 
 _BLOCK = 512
 _WINDOW_BYTES = 8192
-_USTAR, _GNU = b"ustar\x0000", b"ustar  \0"
+_USTAR, _GNU, _STAR_TRAILER = b"ustar\x0000", b"ustar  \0", b"tar\0"
 _TERMINATORS = (0, 32)
 _KINDS = {b"0": stat.S_IFREG, b"5": stat.S_IFDIR, b"2": stat.S_IFLNK, b"1": 0}
 _OWNERS_LIMIT = 4096
@@ -133,7 +133,7 @@ def _is_plain(block: bytes) -> bool:
     adler32 sums bytes in C, modulo 65521: of 256 bytes the sum is exact.
     """
     magic = block[257:265]
-    if magic != _USTAR and not (magic == _GNU and not block[345]):
+    if (magic != _USTAR or block[508:512] == _STAR_TRAILER) and not (magic == _GNU and not block[345]):
         return False
     text = block[148:156]
     if not text[:6].isdigit() or text[6] not in _TERMINATORS:

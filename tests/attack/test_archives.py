@@ -14,6 +14,7 @@ import stat
 import struct
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -28,6 +29,7 @@ from pydock_core.images import spool
 from pydock_core.oci.documents import OCI_MANIFEST
 from pydock_core.store.layer_tar import clean_name
 from pydock_core.store.tar_reader import ForwardSource, TarReader
+from pydock_core.store.tar_scan import scan_tar
 from tests.support.image_store import (
     NEEDS_ROOT,
     ROOT,
@@ -572,3 +574,200 @@ def test_the_tar_header_helper_is_right() -> None:
     (item,) = TarReader(ForwardSource(io.BytesIO(data)), "x")
     assert (item.name, item.size_bytes) == ("x", 3)
     assert struct.calcsize("l") in (4, 8)
+
+
+# -- memory ----------------------------------------------------------------------------------------------
+
+
+def repeated(kind: bytes, body: bytes, count: int) -> bytes:
+    """Many headers of one kind, each with a body."""
+    block = header(b"%011o\0" % len(body), kind) + body + bytes(-len(body) % 512)
+    return block * count
+
+
+def records(size: int, prefix: str) -> bytes:
+    """The records of an extended header of about so many bytes, each with a name of its own."""
+    found = []
+    for number in range(size // 16):
+        rest = f" {prefix}{number:07}=1\n"
+        found.append(f"{len(rest) + 2:02}{rest}")
+    return "".join(found).encode()
+
+
+def gnu_map(blocks: int) -> bytes:
+    """A sparse file of the old GNU format whose map goes on for some blocks."""
+    block = bytearray(header(b"00000000000\0", b"S"))
+    block[257:265] = b"ustar  \0"
+    block[482] = 1
+    block[483:495] = b"77777777777\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    part = (b"%011o\0" % 512 + b"%011o\0" % 512) * 21
+    return bytes(block) + (part.ljust(504, b"\0") + b"\1" + bytes(7)) * blocks
+
+
+def tar_record(key: str, value: str) -> bytes:
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    return f"{rest + len(str(length))} {key}={value}\n".encode()
+
+
+def map_1_0(size: int) -> bytes:
+    """A sparse file of format 1.0 with a map of so many bytes."""
+    described = b"".join(
+        tar_record(f"GNU.sparse.{key}", value)
+        for key, value in (("major", "1"), ("minor", "0"), ("realsize", "99999"))
+    )
+    body = b"99999999\n" + b"1\n" * (size // 2)
+    return repeated(b"x", described, 1) + header(b"%011o\0" % len(body)) + body
+
+
+ENTRY = header(b"00000000000\0")
+FULL = {
+    "global headers": lambda: b"".join(repeated(b"g", records(1 << 20, chr(97 + n)), 1) for n in range(26)),
+    "global headers between entries": lambda: b"".join(
+        repeated(b"g", records(40_000, chr(97 + n)), 1) + ENTRY for n in range(26)
+    ),
+    "extended headers": lambda: repeated(b"x", records(1 << 19, "a"), 50),
+    "long names": lambda: repeated(b"L", b"n" * (1 << 20), 50),
+    "long names and links": lambda: (
+        (repeated(b"L", b"n" * 600_000, 1) + repeated(b"K", b"n" * 600_000, 1)) * 9
+    ),
+    "old GNU sparse map": lambda: gnu_map(40_000),
+    "sparse map": lambda: map_1_0(20 << 20),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", FULL)
+def test_what_headers_take_in_memory_is_bounded(name: str, tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(FULL[name]() + ENTRY + bytes(1024))
+    with open(tmp_path / "archive", "rb") as file:
+        with pytest.raises(CorruptError, match="take more than"):
+            for _ in scan_tar(file, "archive x"):
+                pass
+        assert file.tell() < 4 << 20
+        file.seek(0)
+        tracemalloc.start()
+        try:
+            with pytest.raises(CorruptError, match="take more than"):
+                for _ in TarReader(ForwardSource(file), "archive x"):
+                    pass
+            assert tracemalloc.get_traced_memory()[1] < 40 << 20
+        finally:
+            tracemalloc.stop()
+        assert file.tell() < 4 << 20
+
+
+def test_more_names_than_there_is_memory_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_NAMES_LIMIT_BYTES", 10_000)
+    with pytest.raises(InvalidError, match="of names"):
+        store.images.load(io.BytesIO(build_tar([entry(f"{n}" + "x" * 900) for n in range(12)])))
+
+
+# -- sparse files, and the prefix field ------------------------------------------------------------------
+
+
+def sparse_layers() -> dict[str, bytes]:
+    """Sparse files that claim more data than is stored for them, followed by an entry."""
+    claims = build_tar(
+        [
+            entry(
+                "s",
+                data=b"x" * 512,
+                pax_headers={"GNU.sparse.size": "8192", "GNU.sparse.map": "0,512,4096,1024"},
+            )
+        ]
+    )
+    described = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "8192"}
+    modern = build_tar(
+        [entry("s", data=b"1\n0\n4096\n".ljust(512, b"\0") + b"x" * 512, pax_headers=described)]
+    )
+    old = bytearray(header(b"00000001000\0", b"S") + b"x" * 512)
+    old[257:265] = b"ustar  \0"
+    old[386:434] = b"".join(b"%011o\0" % number for number in (0, 512, 4096, 1024))
+    old[483:495] = b"%011o\0" % 8192
+    old[148:156] = b" " * 8
+    old[148:156] = b"%06o\0 " % sum(old[:512])
+    return {
+        f"{name}, {where}": data.rstrip(b"\0").ljust(-(-len(data.rstrip(b"\0")) // 512) * 512, b"\0") + after
+        for name, data in (("0.1", claims), ("1.0", modern), ("old", bytes(old)))
+        for where, after in (
+            ("at the end", bytes(1024)),
+            ("before others", header(b"00000010000\0", name=b"secret") + b"S" * 4096 + bytes(1024)),
+        )
+    }
+
+
+@needs_root
+def test_a_sparse_file_has_no_more_data_than_is_stored(store: Store) -> None:
+    before = store.contents()
+    for name, layer in sparse_layers().items():
+        with pytest.raises(CorruptError, match="claims more data than it has"):
+            store.images.load(io.BytesIO(build_docker_archive(layer, tags=[f"s:{len(name)}"])))
+    assert store.contents() == before
+
+
+def test_a_sparse_file_of_more_data_than_a_header_can_say(tmp_path: Path) -> None:
+    """The size of what is stored is in the extended header then, beside the size of the file."""
+    large = 9 << 30
+    with open(tmp_path / "archive", "w+b") as file:
+        described = b"".join(
+            tar_record(key, value)
+            for key, value in (
+                ("GNU.sparse.major", "1"),
+                ("GNU.sparse.minor", "0"),
+                ("GNU.sparse.name", "large"),
+                ("GNU.sparse.realsize", str(2 * large)),
+                ("size", str(large + 512)),
+            )
+        )
+        file.write(
+            repeated(b"x", described, 1)
+            + header(b"00000000000\0")
+            + f"1\n0\n{large}\n".encode().ljust(512, b"\0")
+        )
+        file.seek(large, os.SEEK_CUR)
+        file.write(header(b"00000000000\0", name=b"after") + bytes(1024))
+        file.seek(0)
+        found = list(TarReader(file, "archive x"))
+        assert [(item.name, item.size_bytes, item.segments) for item in found] == [
+            ("large", 2 * large, ((0, large),)),
+            ("after", 0, ()),
+        ]
+        file.seek(0)
+        assert [item.name for item in scan_tar(file, "archive x")] == [b"large", b"after"]
+
+
+PREFIXES = {
+    # magic, the prefix field, trailer: what the name is
+    "POSIX": (b"ustar\x0000", b"before", b"", "before/x"),
+    "old GNU with times": (b"ustar  \0", b"14000000000\x0014000000001\0", b"", "x"),
+    "old GNU with binary times": (b"ustar  \0", b"\x80" + bytes(7) + b"\1\2\3\4", b"", "x"),
+    # A defect of Go before 1.8, which its later versions read too.
+    "GNU with a prefix": (b"ustar  \0", b"before/some/directory", b"", "before/some/directory/x"),
+    "V7": (bytes(8), b"14000000000", b"", "x"),
+    "star": (b"ustar\x0000", b"before".ljust(131, b"\0") + b"14000000000 14000000001 ", b"tar\0", "before/x"),
+    "star without a prefix": (b"ustar\x0000", bytes(131) + b"14000000000 14000000001 ", b"tar\0", "x"),
+    "star with a full prefix": (
+        b"ustar\x0000",
+        b"p" * 131 + b"14000000000 14000000001 ",
+        b"tar\0",
+        "p" * 131 + "/x",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_the_magic_decides_what_the_prefix_field_is(name: str, tmp_path: Path) -> None:
+    magic, prefix, trailer, expected = PREFIXES[name]
+    block = bytearray(header(b"00000000000\0"))
+    block[257:265] = magic
+    block[345 : 345 + len(prefix)] = prefix
+    block[508 : 508 + len(trailer)] = trailer
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "archive").write_bytes(bytes(block) + bytes(1024))
+    with open(tmp_path / "archive", "rb") as file:
+        assert [item.name for item in TarReader(ForwardSource(file), "x")] == [expected]
+        assert [item.name for item in scan_tar(file, "x")] == [expected.encode()]

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-from pydock_core.errors import UnsupportedError
+from pydock_core.errors import CorruptError, UnsupportedError
+from pydock_core.store.compression import ANEW
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.chunks import ChunkedFile
 from pydock_core.store.erofs.tree import ONE_TREE, Directory, LayerTree, Tree
@@ -289,7 +290,7 @@ def _pieces(fd: int, offset: int, length: int) -> Iterator[bytes]:
     while length:
         data = os.pread(fd, min(length, _COPY_BYTES), offset)
         if not data:
-            raise EOFError("the archive was shortened while it was read")
+            raise CorruptError("a layer's tar was shortened while it was read", ANEW)
         yield data
         offset += len(data)
         length -= len(data)
