@@ -22,11 +22,26 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
+_LINE_CHARACTERS = 1000
+_TAIL_CHARACTERS = 300
+
+
+def shortened(text: str) -> str:
+    """Return a line of an error with its middle left out if it is too long for a person to read.
+
+    A name in it may be anybody's, an archive's or a registry's; the line's beginning names the subject, and its end
+    says what is wrong.
+    """
+    if len(text) <= _LINE_CHARACTERS:
+        return text
+    return f"{text[: _LINE_CHARACTERS - _TAIL_CHARACTERS]} [...] {text[-_TAIL_CHARACTERS:]}"
+
+
 class PyDockError(Exception):
     """Root of all errors that PyDock raises on purpose.
 
     Args:
-        message: one line, naming what is wrong with what.
+        message: one line, naming what is wrong with what; see :func:`shortened`.
         hint: one line, the way out; empty where there is none.
         exit_code: the exit code of the program, where the command's own default does not do.
     """
@@ -36,14 +51,14 @@ class PyDockError(Exception):
 
     def __init__(self, message: str, hint: str = "", *, exit_code: int | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shortened(message)
+        self.hint = shortened(hint)
         self.exit_code = exit_code
 
     @property
     def line(self) -> str:
         """The message, and in the same line what was noted on the way up (``add_note``)."""
-        return "; ".join([self.message, *getattr(self, "__notes__", [])])
+        return shortened("; ".join([self.message, *getattr(self, "__notes__", [])]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the error as plain data, for a socket; the inverse of :func:`from_json`."""

@@ -111,6 +111,10 @@ def _check_count(count: int, subject: str) -> None:
         raise CorruptError(f"{subject} names {count:,} images, more than anybody saves", HOSTILE)
 
 
+def _no_images(spool: Spool, document: str) -> InvalidError:
+    return InvalidError(f"{spool.subject} holds no images: its {document} is empty", ANEW)
+
+
 def _no_image_for(subject: str, platform: Platform) -> UnsupportedError:
     return UnsupportedError(f"{subject} has no image for {platform}", "save the image for that platform")
 
@@ -123,6 +127,8 @@ def _load_docker(spool: Spool) -> list[StoredImage]:
     items = spool.document("manifest.json")
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise CorruptError(f"{subject} is no list of images", ANEW)
+    if not items:
+        raise _no_images(spool, "manifest.json")
     _check_count(len(items), subject)
     images = []
     for item in items:
@@ -188,6 +194,8 @@ def _load_legacy(spool: Spool) -> list[StoredImage]:
             raise CorruptError(f"{spool.subject}: repositories is not as Docker writes it", ANEW)
         for tag, layer_id in tags.items():
             names.setdefault(str(layer_id), []).append(parse_tagged(f"{repository}:{tag}"))
+    if not names:
+        raise _no_images(spool, "repositories")
     return [_load_legacy_image(spool, layer_id, references) for layer_id, references in names.items()]
 
 
@@ -242,7 +250,7 @@ def _load_oci(spool: Spool, platform: Platform) -> list[StoredImage]:
             continue
         found.setdefault(chosen.digest, (chosen, []))[1].extend(_references(entry))
     if not found:
-        raise refused or InvalidError(f"{spool.subject} holds no images: its index.json is empty", ANEW)
+        raise refused or _no_images(spool, "index.json")
     return [_load_manifest(spool, descriptor, references) for descriptor, references in found.values()]
 
 

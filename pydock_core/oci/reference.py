@@ -21,6 +21,7 @@ DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
 _OFFICIAL = "library/"
 _NAME_LIMIT = 255
+_ALGORITHM = "sha256"
 
 _DOMAIN_COMPONENT = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_DOMAIN_COMPONENT}(?:\.{_DOMAIN_COMPONENT})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
@@ -106,6 +107,9 @@ def parse_reference(text: str) -> Reference:
         raise _invalid(text, "write NAME[:TAG], as in busybox:latest")
     if len(domain) + 1 + len(path) > _NAME_LIMIT:
         raise _invalid(text, f"a name has at most {_NAME_LIMIT} characters")
+    if (domain, path) == (DEFAULT_DOMAIN, _OFFICIAL + _ALGORITHM):
+        # With a tag it reads as an image id.  Docker's engine refuses it too: "refusing to create an ambiguous tag".
+        raise _invalid(text, f"{_ALGORITHM}: begins an image id, and {_ALGORITHM} cannot be a name")
     return Reference(domain, path, tag, digest)
 
 

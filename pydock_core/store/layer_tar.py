@@ -62,10 +62,15 @@ class Applied:
     skipped_xattrs: int = 0
 
 
-def clean_name(name: str, subject: str) -> str:
+def clean_name(name: str, subject: str, link: str | None = None) -> str:
     """Return an entry's name relative to the layer's root, "" for the root itself.
 
     An absolute name counts from the root, and ".." is resolved by its text, as Docker does.
+
+    Args:
+        name: of the entry; or of the target of a hard link.
+        subject: names the layer in errors.
+        link: the name of the hard link, if ``name`` is its target.
 
     Raises:
         InvalidError: the name leads out of the root.
@@ -74,7 +79,8 @@ def clean_name(name: str, subject: str) -> str:
     for part in name.split("/"):
         if part == "..":
             if not parts:
-                raise InvalidError(f"{subject}: entry {name!r} leads out of the image", HOSTILE)
+                what = f"entry {name!r} leads" if link is None else f"hard link {link!r} leads to {name!r},"
+                raise InvalidError(f"{subject}: {what} out of the image", HOSTILE)
             parts.pop()
         elif part and part != ".":
             parts.append(part)
@@ -201,7 +207,7 @@ class LayerApplier:
             self._progress(self._reported)
 
     def _make_hard_link(self, entry: Entry, name: str, parent_fd: int) -> None:
-        target = clean_name(entry.link, self._subject)
+        target = clean_name(entry.link, self._subject, entry.name)
         target_parent, _, target_name = target.rpartition("/")
         if not target_name:
             raise InvalidError(f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE)
@@ -217,6 +223,8 @@ class LayerApplier:
                     raise InvalidError(
                         f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE
                     )
+                if _is_whiteout(target_name, target_fd):  # to overlayfs, a name that is not there
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
                 os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=kept_fd, follow_symlinks=False)
             finally:
                 os.close(target_fd)

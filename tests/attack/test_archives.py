@@ -24,7 +24,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
+from pydock_core.errors import (
+    CorruptError,
+    InvalidError,
+    PyDockError,
+    UnavailableError,
+    UnsupportedError,
+    from_json,
+)
 from pydock_core.images import spool
 from pydock_core.oci.documents import OCI_MANIFEST
 from pydock_core.store.layer_tar import clean_name
@@ -771,3 +778,92 @@ def test_the_magic_decides_what_the_prefix_field_is(name: str, tmp_path: Path) -
     with open(tmp_path / "archive", "rb") as file:
         assert [item.name for item in TarReader(ForwardSource(file), "x")] == [expected]
         assert [item.name for item in scan_tar(file, "x")] == [expected.encode()]
+
+
+# -- names -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tag", ["sha256:" + "0" * 64, "sha256:latest", "docker.io/library/sha256:x", "0" * 64]
+)
+def test_a_name_that_reads_as_an_id(store: Store, tag: str) -> None:
+    layer = build_tar([entry("a", data=b"x")])
+    members = oci_members([(layer, "application/vnd.oci.image.layer.v1.tar", digest(layer))], tag)
+    before = store.contents()
+    archives = [build_docker_archive(layer, tags=[tag])]
+    if ":" in tag:  # a layout may have a bare tag, which names no repository
+        archives.append(tar_of(members))
+    for archive in archives:
+        with pytest.raises(InvalidError, match="invalid reference format"):
+            store.images.load(io.BytesIO(archive))
+    with pytest.raises(InvalidError):
+        store.images.import_(io.BytesIO(layer), tag)
+    assert store.contents() == before
+    assert store.images.list() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("manifest.json", b"[]"), ("index.json", b'{"manifests": []}'), ("repositories", b"{}")],
+)
+def test_an_archive_of_no_images(store: Store, name: str, content: bytes) -> None:
+    with pytest.raises(InvalidError, match=f"holds no images: its {name} is empty"):
+        store.images.load(io.BytesIO(build_tar([entry(name, data=content)])))
+
+
+LONG = "n" * 200_000
+LONG_NAMES: dict[str, bytes] = {
+    "member": build_tar([entry("../" + LONG, data=b"x")]),
+    "tag": build_docker_archive(build_tar([entry("a")]), tags=[LONG]),
+    "config": build_tar([entry("manifest.json", data=json.dumps([{"Config": LONG, "Layers": []}]).encode())]),
+    "layer's entry": build_docker_archive(build_tar([entry("../" + LONG, data=b"x")])),
+    "hard link's target": build_docker_archive(build_tar([entry("h", "hard", linkname="../" + LONG)])),
+    "media type": build_tar(
+        [
+            entry(
+                "index.json",
+                data=json.dumps(
+                    {"manifests": [{"mediaType": LONG, "digest": digest(b""), "size": 0}]}
+                ).encode(),
+            )
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LONG_NAMES)
+def test_a_long_name_is_shortened_in_an_error(store: Store, name: str) -> None:
+    with pytest.raises(PyDockError) as raised:
+        store.images.load(io.BytesIO(LONG_NAMES[name]))
+    assert 100 < len(raised.value.line) < 1100
+    assert "nnn [...] nnn" in raised.value.line
+    assert len(from_json(raised.value.to_json()).line) < 1100
+
+
+HARD_LINKS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
+    "whiteout": ([entry(".wh.gone"), entry("h", "hard", linkname="gone")], "which is not there"),
+    "whiteout through a link": (
+        [
+            entry("d", "dir"),
+            entry("l", "link", linkname="d"),
+            entry("l/.wh.gone"),
+            entry("h", "hard", linkname="d/gone"),
+        ],
+        "which is not there",
+    ),
+    "device that is one": (
+        [entry("gone", "char", devmajor=0, devminor=0), entry("h", "hard", linkname="gone")],
+        "which is not there",
+    ),
+    "out": ([entry("h", "hard", linkname="../../x")], r"hard link 'h' leads to '../../x', out of the image"),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("name", HARD_LINKS)
+def test_hard_links_to_what_is_not_there(store: Store, name: str) -> None:
+    entries, message = HARD_LINKS[name]
+    before = store.contents()
+    with pytest.raises(InvalidError, match=message):
+        store.images.load(io.BytesIO(build_docker_archive(build_tar(entries))))
+    assert store.contents() == before

@@ -330,14 +330,14 @@ class LayerTree(Tree):
 
     def _hard_link(self, entry: ScannedEntry, name: bytes, parent: Directory) -> int | None:
         shown, link = os.fsdecode(entry.name), os.fsdecode(entry.link)
-        where, _, target = os.fsencode(clean_name(link, self._subject)).rpartition(b"/")
+        where, _, target = os.fsencode(clean_name(link, self._subject, shown)).rpartition(b"/")
         if not target:
             raise InvalidError(f"{self._subject}: hard link {shown!r} leads to a directory", HOSTILE)
         directory = self._existing(where)
         if len(target) > _NAME_LIMIT and directory is not None:
             raise _error(errno.ENAMETOOLONG)
         child = None if directory is None else directory.children.get(target)
-        if child is None:
+        if child is None or (isinstance(child, int) and self._is_whiteout(child)):
             raise InvalidError(
                 f"{self._subject}: hard link {shown!r} leads to {link!r}, which is not there", HOSTILE
             )
