@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-
 _LINE_CHARACTERS = 1000
 _TAIL_CHARACTERS = 300
 

@@ -39,7 +39,12 @@ LINK_DEPTH = 16
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Attributes by which a layer could steer overlayfs (redirects, metadata-only copies).
-OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+OVERLAY_XATTR = "trusted.overlay."
+ESCAPE = "overlay."
+"""Behind overlayfs's prefix, says that the rest is the name of an attribute of the file: Linux 6.7 shows
+user.overlay.overlay.x as user.overlay.x (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), and
+before, nothing is shown and nothing obeyed."""
+_USER_OVERLAY_XATTR = "user.overlay."
 _PROGRESS_BYTES = 8 << 20
 
 
@@ -113,6 +118,7 @@ class LayerApplier:
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._root_fd = root_fd
+        self._user_xattrs = user_xattrs
         self._opaque_xattr = "user.overlay.opaque" if user_xattrs else "trusted.overlay.opaque"
         self._squash_owners = squash_owners
         self._subject = subject
@@ -269,8 +275,10 @@ class LayerApplier:
         return (0, 0) if self._squash_owners else (entry.uid, entry.gid)
 
     def _set_xattr(self, target: int | str, key: str, value: bytes) -> None:
-        if key.startswith(OVERLAY_XATTRS):
+        if key.startswith(OVERLAY_XATTR):
             return
+        if self._user_xattrs and key.startswith(_USER_OVERLAY_XATTR):
+            key = _USER_OVERLAY_XATTR + ESCAPE + key.removeprefix(_USER_OVERLAY_XATTR)
         try:
             if isinstance(target, int):
                 os.setxattr(target, key, value)

@@ -23,9 +23,11 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RE
 _OPEN_DIRECTORIES = 64
 _PATH_BYTES = 4095
 _NOTES_LIMIT = 10
-_OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 # What an image can mean on another host; security.selinux, security.ima and their like belong to this one.
 _KEPT_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
+
+OVERLAY_XATTR = "trusted.overlay."
+"""Overlayfs's own attributes, which no archive may bring along."""
 
 Xattrs = list[tuple[bytes, bytes]]
 
@@ -128,12 +130,21 @@ class TreeTar:
             "stop the container, or let it be paused meanwhile",
         )
 
+    def _too_long(self, path: bytes) -> UnsupportedError:
+        return UnsupportedError(
+            f"cannot archive {self._subject}: a path has {len(path)} bytes, more than the {_PATH_BYTES} that tools can "
+            f"unpack (PATH_MAX): /{os.fsdecode(path[:100])}[...]{os.fsdecode(path[-100:])}",
+            "remove or rename it in the container, then try again",
+        )
+
     def _read(self, level: _Level) -> _Level | None:
         """Write a directory's entries, up to the next directory in it, which is returned; None at the end."""
         prefix = level.path + b"/" if level.path else b""
         for entry in level.entries:
             name = entry.name
             path = prefix + os.fsencode(name)
+            if len(path) > _PATH_BYTES:
+                raise self._too_long(path)
             try:
                 if entry.is_dir(follow_symlinks=False):
                     below = self._enter(level.fd, name, path)
@@ -150,12 +161,6 @@ class TreeTar:
         return None
 
     def _enter(self, directory_fd: int, name: str, path: bytes) -> _Level | None:
-        if len(path) > _PATH_BYTES:
-            raise UnsupportedError(
-                f"{self._subject}: the path of a directory is longer than {_PATH_BYTES} bytes: "
-                f"/{os.fsdecode(path[:60])}...",
-                "no tool could unpack it; remove it first",
-            )
         fd = os.open(name, DIRECTORY_FLAGS, dir_fd=directory_fd)
         try:
             status = os.fstat(fd)
@@ -240,10 +245,9 @@ class TreeTar:
     def _xattrs(self, fd: int, names: list[str], path: bytes) -> Xattrs:
         kept = []
         for name in sorted(names):
-            if name.startswith(_OVERLAY_XATTRS):
-                self.check_overlay(name, path)
-            elif name.startswith(_KEPT_XATTRS):
-                kept.append((os.fsencode(name), os.getxattr(fd, name)))
+            shown = self.xattr_name(name, path)
+            if shown.startswith(_KEPT_XATTRS):
+                kept.append((os.fsencode(shown), os.getxattr(fd, name)))
         return kept
 
     # -- for subclasses ----------------------------------------------------------------------------------
@@ -259,8 +263,9 @@ class TreeTar:
     def after_directory(self, fd: int, path: bytes, xattrs: list[str]) -> None:
         """Called when the entry of a directory has been written, before those in it."""
 
-    def check_overlay(self, name: str, path: bytes) -> None:
-        """Called with each of overlayfs's own extended attributes, none of which is written."""
+    def xattr_name(self, name: str, path: bytes) -> str:
+        """Return the name that an extended attribute has in the archive, "" to leave it out."""
+        return "" if name.startswith(OVERLAY_XATTR) else name
 
 
 def _fields(status: os.stat_result, xattrs: Xattrs | tuple[()]) -> dict[str, Any]:

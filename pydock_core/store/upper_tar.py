@@ -16,7 +16,7 @@ from typing import Any
 
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.store.following_digest import FollowingDigest
-from pydock_core.store.layer_tar import OPAQUE_NAME, WHITEOUT_PREFIX, no_space
+from pydock_core.store.layer_tar import ESCAPE, OPAQUE_NAME, WHITEOUT_PREFIX, no_space
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 from pydock_core.store.tree_tar import DIRECTORY_FLAGS, TreeTar
 from pydock_core.store.worker import Progress
@@ -53,15 +53,23 @@ class UpperTar(TreeTar):
         if is_opaque(fd, xattrs, user_xattrs=self.user_xattrs):
             self._put_mark(path + b"/" + OPAQUE_NAME.encode())
 
-    def check_overlay(self, name: str, path: bytes) -> None:
-        """Refuse what says that a part of the entry is elsewhere; origin, impure, nlink and such only help overlayfs."""
-        if name == overlay_xattr("redirect", self.user_xattrs) or name == overlay_xattr(
-            "metacopy", self.user_xattrs
-        ):
+    def xattr_name(self, name: str, path: bytes) -> str:
+        """Tell the attributes of the file from overlayfs's own, and give an escaped one its name back (Linux 6.7).
+
+        Raises:
+            UnsupportedError: a part of the entry is elsewhere; origin, impure, nlink and such only help overlayfs.
+        """
+        own = overlay_xattr("", self.user_xattrs)
+        if name in (own + "redirect", own + "metacopy"):
             raise UnsupportedError(
                 f"/{os.fsdecode(path)} of the container's layer is kept as a reference to another layer ({name})",
                 "it was mounted with redirect_dir or metacopy; copy its files into a new container",
             )
+        if name.startswith(own + ESCAPE):
+            name = own + name.removeprefix(own + ESCAPE)
+        elif name.startswith(own):
+            return ""
+        return super().xattr_name(name, path)
 
     def _put_mark(self, path: bytes) -> None:
         self.entries += 1

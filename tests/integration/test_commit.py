@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,31 @@ def test_a_committed_image_runs(engine: Engine) -> None:
         "/etc",
         "2",
     ]
+
+
+def test_a_file_keeps_attributes_that_are_named_as_overlayfs_s(engine: Engine) -> None:
+    """Through the container's own mount, on which Linux 6.7 escapes a name that overlayfs has itself."""
+
+    def own(container: str) -> str:
+        return f"/proc/{derive_status(engine.root.container(container)).pid}/root/etc/group"
+
+    wait = "while :; do sleep 1000; done"
+    made = start(engine, wait)
+    try:
+        os.setxattr(own(made), "user.overlay.opaque", b"mine")
+    except OSError:
+        pytest.skip("needs Linux 6.7, where overlayfs escapes its own names")
+    engine.filesystems.commit(made, "attributes:1")
+    again, _ = engine.containers.create(
+        ContainerConfig("attributes:1", command=("sh", "-c", wait), network="none")
+    )
+    engine.containers.start(again).close()
+    assert os.getxattr(own(again), "user.overlay.opaque") == b"mine"
+    exported = io.BytesIO()
+    engine.filesystems.export(again, exported)
+    with tarfile.open(fileobj=io.BytesIO(exported.getvalue())) as archive:
+        assert archive.getmember("etc/group").pax_headers == {"SCHILY.xattr.user.overlay.opaque": "mine"}
+    engine.containers.remove(again, force=True)  # before its image
 
 
 def test_what_the_image_is_like(engine: Engine) -> None:

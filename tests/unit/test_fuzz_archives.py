@@ -21,7 +21,7 @@ import zstandard
 
 from pydock_core.errors import CorruptError, InvalidError, UnsupportedError
 from pydock_core.store import compression
-from pydock_core.store.tar_writer import TarWriter, write_all
+from pydock_core.store.tar_writer import TarWriter
 from tests.support.image_store import (
     NEEDS_ROOT,
     ROOT,
@@ -204,7 +204,7 @@ def test_a_mutated_archive_is_loaded_or_refused(store: Store) -> None:
     names = list(ARCHIVES)
     refused = 0
     before = store.contents()
-    for number in range(LOADS * ROUNDS):
+    for _ in range(LOADS * ROUNDS):
         name = choose.choice(names)
         data = inside(choose, ARCHIVES[name]) if choose.random() < 0.6 else mutate(choose, ARCHIVES[name])
         try:
@@ -213,10 +213,10 @@ def test_a_mutated_archive_is_loaded_or_refused(store: Store) -> None:
             refused += 1
             assert "\n" not in error.message
             assert len(error.message) < 1000
-        except Exception as error:
-            place = Path(tempfile.gettempdir()) / f"fuzzed-{number}.tar"
+        except Exception:
+            place = Path(tempfile.gettempdir()) / "mutated.tar"  # what the traceback below is about
             place.write_bytes(data)
-            pytest.fail(f"{name}, number {number} ({place}): {type(error).__name__}: {error}")
+            raise
         else:
             for image in loaded:
                 store.images.remove(image)
@@ -235,22 +235,20 @@ def test_a_mutated_stream_is_read_or_refused(name: str, pack: Callable[[bytes], 
     choose = random.Random(2)
     whole = pack(b"some of the same, " * 200 + choose.randbytes(1500))
     refused = 0
-    for number in range(STREAMS * ROUNDS // len(PACKERS)):
+    for _ in range(STREAMS * ROUNDS // len(PACKERS)):
         data = bytearray(whole)
         for _ in range(choose.choice((1, 1, 2, 5))):
             place = choose.randrange(40 if choose.random() < 0.5 else len(data))
             data[place] = choose.choice(INTERESTING) if choose.random() < 0.5 else choose.randrange(256)
         if choose.random() < 0.1:
             del data[choose.randrange(len(data)) :]
-        stream = compression.open_plain(io.BytesIO(bytes(data)), name, "archive x")
         try:
+            stream = compression.open_plain(io.BytesIO(bytes(data)), name, "archive x")
             while stream.read(1000):
                 pass
         except (CorruptError, UnsupportedError) as error:
             refused += 1
             assert error.message.startswith("archive x")
-        except Exception as error:
-            pytest.fail(f"number {number}: {type(error).__name__}: {error}")
     assert refused > STREAMS * ROUNDS // len(PACKERS) // 5
 
 

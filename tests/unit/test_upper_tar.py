@@ -84,6 +84,8 @@ def test_whiteouts_and_opaque_directories(upper: Path) -> None:
         "merges",
         "merges/file",
     ]
+    # Of another name than overlayfs has here, it is the container's own.
+    assert found.pop("another").pax_headers == {"SCHILY.xattr.user.overlay.whiteout": ""}
     assert not any(member.pax_headers for member in found.values())
 
 
@@ -92,9 +94,15 @@ def test_marks_of_an_ordinary_user(upper: Path) -> None:
     os.setxattr(upper / "hides", "user.overlay.opaque", b"y")
     os.setxattr(upper / "hides", "user.overlay.origin", b"z")
     os.setxattr(upper / "hides", "user.mine", b"m")
+    os.setxattr(
+        upper / "hides", "user.overlay.overlay.opaque", b"n"
+    )  # escaped: the container's own user.overlay.opaque
     found = members(write(upper, user_xattrs=True)[1])
     assert list(found) == ["hides", "hides/.wh..wh..opq"]
-    assert found["hides"].pax_headers == {"SCHILY.xattr.user.mine": "m"}
+    assert found["hides"].pax_headers == {
+        "SCHILY.xattr.user.mine": "m",
+        "SCHILY.xattr.user.overlay.opaque": "n",
+    }
 
 
 def test_everything_that_files_have(upper: Path) -> None:
@@ -180,7 +188,22 @@ def test_too_deep_for_any_tool(upper: Path) -> None:
         os.close(here_fd)
         here_fd = below_fd
     os.close(here_fd)
-    with pytest.raises(UnsupportedError, match="longer than 4095 bytes"):
+    with pytest.raises(
+        UnsupportedError, match=r"a path has 4\d\d\d bytes, more than the 4095 .*/ddd.*\[...\].*ddd"
+    ):
+        write(upper)
+
+
+def test_a_file_too_deep_for_any_tool(upper: Path) -> None:
+    """Its directory's path is short enough, and its own is not."""
+    here = str(upper)
+    for _ in range(20):
+        here += "/" + "d" * 200
+        os.mkdir(here)
+    directory_fd = os.open(here, os.O_RDONLY)
+    os.close(os.open("last" + "f" * 200, os.O_CREAT, dir_fd=directory_fd))
+    os.close(directory_fd)
+    with pytest.raises(UnsupportedError, match=r"a path has 4224 bytes, .*fff"):
         write(upper)
 
 

@@ -22,7 +22,7 @@ from pydock_core.store.layer_tar import (
     HOSTILE,
     LINK_DEPTH,
     OPAQUE_NAME,
-    OVERLAY_XATTRS,
+    OVERLAY_XATTR,
     WHITEOUT_PREFIX,
     Applied,
     clean_name,
@@ -362,7 +362,7 @@ class LayerTree(Tree):
         """Add an entry's attributes, as far as Linux takes them for its kind; return its mode too."""
         mode = entry.mode
         for key, value in entry.xattrs:
-            if key.startswith(OVERLAY_XATTRS):
+            if key.startswith(OVERLAY_XATTR):
                 continue
             name = os.fsencode(key)
             if name.startswith(b"system.posix_acl_"):
