@@ -23,7 +23,15 @@ from tests.bench.image_peers import (
 )
 from tests.bench.isolation import unmount_below
 from tests.bench.peer import LIMIT_SECONDS, Skipped, end
-from tests.bench.samples import busybox_archive, large_archive, many_files, many_layers, sample_tree
+from tests.bench.samples import (
+    HEADERS,
+    busybox_archive,
+    headers_archive,
+    large_archive,
+    many_files,
+    many_layers,
+    sample_tree,
+)
 from tests.support.peak_memory import measured, peak_bytes
 
 Row = tuple[str, str, str, str, str]
@@ -60,6 +68,7 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
             _end_zygote(StateRoot(base / name / "data", base / name / "run"))
         unmount_below(base)
     rows += _memory(base, sample)
+    rows += _headers(base, 20_000 // scale)
     return [*rows, *_layers(base, times), *_listing(base, 100 if quick else 1000)]
 
 
@@ -257,6 +266,29 @@ def _peak_bytes(words: Sequence[object], **environment: str) -> int:
         env={**os.environ, **environment},
     )
     return peak_bytes(done.stdout)
+
+
+def _headers(base: Path, files: int) -> list[Row]:
+    """A load of a layer by the kind of its headers, in this process; see :mod:`pydock_core.store.tar_scan`."""
+    engine = Engine(StateRoot(base / "headers" / "data", base / "headers" / "run"))
+    taken: dict[str, list[float]] = {}
+    for number, kind in enumerate(HEADERS):
+        sample = headers_archive(base / f"headers-{number}.tar", f"headers-{number}", kind, files)
+        for _ in range(3):
+            with sample.open("rb") as stream:
+                taken.setdefault(kind, []).append(_timed(lambda stream=stream: engine.images.load(stream)))
+            engine.images.remove(f"headers-{number}")
+    plain = min(taken["plain"])
+    return [
+        (
+            f"load headers, {files} files",
+            f"pydock, {kind}",
+            _shown(_median(values)),
+            _shown(min(values)),
+            f"{min(values) / plain:.1f} x",
+        )
+        for kind, values in taken.items()
+    ]
 
 
 def _layers(base: Path, times: int) -> list[Row]:
