@@ -625,7 +625,7 @@ def map_1_0(size: int) -> bytes:
         tar_record(f"GNU.sparse.{key}", value)
         for key, value in (("major", "1"), ("minor", "0"), ("realsize", "99999"))
     )
-    body = b"99999999\n" + b"1\n" * (size // 2)
+    body = b"99999999\n" + b"999999999\n" * (size // 10)
     return repeated(b"x", described, 1) + header(b"%011o\0" % len(body)) + body
 
 
@@ -641,7 +641,7 @@ FULL = {
         (repeated(b"L", b"n" * 600_000, 1) + repeated(b"K", b"n" * 600_000, 1)) * 9
     ),
     "old GNU sparse map": lambda: gnu_map(40_000),
-    "sparse map": lambda: map_1_0(20 << 20),
+    "sparse map": lambda: map_1_0(4 << 20),
 }
 
 

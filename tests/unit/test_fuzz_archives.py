@@ -40,7 +40,7 @@ DOCUMENTED = (CorruptError, InvalidError, UnsupportedError)
 """What :func:`pydock_core.images.archive.load_archive` says that it raises, but for a full disk."""
 ROUNDS = int(os.environ.get("PYDOCK_FUZZ_ROUNDS", "1"))
 """1 in the suite; more for a longer search."""
-LOADS, STREAMS = 2000, 20_000
+LOADS, STREAMS = 1500, 20_000
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
