@@ -344,6 +344,16 @@ def close_range(first_fd: int, last_fd: int = 0x7FFFFFFF, flags: int = 0) -> Non
     _syscall("close_range", first_fd, last_fd, flags)
 
 
+def close_except(*kept_fds: int) -> None:
+    """Close every descriptor above the standard streams but the ones given."""
+    first = 3
+    for kept_fd in sorted(kept_fds):
+        if first < kept_fd:
+            close_range(first, kept_fd - 1)
+        first = max(first, kept_fd + 1)
+    close_range(first)
+
+
 def join_new_session_keyring() -> None:
     """keyctl(2): leave the caller's session keyring for a new, anonymous one."""
     _syscall("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None, 0, 0, 0)

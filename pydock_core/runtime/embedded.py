@@ -12,7 +12,8 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgrou
 from pydock_core.runtime.cgroups.conversion import has_limits
 from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
 from pydock_core.runtime.container_state import ContainerRecord, build_oci_state
-from pydock_core.runtime.exec_process import ExecContext, run_between, run_exec
+from pydock_core.runtime.exec_caller import ExecTarget
+from pydock_core.runtime.exec_caller import execute as execute_process
 from pydock_core.runtime.executor import CreatedProcess, Stdio, do_nothing
 from pydock_core.runtime.hooks import run_hooks, run_hooks_quietly
 from pydock_core.runtime.init_process import InitContext, run_init
@@ -48,16 +50,23 @@ class EmbeddedExecutor:
         state_dir: holds one directory for each container; made where it is missing (0700).
         cache_dir: keeps compiled seccomp filters; None keeps them in memory only.
         die_with_parent: the container's processes are killed when the process that made them ends.
+        exec_patience_seconds: how long a further process may take until it executes its program.
     """
 
     name = "embedded"
 
     def __init__(
-        self, state_dir: Path, cache_dir: Path | None = None, *, die_with_parent: bool = True
+        self,
+        state_dir: Path,
+        cache_dir: Path | None = None,
+        *,
+        die_with_parent: bool = True,
+        exec_patience_seconds: float = 10.0,
     ) -> None:
         self._state_dir = state_dir
         self._cache_dir = cache_dir
         self._die_with_parent = die_with_parent
+        self._exec_patience_seconds = exec_patience_seconds
         self._executed: dict[
             str, set[int]
         ] = {}  # container to pids of further processes, children of this one
@@ -184,7 +193,7 @@ class EmbeddedExecutor:
             ConflictError: the container does not run.
             PyDockError: with exit code 126, the command cannot be executed.
         """
-        record, _ = self._read(container_id)
+        record, directory = self._read(container_id)
         config = read_config(Path(record.bundle))
         try:
             plan = ProcessPlan.from_config(
@@ -194,14 +203,14 @@ class EmbeddedExecutor:
             raise InvalidError(f"the process object is malformed: {error!r}") from error
         if plan.terminal != (stdio is None):
             raise InvalidError("a process has either a terminal or three streams")
-        init_pidfd = record.init.open() if record.init is not None else None
+        # An init that waits for its start still has all rights: nothing of the container may run beside it.
+        is_started = not (directory / _START_SOCKET).exists()
+        init_pidfd = record.init.open() if record.init is not None and is_started else None
         if init_pidfd is None:
             raise ConflictError(f"container {container_id} is not running", "start it first")
         try:
             mappings = (config.get("linux") or {}).get("uidMappings") or ()
             return self._execute(record, plan, init_pidfd, mappings, stdio)
-        except BrokenPipeError:
-            raise ConflictError(f"container {container_id} has just ended") from None
         except OSError as error:
             raise FailedError(f"container {container_id}: exec failed: {error.strerror}") from error
         finally:
@@ -215,44 +224,38 @@ class EmbeddedExecutor:
         uid_mappings: Sequence[Mapping[str, Any]],
         stdio: Stdio | None,
     ) -> CreatedProcess:
-        namespaces = NamespacePlan(frozenset(record.namespaces), {})
         group = record.find_cgroup()
-        entrances = group.open_entrances() if group is not None else []
-        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent_pidfd = os.pidfd_open(os.getpid()) if self._die_with_parent else -1
-        with link, child_link:
-            pid_read_fd, pid_write_fd = os.pipe()
-            context = ExecContext(
-                process=plan,
-                link=child_link,
-                pid_write_fd=pid_write_fd,
-                init_pidfd=init_pidfd,
-                namespaces=namespaces.flags_of_all("pid"),
-                uid_mappings=uid_mappings,
-                cgroup_entrances=entrances,
-                parent_pidfd=parent_pidfd,
-                stdio=stdio,
+        if group is not None and group.is_frozen():
+            raise ConflictError(
+                f"container {record.container_id} is frozen: a process that enters it would stop",
+                "it has frozen its own control group; dock kill ends it all the same",
             )
-            try:
-                pid = _fork_into_container(context, pid_read_fd, link, joins_pids="pid" in record.namespaces)
-            finally:
-                messages.close_all([pid_read_fd, *entrances, *([parent_pidfd] if parent_pidfd >= 0 else [])])
-            try:
-                console_fd = _read_until_end(link)
-            except BaseException as error:
-                with _noting_failure(error):
-                    _kill_and_reap(pid)
-                raise
+        entrances = group.open_entrances() if group is not None else []
+        target = ExecTarget(
+            init_pidfd=init_pidfd,
+            namespaces=NamespacePlan(frozenset(record.namespaces), {}).flags_of_all(),
+            cgroup_entrances=entrances,
+            uid_mappings=uid_mappings,
+            patience_seconds=self._exec_patience_seconds,
+            kill=partial(_kill_and_reap, group=group),
+        )
+        try:
+            created = execute_process(target, plan, stdio, die_with_caller=self._die_with_parent)
+        finally:
+            messages.close_all(entrances)
         executed = self._executed.setdefault(record.container_id, set())
         executed -= {other for other in executed if _child_state(other) == _GONE}
-        executed.add(pid)
-        return CreatedProcess(pid, console_fd)
+        executed.add(created.pid)
+        return created
 
     def kill(self, container_id: str, signal_number: int, *, all_processes: bool = False) -> None:
         """Send a signal to init, or to every process of the container; a stopped one is not an error."""
         record, _ = self._read(container_id)
-        group = record.find_cgroup() if all_processes else None
-        if group is not None:
+        group = record.find_cgroup() if all_processes or signal_number == signal.SIGKILL else None
+        if group is not None and signal_number == signal.SIGKILL:
+            # With init the container ends, so all of it is meant; and only the group kills what is frozen.
+            group.kill()  # and init below, which may have left the group
+        elif group is not None:
             for pid in group.list_pids():
                 try:
                     os.kill(pid, signal_number)
@@ -296,12 +299,12 @@ class EmbeddedExecutor:
 
     def _remove(self, record: ContainerRecord, directory: Path, executed: Collection[int] = ()) -> None:
         init_pidfd = record.init.open() if record.init is not None else None
+        group = record.find_cgroup()
         if init_pidfd is not None:
             try:
-                _kill_and_wait(init_pidfd, executed)
+                _kill_and_wait(init_pidfd, group, executed)
             finally:
                 os.close(init_pidfd)
-        group = record.find_cgroup()
         if group is not None:
             # With a PID namespace of its own nothing survived init: pid_namespaces(7).
             if "pid" not in record.namespaces or record.init is None:
@@ -415,62 +418,19 @@ class _Making:
 
     def abandon(self) -> None:
         messages.close_all([self._console_fd] if self._console_fd is not None else [])
-        _kill_and_reap(self._pid)
+        _kill_and_reap([self._pid], self._group)
 
 
-def _fork_into_container(
-    context: ExecContext, pid_read_fd: int, link: socket.socket, *, joins_pids: bool
-) -> int:
-    """Fork the role of :func:`run_exec`, a child of this process; return its pid in this PID namespace.
-
-    The context's link and pipe are closed on this side.  The pid comes by the pipe, not by the link: there the
-    new process may already have said why it failed, and it must be reaped all the same.
-    """
-    dumpable = syscalls.prctl(syscalls.PR_GET_DUMPABLE)
-    try:
-        # The child is seen by the container from its first instant, so it has to be born hidden.
-        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        pid = os.fork()
-        if pid == 0:
-            (run_between if joins_pids else run_exec)(context)
-    finally:
-        if dumpable == 1:
-            syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
-        os.close(context.pid_write_fd)
-        context.link.close()
-    if not joins_pids:
-        return pid
-    try:
-        told = os.read(pid_read_fd, 16)
-        if not told:
-            _read_until_end(link)
-            raise FailedError("the process that was to enter the container has ended")
-        return int(told)
-    finally:
-        os.waitpid(pid, 0)
+def _read_until_end(connection: socket.socket) -> None:
+    """Read until the other side executes its program; raise the error that came."""
+    with contextlib.suppress(ConnectionResetError):  # it was killed
+        while (received := messages.receive(connection)) is not None:
+            messages.close_all(received[1])
+            messages.checked(received[0])
 
 
-def _read_until_end(connection: socket.socket) -> int | None:
-    """Read until the other side executes its program; return the terminal that came, raise the error that came."""
-    console_fd: int | None = None
-    while True:
-        try:
-            received = messages.receive(connection)
-        except ConnectionResetError:
-            received = None  # it was killed
-        if received is None:
-            return console_fd
-        document, fds = received
-        console_fd = fds[0] if fds else console_fd
-        try:
-            messages.checked(document)
-        except PyDockError:
-            messages.close_all([console_fd] if console_fd is not None else [])
-            raise
-
-
-def _kill_and_wait(pidfd: int, executed: Collection[int]) -> None:
-    """Kill a container's init and wait until nothing of it runs; reaping is its parent's business.
+def _kill_and_wait(pidfd: int, group: ContainerCgroup | None, executed: Collection[int] = ()) -> None:
+    """Kill a process of a container and wait until it runs no more; reaping is its parent's business.
 
     An init waits for every process of its PID namespace to be reaped.  Those that ``execute`` made are children
     of this process, whose caller reaps them after this: where they are all that is left, init is as good as dead.
@@ -480,13 +440,15 @@ def _kill_and_wait(pidfd: int, executed: Collection[int]) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     deadline = time.monotonic() + _DEATH_TIMEOUT_SECONDS
-    while not poll.poll(_DEATH_POLL_MS if executed else _DEATH_TIMEOUT_SECONDS * 1000):
+    while not poll.poll(_DEATH_POLL_MS):
         states = {_child_state(pid) for pid in executed}
         if _ENDED in states and _RUNNING not in states:
             return
+        if group is not None:
+            group.thaw()  # each time: the container's processes may freeze one another while they die
         if time.monotonic() > deadline:
             raise FailedError(
-                f"the container's first process does not die within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
+                f"a process of the container does not die within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
             )
 
 
@@ -502,11 +464,17 @@ def _child_state(pid: int) -> int:
     return _RUNNING if found is None else _ENDED
 
 
-def _kill_and_reap(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
+def _kill_and_reap(pids: Iterable[int], group: ContainerCgroup | None) -> None:
+    """Kill children of this process and reap them, though they be frozen in a control group."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(pid)
+            try:
+                _kill_and_wait(pidfd, group)
+            finally:
+                os.close(pidfd)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
 
 
 @contextlib.contextmanager

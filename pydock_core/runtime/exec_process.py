@@ -1,45 +1,62 @@
 """The role of a further process in a running container: from the fork to execve(2).
 
-A PID namespace is joined by the children of whoever joins it, so a process stands in between for a moment: it
-joins, forks with CLONE_PARENT, which makes the new process a child of the caller, and ends.  Both are not
-dumpable from before the first fork on: the container's processes see the second, and must reach neither its
-memory nor, through /proc/PID/exe, the interpreter's file.
+A container's processes see a process in their /proc as soon as it is in their PID namespace, and with CAP_SYS_PTRACE
+they can open its root and its descriptors, or trace it.  Only a child of the process that joins a PID namespace is in
+it, so there are two processes:
+
+1. the *joiner*, in the caller's PID namespace, which no container sees.  It enters the control group, joins every
+   namespace, makes the terminal, takes the limits, identity, capabilities and seccomp filter, and closes all
+   descriptors but the standard streams and the report pipe;
+2. its child, born with all of that, which leads a session and executes the program.  CLONE_PARENT makes it a child
+   of the caller.
+
+The only thing of the host in the child is the write end of the report pipe.  :mod:`pydock_core.runtime.exec_caller`
+reads it as hostile.  A container that shares the caller's PID namespace has one process for both.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
+import select
 import socket
+import termios
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from pydock_core import syscalls
-from pydock_core.errors import ConflictError, FailedError
-from pydock_core.runtime import messages
+from pydock_core.errors import ConflictError, FailedError, PyDockError
+from pydock_core.runtime import exec_report, messages
 from pydock_core.runtime.cgroups.group import enter
-from pydock_core.runtime.console import make_controlling, open_console
+from pydock_core.runtime.console import open_console
 from pydock_core.runtime.executor import Stdio
 from pydock_core.runtime.init_process import (
+    FAILURE,
+    become_process,
     begin_process,
-    finish_process,
     give_stdio_to_mapped,
     guard_role,
     new_keyring,
+    run_program,
 )
 from pydock_core.runtime.process_setup import ProcessPlan, die_with_parent, set_oom_score_adj, set_rlimits
 
 
 @dataclass(frozen=True, slots=True)
 class ExecContext:
-    """What the process inherits from the caller.
+    """What the joiner inherits from the caller.
 
     Attributes:
-        link: connection to the caller; its end without an error means that execve(2) succeeded.
-        pid_write_fd: takes the pid of the new process, in decimal, from the process in between.
+        link: connection to the caller; it ends when the joiner has joined.
+        report_fd: write end of a pipe that takes an error from then on (:mod:`pydock_core.runtime.exec_report`);
+            its end without one means that execve(2) succeeded.
+        child_pid: shared with the caller; the joiner writes the pid of its child there (see :func:`write_pid`).
         init_pidfd: of the container's init, whose namespaces are joined.
-        namespaces: CLONE_NEW* bits of the namespaces to join, without the PID namespace.
+        namespaces: CLONE_NEW* bits of the namespaces to join.
         cgroup_entrances: see :func:`pydock_core.runtime.cgroups.group.enter`.
         uid_mappings: of the container's user namespace; empty where it has none of its own.
         parent_pidfd, stdio: as in :class:`pydock_core.runtime.init_process.InitContext`.
@@ -47,7 +64,8 @@ class ExecContext:
 
     process: ProcessPlan
     link: socket.socket
-    pid_write_fd: int
+    report_fd: int
+    child_pid: mmap.mmap
     init_pidfd: int
     namespaces: int
     cgroup_entrances: Sequence[int]
@@ -56,35 +74,35 @@ class ExecContext:
     stdio: Stdio | None
 
 
-def run_between(context: ExecContext) -> NoReturn:
-    """Join the container's PID namespace, fork :func:`run_exec` into it, tell its pid; never returns."""
-    guard_role(context.link, lambda: _fork_inside(context))
+def run_joiner(context: ExecContext) -> NoReturn:
+    """Be the joiner; never returns.  The caller has just forked this process."""
+    guard_role(partial(messages.send_error, context.link), lambda: _join_and_fork(context))
 
 
-def _fork_inside(context: ExecContext) -> None:
-    try:
-        syscalls.setns(context.init_pidfd, syscalls.CLONE_NEWPID)
-        pid = syscalls.fork(syscalls.CLONE_PARENT)
-    except OSError as error:
-        # ESRCH: init has ended; ENOMEM: its PID namespace takes no more processes, for the same reason.
-        if error.errno in (errno.ESRCH, errno.ENOMEM):
-            raise ConflictError("the container has just ended") from None
-        raise FailedError(f"the container's PID namespace cannot be joined: {error.strerror}") from error
-    if pid == 0:
-        run_exec(context)
-    os.write(context.pid_write_fd, str(pid).encode())
-    os._exit(0)
+def write_pid(shared: mmap.mmap, pid: int) -> None:
+    """Write a pid for :func:`read_pid`."""
+    shared[:4] = pid.to_bytes(4, "little")
 
 
-def run_exec(context: ExecContext) -> NoReturn:
-    """Be a further process of a container; never returns.  It has just been forked."""
-    guard_role(context.link, lambda: _run(context))
+def read_pid(shared: mmap.mmap) -> int:
+    """Return the pid that was written; 0 if there is none."""
+    return int.from_bytes(shared[:4], "little")
 
 
-def _run(context: ExecContext) -> None:
+def _join_and_fork(context: ExecContext) -> None:
+    # The child must not be able to change what the caller reads as its pid.
+    context.child_pid.madvise(mmap.MADV_DONTFORK)
+    has_entered = _join(context)
+    # From here on the link is closed, and an error goes to the report pipe.
+    guard_role(partial(exec_report.send, context.report_fd), lambda: _fork_inside(context, has_entered))
+
+
+def _join(context: ExecContext) -> bool:
+    """Become what the process is to be, except for its PID namespace; return as :func:`become_process`."""
     process = context.process
-    os.close(context.pid_write_fd)
     begin_process(context.parent_pidfd, context.stdio)
+    kept = [context.link.fileno(), context.report_fd, context.init_pidfd, *context.cgroup_entrances]
+    syscalls.close_except(*kept, *([context.parent_pidfd] if context.parent_pidfd >= 0 else []))
     set_rlimits(process)
     set_oom_score_adj(process)
     new_keyring()
@@ -92,10 +110,11 @@ def _run(context: ExecContext) -> None:
         give_stdio_to_mapped(process, context.uid_mappings)
     # Before it can do anything in the container.
     enter(context.cgroup_entrances)
-    messages.close_all(context.cgroup_entrances)
     try:
         syscalls.setns(context.init_pidfd, context.namespaces)
     except OSError as error:
+        if error.errno == errno.ESRCH:
+            raise ConflictError("the container has just ended") from None
         raise FailedError(f"the container's namespaces cannot be joined: {error.strerror}") from error
     if context.namespaces & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
@@ -107,6 +126,52 @@ def _run(context: ExecContext) -> None:
         root_fd = os.open("/", syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         master_fd, slave_fd = open_console(root_fd, process.console_size)
         messages.send(context.link, {"ok": True, "event": "console"}, [master_fd])
-        os.close(master_fd)
-        make_controlling(slave_fd)
-    finish_process(process, context.parent_pidfd)
+        for descriptor in (0, 1, 2):
+            os.dup2(slave_fd, descriptor)
+    return become_process(process, context.parent_pidfd)
+
+
+def _fork_inside(context: ExecContext, has_entered: bool) -> None:
+    syscalls.close_except(context.report_fd)
+    if not context.namespaces & syscalls.CLONE_NEWPID:
+        _run(context, has_entered)
+    try:
+        pid = syscalls.fork(syscalls.CLONE_PARENT)
+    except OSError as error:
+        raise _explain_fork(error) from error
+    if pid:
+        write_pid(context.child_pid, pid)
+        os._exit(0)
+    os.setsid()
+    if context.parent_pidfd >= 0:
+        _die_with_reader(context.report_fd)
+    _run(context, has_entered)
+
+
+def _run(context: ExecContext, has_entered: bool) -> NoReturn:
+    if context.process.terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    run_program(context.process, has_entered=has_entered)
+
+
+def _die_with_reader(report_fd: int) -> None:
+    """Have the kernel kill this process when its parent ends; end now if the parent, who reads the pipe, has ended.
+
+    A pidfd of the parent would tell the same, but the container must not get hold of one (pidfd_getfd(2)).
+    """
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+    poll = select.poll()
+    poll.register(report_fd, 0)  # POLLERR, "the read end has been closed", is always told: poll(2)
+    if poll.poll(0):
+        os._exit(FAILURE)
+
+
+def _explain_fork(error: OSError) -> PyDockError:
+    if error.errno == errno.ENOMEM:
+        # Its PID namespace takes no more processes, because its init has ended.
+        return ConflictError("the container has just ended")
+    hint = {
+        errno.EAGAIN: "the container has as many processes as its limit allows; end one, or raise --pids-limit",
+        errno.EPERM: "the container's seccomp profile refuses clone(2), which exec needs",
+    }.get(error.errno or 0, "")
+    return FailedError(f"the container takes no further process: {error.strerror}", hint)

@@ -73,12 +73,7 @@ def detach(*kept_fds: int) -> None:
     null_fd = os.open(os.devnull, os.O_RDWR)
     os.dup2(null_fd, 0)
     os.dup2(null_fd, 1)
-    first = 3
-    for kept_fd in sorted(kept_fds):
-        if first < kept_fd:
-            syscalls.close_range(first, kept_fd - 1)
-        first = kept_fd + 1
-    syscalls.close_range(first)
+    syscalls.close_except(*kept_fds)
 
 
 def report_failure(ready: socket.socket, error: BaseException) -> None:

@@ -20,6 +20,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from pydock_core import syscalls
@@ -82,23 +83,23 @@ class InitContext:
     is_in_user_namespace: bool
 
 
-def guard_role(link: socket.socket, role: Callable[[], None]) -> NoReturn:
-    """Run a forked process's role; whatever goes wrong is sent on the link, and the process ends."""
+def guard_role(tell: Callable[[PyDockError], None], role: Callable[[], None]) -> NoReturn:
+    """Run a forked process's role; whatever goes wrong is passed to ``tell``, and the process ends."""
     try:
         gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
         role()
     except PyDockError as error:
-        messages.send_error(link, error)
+        tell(error)
     except BaseException as error:  # noqa: BLE001 - nothing may reach the frames of the process that was forked
         detail = error.strerror if isinstance(error, OSError) else repr(error)
-        messages.send_error(link, FailedError(f"the container's process failed: {detail}"))
+        tell(FailedError(f"the container's process failed: {detail}"))
     finally:
         os._exit(FAILURE)
 
 
 def run_init(context: InitContext) -> NoReturn:
     """Be a container's init; never returns.  The caller has just forked this process."""
-    guard_role(context.link, lambda: _Init(context).run())
+    guard_role(partial(messages.send_error, context.link), lambda: _Init(context).run())
 
 
 def begin_process(parent_pidfd: int, stdio: Stdio | None) -> None:
@@ -178,7 +179,7 @@ class _Init:
         # The caller's end closes when it has gone or given up; nobody waits for this one any more.
         connection = self._wait_for_start()
         context.link.close()
-        guard_role(connection, self._execute)
+        guard_role(partial(messages.send_error, connection), self._execute)
 
     # -- 1: in the caller's namespaces -------------------------------------------------------------------
 
@@ -357,22 +358,32 @@ class _Init:
         run_hooks(plan.hooks, "startContainer", state)
         if self._slave_fd >= 0:
             make_controlling(self._slave_fd)
-        finish_process(plan.process, self._context.parent_pidfd)
+        has_entered = become_process(plan.process, self._context.parent_pidfd)
+        syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        run_program(plan.process, has_entered=has_entered)
 
 
-def finish_process(process: ProcessPlan, parent_pidfd: int) -> NoReturn:
-    """Take on everything that the process object asks for, and execute its program; raises where that fails."""
+def become_process(process: ProcessPlan, parent_pidfd: int) -> bool:
+    """Take on everything that the process object asks for, up to its program.
+
+    Returns:
+        Whether the working directory has been entered; :func:`run_program` enters one that root cannot.
+    """
     give_stdio(process.uid, terminal=process.terminal)
-    entered = False
+    has_entered = False
     # A directory that only root may enter is entered before root's rights go, one that only the user may
     # enter (a network filesystem) after: runc does the same.
     with contextlib.suppress(PyDockError):
         enter_working_directory(process)
-        entered = True
+        has_entered = True
     give_up_privileges(process, parent_pidfd)
-    if not entered:
+    return has_entered
+
+
+def run_program(process: ProcessPlan, *, has_entered: bool) -> NoReturn:
+    """Execute the program of a process that :func:`become_process` has made; raises if that fails."""
+    if not has_entered:
         enter_working_directory(process)
-    syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
     raise execute_program(process)
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from pydock_core import syscalls
-from pydock_core.errors import FailedError, InvalidError
+from pydock_core.errors import FailedError, InvalidError, UnsupportedError
 
 FLAGS = {
     "user": syscalls.CLONE_NEWUSER,
@@ -52,7 +52,12 @@ class NamespacePlan:
 
     @classmethod
     def from_config(cls, namespaces: Sequence[Mapping[str, Any]]) -> NamespacePlan:
-        """Read ``linux.namespaces``; InvalidError for an unknown or repeated kind."""
+        """Read ``linux.namespaces``.
+
+        Raises:
+            InvalidError: an unknown or repeated kind.
+            UnsupportedError: a PID namespace to join.
+        """
         new: set[str] = set()
         joined: dict[str, str] = {}
         for namespace in namespaces:
@@ -62,6 +67,12 @@ class NamespacePlan:
             if kind in new or kind in joined:
                 raise InvalidError(f"linux.namespaces: {kind} is there twice")
             path = namespace.get("path")
+            if path and kind == "pid":
+                # Its processes would see init while it is made, with all rights and the host's files.
+                raise UnsupportedError(
+                    "linux.namespaces: joining a PID namespace by its path is not supported",
+                    "use --runtime crun",
+                )
             if path:
                 joined[kind] = str(path)
             else:
@@ -72,10 +83,10 @@ class NamespacePlan:
     def needs_two_steps(self) -> bool:
         """Whether a process has to stand between the caller and init.
 
-        A user namespace must own the PID namespace, so it is entered first; a time namespace, like a PID
-        namespace that is joined, is that of the next child only.
+        A user namespace must own the PID namespace, so it is entered first; a time namespace is that of the next
+        child only.
         """
-        return self.has("user") or self.has("time") or "pid" in self.joined
+        return self.has("user") or self.has("time")
 
     def has(self, kind: str) -> bool:
         """Whether the container does not share the caller's namespace of this kind."""

@@ -225,8 +225,10 @@ def give_up_privileges(plan: ProcessPlan, parent_pidfd: int) -> None:
     if plan.masks is not None:
         capabilities.apply_sets(plan.masks)
     os.umask(plan.umask)
+    # A change of credentials clears the one, and sets the other to the value of fs.suid_dumpable: prctl(2).
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if parent_pidfd >= 0:
-        die_with_parent(parent_pidfd)  # a change of credentials has cleared it: prctl(2)
+        die_with_parent(parent_pidfd)
     if plan.no_new_privileges and plan.seccomp is not None:
         _load(plan.seccomp)
 
@@ -264,10 +266,11 @@ def _set_groups(groups: Sequence[int]) -> None:
     try:
         os.setgroups(list(groups))
     except PermissionError:
-        # A user namespace with a single id has setgroups denied: user_namespaces(7).
-        with open("/proc/self/setgroups", encoding="utf-8") as stream:
-            if stream.read().strip() != "deny" or groups:
-                raise
+        # A user namespace with a single id denies setgroups(2) even to who has the capability for it
+        # (user_namespaces(7)); /proc/self/setgroups is not there for a process of another PID namespace.
+        may_set = syscalls.capget()[0] & capabilities.build_mask(["CAP_SETGID"])
+        if groups or not may_set:
+            raise
 
 
 def enter_working_directory(plan: ProcessPlan) -> None:

@@ -29,7 +29,7 @@ class Driver:
 
     def __init__(self, state_dir: Path, program: str) -> None:
         self._executor: Executor = (
-            EmbeddedExecutor(state_dir, state_dir / "cache")
+            EmbeddedExecutor(state_dir, state_dir / "cache", exec_patience_seconds=3.0)
             if program == "embedded"
             else CommandExecutor(program, state_dir)
         )

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from typing import Protocol
 from pydock_core.errors import FailedError
 
 _REMOVE_SECONDS = 5.0
+_KILL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,18 @@ class ContainerCgroup(Protocol):
         ...
 
     def kill(self) -> None:
-        """Kill every process of the group and of the groups below it."""
+        """Kill every process of the group and of the groups below it, the frozen ones too.
+
+        Postcondition: none is left, except after some seconds one that the kernel does not let go.
+        """
+        ...
+
+    def is_frozen(self) -> bool:
+        """Whether the freezer stops what enters the group; False for a group that is gone."""
+        ...
+
+    def thaw(self) -> None:
+        """Let the processes of the group and of the groups below it go on; a group that is gone is not an error."""
         ...
 
     def delete(self) -> None:
@@ -149,6 +161,23 @@ def kill_pids(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def kill_until_empty(list_pids: Callable[[], list[int]], thaw: Callable[[], None]) -> None:
+    """Kill what is listed, thaw it, and look again until nothing is left or some seconds have passed.
+
+    The freezer of version 1 keeps a killed process from dying, and a process may freeze another one while both die.
+    """
+    deadline = time.monotonic() + _KILL_SECONDS
+    pause = 0.0005
+    while pids := list_pids():
+        kill_pids(pids)
+        thaw()
+        if time.monotonic() > deadline:
+            return
+        # The kernel tells nobody when a killed process has left its group.
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
 
 
 def remove_tree(directory: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydock_core.runtime.cgroups.conversion import build_v1_settings, list_contr
 from pydock_core.runtime.cgroups.device_filter import build_v1_lines, parse_rules
 from pydock_core.runtime.cgroups.group import (
     CgroupStats,
-    kill_pids,
+    kill_until_empty,
     list_pids_of,
     list_tree,
     open_entrance,
@@ -25,7 +26,6 @@ from pydock_core.runtime.cgroups.layout import V1_CONTROLLERS, CgroupLayout
 
 _ALWAYS = ("memory", "cpu", "cpuacct", "pids", "freezer")
 _UNLIMITED_BYTES = 1 << 62
-_FREEZE_ROUNDS = 100
 
 
 class V1Cgroup:
@@ -93,21 +93,32 @@ class V1Cgroup:
         )
         return list_pids_of(list_tree(directory)) if directory else []
 
+    @property
+    def _freezer(self) -> str:
+        """The group's directory in the freezer's hierarchy; empty if it has none."""
+        return self._directories.get("freezer", "")
+
     def kill(self) -> None:
-        state = f"{self._directories.get('freezer', '')}/freezer.state"
-        can_freeze = "freezer" in self._directories and os.path.exists(state)
-        # Frozen, nothing can fork between the listing and the signal.
-        for _ in range(_FREEZE_ROUNDS):
-            pids = self.list_pids()
-            if not pids:
-                return
-            if can_freeze:
-                write_file(state, "FROZEN")
-                pids = self.list_pids()
-            kill_pids(pids)
-            if can_freeze:
-                write_file(state, "THAWED")
-                return
+        # Frozen, nothing forks between the listing and the signal.
+        if self._freezer and self.list_pids():
+            with contextlib.suppress(FailedError):  # it has gone
+                write_file(f"{self._freezer}/freezer.state", "FROZEN")
+        kill_until_empty(self.list_pids, self.thaw)
+
+    def is_frozen(self) -> bool:
+        if not self._freezer:
+            return False
+        try:
+            with open(f"{self._freezer}/freezer.state", encoding="utf-8") as stream:
+                return stream.read() != "THAWED\n"
+        except OSError:
+            return False
+
+    def thaw(self) -> None:
+        # Each group has a state of its own; a group is frozen, too, while one above it is.
+        for directory in reversed(list_tree(self._freezer)) if self._freezer else ():
+            with contextlib.suppress(FailedError):
+                write_file(f"{directory}/freezer.state", "THAWED")
 
     def delete(self) -> None:
         for directory in self._unique():

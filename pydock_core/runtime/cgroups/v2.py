@@ -14,7 +14,7 @@ from pydock_core.runtime.cgroups.conversion import build_v2_settings, list_contr
 from pydock_core.runtime.cgroups.device_filter import build_v2_program, parse_rules
 from pydock_core.runtime.cgroups.group import (
     CgroupStats,
-    kill_pids,
+    kill_until_empty,
     list_pids_of,
     list_tree,
     open_entrance,
@@ -26,7 +26,6 @@ from pydock_core.runtime.cgroups.group import (
 from pydock_core.runtime.cgroups.layout import CgroupLayout, find_v2_base
 
 _WISHED = ("memory", "pids", "cpu")
-_KILL_ROUNDS = 100
 
 
 class V2Cgroup:
@@ -122,11 +121,15 @@ class V2Cgroup:
             with open(f"{self._directory}/cgroup.kill", "w", encoding="utf-8") as stream:  # Linux 5.14
                 stream.write("1")
             return
-        for _ in range(_KILL_ROUNDS):
-            pids = self.list_pids()
-            if not pids:
-                return
-            kill_pids(pids)
+        kill_until_empty(self.list_pids, self.thaw)
+
+    def is_frozen(self) -> bool:
+        return read_keyed(f"{self._directory}/cgroup.events").get("frozen") == 1
+
+    def thaw(self) -> None:
+        for directory in reversed(list_tree(self._directory)):
+            with contextlib.suppress(FailedError):
+                write_file(f"{directory}/cgroup.freeze", "0")
 
     def delete(self) -> None:
         remove_tree(self._directory)

@@ -1,0 +1,87 @@
+"""Attacks on the processes that an exec brings into a container, by a container with CAP_SYS_PTRACE.
+
+crun is the control: the watcher must see as many of its processes as of ours.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydock_core.errors import PyDockError
+from pydock_core.runtime.capabilities import build_mask
+from pydock_core.runtime.spec_defaults import CAPABILITIES
+from tests.support.executor_box import Box
+from tests.support.executor_fixtures import only
+
+EXECS = 25
+SOURCE = Path(__file__).parents[1] / "support" / "proc_watcher.c"
+pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: it makes the attacker")
+
+
+@pytest.fixture(scope="session")
+def watcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The attacker's program, which needs no library."""
+    program = tmp_path_factory.mktemp("watcher") / "proc_watcher"
+    subprocess.run(["gcc", "-O2", "-static", "-w", "-o", program, SOURCE], check=True, timeout=60)
+    return program
+
+
+@pytest.mark.parametrize("privileged", [False, True])
+@only("embedded", "embedded-userns", "embedded-rootless", "crun")
+def test_a_tracer_finds_nothing_of_the_host_in_an_exec(box: Box, watcher: Path, privileged: bool) -> None:
+    marker = box.base / "marker"
+    marker.write_text("host\n")
+    marker.chmod(0o666)
+    shutil.copy(watcher, box.make_rootfs() / "bin" / "proc_watcher")
+    if privileged and not box.is_embedded:
+        pytest.skip("crun gives up where root itself has not all capabilities; the other case is the control")
+    rights: dict[str, Any] = {"privileged": True} if privileged else {"cap_add": ("SYS_PTRACE",)}
+    container = box.start("proc_watcher", str(marker), **rights)
+    container.wait_for_output()
+    for _ in range(EXECS):
+        assert container.exec("sleep", "0.02").code == 0
+    container.kill(signal.SIGKILL)
+    lines = [line.split() for line in container.wait().lines]
+
+    assert marker.read_text() == "host\n"
+    assert [line for line in lines if line[0] == "escaped"] == []
+    seen = {line[1] for line in lines if line[0] == "seen"}
+    # Each exec was looked at while it lived; most of them, on a machine that is busy.
+    assert len(seen) > EXECS / 2
+    if not box.is_embedded:
+        return
+    # Nothing but the program's own rights, from the first moment to the last.
+    own = {tuple(line[2:]) for line in lines if line[0] == "state" and line[1] in seen}
+    assert len(own) == 1, own
+    effective, permitted, seccomp = own.pop()
+    if not privileged:
+        assert int(effective, 16) == int(permitted, 16) == build_mask([*CAPABILITIES, "CAP_SYS_PTRACE"])
+        assert seccomp == "2"
+    targets = {line[2] for line in lines if line[0] == "open"}
+    assert {target for target in targets if not target.startswith("pipe:[")} <= {"/dev/null"}
+    assert {line[2] for line in lines if line[0] == "cwd"} <= {"/"}
+
+
+@only("embedded")
+def test_a_container_cannot_hold_up_who_executes_in_it(box: Box) -> None:
+    # As root it may stop what enters; with the report pipe open, the caller would wait for it.
+    script = "echo on; while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || kill -STOP ${p#/proc/}; done; done"
+    container = box.start("sh", "-c", script)
+    container.wait_for_output()
+    pids = []
+    for _ in range(5):
+        try:
+            pids.append(container.exec_start("sleep", "100"))
+        except PyDockError as error:
+            assert "does not get to its program" in error.message
+            break
+    container.kill(signal.SIGKILL)
+    for pid in pids:  # first: init waits for them to be reaped
+        assert box.finish(pid).code == 137
+    assert container.wait().code == 137
