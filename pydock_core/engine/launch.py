@@ -261,7 +261,7 @@ class Launcher:
         if not config.groups:
             return resolved
         groups = [int(group) if group.isdigit() else _group_id(group, files) for group in config.groups]
-        return replace(resolved, additional_gids=(*resolved.additional_gids, *groups))
+        return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
 
 
 def _group_id(name: str, files: RootFiles) -> int:

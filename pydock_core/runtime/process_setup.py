@@ -12,7 +12,7 @@ import os
 import resource
 import select
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -251,7 +251,7 @@ def _set_identity(plan: ProcessPlan) -> None:
     try:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
         if plan.groups or os.getgroups():
-            _set_groups(plan.groups)
+            _set_groups(plan)
         os.setresgid(plan.gid, plan.gid, plan.gid)
         os.setresuid(plan.uid, plan.uid, plan.uid)
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
@@ -262,14 +262,14 @@ def _set_identity(plan: ProcessPlan) -> None:
         ) from error
 
 
-def _set_groups(groups: Sequence[int]) -> None:
+def _set_groups(plan: ProcessPlan) -> None:
     try:
-        os.setgroups(list(groups))
+        os.setgroups(list(plan.groups))
     except PermissionError:
         # A user namespace with a single id denies setgroups(2) even to who has the capability for it
         # (user_namespaces(7)); /proc/self/setgroups is not there for a process of another PID namespace.
         may_set = syscalls.capget()[0] & capabilities.build_mask(["CAP_SETGID"])
-        if groups or not may_set:
+        if set(plan.groups) - {plan.gid} or not may_set:
             raise
 
 

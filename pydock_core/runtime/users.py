@@ -19,14 +19,15 @@ class ResolvedUser:
     """Numbers to run as.
 
     Attributes:
-        uid, gid, additional_gids: in the container's user namespace.
+        uid, gid: in the container's user namespace.
+        additional_gids: the supplementary groups; ``gid`` is the first of them.
         name: the user's name in passwd; empty where it has none.
         home: its home directory; "/" where passwd does not say.
     """
 
     uid: int = 0
     gid: int = 0
-    additional_gids: tuple[int, ...] = ()
+    additional_gids: tuple[int, ...] = (0,)
     name: str = ""
     home: str = "/"
 
@@ -44,6 +45,9 @@ def resolve_user(user: str, read: Callable[[str], bytes | None]) -> ResolvedUser
 
     Without a group, the user's own group of passwd and all groups that list it in group(5) hold; with one, only
     that.  A number without a passwd entry runs as group 0, as Docker has it.
+
+    The primary group is among the supplementary groups: a process that changes its group (by a setgid program) must
+    not lose the permissions that are denied to the first one (CVE-2022-36109; containerd does the same).
 
     Args:
         user: as typed; empty is root.
@@ -66,9 +70,10 @@ def resolve_user(user: str, read: Callable[[str], bytes | None]) -> ResolvedUser
         entry = _Entry("", _check(wanted, user), 0, "/")
     groups = _read_group(read("/etc/group"))
     if separator:
-        return ResolvedUser(entry.uid, _find_group(group, user, groups), (), entry.name, entry.home)
+        gid = _find_group(group, user, groups)
+        return ResolvedUser(entry.uid, gid, (gid,), entry.name, entry.home)
     others = sorted({gid for _, gid, members in groups if entry.name and entry.name in members} - {entry.gid})
-    return ResolvedUser(entry.uid, entry.gid, tuple(others), entry.name, entry.home)
+    return ResolvedUser(entry.uid, entry.gid, (entry.gid, *others), entry.name, entry.home)
 
 
 def _find_user(wanted: str, entries: list[_Entry]) -> _Entry | None:

@@ -40,7 +40,14 @@ def test_environment_directory_and_user(dock: Dock, tmp_path: Path) -> None:
     assert sh(dock, f"--env-file {file} -w /tmp", "echo $C; pwd") == "3\n/tmp"
     assert sh(dock, "-w /new/dir", "pwd") == "/new/dir"
     assert sh(dock, "-u guest", "id -u; id -g; echo $HOME") == "1000\n1000\n/tmp"
-    assert sh(dock, "-u 7:8 --group-add 9", "id -u; id -g; id -G") == "7\n8\n8 9"
+    # The kernel's own list: id(1) adds the primary group to what it shows.
+    groups = "id -u; id -g; grep Groups: /proc/self/status"
+    assert sh(dock, "-u 7:8 --group-add 9 --group-add 8", groups).split() == ["7", "8", "Groups:", "8", "9"]
+    name = dock.out("run", "-d", "-u", "5:6", "busybox", "sleep", "100")
+    for words, expected in (((), "5 6 Groups: 6"), (("-u", "guest"), "1000 1000 Groups: 1000")):
+        assert dock.out("exec", *words, name, "sh", "-c", groups).split() == expected.split()
+    assert dock.out("exec", name, "grep", "Groups:", "/proc/1/status").split() == ["Groups:", "6"]
+    dock("rm", "-f", name)
     assert sh(dock, "", "echo $HOME; id -u") == "/root\n0"
 
 

@@ -19,16 +19,16 @@ FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP}
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
-        ("", ResolvedUser(0, 0, (), "root", "/root")),
-        ("0", ResolvedUser(0, 0, (), "root", "/root")),
-        ("web", ResolvedUser(33, 33, (29, 44), "web", "/var/www")),
-        ("33", ResolvedUser(33, 33, (29, 44), "web", "/var/www")),
-        ("web:audio", ResolvedUser(33, 29, (), "web", "/var/www")),
-        ("web:77", ResolvedUser(33, 77, (), "web", "/var/www")),
-        ("1234", ResolvedUser(1234, 0, (), "", "/")),
-        ("1234:5", ResolvedUser(1234, 5, (), "", "/")),
-        ("12", ResolvedUser(99, 98, (), "12", "/odd")),
-        (":44", ResolvedUser(0, 44, (), "root", "/root")),
+        ("", ResolvedUser(0, 0, (0,), "root", "/root")),
+        ("0", ResolvedUser(0, 0, (0,), "root", "/root")),
+        ("web", ResolvedUser(33, 33, (33, 29, 44), "web", "/var/www")),
+        ("33", ResolvedUser(33, 33, (33, 29, 44), "web", "/var/www")),
+        ("web:audio", ResolvedUser(33, 29, (29,), "web", "/var/www")),
+        ("web:77", ResolvedUser(33, 77, (77,), "web", "/var/www")),
+        ("1234", ResolvedUser(1234, 0, (0,), "", "/")),
+        ("1234:5", ResolvedUser(1234, 5, (5,), "", "/")),
+        ("12", ResolvedUser(99, 98, (98,), "12", "/odd")),
+        (":44", ResolvedUser(0, 44, (44,), "root", "/root")),
     ],
 )
 def test_users(user: str, expected: ResolvedUser) -> None:
@@ -36,8 +36,8 @@ def test_users(user: str, expected: ResolvedUser) -> None:
 
 
 def test_an_image_without_files_has_root() -> None:
-    assert resolve_user("", {}.get) == ResolvedUser(0, 0, (), "", "/root")
-    assert resolve_user("5:6", {}.get) == ResolvedUser(5, 6, (), "", "/")
+    assert resolve_user("", {}.get) == ResolvedUser(0, 0, (0,), "", "/root")
+    assert resolve_user("5:6", {}.get) == ResolvedUser(5, 6, (6,), "", "/")
 
 
 @pytest.mark.parametrize("user", ["nobody", "web:nogroup"])
