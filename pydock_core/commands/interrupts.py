@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydock_core.runtime.signals import signal_name
 
@@ -53,7 +53,9 @@ class Escalation:
 
     def advance(self) -> Step:
         """Take the next step, because of an interrupt or because the time of the last one is up."""
-        step = self._steps[min(self._taken, len(self._steps) - 1)]
+        step = replace(self._steps[-1], notice="")  # repeated: it has been told
+        if self._taken < len(self._steps):
+            step = self._steps[self._taken]
         self._taken += 1
         self._due_at = None if step.grace_seconds is None else self._clock() + step.grace_seconds
         return step

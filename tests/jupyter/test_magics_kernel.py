@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
@@ -164,6 +165,25 @@ def test_a_cell_is_standard_input(client: BlockingKernelClient) -> None:
     )
     assert (line, stdout, stderr) == ("dock run: exit code 3", "out\n", "err\n")
     assert exit_code(client) == "3"
+
+
+def test_a_notebook_that_is_executed_stops_where_a_command_fails(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    cells = (
+        "%load_ext pydock_jupyter",
+        "%dock --no-raise rm nothing",
+        "%dock rm nothing",
+        "print('not reached')",
+    )
+    path = tmp_path / "failing.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, path)
+    command = [sys.executable, "-m", "jupyter", "execute", "--inplace", path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().splitlines()[-1] == "CommandError: dock rm: exit code 1"
+    assert "not reached" not in done.stdout
 
 
 def test_what_killed_a_command_is_told(client: BlockingKernelClient) -> None:

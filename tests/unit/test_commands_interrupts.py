@@ -11,6 +11,7 @@ from pydock_core.commands.interrupts import (
     GRACE_SECONDS,
     TERMINAL_STEPS,
     Escalation,
+    Step,
     steps_that_ask,
     steps_that_leave,
     steps_that_stop,
@@ -48,7 +49,10 @@ def test_in_a_notebook_each_step_leads_to_the_next() -> None:
     assert step.notice.startswith("sent SIGQUIT; the container is killed in 7 s unless it ends")
     clock.now += 2
     assert escalation.remaining_seconds() == 5
-    assert escalation.advance().signal == signal.SIGKILL
+    assert [escalation.advance() for _ in range(2)] == [
+        Step(signal.SIGKILL, None, "killed the container"),
+        Step(signal.SIGKILL),
+    ]
     assert escalation.remaining_seconds() is None
 
 
