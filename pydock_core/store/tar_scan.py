@@ -8,7 +8,7 @@ An entry takes 2 us here, and 25 us (GNU long name) or 27 us (pax header) there,
 three headers takes two thirds: its frombuf, with the checksum computed twice and 13 fields decoded one by one.  So a
 load of 20,000 small files takes the EROFS driver 0.10 s if none has such a header, 0.58 s with long names and 0.69 s with
 pax headers; the directory driver 0.63, 0.84 and 0.99 s, as making the files takes most (one core, CPython 3.11, store in
-memory; ``python -m tests.bench images``, "load headers").
+memory; ``python -m tests.bench --only images``, "load headers").
 """
 
 from __future__ import annotations
