@@ -224,9 +224,9 @@ class Foreground:
                     del outputs[fd]
             if end_fd is not None and end_fd in ready:
                 end_fd = None
-                if leaves_orphans and self._escalation.has_begun:
-                    _take_rest(outputs)
-                    return False
+            if end_fd is None and leaves_orphans and self._escalation.has_begun:
+                _take_rest(outputs)
+                return False
         return False
 
     def _patience(self, source: _Source | None, buffer: bytes) -> float | None:

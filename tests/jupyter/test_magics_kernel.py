@@ -252,6 +252,10 @@ def test_an_interrupt_ends_what_another_cell_has_started(
     assert line == "dock exec was interrupted: exit code 137: killed by SIGKILL"
     assert "note: sent SIGTERM; the command is killed in 10 s" in stderr
 
+    command = "%dock exec speaker sh -c 'sleep 62 & echo ready'"  # what is left holds the output
+    line, _, _ = interrupt(client, kernel, command, "ready")
+    assert line == "dock exec was interrupted: exit code 0"
+
     line, _, stderr = interrupt(client, kernel, "%dock attach speaker", "more")
     assert stderr.splitlines()[-1] == "note: speaker goes on running; to end it: dock stop speaker"
     line, _, _ = interrupt(client, kernel, "%dock logs -f speaker", "spoken")
