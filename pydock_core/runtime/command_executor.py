@@ -28,7 +28,7 @@ from pydock_core.errors import (
 )
 from pydock_core.private_files import make_directories, open_private
 from pydock_core.runtime import messages
-from pydock_core.runtime.cgroups import CgroupStats, plan_cgroup, read_layout
+from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup, read_layout
 from pydock_core.runtime.container_config import read_config
 from pydock_core.runtime.executor import CreatedProcess, Stdio, do_nothing
 from pydock_core.runtime.inside import find_executable
@@ -116,6 +116,8 @@ class CommandExecutor:
     def kill(self, container_id: str, signal_number: int, *, all_processes: bool = False) -> None:
         """Send a signal to init, or to every process of the container; a stopped one is not an error."""
         self._require(container_id)
+        if all_processes and signal_number == signal.SIGKILL:
+            self._kill_group(container_id)
         arguments = ["kill", *(["--all"] if all_processes else []), container_id, str(signal_number)]
         try:
             self._run(container_id, arguments)
@@ -127,6 +129,7 @@ class CommandExecutor:
         """Remove what is left of the container; kills what still runs.  One that is gone is not an error."""
         directory = self._directory(container_id)
         if (self._root / container_id).exists():
+            self._kill_group(container_id)
             self._run(container_id, ["delete", "--force", container_id])
         for path in directory.glob("*"):
             with contextlib.suppress(FileNotFoundError):
@@ -136,9 +139,19 @@ class CommandExecutor:
 
     def read_stats(self, container_id: str) -> CgroupStats:
         """Read the figures of the container's control group; all None where its place is not known."""
+        group = self._find_group(container_id)
+        return group.read_stats() if group is not None else CgroupStats()
+
+    def _find_group(self, container_id: str) -> ContainerCgroup | None:
         config = read_config(self._require(container_id) / "bundle")
         path = (config.get("linux") or {}).get("cgroupsPath")
-        return plan_cgroup(path, {}).read_stats() if path else CgroupStats()
+        return plan_cgroup(path, {}) if path else None
+
+    def _kill_group(self, container_id: str) -> None:
+        """Kill what is in the container's control group: crun and runc wait for a process that has frozen itself."""
+        with contextlib.suppress(PyDockError):  # the bundle, or the group, has gone before the container
+            if (group := self._find_group(container_id)) is not None:
+                group.kill()
 
     def is_oom_killed(self, container_id: str) -> bool:
         """Whether a process of the container was killed for memory; ask before :meth:`delete`."""

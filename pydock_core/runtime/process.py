@@ -256,39 +256,30 @@ def record_killed(paths: ContainerPaths) -> None:
 
 def _reap(paths: ContainerPaths, state: StateRecord) -> str:
     """Kill init and delete the container; return a line about what could not be removed."""
-    pidfd = state.init.open() if state.init else None
-    if pidfd is not None:
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            _thaw(state.init.pid if state.init else 0, paths.run.name)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(10_000)
-        except ProcessLookupError:
-            pass
-        except OSError as error:
-            return f"the container's first process can not be killed: {error.strerror}"
-        finally:
-            os.close(pidfd)
-    try:
-        from pydock_core.runtime.executor_choice import (
-            make_executor,
-        )  # late: most readers of states need none
+    from pydock_core.runtime.executor_choice import make_executor  # late: most readers of states need none
 
-        make_executor(state.executor, paths).delete(paths.run.name)
+    container_id = paths.run.name
+    try:
+        executor = make_executor(state.executor, paths)
+        with suppress(PyDockError):  # it may not have been made yet
+            # Through its control group: what is frozen there does not die by a signal alone.
+            executor.kill(container_id, signal.SIGKILL, all_processes=True)
+        pidfd = state.init.open() if state.init else None
+        if pidfd is not None:
+            try:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                poll.poll(10_000)
+            finally:
+                os.close(pidfd)
+        executor.delete(container_id)
     except PyDockError as error:
         return error.message
+    except OSError as error:
+        return f"the container's first process can not be killed: {error.strerror}"
     return ""
-
-
-def _thaw(init_pid: int, container_id: str) -> None:
-    """Let processes go on that the supervisor held: a frozen one of control groups of version 1 does not die."""
-    from pydock_core.runtime.cgroups.freezer import find_freezer  # late: most readers of states need none
-
-    freezer = find_freezer(init_pid, container_id)
-    if freezer is not None:
-        with suppress(PyDockError):  # its group is being removed: nothing is left in it
-            freezer.thaw()
 
 
 def read_plan(path: Path) -> LaunchPlan:

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -323,24 +324,22 @@ class Supervisor:
         """Send a signal to init, which is a child of this process, so its pid can not mean another one."""
         if number not in signal.valid_signals():
             raise InvalidError(f"{number} is no signal")
-        if self._init_code is None:
-            os.kill(self._init_pid, number)
+        if self._init_code is not None:
+            return
+        os.kill(self._init_pid, number)
+        if number == signal.SIGKILL:
+            # The container ends with its init.  One that has frozen itself dies by its control group only.
+            try:
+                self._executor.kill(self.plan.container_id, signal.SIGKILL, all_processes=True)
+            except PyDockError as error:
+                print(f"container {self.short_id}: {error.message}", file=sys.stderr)
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> None:
         """Ask init to end; after the timeout (negative: never) kill everything in the container."""
         timeout = self.plan.stop_timeout_seconds if timeout_seconds is None else timeout_seconds
         self.send_signal(self.plan.stop_signal if number is None else number)
         if timeout >= 0:
-            self.loop.call_later(timeout, self._kill)
-
-    def _kill(self) -> None:
-        if self._init_code is not None:
-            return
-        self.send_signal(signal.SIGKILL)
-        try:
-            self._executor.kill(self.plan.container_id, signal.SIGKILL, all_processes=True)
-        except PyDockError as error:
-            print(f"container {self.short_id}: {error.message}", file=sys.stderr)
+            self.loop.call_later(timeout, partial(self.send_signal, signal.SIGKILL))
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run a further process in the container."""
