@@ -204,7 +204,7 @@ class EmbeddedExecutor:
         if plan.terminal != (stdio is None):
             raise InvalidError("a process has either a terminal or three streams")
         # An init that waits for its start still has all rights: nothing of the container may run beside it.
-        is_started = not (directory / _START_SOCKET).exists()
+        is_started = not os.path.exists(f"{directory}/{_START_SOCKET}")
         init_pidfd = record.init.open() if record.init is not None and is_started else None
         if init_pidfd is None:
             raise ConflictError(f"container {container_id} is not running", "start it first")

@@ -100,13 +100,13 @@ def _follow(
     left = [joiner]
     try:
         console_fd = _read_link(link, deadline)
-        if target.namespaces & syscalls.CLONE_NEWPID:
-            _await_end(joiner, deadline)
-            os.waitpid(joiner, 0)
-            left = [pid] if (pid := read_pid(child_pid)) else []
         report = _read_report(report_fd, deadline)
         if report:
             raise exec_report.parse(report)
+        if target.namespaces & syscalls.CLONE_NEWPID:
+            # It has closed the pipe, so it is past all that could hold it up.
+            os.waitpid(joiner, 0)
+            left = [pid] if (pid := read_pid(child_pid)) else []
         if not left:
             raise FailedError(
                 "the process that was to enter the container has ended",
@@ -115,7 +115,6 @@ def _follow(
     except BaseException as error:
         messages.close_all([] if console_fd is None else [console_fd])
         try:
-            # A joiner that has been killed meanwhile may have had a child.
             target.kill([*left, *([pid] if (pid := read_pid(child_pid)) and pid not in left else [])])
         except (PyDockError, OSError) as failure:
             error.add_note(f"and the clean-up failed: {failure}")
@@ -140,14 +139,6 @@ def _read_link(link: socket.socket, deadline: float) -> int | None:
         except BaseException:
             messages.close_all([] if console_fd is None else [console_fd])
             raise
-
-
-def _await_end(pid: int, deadline: float) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        _wait_for(pidfd, deadline)
-    finally:
-        os.close(pidfd)
 
 
 def _read_report(report_fd: int, deadline: float) -> bytes:

@@ -101,8 +101,6 @@ def _join(context: ExecContext) -> bool:
     """Become what the process is to be, except for its PID namespace; return as :func:`become_process`."""
     process = context.process
     begin_process(context.parent_pidfd, context.stdio)
-    kept = [context.link.fileno(), context.report_fd, context.init_pidfd, *context.cgroup_entrances]
-    syscalls.close_except(*kept, *([context.parent_pidfd] if context.parent_pidfd >= 0 else []))
     set_rlimits(process)
     set_oom_score_adj(process)
     new_keyring()
