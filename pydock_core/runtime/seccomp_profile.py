@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core.errors import InvalidError
+from pydock_core.runtime.seccomp_sockets import narrow_sockets
 
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 _SCMP_NAMES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
@@ -21,7 +22,7 @@ _CARRIED = ("names", "action", "errnoRet", "args")
 
 @cache
 def read_default_profile() -> Mapping[str, Any]:
-    """Return Docker's default profile, which comes with the package; it must not be changed."""
+    """Return Docker's default profile, without socketcall (see seccomp_sockets); the object must not be changed."""
     document: dict[str, Any] = json.loads(Path(__file__).with_name("seccomp_default.json").read_bytes())
     return document
 
@@ -57,7 +58,7 @@ def resolve_profile(
         if _applies(rule, frozenset(capabilities), _GO_NAMES.get(machine, machine), kernel)
     ]
     if rules:
-        resolved["syscalls"] = rules
+        resolved["syscalls"] = narrow_sockets(rules, resolved["defaultAction"])
     return resolved
 
 
