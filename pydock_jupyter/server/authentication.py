@@ -19,13 +19,14 @@ origins that ``ServerApp.allow_origin`` allows.  Clients that are not browsers s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from jupyter_server.base.handlers import JupyterHandler
-from jupyter_server.utils import ensure_async, origin_matches_pat
+from jupyter_server.utils import ensure_async
 from tornado import web
 from tornado.httputil import HTTPHeaders
 
@@ -73,7 +74,7 @@ class AuthenticatedHandler(JupyterHandler):  # type: ignore[misc]  # pyproject h
         """Whether the server's configuration names a foreign origin as one that may send requests."""
         if self.allow_origin:
             return bool(self.allow_origin in ("*", origin))
-        return bool(self.allow_origin_pat and origin_matches_pat(self.allow_origin_pat, origin))
+        return bool(self.allow_origin_pat and re.fullmatch(self.allow_origin_pat, origin))
 
     def record_activity(self) -> None:
         """Tell Jupyter that its user is active, so that nothing culls the server under an open application."""

@@ -4,7 +4,8 @@ Application and Jupyter share one host, so the browser sends Jupyter's cookies a
 application; yet a Jupyter server in a container sets cookies of the very same names.  Therefore the value of
 such a cookie is *marked* on its way to the browser, and of the cookies with reserved names only marked ones
 are handed on, their mark removed.  The mark ends with a letter because JupyterLab reads ``_xsrf`` from
-``document.cookie`` with a pattern that wants a word boundary at the value's end.
+``document.cookie`` with a pattern that wants a word boundary at the value's end.  A script that reads Jupyter's
+``_xsrf`` instead of the application's submits the wrong value; :mod:`.credential` exchanges it.
 
 What does not work: a cookie of such a name that an application's script sets by itself is unmarked and stays
     with the
@@ -86,6 +87,12 @@ class CookiePolicy:
         if reserved and not has_path:
             result.append(f" Path={prefix}/")
         return ";".join(result)
+
+
+def cookie_values(header: str, name: str) -> list[str]:
+    """Return the values of each cookie of that name in a Cookie header, in its order."""
+    pairs = (item.strip(" \t").partition("=") for item in header.split(";"))
+    return [value for key, _, value in pairs if key == name]
 
 
 def mark(value: str) -> str:

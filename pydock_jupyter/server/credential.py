@@ -1,9 +1,16 @@
-"""Jupyter's own secrets, and taking them out of what an application is sent.
+"""Removal of Jupyter's secrets from requests to an application.
 
-A token that let the request into Jupyter, or that equals the server's token, is taken out of the
-Authorization header, the query and the Referer.  Any other token is the application's (a Jupyter server in a
-container has one) and passes. Jupyter's XSRF token goes too; the application's own one was marked with its
-cookie (see :mod:`.cookie`), and loses the mark where its JavaScript read it from ``document.cookie``.
+Token: one that authenticated the request to Jupyter, or that equals the server's token, is removed from the
+Authorization header, the query and the Referer.  Any other token belongs to the application (a Jupyter server
+in a container has one) and passes.
+
+XSRF value: an application that protects itself by double submission has a cookie of the name that Jupyter uses
+for its own, and its script reads one of the two from ``document.cookie``: old JupyterLab the first, which is
+the application's marked one (see :mod:`.cookie`), JupyterLab 4.6 the last, which is Jupyter's.  A header or an
+argument that holds either, exactly as the browser stores it, is therefore given to the application with the
+application's own value, or is removed if the application has none.  This does not weaken the application's
+check: a page of another origin can read neither cookie (OWASP, Cross-Site Request Forgery Prevention:
+double-submit cookie).
 """
 
 from __future__ import annotations
@@ -12,64 +19,73 @@ import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
-from pydock_jupyter.server.cookie import MARK, is_marked, unmark
+from pydock_jupyter.server.cookie import mark
 
 _AUTHORIZATION = re.compile(r"(?:token|bearer)\s+(.+)", re.IGNORECASE)
+_MASKED = re.compile(r"2\|([0-9a-f]{8})\|((?:[0-9a-f]{2})+)\|[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What must not reach an application: ``tokens`` of Jupyter, and the ``xsrf`` values that its cookie
-    holds.
+    """Values of a request that an application must not receive.
+
+    ``tokens`` are Jupyter's; ``xsrf`` pairs each XSRF value that the browser holds with the value that the
+    application receives in its place, or None.
     """
 
     tokens: tuple[str, ...] = ()
-    xsrf: tuple[str, ...] = ()
+    xsrf: tuple[tuple[str, str | None], ...] = ()
 
     def is_token(self, text: str) -> bool:
-        return _equals_any(text, self.tokens)
-
-    def is_xsrf(self, text: str) -> bool:
-        return _equals_any(text, self.xsrf)
+        return any(_is_equal(text, token) for token in self.tokens if token)
 
     def is_authorization(self, value: str) -> bool:
         """Whether an Authorization header's value carries a token of Jupyter."""
         token = authorization_token(value)
         return token is not None and self.is_token(token)
 
-    def clean_query(self, query: str) -> str:
-        """Take Jupyter's token and XSRF argument out of a raw query; every other byte of it stays."""
-        if "token" not in query and "xsrf" not in query and "%" not in query:
-            return query
+    def translate_xsrf(self, value: str) -> str | None:
+        """Return what the application receives for a header's or an argument's value; None for nothing."""
+        for held, given in self.xsrf:
+            if _is_equal(_unmask(value), _unmask(held)):
+                return given
+        return value
+
+    def clean_arguments(self, text: str) -> str:
+        """Remove Jupyter's token and translate XSRF values in a raw query or URL-encoded form.
+
+        Every other byte stays.
+        """
         kept: list[str] = []
-        for item in query.split("&"):
-            name, separator, text = item.partition("=")
-            name = unquote_plus(name)
-            value = unquote_plus(text).strip()
-            if name == "token" and self.is_token(value):
+        for item in text.split("&"):
+            name, separator, raw = item.partition("=")
+            value = unquote_plus(raw)
+            if unquote_plus(name) == "token" and self.is_token(value.strip()):
                 continue
-            if name == "_xsrf" and separator:
-                if is_marked(value):
-                    item = _remove_last_mark(item)
-                elif self.is_xsrf(value):
+            if separator:
+                given = self.translate_xsrf(value)
+                if given is None:
                     continue
+                if given is not value:
+                    item = f"{name}={quote(given, safe='')}"
             kept.append(item)
         return "&".join(kept)
 
-    def clean_xsrf_headers(self, values: Iterable[str], *, keep_foreign: bool) -> list[str]:
-        """Return the application's own values of an XSRF header, without their mark.
 
-        Args:
-            keep_foreign: whether an unmarked value that is not Jupyter's passes; X-XSRFToken is Jupyter's own
-                header, where an unmarked value never does, X-CSRFToken is Django's as well.
-        """
-        return [
-            unmark(value)
-            for value in values
-            if is_marked(value) or (keep_foreign and not self.is_xsrf(value))
-        ]
+def pair_xsrf(jupyter: Iterable[str], application: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+    """Pair the XSRF values in the browser with the application's, for :class:`Secrets`.
+
+    Args:
+        jupyter: Jupyter's values of the cookie, of each path.
+        application: the application's values, unmarked, of each path, the longest path first.  The last one
+            is submitted in the place of Jupyter's: of an application behind two proxies it is the inner
+            proxy's, and Tornado takes the last one too.
+    """
+    own = list(application)
+    last = own[-1] if own else None
+    return (*((value, last) for value in jupyter if value), *((mark(value), value) for value in own if value))
 
 
 def authorization_token(value: str) -> str | None:
@@ -78,11 +94,19 @@ def authorization_token(value: str) -> str | None:
     return match[1].strip() if match else None
 
 
-def _remove_last_mark(item: str) -> str:
-    head, _, tail = item.rpartition(MARK)
-    return head + tail
+def _unmask(value: str) -> str:
+    """Return the secret in an XSRF value of Tornado, which masks it anew in each page; others as they are.
+
+    Source: ``tornado.web.RequestHandler.xsrf_token`` (version 2).
+    """
+    match = _MASKED.fullmatch(value)
+    if match is None:
+        return value
+    mask, masked = bytes.fromhex(match[1]), bytes.fromhex(match[2])
+    return bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked)).hex()
 
 
-def _equals_any(text: str, secrets: Iterable[str]) -> bool:
-    candidate = text.encode("utf-8", "surrogateescape")
-    return any(hmac.compare_digest(candidate, secret.encode()) for secret in secrets if secret)
+def _is_equal(one: str, other: str) -> bool:
+    return hmac.compare_digest(
+        one.encode("utf-8", "surrogateescape"), other.encode("utf-8", "surrogateescape")
+    )

@@ -42,12 +42,10 @@ _OWN_REQUEST_HEADERS = frozenset(
         "host",
         "origin",
         "referer",
-        "x-csrftoken",
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-prefix",
         "x-forwarded-proto",
-        "x-xsrftoken",
     }
 )
 
@@ -156,7 +154,9 @@ def build_request_headers(received: HTTPHeaders, visit: Visit, *, identity: bool
             continue
         if lowered == "accept-encoding" and identity:
             continue
-        result.add(name, value)
+        given = visit.secrets.translate_xsrf(value)
+        if given is not None:
+            result.add(name, given)
     if "Transfer-Encoding" in received:
         result["Transfer-Encoding"] = "chunked"
     elif "Content-Length" in received:
@@ -165,9 +165,6 @@ def build_request_headers(received: HTTPHeaders, visit: Visit, *, identity: bool
         result["Accept-Encoding"] = "identity"
     if visit.cookie:
         result["Cookie"] = visit.cookie
-    for name, keep_foreign in (("X-XSRFToken", False), ("X-CSRFToken", True)):
-        for value in visit.secrets.clean_xsrf_headers(received.get_list(name), keep_foreign=keep_foreign):
-            result.add(name, value)
     origin = received.get("Origin")
     if origin is not None:
         result["Origin"] = target.origin if visit.is_own_origin(origin) else origin
@@ -244,5 +241,5 @@ def _rewrite_referer(referer: str, visit: Visit) -> str:
     path = path[path.find("/") :] if "/" in path else "/"
     if not path.startswith(target.prefix + "/"):
         return f"{target.origin}/"
-    query = visit.secrets.clean_query(query)
+    query = visit.secrets.clean_arguments(query)
     return f"{target.origin}{path[len(target.prefix) :]}{mark if query else ''}{query}"

@@ -64,9 +64,8 @@ def describe_dial_error(error: PyDockError, container: str, port: int) -> Proble
     if isinstance(error, UnavailableError):
         return Problem(
             503,
-            f"nothing answers on port {port} of container {container}: {error.message}",
-            f"The application may still be starting; it has to listen on port {port} inside the container."
-            f" See: dock logs {container}",
+            f"nothing answers on port {port} of container {container}",
+            f"The application may still be starting. See its log: dock logs {container}",
             is_passing=True,
         )
     return Problem(error.http_status, error.message, error.hint)

@@ -35,8 +35,8 @@ from pydock_core.api.access import EngineAccess
 from pydock_core.errors import NotFoundError, PyDockError
 from pydock_jupyter.server.authentication import AuthenticatedHandler, find_cross_site_reason
 from pydock_jupyter.server.backend import BackendClosedError, Exchange, Key, Pool
-from pydock_jupyter.server.cookie import CookiePolicy
-from pydock_jupyter.server.credential import Secrets, authorization_token
+from pydock_jupyter.server.cookie import CookiePolicy, cookie_values
+from pydock_jupyter.server.credential import Secrets, authorization_token, pair_xsrf
 from pydock_jupyter.server.header import (
     Visit,
     build_request_headers,
@@ -52,6 +52,9 @@ from pydock_jupyter.server.tunnel import join_streams
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_BODY = frozenset({204, 206, 304})
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_FORM_LIMIT_BYTES = 64 * 1024
+"""The size up to which a URL-encoded form is held, so that an XSRF value in it can be exchanged."""
 _LINGER_SECONDS = 5.0
 """How long the rest of a request is read after its response has ended, so that a reset cannot destroy the
 response.
@@ -82,6 +85,7 @@ class ProxyHandler(AuthenticatedHandler):
         self._exchange: Exchange | None = None
         self._responding: asyncio.Task[None] | None = None
         self._body_ended = asyncio.Event()
+        self._form: bytearray | None = None
         self._rewriter: Rewriter | None = None
         self._rewriter_failed = False
         self._client_gone = False
@@ -128,7 +132,7 @@ class ProxyHandler(AuthenticatedHandler):
             target,
             cookies,
             cookie,
-            self._find_secrets(),
+            self._find_secrets(cookie),
             self.request.host,
             self.request.protocol,
             self.request.remote_ip or "",
@@ -137,8 +141,16 @@ class ProxyHandler(AuthenticatedHandler):
             self.redirect(f"{target.prefix}/{'?' if target.query else ''}{target.query}")
             return
         self._connection.set_max_body_size(sys.maxsize)
-        if length != 0:
+        if self._is_small_form(length):
+            self._form = bytearray()
+        elif length != 0:
             await self._begin_with_body()
+
+    def _is_small_form(self, length: int | None) -> bool:
+        """Whether the body may hold an XSRF value of the browser's, which the application must not see."""
+        media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        is_small = length is not None and 0 < length <= _FORM_LIMIT_BYTES
+        return is_small and media_type == _FORM_TYPE and bool(self._visit.secrets.xsrf)
 
     def _refuse_cross_site(self) -> None:
         if self.token_authenticated:
@@ -154,14 +166,15 @@ class ProxyHandler(AuthenticatedHandler):
         if reason is not None:
             raise web.HTTPError(403, "the request is refused: %s", reason)
 
-    def _find_secrets(self) -> Secrets:
+    def _find_secrets(self, application_cookie: str) -> Secrets:
         tokens = [self.token] if self.token else []
         if self.token_authenticated:
             in_query = self.get_query_argument("token", "")
             in_header = authorization_token(self.request.headers.get("Authorization", ""))
             tokens.append(in_query or in_header or "")
-        xsrf = self.get_cookie(self.settings.get("xsrf_cookie_name", "_xsrf"))
-        return Secrets(tuple(tokens), (xsrf,) if xsrf else ())
+        name = self.settings.get("xsrf_cookie_name", "_xsrf")
+        jupyter = cookie_values(self.request.headers.get("Cookie", ""), name)
+        return Secrets(tuple(tokens), pair_xsrf(jupyter, cookie_values(application_cookie, name)))
 
     @property
     def _connection(self) -> HTTP1Connection:
@@ -181,6 +194,9 @@ class ProxyHandler(AuthenticatedHandler):
         self._responding = asyncio.ensure_future(self._respond(self._exchange))
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if self._form is not None:
+            self._form += chunk
+            return None
         if self._exchange is None or self._finished:
             return None  # answered already; the rest of the request is read and dropped
         return self._exchange.send_body(chunk)
@@ -194,6 +210,9 @@ class ProxyHandler(AuthenticatedHandler):
             await self._responding
             return
         target = self._visit.target
+        if self._form is not None:
+            form = self._visit.secrets.clean_arguments(self._form.decode("latin-1"))
+            self._form[:] = form.encode("latin-1")
         try:
             self._key = await self._resolve()
             exchange = self._take_idle()
@@ -210,6 +229,9 @@ class ProxyHandler(AuthenticatedHandler):
         if self._client_gone:
             exchange.abort()
             return
+        if self._form is not None:
+            await exchange.send_body(bytes(self._form))
+            exchange.finish_request()
         await self._respond(exchange)
 
     get = head = post = put = patch = delete = options = _serve
@@ -219,7 +241,7 @@ class ProxyHandler(AuthenticatedHandler):
         return await self._state.engine.resolve(target.container), target.port
 
     def _take_idle(self) -> Exchange | None:
-        if self.request.method not in _REPEATABLE or self._is_upgrade:
+        if self.request.method not in _REPEATABLE or self._is_upgrade or self._form is not None:
             return None
         stream = self._state.pool.take(self._key)
         return self._send_head(Exchange(stream, self)) if stream is not None else None
@@ -245,7 +267,9 @@ class ProxyHandler(AuthenticatedHandler):
         if self._is_upgrade:
             headers["Connection"] = "Upgrade"
             headers["Upgrade"] = "websocket"
-        query = self._visit.secrets.clean_query(target.query)
+        if self._form is not None:
+            headers["Content-Length"] = str(len(self._form))
+        query = self._visit.secrets.clean_arguments(target.query)
         path = target.path or "/"
         exchange.send_head(self.request.method or "", f"{path}?{query}" if query else path, headers)
         if request_framing(received) == 0:

@@ -339,6 +339,61 @@ def test_colliding_cookies_live_side_by_side(server: JupyterServer, backends: Ba
     assert got.line == b"POST /api?_xsrf=2%7Cabc%7Cdef%7C169 HTTP/1.1"
 
 
+OWN_XSRF = "2|0a0b0c0d|aabbccdd|169"
+
+
+def test_the_xsrf_value_of_jupyter_stands_for_the_applications(
+    server: JupyterServer, backend: Backend
+) -> None:
+    """A script that takes the wrong one of two cookies of a name is understood; Jupyter's value stays secret."""
+    xsrf = server.cookies["_xsrf"]
+    mask, masked = (bytes.fromhex(part) for part in xsrf.split("|")[1:3])
+    raw = bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
+    remasked = f"2|00000000|{raw.hex()}|1"  # as Jupyter's pages hold it: another mask each time
+    cookie = {"Cookie": f"_xsrf={OWN_XSRF}{MARK}", "Sec-Fetch-Site": "same-origin"}
+    form = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+    quoted = {text: text.replace("|", "%7C") for text in (xsrf, remasked, OWN_XSRF)}
+    for sent in (xsrf, remasked):
+        headers = {**cookie, **form, "X-XSRFToken": sent, "X-My-Token": sent, "X-Other": "kept"}
+        path = server.proxied(backend.port, f"/x?a=1&_xsrf={quoted[sent]}&b={sent}")
+        body = f"text=%C3%A9+&_csrf={quoted[sent]}&last".encode()
+        assert server.request("POST", path, headers, body).status == 200
+        got = backend.last
+        own = quoted[OWN_XSRF]
+        assert got.line == f"POST /x?a=1&_xsrf={own}&b={own} HTTP/1.1".encode()
+        assert got.body == f"text=%C3%A9+&_csrf={own}&last".encode()
+        assert [got.get(name) for name in ("Cookie", "X-XSRFToken", "X-My-Token", "X-Other")] == [
+            f"_xsrf={OWN_XSRF}",
+            OWN_XSRF,
+            OWN_XSRF,
+            "kept",
+        ]
+        for secret in (xsrf, quoted[xsrf], remasked, raw.hex()):
+            assert secret.encode() not in got.head + got.body
+    # An application without such a cookie gets nothing in its place, and a stranger's value is not exchanged.
+    alone = {**form, "X-XSRFToken": xsrf, "Sec-Fetch-Site": "same-origin"}
+    server.request("POST", server.proxied(backend.port, "/x"), alone, f"_xsrf={quoted[xsrf]}".encode())
+    assert (backend.last.body, backend.last.get("X-XSRFToken")) == (b"", None)
+    server.request("POST", server.proxied(backend.port), {**cookie, "X-XSRFToken": "guess"}, b"x")
+    assert backend.last.get("X-XSRFToken") == "guess"
+
+
+def test_the_xsrf_value_behind_two_proxies(jupyter: JupyterServer, backend: Backend) -> None:
+    """PyDock in a container: the inner proxy gets its own value, not that of the application behind it."""
+    xsrf = jupyter.cookies["_xsrf"]
+    headers = {"Cookie": f"_xsrf=deep{MARK}{MARK}; _xsrf=inner{MARK}", "X-XSRFToken": xsrf}
+    jupyter.request("POST", jupyter.proxied(backend.port), headers, b"x")
+    assert backend.last.get("Cookie") == f"_xsrf=deep{MARK}; _xsrf=inner"
+    assert backend.last.get("X-XSRFToken") == "inner"
+
+
+def test_big_forms_are_not_held(jupyter: JupyterServer, backend: Backend) -> None:
+    body = b"a=" + b"x" * 200_000
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert jupyter.request("POST", jupyter.proxied(backend.port), form, body).status == 200
+    assert backend.last.body == body
+
+
 def test_a_tossed_cookie_does_not_log_out(jupyter: JupyterServer, backend: Backend) -> None:
     """Whatever order the browser sends cookies in, the application's never takes the place of Jupyter's."""
     login = next(name for name in jupyter.cookies if name.startswith("username-"))
@@ -635,8 +690,9 @@ def test_errors_in_json(jupyter: JupyterServer) -> None:
     assert answer.status == 503
     assert answer.get("Retry-After") == "2"
     document = json.loads(answer.body)
-    assert f"port {port} of container web" in document["message"]
+    assert document["message"] == f"nothing answers on port {port} of container web"
     assert "dock logs web" in document["hint"]
+    assert f"port {port}" not in document["hint"]
     assert jupyter.request("POST", jupyter.proxied(port), body=b"x").status == 503
     stopped = jupyter.request("GET", jupyter.proxied(port, "/", "idle"))
     assert stopped.status == 409
@@ -650,6 +706,8 @@ def test_errors_as_a_page(jupyter: JupyterServer) -> None:
     assert answer.status == 503
     assert (answer.get("Content-Type") or "").startswith("text/html")
     assert b'http-equiv="refresh"' in answer.body
+    assert answer.body.count(b"%d" % port) == 1  # said once
+    assert answer.body.count(b"container web") == 1
     gone = jupyter.request("GET", "/pydock/c/nothing/80/", accept)
     assert gone.status == 404
     assert b"No such container: nothing." in gone.body

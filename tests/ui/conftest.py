@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(home: Path) -> dict[str, str]:
-    """An environment in which PyDock and Jupyter read and write nothing outside of ``home``.
+    return build_environment(home)
+
+
+def build_environment(home: Path) -> dict[str, str]:
+    """Build an environment in which PyDock and Jupyter read and write nothing outside of ``home``.
 
     Its PATH is that of a person who has not activated this Python's environment.
     """
@@ -106,6 +111,12 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def dock(environment: dict[str, str]) -> Iterator[Dock]:
+    with make_dock(environment, sys.executable) as run:
+        yield run
+
+
+@contextmanager
+def make_dock(environment: dict[str, str], python: str) -> Iterator[Dock]:
     """Run the ``dock`` program and return what it printed; at the end all of its state and servers go.
 
     With ``both`` standard error is part of what is returned.
@@ -113,7 +124,7 @@ def dock(environment: dict[str, str]) -> Iterator[Dock]:
     state = Path(environment["PYDOCK_ROOT"])
 
     def run(*words: str, check: bool = True, both: bool = False) -> str:
-        command = [sys.executable, "-m", "pydock_core", *words]
+        command = [python, "-m", "pydock_core", *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
         assert not check or done.returncode == 0, f"dock {' '.join(words)}: {done.stderr}"
         return (done.stdout + (done.stderr if both else "")).strip()
@@ -164,10 +175,17 @@ def lab(home: Path, environment: dict[str, str], dock: Dock) -> Iterator[Lab]:
 
     It is ended before the state that it watches is removed, hence ``dock``.
     """
+    with run_lab(sys.executable, home, environment, BASE_URL) as running:
+        yield running
+
+
+@contextmanager
+def run_lab(python: str, home: Path, environment: dict[str, str], base_url: str) -> Iterator[Lab]:
+    """Run the JupyterLab of an interpreter's environment, with its files in ``home``."""
     notebooks = home / "notebooks"
     extensions = home / "labextensions"
     for directory in (home / "home", notebooks, extensions):
-        directory.mkdir()
+        directory.mkdir(parents=True)
     (extensions / "pydock-jupyter").symlink_to(REPOSITORY / "pydock_jupyter" / "labextension")
     write_quiet_settings(home / "settings")
     with socket.socket() as probe:
@@ -175,7 +193,7 @@ def lab(home: Path, environment: dict[str, str], dock: Dock) -> Iterator[Lab]:
         port = probe.getsockname()[1]
     command = [
         *(
-            sys.executable,
+            python,
             "-m",
             "jupyterlab",
             "--no-browser",
@@ -183,7 +201,7 @@ def lab(home: Path, environment: dict[str, str], dock: Dock) -> Iterator[Lab]:
             "--ip=127.0.0.1",
             f"--port={port}",
         ),
-        f"--ServerApp.base_url={BASE_URL}",
+        f"--ServerApp.base_url={base_url}",
         f"--ServerApp.root_dir={notebooks}",
         f"--IdentityProvider.token={TOKEN}",
         "--ServerApp.port_retries=0",
@@ -197,7 +215,7 @@ def lab(home: Path, environment: dict[str, str], dock: Dock) -> Iterator[Lab]:
             command, env=environment, cwd=notebooks, stdout=output, stderr=subprocess.STDOUT
         )
     try:
-        url = f"http://127.0.0.1:{port}{BASE_URL}"
+        url = f"http://127.0.0.1:{port}{base_url}"
         deadline = time.monotonic() + START_SECONDS
         while not _answers(f"{url}api"):
             assert process.poll() is None, log.read_text()
@@ -235,16 +253,23 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Page]:
     """JupyterLab in a fresh profile and workspace; the last view of each test is kept as a picture."""
+    name = re.sub(r"\W+", "-", request.node.name)
+    with open_lab(browser, lab, name) as opened:
+        yield opened
+
+
+@contextmanager
+def open_lab(browser: Browser, lab: Lab, name: str) -> Iterator[Page]:
+    """Open JupyterLab in a fresh profile and a workspace of that name; its last view is kept as a picture."""
     context = browser.new_context(viewport={"width": 1360, "height": 860})
     context.set_default_timeout(30_000)
     opened = context.new_page()
-    workspace = re.sub(r"\W+", "-", request.node.name)
-    opened.goto(f"{lab.url}lab/workspaces/{workspace}?token={TOKEN}")
+    opened.goto(f"{lab.url}lab/workspaces/{name}?token={TOKEN}")
     expect(opened.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
     expect(opened.locator("#jupyterlab-splash")).to_have_count(0, timeout=30_000)
     expect(opened.get_by_role("tab", name="Launcher")).to_be_visible(timeout=30_000)  # the last of the start
     yield opened
-    picture(opened, f"last-{workspace}")
+    picture(opened, f"last-{name}")
     context.close()
 
 
