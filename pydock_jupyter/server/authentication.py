@@ -10,11 +10,14 @@ is refused instead, by what browsers themselves say of it:
   same site;
 - a request with an ``Origin`` that is not ours is refused with every method: its sender could read the
   response;
+- a WebSocket or an unsafe method with neither header needs Jupyter's own XSRF value, as in Jupyter's API:
+  every browser of the last years sends one of the two with them, but a cookie alone says nothing of the sender;
 - of the rest, other sites may only navigate to the application in a top-level window, as a link in a mail
   does: no frames, images or scripts from elsewhere (the Fetch Metadata resource isolation policy).
 
 A request that carries a valid Jupyter token says whom it comes from and is exempt, as in Jupyter; so are
-origins that ``ServerApp.allow_origin`` allows.  Clients that are not browsers send none of these headers.
+origins that ``ServerApp.allow_origin`` allows.  Clients that are not browsers send none of these headers: they
+need a token, which is how they log in anyway.
 """
 
 from __future__ import annotations
@@ -103,6 +106,12 @@ def find_cross_site_reason(
     if method in ("GET", "HEAD") and is_navigation and not is_upgrade:
         return None
     return f"it comes from another site (Sec-Fetch-Site: {site})"
+
+
+def is_unexplained(headers: HTTPHeaders, method: str, *, is_upgrade: bool) -> bool:
+    """Whether a request may change something and says nothing of the site that it comes from."""
+    says_origin = "Origin" in headers or "Sec-Fetch-Site" in headers
+    return not says_origin and (is_upgrade or method not in _SAFE_METHODS)
 
 
 def _do_nothing(_handler: Any) -> None:

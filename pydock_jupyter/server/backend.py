@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import sys
 from collections import OrderedDict
@@ -27,6 +28,8 @@ CHUNK_BYTES = 256 * 1024
 _PARAMETERS = HTTP1ConnectionParameters(
     chunk_size=CHUNK_BYTES, max_header_size=256 * 1024, max_body_size=sys.maxsize
 )
+_MAX_INFORMATIONAL = 10
+"""Tornado reads each informational response in a deeper call, and older versions without a bound."""
 _CHUNKED_BY_TORNADO = frozenset({"POST", "PUT", "PATCH"})
 
 Key = tuple[str, int]
@@ -54,6 +57,18 @@ class _BackendStream(IOStream):
 
     def set_nodelay(self, value: bool) -> None:
         """Do nothing; see the class."""
+
+    def has_unread(self) -> bool:
+        """Whether bytes, or the end, have come that belong to no response.
+
+        Of an application that sends more than its Content-Length says, or a body where none may be (HEAD, 204,
+        304), they would be read as the start of the next response (RFC 9112, section 6.3).
+        """
+        if self.closed() or self._read_buffer_size:
+            return True
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN | select.POLLRDHUP)
+        return bool(poller.poll(0))
 
 
 class Pool:
@@ -97,9 +112,11 @@ class Pool:
         while streams:
             stream = streams[-1]
             self._forget(stream)
-            if not stream.closed():
-                stream.set_close_callback(None)
-                return stream
+            if stream.has_unread():
+                stream.close()
+                continue
+            stream.set_close_callback(None)
+            return stream
         return None
 
     async def connect(self, key: Key) -> IOStream:
@@ -115,9 +132,10 @@ class Pool:
         return _BackendStream(dialled, read_chunk_size=CHUNK_BYTES)
 
     def release(self, key: Key, stream: IOStream) -> None:
-        """Keep a connection that is between two messages for the next request."""
+        """Keep a connection for the next request; one with bytes left over is closed."""
         assert isinstance(stream, _BackendStream)
-        if stream.closed():
+        if stream.has_unread():
+            stream.close()
             return
         streams = self._by_key.setdefault(key, [])
         timer = asyncio.get_running_loop().call_later(self._idle_seconds, stream.close)
@@ -165,6 +183,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._receiver = receiver
         self._upgrade = upgrade
         self._connection = HTTP1Connection(stream, is_client=True, params=_PARAMETERS)
+        self._informational = 0
         self._frame_chunks = False
         self._request_finished = False
         self._head_received = False
@@ -243,7 +262,10 @@ class Exchange(httputil.HTTPMessageDelegate):
         if code < 200 and not (code == 101 and self._upgrade):
             if code == 101:
                 raise httputil.HTTPInputError("a switch of protocols that was not asked for")
-            return None  # informational; the client got its 100 from us already
+            self._informational += 1
+            if self._informational > _MAX_INFORMATIONAL:
+                raise httputil.HTTPInputError("too many informational responses")
+            return None  # the client got its 100 from us already
         self._head_received = True
         if code == 101:
             self.detached = self._connection.detach()

@@ -6,13 +6,14 @@ import os
 import re
 from typing import Any
 
-from traitlets import Unicode
+from traitlets import Bool, Float, Integer, Unicode
 from traitlets.config import Configurable
 
 from pydock_core.api import EngineAccess, build_handler, make_default_engine
 from pydock_jupyter.program import export_to_login_shells, find_program, put_on_path
 from pydock_jupyter.server.api import ApiBase
 from pydock_jupyter.server.backend import Pool
+from pydock_jupyter.server.limit import DEFAULT_LIMITS, Gate, Limits
 from pydock_jupyter.server.proxy import ProxyHandler, ProxyState
 
 
@@ -25,6 +26,25 @@ class PyDockProxy(Configurable):  # type: ignore[misc]  # pyproject has mypy ski
         help="A Content-Security-Policy to add to everything that containers' applications send, for example"
         " 'sandbox allow-scripts allow-forms', which keeps their pages from using Jupyter with your login"
         " (and TensorBoard and JupyterLab from working). Empty by default.",
+    )
+    pass_password_challenges = Bool(
+        False,
+        config=True,
+        help="Let applications have the browser ask for a password (WWW-Authenticate: Basic and the like). The"
+        " dialog names Jupyter's host, and the application gets what is typed: for trusted applications only.",
+    )
+    max_requests_per_port = Integer(
+        DEFAULT_LIMITS.per_port,
+        config=True,
+        help="Requests under way to one port of a container, WebSockets included.",
+    )
+    max_requests = Integer(
+        DEFAULT_LIMITS.total, config=True, help="Requests under way to all containers, WebSockets included."
+    )
+    body_idle_seconds = Float(
+        DEFAULT_LIMITS.body_idle_seconds,
+        config=True,
+        help="How long a client may send nothing in the middle of an upload before the request is ended.",
     )
 
 
@@ -55,7 +75,15 @@ def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> Non
     def dial(container_id: str, port: int) -> Any:
         return engine.get().containers.dial(container_id, port)
 
-    state = ProxyState(engine, Pool(dial, engine.executor), str(config.content_security_policy))
+    limits = Limits(config.max_requests_per_port, config.max_requests, config.body_idle_seconds)
+    state = ProxyState(
+        engine,
+        Pool(dial, engine.executor),
+        limits,
+        Gate(limits),
+        str(config.content_security_policy),
+        bool(config.pass_password_challenges),
+    )
     # The pattern captures nothing: Tornado would decode what it captures, and refuse what is not UTF-8.
     handlers: list[Any] = [
         (re.escape(base_url) + r"pydock/c/.*", ProxyHandler, {"state": state}),

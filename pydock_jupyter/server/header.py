@@ -16,6 +16,7 @@ from tornado.httputil import HTTPHeaders
 from pydock_core.errors import InvalidError
 from pydock_jupyter.server.cookie import CookiePolicy, place_under
 from pydock_jupyter.server.credential import Secrets
+from pydock_jupyter.server.origin_header import DROPPED, filter_link, is_password_challenge
 from pydock_jupyter.server.target import Target
 
 HOP_BY_HOP = frozenset(
@@ -49,23 +50,10 @@ _OWN_REQUEST_HEADERS = frozenset(
     }
 )
 
-_ORIGIN_WIDE = frozenset(
-    {
-        "accept-ch",
-        "alt-svc",
-        "clear-site-data",
-        "critical-ch",
-        "expect-ct",
-        "nel",
-        "origin-agent-cluster",
-        "public-key-pins",
-        "report-to",
-        "service-worker-allowed",
-        "set-login",
-        "strict-transport-security",
-    }
-)
-"""Response headers that act on the whole origin, which is Jupyter's and not the application's."""
+_FORWARDED_NAME = re.compile(r"[A-Za-z0-9-]+")
+"""Names that reach an application.  CGI, WSGI and PHP read ``Content_Length`` and ``Content-Length`` as one
+variable, so the first would contradict the second or forge ``X_Forwarded_For``; nginx drops them too.
+"""
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _DOCUMENTS = frozenset({"document", "embed", "frame", "iframe", "object"})
@@ -150,7 +138,9 @@ def build_request_headers(received: HTTPHeaders, visit: Visit, *, identity: bool
     result["Host"] = target.authority
     for name, value in received.get_all():
         lowered = name.lower()
-        if lowered in skipped or (lowered == "authorization" and visit.secrets.is_authorization(value)):
+        if lowered in skipped or _FORWARDED_NAME.fullmatch(name) is None:
+            continue
+        if lowered == "authorization" and visit.secrets.is_authorization(value):
             continue
         if lowered == "accept-encoding" and identity:
             continue
@@ -178,13 +168,16 @@ def build_request_headers(received: HTTPHeaders, visit: Visit, *, identity: bool
     return result
 
 
-def build_response_headers(received: HTTPHeaders, visit: Visit, policies: Iterable[str]) -> HTTPHeaders:
+def build_response_headers(
+    received: HTTPHeaders, visit: Visit, policies: Iterable[str], *, pass_challenges: bool = False
+) -> HTTPHeaders:
     """Build the headers of the response to the browser.
 
     Args:
+        pass_challenges: whether the application may have the browser ask for a password.
         policies: values of Content-Security-Policy to add; a browser enforces all of them together.
     """
-    skipped = HOP_BY_HOP | _ORIGIN_WIDE | connection_options(received)
+    skipped = HOP_BY_HOP | DROPPED.keys() | connection_options(received)
     result = HTTPHeaders()
     for name, value in received.get_all():
         match name.lower():
@@ -194,7 +187,14 @@ def build_response_headers(received: HTTPHeaders, visit: Visit, policies: Iterab
                 confined = visit.cookies.rewrite(value, visit.target.prefix)
                 if confined is not None:
                     result.add(name, confined)
-            case "location" | "content-location":
+            case "www-authenticate":
+                if pass_challenges or not is_password_challenge(value):
+                    result.add(name, value)
+            case "link":
+                links = filter_link(value, lambda link: rewrite_location(link, visit))
+                if links is not None:
+                    result.add(name, links)
+            case "location" | "content-location" | "sourcemap" | "x-sourcemap":
                 result.add(name, rewrite_location(value, visit))
             case "refresh":
                 result.add(name, _rewrite_refresh(value, visit))

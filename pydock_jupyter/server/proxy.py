@@ -8,8 +8,8 @@ runs with the user's power over Jupyter: its script can call Jupyter's API and s
 Whoever opens an application trusts it as far as that, as with every path-based proxy (jupyter-server-proxy,
 code-server).  The proxy sees to it that it takes an opened page: the application's *server* learns no cookie,
 token or XSRF value of Jupyter; its cookies are confined to its path; headers that act on the whole origin
-(Clear-Site-Data, Strict-Transport-Security, Alt-Svc, Service-Worker-Allowed and others, see :mod:`.header`)
-are dropped; other sites can neither frame nor script it.
+(Clear-Site-Data, Speculation-Rules, Alt-Svc and others, see :mod:`.origin_header`) are dropped; other sites
+can neither frame nor script it.
 
 For applications that are not trusted there is ``PyDockProxy.content_security_policy``: ``sandbox
 allow-scripts`` gives their pages an origin of their own.  It is off by default because such a page may not
@@ -32,8 +32,12 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from pydock_core.api.access import EngineAccess
-from pydock_core.errors import NotFoundError, PyDockError
-from pydock_jupyter.server.authentication import AuthenticatedHandler, find_cross_site_reason
+from pydock_core.errors import NotFoundError, PyDockError, UnavailableError
+from pydock_jupyter.server.authentication import (
+    AuthenticatedHandler,
+    find_cross_site_reason,
+    is_unexplained,
+)
 from pydock_jupyter.server.backend import BackendClosedError, Exchange, Key, Pool
 from pydock_jupyter.server.cookie import CookiePolicy, cookie_values
 from pydock_jupyter.server.credential import Secrets, authorization_token, pair_xsrf
@@ -46,6 +50,7 @@ from pydock_jupyter.server.header import (
     request_framing,
 )
 from pydock_jupyter.server.html import Rewriter, choose_rewriter
+from pydock_jupyter.server.limit import Gate, Limits
 from pydock_jupyter.server.problem import Problem, describe_dial_error
 from pydock_jupyter.server.target import parse_target
 from pydock_jupyter.server.tunnel import join_streams
@@ -66,14 +71,23 @@ _GONE = Problem(
     "Look at the container's log: dock logs CONTAINER",
 )
 
+_SLOW = Problem(408, "the rest of the request did not come in time", "Send it again.")
+
 
 @dataclass(frozen=True, slots=True)
 class ProxyState:
-    """What all requests of one server share.  ``policy`` is a Content-Security-Policy to add, or empty."""
+    """What all requests of one server share.
+
+    ``policy`` is a Content-Security-Policy to add, or empty; ``pass_challenges`` lets applications have the
+    browser ask for a password.
+    """
 
     engine: EngineAccess
     pool: Pool
+    limits: Limits
+    gate: Gate
     policy: str = ""
+    pass_challenges: bool = False
 
 
 @web.stream_request_body
@@ -85,6 +99,8 @@ class ProxyHandler(AuthenticatedHandler):
         self._exchange: Exchange | None = None
         self._responding: asyncio.Task[None] | None = None
         self._body_ended = asyncio.Event()
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._entered: Key | None = None
         self._form: bytearray | None = None
         self._rewriter: Rewriter | None = None
         self._rewriter_failed = False
@@ -141,10 +157,42 @@ class ProxyHandler(AuthenticatedHandler):
             self.redirect(f"{target.prefix}/{'?' if target.query else ''}{target.query}")
             return
         self._connection.set_max_body_size(sys.maxsize)
+        if not await self._enter():
+            return
         if self._is_small_form(length):
             self._form = bytearray()
         elif length != 0:
             await self._begin_with_body()
+        if length != 0 and not self._finished:
+            self._await_body()
+
+    async def _enter(self) -> bool:
+        """Find the container and count the request; False when it has been answered instead."""
+        try:
+            self._key = await self._resolve()
+        except PyDockError as error:
+            self._send_problem(Problem(error.http_status, error.message, error.hint))
+            return False
+        if self._client_gone:
+            return False
+        try:
+            self._state.gate.enter(self._key)
+        except UnavailableError as error:
+            self._send_problem(Problem(503, error.message, error.hint, is_passing=True))
+            return False
+        self._entered = self._key
+        return True
+
+    def _leave(self) -> None:
+        """Undo :meth:`_enter`; harmless when it is undone already."""
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+        if self._entered is not None:
+            self._state.gate.leave(self._entered)
+            self._entered = None
+
+    def on_finish(self) -> None:
+        self._leave()
 
     def _is_small_form(self, length: int | None) -> bool:
         """Whether the body may hold an XSRF value of the browser's, which the application must not see."""
@@ -156,15 +204,14 @@ class ProxyHandler(AuthenticatedHandler):
         if self.token_authenticated:
             return
         request = self.request
+        method = request.method or ""
         reason = find_cross_site_reason(
-            request.headers,
-            request.method or "",
-            request.host,
-            self.allows_origin,
-            is_upgrade=self._is_upgrade,
+            request.headers, method, request.host, self.allows_origin, is_upgrade=self._is_upgrade
         )
         if reason is not None:
             raise web.HTTPError(403, "the request is refused: %s", reason)
+        if is_unexplained(request.headers, method, is_upgrade=self._is_upgrade):
+            super().check_xsrf_cookie()
 
     def _find_secrets(self, application_cookie: str) -> Secrets:
         tokens = [self.token] if self.token else []
@@ -184,7 +231,6 @@ class ProxyHandler(AuthenticatedHandler):
 
     async def _begin_with_body(self) -> None:
         try:
-            self._key = await self._resolve()
             self._exchange = await self._connect()
         except PyDockError as error:
             self._send_problem(
@@ -194,16 +240,40 @@ class ProxyHandler(AuthenticatedHandler):
         self._responding = asyncio.ensure_future(self._respond(self._exchange))
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        if (self._exchange is None and self._form is None) or self._finished:
+            return None  # answered already; the rest of the request is read and dropped
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         if self._form is not None:
             self._form += chunk
+            self._await_body()
             return None
-        if self._exchange is None or self._finished:
-            return None  # answered already; the rest of the request is read and dropped
-        return self._exchange.send_body(chunk)
+        return self._send_body(self._exchange, chunk)
+
+    async def _send_body(self, exchange: Exchange | None, chunk: bytes) -> None:
+        assert exchange is not None
+        await exchange.send_body(chunk)
+        if not self._finished and not self._client_gone:
+            self._await_body()
+
+    def _await_body(self) -> None:
+        """Give the client its time for the next piece of the body."""
+        seconds = self._state.limits.body_idle_seconds
+        self._body_timer = asyncio.get_running_loop().call_later(seconds, self._on_body_idle)
+
+    def _on_body_idle(self) -> None:
+        if self._headers_written:
+            self._connection.close()
+        else:
+            self._send_problem(_SLOW)
+        if self._exchange is not None:
+            self._exchange.abort()
 
     async def _serve(self, *_arguments: str) -> None:
         """Answer the request, whose body has ended."""
         self._body_ended.set()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         if self._responding is not None:
             assert self._exchange is not None
             self._exchange.finish_request()
@@ -214,7 +284,6 @@ class ProxyHandler(AuthenticatedHandler):
             form = self._visit.secrets.clean_arguments(self._form.decode("latin-1"))
             self._form[:] = form.encode("latin-1")
         try:
-            self._key = await self._resolve()
             exchange = self._take_idle()
             if exchange is not None:
                 with contextlib.suppress(BackendClosedError):
@@ -284,7 +353,7 @@ class ProxyHandler(AuthenticatedHandler):
             await self._conclude(exchange, await exchange.receive())
         except BackendClosedError:
             exchange.abort()
-            if not self._client_gone:
+            if not self._client_gone and not self._finished:
                 self._write_problem(_GONE)
                 self.flush()
                 await self._finish()
@@ -326,7 +395,12 @@ class ProxyHandler(AuthenticatedHandler):
         """
         self.set_status(status, reason or None)
         policies = [self._frame_policy(), self._state.policy]
-        built = build_response_headers(headers, self._visit, [policy for policy in policies if policy])
+        built = build_response_headers(
+            headers,
+            self._visit,
+            [policy for policy in policies if policy],
+            pass_challenges=self._state.pass_challenges,
+        )
         if status == 101:
             built["Connection"] = "Upgrade"
             built["Upgrade"] = "websocket"
@@ -393,14 +467,17 @@ class ProxyHandler(AuthenticatedHandler):
             await client.write(head.encode("latin-1"))
         except StreamClosedError:
             exchange.detached.close()
-            return
-        await join_streams(client, exchange.detached, self.record_activity)
+        else:
+            await join_streams(client, exchange.detached, self.record_activity)
+        finally:
+            self._leave()
 
     # -- when something is wrong
 
     def on_connection_close(self) -> None:
         """The browser is gone: the application learns it by its connection's end."""
         self._client_gone = True
+        self._leave()
         if self._exchange is not None:
             self._exchange.abort()
         super().on_connection_close()
@@ -409,10 +486,13 @@ class ProxyHandler(AuthenticatedHandler):
         """Close the browser's connection in the middle of a response, which is the only way to say that it is
         not whole.
         """
+        if self._finished:
+            return  # answered already, for a reason of the proxy's own
         if not self._headers_written and not self._client_gone:
             self._send_problem(_GONE)
         else:
             self._connection.close()
+            self._leave()
 
     def _send_problem(self, problem: Problem) -> None:
         if not self._finished:

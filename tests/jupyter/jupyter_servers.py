@@ -81,6 +81,8 @@ class JupyterServer:
             own = [value for name, value in lines if name.lower() == "cookie"]
             lines = [(name, value) for name, value in lines if name.lower() != "cookie"]
             lines.append(("Cookie", "; ".join([*own, self.cookie])))
+            if method not in ("GET", "HEAD", "OPTIONS") and not names & {"origin", "sec-fetch-site"}:
+                lines.append(("Sec-Fetch-Site", "same-origin"))  # as every browser does
         elif auth == "token":
             lines.append(("Authorization", f"token {TOKEN}"))
         if body is not None and not names & {"content-length", "transfer-encoding"}:

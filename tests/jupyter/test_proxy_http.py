@@ -448,7 +448,7 @@ def test_response_headers(jupyter: JupyterServer, backends: Backends) -> None:
         "Proxy-Authenticate: Basic",
         "Connection: keep-alive, X-Hop",
     )
-    kept = ("X-Twice: 1", "X-Twice: 2", "Server: app", "ETag: W/x", "WWW-Authenticate: Basic realm=x")
+    kept = ("X-Twice: 1", "X-Twice: 2", "Server: app", "ETag: W/x", "WWW-Authenticate: Bearer realm=x")
     backend = backends.record(
         reply(b"x", *dropped, *kept, "Refresh: 3; url=/next", status="418 Short and stout")
     )

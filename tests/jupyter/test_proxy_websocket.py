@@ -229,6 +229,7 @@ def upgrade_headers(protocol: str) -> dict[str, str]:
     return {
         "Connection": "Upgrade",
         "Upgrade": protocol,
+        "Sec-Fetch-Site": "same-origin",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         "Sec-WebSocket-Version": "13",
     }
