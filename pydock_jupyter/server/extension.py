@@ -15,6 +15,7 @@ from pydock_jupyter.server.api import ApiBase
 from pydock_jupyter.server.backend import Pool
 from pydock_jupyter.server.limit import DEFAULT_LIMITS, Gate, Limits
 from pydock_jupyter.server.proxy import ProxyHandler, ProxyState
+from pydock_jupyter.server.shim import SHIM_SEGMENT, ShimHandler
 
 
 class PyDockProxy(Configurable):  # type: ignore[misc]  # pyproject has mypy skip traitlets
@@ -87,6 +88,7 @@ def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> Non
     # The pattern captures nothing: Tornado would decode what it captures, and refuse what is not UTF-8.
     handlers: list[Any] = [
         (re.escape(base_url) + r"pydock/c/.*", ProxyHandler, {"state": state}),
+        (re.escape(base_url + SHIM_SEGMENT), ShimHandler),
         (
             re.escape(base_url) + r"pydock/api/.*",
             build_handler(ApiBase),

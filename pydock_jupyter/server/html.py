@@ -5,6 +5,9 @@ A page is rewritten while it streams.  Touched are the attributes that name a UR
 which JupyterLab and Jupyter Notebook take their base URL; scripts, styles, comments and text are left alone.
 Links that are relative, that name another host, or that carry the prefix already, stay as they are.  The HTML
 standard's tokenizer (section 13.2.5) is followed as far as finding tags needs it.
+
+What a page's scripts ask for is beyond a rewriter.  Into the document that a tab or frame shows, therefore, a
+script of the proxy's own is inserted as the first one; see shim.js.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 TAG_LIMIT_BYTES = 64 * 1024
@@ -25,6 +28,7 @@ _TAG = re.compile(rb"<[A-Za-z][^\s/>]*+(?>[^>\"']++|\"[^\"]*+\"|'[^']*+')*+>")
 _TAG_NAME = re.compile(rb"<([A-Za-z][^\s/>]*)")
 _ATTRIBUTE = re.compile(rb"([^\s\"'>/=]+)(\s*=\s*)(\"[^\"]*\"|'[^']*'|[^\s>\"']+)")
 _URL_ATTRIBUTES = frozenset({b"action", b"data-base-url", b"formaction", b"href", b"poster", b"src"})
+_ABSOLUTE = re.compile(rb"https?://([^/?#\s\"'<>]+)", re.IGNORECASE)
 _CONFIG_ELEMENT = re.compile(rb"\sid\s*=\s*[\"']?jupyter-config-data[\"'\s>]", re.IGNORECASE)
 _CONFIG_KEY = re.compile(r"baseUrl|full[A-Z]\w*Url")
 _RAW_TEXT = {
@@ -51,8 +55,17 @@ class PageRewriter:
     ``/pydock/c/web/80``.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, hosts: Iterable[str] = (), first_script: str = "") -> None:
+        """Begin a page.
+
+        Args:
+            hosts: the hosts, with their ports, under which the application knows itself; a URL that names one
+                is the application's like one that names none.
+            first_script: an element to insert before every other one, in the head where the page has one.
+        """
         self._prefix = prefix.encode("latin-1")
+        self._hosts = frozenset(host.lower().encode("latin-1", "replace") for host in hosts)
+        self._first_script = first_script.encode("latin-1")
         self._pending = b""
         self._terminator: re.Pattern[bytes] | None = None  # inside of raw text or a comment: what ends it
         self._in_config = False
@@ -125,10 +138,17 @@ class PageRewriter:
         tag = match[0]
         name = _TAG_NAME.match(tag)
         assert name is not None
-        self._terminator = _RAW_TEXT.get(name[1].lower())
+        element = name[1].lower()
+        self._terminator = _RAW_TEXT.get(element)
         if self._terminator is not None:
             self._in_config = _CONFIG_ELEMENT.search(tag) is not None
-        out.append(_ATTRIBUTE.sub(self._rewrite_attribute, tag) if b"=" in tag and b"/" in tag else tag)
+        if b"=" in tag and b"/" in tag:
+            tag = _ATTRIBUTE.sub(self._rewrite_attribute, tag)
+        if self._first_script and element != b"html":
+            pair = (tag, self._first_script)
+            tag = b"".join(pair if element == b"head" else reversed(pair))
+            self._first_script = b""
+        out.append(tag)
         return match.end()
 
     def _rewrite_attribute(self, match: re.Match[bytes]) -> bytes:
@@ -138,6 +158,13 @@ class PageRewriter:
         quote = value[:1] if value[:1] in (b'"', b"'") else b""
         url = value[1:-1] if quote else value
         stripped = url.lstrip(_SPACES)
+        own = _ABSOLUTE.match(stripped)
+        if own is not None and own[1].lower() in self._hosts:
+            stripped = stripped[own.end() :]
+            if not stripped.startswith(b"/"):
+                stripped = b"/" + stripped
+            is_below = stripped.startswith(self._prefix + b"/")
+            return name + equals + quote + (b"" if is_below else self._prefix) + stripped + quote
         if not stripped.startswith(b"/") or stripped.startswith((b"//", b"/\\")):
             return match[0]
         if stripped == self._prefix or stripped.startswith(self._prefix + b"/"):
@@ -212,13 +239,21 @@ def rewrite_config(content: bytes, prefix: str) -> bytes:
     return json.dumps(config | changed).replace("<", "\\u003c").encode()
 
 
-def choose_rewriter(path: str, content_type: str, content_encoding: str, prefix: str) -> Rewriter | None:
-    """Return the rewriter for a response, or None where it goes through untouched."""
+def choose_rewriter(
+    path: str,
+    content_type: str,
+    content_encoding: str,
+    prefix: str,
+    *,
+    hosts: Iterable[str] = (),
+    first_script: str = "",
+) -> Rewriter | None:
+    """Return the rewriter for a response, or None if it passes unchanged; see :class:`PageRewriter`."""
     media_type, _, parameters = content_type.lower().partition(";")
     rewriter: Rewriter
     match media_type.strip():
         case "text/html" if "utf-16" not in parameters and "utf-32" not in parameters:
-            rewriter = PageRewriter(prefix)
+            rewriter = PageRewriter(prefix, hosts, first_script)
         case "application/json" if path.endswith("/api/kernelspecs"):
             rewriter = KernelSpecRewriter(prefix)
         case _:

@@ -52,6 +52,7 @@ from pydock_jupyter.server.header import (
 from pydock_jupyter.server.html import Rewriter, choose_rewriter
 from pydock_jupyter.server.limit import Gate, Limits
 from pydock_jupyter.server.problem import Problem, describe_dial_error
+from pydock_jupyter.server.shim import build_shim_element
 from pydock_jupyter.server.target import parse_target
 from pydock_jupyter.server.tunnel import join_streams
 
@@ -405,11 +406,15 @@ class ProxyHandler(AuthenticatedHandler):
             built["Connection"] = "Upgrade"
             built["Upgrade"] = "websocket"
         elif status not in _NO_BODY:
+            target = self._visit.target
+            is_document = self.request.method == "GET" and is_document_request(self.request.headers)
             self._rewriter = choose_rewriter(
-                self._visit.target.path,
+                target.path,
                 headers.get("Content-Type", ""),
                 headers.get("Content-Encoding", ""),
-                self._visit.target.prefix,
+                target.prefix,
+                hosts=(self._visit.host, target.authority),
+                first_script=build_shim_element(self.base_url, target) if is_document else "",
             )
             if self._rewriter is not None:
                 for name in ("Content-Length", "Content-Encoding", "Accept-Ranges"):

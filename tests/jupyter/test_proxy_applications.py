@@ -97,8 +97,9 @@ def test_jupyterlab_runs_a_cell(outer: JupyterServer, tmp_path: Path) -> None:
         assert config["baseUrl"] == f"{prefix}/"
         assert config["fullStaticUrl"] == f"{prefix}/static/lab"
         scripts = [found.decode() for found in re.findall(rb'src="([^"]+)"', page.body)]
-        assert scripts
-        for script in scripts:
+        assert scripts[0].startswith(f"{outer.base_url}pydock/shim.js?v=")
+        assert len(scripts) > 1
+        for script in scripts[1:]:
             assert script.startswith(f"{prefix}/static/lab/")
             assert browser.request("GET", script).status == 200
 

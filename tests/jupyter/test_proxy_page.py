@@ -105,6 +105,57 @@ def test_jupyter_configuration(piece_bytes: int) -> None:
     assert rewrite(page, piece_bytes) == page  # not twice
 
 
+SCRIPT = "<script src=/s></script>"
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (
+            "<!doctype html><html lang=en><head id=x><title>t</title>",
+            "<!doctype html><html lang=en><head id=x>S<title>t</title>",
+        ),
+        ("<HTML><HEAD></HEAD><body>", "<HTML><HEAD>S</HEAD><body>"),
+        (
+            "<!doctype html><title>t</title><script>x</script>",
+            "<!doctype html>S<title>t</title><script>x</script>",
+        ),
+        ("<!-- <head> --><body><p>", "<!-- <head> -->S<body><p>"),
+        ("text only", "text only"),
+        ("", ""),
+    ],
+)
+def test_the_first_script(page: str, expected: str) -> None:
+    for piece_bytes in (1 << 20, 1, 3):
+        rewriter = PageRewriter(PREFIX, (), SCRIPT)
+        data = page.encode()
+        out = [
+            b"".join(rewriter.feed(data[at : at + piece_bytes])) for at in range(0, len(data), piece_bytes)
+        ]
+        whole = (b"".join(out) + b"".join(rewriter.close())).decode()
+        assert whole == expected.replace("S<", f"{SCRIPT}<")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://hub.example:8000/x?y", "P/x?y"),
+        ("HTTPS://HUB.example:8000", "P/"),
+        ("http://localhost:7860/x", "P/x"),
+        ("http://hub.example:8000P/x", "P/x"),
+        ("http://hub.example/x", None),
+        ("http://hub.example:8000.evil.example/x", None),
+        ("http://user@hub.example:8000/x", None),
+        ("ftp://localhost:7860/x", None),
+    ],
+)
+def test_urls_that_name_the_applications_own_host(url: str, expected: str | None) -> None:
+    rewriter = PageRewriter(PREFIX, ("Hub.example:8000", "localhost:7860"))
+    page = f'<a href="{url}">'.replace("P/", f"{PREFIX}/")
+    got = b"".join([*rewriter.feed(page.encode()), *rewriter.close()]).decode()
+    assert got == (page if expected is None else f'<a href="{expected}">'.replace("P/", f"{PREFIX}/"))
+
+
 @pytest.mark.parametrize("content", ["", "not json", "[1]", '{"baseUrl": 3}', '{"baseUrl": "//host/"}'])
 def test_other_configuration_stays(content: str) -> None:
     page = f"<script id=jupyter-config-data >{content}</script>"
@@ -168,6 +219,18 @@ def test_a_page_through_the_proxy(hub_like: JupyterServer, backends: Backends, e
     assert f'"baseUrl": "{prefix}/"'.encode() in answer.body
     assert answer.get("Content-Encoding") is None
     assert answer.get("Accept-Ranges") is None
+    shim = re.search(
+        rb'<head><script src="([^"]+)" data-prefix="([^"]+)" data-authority="([^"]+)">', answer.body
+    )
+    assert shim is not None
+    assert shim[2].decode() == prefix
+    assert shim[3].decode() == f"localhost:{backend.port}"
+    script = hub_like.request("GET", shim[1].decode(), auth="none")  # a page in a sandbox has no cookie
+    assert (script.status, script.get("Content-Type")) == (200, "text/javascript; charset=utf-8")
+    # A part of a page, which a script asks for, is no document.
+    part = hub_like.request("GET", prefix + "/lab", {"Accept": "text/html", "Sec-Fetch-Dest": "empty"})
+    assert b"shim.js" not in part.body
+    assert prefix.encode() in part.body
     head = hub_like.request("HEAD", prefix + "/lab")
     assert head.status == 200
     assert head.get("Content-Length") is None  # it is not known
