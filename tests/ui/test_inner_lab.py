@@ -48,11 +48,13 @@ def newest(lab: Lab, dock: Dock, image: str, quiet_settings: Path) -> Iterator[S
 def oldest(quiet_settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The oldest versions on both sides, in an environment of their own; the outer one at "/"."""
     python = OLDEST_VENV / "bin" / "python"
-    if not (OLDEST_VENV / "complete").exists():
+    requirements = repr(OLDEST) + (REPOSITORY / "pyproject.toml").read_text()
+    installed = OLDEST_VENV / "requirements"
+    if not installed.exists() or installed.read_text() != requirements:
         subprocess.run([sys.executable, "-m", "venv", "--clear", OLDEST_VENV], check=True)
         install = ("-m", "pip", "install", "-q", "--disable-pip-version-check")
         subprocess.run([python, *install, *OLDEST, "--editable", REPOSITORY], check=True)
-        (OLDEST_VENV / "complete").touch()
+        installed.write_text(requirements)
     home = tmp_path_factory.mktemp("oldest")
     environment = build_environment(home)
     with make_dock(environment, str(python)) as dock:
