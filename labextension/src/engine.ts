@@ -51,6 +51,11 @@ export function containerName(container: IContainer): string {
   return container.Names[0]?.replace(/^\//, '') ?? container.Id.slice(0, 12);
 }
 
+/** Return whether a container has processes: it can be stopped, and its ports may answer. */
+export function isUp(container: IContainer): boolean {
+  return ['running', 'paused', 'restarting'].includes(container.State);
+}
+
 /** Return the TCP ports of a container, each once, in rising order: one published twice is still one port. */
 export function tcpPorts(container: IContainer): IPort[] {
   const byNumber = new Map<number, IPort>();

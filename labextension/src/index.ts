@@ -14,11 +14,12 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import type { DockLayout } from '@lumino/widgets';
 
 import { ApplicationTab, type ITarget, targetKey } from './application';
-import { containerName, EngineClient, EngineError, type IContainer } from './engine';
+import { containerName, EngineClient, EngineError, type IContainer, isUp, tcpPorts } from './engine';
 import { containersIcon } from './icons';
 import { LogTab } from './logs';
 import { type Action, ContainersModel } from './model';
 import { ContainersPanel } from './panel';
+import { MAX_CHIPS } from './rows';
 
 const CATEGORY = 'Containers';
 
@@ -178,10 +179,9 @@ async function act(model: ContainersModel, action: Action, container: IContainer
 
 async function remove(model: ContainersModel, container: IContainer): Promise<void> {
   const name = containerName(container);
-  const isRunning = container.State === 'running' || container.State === 'paused';
   const answer = await showDialog({
     title: `Remove ${name}?`,
-    body: isRunning
+    body: isUp(container)
       ? 'It is running: it will be killed, and what it has written to its own file system will be lost.'
       : 'What it has written to its own file system will be lost.',
     buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Remove' })],
@@ -194,7 +194,6 @@ async function remove(model: ContainersModel, container: IContainer): Promise<vo
 
 /** Return what the arguments name, asking for what they leave open; null where the person thought better of it. */
 async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObject): Promise<ITarget | null> {
-  const isUp = (container: IContainer): boolean => container.State === 'running';
   const name = typeof args.name === 'string' ? args.name : await chooseContainer(model, 'Open port', isUp);
   if (name === null) {
     return null;
@@ -202,14 +201,20 @@ async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObj
   if (typeof args.port === 'number') {
     return { name, port: args.port };
   }
-  const answer = await InputDialog.getText({
+  const container = model.snapshot.containers.find(item => containerName(item) === name);
+  const ports = container === undefined ? [] : tcpPorts(container).map(port => String(port.PrivatePort));
+  const question = {
     title: `Open a port of ${name}`,
     label: 'Port (1 to 65535) on which the application listens, also on 127.0.0.1',
     placeholder: '8888',
     pattern: '[0-9]{1,5}',
     required: true,
     okLabel: 'Open'
-  });
+  };
+  const answer =
+    ports.length > MAX_CHIPS
+      ? await InputDialog.getItem({ ...question, items: ports.slice(MAX_CHIPS), editable: true })
+      : await InputDialog.getText(question);
   const port = Number(answer.value);
   if (!answer.button.accept || answer.value === null) {
     return null;

@@ -37,13 +37,13 @@ def port_link(base_url: str, name: str, port: int, title: str) -> str:
     The class and the data attributes are for the JupyterLab extension, which opens the port in a tab of
     JupyterLab instead; in other front ends the link opens a tab of the browser.
     """
-    # JupyterLab takes the colour and the underline from links in a notebook's output: this is a chip, inline.
+    # JupyterLab gives links in a notebook's output a colour and an underline: this is a chip, inline.
     style = (
-        "border:1px solid var(--jp-brand-color1,#1976d2);border-radius:10px;padding:1px 8px;text-decoration:none;"
-        "color:var(--jp-content-link-color,#1976d2)"
+        "border:1px solid var(--jp-brand-color1,#1976d2);border-radius:2px;font-size:85%;padding:1px 5px;"
+        "text-decoration:none;color:var(--jp-content-font-color1,inherit)"
     )
     href = port_url(base_url, name, port)
     return (
         f'<a class="pydock-port" href="{escape(href)}" target="_blank" rel="noopener" title="{escape(title)}"'
-        f' data-pydock-name="{escape(name)}" data-pydock-port="{port}" style="{style}">{port} \N{NORTH EAST ARROW}</a>'
+        f' data-pydock-name="{escape(name)}" data-pydock-port="{port}" style="{style}">{port}</a>'
     )

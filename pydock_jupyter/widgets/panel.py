@@ -13,10 +13,20 @@ import ipywidgets
 from pydock_core.errors import PyDockError
 from pydock_jupyter.display.tables import Table
 from pydock_jupyter.widgets.links import server_base_url
-from pydock_jupyter.widgets.rows import ContainerRow, close_tree, container_name
+from pydock_jupyter.widgets.rows import (
+    ROW_PIXELS,
+    STYLE,
+    ContainerRow,
+    close_tree,
+    container_name,
+    describe_image,
+    tail_length,
+)
 from pydock_jupyter.widgets.watcher import Snapshot, Watcher
 
 LOG_LINES = 500
+CONTAINER_ROWS, IMAGE_ROWS = 16, 8
+"""So many rows are seen at once; a longer list scrolls."""
 
 _LOG_STYLE = (
     "background:var(--jp-layout-color2,#eee);display:flex;flex-direction:column-reverse;max-height:20em;"
@@ -59,7 +69,9 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
         self._snapshot = Snapshot()
         self._log_name = ""
         self._note = ipywidgets.HTML()
-        self._list = ipywidgets.VBox()
+        self._list = ipywidgets.VBox(
+            layout=ipywidgets.Layout(max_height=f"{CONTAINER_ROWS * ROW_PIXELS}px", overflow="hidden auto")
+        )
         self._images = ipywidgets.HTML()
         self._log = ipywidgets.HTML()
         self._log_close = ipywidgets.Button(
@@ -70,7 +82,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
         self._log_close.on_click(lambda _: self._show_log(""))
         super().__init__(
             [
-                _heading("Containers"),
+                _heading("Containers", STYLE),
                 self._note,
                 self._list,
                 self._log,
@@ -128,10 +140,11 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
                 for container_id in list(self._rows)
                 if container_id not in listed
             ]
+            tail = tail_length(map(container_name, listed.values()))
             for container_id, container in listed.items():
                 row = self._rows.get(container_id) or self._new_row(container)
                 self._rows[container_id] = row
-                row.show(container, is_busy=container_id in self._busy)
+                row.show(container, tail=tail, is_busy=container_id in self._busy)
             boxes = tuple(self._rows[container_id].box for container_id in listed)
             if self._list.children != boxes:
                 self._list.children = boxes
@@ -139,7 +152,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
                 row.close()
             empty = "No containers yet. Start one: <code>%dock run -d IMAGE COMMAND</code>"
             self._note.value = "" if listed else f'<span style="{_FAINT}">{empty}</span>'
-            self._images.value = _images_table(snapshot.images).html()
+            self._images.value = _images_html(snapshot.images)
 
     def refresh_log(self) -> None:
         """Read the log's last lines again, while it is shown."""
@@ -162,6 +175,7 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
     def _new_row(self, container: dict[str, Any]) -> ContainerRow:
         container_id, name = str(container["Id"]), container_name(container)
         return ContainerRow(
+            name,
             self._base_url,
             act=lambda action: self._act(action, container_id, name),
             show_log=lambda: self._show_log(name),
@@ -213,8 +227,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
         self._watcher.wake()
 
 
-def _heading(text: str) -> ipywidgets.HTML:
-    return ipywidgets.HTML(f"<b>{escape(text)}</b>")
+def _heading(text: str, style: str = "") -> ipywidgets.HTML:
+    return ipywidgets.HTML(f"{style}<b>{escape(text)}</b>")
 
 
 def describe(snapshot: Snapshot) -> str:
@@ -241,6 +255,17 @@ def _images_table(images: tuple[dict[str, Any], ...]) -> Table:
         for image in images
     ]
     return Table.of(("Image", "Id", "Size"), rows)
+
+
+def _images_html(images: tuple[dict[str, Any], ...]) -> str:
+    if not images:
+        return (
+            f'<span style="{_FAINT}">No images yet. Make one of this environment: '
+            "<code>%dock image capture -t here</code></span>"
+        )
+    tail = tail_length(str(name) for image in images for name in (image.get("RepoTags") or ())[:1])
+    rows = "".join(describe_image(image, tail) for image in images)
+    return f'<div style="max-height:{IMAGE_ROWS * ROW_PIXELS}px;overflow:hidden auto">{rows}</div>'
 
 
 def _find_base_url() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from ipywidgets.widgets import widget as registry
 from pydock_core.errors import ConflictError, UnavailableError
 from pydock_jupyter.widgets.links import port_link, server_base_url
 from pydock_jupyter.widgets.panel import Panel
+from pydock_jupyter.widgets.rows import describe, shorten_name, tail_length
 from pydock_jupyter.widgets.watcher import Watcher
 
 WAIT_SECONDS = 10
@@ -104,8 +106,17 @@ def text(widget: ipywidgets.Widget) -> str:
 
 def button(panel: Panel, container: str, label: str) -> ipywidgets.Button:
     """The button with that label in the row of that container."""
-    row = next(row for row in panel.children[2].children if f"<b>{container}</b>" in text(row))
-    return next(button for button in row.children[2].children if button.description == label)
+    row = next(row for row in panel.children[2].children if named(container) in text(row))
+    return next(
+        button
+        for button in row.children[2].children
+        if label in (button.description, str(button.tooltip).partition(" ")[0])
+    )
+
+
+def named(container: str) -> str:
+    """The mark of a container's row."""
+    return f'data-name="{container}"'
 
 
 def show(panel: Panel) -> None:
@@ -120,11 +131,11 @@ def test_nothing_runs_before_it_is_displayed(panel: Panel) -> None:
 def test_shows_containers_and_images(panel: Panel) -> None:
     show(panel)
     shown = text(panel)
-    assert shown.index("<b>web</b>") < shown.index("<b>was</b>")
-    assert "running · Up 2 minutes" in shown
+    assert shown.index(named("web")) < shown.index(named("was"))
+    assert "running, Up 2 minutes" in shown
     assert "Exited (0) 1 minute ago" in shown
     assert 'href="/user/me/pydock/c/web/6006/"' in shown
-    assert shown.index(">6006 ") < shown.index(">8888 ")
+    assert shown.index(">6006<") < shown.index(">8888<")
     assert "1.2MB" in shown
     assert button(panel, "web", "Start").disabled
     assert not button(panel, "web", "Stop").disabled
@@ -146,8 +157,8 @@ def test_without_widgets_it_is_text(panel: Panel) -> None:
 def test_follows_what_happens(panel: Panel, engine: FakeEngine) -> None:
     show(panel)
     engine.items = [summary("new"), *engine.items[1:]]
-    until(lambda: "<b>new</b>" in text(panel))
-    assert "<b>web</b>" not in text(panel)
+    until(lambda: named("new") in text(panel))
+    assert named("web") not in text(panel)
     engine.items = []
     until(lambda: "No containers yet" in text(panel))
 
@@ -179,7 +190,7 @@ def test_removing_is_confirmed(panel: Panel, engine: FakeEngine) -> None:
     button(panel, "was", "Remove").click()
     assert engine.calls == []
     button(panel, "was", "Remove it").click()
-    until(lambda: "<b>was</b>" not in text(panel))
+    until(lambda: named("was") not in text(panel))
     assert engine.calls == [("remove", "id-of-was")]
 
 
@@ -196,7 +207,7 @@ def test_a_failing_engine_is_told_and_recovered_from(panel: Panel, engine: FakeE
     panel._repr_mimebundle_()
     until(lambda: "the database is locked" in text(panel))
     engine.failure = None
-    until(lambda: "<b>web</b>" in text(panel))
+    until(lambda: named("web") in text(panel))
     assert "the database is locked" not in text(panel)
 
 
@@ -217,13 +228,37 @@ def test_rests_while_no_page_shows_it(panel: Panel, engine: FakeEngine) -> None:
     assert panel._watcher.join(WAIT_SECONDS)
     engine.items = [summary("later")]
     panel._view_count = 1
-    until(lambda: "<b>later</b>" in text(panel))
+    until(lambda: named("later") in text(panel))
+
+
+def test_rows_keep_the_ends_of_names_and_tell_states_by_shape() -> None:
+    names = [f"experiment-with-a-long-name-{number:03d}-worker-a" for number in range(30)]
+    tail = tail_length(names)
+    assert tail == len("00-worker-a")
+    shown = shorten_name(names[7], tail)
+    assert "07-worker-a</span>" in shown
+    assert re.sub("<[^>]*>", "", shown) == names[7]
+    assert re.sub("<[^>]*>", "", shorten_name("x", tail)) == "x"
+    states = [
+        ("running", "Up"),
+        ("exited", "Exited (0) 1s ago"),
+        ("exited", "Exited (1) 1s ago"),
+        ("paused", "Up"),
+    ]
+    shapes = {
+        re.sub("<[^>]*>", "", describe(summary("x") | {"State": state, "Status": status}, tail))[0]
+        for state, status in [*states, ("created", "Created"), ("restarting", "Restarting")]
+    }
+    assert len(shapes) == 6
 
 
 def test_names_are_escaped() -> None:
     link = port_link("/", 'a"b/c', 80, "<title>")
     assert '"/pydock/c/a%22b%2Fc/80/"' in link
     assert "<title>" not in link
+    row = describe(summary("x") | {"Names": ["/<i>"], "Image": '"><b>'}, 10)
+    assert "<i>" not in row
+    assert "<b>" not in row
 
 
 def test_base_url(tmp_path: Any) -> None:

@@ -13,12 +13,20 @@ def row(page: Page, name: str) -> Locator:
     return page.locator(f'.pydock-Container[data-name="{name}"]')
 
 
+def press(page: Page, name: str, button: str) -> None:
+    """Point at the row of a container, which shows its buttons, and press one."""
+    row(page, name).hover()
+    row(page, name).get_by_role("button", name=button).click()
+
+
 def test_lists_containers_and_images(
     panel: Page, web: str, image: str, take_picture: Callable[..., Path]
 ) -> None:
     listed = row(panel, web)
-    expect(listed).to_contain_text(image)
-    expect(listed).to_contain_text(re.compile("running · Up .* second"))
+    expect(listed).to_contain_text(re.compile("Up .* second"))
+    expect(listed).to_have_attribute(
+        "title", re.compile(f"Image: {image}\nState: running, Up .*\nPorts: 8000$")
+    )
     expect(panel.get_by_role("list", name="Images")).to_contain_text(image)
     take_picture(panel, "panel")
 
@@ -49,7 +57,7 @@ def test_opened_tabs_come_back_after_a_reload(panel: Page, web: str) -> None:
     with panel.expect_response(
         lambda response: "/api/workspaces/" in response.url and response.request.method == "PUT"
     ):
-        panel.get_by_role("button", name=f"Log of {web}").click()
+        press(panel, web, "Log")
     panel.wait_for_function(
         "async url => JSON.stringify(await (await fetch(url)).json()).includes('pydock-logs')",
         arg=panel.url.replace("/lab/workspaces/", "/lab/api/workspaces/"),
@@ -62,31 +70,31 @@ def test_opened_tabs_come_back_after_a_reload(panel: Page, web: str) -> None:
 
 
 def test_any_other_port(panel: Page, web: str) -> None:
-    panel.get_by_role("button", name=f"Open another port of {web}").click()
+    press(panel, web, "Open another port")
     dialog = panel.get_by_role("dialog")
     dialog.get_by_role("textbox").fill("99999")
     dialog.get_by_role("button", name="Open").click()
     expect(panel.get_by_text("“99999” is not a port")).to_be_visible()
-    panel.get_by_role("button", name=f"Open another port of {web}").click()
+    press(panel, web, "Open another port")
     dialog.get_by_role("textbox").fill("8000")
     dialog.get_by_role("button", name="Open").click()
     expect(panel.get_by_role("tab", name=f"{web}:8000")).to_be_visible()
 
 
 def test_buttons_change_the_container(panel: Page, web: str, dock: Callable[..., str]) -> None:
-    panel.get_by_role("button", name=f"Stop {web}").click()
+    press(panel, web, "Stop")
     expect(row(panel, web)).to_contain_text("Exited (")
     assert dock("inspect", "--format", "{{.State.Status}}", web) == "exited"
     expect(panel.get_by_role("button", name=f"Open port 8000 of {web}")).to_have_count(0)
 
-    panel.get_by_role("button", name=f"Start {web}").click()
-    expect(row(panel, web)).to_contain_text("running")
+    press(panel, web, "Start")
+    expect(row(panel, web)).to_contain_text("Up ")
     assert dock("inspect", "--format", "{{.State.Status}}", web) == "running"
 
-    panel.get_by_role("button", name=f"Remove {web}").click()
+    press(panel, web, "Remove")
     panel.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(row(panel, web)).to_be_visible()
-    panel.get_by_role("button", name=f"Remove {web}").click()
+    press(panel, web, "Remove")
     panel.get_by_role("dialog").get_by_role("button", name="Remove").click()
     expect(row(panel, web)).to_have_count(0)
     assert web not in dock("ps", "-a", "--format", "{{.Names}}").split()
@@ -99,7 +107,7 @@ def test_log_is_followed(
     program = "import sys\nfor line in sys.stdin: print('heard', line.strip(), flush=True)"
     dock("run", "-d", "-i", "--name", name, "--network", "none", image, "python", "-c", program)
     try:
-        panel.get_by_role("button", name=f"Log of {name}").click()
+        press(panel, name, "Log")
         log = panel.get_by_role("log", name=f"Log of {name}")
         expect(log).to_be_visible()
         dock("exec", name, "python", "-c", "open('/proc/1/fd/1', 'w').write('grüße\\n')")

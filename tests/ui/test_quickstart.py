@@ -35,7 +35,7 @@ def test_quickstart(
     widget = page.locator(".pydock-panel")
     expect(widget).to_contain_text("tensorboard", timeout=RUN_MILLISECONDS)
     for name in ("tensorboard", "inner"):
-        expect(widget.locator(".widget-hbox", has_text=name).first).to_contain_text("running")
+        expect(widget.locator(".widget-hbox", has_text=name).first).to_contain_text("Up ")
     take_picture(page, "quickstart-panel")
     expect(cells.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]')).to_have_count(
         0
