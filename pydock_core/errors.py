@@ -59,6 +59,10 @@ class PyDockError(Exception):
         """The message, and in the same line what was noted on the way up (``add_note``)."""
         return shortened("; ".join([self.message, *getattr(self, "__notes__", [])]))
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback: the error in one line, and its hint."""
+        return [f"{type(self).__name__}: {self.line}", *([f"hint: {self.hint}"] if self.hint else [])]
+
     def to_json(self) -> dict[str, Any]:
         """Return the error as plain data, for a socket; the inverse of :func:`from_json`."""
         return {

@@ -48,11 +48,13 @@ def open_port(container: str, port: int, path: str = "", height: int = 480) -> P
         height: of the frame in pixels; 0 for a link alone.
 
     Raises:
-        ValueError: the port is out of range.
+        NotFoundError: there is no such container.
+        ConflictError: the container is not running.
+        InvalidError: the port or the height is not a whole number in its range.
     """
-    from pydock_jupyter.display.port import PortView
+    from pydock_jupyter.display.port import see_port
 
-    return PortView(container, port, path, height)
+    return see_port(container, port, path, height)
 
 
 def layers(*names: str) -> LayersView:

@@ -3,6 +3,9 @@
 import { MainAreaWidget } from '@jupyterlab/apputils';
 import { IFrame, launchIcon, refreshIcon, Toolbar, ToolbarButton } from '@jupyterlab/ui-components';
 
+import { FrameAttendant } from './attendant';
+import type { EngineClient } from './engine';
+import { reloadFrame } from './frames';
 import { containersIcon } from './icons';
 
 /** Which application: enough to open the tab again after a reload of the page. */
@@ -20,12 +23,16 @@ export function targetKey(target: ITarget): string {
  * An iframe on the proxied address, with a reload button and one that opens it in a browser tab of its own.
  *
  * The application is served from Jupyter's own origin and may use it (`allow-same-origin`), since its cookies,
- * storage and WebSockets would not work otherwise; it may not navigate JupyterLab's page away.
+ * storage and WebSockets would not work otherwise; it may not navigate JupyterLab's page away. While the container
+ * does not run, a banner says so; when it runs again, the application is loaded again.
  */
 export class ApplicationTab extends MainAreaWidget<IFrame> {
+  private readonly url: string;
+  private readonly attendant: FrameAttendant;
+
   constructor(
-    readonly target: ITarget,
-    readonly url: string
+    client: EngineClient,
+    readonly target: ITarget
   ) {
     const frame = new IFrame({
       sandbox: [
@@ -41,6 +48,8 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
     });
     super({ content: frame });
     const key = targetKey(target);
+    const url = client.applicationUrl(target.name, target.port);
+    this.url = url;
     this.id = `pydock-application-${target.name}-${target.port}`;
     this.addClass('pydock-Application');
     this.title.label = key;
@@ -50,6 +59,15 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
     this.element.title = this.title.caption;
     frame.url = url;
 
+    this.attendant = new FrameAttendant(
+      client,
+      target.name,
+      () => this.isVisible || !this.isAttached,
+      () => {
+        this.reload();
+      }
+    );
+    this.contentHeader.addWidget(this.attendant.banner);
     this.toolbar.addItem(
       'reload',
       new ToolbarButton({
@@ -75,12 +93,16 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
 
   /** Load the page again that the application is at now. */
   reload(): void {
-    try {
-      this.element.contentWindow?.location.reload();
-    } catch {
-      // The application went to another origin, where its address is not ours to see: back to its start.
-      this.content.url = this.url;
-    }
+    reloadFrame(this.element, this.url);
+  }
+
+  override dispose(): void {
+    this.attendant.dispose();
+    super.dispose();
+  }
+
+  protected override onAfterShow(): void {
+    void this.attendant.monitor.refresh();
   }
 
   private get element(): HTMLIFrameElement {

@@ -3,7 +3,7 @@
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-import { readOutput } from './stream';
+import { type IEntry, readOutput, unixTime } from './stream';
 
 /** A port of a container, as ContainerSummary has it; `PublicPort` only where it is published on the host. */
 export interface IPort {
@@ -21,6 +21,18 @@ export interface IContainer {
   readonly State: string;
   readonly Status: string;
   readonly Ports: readonly IPort[];
+}
+
+/** The fields of Engine API's ContainerInspectResponse that tabs need; `StartedAt` differs from run to run. */
+export interface IInspected {
+  readonly Id: string;
+  readonly State: {
+    readonly Status: string;
+    readonly Running: boolean;
+    readonly OOMKilled: boolean;
+    readonly ExitCode: number;
+    readonly StartedAt: string;
+  };
 }
 
 /** The fields of Engine API's ImageSummary that the panel shows; `Size` in bytes. */
@@ -80,6 +92,10 @@ export class EngineClient {
     return this.json('images/json');
   }
 
+  inspect(id: string): Promise<IInspected> {
+    return this.json(`containers/${encodeURIComponent(id)}/json`);
+  }
+
   async start(id: string): Promise<void> {
     await this.request('POST', `containers/${encodeURIComponent(id)}/start`);
   }
@@ -94,14 +110,21 @@ export class EngineClient {
   }
 
   /**
-   * Follow what a container writes, from its last thousand lines on.
+   * Follow what a container writes.
    *
-   * @param write - called with each piece of text, standard output and standard error in the order of arrival.
+   * @param since - the time of the first entry to read, as an entry has it; without it, the last thousand entries.
+   * @param write - called with each entry, standard output and standard error in the order of arrival.
    * @param signal - ends it.
    * @returns when the container has ended.
    */
-  async follow(id: string, write: (text: string) => void, signal: AbortSignal): Promise<void> {
-    const query = { stdout: '1', stderr: '1', follow: '1', tail: '1000' };
+  async follow(
+    id: string,
+    since: string | undefined,
+    write: (entry: IEntry) => void,
+    signal: AbortSignal
+  ): Promise<void> {
+    const start = since === undefined ? { tail: '1000' } : { since: unixTime(since) };
+    const query = { stdout: '1', stderr: '1', follow: '1', timestamps: '1', ...start };
     const response = await this.request('GET', `containers/${encodeURIComponent(id)}/logs`, query, { signal });
     await readOutput(response, write);
   }

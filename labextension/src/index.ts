@@ -15,6 +15,7 @@ import type { DockLayout } from '@lumino/widgets';
 
 import { ApplicationTab, type ITarget, targetKey } from './application';
 import { containerName, EngineClient, EngineError, type IContainer, isUp, tcpPorts } from './engine';
+import { attendFrames } from './frames';
 import { containersIcon } from './icons';
 import { LogTab } from './logs';
 import { type Action, ContainersModel } from './model';
@@ -95,7 +96,7 @@ function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restore
         return;
       }
       const known = applications.find(tab => targetKey(tab.target) === targetKey(target));
-      const tab = known ?? new ApplicationTab(target, client.applicationUrl(target.name, target.port));
+      const tab = known ?? new ApplicationTab(client, target);
       if (known === undefined) {
         shell.add(tab, 'main', isInsertMode(args.mode) ? { mode: args.mode } : {});
         await applications.add(tab);
@@ -120,6 +121,7 @@ function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restore
     }
   });
 
+  attendFrames(client);
   openLinksInTabs((name, port) => {
     void commands.execute(CommandIDs.openPort, { name, port });
   });

@@ -5,6 +5,8 @@ import { listIcon } from '@jupyterlab/ui-components';
 import { Widget } from '@lumino/widgets';
 
 import { type EngineClient, EngineError } from './engine';
+import { type Condition, ContainerMonitor } from './monitor';
+import type { IEntry } from './stream';
 
 /** The text that is kept; older text is dropped from the top. */
 const MAX_CHARACTERS = 1_000_000;
@@ -13,7 +15,7 @@ const MAX_CHARACTERS = 1_000_000;
 // eslint-disable-next-line no-control-regex -- control characters are what it is about
 const CONTROL_SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g;
 
-/** The log of one container, from its last thousand lines on, until it ends or the tab is closed. */
+/** The log of one container, from its last thousand lines on, through restarts, until the tab is closed. */
 export class LogTab extends MainAreaWidget<LogView> {
   constructor(client: EngineClient, container: string) {
     super({ content: new LogView(client, container) });
@@ -26,13 +28,27 @@ export class LogTab extends MainAreaWidget<LogView> {
   }
 }
 
-/** The text itself: it stays at its end, unless the reader has scrolled up. */
+/**
+ * The text itself: it stays at its end, unless the reader has scrolled up.
+ *
+ * It follows while it is visible: a browser has six connections to a server, and each follower holds one. What it missed
+ * it reads when it is shown again, when the container runs again, or when the server answers again.
+ */
 export class LogView extends Widget {
-  private readonly aborter = new AbortController();
   private readonly text = document.createElement('pre');
+  private readonly note = document.createElement('p');
+  private readonly monitor: ContainerMonitor;
+  private readonly position = new LogPosition();
+  private follower: AbortController | null = null;
+  /** The run whose log was read to its end and told to have ended. */
+  private readRun: string | null = null;
+  /** Why the last follower broke off. */
+  private failure = '';
+  /** The follower has just come to the end of the log. */
+  private isWhole = false;
 
   constructor(
-    client: EngineClient,
+    private readonly client: EngineClient,
     readonly container: string
   ) {
     super();
@@ -40,31 +56,91 @@ export class LogView extends Widget {
     this.node.tabIndex = 0;
     this.text.setAttribute('role', 'log');
     this.text.setAttribute('aria-label', `Log of ${container}`);
-    this.node.appendChild(this.text);
-    void this.follow(client);
+    this.note.setAttribute('role', 'status');
+    this.node.append(this.text, this.note);
+    this.monitor = new ContainerMonitor(client, container, () => this.isVisible);
+    this.monitor.checked.connect((_, condition) => {
+      this.attend(condition);
+    });
   }
 
   override dispose(): void {
-    this.aborter.abort();
+    this.follower?.abort();
+    this.monitor.dispose();
     super.dispose();
   }
 
-  private async follow(client: EngineClient): Promise<void> {
-    try {
-      const write = (text: string): void => {
-        this.append(text);
-      };
-      await client.follow(this.container, write, this.aborter.signal);
-      this.note(this.text.textContent === '' ? 'The container has ended and has written nothing.' : 'End of the log.');
-    } catch (error) {
-      if (!this.aborter.signal.aborted) {
-        this.note(error instanceof EngineError ? `${error.message} ${error.hint}` : `The log broke off: ${String(error)}`);
+  protected override onAfterAttach(): void {
+    this.resume();
+  }
+
+  protected override onAfterShow(): void {
+    void this.monitor.refresh();
+    this.resume();
+  }
+
+  protected override onBeforeHide(): void {
+    this.follower?.abort();
+  }
+
+  protected override onBeforeDetach(): void {
+    this.follower?.abort();
+  }
+
+  private attend(condition: Condition): void {
+    if (condition.kind === 'unknown') {
+      this.say(condition.message);
+    } else if (condition.kind === 'gone') {
+      this.say(`${condition.message} Its log went with it; this is what was read.`);
+    } else if (condition.kind === 'running') {
+      this.say(this.follower === null ? this.failure : '');
+      if (!this.isWhole) {
+        this.resume();
       }
+    } else if (this.follower === null) {
+      if (this.isWhole || condition.run === this.readRun) {
+        this.readRun = condition.run;
+        this.say(this.text.textContent === '' ? `${condition.message} It has written nothing.` : condition.message);
+      } else {
+        this.resume();
+      }
+    }
+    this.isWhole = false;
+  }
+
+  private resume(): void {
+    if (this.isVisible && this.follower === null) {
+      this.follower = new AbortController();
+      void this.follow(this.follower);
+    }
+  }
+
+  private async follow(follower: AbortController): Promise<void> {
+    this.position.rewind();
+    try {
+      const write = (entry: IEntry): void => {
+        if (this.position.pass(entry)) {
+          this.append(entry.text);
+        }
+      };
+      await this.client.follow(this.container, this.position.since, write, follower.signal);
+      this.isWhole = true;
+      this.failure = '';
+    } catch (error) {
+      // The monitor resumes; it also says what is wrong, if the server does not answer or the container is gone.
+      this.failure = error instanceof EngineError ? `${error.message} ${error.hint}`.trim() : String(error);
+    }
+    this.follower = null;
+    if (follower.signal.aborted) {
+      this.failure = '';
+      this.resume(); // hidden and shown again meanwhile
+    } else if (this.isWhole) {
+      await this.monitor.refresh();
     }
   }
 
   private append(text: string): void {
-    const isAtEnd = this.node.scrollHeight - this.node.scrollTop - this.node.clientHeight < 24;
+    const isAtEnd = this.isAtEnd();
     const clean = text.replace(CONTROL_SEQUENCE, '').replace(/\r\n/g, '\n');
     const whole = (this.text.textContent ?? '') + clean;
     if (whole.length > MAX_CHARACTERS) {
@@ -77,10 +153,51 @@ export class LogView extends Widget {
     }
   }
 
-  private note(text: string): void {
-    const note = document.createElement('p');
-    note.textContent = text;
-    this.node.appendChild(note);
-    this.node.scrollTop = this.node.scrollHeight;
+  private isAtEnd(): boolean {
+    return this.node.scrollHeight - this.node.scrollTop - this.node.clientHeight < 24;
+  }
+
+  private say(text: string): void {
+    if (this.note.textContent !== text) {
+      const isAtEnd = this.isAtEnd();
+      this.note.textContent = text;
+      if (isAtEnd) {
+        this.node.scrollTop = this.node.scrollHeight;
+      }
+    }
+  }
+}
+
+/**
+ * Up to where a log was read, so that it can be read on without a gap and without a repetition.
+ *
+ * Many entries may have the same time. Reading goes on at the last time, not after it, and what was read of it already
+ * is passed over.
+ */
+class LogPosition {
+  private time = '';
+  private seen = 0;
+  private toSkip = 0;
+
+  /** The time at which to read on; undefined at the beginning. */
+  get since(): string | undefined {
+    return this.time === '' ? undefined : this.time;
+  }
+
+  /** Begin a new response, asked for with `since`. */
+  rewind(): void {
+    this.toSkip = this.seen;
+  }
+
+  /** Take note of an entry, and return whether it is new. */
+  pass(entry: IEntry): boolean {
+    if (entry.time === this.time && this.toSkip > 0) {
+      this.toSkip -= 1;
+      return false;
+    }
+    this.toSkip = 0;
+    this.seen = entry.time === this.time ? this.seen + 1 : 1;
+    this.time = entry.time;
+    return true;
   }
 }

@@ -1,16 +1,25 @@
-"""Shows a container's port in a notebook: a link, and the application itself in the page."""
+"""Shows a container's port in a notebook: a link, and the application itself in the page.
+
+JupyterLab's extension finds the frame by its class and its data attributes; it says above the frame that the container
+has ended, and loads the application again after a restart (labextension/src/frames.ts).
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from html import escape
 from pathlib import Path
 
 from jupyter_core.paths import jupyter_runtime_dir
 
+from pydock_core.errors import ConflictError
+from pydock_jupyter.display.argument import check_number, check_text
 from pydock_jupyter.widgets.links import port_link, port_url, server_base_url
 
 DEFAULT_HEIGHT_PIXELS = 480
+MAX_HEIGHT_PIXELS = 32_767
+"""Beyond that browsers differ in what they draw."""
 
 
 class PortView:
@@ -21,17 +30,18 @@ class PortView:
         port: 1 to 65535; nothing needs to be published.
         path: below the application's root, with its query: "lab?token=...".
         height: of the frame in pixels; 0 for the link alone.
+
+    Raises:
+        InvalidError: the port or the height is not a whole number in its range, or another one is not a text.
     """
 
     def __init__(
         self, container: str, port: int, path: str = "", height: int = DEFAULT_HEIGHT_PIXELS
     ) -> None:
-        if not 1 <= port <= 65535:
-            raise ValueError(f"port {port} is out of range: a port is a number from 1 to 65535")
-        self.container = container
-        self.port = port
-        self.path = path.lstrip("/")
-        self.height = height
+        self.container = check_text(container, "container name")
+        self.port = check_number(port, "port", 1, 65535)
+        self.path = check_text(path, "path").lstrip("/")
+        self.height = check_number(height, "height", 0, MAX_HEIGHT_PIXELS)
 
     @property
     def url(self) -> str:
@@ -50,5 +60,20 @@ class PortView:
             return head
         return (
             f'{head}<iframe src="{escape(self.url)}" title="{escape(f"{self.container}:{self.port}")}" '
-            f'style="width:100%;height:{int(self.height)}px;border:1px solid var(--jp-border-color2,#ccc)"></iframe>'
+            f'class="pydock-frame" data-pydock-name="{escape(self.container)}" data-pydock-port="{self.port}" '
+            f'style="width:100%;height:{self.height}px;border:1px solid var(--jp-border-color2,#ccc)"></iframe>'
         )
+
+
+def see_port(container: str, port: int, path: str, height: int) -> PortView:
+    """See :func:`pydock_jupyter.open_port`."""
+    from pydock_core.engine import Engine
+
+    view = PortView(container, port, path, height)
+    with closing(Engine()) as engine:
+        if not engine.containers.is_running(container):
+            raise ConflictError(
+                f"cannot open port {view.port} of {container}: the container is not running",
+                f"start it: %dock start {container}",
+            )
+    return view

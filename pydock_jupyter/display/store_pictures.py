@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydock_core.errors import NotFoundError
 from pydock_core.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from pydock_jupyter.display import change_tree, layer_picture
+from pydock_jupyter.display.argument import check_text
 from pydock_jupyter.display.change_tree import DELETED, Change
 from pydock_jupyter.display.layer_graph import Container, Image, Layer, LayerGraph, read_steps
 
@@ -57,6 +58,8 @@ def see_layers(names: Sequence[str]) -> LayersView:
     """See :func:`pydock_jupyter.layers`."""
     from pydock_core.engine import Engine
 
+    for name in names:
+        check_text(name, "name")
     with closing(Engine()) as engine:
         return LayersView(read_graph(engine, names))
 
@@ -65,6 +68,7 @@ def see_changes(container: str) -> ChangesView:
     """See :func:`pydock_jupyter.changes`."""
     from pydock_core.engine import Engine
 
+    check_text(container, "container name")
     with closing(Engine()) as engine:
         return ChangesView(engine.containers.name(container), read_changes(engine, container))
 

@@ -114,7 +114,7 @@ def test_log_is_followed(
         expect(log).to_contain_text("grüße")
         take_picture(panel, "log")
         dock("rm", "-f", name)
-        expect(panel.get_by_text("End of the log.")).to_be_visible()
+        expect(panel.get_by_text(f"There is no container {name} any more.")).to_be_visible()
     finally:
         dock("rm", "-f", name, check=False)
 
