@@ -1,40 +1,5 @@
-"""Fixtures of the server side: see jupyter_servers.py, which tests import by its name."""
+"""Fixtures of the server side."""
 
-from __future__ import annotations
+from tests.support.jupyter_fixtures import backend, backends, hub_like, jupyter
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from jupyter_servers import Backend, Backends, JupyterServer, run_jupyter
-
-
-@pytest.fixture(scope="session")
-def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    """A server at "/", on the engine double."""
-    with run_jupyter(tmp_path_factory.mktemp("jupyter")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def hub_like(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
-    """A server at /user/me/, as JupyterHub starts them."""
-    with run_jupyter(tmp_path_factory.mktemp("hub_like"), "/user/me/") as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def backends() -> Iterator[Backends]:
-    running = Backends()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def backend(backends: Backends) -> Backend:
-    """A recording backend that says hello."""
-    return backends.record()
+__all__ = ["backend", "backends", "hub_like", "jupyter"]

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from fake_engine import IDLE, TERMINAL, WEB
-from jupyter_servers import TOKEN, JupyterServer, Response, run_jupyter
+
+from tests.support.fake_engine import IDLE, TERMINAL, WEB
+from tests.support.jupyter_servers import TOKEN, JupyterServer, Response, run_jupyter
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from jupyter_servers import JupyterServer, Response, run_jupyter, server_environment
 
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.client import Zygote
 from tests.bench.samples import BUSYBOX, busybox_archive
+from tests.support.jupyter_servers import JupyterServer, Response, run_jupyter, server_environment
 
 pytestmark = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import websocket
-from jupyter_servers import JupyterServer, Response, free_port, server_environment
+
+from tests.support.jupyter_servers import JupyterServer, Response, free_port, server_environment
 
 INNER_TOKEN = "the-applications-token"
 MARK = ".pydock"

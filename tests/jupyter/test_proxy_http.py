@@ -8,7 +8,16 @@ import socket
 from pathlib import Path
 
 import pytest
-from jupyter_servers import TOKEN, Backend, Backends, JupyterServer, free_port, reply, run_jupyter
+
+from tests.support.jupyter_servers import (
+    TOKEN,
+    Backend,
+    Backends,
+    JupyterServer,
+    free_port,
+    reply,
+    run_jupyter,
+)
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")

@@ -10,9 +10,9 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jupyter_servers import Backends, JupyterServer, reply
 
 from pydock_jupyter.server.html import CONFIG_LIMIT_BYTES, TAG_LIMIT_BYTES, PageRewriter, choose_rewriter
+from tests.support.jupyter_servers import Backends, JupyterServer, reply
 
 PREFIX = "/user/me/pydock/c/web/8888"
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from jupyter_servers import TOKEN, Backends, JupyterServer, reply
+
+from tests.support.jupyter_servers import TOKEN, Backends, JupyterServer, reply
 
 MIB = 1 << 20
 BIG_BYTES = 200 * MIB

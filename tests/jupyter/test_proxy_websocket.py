@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from jupyter_servers import TOKEN, Backend, Backends, JupyterServer, free_port
 from tornado import httpclient, httpserver, web, websocket
+
+from tests.support.jupyter_servers import TOKEN, Backend, Backends, JupyterServer, free_port
 
 MIB = 1 << 20
 

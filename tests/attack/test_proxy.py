@@ -11,9 +11,9 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jupyter_servers import TOKEN, Backend, Backends, JupyterServer, reply, run_jupyter
 
 from pydock_jupyter.server.origin_header import DROPPED, filter_link, is_password_challenge
+from tests.support.jupyter_servers import TOKEN, Backend, Backends, JupyterServer, reply, run_jupyter
 
 MIB = 1 << 20
 POISON = reply(b"poison", "X-Poison: 1")
