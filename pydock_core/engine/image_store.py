@@ -11,6 +11,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydock_core.errors import ConflictError, NoSpaceError, NotFoundError, PyDockError
@@ -28,6 +29,7 @@ from pydock_core.store.database.images import ImageRow, LayerRow
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.partial import PartialBlobs
 from pydock_core.store.snapshots.protocol import Snapshotter
+from pydock_core.store.snapshots.stack import chain_ids
 from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
@@ -172,6 +174,7 @@ class ImageStore:
         are_applied: bool,
     ) -> int:
         size = 0
+        blobs = []
         for layer in image.layers:
             blob = LayerBlob(
                 self.blobs.blob_path(layer.blob_digest),
@@ -180,7 +183,8 @@ class ImageStore:
                 paired=are_applied or self.is_pair(layer.diff_id, layer.blob_digest),
             )
             size += self.snapshotter.apply(layer.diff_id, blob, progress)
-        self.snapshotter.prepare([layer.diff_id for layer in image.layers])
+            blobs.append(replace(blob, paired=True))
+        self.snapshotter.prepare([layer.diff_id for layer in image.layers], blobs, progress)
         created = parse_timestamp(image.config.created) or 0
         if abs(created) >= _TIME_LIMIT_NS:
             created = 0
@@ -247,6 +251,15 @@ class ImageStore:
             if not held:
                 return False
             leased = distribution.leased(self.database, time.time_ns(), abandoned=abandoned)
+            if chains := self.snapshotter.chains():
+                needed = {
+                    chain_id
+                    for layers in sql.layers_by_image(self.database).values()
+                    for chain_id in chain_ids([layer.diff_id for layer in layers])
+                }
+                for chain_id in chains:
+                    if chain_id not in needed:
+                        self.snapshotter.remove_chain(chain_id)
             layers = sql.referred_layers(self.database) | leased
             for diff_id in self.snapshotter.diff_ids():
                 if diff_id not in layers:

@@ -21,6 +21,7 @@ from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
 from pydock_core.store.database.containers import VolumeRow
 from pydock_core.store.database.images import LayerRow
+from pydock_core.store.snapshots.stack import chain_ids
 from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Usage:
         layers = images_sql.layers_by_image(self._database)
         sizes = self._layer_sizes()
         blobs_bytes = self._blobs_bytes()
-        total_bytes = sum(sizes.values()) + blobs_bytes
+        total_bytes = sum(sizes.values()) + self._chains_bytes() + blobs_bytes
         used = [seen for seen in images if seen.containers]
         volumes = containers_sql.all_volumes(self._database)
         volume_sizes = self._volume_sizes(volumes)
@@ -88,20 +89,30 @@ class Usage:
     ) -> int:
         """What images take together: their layers, and the blobs of these, of the configs and of the manifests."""
         diff_ids: set[str] = set()
+        chains: set[str] = set()
         digests: set[str] = set()
         for seen in images:
             digests |= {seen.row.id, seen.row.manifest_digest}
-            for layer in layers.get(seen.row.id, ()):
+            own = layers.get(seen.row.id, ())
+            for layer in own:
                 diff_ids.add(layer.diff_id)
                 digests.add(layer.blob_digest)
+            chains.update(chain_ids([layer.diff_id for layer in own]))
         blobs = self._engine.image_store.blobs
-        return sum(sizes.get(diff_id, 0) for diff_id in diff_ids) + sum(
-            _blob_size(blobs.blob_path(digest)) for digest in digests
+        return (
+            sum(sizes.get(diff_id, 0) for diff_id in diff_ids)
+            + sum(self._engine.snapshotter.chain_size_bytes(chain_id) for chain_id in chains)
+            + sum(_blob_size(blobs.blob_path(digest)) for digest in digests)
         )
 
     def _footprint(self) -> int:
         """What images take, whether anything refers to it or not."""
-        return sum(self._layer_sizes().values()) + self._blobs_bytes()
+        return sum(self._layer_sizes().values()) + self._chains_bytes() + self._blobs_bytes()
+
+    def _chains_bytes(self) -> int:
+        """What layers take that were applied once more, over the layers below them."""
+        snapshotter = self._engine.snapshotter
+        return sum(snapshotter.chain_size_bytes(chain_id) for chain_id in snapshotter.chains())
 
     def _blobs_bytes(self) -> int:
         """What is kept beside the layers: blobs, and what interrupted pulls have left."""

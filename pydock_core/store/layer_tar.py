@@ -5,6 +5,10 @@ character device 0/0; ``.wh..wh..opq`` hides everything that the layers below ha
 becomes an extended attribute (kernel, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
 directories").  Both apply to the layers below only, wherever in the archive they stand.
 
+A layer is applied by itself, without the layers below.  Two things can depend on those: a directory that the archive
+leaves out (an implied parent) and a hard link to a file that the archive does not hold.  Both are counted, and
+:mod:`pydock_core.store.snapshots.chained` applies such a layer again when the layers below are known.
+
 Every directory is reached by openat2(2) with RESOLVE_IN_ROOT from the layer's root, and every last component
 is made with O_EXCL or its like, which follow no link.
 """
@@ -58,6 +62,9 @@ class Applied:
         opaque_root: the layer hides everything below it.
         skipped_devices: device nodes left out, as a user namespace cannot have them.
         skipped_xattrs: extended attributes that the file system or the namespace does not take.
+        implied_parents: directories that the archive leaves out, and that other entries are in.
+        unresolved_links: hard links to files that the archive does not hold; they were not made.
+        whiteouts: entries that hide something of the layers below, opaque markers among them.
     """
 
     size_bytes: int = 0
@@ -65,6 +72,9 @@ class Applied:
     opaque_root: bool = False
     skipped_devices: int = 0
     skipped_xattrs: int = 0
+    implied_parents: int = 0
+    unresolved_links: int = 0
+    whiteouts: int = 0
 
 
 def clean_name(name: str, subject: str, link: str | None = None) -> str:
@@ -129,6 +139,7 @@ class LayerApplier:
         self._times: dict[str, int] = {}
         self._opaque: set[str] = set()
         self._whiteouts: set[str] = set()
+        self._implied: set[str] = set()
         self._applied = Applied()
 
     def apply(self, reader: TarReader) -> Applied:
@@ -229,18 +240,19 @@ class LayerApplier:
                     raise InvalidError(
                         f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE
                     )
-                if _is_whiteout(target_name, target_fd):  # to overlayfs, a name that is not there
+                if is_whiteout(target_name, target_fd):  # to overlayfs, a name that is not there
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
                 os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=kept_fd, follow_symlinks=False)
             finally:
                 os.close(target_fd)
-        except FileNotFoundError as error:
-            raise InvalidError(
-                f"{self._subject}: hard link {entry.name!r} leads to {entry.link!r}, which is not there",
-                HOSTILE,
-            ) from error
+        except FileNotFoundError:
+            self._leave_link(entry)
         finally:
             os.close(kept_fd)
+
+    def _leave_link(self, entry: Entry) -> None:
+        """Take note of a hard link to a file that is not there: a layer below may have it."""
+        self._applied.unresolved_links += 1
 
     def _make_directory(self, path: str, name: str, parent_fd: int, entry: Entry) -> None:
         try:
@@ -262,6 +274,7 @@ class LayerApplier:
         finally:
             os.close(fd)
         self._times[path] = entry.mtime_ns
+        self._implied.discard(path)
 
     def _set_metadata(self, name: str, parent_fd: int, entry: Entry) -> None:
         os.chown(name, *self._owner(entry), dir_fd=parent_fd, follow_symlinks=False)
@@ -301,6 +314,10 @@ class LayerApplier:
         hidden = name.removeprefix(WHITEOUT_PREFIX)
         if hidden in ("", ".", ".."):
             raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", HOSTILE)
+        self._applied.whiteouts += 1
+        self._hide(parent, hidden)
+
+    def _hide(self, parent: str, hidden: str) -> None:
         path = f"{parent}/{hidden}" if parent else hidden
         parent_fd = self._parent(parent)
         try:
@@ -314,6 +331,7 @@ class LayerApplier:
     def _make_opaque(self, path: str) -> None:
         self._parent(path)
         self._opaque.add(path)
+        self._applied.whiteouts += 1
         if not path:
             self._applied.opaque_root = True
 
@@ -333,10 +351,14 @@ class LayerApplier:
             fd = self._open_existing(path)
             if fd is None:
                 raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        self._enter(fd)
         if len(self._parents) >= _OPEN_DIRECTORIES:
             os.close(self._parents.popitem(last=False)[1])
         self._parents[path] = fd
         return fd
+
+    def _enter(self, directory_fd: int) -> None:
+        """Take note of a directory before an entry is made in it."""
 
     def _open_existing(self, path: str) -> int | None:
         """Return a new descriptor of a directory, or None where it, or a directory on the way, is missing."""
@@ -370,6 +392,7 @@ class LayerApplier:
             if parent_fd is None:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix)
             try:
+                self._enter(parent_fd)
                 self._make_parent(prefix, parts[count - 1], parent, parent_fd, depth)
             finally:
                 os.close(parent_fd)
@@ -379,7 +402,7 @@ class LayerApplier:
         try:
             os.mkdir(name, 0o755, dir_fd=parent_fd)
         except FileExistsError:
-            if prefix in self._whiteouts and _is_whiteout(name, parent_fd):
+            if prefix in self._whiteouts and is_whiteout(name, parent_fd):
                 os.unlink(name, dir_fd=parent_fd)
                 self._whiteouts.discard(prefix)
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
@@ -390,7 +413,7 @@ class LayerApplier:
                 self._make_parents(target if target.startswith("/") else f"{parent}/{target}", depth + 1)
                 return
             else:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix) from None
+                self._replace_parent(prefix, name, parent_fd)
         fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent_fd)
         try:
             os.fchmod(fd, 0o755)
@@ -399,13 +422,18 @@ class LayerApplier:
                 os.setxattr(fd, self._opaque_xattr, b"y")
         finally:
             os.close(fd)
+        self._implied.add(prefix)
         self._times[prefix] = 0  # no entry says a time, and the same layer is to be the same everywhere
+
+    def _replace_parent(self, prefix: str, name: str, parent_fd: int) -> None:
+        """Make a directory in the place of a file.  An archive that wants one of its own replaced is refused."""
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix)
 
     def _remove(self, path: str, name: str, parent_fd: int) -> None:
         """Remove what an entry replaces.  A replaced whiteout makes the directory that follows opaque."""
         mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):
-            remove_tree(f"/proc/self/fd/{parent_fd}/{name}")
+            self._remove_directory(name, parent_fd)
         else:
             os.unlink(name, dir_fd=parent_fd)
         if path in self._whiteouts:
@@ -418,6 +446,9 @@ class LayerApplier:
             for known in [known for known in self._times if known == path or known.startswith(prefix)]:
                 del self._times[known]
 
+    def _remove_directory(self, name: str, parent_fd: int) -> None:
+        remove_tree(f"/proc/self/fd/{parent_fd}/{name}")
+
     def _forget_parents(self) -> None:
         for fd in self._parents.values():
             os.close(fd)
@@ -427,6 +458,7 @@ class LayerApplier:
 
     def _finish(self) -> None:
         self._times.setdefault("", 0)
+        self._applied.implied_parents = len(self._implied)
         try:
             for path in self._whiteouts:
                 self._restore_whiteout(path)
@@ -484,8 +516,12 @@ def map_error(
     return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
 
 
-def _is_whiteout(name: str, directory_fd: int) -> bool:
-    status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+def is_whiteout(name: str, directory_fd: int) -> bool:
+    """Whether a directory has a whiteout under a name."""
+    try:
+        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 

@@ -1,15 +1,17 @@
 """The root of a file system that only one worker sees: mounted in a mount namespace of its own, or a running
 container's.
 
-Only for a worker process that ends afterwards, and with it the namespace.
+The functions that open a root are only for a worker process that ends afterwards, and with it the namespace.
+:func:`mount_privately` is for any process.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError
@@ -17,6 +19,7 @@ from pydock_core.runtime.plan import RootMount
 from pydock_core.runtime.process import ProcessIdentity
 from pydock_core.runtime.rootfs import mount_root
 
+_Result = TypeVar("_Result")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -36,6 +39,55 @@ def open_private_root(root_mounts: Sequence[Mapping[str, Any]], mount_point: str
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     mount_root(mounts, Path(mount_point))
     return os.open(mount_point, _DIRECTORY)
+
+
+def mount_privately(job: Callable[[Callable[[], None]], _Result]) -> _Result:
+    """Run a job that mounts something, in a thread with a mount namespace of its own, and return its result.
+
+    A mount namespace belongs to a thread (unshare(2)), so this process and the host see none of the mounts, and they
+    end with the thread.
+
+    Args:
+        job: gets a function that it calls now and then, which raises if the caller has been interrupted.
+
+    Raises:
+        what the job raises.
+    """
+    thread = _Mounting(job)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        thread.given_up.set()
+        thread.join()
+        raise
+    return thread.result()
+
+
+class _Mounting(threading.Thread, Generic[_Result]):
+    def __init__(self, job: Callable[[Callable[[], None]], _Result]) -> None:
+        super().__init__(name="mounting", daemon=True)
+        self.given_up = threading.Event()
+        self._job = job
+        self._results: list[_Result] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+            self._results.append(self._job(self._check))
+        except BaseException as error:  # noqa: BLE001  # raised in the thread that waits for this one
+            self._error = error
+
+    def _check(self) -> None:
+        if self.given_up.is_set():
+            raise InterruptedError("the job was given up")
+
+    def result(self) -> _Result:
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
 
 
 def open_running_root(supervisor: Mapping[str, Any], rootfs: str) -> int:

@@ -126,7 +126,7 @@ def test_without_erofs_its_layers_become_directories(
         apply(driver, tmp_path, build_tar([entry(f"f{n}", data=b"x"), entry("top", data=str(n).encode())]))
         for n in range(6)
     ]
-    driver.prepare(ids)
+    driver.prepare(ids, [LayerBlob(tmp_path / f"blob-{layer[7:19]}", layer_media_type("")) for layer in ids])
     assert len(driver.mounts(ids, tmp_path, tmp_path)) == 2
     # As after a boot with an older kernel.
     monkeypatch.setattr(probe, "probe_erofs", lambda root: "this kernel is too old")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -73,13 +74,16 @@ def outcome(store: Store, base: Path, layer: bytes) -> Any:
     """The tree that a driver makes of a layer, or the error that it refuses it with."""
     blob = base / "blob"
     blob.write_bytes(layer)
+    plain = LayerBlob(blob, layer_media_type(""))
     try:
-        store.snapshotter.apply(digest(layer), LayerBlob(blob, layer_media_type("")))
+        store.snapshotter.apply(digest(layer), plain)
+        store.snapshotter.prepare([digest(layer)], [plain])
+        (notes,) = store.root.layers.glob(f"*/{digest(layer)[7:]}/layer.json")
+        return *described(store.tree(digest(layer))), json.loads(notes.read_text())
     except PyDockError as error:
         return type(error), error.message, error.hint
-    found = described(store.tree(digest(layer)))
-    store.snapshotter.remove(digest(layer))
-    return found
+    finally:
+        store.snapshotter.remove(digest(layer))
 
 
 def compare(stores: tuple[Store, Store], base: Path, layer: bytes) -> Any:
@@ -91,7 +95,7 @@ def compare(stores: tuple[Store, Store], base: Path, layer: bytes) -> Any:
                 if stat.S_ISCHR(about["mode"]) and about["device"] == 0:
                     about["mtime"] = 0  # a whiteout, whose time nobody sees
     assert other == one
-    return one
+    return one[:2]
 
 
 # -- everything that an archive can have -----------------------------------------------------------------

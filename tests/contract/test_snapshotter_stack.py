@@ -35,9 +35,17 @@ Entries = list[tuple[tarfile.TarInfo, bytes]]
 
 
 def apply(driver: Snapshotter, base: Path, layer: bytes) -> str:
-    (base / "blob").write_bytes(layer)
-    driver.apply(digest(layer), LayerBlob(base / "blob", layer_media_type("")))
+    (base / digest(layer)[7:]).write_bytes(layer)
+    driver.apply(digest(layer), blob_of(base, digest(layer)))
     return digest(layer)
+
+
+def blob_of(base: Path, diff_id: str) -> LayerBlob:
+    return LayerBlob(base / diff_id[7:], layer_media_type(""))
+
+
+def prepare(driver: Snapshotter, base: Path, diff_ids: list[str]) -> None:
+    driver.prepare(diff_ids, [blob_of(base, diff_id) for diff_id in diff_ids])
 
 
 def look(target: Path) -> list[Any]:
@@ -69,6 +77,22 @@ def seen(driver: Snapshotter, diff_ids: list[str], base: Path) -> list[Any]:
     for name in ("upper", "work", "target"):
         (base / name).mkdir(exist_ok=True)
     return in_root(driver.mounts(diff_ids, base / "upper", base / "work"), base / "target", look)
+
+
+def with_parents(entries: Entries) -> Entries:
+    """Entries, each after its parents: as Docker and BuildKit write them, and so the same over any other layers."""
+    found: Entries = []
+    there: set[str] = set()
+    for info, data in entries:
+        parts = info.name.split("/")
+        for count in range(1, len(parts)):
+            parent = "/".join(parts[:count])
+            if parent and parent not in there:
+                there.add(parent)
+                found.append(entry(parent, "dir"))
+        found.append((info, data))
+        there.add(info.name)
+    return found
 
 
 def make_layers(count: int) -> list[bytes]:
@@ -112,7 +136,7 @@ def make_layers(count: int) -> list[bytes]:
                 entry(f"layer{number}", data=str(number).encode(), mtime=1),
             ]
         )
-    return [build_tar(entries) for entries in layers]
+    return [build_tar(with_parents(entries)) for entries in layers]
 
 
 @pytest.mark.parametrize("count", [2, 7, 40])
@@ -126,7 +150,7 @@ def test_a_merged_index_shows_what_overlay_shows(tmp_path: Path, count: int) -> 
     expected = seen(directory.snapshotter, ids, tmp_path)
     assert seen(indexes.snapshotter, ids, tmp_path) == expected
     assert len(indexes.snapshotter.mounts(ids, tmp_path, tmp_path)) == count + 1
-    indexes.snapshotter.prepare(ids)
+    prepare(indexes.snapshotter, tmp_path, ids)
     mounts = indexes.snapshotter.mounts(ids, tmp_path / "upper", tmp_path / "work")
     assert len(mounts) == (count + 1 if count <= erofs_stacks.SEPARATE_LAYERS else 2)
     assert seen(indexes.snapshotter, ids, tmp_path) == expected
@@ -159,7 +183,7 @@ def test_what_a_layer_replaces_takes_no_memory_again(
         files = [entry(f"file{place:04}", uid=number) for place in range(first, first + 200)]
         ids.append(apply(store.snapshotter, tmp_path, build_tar(files)))
     monkeypatch.setattr(tree, "MEMORY_LIMIT_BYTES", 2 * 200 * 250)
-    store.snapshotter.prepare(ids)
+    prepare(store.snapshotter, tmp_path, ids)
     assert len(store.snapshotter.mounts(ids, tmp_path, tmp_path)) == (2 if is_merged else 7)
     store.close()
 
@@ -202,14 +226,14 @@ def test_random_stacks(
                 )
             if kind != "dir":
                 made.add(path)
-        tar = build_tar(entries)
+        tar = build_tar(with_parents(entries))
         for store in stores:
             apply(store.snapshotter, base, tar)
         ids.append(digest(tar))
     one, two, three = (seen(store.snapshotter, ids, base) for store in stores)
     assert two == one
     assert three == one
-    stores[1].snapshotter.prepare(ids)
+    prepare(stores[1].snapshotter, base, ids)
     assert len(stores[1].snapshotter.mounts(ids, base, base)) == 2
     assert seen(stores[1].snapshotter, ids, base) == one
     for store in stores:

@@ -150,3 +150,4 @@ def test_all_layers_are_roots_and_have_no_set_user_id(captured: Captured) -> Non
                 status = os.lstat(os.path.join(directory, name))
                 found.add((status.st_uid, status.st_gid, status.st_mode & 0o6000))
     assert found == {(0, 0, 0)}
+    assert captured.store.snapshotter.chains() == []  # they have all their directories

@@ -28,7 +28,9 @@ from tests.support.image_store import (
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LAYERS = [build_tar([entry(f"f{number}", data=bytes([number]) * 3000)]) for number in range(6)]
+# The last one leaves a directory out, and so is applied once more, over the layers below it.
+PATHS = [*(f"f{number}" for number in range(6)), "implied/f6"]
+LAYERS = [build_tar([entry(path, data=bytes([number]) * 3000)]) for number, path in enumerate(PATHS)]
 
 # Dies of SIGKILL at the given call of one of the steps that change what others see.
 KILLED = """
@@ -60,7 +62,7 @@ print("whole", flush=True)
 
 
 # More than are mounted one by one, so that an index of them all is made too.
-ALL = [LAYERS[0], LAYERS[1], LAYERS[3], LAYERS[4], LAYERS[5]]
+ALL = [LAYERS[0], LAYERS[1], LAYERS[3], LAYERS[4], LAYERS[5], LAYERS[6]]
 
 
 def run(script: str, *words: object) -> subprocess.CompletedProcess[str]:
@@ -84,6 +86,8 @@ def check_whole(store: Store) -> None:
             assert store.snapshotter.has(diff_id)
             assert store.snapshotter.size_bytes(diff_id) == 3000
             assert len(list(store.tree(diff_id).iterdir())) == 1
+        content = store.snapshotter.read_file(store.images.layers(row.id), "/implied/f6")
+        assert content in (None, bytes([6]) * 3000)
 
 
 @pytest.mark.parametrize("action", ["load", "remove"])

@@ -34,6 +34,10 @@ answer = {
     "merged": sorted(os.listdir(merged)),
     "inside": sorted(os.listdir(merged / "dir")),
     "owner": [status.st_uid, status.st_gid],
+    "hard": os.path.samefile(merged / "dir/hard", merged / "owned"),
+    "implied": oct(os.stat(merged / "dir").st_mode),
+    "linked": os.listdir(merged / "closed"),
+    "chains": len(store.snapshotter.chains()),
 }
 subprocess.run(["umount", merged], check=True)
 store.images.remove(name)
@@ -50,9 +54,20 @@ LOWER = build_tar(
         entry("dir/old", data=b"o"),
         entry("closed", "dir", mode=0),
         entry("closed/inner", data=b"i", mode=0),
+        entry("way", "link", linkname="/../../closed"),
     ]
 )
-UPPER = build_tar([entry(".wh.gone"), entry("dir/.wh..wh..opq"), entry("dir/new", data=b"n")])
+# Without its directories, and with a hard link: applied over the other, in a mount namespace of the user's.
+UPPER = build_tar(
+    [
+        entry(".wh.gone"),
+        entry("dir/.wh..wh..opq"),
+        entry("dir/new", data=b"n"),
+        entry("dir/hard", "hard", linkname="owned"),
+        entry("way/through", data=b"t"),
+        entry("way/.wh.inner"),
+    ]
+)
 
 
 def in_namespace(base: Path, maps: list[str]) -> dict[str, object]:
@@ -89,8 +104,12 @@ def in_namespace(base: Path, maps: list[str]) -> dict[str, object]:
 def check(answer: dict[str, object]) -> None:
     assert answer["options"] == ["userxattr"]
     # A user namespace has no device nodes; whiteouts and opaque directories work all the same.
-    assert answer["merged"] == ["closed", "dir", "owned"]
-    assert answer["inside"] == ["new"]
+    assert answer["merged"] == ["closed", "dir", "owned", "way"]
+    assert answer["inside"] == ["hard", "new"]
+    assert answer["hard"] is True
+    assert answer["implied"] == "0o40500"
+    assert answer["linked"] == ["through"]
+    assert answer["chains"] == 1
     left = answer["left"]
     assert isinstance(left, list)
     assert not [path for path in left if digest(LOWER)[7:] in path]

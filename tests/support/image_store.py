@@ -106,11 +106,12 @@ def open_store(base: Path, driver: str = "directory") -> Store:
     worker = LocalWorker()
     database = Database(root.database)
     directory = DirectorySnapshotter(root, worker)
-    snapshotter: Snapshotter = directory
-    if driver == "erofs":
-        snapshotter = ErofsSnapshotter(root, worker)
-    elif driver == "mixed":
-        snapshotter = Alternating(root, directory, ErofsSnapshotter(root, worker), prefers_erofs=True)
+    snapshotter: Snapshotter
+    if driver == "directory":
+        snapshotter = Layers(root, directory, None, prefers_erofs=False)
+    else:
+        kind = Alternating if driver == "mixed" else Layers
+        snapshotter = kind(root, directory, ErofsSnapshotter(root, worker), prefers_erofs=True)
     store = ImageStore(root, database, snapshotter, worker)
     return Store(root, database, snapshotter, store, Images(store))
 

@@ -23,7 +23,16 @@ from pydock_core.store.database import images as images_sql
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 from pydock_core.store.trees import remove_tree, tree_sizes
-from tests.support.image_store import NEEDS_ROOT, ROOT, build_config, build_docker_archive, digest, tar_of
+from tests.support.image_store import (
+    NEEDS_ROOT,
+    ROOT,
+    build_config,
+    build_docker_archive,
+    build_tar,
+    digest,
+    entry,
+    tar_of,
+)
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
 
@@ -91,6 +100,20 @@ def test_shared_layers_count_once(engine: Engine) -> None:
     (shown,) = usage["Containers"]
     assert (shown["SizeRw"], shown["SizeRootFs"]) == (50, 3650)
     assert engine.containers.inspect("web", size=True)["SizeRootFs"] == 3650
+
+
+def test_what_a_layer_takes_over_others_counts(engine: Engine) -> None:
+    info, data = entry("implied/link", "hard", linkname="one")
+    first = load(engine, ONE, build_tar([(info, data), entry("implied/file", data=b"x" * 40)]), tags=["a:1"])
+    usage = engine.usage.df()
+    # The layer by itself has the file; over the other it has the link's file too.
+    assert usage["LayersSize"] == 3000 + 40 + (40 + 3000) + usage["BlobsSize"]
+    assert usage["ImagesReclaimable"] == usage["LayersSize"]
+    use(engine, first)
+    assert engine.usage.df()["ImagesReclaimable"] == 0
+    engine.containers.remove("web")
+    assert engine.usage.prune_images(all=True)["SpaceReclaimed"] == usage["LayersSize"]
+    assert engine.usage.df()["LayersSize"] == 0
 
 
 def test_the_rows_of_df_are_dockers() -> None:

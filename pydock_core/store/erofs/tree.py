@@ -46,6 +46,8 @@ _ATTRIBUTE_BYTES = 80
 ONE_TREE = threading.Lock()
 """Held while a tree is made and written: it is the interpreter's work, which threads take turns at anyway, and so a
 process has the memory of one tree only."""
+_UNRESOLVED = -1
+"""In the place of a child: a hard link to a file that the layer does not have."""
 _LINKS_FOLLOWED = 40  # kernel, MAXSYMLINKS
 _NS = 1_000_000_000
 _KIND_BITS = 4
@@ -153,6 +155,7 @@ class LayerTree(Tree):
         self._parents: dict[bytes, Directory] = {}
         self._opaque: set[bytes] = set()
         self._whiteouts: set[bytes] = set()
+        self._implied: set[bytes] = set()
 
     def apply(self, entries: Iterable[ScannedEntry]) -> Applied:
         """Take every entry.
@@ -242,6 +245,7 @@ class LayerTree(Tree):
                     parent = self._parent(where)
                 there = self.make_directory(parent, name)
             self._set_directory(there, entry)
+            self._implied.discard(path)
             return
         child = self._make(entry, name, parent)
         if child is None:
@@ -250,10 +254,13 @@ class LayerTree(Tree):
             child = self._make(entry, name, parent)
             if child is None:
                 raise _error(errno.EEXIST)
+        if child == _UNRESOLVED:
+            self.applied.unresolved_links += 1
+            return
         parent.children[name] = child
 
     def _make(self, entry: ScannedEntry, name: bytes, parent: Directory) -> int | None:
-        """Make the inode of what is no directory; None where the name is taken."""
+        """Make the inode of what is not a directory; None if the name is taken, or _UNRESOLVED."""
         if entry.kind == 0:
             return self._hard_link(entry, name, parent)
         if entry.kind == stat.S_IFLNK:
@@ -338,9 +345,7 @@ class LayerTree(Tree):
             raise _error(errno.ENAMETOOLONG)
         child = None if directory is None else directory.children.get(target)
         if child is None or (isinstance(child, int) and self._is_whiteout(child)):
-            raise InvalidError(
-                f"{self._subject}: hard link {shown!r} leads to {link!r}, which is not there", HOSTILE
-            )
+            return _UNRESOLVED
         if isinstance(child, Directory):
             raise InvalidError(f"{self._subject}: hard link {shown!r} leads to a directory", HOSTILE)
         if name in parent.children:
@@ -387,6 +392,7 @@ class LayerTree(Tree):
         if name == OPAQUE_NAME:
             self._parent(where)
             self._opaque.add(where)
+            self.applied.whiteouts += 1
             self.applied.opaque_root = self.applied.opaque_root or not where
             return
         if name.startswith(AUFS_PREFIX):
@@ -395,6 +401,7 @@ class LayerTree(Tree):
         if hidden in (b"", b".", b".."):
             raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", HOSTILE)
         path = where + b"/" + hidden if where else hidden
+        self.applied.whiteouts += 1
         parent = self._parent(where)
         if hidden in parent.children:
             self._opaque.add(path)
@@ -475,12 +482,14 @@ class LayerTree(Tree):
 
     def _make_parent(self, prefix: bytes, name: bytes, where: bytes, parent: Directory, depth: int) -> None:
         child = parent.children.get(name)
+        self._implied.add(prefix)
         if child is None:
             self.make_directory(parent, name)
         elif isinstance(child, int) and prefix in self._whiteouts and self._is_whiteout(child):
             self._whiteouts.discard(prefix)
             self.make_directory(parent, name).xattrs[_OPAQUE_XATTR] = b"y"
         elif isinstance(child, int) and child & _KIND_MASK == layout.TYPE_SYMLINK:
+            self._implied.discard(prefix)  # the directory is what the link leads to
             target = self._targets[child]
             self._make_parents(target if target.startswith(b"/") else where + b"/" + target, depth + 1)
         else:
@@ -505,6 +514,7 @@ class LayerTree(Tree):
     # -- the end -----------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
+        self.applied.implied_parents = len(self._implied)
         for path in self._whiteouts:
             where, _, name = path.rpartition(b"/")
             parent = self._existing(where)

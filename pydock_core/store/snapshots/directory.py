@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,13 +31,14 @@ from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
 from pydock_core.store.worker import Progress, Worker
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
-_TREE = "fs"
+TREE = "fs"
 # Enough for a header and the data of small files; the data of others is not read through the buffer.
 _HEADER_BUFFER_BYTES = 32 << 10
 
 
 class DirectorySnapshotter:
-    """Keeps layers as directory trees; see :class:`pydock_core.store.snapshots.protocol.Snapshotter`.
+    """Keeps layers as directory trees; see :class:`pydock_core.store.snapshots.protocol.Snapshotter`, whose methods for
+    chains :class:`pydock_core.store.snapshots.layers.Layers` adds.
 
     Args:
         root: the state root, with its skeleton made.
@@ -45,62 +46,67 @@ class DirectorySnapshotter:
         user_xattrs: overlayfs is mounted in a user namespace and keeps its attributes under "user."; by
         default
             where this process is not root of the host.
+
+    Attributes:
+        shelf: where the layers are.
+        worker, user_xattrs: as given.
     """
 
     name = "directory"
 
     def __init__(self, root: StateRoot, worker: Worker, *, user_xattrs: bool | None = None) -> None:
-        self._shelf = Shelf(root, self.name, worker)
-        self._worker = worker
-        self._user_xattrs = needs_user_xattrs() if user_xattrs is None else user_xattrs
-        self.options = ("userxattr",) if self._user_xattrs else ()
+        self.shelf = Shelf(root, self.name, worker)
+        self.worker = worker
+        self.user_xattrs = needs_user_xattrs() if user_xattrs is None else user_xattrs
+        self.options = ("userxattr",) if self.user_xattrs else ()
 
     def has(self, diff_id: str) -> bool:
         """See the protocol."""
-        return self._shelf.has(diff_id)
+        return self.shelf.has(diff_id)
 
     def size_bytes(self, diff_id: str) -> int:
         """See the protocol."""
-        return int(self._shelf.metadata(diff_id)["size_bytes"])
+        return int(self.shelf.metadata(diff_id)["size_bytes"])
 
     def diff_ids(self) -> list[str]:
         """See the protocol."""
-        return self._shelf.diff_ids()
+        return self.shelf.diff_ids()
 
     def apply(self, diff_id: str, blob: LayerBlob, progress: Progress | None = None) -> int:
         """See the protocol."""
         if self.has(diff_id):
             check_pair(diff_id, blob)
             return self.size_bytes(diff_id)
-        with self._shelf.making(self._shelf.place(diff_id), f"layer {short_id(diff_id)}") as made:
+        with self.shelf.making(self.shelf.place(diff_id), f"layer {short_id(diff_id)}") as made:
             arguments = {
                 "media_type": blob.media_type,
                 "diff_id": diff_id,
                 "target": str(made.path),
-                "user_xattrs": self._user_xattrs,
+                "user_xattrs": self.user_xattrs,
                 "size_bytes": 0 if blob.arrival else blob.path.stat().st_size,
                 "is_verified": blob.arrival is None and blob.is_known_as(diff_id),
             }
             with reading_end(blob) as blob_fd:
-                self._worker.call(_APPLY, arguments, (blob_fd, made.lock_fd), progress)
+                self.worker.call(_APPLY, arguments, (blob_fd, made.lock_fd), progress)
         return self.size_bytes(diff_id)
-
-    def prepare(self, diff_ids: Sequence[str]) -> None:
-        """See the protocol: there is nothing to do."""
 
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
         """See the protocol."""
-        empty = "" if diff_ids else self._shelf.empty()
+        empty = "" if diff_ids else self.shelf.empty()
         return root_mounts([self], diff_ids, upper, work, options=self.options, empty=empty)
 
     def lower(self, diff_id: str) -> tuple[str, tuple[RootMount, ...], bool]:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""
-        metadata = self._shelf.metadata(diff_id)
-        return f"{self._shelf.place(diff_id)}/{_TREE}", (), bool(metadata["opaque_root"])
+        metadata = self.shelf.metadata(diff_id)
+        return f"{self.shelf.place(diff_id)}/{TREE}", (), bool(metadata["opaque_root"])
+
+    def metadata(self, diff_id: str) -> Mapping[str, Any]:
+        """See :class:`pydock_core.store.snapshots.stack.Driver`."""
+        return self.shelf.metadata(diff_id)
 
     def view(self, diff_id: str) -> LayerView:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""
-        return DirectoryView(f"{self._shelf.place(diff_id)}/{_TREE}")
+        return DirectoryView(f"{self.shelf.place(diff_id)}/{TREE}")
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
         """See the protocol."""
@@ -112,11 +118,11 @@ class DirectorySnapshotter:
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
-        self._shelf.discard(self._shelf.place(diff_id))
+        self.shelf.discard(self.shelf.place(diff_id))
 
     def empty(self) -> str:
         """An empty directory: the bottom of an image without layers."""
-        return self._shelf.empty()
+        return self.shelf.empty()
 
 
 def needs_user_xattrs() -> bool:
@@ -169,42 +175,42 @@ def apply_blob(
     if compression is None:
         raise UnsupportedError(f"layer {diff_id} has media type {media_type!r}, which is no layer's", ANEW)
     subject = f"layer {short_id(diff_id)}"
-    tree = os.path.join(target, _TREE)
+    tree = os.path.join(target, TREE)
     try:
         os.mkdir(tree, 0o755)
         os.chmod(tree, 0o755)
         root_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            is_file = bool(size_bytes)
-            buffer_bytes = BUFFER_BYTES if compression or not is_file else _HEADER_BUFFER_BYTES
-            with open(fds[0], "rb", buffering=buffer_bytes, closefd=False) as file:
 
-                def report(current: int) -> None:
-                    if progress is not None:
-                        progress(
-                            {
-                                "status": "Extracting",
-                                "id": short_id(diff_id),
-                                "current": current,
-                                "total": size_bytes,
-                            }
-                        )
+            def report(current: int) -> None:
+                if progress is not None:
+                    progress(
+                        {
+                            "status": "Extracting",
+                            "id": short_id(diff_id),
+                            "current": current,
+                            "total": size_bytes,
+                        }
+                    )
 
-                applier = LayerApplier(
-                    root_fd,
-                    user_xattrs=user_xattrs,
-                    squash_owners=has_one_id(),
-                    subject=subject,
-                    progress=report,
-                )
-                if compression or not is_file:
-                    limit = InflationLimit.for_file_system(root_fd)
-                    plain = open_plain(file, compression, subject, limit)
-                    applied = _apply_stream(applier, plain, diff_id, subject)
-                else:
-                    applied = _apply_file(applier, file, "" if is_verified else diff_id, subject)
+            applier = LayerApplier(
+                root_fd,
+                user_xattrs=user_xattrs,
+                squash_owners=has_one_id(),
+                subject=subject,
+                progress=report,
+            )
+            applied = apply_archive(
+                applier,
+                fds[0],
+                compression,
+                "" if is_verified else diff_id,
+                subject,
+                InflationLimit.for_file_system(root_fd),
+                is_file=bool(size_bytes),
+            )
             result = asdict(applied)
-            _write_metadata(os.path.join(target, METADATA), result)
+            write_metadata(os.path.join(target, METADATA), result)
             syscalls.syncfs(root_fd)
         finally:
             os.close(root_fd)
@@ -213,6 +219,31 @@ def apply_blob(
             raise no_space(subject) from error
         raise FailedError(f"{subject} could not be applied: {error}", "see dock doctor") from error
     return result
+
+
+def apply_archive(
+    applier: LayerApplier,
+    fd: int,
+    compression: str,
+    diff_id: str,
+    subject: str,
+    limit: InflationLimit,
+    *,
+    is_file: bool,
+) -> Applied:
+    """Apply a layer's blob with an applier, and compare its digest.
+
+    Args:
+        fd: the blob, a file at its start or a pipe.
+        compression: of the blob, "" for none.
+        diff_id: what the uncompressed tar's digest must be; "" for a plain file whose digest is known.
+        is_file: the blob is a file.
+    """
+    buffer_bytes = BUFFER_BYTES if compression or not is_file else _HEADER_BUFFER_BYTES
+    with open(fd, "rb", buffering=buffer_bytes, closefd=False) as file:
+        if compression or not is_file:
+            return _apply_stream(applier, open_plain(file, compression, subject, limit), diff_id, subject)
+        return _apply_file(applier, file, diff_id, subject)
 
 
 def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: str) -> Applied:
@@ -235,6 +266,7 @@ def _apply_stream(applier: LayerApplier, plain: BinaryIO, diff_id: str, subject:
     return applied
 
 
-def _write_metadata(path: str, document: dict[str, Any]) -> None:
+def write_metadata(path: str, document: dict[str, Any]) -> None:
+    """Write what a layer's maker has to say about it."""
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file)

@@ -15,10 +15,10 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydock_core.errors import UnsupportedError
 from pydock_core.oci.digest import digest_hex, short_id
@@ -83,7 +83,7 @@ class ErofsSnapshotter:
         return self.size_bytes(diff_id)
 
     def prepare(self, diff_ids: Sequence[str]) -> None:
-        """See the protocol."""
+        """Merge the indexes of an image of many layers."""
         self.stacks.prepare(diff_ids)
 
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
@@ -98,6 +98,10 @@ class ErofsSnapshotter:
         target = base + MOUNT_POINT
         mount = RootMount("erofs", base + INDEX, devices=(base + TAR,), target=target)
         return target, (mount,), bool(metadata["opaque_root"])
+
+    def metadata(self, diff_id: str) -> Mapping[str, Any]:
+        """See :class:`pydock_core.store.snapshots.stack.Driver`."""
+        return self._shelf.metadata(diff_id)
 
     def view(self, diff_id: str) -> LayerView:
         """See :class:`pydock_core.store.snapshots.stack.Driver`."""

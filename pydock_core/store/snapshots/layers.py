@@ -14,9 +14,9 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError, UnsupportedError
 from pydock_core.oci.digest import digest_hex, short_id
@@ -25,8 +25,17 @@ from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_pair
+from pydock_core.store.snapshots.chained import NOTHING, ChainedTrees, is_dependent
 from pydock_core.store.snapshots.directory import DirectorySnapshotter, needs_user_xattrs
-from pydock_core.store.snapshots.stack import Driver, Merged, chain_ids, read_merged, root_mounts
+from pydock_core.store.snapshots.shelf import missing
+from pydock_core.store.snapshots.stack import (
+    Driver,
+    Merged,
+    chain_ids,
+    driver_of,
+    read_merged,
+    root_mounts,
+)
 from pydock_core.store.worker import Progress, Worker
 
 if TYPE_CHECKING:
@@ -66,6 +75,7 @@ class Layers:
         self._erofs = erofs
         self._prefers_erofs = prefers_erofs
         self._why_not = why_not
+        self._trees = ChainedTrees(directory.shelf, directory.worker, user_xattrs=directory.user_xattrs)
         self.name = "erofs" if prefers_erofs else "directory"
 
     # -- making and removing -----------------------------------------------------------------------------
@@ -92,16 +102,63 @@ class Layers:
                 pass
         return self._directory.apply(diff_id, blob, progress)
 
-    def prepare(self, diff_ids: Sequence[str]) -> None:
+    def prepare(
+        self, diff_ids: Sequence[str], blobs: Sequence[LayerBlob], progress: Progress | None = None
+    ) -> None:
         """See the protocol."""
+        chains = chain_ids(diff_ids)
+        mergeable = len(diff_ids)
+        for position, (diff_id, chain_id) in enumerate(zip(diff_ids, chains, strict=True)):
+            metadata = driver_of(self._drivers(), diff_id).metadata(diff_id)
+            if not _is_chained(diff_id, chain_id, metadata):
+                continue
+            mergeable = min(mergeable, position)
+            if not self._trees.has(chain_id):
+                below = [] if metadata["opaque_root"] else diff_ids[:position]
+                with self._lock(chain_id, progress):
+                    if not self._trees.has(chain_id):
+                        self._chain(below, diff_id, chain_id, blobs[position], progress)
         if self._erofs is None or self._why_not:
             return
         indexed = 0
-        while indexed < len(diff_ids) and self._erofs.has(diff_ids[indexed]):
+        while indexed < mergeable and self._erofs.has(diff_ids[indexed]):
             indexed += 1
         if indexed:
-            with self._lock(chain_ids(diff_ids[:indexed])[-1]):
+            with self._lock(chains[indexed - 1], progress):
                 self._erofs.prepare(diff_ids[:indexed])
+
+    def _chain(
+        self,
+        below: Sequence[str],
+        diff_id: str,
+        chain_id: str,
+        blob: LayerBlob,
+        progress: Progress | None,
+    ) -> None:
+        metadata = driver_of(self._drivers(), diff_id).metadata(diff_id)
+        if self._erofs is not None and self._erofs.has(diff_id):
+            tar = self._erofs.tar_path(diff_id)
+            blob = LayerBlob(tar, layer_media_type(""), verified=True, digest=diff_id, paired=True)
+        self._trees.make(
+            chain_id,
+            diff_id,
+            blob,
+            lambda upper, work: self._mounts(below, upper, work, str(upper.with_name(NOTHING))),
+            progress,
+            has_whiteouts=bool(metadata["whiteouts"]) and bool(below),
+        )
+
+    def chains(self) -> list[str]:
+        """See the protocol."""
+        return self._trees.chain_ids()
+
+    def chain_size_bytes(self, chain_id: str) -> int:
+        """See the protocol."""
+        return self._trees.size_bytes(chain_id)
+
+    def remove_chain(self, chain_id: str) -> None:
+        """See the protocol."""
+        self._trees.remove(chain_id)
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""
@@ -126,6 +183,11 @@ class Layers:
 
     def mounts(self, diff_ids: Sequence[str], upper: Path | None, work: Path | None) -> tuple[RootMount, ...]:
         """See the protocol."""
+        return self._mounts(diff_ids, upper, work, self._directory.empty() if not diff_ids else "")
+
+    def _mounts(
+        self, diff_ids: Sequence[str], upper: Path | None, work: Path | None, empty: str
+    ) -> tuple[RootMount, ...]:
         if self._why_not:
             self._convert(diff_ids)
         return root_mounts(
@@ -134,13 +196,27 @@ class Layers:
             upper,
             work,
             options=self._directory.options,
-            empty=self._directory.empty() if not diff_ids else "",
+            empty=empty,
             merged=self._merged(),
+            chained=self,
+        )
+
+    def chained_lower(
+        self, diff_id: str, chain_id: str, metadata: Mapping[str, Any]
+    ) -> tuple[str, bool] | None:
+        """See :class:`pydock_core.store.snapshots.stack.Chained`."""
+        if not _is_chained(diff_id, chain_id, metadata):
+            return None
+        found = self._trees.lower(chain_id)
+        if found is None and metadata["unresolved_links"]:
+            raise missing(diff_id)
+        return (
+            found  # without it a container sees the layer by itself: its image was recorded without the note
         )
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
         """See the protocol."""
-        return read_merged(self._drivers(), diff_ids, path, upper, self._merged())
+        return read_merged(self._drivers(), diff_ids, path, upper, self._merged(), self)
 
     def status(self) -> list[tuple[str, str]]:
         """See the protocol."""
@@ -191,6 +267,11 @@ class Layers:
             yield
         finally:
             os.close(fd)
+
+
+def _is_chained(diff_id: str, chain_id: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether a layer has a form of its own in a chain.  A bottom layer has one only to find links to nothing."""
+    return is_dependent(metadata) and (chain_id != diff_id or bool(metadata["unresolved_links"]))
 
 
 def _try_lock(fd: int, wanted: bytes) -> bool:

@@ -5,6 +5,7 @@ uncompressed tar; its *blob* is that tar as it is stored, plain or compressed.  
 made ready for mounting, kept under its diff id, on its own: overlayfs stacks them.  A use::
 
     driver.apply(diff_id, blob)                    # once per layer, in any order
+    driver.prepare(diff_ids, blobs)                # once per image: what depends on the layers below
     mounts = driver.mounts(diff_ids, upper, work)  # data; the supervisor does the mounting
     driver.remove(diff_id)                         # when no image refers to it
 """
@@ -49,17 +50,35 @@ class Snapshotter(Protocol):
         """
         ...
 
-    def prepare(self, diff_ids: Sequence[str]) -> None:
-        """Do once, when an image has been added, what makes the starts of its containers quicker.
+    def prepare(
+        self, diff_ids: Sequence[str], blobs: Sequence[LayerBlob], progress: Progress | None = None
+    ) -> None:
+        """Do once, when an image is added, what needs all its layers.
 
-        Nothing of it is needed: ``mounts`` does without.
+        A layer that depends on the layers below (it has implied parents, or hard links to their files) is applied over
+        those, for this chain.  Then many layers may be merged, which makes the starts of containers quicker.
 
         Args:
             diff_ids: of an image's layers, all there, bottom first.
+            blobs: of the same layers, whole and compared with their diff ids.
+            progress: see ``apply``.
 
         Raises:
+            InvalidError: a hard link leads to a file that neither its layer nor one below has.
             UnavailableError: the disk is full; nothing was kept.
         """
+        ...
+
+    def chains(self) -> list[str]:
+        """Return the ids of all chains that a layer was applied for, in no order."""
+        ...
+
+    def chain_size_bytes(self, chain_id: str) -> int:
+        """Return the size of what was made for a chain, in bytes (contents); 0 if it is not there."""
+        ...
+
+    def remove_chain(self, chain_id: str) -> None:
+        """Remove what was made for a chain; one that is not there is not an error."""
         ...
 
     def size_bytes(self, diff_id: str) -> int:

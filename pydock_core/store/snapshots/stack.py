@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydock_core.errors import NotFoundError
 from pydock_core.runtime.plan import RootMount
@@ -79,6 +79,14 @@ class Driver(Protocol):
         """
         ...
 
+    def metadata(self, diff_id: str) -> Mapping[str, Any]:
+        """What the layer's maker has written about it: :class:`pydock_core.store.layer_tar.Applied`, as a dictionary.
+
+        Raises:
+            NotFoundError: the layer is not there.
+        """
+        ...
+
     def view(self, diff_id: str) -> LayerView:
         """The layer, for reading.
 
@@ -97,6 +105,26 @@ class Merged(Protocol):
 
     def merged_view(self, chain_id: str) -> LayerView | None:
         """The layers, for reading; None where they are not merged."""
+        ...
+
+
+class Chained(Protocol):
+    """Has layers that depend on the layers below them, applied over those."""
+
+    def chained_lower(
+        self, diff_id: str, chain_id: str, metadata: Mapping[str, Any]
+    ) -> tuple[str, bool] | None:
+        """Return a directory that takes a layer's place in a chain, and whether its root is opaque.
+
+        Args:
+            metadata: of the layer.
+
+        Returns:
+            None if the layer is the same in every chain.
+
+        Raises:
+            NotFoundError: the layer cannot be used without such a directory, which is not there.
+        """
         ...
 
 
@@ -134,6 +162,7 @@ def root_mounts(
     options: tuple[str, ...] = (),
     empty: str = "",
     merged: Merged | None = None,
+    chained: Chained | None = None,
 ) -> tuple[RootMount, ...]:
     """Return the mounts of a stack (see the protocol's ``mounts``).
 
@@ -141,6 +170,7 @@ def root_mounts(
         options: of the overlay.
         empty: a directory for an image without layers.
         merged: knows layers that are in one piece.
+        chained: knows layers that depend on those below.
     """
     lower: list[str] = []
     first: list[RootMount] = []
@@ -153,10 +183,16 @@ def root_mounts(
             lower.append(rest[0])
             first += rest[1]
             break
-        if diff_id in seen:
+        driver = driver_of(drivers, diff_id)
+        own = _chained_lower(chained, driver, diff_id, chain_id)
+        needed: tuple[RootMount, ...] = ()
+        if own is not None:
+            directory, is_opaque = own
+        else:
+            directory, needed, is_opaque = driver.lower(diff_id)
+        if directory in seen:
             continue
-        seen.add(diff_id)
-        directory, needed, is_opaque = driver_of(drivers, diff_id).lower(diff_id)
+        seen.add(directory)
         lower.append(directory)
         first += needed
         if is_opaque:
@@ -172,12 +208,21 @@ def root_mounts(
     return (*first, RootMount("overlay", "", tuple(lower), options=(*options, "ro")))
 
 
+def _chained_lower(
+    chained: Chained | None, driver: Driver, diff_id: str, chain_id: str
+) -> tuple[str, bool] | None:
+    if chained is None:
+        return None
+    return chained.chained_lower(diff_id, chain_id, driver.metadata(diff_id))
+
+
 def read_merged(
     drivers: Sequence[Driver],
     diff_ids: Sequence[str],
     path: str,
     upper: Path | None = None,
     merged: Merged | None = None,
+    chained: Chained | None = None,
 ) -> bytes | None:
     """Return the contents of a regular file of a stack; None where there is none, or more than 4 MiB of it.
 
@@ -187,6 +232,7 @@ def read_merged(
         path: absolute, within the stack.
         upper: a writable layer's directory, on top of them.
         merged: knows layers that are in one piece.
+        chained: knows layers that depend on those below.
 
     Raises:
         NotFoundError: a layer is not there.
@@ -199,6 +245,12 @@ def read_merged(
                 views.append(rest)
                 break
             driver = driver_of(drivers, diff_id)
+            own = _chained_lower(chained, driver, diff_id, chain_id)
+            if own is not None:
+                views.append(DirectoryView(own[0]))
+                if own[1]:
+                    break
+                continue
             views.append(driver.view(diff_id))
             if driver.lower(diff_id)[2]:
                 break
