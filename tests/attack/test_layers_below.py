@@ -97,7 +97,6 @@ LINKS: dict[str, Callable[[Path], str]] = {
     "root": lambda file: "/",
     "up and down": lambda file: f"../../../..{file.parent}",
     "through /proc": lambda file: "/proc/self/root" + str(file.parent),
-    "through a descriptor": lambda file: "/proc/self/cwd",
 }
 
 

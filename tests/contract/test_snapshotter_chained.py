@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pydock_core import syscalls
 from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.store.layer_blob import LayerBlob
@@ -255,6 +256,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.fixture(autouse=True)
+def nothing_has_to_outlive_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of layers are made; bringing each to disk would take most of the tests' time."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    monkeypatch.setattr(syscalls, "syncfs", lambda fd: None)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_what_containerd_makes(store: Store, real: Containerd, tmp_path: Path, case: str) -> None:
     layers = [build_tar(entries) for entries in CASES[case]]
@@ -286,7 +294,7 @@ def random_layer(number: int, steps: list[tuple[str, str, str]]) -> bytes:
 
 
 @given(BELOW, ABOVE, ABOVE)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_all_drivers_make_the_same(
     tmp_path_factory: pytest.TempPathFactory,
     below: list[tuple[str, str, str]],
