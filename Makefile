@@ -52,7 +52,7 @@ debian-packages:
 
 test: debian-packages
 	@$(MAKE) --no-print-directory $(STAMPS)/test
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGUMENTS)
 
 # Node.js is only for those who change the lab extension, and for `make check`.
 $(STAMPS)/node: labextension/package.json labextension/yarn.lock $(STAMPS)/check

@@ -1,15 +1,34 @@
-"""In CI, as root, what a test needs can be installed: a skip that says "needs" is a failure there."""
+"""What holds for a whole run: skips that CI takes for failures, and the control group that crun needs.
+
+In CI, as root, a missing tool can be installed, so a skip that says "needs" is a failure there.
+
+crun 1.8 refuses the hybrid mode of cgroups while version 2 holds a controller.  The hugetlb controller is mounted
+for the whole run, not by the tests that need it: they run at the same time as others.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
+
+from tests.bench.isolation import HUGETLB, ensure_hugetlb
 
 # An image that a test forgot to make is missing, and not asked for on the network.
 os.environ["PYDOCK_PULL"] = "never"
 
 _lacking: list[str] = []
+_made_hugetlb = False
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Mount the hugetlb controller, in the process that is not a worker of another."""
+    global _made_hugetlb
+    if os.geteuid() == 0 and "PYTEST_XDIST_WORKER" not in os.environ:
+        was_there = HUGETLB.exists()
+        ensure_hugetlb()
+        _made_hugetlb = HUGETLB.exists() and not was_there
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -19,7 +38,9 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the session for them."""
+    """Fail the session for skips that CI does not accept, and unmount the hugetlb controller."""
+    if _made_hugetlb and subprocess.run(["umount", HUGETLB], check=False).returncode == 0:
+        HUGETLB.rmdir()
     if _lacking and os.environ.get("CI") and os.geteuid() == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -11,6 +11,7 @@ from pydock_core import syscalls
 from pydock_core.runtime.supervisor_network import set_loopback_up
 
 _CGROUPS = Path("/sys/fs/cgroup")
+HUGETLB = _CGROUPS / "hugetlb"
 _LEFT_BEHIND = ("docker", "libpod_parent")
 """Groups that dockerd and podman make above those of their containers, and never remove."""
 
@@ -31,10 +32,9 @@ def isolate() -> None:
 
 def ensure_hugetlb() -> None:
     """Mount the controller that crun 1.8 misses: it refuses the hybrid mode while one is left on the v2 side."""
-    point = _CGROUPS / "hugetlb"
-    if (_CGROUPS / "unified").is_dir() and not os.path.ismount(point):
-        point.mkdir(exist_ok=True)
-        syscalls.mount("hugetlb", str(point), "cgroup", 0, "hugetlb")
+    if (_CGROUPS / "unified").is_dir() and not os.path.ismount(HUGETLB):
+        HUGETLB.mkdir(exist_ok=True)
+        syscalls.mount("hugetlb", str(HUGETLB), "cgroup", 0, "hugetlb")
 
 
 def unmount_below(base: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,15 +32,17 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pat
     base = tmp_path_factory.mktemp("debian")
     tar, docker, oci = base / "root.tar", base / "docker.tar", base / "oci.tar"
     subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", SUITE, tar], check=True, timeout=300)
-    podman = ["podman", "--root", base / "store", "--runroot", base / "run", "--tmpdir", base / "tmp"]
     name = f"localhost/debian:{SUITE}"
     settings = ["--change", "CMD=bash", "--change", "ENV=FROM=podman"]
-    subprocess.run([*podman, "import", "--quiet", *settings, tar, name], check=True, timeout=200)
-    subprocess.run(
-        [*podman, "save", "--quiet", "--format", "docker-archive", "-o", docker, name],
-        check=True,
-        timeout=200,
-    )
+    with tempfile.TemporaryDirectory(prefix="pd-", dir="/tmp") as run_root:  # podman refuses a long name
+        podman = ["podman", "--root", base / "store", "--runroot", run_root, "--tmpdir", base / "tmp"]
+        subprocess.run([*podman, "import", "--quiet", *settings, tar, name], check=True, timeout=200)
+        subprocess.run(
+            [*podman, "save", "--quiet", "--format", "docker-archive", "-o", docker, name],
+            check=True,
+            timeout=200,
+        )
+        unmount_below(Path(run_root))
     subprocess.run(
         ["skopeo", "copy", "--quiet", f"docker-archive:{docker}", f"oci-archive:{oci}:debian:oci"],
         check=True,

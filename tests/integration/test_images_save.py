@@ -339,13 +339,13 @@ def busybox(store: Store, tmp_path: Path) -> Path:
 
 
 @needs("podman")
-def test_podman(busybox: Path, store: Store, other: Store, tmp_path: Path) -> None:
+def test_podman(busybox: Path, store: Store, other: Store, tmp_path: Path, short_path: Path) -> None:
     podman = [
         "podman",
         "--root",
         tmp_path / "podman",
         "--runroot",
-        tmp_path / "run",
+        short_path / "run",
         "--storage-driver",
         "vfs",
     ]

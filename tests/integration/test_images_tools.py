@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,17 +109,8 @@ def test_what_skopeo_saved(store: Store, layout: Path, tmp_path: Path, kind: str
 
 @needs("podman")
 @pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])
-def test_what_podman_saved(store: Store, layout: Path, tmp_path: Path, kind: str) -> None:
-    # podman wants a short run root.
-    short = Path(tempfile.mkdtemp(dir="/tmp"))
-    try:
-        _save_with_podman(store, layout, tmp_path, short, kind)
-    finally:
-        shutil.rmtree(short)
-
-
-def _save_with_podman(store: Store, layout: Path, base: Path, run_root: Path, kind: str) -> None:
-    options = ("--root", base / "root", "--runroot", run_root, "--storage-driver", "vfs")
+def test_what_podman_saved(store: Store, layout: Path, tmp_path: Path, short_path: Path, kind: str) -> None:
+    options = ("--root", tmp_path / "root", "--runroot", short_path, "--storage-driver", "vfs")
     run("podman", *options, "pull", "-q", f"oci:{layout}:two")
     (image,) = run("podman", *options, "images", "-q").split()
     run("podman", *options, "tag", image, "registry.invalid/busy:two")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pydock_core.runtime.cgroups import probe_cgroups
-from tests.bench.isolation import ensure_hugetlb
 from tests.integration.conftest import Dock
 
 ROOTLESS = os.geteuid() != 0
@@ -243,20 +240,6 @@ def test_what_inspect_shows(dock: Dock) -> None:
     assert document["State"]["Status"] == "created"
 
 
-@pytest.fixture
-def hugetlb() -> Iterator[None]:
-    """crun 1.8 refuses the hybrid mode of cgroups while a controller is left on the v2 side; only root can help it."""
-    point = Path("/sys/fs/cgroup/hugetlb")
-    if ROOTLESS or os.path.ismount(point):
-        yield
-        return
-    ensure_hugetlb()
-    yield
-    if os.path.ismount(point):
-        subprocess.run(["umount", point], check=True)
-
-
-@pytest.mark.usefixtures("hugetlb")
 @pytest.mark.parametrize("name", ["crun", "runc"])
 def test_other_runtimes_run_the_same(dock: Dock, name: str) -> None:
     if not shutil.which(name):

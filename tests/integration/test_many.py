@@ -11,7 +11,7 @@ from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.runtime.client import Streams, Zygote
 from pydock_core.runtime.process import derive_status
-from tests.integration.conftest import Dock, children_of, host_state, wait_until
+from tests.integration.conftest import Dock, assert_nothing_is_left, children_of, host_state, wait_until
 
 
 def everything(dock: Dock, engine: Engine) -> dict[str, object]:
@@ -61,7 +61,7 @@ def test_two_hundred_runs_leave_nothing(dock: Dock, engine: Engine) -> None:
     for _ in range(200):
         run()
     wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "the supervisors have gone")
-    assert everything(dock, engine) == before
+    assert_nothing_is_left(everything(dock, engine), before)
 
 
 @pytest.mark.timeout(300)
@@ -78,4 +78,4 @@ def test_fifty_at_once_leave_nothing(dock: Dock, engine: Engine) -> None:
     for container_id in made:
         engine.containers.remove(container_id, force=True)
     wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "the supervisors have gone")
-    assert everything(dock, engine) == before
+    assert_nothing_is_left(everything(dock, engine), before)

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,13 @@ class OrdinaryUser:
 
 @contextmanager
 def ordinary_user(name: str) -> Iterator[OrdinaryUser]:
-    """Make a user, and remove it with its home and what of it still runs."""
+    """Make a user, and remove it with its home and what of it still runs.
+
+    Args:
+        name: how the user's name begins; a number that stands for this checkout follows, so that the tests of
+            two checkouts can run at once on one machine.
+    """
+    name = f"{name}-{zlib.crc32(bytes(REPOSITORY)) & 0xFFFF:x}"
     home = Path("/home") / name
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run(["userdel", "-f", name], capture_output=True, check=False)

@@ -18,6 +18,7 @@ from pydock_core.errors import PyDockError, from_json
 from pydock_core.runtime.cgroups import probe_cgroups, read_layout
 from pydock_core.runtime.seccomp_profile import parse_kernel_release
 from pydock_core.runtime.spec import SpecLimits, SpecRequest, build_process, build_spec
+from tests.support.passable import make_passable
 
 BUSYBOX = Path("/bin/busybox")
 DRIVER = Path(__file__).with_name("executor_driver.py")
@@ -311,8 +312,7 @@ class Box:
 @contextlib.contextmanager
 def opened_box(kind: str, driver: Driver, base: Path) -> Iterator[Box]:
     """A box for one test, with a check that nothing is left of its containers."""
-    base.chmod(0o711)
-    base.parent.chmod(0o711)
+    make_passable(base)
     box = Box(kind, driver, base)
     before = box.census()
     yield box

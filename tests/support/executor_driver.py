@@ -21,8 +21,6 @@ from pydock_core.runtime.command_executor import CommandExecutor
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 
-HUGETLB = "/sys/fs/cgroup/hugetlb"
-
 
 class Driver:
     """The operations; each takes the request's keywords."""
@@ -181,14 +179,6 @@ def _enter_user_namespace() -> None:
     os.execv(sys.executable, [sys.executable, *words])
 
 
-def _satisfy_crun() -> None:
-    """crun refuses the hybrid cgroup mode while a controller is left to version 2."""
-    unified = Path("/sys/fs/cgroup/unified/cgroup.controllers")
-    if unified.exists() and "hugetlb" in unified.read_text().split():
-        os.makedirs(HUGETLB, exist_ok=True)
-        syscalls.mount("hugetlb", HUGETLB, "cgroup", 0, "hugetlb")
-
-
 def main() -> None:
     state_dir, program = Path(sys.argv[1]), sys.argv[2]
     if "--user-namespace" in sys.argv:
@@ -196,8 +186,6 @@ def main() -> None:
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    if program.endswith("crun"):
-        _satisfy_crun()
     driver = Driver(state_dir, program)
     for line in sys.stdin:
         request = json.loads(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.executor_box import KINDS, Box, Driver, find_reason_to_skip, opened_box, remove_test_groups
+from tests.support.passable import make_passable
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +34,7 @@ def box(
     reason = find_reason_to_skip(kind)
     if reason:
         pytest.skip(reason)
-    tmp_path_factory.getbasetemp().chmod(0o711)
-    tmp_path_factory.getbasetemp().parent.chmod(0o711)
+    make_passable(tmp_path_factory.getbasetemp())
     if kind not in drivers or drivers[kind].has_ended:
         drivers[kind] = Driver(kind, tmp_path_factory.mktemp(f"driver-{kind}"))
     with opened_box(kind, drivers[kind], tmp_path) as opened:

@@ -498,7 +498,7 @@ def test_importing(store: Store, packer: str) -> None:
         (ONE[:1024], ()),
         (b"no tar" * 200, ()),
         (ONE, ["RUN x"]),
-        (gzip.compress(ONE)[:60], ()),
+        (gzip.compress(ONE, mtime=0)[:60], ()),
     ],
 )
 def test_an_import_that_fails_leaves_nothing(store: Store, data: bytes, changes: list[str]) -> None:

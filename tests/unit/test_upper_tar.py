@@ -196,11 +196,12 @@ def test_too_deep_for_any_tool(upper: Path) -> None:
 
 def test_a_file_too_deep_for_any_tool(upper: Path) -> None:
     """Its directory's path is short enough, and its own is not."""
-    here = str(upper)
+    directory_fd = os.open(upper, os.O_RDONLY)
     for _ in range(20):
-        here += "/" + "d" * 200
-        os.mkdir(here)
-    directory_fd = os.open(here, os.O_RDONLY)
+        os.mkdir("d" * 200, dir_fd=directory_fd)
+        below_fd = os.open("d" * 200, os.O_RDONLY, dir_fd=directory_fd)
+        os.close(directory_fd)
+        directory_fd = below_fd
     os.close(os.open("last" + "f" * 200, os.O_CREAT, dir_fd=directory_fd))
     os.close(directory_fd)
     with pytest.raises(UnsupportedError, match=r"a path has 4224 bytes, .*fff"):
