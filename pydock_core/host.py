@@ -227,8 +227,8 @@ def _network(*, rootless: bool) -> Check:
             "a container of an ordinary user has no way out; its ports are reached through the proxy and -p all the same",
             "as root there is a bridge; bridges for ordinary users come with a later version",
         )
-    from pydock_core.network.firewall import NO_NFT, probe_guard
-    from pydock_core.network.rules import HOST_ACCESS
+    from pydock_core.network.firewall import probe_guard
+    from pydock_core.network.rules import HOST_ACCESS, NO_NFT
 
     tools = [tool for tool in ("nft", "iptables") if shutil.which(tool)]
     if not tools:

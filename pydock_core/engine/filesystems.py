@@ -211,7 +211,7 @@ class Filesystems:
         store = self._engine.image_store
         with store.reading(), store.workspace(kind) as directory:
             mount_point = directory / "root"
-            mount_point.mkdir()
+            mount_point.mkdir(mode=0o700)
             yield {
                 "root_mounts": [asdict(mount) for mount in (*others, view)],
                 "mount_point": str(mount_point),

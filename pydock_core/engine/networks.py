@@ -18,11 +18,10 @@ from pydock_core.network.addresses import (
     pick_subnet,
 )
 from pydock_core.network.client import NetworkService
-from pydock_core.network.firewall import NO_NFT
-from pydock_core.network.rules import Admission, host_access
+from pydock_core.network.rules import NO_NFT, Admission, host_access
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.plan import NetworkAttachment
-from pydock_core.runtime.process import derive_status
+from pydock_core.runtime.process import derive_status, write_whole
 from pydock_core.store.database import Database
 from pydock_core.store.database import networks as table
 
@@ -67,7 +66,7 @@ class Networks:
             Admission(address.partition("/")[0], access, tuple(resolvers)),
         )
         if weakness != self._recorded_weakness():
-            self._weakness_file.write_text(weakness)
+            write_whole(self._weakness_file, weakness.encode())
         return NetworkAttachment(
             mode="bridge",
             bridge=network.bridge,
@@ -78,7 +77,10 @@ class Networks:
 
     def weakness(self) -> str:
         """Why containers of the bridge can impersonate each other, as far as is known before a start; "" if they cannot."""
-        return self._recorded_weakness() if shutil.which("nft") else NO_NFT
+        if not shutil.which("nft"):
+            return NO_NFT
+        recorded = self._recorded_weakness()
+        return "" if recorded == NO_NFT else recorded  # nft was installed after the last start
 
     @property
     def _weakness_file(self) -> Path:

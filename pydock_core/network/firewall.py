@@ -13,10 +13,8 @@ from pathlib import Path
 
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.network import rules as build
-from pydock_core.network.rules import Admission, BridgeRules
+from pydock_core.network.rules import NO_BRIDGE_FAMILY, NO_NFT, Admission, BridgeRules
 
-NO_NFT = "this host has no nft"
-NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 _DEVICES = Path("/proc/net/dev")
 _TIMEOUT_SECONDS = 20.0

@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from pydock_core.errors import InvalidError
 from pydock_core.network.addresses import gateway_of, mac_address_of
 
+NO_NFT = "this host has no nft"
+NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
+"""Why containers of a bridge can impersonate each other."""
 LINK_LOCAL = "169.254.0.0/16"  # RFC 3927; cloud metadata is at 169.254.169.254
 _PREFIX = "pd"
 

@@ -326,9 +326,16 @@ def is_locked(path: Path) -> bool:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a small record under a temporary name and rename it: a reader sees the old one or the new one."""
+    """Write a small record of JSON, as :func:`write_whole` does."""
+    write_whole(path, json.dumps(document).encode())
+
+
+def write_whole(path: Path, payload: bytes) -> None:
+    """Write a small file under a temporary name, with mode 0600, and rename it.
+
+    A reader sees the old contents or the new ones.
+    """
     temporary = f"{path}.{os.getpid()}.tmp"
-    payload = json.dumps(document).encode()
     try:
         # System calls, not a text stream: a supervisor pays in touched memory for every layer it goes
         # through.

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pydock_core.network import firewall
-from pydock_core.network.rules import HOST_ACCESS, Admission, BridgeRules
+from pydock_core.network.rules import HOST_ACCESS, NO_BRIDGE_FAMILY, Admission, BridgeRules
 from pydock_core.paths import StateRoot
 from tests.integration.conftest import end_servers
 from tests.support.network_namespace import NetworkNamespace, network_namespace
@@ -137,7 +138,7 @@ def test_a_kernel_without_tables_for_bridges_is_told(
     rules = BridgeRules("pdlack0", "10.9.0.0/16")
     for access in ("gateway", "none"):
         weakness = namespace(firewall.ensure, rules, Admission("10.9.0.2", access))
-        assert weakness == namespace(firewall.probe_guard) == firewall.NO_BRIDGE_FAMILY
+        assert weakness == namespace(firewall.probe_guard) == NO_BRIDGE_FAMILY
         listing = namespace.run("nft", "list", "table", "ip", rules.table).stdout
         assert "reject with icmp" in listing
         assert ("10.9.0.2 : jump to-gateway" in listing) == (access == "gateway")
@@ -158,6 +159,13 @@ def test_without_nft_the_host_is_closed_and_the_lack_is_told(
     host.dock("load", "-q", "-i", archive)
     try:
         assert "can impersonate each other and its gateway: this host has no nft" in host.shell("true")
+        (recorded,) = (host.base / "run").rglob("*.weakness")
+        assert stat.S_IMODE(recorded.stat().st_mode) == 0o600
+        installed = programs / "nft"
+        installed.symlink_to("/bin/true")
+        assert "impersonate" not in host.dock("create", "busybox", "true")
+        installed.unlink()
+        assert "impersonate" in host.dock("create", "busybox", "true")
         assert network_check(host)["state"] == "limited"
         gateway = host.gateway()
         fetch = FETCH.format(gateway)
