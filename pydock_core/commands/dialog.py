@@ -72,7 +72,7 @@ def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -
 
 
 def _has_person(context: Context) -> bool:
-    # With a body of a cell as standard input, and in a pipe, nobody sees a question.
+    # If a cell's body is standard input, or in a pipe, nobody sees a question.
     if context.notebook:
         return context.stdin is None
     return context.owns_process and sys.stdin is not None and sys.stdin.isatty()

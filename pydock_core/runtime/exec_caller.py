@@ -158,6 +158,6 @@ def _wait_for(descriptor: int, deadline: float) -> None:
     poll.register(descriptor, select.POLLIN)
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
         raise FailedError(
-            "the process does not get to its program",
+            "the process did not start its program in time",
             "the container may have frozen its control group, or stopped the process",
         )

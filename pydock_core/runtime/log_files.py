@@ -35,7 +35,7 @@ def open_log(path: str) -> int:
 
 
 def rotate(path: str, files: int) -> None:
-    """Make way for a new file at ``path``; the oldest file is gone afterwards, and never fails."""
+    """Make way for a new file at ``path``.  Never fails; the oldest file is gone afterwards."""
     with suppress(OSError):
         if files == 1:
             os.unlink(path)

@@ -180,7 +180,7 @@ class LogWriter:
         self._file_bytes += written
 
     def _rotate(self) -> None:
-        """Go on in a new file, opened at the next write: what a full disk has no room for now, it may have then."""
+        """Go on in a new file, opened at the next write: a disk that is full now may have room then."""
         if self._log_fd is None:
             return
         os.close(self._log_fd)

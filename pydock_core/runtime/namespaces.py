@@ -68,7 +68,7 @@ class NamespacePlan:
                 raise InvalidError(f"linux.namespaces: {kind} is there twice")
             path = namespace.get("path")
             if path and kind == "pid":
-                # Its processes would see init while it is made, with all rights and the host's files.
+                # Processes already in it could see init while it is set up, with all rights and the host's files.
                 raise UnsupportedError(
                     "linux.namespaces: joining a PID namespace by its path is not supported",
                     "use --runtime crun",

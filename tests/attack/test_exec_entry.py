@@ -79,7 +79,7 @@ def test_a_container_cannot_hold_up_who_executes_in_it(box: Box) -> None:
         try:
             pids.append(container.exec_start("sleep", "100"))
         except PyDockError as error:
-            assert "does not get to its program" in error.message
+            assert "did not start its program in time" in error.message
             break
     container.kill(signal.SIGKILL)
     for pid in pids:  # first: init waits for them to be reaped

@@ -59,7 +59,7 @@ def test_reading_ends_at_the_limit_and_at_the_deadline() -> None:
         os.write(write_fd, b"x" * (exec_report.REPORT_BYTES + 1))
         # The write end stays open, as with a container that keeps it.
         assert len(exec_caller._read_report(read_fd, time.monotonic() + 5)) == exec_report.REPORT_BYTES + 1
-        with pytest.raises(FailedError, match="does not get to its program"):
+        with pytest.raises(FailedError, match="did not start its program in time"):
             exec_caller._read_report(read_fd, time.monotonic())
     finally:
         os.close(read_fd)
