@@ -96,11 +96,11 @@ def _user_namespaces(*, required: bool) -> Check:
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, timeout=_PROBE_SECONDS, check=False
     )
     if result.returncode == 0:
-        return Check("user namespaces", "ok", "may be made")
+        return Check("user namespaces", "ok", "can be created")
     return Check(
         "user namespaces",
         "missing" if required else "limited",
-        "may not be made",
+        "cannot be created",
         "containers need root on this host"
         if required
         else "ordinary users of this host cannot run containers",

@@ -152,7 +152,7 @@ def image_prune(context: Context, words: Namespace) -> int:
         "all images without at least one container associated to them" if words.all else "all dangling images"
     )
     filters = parse_filters(words.filter)
-    warning = f"WARNING! This will remove {what},\nand what interrupted pulls have left.\n{_SURE}"
+    warning = f"WARNING! This will remove {what},\nand the remains of interrupted pulls.\n{_SURE}"
     if not words.force and not confirm(context, warning):
         return 0
     reclaimed = _prune_images(context, words.all, filters)
@@ -199,7 +199,7 @@ def _system_warning(words: Namespace, filters: Mapping[str, Sequence[str]]) -> s
         if words.all
         else "  - all dangling images"
     )
-    lines.append("  - what interrupted pulls have left")
+    lines.append("  - the remains of interrupted pulls")
     if filters:
         lines += ["", "  Items to be pruned will be filtered with:"]
         lines += [f"  - {key}={value}" for key, values in sorted(filters.items()) for value in values]

@@ -169,7 +169,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("image", "prune"),
-        "Remove images that nothing uses, and what interrupted pulls have left",
+        "Remove images that nothing uses, and the remains of interrupted pulls",
         "disk:image_prune",
         (
             Option(("-a", "--all"), "all that no container uses, not only those without a name"),

@@ -209,8 +209,8 @@ def _note_what_stays(context: Context, seen: SeenImage) -> None:
     if seen.containers and not seen.tags and not seen.digests:
         users = f"{seen.containers} container{'s' if seen.containers > 1 else ''}"
         context.stderr.write(
-            f"note: image {short(seen.row.id)} stays without a name while {users} made from it "
-            f"{'are' if seen.containers > 1 else 'is'} there; dock image prune removes it afterwards\n"
+            f"note: image {short(seen.row.id)} has no name now, and stays as long as {users} "
+            f"{'use' if seen.containers > 1 else 'uses'} it; dock image prune removes it afterwards\n"
         )
 
 

@@ -46,7 +46,7 @@ def run(context: Context, words: Namespace) -> int:
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
     stdin = config.open_stdin if streams is None else streams.stdin
     if not words.detach:
-        _check_terminal(context, config.terminal, config.open_stdin, "run -it IMAGE")
+        _check_terminal(context, config.terminal, config.open_stdin)
         config = replace(config, stdin_once=config.open_stdin)
     container_id = _create(context, config, words)
     with _given_up(context, container_id, remove=config.auto_remove):
@@ -122,7 +122,7 @@ def start(context: Context, words: Namespace) -> int:
     config = containers.config(container_id)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
     attach_stdin = words.interactive and config.open_stdin
-    _check_terminal(context, config.terminal, attach_stdin, f"start -ai {name}")
+    _check_terminal(context, config.terminal, attach_stdin)
     if containers.is_running(container_id):
         return _attach(context, container_id, config, keys, attach_stdin=attach_stdin, proxy_signals=True)
     with _given_up(context, container_id, remove=config.auto_remove):
@@ -143,7 +143,7 @@ def attach(context: Context, words: Namespace) -> int:
             f"container {words.CONTAINER} is not running", f"start it: dock start -a {words.CONTAINER}"
         )
     attach_stdin = config.open_stdin and not words.no_stdin
-    _check_terminal(context, config.terminal, attach_stdin, f"attach {words.CONTAINER}")
+    _check_terminal(context, config.terminal, attach_stdin)
     attach_stdin = attach_stdin and not context.notebook
     return _attach(
         context,
@@ -160,7 +160,7 @@ def exec_(context: Context, words: Namespace) -> int:
     if not words.COMMAND:
         raise InvalidError("dock exec: a command is missing", "dock exec CONTAINER COMMAND", exit_code=125)
     if not words.detach:
-        _check_terminal(context, words.tty, words.interactive, f"exec -it {words.CONTAINER}")
+        _check_terminal(context, words.tty, words.interactive)
     request = ExecRequest(
         command=tuple(words.COMMAND),
         env=tuple(parse_environment(words.env_file, words.env, os.environ)),
@@ -415,22 +415,20 @@ def _streams(names: list[str]) -> Streams | None:
     return Streams(stdin="stdin" in wanted, stdout="stdout" in wanted, stderr="stderr" in wanted)
 
 
-def _check_terminal(context: Context, terminal: bool, stdin: bool, command: str) -> None:
-    """Refuse to connect a container's terminal to an input that is not one.
-
-    Args:
-        command: what to type in a terminal instead, after ``dock``.
-    """
+def _check_terminal(context: Context, terminal: bool, stdin: bool) -> None:
+    """Refuse to connect a container's terminal to an input that is not one."""
     if not (terminal and stdin) or context.interactive:
         return
     if context.notebook:
         raise InvalidError(
-            "a cell is not a terminal, as -t with -i needs",
-            f"open a terminal (in JupyterLab: File, New, Terminal) and type: dock {command}; "
+            "-t with -i needs a terminal, and a cell is not a terminal",
+            "type the same line in a terminal (in JupyterLab: File, New, Terminal) with dock in place of %dock; "
             "or leave out -t, and give the input in the cell: %%dock",
             exit_code=1,
         )
-    raise InvalidError("standard input is not a terminal, as -t with -i needs", TERMINAL_HINT, exit_code=1)
+    raise InvalidError(
+        "-t with -i needs a terminal, and standard input is not a terminal", TERMINAL_HINT, exit_code=1
+    )
 
 
 def _size(context: Context, terminal: bool) -> tuple[int, int]:

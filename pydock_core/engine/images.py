@@ -487,8 +487,8 @@ class Images:
         subject = f"name {reference}" if by_name else f"image {short_id(row.id)}"
         return ConflictError(
             f"{subject} cannot be removed: container {used_by[0][:12]} uses image {short_id(row.id)}",
-            f"remove the container first: dock rm {used_by[0][:12]}"
-            + ("; or with -f remove the name only" if by_name else ""),
+            f"remove its containers first: dock rm -f {' '.join(user[:12] for user in used_by)}"
+            + ("; or use rmi -f, which removes only the name" if by_name else ""),
         )
 
 

@@ -88,7 +88,7 @@ class Launcher:
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
                 raise NotFoundError(
                     f"bind source {mount.source} does not exist",
-                    "make it first; -v makes a directory itself",
+                    "create it first, or use -v, which creates a missing directory",
                     exit_code=125,
                 )
         for device in definition.devices:

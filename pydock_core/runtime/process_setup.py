@@ -28,7 +28,7 @@ from pydock_core.errors import (
 from pydock_core.runtime import capabilities
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-COMMAND_HINT = "is the name right? what there is: dock run --rm IMAGE ls /bin /usr/bin"
+COMMAND_HINT = "check the name; ls /bin /usr/bin in the container lists its programs"
 _SIGKILL = 9
 _RLIMITS = {
     name: getattr(resource, name)
