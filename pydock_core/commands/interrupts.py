@@ -79,12 +79,12 @@ def steps_that_stop(subject: str, stop_signal: int, stop_seconds: float) -> tupl
     """
     name = f"SIG{signal_name(stop_signal)}"
     waits = stop_seconds >= 0
-    then = f"{subject} is killed in {stop_seconds:g} s unless it ends; " if waits else ""
+    then = f"{subject} is killed if it has not ended in {stop_seconds:g} s; " if waits else ""
     return (
         Step(
             signal.SIGINT,
             GRACE_SECONDS,
-            f"sent SIGINT; {subject} is stopped in {GRACE_SECONDS:g} s unless it ends; "
+            f"sent SIGINT; {subject} is stopped if it has not ended in {GRACE_SECONDS:g} s; "
             "interrupt again to stop it now",
         ),
         Step(
@@ -101,7 +101,7 @@ def steps_that_ask(name: str) -> tuple[Step, ...]:
     asking = Step(
         signal.SIGINT,
         GRACE_SECONDS,
-        f"sent SIGINT; {name} is left running in {GRACE_SECONDS:g} s unless it ends; "
+        f"sent SIGINT; if {name} has not ended in {GRACE_SECONDS:g} s, this cell detaches and leaves it running; "
         "interrupt again to leave it now",
     )
     return asking, *steps_that_leave(name)

@@ -21,7 +21,9 @@ from tests.support.executor_fixtures import only
 
 EXECS = 25
 SOURCE = Path(__file__).parents[1] / "support" / "proc_watcher.c"
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: it makes the attacker")
+pytestmark = pytest.mark.skipif(
+    shutil.which("gcc") is None, reason="needs gcc, which makes the attacker (Debian: gcc)"
+)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -315,8 +316,9 @@ def test_requests_under_way_are_bounded(strict: JupyterServer, backends: Backend
         assert b"5 proxied requests" in full.body
         for client in opened:
             client.close()
+        deadline = time.monotonic() + 20
         while strict.request("GET", strict.proxied(quick.port)).status == 503:
-            pass  # until the server has seen them go
+            assert time.monotonic() < deadline, "the server has not seen the clients go"
         for _ in range(9):
             assert strict.request("GET", strict.proxied(quick.port)).status == 200
             assert strict.request("GET", strict.proxied(quick.port, "")).status == 302

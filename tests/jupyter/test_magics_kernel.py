@@ -206,7 +206,7 @@ def test_output_comes_live_and_an_interrupt_reaches_the_program(
     command = f"%dock run --rm --name loop --network none {IMAGE} sh -c '{script}'"
     line, stdout, stderr = interrupt(client, kernel, command, "ready")
     assert stdout == "ready\nstopped\n"
-    assert stderr.startswith("note: sent SIGINT; the container is stopped in 3 s unless it ends")
+    assert stderr.startswith("note: sent SIGINT; the container is stopped if it has not ended in 3 s")
     assert line == "dock run was interrupted: exit code 7"
     assert exit_code(client) == "7"
     assert "loop" not in dock(environment, "ps", "-a", "--format", "{{.Names}}")
@@ -219,8 +219,8 @@ def test_interrupts_stop_and_then_kill_what_does_not_listen(
     command = f"%dock run --name deaf --network none {IMAGE} sh -c 'echo ready; exec sleep 60'"
     line, _, stderr = interrupt(client, kernel, command, "ready", "sent SIGINT", "sent SIGTERM")
     assert stderr.splitlines() == [
-        "note: sent SIGINT; the container is stopped in 3 s unless it ends; interrupt again to stop it now",
-        "note: sent SIGTERM; the container is killed in 10 s unless it ends; interrupt again to kill it now",
+        "note: sent SIGINT; the container is stopped if it has not ended in 3 s; interrupt again to stop it now",
+        "note: sent SIGTERM; the container is killed if it has not ended in 10 s; interrupt again to kill it now",
         "note: killed the container",
     ]
     assert line == "dock run was interrupted: exit code 137: killed by SIGKILL"
@@ -250,7 +250,7 @@ def test_an_interrupt_ends_what_another_cell_has_started(
     command = f"%dock exec speaker sh -c '{script}'"
     line, _, stderr = interrupt(client, kernel, command, "ready", "sent SIGINT", "sent SIGTERM")
     assert line == "dock exec was interrupted: exit code 137: killed by SIGKILL"
-    assert "note: sent SIGTERM; the command is killed in 10 s" in stderr
+    assert "note: sent SIGTERM; the command is killed if it has not ended in 10 s" in stderr
 
     command = "%dock exec speaker sh -c 'sleep 62 & echo ready'"  # what is left holds the output
     line, _, _ = interrupt(client, kernel, command, "ready")

@@ -36,9 +36,9 @@ def find_reason_to_skip(kind: str) -> str:
     if os.geteuid() != 0:
         return "the executor contract needs root"
     if not BUSYBOX.exists():
-        return f"{BUSYBOX} is missing (apt install busybox-static)"
+        return f"needs {BUSYBOX} (Debian: busybox-static)"
     if kind in ("crun", "runc") and shutil.which(kind) is None:
-        return f"{kind} is missing (apt install {kind})"
+        return f"needs {kind} (Debian: {kind})"
     return ""
 
 

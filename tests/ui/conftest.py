@@ -243,7 +243,7 @@ def _answers(url: str) -> bool:
 def browser() -> Iterator[Browser]:
     """Headless Chromium."""
     if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium")
+        pytest.skip(f"needs {CHROMIUM} (Debian: chromium)")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(CHROMIUM_ARGUMENTS))
         yield running

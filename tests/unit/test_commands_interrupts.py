@@ -46,7 +46,7 @@ def test_in_a_notebook_each_step_leads_to_the_next() -> None:
     assert escalation.remaining_seconds() == 0
     step = escalation.advance()
     assert step.signal == signal.SIGQUIT
-    assert step.notice.startswith("sent SIGQUIT; the container is killed in 7 s unless it ends")
+    assert step.notice.startswith("sent SIGQUIT; the container is killed if it has not ended in 7 s")
     clock.now += 2
     assert escalation.remaining_seconds() == 5
     assert [escalation.advance() for _ in range(2)] == [
