@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from pydock_core.runtime.cgroups.device_filter import (
     parse_rules,
 )
 from pydock_core.runtime.cgroups.layout import CgroupLayout, find_v2_base, parse_layout
+from pydock_core.runtime.cgroups.v2 import V2Cgroup
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -278,3 +281,28 @@ def test_lines_of_version_1() -> None:
 def test_bad_rules(entry: dict[str, Any]) -> None:
     with pytest.raises(InvalidError):
         parse_rules([{"allow": True, **entry}])
+
+
+@pytest.mark.parametrize("has_kill_file", [True, False])
+def test_a_group_of_version_2_is_empty_after_a_kill(tmp_path: Path, has_kill_file: bool) -> None:
+    """cgroup.kill only sends the signal: the kernel empties cgroup.procs later.  Before Linux 5.14 it is missing."""
+    kill_file, processes = tmp_path / "cgroup.kill", tmp_path / "cgroup.procs"
+    if has_kill_file:
+        kill_file.touch()
+    with subprocess.Popen(["sleep", "100"]) as child:
+        processes.write_text(f"{child.pid}\n")
+
+        def leave() -> None:
+            child.wait()
+            processes.write_text("")
+
+        kernel = threading.Thread(target=leave)
+        kernel.start()
+        try:
+            V2Cgroup(str(tmp_path)).kill()
+            assert processes.read_text() == ""
+        finally:
+            child.kill()
+            kernel.join()
+    assert kill_file.exists() == has_kill_file
+    assert not has_kill_file or kill_file.read_text() == "1"

@@ -117,10 +117,10 @@ class V2Cgroup:
     def kill(self) -> None:
         if not os.path.isdir(self._directory):
             return
-        with contextlib.suppress(FileNotFoundError):
-            with open(f"{self._directory}/cgroup.kill", "w", encoding="utf-8") as stream:  # Linux 5.14
-                stream.write("1")
-            return
+        with contextlib.suppress(
+            FailedError
+        ):  # new in Linux 5.14; unlike kill(2) it misses no process that forks
+            write_file(f"{self._directory}/cgroup.kill", "1")
         kill_until_empty(self.list_pids, self.thaw)
 
     def is_frozen(self) -> bool:
