@@ -43,6 +43,15 @@ def test_init_waits_for_start(box: Box) -> None:
     assert container.start().wait().out == "ran\n"
 
 
+@only("embedded", "embedded-userns", "embedded-rootless")
+def test_nothing_is_executed_beside_an_init_that_waits(box: Box) -> None:
+    """Until its start, init has all rights and the host's files."""
+    container = box.create("sh", "-c", "echo ran; cat /made || echo none")
+    with pytest.raises(ConflictError, match="is not running"):
+        container.exec_start("touch", "/made")
+    assert container.start().wait().out == "ran\nnone\n"
+
+
 def test_a_created_container_can_be_deleted(box: Box) -> None:
     container = box.create("sleep", "100")
     container.delete()
