@@ -19,8 +19,9 @@ def confirm(context: Context, question: str) -> bool:
     """
     prompt = f"{question} [y/N] "
     if _has_person(context):
-        hint = "give -f to go on without being asked"
-        answer = _ask(context, prompt, "nobody can be asked to confirm", hint)
+        answer = _ask(
+            context, prompt, "nobody can be asked to confirm", "give -f to go on without being asked"
+        )
     else:
         context.stdout.write(prompt)
         context.stdout.flush()
@@ -31,7 +32,10 @@ def confirm(context: Context, question: str) -> bool:
 
 def ask_name(context: Context, question: str) -> str:
     """Ask for a line of text; InvalidError where there is nobody to ask."""
-    return _ask(context, question, "nobody can be asked for the user name", "give it with -u").strip()
+    problem, hint = "nobody can be asked for the user name", "give it with -u"
+    if not _has_person(context):
+        raise InvalidError(problem, hint)
+    return _ask(context, question, problem, hint).strip()
 
 
 def ask_password(context: Context) -> str:
@@ -49,8 +53,6 @@ def ask_password(context: Context) -> str:
 
 
 def _ask(context: Context, prompt: str, problem: str, hint: str) -> str:
-    if not _has_person(context):
-        raise InvalidError(problem, hint)
     context.stdout.flush()
     return _answer(context, lambda: input(prompt), problem, hint)  # in a notebook it is the kernel's own
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from pydock_core.commands import pflag
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.signals import signal_name, signal_number
 
@@ -46,12 +47,11 @@ def parse_seconds(text: str, option: str) -> float:
 
 
 def parse_boolean(text: str, option: str) -> bool:
-    """Parse true or false."""
-    if text.lower() in ("true", "1"):
-        return True
-    if text.lower() in ("false", "0"):
-        return False
-    raise _bad(f"{option} {text}: neither true nor false", "write true or false")
+    """Parse true or false, as Go does."""
+    value = pflag.parse_boolean(text)
+    if value is None:
+        raise _bad(f"{option} {text}: neither true nor false", "write true or false")
+    return value
 
 
 def parse_signal(text: str, option: str) -> str:

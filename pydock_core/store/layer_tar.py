@@ -33,7 +33,7 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.store.tar_reader import Entry, TarReader
-from pydock_core.store.trees import remove_tree
+from pydock_core.store.trees import OVERLAY_XATTR, remove_tree
 
 WHITEOUT_PREFIX = ".wh."
 OPAQUE_NAME = ".wh..wh..opq"
@@ -42,8 +42,6 @@ _OPEN_DIRECTORIES = 64
 LINK_DEPTH = 16
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Attributes by which a layer could steer overlayfs (redirects, metadata-only copies).
-OVERLAY_XATTR = "trusted.overlay."
 ESCAPE = "overlay."
 """Behind overlayfs's prefix, says that the rest is the name of an attribute of the file: Linux 6.7 shows
 user.overlay.overlay.x as user.overlay.x (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), and

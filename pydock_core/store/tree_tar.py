@@ -16,6 +16,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, UnsupportedError
 from pydock_core.store.tar_writer import TarWriter, build_header
+from pydock_core.store.trees import OVERLAY_XATTR
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -25,9 +26,6 @@ _PATH_BYTES = 4095
 _NOTES_LIMIT = 10
 # What an image can mean on another host; security.selinux, security.ima and their like belong to this one.
 _KEPT_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
-
-OVERLAY_XATTR = "trusted.overlay."
-"""Overlayfs's own attributes, which no archive may bring along."""
 
 Xattrs = list[tuple[bytes, bytes]]
 

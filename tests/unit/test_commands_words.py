@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pydock_core.commands.create_words import build_config, parse_ports, parse_volume
 from pydock_core.commands.parser import Parsed, parse
-from pydock_core.commands.values import parse_bytes, parse_signal
+from pydock_core.commands.values import parse_boolean, parse_bytes, parse_signal
 from pydock_core.engine.config import ContainerConfig, Device, Mount
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError, UnsupportedError
@@ -165,6 +165,13 @@ def test_sizes(text: str, size: int) -> None:
 )
 def test_signals(text: str, name: str) -> None:
     assert parse_signal(text, "-s") == name
+
+
+def test_booleans_are_those_of_go() -> None:
+    assert all(parse_boolean(text, "readonly") for text in ("1", "t", "True"))
+    assert not any(parse_boolean(text, "readonly") for text in ("0", "F", "false"))
+    with pytest.raises(InvalidError, match="readonly tRUE: neither true nor false"):
+        parse_boolean("tRUE", "readonly")
 
 
 def test_moments() -> None:

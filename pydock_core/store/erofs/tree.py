@@ -22,13 +22,13 @@ from pydock_core.store.layer_tar import (
     HOSTILE,
     LINK_DEPTH,
     OPAQUE_NAME,
-    OVERLAY_XATTR,
     WHITEOUT_PREFIX,
     Applied,
     clean_name,
     map_error,
 )
 from pydock_core.store.tar_scan import ScannedEntry
+from pydock_core.store.trees import OVERLAY_XATTR
 
 _OPAQUE_XATTR = b"trusted.overlay.opaque"
 _WHITEOUT = os.fsencode(WHITEOUT_PREFIX)
