@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from tests.ui.test_applications import await_listening, open_port
 STAND_IN = Path(__file__).with_name("absolute_application.py")
 PORT = 7860
 DASH_PACKAGES = REPOSITORY / ".make" / "dash"
+DASH_REQUIREMENT = "dash>=3"
 DASH = """
 from dash import Dash, Input, Output, callback, dcc, html
 app = Dash(__name__)
@@ -80,10 +82,13 @@ def test_what_scripts_ask_for_reaches_the_application(
 @pytest.fixture
 def dash(dock: Dock, image: str) -> Iterator[str]:
     """Dash as its tutorial starts it, with packages that are installed once for all runs of the tests."""
-    if not (DASH_PACKAGES / "complete").exists():
-        install = ("-m", "pip", "install", "-q", "--disable-pip-version-check", "--upgrade")
-        subprocess.run([sys.executable, *install, "--target", DASH_PACKAGES, "dash"], check=True)
-        (DASH_PACKAGES / "complete").touch()
+    requirements = f"{DASH_REQUIREMENT} for Python {sys.version_info.major}.{sys.version_info.minor}"
+    installed = DASH_PACKAGES / "requirements"
+    if not installed.exists() or installed.read_text() != requirements:
+        shutil.rmtree(DASH_PACKAGES, ignore_errors=True)
+        install = ("-m", "pip", "install", "-q", "--disable-pip-version-check")
+        subprocess.run([sys.executable, *install, "--target", DASH_PACKAGES, DASH_REQUIREMENT], check=True)
+        installed.write_text(requirements)
     name = "dash"
     options = ("--expose", "8050", "-v", f"{DASH_PACKAGES}:/packages:ro", "-e", "PYTHONPATH=/packages")
     dock("run", "-d", "--name", name, *options, image, "python", "-c", DASH)
