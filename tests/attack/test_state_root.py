@@ -214,8 +214,12 @@ def test_ways_that_nobody_else_can_change_are_taken(base: Path) -> None:
 
 
 @pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
-def test_all_state_is_private_whatever_the_umask(base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("snapshotter", ["", "directory"])
+def test_all_state_is_private_whatever_the_umask(
+    snapshotter: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wide for a container to see: the roots of its file systems, and its three files in /etc."""
+    monkeypatch.setenv("PYDOCK_SNAPSHOTTER", snapshotter)
     root = base / "state"
     for path in (root, root / "data"):
         path.mkdir(mode=0o755)
@@ -229,7 +233,7 @@ def test_all_state_is_private_whatever_the_umask(base: Path, tmp_path: Path) -> 
     )
     assert (code, text) == (0, "hi\n")
     assert dock(root, "commit", "one", "two", umask=0)[0] == 0
-    seen_inside = {"upper", "_data", "hosts", "hostname", "resolv.conf", "mount-points", "tree"}
+    seen_inside = {"upper", "_data", "hosts", "hostname", "resolv.conf", "mount-points", "tree", "fs"}
     wide = []
     for folder, folders, files in os.walk(root / "data"):
         folders[:] = [name for name in folders if name not in seen_inside]

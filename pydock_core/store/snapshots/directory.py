@@ -20,6 +20,7 @@ from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.paths import StateRoot
+from pydock_core.private_files import open_private
 from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
@@ -268,5 +269,5 @@ def _apply_stream(applier: LayerApplier, plain: BinaryIO, diff_id: str, subject:
 
 def write_metadata(path: str, document: dict[str, Any]) -> None:
     """Write what a layer's maker has to say about it."""
-    with open(path, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8", opener=open_private) as file:
         json.dump(document, file)
