@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from base64 import b64encode
 from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
+from importlib.resources import files
 
 from tornado.httputil import HTTPHeaders
 
@@ -13,23 +16,35 @@ from pydock_core.errors import PyDockError, UnavailableError
 
 RETRY_SECONDS = 2
 
+_SCRIPT = files(__package__).joinpath("problem.js").read_text(encoding="utf-8")
+_SCRIPT_HASH = b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+_POLICY = f"default-src 'none'; script-src 'sha256-{_SCRIPT_HASH}'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+
 _PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>{refresh}
-<style>body{{font:15px/1.5 system-ui,sans-serif;margin:4em auto;max-width:40em;padding:0 1em;
-color:#333;background:#fff}}
-h1{{font-size:1.3em}}p{{margin:.5em 0}}.hint{{color:#666}}
-@media (prefers-color-scheme:dark){{body{{color:#ddd;background:#1e1e1e}}.hint{{color:#999}}}}</style></head>
-<body><h1>{title}</h1><p>{message}</p><p class="hint">{hint}</p></body></html>
+<html lang="en"{retry}><head><meta charset="utf-8"><title>{title}</title>{refresh}
+<style>:root{{color-scheme:light dark}}
+body{{font:15px/1.5 system-ui,sans-serif;margin:4em auto;max-width:40em;padding:0 1em;
+color:light-dark(#333,#ddd);background:light-dark(#fff,#1e1e1e)}}
+h1{{font-size:1.3em}}p{{margin:.5em 0}}.hint{{color:light-dark(#666,#999)}}</style>
+<script>{script}</script></head>
+<body><h1>{title}</h1>{message}<p class="hint">{hint}</p></body></html>
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error response: status, one line, the way out, and whether trying again by itself makes sense."""
+    """An error response.
+
+    ``message`` is one line and ``hint`` the way out, which ends with ``command`` if there is one to type.
+    ``heading`` is what a page says instead of the status and the message.  ``is_passing`` says that the same
+    request may succeed later.
+    """
 
     status: int
     message: str
     hint: str = ""
+    command: str = ""
+    heading: str = ""
     is_passing: bool = False
 
     def render(self, *, as_page: bool, may_retry: bool) -> tuple[HTTPHeaders, bytes]:
@@ -44,19 +59,28 @@ class Problem:
             headers["Retry-After"] = str(RETRY_SECONDS)
         if not as_page:
             headers["Content-Type"] = "application/json"
-            return headers, json.dumps({"message": self.message, "hint": self.hint}).encode() + b"\n"
+            hint = f"{self.hint} {self.command}".rstrip()
+            return headers, json.dumps({"message": self.message, "hint": hint}).encode() + b"\n"
         headers["Content-Type"] = "text/html; charset=utf-8"
-        headers["Content-Security-Policy"] = (
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+        headers["Content-Security-Policy"] = _POLICY
+        return headers, self._render_page(is_retrying=self.is_passing and may_retry).encode()
+
+    def _render_page(self, *, is_retrying: bool) -> str:
+        """Return the page; without scripts, a retrying one is refreshed at addresses without a fragment."""
+        hint = escape(self.hint)
+        if self.command:
+            hint += f" <code>{escape(self.command)}</code>."
+        if is_retrying:
+            hint += " This page tries again by itself."
+        refresh = f'<noscript><meta http-equiv="refresh" content="{RETRY_SECONDS}"></noscript>'
+        return _PAGE.format(
+            title=escape(self.heading) or f"{self.status} {HTTPStatus(self.status).phrase}",
+            retry=f' data-retry-seconds="{RETRY_SECONDS}"' if is_retrying else "",
+            refresh=refresh if is_retrying else "",
+            script=_SCRIPT,
+            message="" if self.heading else f"<p>{escape(_sentence(self.message))}</p>",
+            hint=hint.strip(),
         )
-        retrying = self.is_passing and may_retry
-        page = _PAGE.format(
-            title=f"{self.status} {HTTPStatus(self.status).phrase}",
-            refresh=f'<meta http-equiv="refresh" content="{RETRY_SECONDS}">' if retrying else "",
-            message=escape(_sentence(self.message)),
-            hint=escape(self.hint + (" This page tries again by itself." if retrying else "")),
-        )
-        return headers, page.encode()
 
 
 def describe_dial_error(error: PyDockError, container: str, port: int) -> Problem:
@@ -65,7 +89,9 @@ def describe_dial_error(error: PyDockError, container: str, port: int) -> Proble
         return Problem(
             503,
             f"nothing answers on port {port} of container {container}",
-            f"The application may still be starting. See its log: dock logs {container}",
+            "The application may still be starting. See its log:",
+            f"dock logs {container}",
+            f"{container} is not answering on port {port} yet",
             is_passing=True,
         )
     return Problem(error.http_status, error.message, error.hint)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from http.client import responses
 from typing import Any, cast
 
+from jupyter_server.prometheus.log_functions import prometheus_log_method
 from tornado import httputil, web
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
@@ -58,6 +59,7 @@ from pydock_jupyter.server.tunnel import join_streams
 
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_BODY = frozenset({204, 206, 304})
+_UNREACHABLE = frozenset({502, 503, 504})
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM_LIMIT_BYTES = 64 * 1024
 """The size up to which a URL-encoded form is held, so that an XSRF value in it can be exchanged."""
@@ -69,7 +71,8 @@ response.
 _GONE = Problem(
     502,
     "the application closed the connection without an answer",
-    "Look at the container's log: dock logs CONTAINER",
+    "Look at the container's log:",
+    "dock logs CONTAINER",
 )
 
 _SLOW = Problem(408, "the rest of the request did not come in time", "Send it again.")
@@ -106,6 +109,7 @@ class ProxyHandler(AuthenticatedHandler):
         self._rewriter: Rewriter | None = None
         self._rewriter_failed = False
         self._client_gone = False
+        self._is_unreachable = False
         self._visit: Visit
         self._key: Key
         self._is_upgrade = False
@@ -508,9 +512,29 @@ class ProxyHandler(AuthenticatedHandler):
         as_page = "text/html" in self.request.headers.get("Accept", "")
         headers, body = problem.render(as_page=as_page, may_retry=self.request.method == "GET")
         headers["Content-Length"] = str(len(body))
+        self._is_unreachable = problem.status in _UNREACHABLE
         self.set_status(problem.status)
         self._headers = headers
         self.write(body)
+
+    def _log(self) -> None:
+        """Log the request, once its response has ended: Tornado's hook.
+
+        Jupyter logs each status from 500 on as an error of the server, with headers.  That an application does
+        not answer is none, and a page that waits for it asks again and again: that is one line for debugging.
+        """
+        if not self._is_unreachable:
+            super()._log()
+            return
+        self.log.debug(
+            "%d %s %s %.2fms",
+            self.get_status(),
+            self.request.method,
+            self.request.path,
+            1000 * self.request.request_time(),
+        )
+        if self.serverapp is not None and self.serverapp.record_http_request_metrics:
+            prometheus_log_method(self)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer an HTTPError in the same form as every other problem."""

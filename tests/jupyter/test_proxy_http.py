@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -714,13 +715,35 @@ def test_errors_as_a_page(jupyter: JupyterServer) -> None:
     answer = jupyter.request("GET", jupyter.proxied(port), accept)
     assert answer.status == 503
     assert (answer.get("Content-Type") or "").startswith("text/html")
-    assert b'http-equiv="refresh"' in answer.body
-    assert answer.body.count(b"%d" % port) == 1  # said once
-    assert answer.body.count(b"container web") == 1
+    assert b"<noscript>" in answer.body
+    assert b" data-retry-seconds=" in answer.body
+    page = answer.body.decode()
+    content = page[page.index("<body>") :]
+    assert f"<h1>web is not answering on port {port} yet</h1>" in content
+    assert content.count(str(port)) == 1  # said once
+    assert "See its log: <code>dock logs web</code>. This page tries again" in content
     gone = jupyter.request("GET", "/pydock/c/nothing/80/", accept)
     assert gone.status == 404
     assert b"No such container: nothing." in gone.body
-    assert b'http-equiv="refresh"' not in gone.body
+    assert b"<noscript>" not in gone.body
+    assert b" data-retry-seconds=" not in gone.body
+
+
+def test_no_answer_is_not_logged_as_an_error(jupyter: JupyterServer) -> None:
+    """Nobody's mistake, and asked for again and again: it is not worth a line, while a wrong name is."""
+    port = free_port()
+    log = jupyter.root.parent / "log"
+    for method in ("GET", "POST"):
+        answer = jupyter.request(method, jupyter.proxied(port), {"User-Agent": f"waiting-{port}"})
+        assert answer.status == 503
+    missing = f"/pydock/c/missing-{port}/80/"
+    assert jupyter.request("GET", missing).status == 404
+    deadline = time.monotonic() + 20
+    while missing not in (logged := log.read_text()):  # the server logs after it has answered
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert f"waiting-{port}" not in logged
+    assert jupyter.proxied(port) not in logged
 
 
 def test_an_application_that_starts_is_reached(jupyter: JupyterServer, backends: Backends) -> None:
