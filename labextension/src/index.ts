@@ -20,9 +20,10 @@ import { containersIcon } from './icons';
 import { LogTab } from './logs';
 import { type Action, ContainersModel } from './model';
 import { ContainersPanel } from './panel';
-import { MAX_CHIPS } from './rows';
 
 const CATEGORY = 'Containers';
+/** What the dialog for a port proposes: Jupyter's own. */
+const USUAL_PORT = '8888';
 
 /** The commands, for the palette and for other extensions. */
 export const CommandIDs = {
@@ -207,22 +208,22 @@ async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObj
   const ports = container === undefined ? [] : tcpPorts(container).map(port => String(port.PrivatePort));
   const question = {
     title: `Open a port of ${name}`,
-    label: 'Port (1 to 65535) on which the application listens, also on 127.0.0.1',
-    placeholder: '8888',
+    label:
+      'Port that the application listens on (1 to 65535). Listening on 127.0.0.1 in the container is enough.',
     pattern: '[0-9]{1,5}',
     required: true,
     okLabel: 'Open'
   };
   const answer =
-    ports.length > MAX_CHIPS
-      ? await InputDialog.getItem({ ...question, items: ports.slice(MAX_CHIPS), editable: true })
-      : await InputDialog.getText(question);
+    ports.length > 1
+      ? await InputDialog.getItem({ ...question, items: ports.slice(1), editable: true })
+      : await InputDialog.getText({ ...question, text: USUAL_PORT, selectionRange: USUAL_PORT.length });
   const port = Number(answer.value);
   if (!answer.button.accept || answer.value === null) {
     return null;
   }
   if (!isPort(port)) {
-    Notification.error(`“${answer.value}” is not a port: a number from 1 to 65535 is.`, { autoClose: 8000 });
+    Notification.error(`invalid port “${answer.value}”: type a number from 1 to 65535`, { autoClose: 8000 });
     return null;
   }
   return { name, port };
@@ -236,7 +237,7 @@ async function chooseContainer(
   await model.refresh();
   const names = model.snapshot.containers.filter(isCandidate).map(containerName);
   if (names.length === 0) {
-    const reason = model.snapshot.problem?.message ?? 'There is no container to choose. Start one first: %dock run -d IMAGE';
+    const reason = model.snapshot.problem?.message ?? 'No container to choose. Start one first: %dock run -d IMAGE';
     Notification.warning(reason, { autoClose: 8000 });
     return null;
   }

@@ -29,7 +29,7 @@ export class LogTab extends MainAreaWidget<LogView> {
 }
 
 /**
- * The text itself: it stays at its end, unless the reader has scrolled up.
+ * The text itself: it stays at its end, unless the reader has scrolled up, whatever happens to its size.
  *
  * It follows while it is visible: a browser has six connections to a server, and each follower holds one. What it missed
  * it reads when it is shown again, when the container runs again, or when the server answers again.
@@ -46,6 +46,14 @@ export class LogView extends Widget {
   private failure = '';
   /** The follower has just come to the end of the log. */
   private isWhole = false;
+  /** Whether the end stays in view; the reader's scrolling decides. */
+  private isFollowing = true;
+  /** The size of the view that `isFollowing` was told for: a scroll at another one is the layout's, not the reader's. */
+  private size = '';
+  private readonly observer = new ResizeObserver(() => {
+    this.size = this.currentSize();
+    this.keepEnd();
+  });
 
   constructor(
     private readonly client: EngineClient,
@@ -58,6 +66,13 @@ export class LogView extends Widget {
     this.text.setAttribute('aria-label', `Log of ${container}`);
     this.note.setAttribute('role', 'status');
     this.node.append(this.text, this.note);
+    this.node.addEventListener('scroll', () => {
+      if (this.currentSize() === this.size) {
+        this.isFollowing = this.isAtEnd();
+      }
+    });
+    this.observer.observe(this.node);
+    this.observer.observe(this.text); // its font may change
     this.monitor = new ContainerMonitor(client, container, () => this.isVisible);
     this.monitor.checked.connect((_, condition) => {
       this.attend(condition);
@@ -66,11 +81,13 @@ export class LogView extends Widget {
 
   override dispose(): void {
     this.follower?.abort();
+    this.observer.disconnect();
     this.monitor.dispose();
     super.dispose();
   }
 
   protected override onAfterAttach(): void {
+    this.keepEnd();
     this.resume();
   }
 
@@ -91,7 +108,7 @@ export class LogView extends Widget {
     if (condition.kind === 'unknown') {
       this.say(condition.message);
     } else if (condition.kind === 'gone') {
-      this.say(`${condition.message} Its log went with it; this is what was read.`);
+      this.say(`${condition.message} Its log is gone too; the lines below were read before.`);
     } else if (condition.kind === 'running') {
       this.say(this.follower === null ? this.failure : '');
       if (!this.isWhole) {
@@ -140,7 +157,6 @@ export class LogView extends Widget {
   }
 
   private append(text: string): void {
-    const isAtEnd = this.isAtEnd();
     const clean = text.replace(CONTROL_SEQUENCE, '').replace(/\r\n/g, '\n');
     const whole = (this.text.textContent ?? '') + clean;
     if (whole.length > MAX_CHARACTERS) {
@@ -148,9 +164,17 @@ export class LogView extends Widget {
     } else {
       this.text.append(clean);
     }
-    if (isAtEnd) {
+    this.keepEnd();
+  }
+
+  private keepEnd(): void {
+    if (this.isFollowing) {
       this.node.scrollTop = this.node.scrollHeight;
     }
+  }
+
+  private currentSize(): string {
+    return `${this.node.clientWidth}x${this.node.clientHeight}`;
   }
 
   private isAtEnd(): boolean {
@@ -159,11 +183,8 @@ export class LogView extends Widget {
 
   private say(text: string): void {
     if (this.note.textContent !== text) {
-      const isAtEnd = this.isAtEnd();
       this.note.textContent = text;
-      if (isAtEnd) {
-        this.node.scrollTop = this.node.scrollHeight;
-      }
+      this.keepEnd();
     }
   }
 }

@@ -86,7 +86,7 @@ export class ContainerMonitor implements IDisposable {
       return { kind: 'stopped', run, message: `The container ${container} has ended (${reason}exit code ${state.ExitCode}).` };
     } catch (error) {
       if (error instanceof EngineError && error.status === 404) {
-        return { kind: 'gone', run: '', message: `There is no container ${container} any more.` };
+        return { kind: 'gone', run: '', message: `Container ${container} no longer exists.` };
       }
       throw error;
     }

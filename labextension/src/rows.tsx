@@ -1,13 +1,13 @@
 /** One line of the panel each: a container with its state, ports and buttons; an image with its size. */
 
-import { addIcon, deleteIcon, type LabIcon, listIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
+import { deleteIcon, type LabIcon, listIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
 import React from 'react';
 
 import { containerName, type IContainer, type IImage, type IPort, isUp, tcpPorts } from './engine';
 import { ShortenedName } from './name';
 
-/** So many ports have a chip of their own; the dialog behind the last chip offers all. */
-export const MAX_CHIPS = 2;
+/** So many ports have a chip of their own in a wide list; the dialog behind the last chip offers the others. */
+const MAX_CHIPS = 2;
 
 /** What the panel asks its surroundings to do. */
 export interface IPanelActions {
@@ -63,23 +63,20 @@ export function ContainerRow(props: {
       onKeyDown={onKeyDown}
     >
       <StateIcon container={container} isBusy={isBusy} />
-      <span className="pydock-Row-text">
-        <ShortenedName name={name} tail={tail} className="pydock-Container-name" />
-        <span className="pydock-Row-detail">{container.Status === '' ? container.State : container.Status}</span>
+      <ShortenedName name={name} tail={tail} className="pydock-Container-name" />
+      {isRunning && <Ports name={name} ports={ports} tabIndex={tabIndex} onOpen={port => { actions.openPort(name, port); }} />}
+      <span className="pydock-Row-side">
+        <StatusText text={container.Status === '' ? container.State : container.Status} />
+        <span className="pydock-Row-actions">
+          {isRunning ? (
+            <IconButton icon={stopIcon} label={`Stop ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.stop(container); }} />
+          ) : (
+            <IconButton icon={runIcon} label={`Start ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.start(container); }} />
+          )}
+          <IconButton icon={listIcon} label={`Log of ${name}`} tabIndex={tabIndex} onClick={() => { actions.openLog(name); }} />
+          <IconButton icon={deleteIcon} label={`Remove ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.remove(container); }} />
+        </span>
       </span>
-      <span className="pydock-Row-actions">
-        {isRunning ? (
-          <IconButton icon={stopIcon} label={`Stop ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.stop(container); }} />
-        ) : (
-          <IconButton icon={runIcon} label={`Start ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.start(container); }} />
-        )}
-        {isRunning && (
-          <IconButton icon={addIcon} label={`Open another port of ${name}`} tabIndex={tabIndex} onClick={() => { actions.openPort(name); }} />
-        )}
-        <IconButton icon={listIcon} label={`Log of ${name}`} tabIndex={tabIndex} onClick={() => { actions.openLog(name); }} />
-        <IconButton icon={deleteIcon} label={`Remove ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.remove(container); }} />
-      </span>
-      {ports.length > 0 && <Ports name={name} ports={ports} tabIndex={tabIndex} onOpen={port => { actions.openPort(name, port); }} />}
     </li>
   );
 }
@@ -99,7 +96,23 @@ export function ImageRow(props: { image: IImage; tail: number }): React.JSX.Elem
   );
 }
 
-/** A chip for each of the first ports, and one for all others. */
+/**
+ * A state in words. What stands behind the first word or parenthesis ("Exited (137)") goes where the room is short, and
+ * the rest then too if the row needs the room for ports.
+ */
+function StatusText(props: { text: string }): React.JSX.Element {
+  const [, state = props.text, rest = ''] = /^(\w+ \(\d+\)|\w+ .*(?= \())(?: (.*))?$/.exec(props.text) ?? [];
+  return (
+    <span className="pydock-Row-detail">
+      <wbr />
+      <span>{state}</span>
+      {rest !== '' && ' '}
+      {rest !== '' && <span>{rest}</span>}
+    </span>
+  );
+}
+
+/** A chip for each of the first ports, as many as the list has room for, and one for all others. */
 function Ports(props: {
   name: string;
   ports: readonly IPort[];
@@ -107,14 +120,15 @@ function Ports(props: {
   onOpen: (port?: number) => void;
 }): React.JSX.Element {
   const { name, ports, tabIndex, onOpen } = props;
-  const hidden = ports.slice(MAX_CHIPS).map(port => port.PrivatePort);
+  const numbers = ports.map(port => port.PrivatePort);
+  const isSame = ports.length <= 1;
   return (
     <span className="pydock-Row-ports">
-      {ports.slice(0, MAX_CHIPS).map(port => (
+      {ports.slice(0, MAX_CHIPS).map((port, place) => (
         <button
           key={port.PrivatePort}
           type="button"
-          className="pydock-Chip"
+          className={place === 0 ? 'pydock-Chip' : 'pydock-Chip pydock-mod-wide'}
           aria-label={`Open port ${port.PrivatePort} of ${name}`}
           title={
             `Open port ${port.PrivatePort} of ${name}` +
@@ -126,19 +140,33 @@ function Ports(props: {
           {port.PrivatePort}
         </button>
       ))}
-      {hidden.length > 0 && (
-        <button
-          type="button"
-          className="pydock-Chip pydock-mod-other"
-          aria-label={`${hidden.length} more ports of ${name}`}
-          title={`More ports of ${name}: ${hidden.join(', ')}`}
-          tabIndex={tabIndex}
-          onClick={() => { onOpen(); }}
-        >
-          +{hidden.length}
-        </button>
-      )}
+      {!isSame && <OtherPorts name={name} hidden={numbers.slice(1)} width="narrow" tabIndex={tabIndex} onOpen={onOpen} />}
+      <OtherPorts name={name} hidden={numbers.slice(MAX_CHIPS)} width={isSame ? 'any' : 'wide'} tabIndex={tabIndex} onOpen={onOpen} />
     </span>
+  );
+}
+
+/** The chip that asks for a port, with the number of those that have no chip, for a list of some width. */
+function OtherPorts(props: {
+  name: string;
+  hidden: readonly number[];
+  width: 'narrow' | 'wide' | 'any';
+  tabIndex: number;
+  onOpen: () => void;
+}): React.JSX.Element {
+  const { name, hidden, width, tabIndex, onOpen } = props;
+  const isEmpty = hidden.length === 0;
+  return (
+    <button
+      type="button"
+      className={`pydock-Chip pydock-mod-other pydock-mod-${width} ${isEmpty ? 'pydock-mod-pointed' : ''}`}
+      aria-label={isEmpty ? `Open another port of ${name}` : `${hidden.length} more ports of ${name}`}
+      title={isEmpty ? `Open another port of ${name}` : `More ports of ${name}: ${hidden.join(', ')}`}
+      tabIndex={tabIndex}
+      onClick={() => { onOpen(); }}
+    >
+      +{isEmpty ? '' : hidden.length}
+    </button>
   );
 }
 

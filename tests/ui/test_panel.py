@@ -69,16 +69,48 @@ def test_opened_tabs_come_back_after_a_reload(panel: Page, web: str) -> None:
     expect(application.locator("h1")).to_be_attached()  # its tab is behind the other
 
 
-def test_any_other_port(panel: Page, web: str) -> None:
+LATE = """
+import http.server, os
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"
+os.mkdir("/late"); os.chdir("/late"); open("index.html", "w").write("<h1>Late page</h1>")
+http.server.HTTPServer(("127.0.0.1", 8123), Handler).serve_forever()
+"""
+
+
+def test_any_other_port(
+    panel: Page, web: str, dock: Callable[..., str], take_picture: Callable[..., Path]
+) -> None:
     press(panel, web, "Open another port")
     dialog = panel.get_by_role("dialog")
+    expect(dialog.get_by_role("textbox")).to_have_value("8888")
+    take_picture(panel, "open-port")
     dialog.get_by_role("textbox").fill("99999")
     dialog.get_by_role("button", name="Open").click()
-    expect(panel.get_by_text("“99999” is not a port")).to_be_visible()
+    expect(panel.get_by_text("invalid port “99999”: type a number from 1 to 65535")).to_be_visible()
     press(panel, web, "Open another port")
     dialog.get_by_role("textbox").fill("8000")
     dialog.get_by_role("button", name="Open").click()
     expect(panel.get_by_role("tab", name=f"{web}:8000")).to_be_visible()
+
+    # The page for a port where nothing listens yet tries again, ever more rarely, at an address with a fragment too.
+    press(panel, web, "Open another port")
+    dialog.get_by_role("textbox").fill("8123")
+    dialog.get_by_role("button", name="Open").click()
+    frame = panel.frame_locator(f"#pydock-application-{web}-8123 iframe")
+    expect(frame.get_by_role("heading")).to_have_text(f"{web} is not answering on port 8123 yet")
+    take_picture(panel, "not-answering")
+    place = "document.querySelector('#pydock-application-web-8123 iframe').contentWindow"
+    panel.evaluate(f"() => {{ {place}.location.hash = 'timeseries' }}")
+    for seconds in (2, 3):
+        panel.wait_for_function(
+            f"seconds => JSON.parse(sessionStorage.getItem('pydock-retry ' + {place}.location.pathname))?.seconds"
+            " === seconds",
+            arg=seconds,
+        )
+    dock("exec", "-d", web, "python", "-c", LATE)
+    expect(frame.get_by_role("heading")).to_have_text("Late page")
+    assert panel.evaluate(f"() => {place}.location.hash") == "#timeseries"
 
 
 def test_buttons_change_the_container(panel: Page, web: str, dock: Callable[..., str]) -> None:
@@ -114,7 +146,7 @@ def test_log_is_followed(
         expect(log).to_contain_text("grüße")
         take_picture(panel, "log")
         dock("rm", "-f", name)
-        expect(panel.get_by_text(f"There is no container {name} any more.")).to_be_visible()
+        expect(panel.get_by_text(f"Container {name} no longer exists. Its log is gone too")).to_be_visible()
     finally:
         dock("rm", "-f", name, check=False)
 

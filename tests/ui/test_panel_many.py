@@ -36,6 +36,14 @@ WHOLLY_VISIBLE = """
 }
 """
 
+BOXES = "all => all.map(e => e.getBoundingClientRect()).map(box => [box.x, box.y, box.width])"
+IS_SHOWN = """
+element => {
+  const [box, view] = [element, element.parentElement].map(e => e.getBoundingClientRect());
+  return box.left >= view.left - 0.5 && box.bottom <= view.bottom + 0.5;
+}
+"""
+
 
 def container(number: int) -> dict[str, Any]:
     state, status = STATES[number % len(STATES)]
@@ -131,6 +139,52 @@ def test_many(many: Page, take_picture: Callable[..., Path]) -> None:
     assert visible_rows(many, "Image") >= MIN_ROWS + 6
 
 
+FIXED = ("Start", "Stop", "Remove")
+
+
+def test_rows_hold_still(many: Page, take_picture: Callable[..., Path]) -> None:
+    """Pointed at or not, nothing of a row moves, and a button stands in one place whatever else the row has."""
+    rows = many.locator(".pydock-Container")
+    places: dict[str, set[float]] = {"Start": set(), "Remove": set()}
+    for width in ("narrow", "wide"):
+        if width == "wide":
+            drag(many, 450)
+            for found in places.values():
+                found.clear()
+        for number in (0, 1, 2, 5, 10, 15):  # none to three ports, running and ended
+            row = rows.nth(number)
+            parts = row.locator(
+                ".pydock-Name-tail, .pydock-Chip:not(.pydock-mod-pointed):visible, .pydock-State"
+            )
+            many.mouse.move(900, 400)
+            before = parts.evaluate_all(BOXES)
+            row.hover(position={"x": 60, "y": 12})
+            assert parts.evaluate_all(BOXES) == before
+            if number == 15:
+                take_picture(many, f"many-pointed-{width}")
+            head = row.locator(".pydock-Name-head").bounding_box()
+            assert head is not None
+            assert head["width"] >= 15  # a character and an ellipsis
+            assert head["y"] == before[1][1], "the head is not shown"
+            assert visible_tail(row.locator(".pydock-Name-tail"))
+            for button in FIXED:
+                for place in row.get_by_role("button", name=f"{button} experiment").all():
+                    box = place.bounding_box()
+                    assert box is not None
+                    places["Remove" if button == "Remove" else "Start"].add(box["x"])
+        assert [len(found) for found in places.values()] == [1, 1], places
+        many.mouse.move(900, 400)
+        for number, text in (
+            (1, "Exited (0)"),
+            (2, "Exited (137)"),
+        ):  # even where there is no room for the rest
+            state = rows.nth(number).locator(".pydock-Row-detail > span").first
+            expect(state).to_have_text(text)
+            assert state.evaluate(IS_SHOWN)
+            rest = rows.nth(number).locator(".pydock-Row-detail > span").nth(1)
+            assert rest.evaluate(IS_SHOWN) == (width == "wide")
+
+
 def drag(page: Page, pixels: int) -> None:
     """Widen the left-hand area."""
     box = page.locator("#jp-left-stack").bounding_box()
@@ -184,7 +238,7 @@ def assert_all_readable(many: Page, take: Callable[[], object]) -> None:
     assert_readable(first_image)
 
     row = rows.nth(5)  # runs, with a port
-    for place in (row.locator(".pydock-Chip"), row.get_by_role("button", name="Stop")):
+    for place in (row.locator(".pydock-Chip").first, row.get_by_role("button", name="Stop")):
         place.hover()
         assert_readable(row)
         many.mouse.down()
@@ -219,7 +273,7 @@ def test_keyboard(many: Page) -> None:
     for _ in range(5):
         many.keyboard.press("ArrowDown")
     expect(rows.nth(5)).to_be_focused()
-    for button in ("Stop", "Open another port", "Log", "Remove", "Open port 6006"):
+    for button in ("Open port 6006", "Open another port", "Stop", "Log", "Remove"):
         many.keyboard.press("Tab")
         focused = rows.nth(5).get_by_role("button", name=button)
         expect(focused).to_be_focused()

@@ -66,7 +66,7 @@ def test_a_tab_tells_of_the_end_and_comes_back(
     expect(banner).to_be_hidden()
 
     dock("rm", "-f", stamp)
-    expect(banner).to_contain_text("There is no container stamp any more.")
+    expect(banner).to_contain_text("Container stamp no longer exists.")
     expect(banner.get_by_role("button", name="Start")).to_be_hidden()
     dock("run", "-d", "--name", stamp, *OPTIONS, image, "python", "-c", STAMP)
     shown_run(heading, third)
@@ -99,8 +99,28 @@ def test_a_log_goes_on_after_a_restart(
     expect(log).to_have_text(re.compile(r"^(first line\nrun \d+\n){4}$"))
     expect(note).to_be_empty()
 
+    # It stays at its end at another size too, where its lines wrap otherwise, unless the reader has scrolled up.
+    line = "word " * 40 + "\n"
+    dock("exec", stamp, "python", "-c", f"open('/proc/1/fd/1', 'w').write({line!r} * 40 + 'the end\\n')")
+    expect(log).to_contain_text("the end")
+    view = panel.locator(".pydock-Log")
+    ends = "view => view.scrollHeight - view.scrollTop - view.clientHeight < 24"
+    size = panel.viewport_size
+    assert size is not None
+    for width in (700, 1100, 800):
+        panel.set_viewport_size({"width": width, "height": size["height"] - width // 10})
+        panel.wait_for_function(f"width => ({ends})(document.querySelector('.pydock-Log'))", arg=width)
+    view.hover()
+    panel.mouse.wheel(0, -300)
+    panel.wait_for_function(f"() => !({ends})(document.querySelector('.pydock-Log'))")
+    panel.set_viewport_size({"width": 700, "height": size["height"]})
+    dock("exec", stamp, "python", "-c", "open('/proc/1/fd/1', 'w').write('more\\n')")
+    expect(log).to_contain_text("more")
+    assert not view.evaluate(ends)
+    panel.set_viewport_size(size)
+
     dock("rm", "-f", stamp)
-    expect(note).to_contain_text("There is no container stamp any more.")
+    expect(note).to_contain_text("Container stamp no longer exists.")
     take_picture(panel, "log-gone")
     assert log.inner_text().count("first line") == 4
 
