@@ -79,6 +79,11 @@ def build_mask(names: Iterable[str]) -> int:
     return mask
 
 
+def holds(mask: int, name: str) -> bool:
+    """Whether a set, as a bit mask, holds the capability ``name``."""
+    return bool(mask & 1 << _NUMBERS[name])
+
+
 def build_masks(sets: Mapping[str, Iterable[str]]) -> dict[str, int]:
     """Return the mask of each of the five sets of an OCI ``process.capabilities`` object (absent: empty)."""
     return {name: build_mask(sets.get(name) or ()) for name in SETS}

@@ -20,7 +20,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, NotFoundError, PyDockError
 from pydock_core.private_files import make_directories
-from pydock_core.runtime import messages
+from pydock_core.runtime import capabilities, messages
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup
 from pydock_core.runtime.cgroups.conversion import has_limits
 from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
@@ -116,7 +116,16 @@ class EmbeddedExecutor:
     def _plan_group(self, plan: ContainerPlan, container_id: str) -> ContainerCgroup | None:
         if not plan.cgroups_path and not has_limits(plan.resources):
             return None
-        return plan_cgroup(plan.cgroups_path or f"/pydock/{container_id}", plan.resources)
+        process = plan.process
+        # Without a filter, a process gets CAP_SYS_ADMIN in a user namespace that it makes (CVE-2022-0492).
+        can_mount = (
+            process.masks is None
+            or process.seccomp is None
+            or capabilities.holds(process.masks["bounding"], "CAP_SYS_ADMIN")
+        )
+        return plan_cgroup(
+            plan.cgroups_path or f"/pydock/{container_id}", plan.resources, can_mount=can_mount
+        )
 
     def _make(
         self,

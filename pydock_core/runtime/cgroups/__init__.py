@@ -92,8 +92,13 @@ def build_support(layout: CgroupLayout) -> CgroupSupport:
     )
 
 
-def plan_cgroup(path: str, resources: Mapping[str, Any]) -> ContainerCgroup:
+def plan_cgroup(path: str, resources: Mapping[str, Any], *, can_mount: bool = True) -> ContainerCgroup:
     """Return the group for ``linux.cgroupsPath`` and ``linux.resources``; nothing is made yet.
+
+    Args:
+        path: absolute in each hierarchy, or relative to the group of this process.
+        resources: the limits.
+        can_mount: the container's processes may have CAP_SYS_ADMIN, and so mount hierarchies.
 
     Raises:
         UnavailableError: this process cannot make groups.
@@ -101,7 +106,7 @@ def plan_cgroup(path: str, resources: Mapping[str, Any]) -> ContainerCgroup:
     """
     layout = read_layout()
     if layout.version == 1:
-        return V1Cgroup.plan(layout, path, resources)
+        return V1Cgroup.plan(layout, path, resources, can_mount=can_mount)
     if layout.version == 2:
         return V2Cgroup.plan(layout, path, resources)
     raise UnavailableError(
