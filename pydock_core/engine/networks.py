@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pydock_core.errors import ConflictError
+from pydock_core.errors import ConflictError, UnavailableError
 from pydock_core.network.addresses import (
     DEFAULT_CANDIDATES,
     gateway_of,
     host_routes,
+    is_shadowed,
     mac_address_of,
     pick_address,
     pick_subnet,
@@ -20,6 +24,7 @@ from pydock_core.network.addresses import (
 from pydock_core.network.client import NetworkService
 from pydock_core.network.rules import NO_NFT, Admission, host_access
 from pydock_core.paths import StateRoot
+from pydock_core.private_files import make_private
 from pydock_core.runtime.plan import NetworkAttachment
 from pydock_core.runtime.process import derive_status, write_whole
 from pydock_core.store.database import Database
@@ -27,6 +32,8 @@ from pydock_core.store.database import networks as table
 
 DEFAULT_NETWORK = "bridge"
 DEFAULT_BRIDGE = "pydock0"
+_HOST_LOCK = Path("/run/pydock/subnet.lock")
+"""Of the host, not of a state root: the subnets of all roots' bridges must differ."""
 
 
 class Networks:
@@ -50,21 +57,22 @@ class Networks:
         access = host_access(os.environ)
         if access == "none" and to_gateway:
             access = "gateway"
-        network = table.ensure(
-            self._database,
-            DEFAULT_NETWORK,
-            self._bridge_name(),
-            lambda: pick_subnet(DEFAULT_CANDIDATES, host_routes()),
-        )
-        address = table.claim_address(
-            self._database, network.name, lambda taken: pick_address(network.subnet, taken), container_id
-        )
-        weakness = NetworkService(self._root).ensure(
-            network.bridge,
-            network.subnet,
-            gateway_of(network.subnet),
-            Admission(address.partition("/")[0], access, tuple(resolvers)),
-        )
+        bridge = self._bridge_name()
+        with ExitStack() as held:
+            # The device is looked for before the row is read: a bridge that exists has the subnet of its row.
+            network = table.find(self._database, DEFAULT_NETWORK) if _is_device(bridge) else None
+            if network is None:
+                held.enter_context(_host_lock())
+                network = self._with_free_subnet(bridge)
+            address = table.claim_address(
+                self._database, network.name, lambda taken: pick_address(network.subnet, taken), container_id
+            )
+            weakness = NetworkService(self._root).ensure(
+                network.bridge,
+                network.subnet,
+                gateway_of(network.subnet),
+                Admission(address.partition("/")[0], access, tuple(resolvers)),
+            )
         if weakness != self._recorded_weakness():
             write_whole(self._weakness_file, weakness.encode())
         return NetworkAttachment(
@@ -74,6 +82,20 @@ class Networks:
             gateway=gateway_of(network.subnet),
             mac_address=mac_address_of(address),
         )
+
+    def _with_free_subnet(self, bridge: str) -> table.NetworkRow:
+        """Return the network with a subnet that no other device has; the caller holds the host's lock.
+
+        The recorded subnet can be taken while the bridge is absent: a reboot removes it, and another root chooses.
+        No container is connected to an absent bridge, so all may get new addresses at their next start.
+        """
+        network = table.ensure(self._database, DEFAULT_NETWORK, bridge, _free_subnet)
+        if not _is_device(bridge) and is_shadowed(network.subnet, host_routes()):
+            NetworkService(self._root).remove(
+                bridge, network.subnet
+            )  # rules that a bridge deleted by hand left
+            network = table.renumber(self._database, network, _free_subnet())
+        return network
 
     def weakness(self) -> str:
         """Why containers of the bridge can impersonate each other, as far as is known before a start; "" if they cannot."""
@@ -116,3 +138,40 @@ class Networks:
         if str(self._root.data) == "/var/lib/pydock":
             return DEFAULT_BRIDGE
         return f"pydock{zlib.crc32(str(self._root.data).encode()):08x}"
+
+
+def _free_subnet() -> str:
+    return pick_subnet(DEFAULT_CANDIDATES, host_routes())
+
+
+def _is_device(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _host_lock() -> Iterator[None]:
+    """Hold the right to choose a subnet, until the bridge that has it is up: only then others see its route.
+
+    One lock serves all network namespaces that share /run: it is held once per bridge, for the time of its making.
+    """
+    if os.geteuid() != 0:  # NetworkService refuses the request
+        yield
+        return
+    try:
+        make_private(_HOST_LOCK.parent)
+        fd = os.open(_HOST_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise UnavailableError(
+            f"cannot choose a subnet: {_HOST_LOCK}: {error.strerror}",
+            "use --network none (ports open in the notebook all the same) or host",
+            exit_code=125,
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -35,6 +35,16 @@ def pick_subnet(candidates: Iterable[str], in_use: Iterable[str]) -> str:
     )
 
 
+def is_shadowed(subnet: str, routes: Iterable[str]) -> bool:
+    """Return whether a route takes packets away from a subnet: one to the same network, or to a part of it.
+
+    A wider route does not: the longest prefix wins (RFC 1812, section 5.2.4.3).
+    """
+    network = _network(subnet)
+    others = (ipaddress.ip_network(route, strict=False) for route in routes)
+    return any(isinstance(other, ipaddress.IPv4Network) and other.subnet_of(network) for other in others)
+
+
 def gateway_of(subnet: str) -> str:
     """Return the bridge's own address in a subnet, its first host, with prefix length: "172.30.0.1/16"."""
     network = _network(subnet)

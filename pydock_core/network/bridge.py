@@ -104,7 +104,7 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
             bridge_index = _index(route, bridge)
             if bridge_index is None:
                 raise NotFoundError(f"the bridge {bridge} is not there", exit_code=125)
-            _remove_link(route, host_name)  # of an earlier run that is only just going away
+            _remove_leftover(route, host_name, bridge, bridge_index)
             peer = {"ifname": INTERFACE, "net_ns_fd": namespace_fd, "address": mac or mac_address_of(own)}
             route.link("add", ifname=host_name, kind="veth", peer=peer)
             host_index = _index(route, host_name)
@@ -122,6 +122,26 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
             route.addr("add", index=index, address=own, prefixlen=int(prefix))
             route.link("set", index=index, state="up")
             route.route("add", dst="0.0.0.0/0", gateway=gateway.partition("/")[0], oif=index)
+
+
+def _remove_leftover(route: IPRoute, name: str, bridge: str, bridge_index: int) -> None:
+    """Remove the port of an earlier run that is only just going away.
+
+    Raises:
+        ConflictError: a device of this name belongs to another bridge: ports are named after addresses.
+    """
+    index = _index(route, name)
+    links: list[Any] = list(route.get_links(index)) if index is not None else []
+    master = links[0].get_attr("IFLA_MASTER") if links else None
+    if master not in (None, bridge_index):
+        raise ConflictError(
+            f"cannot connect a container to {bridge}: the device {name} is a port of another bridge",
+            f"two bridges have the same subnet; compare them with `ip -br addr show type bridge`, "
+            f"stop the containers of one of them, and remove it: ip link del {bridge}",
+            exit_code=125,
+        )
+    if links:
+        _remove_link(route, name)
 
 
 def _remove_link(route: IPRoute, name: str) -> None:

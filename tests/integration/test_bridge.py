@@ -7,18 +7,26 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
 from pydock_core import syscalls
+from pydock_core.engine.networks import Networks
 from pydock_core.errors import ConflictError, UnavailableError
 from pydock_core.network.addresses import gateway_of, host_routes
-from pydock_core.runtime.plan import PublishedPort
+from pydock_core.network.client import NetworkService
+from pydock_core.network.rules import port_name
+from pydock_core.paths import StateRoot
+from pydock_core.runtime.client import Zygote
+from pydock_core.runtime.plan import NetworkAttachment, PublishedPort
+from pydock_core.store.database import Database
 from tests.support.bridge_host import BRIDGE, OUTSIDE, SUBNET, Host, bridge_host, run
-from tests.support.supervised import BUSYBOX, Box, wait_until
+from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, wait_until
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root makes bridges"),
@@ -296,3 +304,114 @@ def test_a_start_without_the_bridge_is_undone(host: Host) -> None:
 
 def test_the_routes_of_the_host_are_seen(host: Host) -> None:
     assert set(host_routes()) >= {SUBNET, "198.51.100.0/24"}
+
+
+CHOOSE = """
+import sys
+from pathlib import Path
+from pydock_core.engine.networks import Networks
+from pydock_core.paths import StateRoot
+from pydock_core.store.database import Database
+root = StateRoot(Path(sys.argv[1], "data"), Path(sys.argv[1], "run"))
+networks = Networks(root, Database(root.database))
+print("ready", flush=True)
+sys.stdin.readline()
+made = networks.attach("c" * 64, resolvers=(), to_gateway=True)
+print(made.bridge, made.address, made.gateway, made.mac_address)
+"""
+"""A program that gives a container an address on a root's bridge, when it is told to."""
+
+
+def attach_at_once(roots: list[StateRoot]) -> list[NetworkAttachment]:
+    """Give a container of each root an address, at the same moment."""
+    words = [sys.executable, "-c", CHOOSE]
+    with contextlib.ExitStack() as opened:
+        programs = [
+            opened.enter_context(
+                subprocess.Popen(
+                    [*words, str(root.data.parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for root in roots
+        ]
+        for program in programs:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "ready\n"
+        for program in programs:
+            assert program.stdin is not None
+            program.stdin.write("go\n")
+            program.stdin.flush()
+        answers = [program.communicate(timeout=60)[0].split() for program in programs]
+    assert [program.returncode for program in programs] == [0] * len(roots)
+    return [NetworkAttachment("bridge", *answer) for answer in answers]
+
+
+def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path: Path) -> None:
+    roots = [
+        StateRoot(tmp_path / str(number) / "data", tmp_path / str(number) / "run") for number in range(3)
+    ]
+    with contextlib.ExitStack() as ended:
+        for root in roots:
+            root.ensure()
+            ended.callback(end_boxes, root)
+        # Before the start, so that the choices and not the services' starts meet.
+        ended.callback(
+            end_server, *(server(root).ping()["pid"] for root in roots for server in (NetworkService, Zygote))
+        )
+        networks = attach_at_once(roots)
+        for network in networks:
+            ended.callback(subprocess.run, ["ip", "link", "del", network.bridge], check=True)
+        subnets = {SUBNET, *(str(ip_interface(network.address).network) for network in networks)}
+        assert len(subnets) == 1 + len(roots)
+        boxes = [
+            Box(root, host.lower, ["sleep", "1000"], network=network)
+            for root, network in zip(roots, networks, strict=True)
+        ]
+        for box in boxes:
+            ended.enter_context(box.launch())
+            ended.callback(box.client.stop, signal.SIGKILL)
+        for box in boxes:  # all run by now: each could have cut off the others
+            space = f"--net=/proc/{box.status().pid}/ns/net"
+            gateway = box.plan.network.gateway.partition("/")[0]
+            run("nsenter", space, "busybox", "ping", "-c", "1", "-W", "5", gateway)
+
+
+def test_a_port_of_another_bridge_is_left_alone(host: Host) -> None:
+    box = host.box(["true"])
+    port = port_name(box.plan.network.address)
+    run("ip", "link", "add", "pdother0", "type", "bridge")
+    try:
+        run("ip", "link", "add", port, "master", "pdother0", "type", "veth", "peer", "name", "otherend")
+        with pytest.raises(ConflictError, match=f"{port} is a port of another bridge"):
+            box.launch()
+        assert "master pdother0" in run("ip", "link", "show", "dev", port)
+        run("ip", "link", "set", "dev", port, "nomaster")  # as one that is just going away
+        with box.launch() as launch:
+            end = launch.wait(10)
+        assert end is not None
+        assert end.exit_code == 0
+    finally:
+        run("ip", "link", "del", "pdother0")
+
+
+def test_a_subnet_that_another_device_took_is_chosen_anew(host: Host, tmp_path: Path) -> None:
+    root = StateRoot(tmp_path / "data", tmp_path / "run")
+    root.ensure()
+    with contextlib.ExitStack() as ended:
+        ended.callback(end_server, NetworkService(root).ping()["pid"])
+        networks = Networks(root, Database(root.database))
+        first = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        assert networks.attach("b" * 64, resolvers=(), to_gateway=False).gateway == first.gateway
+        run("ip", "link", "del", first.bridge)  # as a reboot does
+        again = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        assert again == first
+        run("ip", "link", "del", first.bridge)
+        run("ip", "link", "add", "pdother0", "type", "bridge")
+        ended.callback(run, "ip", "link", "del", "pdother0")
+        run("ip", "addr", "add", first.gateway, "dev", "pdother0")
+        run("ip", "link", "set", "pdother0", "up")
+        moved = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        ended.callback(run, "ip", "link", "del", moved.bridge)
+        assert ip_interface(moved.address).network != ip_interface(first.address).network
+        assert networks.address("a" * 64) == moved.address
+        assert networks.address("b" * 64) == ""

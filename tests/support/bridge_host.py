@@ -104,8 +104,7 @@ def bridge_host(base: Path) -> Iterator[Host]:
         assert BRIDGE not in run("ip", "link") + run("nft", "list", "ruleset")
     finally:
         end_boxes(root)
-        for pid in servers:
-            end_server(pid)
+        end_server(*servers)
         syscalls.setns(own_fd, syscalls.CLONE_NEWNET)
         os.close(own_fd)
         os.close(outside_fd)

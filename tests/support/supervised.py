@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,13 +191,13 @@ def read_all(stream: Any) -> bytes:
         return bytes(source.read())
 
 
-def end_server(pid: int) -> None:
-    """Kill a server that a test has started, and wait for its end."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} has ended")
+def end_server(*pids: int) -> None:
+    """Kill servers that a test has started, and wait for their end."""
+    for pid in pids:  # all before the first wait: init may take seconds to reap
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in pids:
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} has ended")
 
 
 def end_boxes(root: StateRoot) -> None:

@@ -85,3 +85,11 @@ def test_the_memory_counter_of_both_versions() -> None:
     assert cgroup_events.find_counter("3:cpu:/x\n") is None
     assert cgroup_events.parse_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n") == 3
     assert cgroup_events.parse_oom_kills("low 0\n") == 0
+
+
+def test_a_subnet_is_shadowed_by_routes_that_are_no_wider() -> None:
+    subnet = "172.30.0.0/16"
+    assert addresses.is_shadowed(subnet, ["10.0.0.0/8", "172.30.0.0/16"])
+    assert addresses.is_shadowed(subnet, ["172.30.5.1/24"])
+    assert not addresses.is_shadowed(subnet, ["172.16.0.0/12", "128.0.0.0/1", "172.31.0.0/16", "fe80::/64"])
+    assert not addresses.is_shadowed(subnet, [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydock_core.store.database.connection import Database
 
@@ -17,6 +17,12 @@ class NetworkRow:
     subnet: str
 
 
+def find(database: Database, name: str) -> NetworkRow | None:
+    """Return a network; None if there is none of this name."""
+    row = database.query_one("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,))
+    return None if row is None else NetworkRow(*row)
+
+
 def ensure(database: Database, name: str, bridge: str, choose_subnet: Callable[[], str]) -> NetworkRow:
     """Return a network; where it is new, with a subnet chosen now."""
     rows = database.query("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,))
@@ -28,6 +34,14 @@ def ensure(database: Database, name: str, bridge: str, choose_subnet: Callable[[
                 "SELECT name, bridge, subnet FROM network WHERE name = ?", (name,)
             ).fetchall()
     return NetworkRow(*rows[0])
+
+
+def renumber(database: Database, network: NetworkRow, subnet: str) -> NetworkRow:
+    """Give a network another subnet; its containers lose their addresses, and claim new ones when they start."""
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM address WHERE network = ?", (network.name,))
+        connection.execute("UPDATE network SET subnet = ? WHERE name = ?", (subnet, network.name))
+    return replace(network, subnet=subnet)
 
 
 def address_of(database: Database, network: str, container_id: str) -> str:
