@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydock_core.errors import PyDockError
+from pydock_core.errors import NoSpaceError, PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.client import SupervisorClient, wait_for_exit
 from pydock_core.runtime.process import derive_status, is_locked
@@ -37,7 +37,12 @@ class Remover:
         Args:
             durable: its row does not come back after a crash of the machine (without its files, as "created").
         """
-        orphans = table.delete(self._database, container_id, durable=durable)
+        try:
+            orphans = table.delete(self._database, container_id, durable=durable)
+        except NoSpaceError:
+            # Its files are what fills the disk, maybe.  Killed in between, it stays as one that never ran.
+            self._remove_directories(container_id)
+            orphans = table.delete(self._database, container_id, durable=durable)
         self._remove_directories(container_id)
         if volumes and orphans:
             for name in orphans:

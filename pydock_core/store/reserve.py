@@ -3,7 +3,8 @@
 To remove an image the database needs a few pages first, and to be opened at all a file of 32 KiB and another one beside
 it (sqlite.org, "Write-Ahead Logging"); on a disk without a free byte, or with all the files that it can have, the commands
 that free space would fail like all others.  So some files are kept that are given up then, and made again once there is
-room.
+room.  To read takes no space (:meth:`pydock_core.store.database.connection.Database.query`), so `dock ps`, `stop` and
+`kill` leave the reserve to `rm`, `rmi` and `prune`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.store.database import containers, distribution
 from pydock_core.store.database.connection import Database
-from pydock_core.store.reserve import RESERVE_BYTES, RESERVE_FILES
+from pydock_core.store.reserve import RESERVE_BYTES, RESERVE_FILES, Reserve
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
@@ -242,6 +242,40 @@ def test_a_program_that_runs_can_free_a_full_disk(disk: Path) -> None:
             leave_free(disk, 0)
             engine.usage.prune_images(all=True)
             assert engine.images.list() == []
+            check_whole(engine)
+
+    in_child(attempt)
+
+
+@pytest.mark.parametrize("is_used_up", [False, True], ids=["with the reserve", "without the reserve"])
+def test_a_container_is_found_and_removed_on_a_full_disk(disk: Path, is_used_up: bool) -> None:
+    """A container that still writes uses up all that is given up before it is stopped: no read gives up the reserve."""
+
+    def attempt() -> None:
+        mount_disk(disk)
+        with opened(disk / "state") as engine:
+            engine.images.load(io.BytesIO(build_docker_archive(build_tar([entry("x")]), tags=["small:1"])))
+            _prepare_commit(engine)
+            if is_used_up:
+                Reserve(engine.root.reserve).release()
+        leave_free(disk, 0)
+        for _ in range(2):
+            with opened(disk / "state") as engine:
+                assert [row["Names"] for row in engine.containers.list(all=True)] == [["/changed"]]
+                assert engine.containers.resolve("changed")
+                assert not engine.containers.is_running("changed")
+                assert len(engine.images.list()) == 1
+                assert engine.root.reserve.exists() is not is_used_up
+        with opened(disk / "state") as engine:
+            if is_used_up:
+                with pytest.raises(NoSpaceError) as raised:
+                    engine.containers.rename("changed", "renamed")
+                assert "dock rm" in raised.value.hint
+            engine.containers.remove("changed", force=True)
+            # More than the reserve; the files beside the database take some.
+            assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize > len(NOISE) * 3 // 4
+        with opened(disk / "state") as engine:
+            assert engine.containers.list(all=True) == []
             check_whole(engine)
 
     in_child(attempt)

@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +42,25 @@ class Database:
     @property
     def connection(self) -> sqlite3.Connection:
         """This thread's connection (of this process: a forked child opens its own)."""
-        opened: tuple[int, sqlite3.Connection] | None = getattr(self._local, "opened", None)
-        if opened is None or opened[0] != os.getpid():
-            opened = (os.getpid(), self._open())
-            self._local.opened = opened
-        return opened[1]
-
-    def _open(self) -> sqlite3.Connection:
-        if self._reserve is None:
-            return self._connect()
-        try:
-            connection = self._connect()
-        except NoSpaceError:
-            if not self._reserve.release():
-                raise
-            return self._connect()
-        self._reserve.keep()
+        if not self._is_open():
+            try:
+                self._keep(self._connect())
+            except NoSpaceError:
+                if self._reserve is None or not self._reserve.release():
+                    raise
+                self._local.opened = (os.getpid(), self._connect())
+        connection: sqlite3.Connection = self._local.opened[1]
         return connection
+
+    def _is_open(self) -> bool:
+        opened: tuple[int, sqlite3.Connection] | None = getattr(self._local, "opened", None)
+        return opened is not None and opened[0] == os.getpid()
+
+    def _keep(self, connection: sqlite3.Connection) -> None:
+        """Make this the thread's connection; there is room, so make the reserve if it is missing."""
+        self._local.opened = (os.getpid(), connection)
+        if self._reserve is not None:
+            self._reserve.keep()
 
     def _connect(self) -> sqlite3.Connection:
         with _mapped(self._path):
@@ -69,17 +71,21 @@ class Database:
             connection = sqlite3.connect(
                 self._path, timeout=30.0, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != 0 and version != schema.VERSION and version not in schema.UPGRADES:
-                raise CorruptError(
-                    f"state database {self._path} has schema version {version}, this PyDock knows {schema.VERSION}",
-                    "use the PyDock that wrote it, or another PYDOCK_ROOT",
-                )
-            if version != schema.VERSION:
-                self._bring_up(connection)
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute("PRAGMA foreign_keys=ON")
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version != 0 and version != schema.VERSION and version not in schema.UPGRADES:
+                    raise CorruptError(
+                        f"state database {self._path} has schema version {version}, this PyDock knows {schema.VERSION}",
+                        "use the PyDock that wrote it, or another PYDOCK_ROOT",
+                    )
+                if version != schema.VERSION:
+                    self._bring_up(connection)
+            except BaseException:
+                connection.close()  # now: its lock would keep _query_alone out
+                raise
             return connection
 
     @staticmethod
@@ -99,9 +105,29 @@ class Database:
             raise
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
-        """Return the rows of a SELECT, outside any transaction."""
+        """Return the rows of a SELECT, outside any transaction; a full disk does not prevent it."""
         with _mapped(self._path):
+            if not self._is_open():
+                try:
+                    self._keep(self._connect())
+                except NoSpaceError:
+                    # The reserve comes last: a container that still writes would use it up at once, before it is stopped.
+                    with suppress(sqlite3.OperationalError, NoSpaceError):
+                        return self._query_alone(statement, parameters)
             return self.connection.execute(statement, parameters).fetchall()
+
+    def _query_alone(self, statement: str, parameters: Sequence[object]) -> list[Any]:
+        """Read without the shared-memory file that a connection needs 32 KiB for.
+
+        A locking mode of EXCLUSIVE keeps the WAL's index in the heap (wal.html, "Use of WAL Without Shared-Memory").
+        The lock is held for this one statement only.
+        """
+        with closing(sqlite3.connect(self._path, timeout=30.0, isolation_level=None)) as connection:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != schema.VERSION:  # it cannot be brought up without space
+                raise _no_space(self._path)
+            return connection.execute(statement, parameters).fetchall()
 
     def query_one(self, statement: str, parameters: Sequence[object] = ()) -> Any:
         """Return the first row of a SELECT, None where there is none."""
@@ -132,9 +158,8 @@ class Database:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        opened = getattr(self._local, "opened", None)
-        if opened is not None and opened[0] == os.getpid():
-            opened[1].close()
+        if self._is_open():
+            self._local.opened[1].close()
         self._local.opened = None
 
 
@@ -164,7 +189,7 @@ def _is_full(directory: Path) -> bool:
 def _no_space(path: Path) -> NoSpaceError:
     return NoSpaceError(
         f"no space left on the disk for the state database {path}",
-        "free some space: dock system df, dock rmi",
+        "free some space: dock system df, dock rm, dock rmi",
     )
 
 
