@@ -27,7 +27,7 @@ from pydock_core.errors import (
     UnavailableError,
 )
 from pydock_core.private_files import make_directories, open_private
-from pydock_core.runtime import messages
+from pydock_core.runtime import messages, reaping
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup, read_layout
 from pydock_core.runtime.container_config import read_config
 from pydock_core.runtime.executor import CreatedProcess, Stdio, do_nothing
@@ -35,6 +35,7 @@ from pydock_core.runtime.inside import find_executable
 from pydock_core.runtime.process_setup import COMMAND_HINT, DEFAULT_PATH
 
 _CONSOLE_TIMEOUT_SECONDS = 10.0
+_DEATH_TIMEOUT_SECONDS = 1.0
 _HYBRID_HINT = (
     "crun refuses the hybrid cgroup mode while controllers are left to version 2: mkdir -p"
     " /sys/fs/cgroup/hugetlb && mount -t cgroup -o hugetlb hugetlb /sys/fs/cgroup/hugetlb"
@@ -47,9 +48,12 @@ class CommandExecutor:
     Args:
         program: path or name of the program.
         state_dir: holds the program's state and this class's files; made where it is missing (0700).
+        exec_patience_seconds: how long the program's ``exec`` may take; the container can hold up the process that
+            it brings in.
     """
 
-    def __init__(self, program: str, state_dir: Path) -> None:
+    def __init__(self, program: str, state_dir: Path, *, exec_patience_seconds: float = 10.0) -> None:
+        self._exec_patience_seconds = exec_patience_seconds
         self.name = os.path.basename(program)
         self._program = program
         self._state_dir = state_dir
@@ -239,14 +243,16 @@ class CommandExecutor:
         null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             streams = stdio or Stdio(null_fd, null_fd if stdout_fd is None else stdout_fd, null_fd)
-            code = self._spawn(command, streams)
+            code = self._spawn(
+                command, streams, self._exec_patience_seconds if arguments[0] == "exec" else None
+            )
             if code != 0:
                 raise self._explain(arguments[0], code, _read_last_message(log))
         finally:
             os.close(null_fd)
             log.unlink(missing_ok=True)
 
-    def _spawn(self, command: list[str], streams: Stdio) -> int:
+    def _spawn(self, command: list[str], streams: Stdio, patience_seconds: float | None) -> int:
         # Moved above the standard streams first: one of the three may be 0, 1 or 2 in another's place.
         import fcntl
 
@@ -268,6 +274,13 @@ class CommandExecutor:
             ) from error
         finally:
             messages.close_all(copies)
+        if patience_seconds is not None and not reaping.has_ended(pid, patience_seconds):
+            reaping.kill_and_reap(pid, _DEATH_TIMEOUT_SECONDS)
+            raise FailedError(
+                "the process did not start its program in time",
+                "the container may have frozen its control group, or stopped or traced the process",
+            )
+        # The program itself is in the host's PID namespace: no tracer of the container finds it.
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def _explain(self, verb: str, code: int, message: str) -> FailedError:
@@ -292,10 +305,11 @@ def _list_children() -> set[int]:
 
 def _reap_orphans(before: set[int]) -> None:
     """Reap what a failed program left to this subreaper: in a PID namespace, its init would wait for it."""
-    for pid in _list_children() - before:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    killed: set[int] = set()
+    while orphans := _list_children() - before - killed:  # again: an orphan's children come when it is reaped
+        for pid in orphans:
+            reaping.kill_and_reap(pid, _DEATH_TIMEOUT_SECONDS)
+        killed |= orphans
 
 
 def _judge(error: FailedError, root: Path, process: Mapping[str, Any]) -> PyDockError:

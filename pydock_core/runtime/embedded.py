@@ -20,7 +20,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, NotFoundError, PyDockError
 from pydock_core.private_files import make_directories
-from pydock_core.runtime import capabilities, messages
+from pydock_core.runtime import capabilities, messages, reaping
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup
 from pydock_core.runtime.cgroups.conversion import has_limits
 from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
@@ -240,19 +240,19 @@ class EmbeddedExecutor:
                 "it has frozen its own control group; dock kill ends it all the same",
             )
         entrances = group.open_entrances() if group is not None else []
+        executed = self._executed.setdefault(record.container_id, set())
         target = ExecTarget(
             init_pidfd=init_pidfd,
             namespaces=NamespacePlan(frozenset(record.namespaces), {}).flags_of_all(),
             cgroup_entrances=entrances,
             uid_mappings=uid_mappings,
             patience_seconds=self._exec_patience_seconds,
-            kill=partial(_kill_and_reap, group=group),
+            kill=partial(_kill_and_reap, group=group, left=executed),
         )
         try:
             created = execute_process(target, plan, stdio, die_with_caller=self._die_with_parent)
         finally:
             messages.close_all(entrances)
-        executed = self._executed.setdefault(record.container_id, set())
         executed -= {other for other in executed if _child_state(other) == _GONE}
         executed.add(created.pid)
         return created
@@ -473,8 +473,13 @@ def _child_state(pid: int) -> int:
     return _RUNNING if found is None else _ENDED
 
 
-def _kill_and_reap(pids: Iterable[int], group: ContainerCgroup | None) -> None:
-    """Kill children of this process and reap them, though they be frozen in a control group."""
+def _kill_and_reap(pids: Iterable[int], group: ContainerCgroup | None, left: set[int] | None = None) -> None:
+    """Kill children of this process and reap them, though they be frozen in a control group.
+
+    Args:
+        left: takes the pid of a child that has ended but that its tracer holds: the caller reaps it later, as it
+            reaps every process that ``execute`` made.
+    """
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
@@ -482,8 +487,8 @@ def _kill_and_reap(pids: Iterable[int], group: ContainerCgroup | None) -> None:
                 _kill_and_wait(pidfd, group)
             finally:
                 os.close(pidfd)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+            if not reaping.reap(pid) and left is not None:
+                left.add(pid)
 
 
 @contextlib.contextmanager

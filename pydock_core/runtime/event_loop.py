@@ -12,6 +12,9 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+
+from pydock_core.runtime.reaping import read_held_status
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -123,13 +126,15 @@ class EventLoop:
 class Signals:
     """Turns signals into callbacks of an event loop; SIGCHLD into one per child that ended, or none for a stranger.
 
-    A child subreaper gets children that it does not know; they are reaped all the same.
+    A child subreaper gets children that it does not know; they are reaped all the same.  The end of a child that is
+    called back for is also seen on a pidfd: a tracer that does not wait for the child holds back SIGCHLD.
     """
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._children: dict[int, Callable[[int], None]] = {}
+        self._pidfds: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[], None]] = {}
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _ignore)
@@ -146,6 +151,9 @@ class Signals:
         A child that has ended already is found too: children are reaped in the loop only.
         """
         self._children[pid] = callback
+        with suppress(OSError):  # without a descriptor to spare, SIGCHLD alone tells
+            self._pidfds[pid] = pidfd = os.pidfd_open(pid)
+            self._loop.watch(pidfd, READ, partial(self._on_end, pid))
         # Its SIGCHLD may have been consumed with an earlier one, or not have come through an executor's own
         # wait.
         with suppress(BlockingIOError):
@@ -166,13 +174,31 @@ class Signals:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                callback = self._children.pop(pid, None)
-                if callback is not None:
-                    callback(exit_code(status))
+                self._report(pid, status)
+
+    def _on_end(self, pid: int, _: int) -> None:
+        """Report a child that has ended; one that its tracer holds is reaped when the tracer lets go of it."""
+        self.reap()
+        if pid in self._children:
+            self._report(pid, read_held_status(pid))
+
+    def _report(self, pid: int, status: int) -> None:
+        self._forget_pidfd(pid)
+        callback = self._children.pop(pid, None)
+        if callback is not None:
+            callback(exit_code(status))
+
+    def _forget_pidfd(self, pid: int) -> None:
+        pidfd = self._pidfds.pop(pid, None)
+        if pidfd is not None:
+            self._loop.forget(pidfd)
+            os.close(pidfd)
 
     def close(self) -> None:
         """Stop listening to signals; those that had callbacks are ignored from now on."""
         signal.set_wakeup_fd(-1)
+        for pid in list(self._pidfds):
+            self._forget_pidfd(pid)
         self._loop.forget(self._read_fd)
         os.close(self._read_fd)
         os.close(self._write_fd)

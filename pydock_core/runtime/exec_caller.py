@@ -31,7 +31,8 @@ class ExecTarget:
     Attributes:
         init_pidfd, namespaces, cgroup_entrances, uid_mappings: as in :class:`ExecContext`.
         patience_seconds: how long the process may take until it executes its program.
-        kill: kills these pids, children of the caller, and reaps them, though their control group be frozen.
+        kill: kills these pids, children of the caller, though their control group be frozen, and reaps those that no
+            tracer holds.
     """
 
     init_pidfd: int
@@ -104,7 +105,8 @@ def _follow(
         if report:
             raise exec_report.parse(report)
         if target.namespaces & syscalls.CLONE_NEWPID:
-            # It has closed the pipe, so it is past all that could hold it up.
+            # It has closed the pipe, so it ends at once; it is in the host's PID namespace, where no tracer of the
+            # container finds it, and exits without a further signal or freezer in its way.
             os.waitpid(joiner, 0)
             left = [pid] if (pid := read_pid(child_pid)) else []
         if not left:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import select
 from collections.abc import Mapping
 from typing import Any
 
 from pydock_core.errors import FailedError, PyDockError
+from pydock_core.runtime import reaping
 
 NAMES = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+_DEATH_TIMEOUT_SECONDS = 1.0
 
 
 def run_hooks(hooks: Mapping[str, Any] | None, name: str, state: Mapping[str, Any]) -> None:
@@ -51,15 +52,10 @@ def _run(name: str, hook: Mapping[str, Any], document: bytes) -> None:
 
 
 def _wait(name: str, path: str, pid: int, timeout_seconds: int | None) -> int:
-    pidfd = os.pidfd_open(pid)
-    try:
-        if timeout_seconds is not None and not select.select([pidfd], [], [], timeout_seconds)[0]:
-            os.kill(pid, 9)
-            os.waitpid(pid, 0)
-            raise FailedError(f"hook {name}: {path} took longer than {timeout_seconds} seconds")
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    finally:
-        os.close(pidfd)
+    if timeout_seconds is not None and not reaping.has_ended(pid, timeout_seconds):
+        reaping.kill_and_reap(pid, _DEATH_TIMEOUT_SECONDS)
+        raise FailedError(f"hook {name}: {path} took longer than {timeout_seconds} seconds")
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def run_hooks_quietly(hooks: Mapping[str, Any] | None, name: str, state: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime import cgroup_events, dial, messages, ports, process, supervisor_network
+from pydock_core.runtime import cgroup_events, dial, messages, ports, process, reaping, supervisor_network
 from pydock_core.runtime.event_loop import EventLoop, Signals
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 from pydock_core.runtime.executor_choice import make_executor
@@ -37,6 +37,7 @@ from pydock_core.runtime.supervisor_stdio import STDERR, STDOUT, ContainerStream
 
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
+_FORWARDER_DEATH_SECONDS = 10.0
 _FAILED_EXIT_CODE = 125
 
 
@@ -295,7 +296,7 @@ class Supervisor:
         pid = ports.fork_forwarder(listeners, self.hosts, [2])
         for listener in listeners:
             listener.socket.close()
-        self._undo.callback(_kill_child, pid)
+        self._undo.callback(reaping.kill_and_reap, pid, _FORWARDER_DEATH_SECONDS)
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -400,13 +401,6 @@ def _unmount(path: Path) -> None:
     use."""
     with contextlib.suppress(OSError):
         syscalls.umount(str(path), syscalls.MNT_DETACH)
-
-
-def _kill_child(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def preload() -> None:

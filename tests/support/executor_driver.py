@@ -17,6 +17,7 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import PyDockError
+from pydock_core.runtime import reaping
 from pydock_core.runtime.command_executor import CommandExecutor
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
@@ -29,7 +30,7 @@ class Driver:
         self._executor: Executor = (
             EmbeddedExecutor(state_dir, state_dir / "cache", exec_patience_seconds=3.0)
             if program == "embedded"
-            else CommandExecutor(program, state_dir)
+            else CommandExecutor(program, state_dir, exec_patience_seconds=3.0)
         )
         self._consoles: dict[int, int] = {}
         self._outputs: dict[int, dict[int, str]] = {}
@@ -119,10 +120,20 @@ class Driver:
         while self._pump(pid, 30):
             pass
         self._consoles.pop(pid, None)
+        while not self.ended(pid, 0.02)["ended"]:
+            self._reap_strangers()  # an init waits for all of its PID namespace
+        self._reap_strangers()
         del self._outputs[pid]
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+        code = os.waitstatus_to_exitcode(status if reaped else reaping.read_held_status(pid))
         out, err = (data.decode(errors="replace") for data in self._read.pop(pid).values())
         return {"code": code if code >= 0 else 128 - code, "out": out, "err": err}
+
+    def _reap_strangers(self) -> None:
+        """Reap what has ended and is no process of a test, as a supervisor does: a failed exec may leave it."""
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for pid in {int(word) for word in children} - self._outputs.keys():
+            os.waitpid(pid, os.WNOHANG)
 
     def mount_tmpfs(self, path: str) -> dict[str, Any]:
         syscalls.mount("tmpfs", path, "tmpfs")
