@@ -456,7 +456,7 @@ def test_an_image_that_a_container_uses_is_kept(filled: Store) -> None:
     for name in ("c/d:1", image_id, image_id[7:19]):
         with pytest.raises(ConflictError, match="container cccccccccccc uses") as raised:
             images.remove(name)
-        assert "dock rm cccccccccccc" in raised.value.hint
+        assert "dock rm -f cccccccccccc" in raised.value.hint
     assert images.remove("c/d:1", force=True) == [{"Untagged": "c/d:1"}]
     with pytest.raises(ConflictError, match="uses"):
         images.remove(image_id, force=True)
