@@ -9,6 +9,7 @@ for the whole run, not by the tests that need it: they run at the same time as o
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 import pytest
@@ -20,6 +21,12 @@ os.environ["PYDOCK_PULL"] = "never"
 
 _lacking: list[str] = []
 _made_hugetlb = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Heed interrupts: a shell starts what it puts in the background with SIGINT ignored, and programs inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
