@@ -69,7 +69,7 @@ def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -
     except (
         EOFError,
         NotImplementedError,
-    ) as error:  # the latter is ipykernel's, for a front end that takes no input
+    ) as error:  # NotImplementedError: ipykernel's front end takes no input
         raise InvalidError(problem, hint) from error
 
 

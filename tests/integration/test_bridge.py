@@ -140,39 +140,6 @@ def test_published_ports_of_both_protocols(host: Host) -> None:
         box.client.stop(signal.SIGKILL)
 
 
-class udp_echo:
-    """Echo datagrams on port 53 in a container's network namespace."""
-
-    def __init__(self, box: Box) -> None:
-        self._path = f"/proc/{box.status().pid}/ns/net"
-        self._address = box.plan.network.address.partition("/")[0]
-        self._sockets: list[socket.socket] = []
-
-    def __enter__(self) -> None:
-        thread = threading.Thread(target=self._bind)
-        thread.start()
-        thread.join()
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _bind(self) -> None:
-        with open(self._path, "rb") as namespace:
-            syscalls.setns(namespace.fileno(), syscalls.CLONE_NEWNET)
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        server.bind((self._address, 53))
-        server.settimeout(10)
-        self._sockets.append(server)
-
-    def _serve(self) -> None:
-        for _ in range(2):
-            data, client = self._sockets[0].recvfrom(65535)
-            self._sockets[0].sendto(data, client)
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
-        self._sockets[0].close()
-
-
 class UdpEcho:
     """Echo two datagrams on port 53, in a container's network namespace."""
 
