@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(argv)
     except KeyboardInterrupt:
+        # A further interrupt ends the program at once and without a traceback, while Python shuts down.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         return 128 + signal.SIGINT
 
 

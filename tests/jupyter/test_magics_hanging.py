@@ -234,7 +234,8 @@ def test_in_a_terminal_it_is_no_line(place: Place) -> None:
             finally:
                 process.kill()
                 process.communicate()
-        assert process.returncode == 130
+        # The signal itself ends a program that a second one reaches while Python shuts down: 130 for a shell too.
+        assert process.returncode in (130, -signal.SIGINT)
         assert not [
             line for line in stderr.decode().splitlines() if "Traceback" in line or "Interrupt" in line
         ]
