@@ -18,6 +18,12 @@ def printable(text: str) -> str:
     return text if text.isprintable() else _UNSEEN.sub(" ", text).encode("utf-8", "replace").decode("utf-8")
 
 
+def printable_line(text: str, limit_characters: int = 200) -> str:
+    """Return another party's text as part of a message: one printable line, shortened to a limit."""
+    line = " ".join(printable(text).split())
+    return line if len(line) <= limit_characters else line[: limit_characters - 1] + "…"
+
+
 def printable_lines(text: str) -> str:
     """As :func:`printable`, for text of several lines and columns: line breaks and tabs stay."""
     if text.isprintable():

@@ -22,7 +22,7 @@ from pydock_core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pydock_core.images.registry import listing, retry, upload
+from pydock_core.images.registry import blob, listing, retry
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.images.registry.credentials import CredentialStore
 from pydock_core.images.registry.settings import RegistrySettings
@@ -54,7 +54,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "_FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(retry, "_POLICY", retry._POLICY.new(backoff_factor=0.001, backoff_jitter=0))
 
 
 @pytest.fixture
@@ -766,8 +766,8 @@ class Session:
 def test_a_broken_upload_goes_on_where_the_registry_has_it(
     serve: Callable[..., Scripted], ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "CHUNK_BYTES", 2 * MIB)
-    monkeypatch.setattr(upload, "CHUNK_LIMIT_BYTES", 2 * MIB)
+    monkeypatch.setattr(blob, "CHUNK_BYTES", 2 * MIB)
+    monkeypatch.setattr(blob, "CHUNK_LIMIT_BYTES", 2 * MIB)
     data, descriptor = random_blob(7 * MIB + 5)
     file = tmp_path / "blob"
     file.write_bytes(data)
@@ -843,8 +843,8 @@ def test_an_upload_that_begins_badly(
 def test_a_least_length_of_chunks_is_kept(
     serve: Callable[..., Scripted], ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(upload, "CHUNK_LIMIT_BYTES", 2000)
+    monkeypatch.setattr(blob, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(blob, "CHUNK_LIMIT_BYTES", 2000)
     data, descriptor = random_blob(2 * MIB + 1)
     file = tmp_path / "blob"
     file.write_bytes(data)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError, PyDockError, UnavailableError
-from pydock_core.images.registry import upload
+from pydock_core.images.registry import blob
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.images.registry.credentials import CredentialStore
 from pydock_core.images.registry.settings import RegistrySettings
@@ -205,7 +205,7 @@ def test_a_file_is_uploaded_while_it_grows(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(upload, "CHUNK_BYTES", MIB)
+    monkeypatch.setattr(blob, "CHUNK_BYTES", MIB)
     data, descriptor = random_blob(5 * MIB + 3)
     file = tmp_path / "growing"
     file.write_bytes(b"")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pydock_core.errors import FailedError, InvalidError, NotFoundError, PyDockError, UnavailableError
 from pydock_core.images.registry.credentials import Credential, CredentialStore, registry_domain
-from pydock_core.images.registry.failures import tls_hint
+from pydock_core.images.registry.failure import tls_hint
 from pydock_core.images.registry.settings import RegistrySettings, host_name, load_settings, timeout_seconds
 from pydock_core.images.registry.transport import Origin, proxy_for
 

@@ -1,8 +1,8 @@
-"""How a request to one registry is authenticated: basic, or by tokens from the server that the registry names.
+"""The authentication of requests to one registry: basic, or tokens from the server that the registry names.
 
 Docker Registry v2 authentication (distribution.github.io/distribution/spec/auth: token, OAuth 2).  An authenticator
-belongs to one registry: credentials leave it only towards that registry (basic) and the token server that was named over
-a connection to that registry.
+belongs to one registry: it sends credentials only to that registry (basic) and to the token server that was named over a
+connection to that registry.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dataclasses import dataclass
 
 from pydock_core.errors import CorruptError, DeniedError
 from pydock_core.images.registry.credentials import Credential
-from pydock_core.images.registry.failures import BrokenConnectionError
-from pydock_core.images.registry.headers import Challenge
-from pydock_core.images.registry.problem import refusal, shown
-from pydock_core.images.registry.retry import Attempts, pause_after
-from pydock_core.images.registry.transport import Origin, Transport
+from pydock_core.images.registry.failure import refusal
+from pydock_core.images.registry.header import Challenge
+from pydock_core.images.registry.retry import REFUSED_ATTEMPTS, Attempts, exchange
+from pydock_core.images.registry.transport import Origin, Response, Transport
+from pydock_core.printable import printable_line
 
 CLIENT_ID = "pydock"
 _TOKEN_LIMIT_BYTES = 1 << 20
 _LEAST_SECONDS = 60
-"""How long a token holds where its server does not say, or says less (the token specification)."""
+"""The lifetime of a token whose server states none, or a shorter one (the token specification)."""
 _MOST_SECONDS = 86400
 _SLACK_SECONDS = 10
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
@@ -54,14 +54,13 @@ class _Token:
 
 
 class Authenticator:
-    """Knows what to put into ``Authorization`` for one registry; thread-safe.
+    """The source of ``Authorization`` headers for one registry; thread-safe.
 
     Args:
         transport: for the token server.
-        host: the registry's name, for messages.
-        credential: gives the registry's credentials; asked at most once.
-        login_host: what to tell ``dock login``.
-        offline: ask for a refresh token as well (a login).
+        host: the registry's name, for messages and ``dock login``.
+        credential: returns the registry's credentials; called at most once.
+        offline: request a refresh token as well (a login).
     """
 
     def __init__(
@@ -70,13 +69,11 @@ class Authenticator:
         host: str,
         credential: Callable[[], Credential | None],
         *,
-        login_host: str,
         offline: bool = False,
     ) -> None:
         self._transport = transport
         self._host = host
         self._ask_credential = credential
-        self._login_host = login_host
         self._offline = offline
         self._lock = threading.RLock()
         self._credential: Credential | None = None
@@ -102,10 +99,10 @@ class Authenticator:
             return f"Bearer {self._token(self._server, tuple(scopes))}"
 
     def learn(self, challenges: Iterable[Challenge], origin: Origin) -> None:
-        """Take note of how the registry at ``origin`` wants to be authenticated to.
+        """Take note of the challenges of the registry at ``origin``.
 
         Raises:
-            DeniedError: it names a token server that is not to be trusted.
+            DeniedError: the registry names an untrustworthy token server.
         """
         with self._lock:
             by_scheme: dict[str, Challenge] = {}
@@ -152,7 +149,7 @@ class Authenticator:
 
     @property
     def has_basic_credential(self) -> bool:
-        """Whether a name and a password go to the registry itself."""
+        """Whether a user name and a password are sent to the registry itself."""
         with self._lock:
             return self._basic and self._basic_header() is not None
 
@@ -176,7 +173,7 @@ class Authenticator:
             raise DeniedError(f"{self._host} names no usable token server", "the registry is misconfigured")
         if there.scheme != "https" and origin.scheme == "https":
             raise DeniedError(
-                f"{self._host} names a token server without encryption: {shown(str(there))}",
+                f"{self._host} names a token server without encryption: {printable_line(str(there))}",
                 "credentials would be sent in clear; the registry is misconfigured, or somebody is in between",
             )
         return realm
@@ -223,52 +220,50 @@ class Authenticator:
         body: bytes | None,
         credential: Credential | None,
     ) -> bytes:
-        """Ask the token server.  Redirects are not followed: the credentials are for whom the registry has named."""
+        """Ask the token server.  Redirects are not followed: the credentials are for the named server only."""
         host = Origin.of(url, self._host).name
-        attempts = Attempts()
-        while True:
-            try:
-                with self._transport.send(method, url, headers, body) as response:
-                    if response.status == 200:
-                        return response.read_document(_TOKEN_LIMIT_BYTES, f"{host}: the token")
-                    data = response.read_beginning()
-                    pause = pause_after(response.status, response.headers)
-                    if pause is None or not attempts.left():
-                        raise refusal(
-                            host,
-                            f"credentials for {self._host}"
-                            if credential is not None
-                            else f"a token for {self._host}",
-                            response.status,
-                            response.headers,
-                            data,
-                            login_host=self._login_host,
-                            logged_in=credential is not None,
-                        )
-            except BrokenConnectionError as error:
-                if not attempts.left(was_refused=error.was_refused):
-                    raise
-                pause = 0.0
-            self._transport.wait(max(pause, attempts.next_pause()))
+        owner = f"credentials for {self._host}" if credential else f"a token for {self._host}"
+
+        def accept(response: Response) -> bytes | None:
+            if response.status != 200:
+                return None
+            with response:
+                return response.read_document(_TOKEN_LIMIT_BYTES, f"{host}: the token")
+
+        return exchange(
+            self._transport,
+            Attempts(refused_limit=REFUSED_ATTEMPTS),
+            lambda: self._transport.send(method, url, headers, body),
+            accept,
+            lambda response, data: refusal(
+                host,
+                owner,
+                response.status,
+                response.headers,
+                data,
+                login_host=self._host,
+                logged_in=credential is not None,
+            ),
+        )
 
     def _read_token(self, data: bytes) -> _Token:
         subject = f"the token server of {self._host}"
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise CorruptError(f"{subject} gave no JSON", "is its address right?") from error
+            raise CorruptError(f"{subject} did not send JSON", "is its address right?") from error
         if not isinstance(document, dict):
-            raise CorruptError(f"{subject} gave no JSON object", "is its address right?")
+            raise CorruptError(f"{subject} did not send a JSON object", "is its address right?")
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not _HEADER_SAFE.fullmatch(value):
-            raise CorruptError(f"{subject} gave no token", "is its address right?")
+            raise CorruptError(f"{subject} sent no token", "is its address right?")
         refresh = document.get("refresh_token")
         if isinstance(refresh, str):
             self.refresh_token = refresh
         seconds = document.get("expires_in")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool):
             seconds = _LEAST_SECONDS
-        # Written so that NaN, which Python reads in JSON, counts as not said.
+        # A comparison that treats NaN, which Python reads in JSON, as a missing value.
         holds = float(min(seconds, _MOST_SECONDS)) if seconds > _LEAST_SECONDS else _LEAST_SECONDS
         return _Token(value, time.monotonic() + holds - _SLACK_SECONDS)
 

@@ -21,16 +21,15 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.images.registry.authentication import CATALOGUE_SCOPE, repository_scope
+from pydock_core.images.registry.blob import BlobSink, Upload, download
 from pydock_core.images.registry.credentials import Credential, CredentialStore
-from pydock_core.images.registry.download import BlobSink, download
 from pydock_core.images.registry.endpoint import Endpoint
+from pydock_core.images.registry.failure import is_web_page, web_page_error
 from pydock_core.images.registry.listing import list_names, search_catalogue, search_hub
-from pydock_core.images.registry.problem import is_web_page, web_page_error
 from pydock_core.images.registry.retry import ATTEMPTS, Attempts
 from pydock_core.images.registry.settings import HUB_DOMAIN, HUB_HOST, RegistrySettings, load_settings
 from pydock_core.images.registry.settings import timeout_seconds as configured_timeout_seconds
 from pydock_core.images.registry.transport import Response, Transport
-from pydock_core.images.registry.upload import Upload
 from pydock_core.oci.digest import digest_of, is_digest
 from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, decode
 from pydock_core.store.layer_blob import Arrival

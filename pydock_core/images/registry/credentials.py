@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core.errors import DeniedError, FailedError, InvalidError, UnavailableError
-from pydock_core.images.registry.problem import shown
 from pydock_core.images.registry.settings import HUB_DOMAIN, HUB_HOST
+from pydock_core.printable import printable_line
 
 HUB_KEY = "https://index.docker.io/v1/"
-"""Under this name Docker keeps the credentials of Docker Hub."""
+"""Docker's key of the credentials of Docker Hub."""
 TOKEN_USERNAME = "<token>"
-"""Helpers give this user name where the secret is an identity token."""
+"""The user name in a helper's answer whose secret is an identity token."""
 HELPER_SECONDS = 60.0
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _HUB_NAMES = frozenset({HUB_DOMAIN, "index.docker.io", HUB_HOST})
@@ -36,12 +36,12 @@ _NOT_FOUND = "credentials not found in native keychain"
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a registry is told.
+    """The credentials for a registry.
 
     Attributes:
-        username: empty where there is only an identity token.
-        password: empty where there is an identity token.
-        identity_token: a token with which others are got (OAuth 2's refresh token).
+        username: empty if there is only an identity token.
+        password: empty if there is an identity token.
+        identity_token: a token that is exchanged for others (OAuth 2's refresh token).
     """
 
     username: str
@@ -50,13 +50,13 @@ class Credential:
 
 
 def registry_domain(server: str) -> str:
-    """Return the domain of what a person or a file calls a registry: without scheme and path; Docker Hub's is docker.io."""
+    """Return the domain in a registry's name or address, without scheme and path; Docker Hub's is docker.io."""
     name = re.sub(r"^https?://", "", server.strip()).partition("/")[0]
     return HUB_DOMAIN if not name or name in _HUB_NAMES else name
 
 
 def server_key(domain: str) -> str:
-    """Return the name under which Docker keeps a registry's credentials."""
+    """Return Docker's key of a registry's credentials."""
     return HUB_KEY if domain == HUB_DOMAIN else domain
 
 
@@ -66,7 +66,7 @@ class CredentialStore:
     Args:
         path: of the file; by default config.json in $DOCKER_CONFIG or ~/.docker.
         environment: instead of this process's.
-        helper_seconds: how long a helper may take; some ask the person.
+        helper_seconds: the time limit of a helper; some ask the person.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class CredentialStore:
         directory = variables.get("DOCKER_CONFIG") or Path(variables.get("HOME") or "/") / ".docker"
         self.path = path or Path(directory) / "config.json"
         runtime = variables.get("XDG_RUNTIME_DIR")
-        # podman's and skopeo's file, only read: who has logged in with them need not do it again.
+        # podman's and skopeo's file, only read: a login with them serves here, too.
         self._other = Path(runtime) / "containers/auth.json" if runtime else None
         self._helper_seconds = helper_seconds
 
@@ -89,7 +89,7 @@ class CredentialStore:
 
         Raises:
             InvalidError: a file is malformed; the message names it.
-            UnavailableError: a credential helper is not there, or takes too long.
+            UnavailableError: a credential helper is missing, or takes too long.
         """
         document = _read(self.path)
         helper = self._helper(document, domain)
@@ -104,16 +104,16 @@ class CredentialStore:
         return found
 
     def plain_file(self, domain: str) -> Path | None:
-        """Return the file that has a registry's credentials unencrypted; None where there are none, or in a helper.
+        """Return the file with a registry's unencrypted credentials; None if there are none, or a helper has them.
 
         Raises:
             InvalidError: the file is malformed.
         """
-        # With a helper the entry is there, and empty.
+        # With a helper the entry exists, and is empty.
         return self.path if _entry(self.path, _read(self.path), domain) else None
 
     def store(self, domain: str, username: str, password: str, *, identity_token: str = "") -> None:
-        """Keep credentials: in the helper that the file names, else in the file itself (mode 0600)."""
+        """Store credentials in the helper that the file names, else in the file itself (mode 0600)."""
         key = server_key(domain)
         with self._changing() as document:
             helper = self._helper(document, domain)
@@ -152,7 +152,7 @@ class CredentialStore:
     # -- helpers -----------------------------------------------------------------------------------------
 
     def _helper(self, document: Mapping[str, Any], domain: str) -> str:
-        """The name of the helper for a registry, or ""."""
+        """Return the name of the helper for a registry, or ""."""
         chosen: Any = None
         for key, name in _section(document, "credHelpers", self.path).items():
             if registry_domain(key) == domain:
@@ -172,14 +172,14 @@ class CredentialStore:
         username, secret = document.get("Username"), document.get("Secret")
         if not isinstance(username, str) or not isinstance(secret, str):
             raise FailedError(
-                f"docker-credential-{helper} gave no user name and secret", "look into its documentation"
+                f"docker-credential-{helper} did not send a user name and a secret", "see its documentation"
             )
         if not secret:
             return None
         return Credential("", "", secret) if username == TOKEN_USERNAME else Credential(username, secret)
 
     def _run(self, helper: str, verb: str, text: str, secret: str = "") -> str | None:
-        """Run a helper; return what it wrote, or None where it has no such credentials."""
+        """Run a helper; return its output, or None if it has no such credentials."""
         import subprocess
 
         program = f"docker-credential-{helper}"
@@ -194,7 +194,7 @@ class CredentialStore:
         except FileNotFoundError:
             raise UnavailableError(
                 f"{program} is not there",
-                f"install it, or take it out of {self.path} (credsStore, credHelpers)",
+                f"install it, or remove it from {self.path} (credsStore, credHelpers)",
             ) from None
         except OSError as error:
             raise UnavailableError(
@@ -216,7 +216,8 @@ class CredentialStore:
         if secret:
             said = said.replace(secret, "***")
         raise FailedError(
-            f"{program} {verb} failed ({done.returncode})" + (f": {shown(said)}" if said.strip() else ""),
+            f"{program} {verb} failed ({done.returncode})"
+            + (f": {printable_line(said)}" if said.strip() else ""),
             f"{self.path} names it",
         )
 
@@ -224,7 +225,7 @@ class CredentialStore:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[dict[str, Any]]:
-        """The file's document, written back (atomically, mode 0600) where the block has changed it."""
+        """Yield the file's document; write it back (atomically, mode 0600) if the block has changed it."""
         path = Path(os.path.realpath(self.path))  # a link stays a link
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -267,7 +268,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _keys(domain: str) -> tuple[str, ...]:
-    """Under what names helpers may have a registry."""
+    """Return the names that helpers may use for a registry."""
     return (HUB_KEY,) if domain == HUB_DOMAIN else (domain, f"https://{domain}")
 
 
@@ -286,13 +287,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _object(data: bytes | str | None, subject: str) -> dict[str, Any]:
-    """Parse a JSON object; nothing of it is in the error, as it may hold secrets."""
+    """Parse a JSON object; the error quotes none of it, as it may contain secrets."""
     try:
         document = json.loads(data or "{}")
     except (ValueError, RecursionError):
-        raise InvalidError(f"{subject} is no JSON", "mend or remove it") from None
+        raise InvalidError(f"{subject} is not JSON", "mend or remove it") from None
     if not isinstance(document, dict):
-        raise InvalidError(f"{subject} is no JSON object", "mend or remove it")
+        raise InvalidError(f"{subject} is not a JSON object", "mend or remove it")
     return document
 
 
@@ -301,18 +302,18 @@ def _section(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidError(f"{path}: {key} is no JSON object", "mend or remove it")
+        raise InvalidError(f"{path}: {key} is not a JSON object", "mend or remove it")
     return dict(value)
 
 
 def _entry(path: Path, document: Mapping[str, Any], domain: str) -> Credential | None:
-    """The credentials in a file's "auths"; Docker's own key is preferred to other spellings."""
+    """Return the credentials in a file's "auths"; Docker's own key goes before other spellings."""
     auths = _section(document, "auths", path)
     names = [name for name in auths if registry_domain(name) == domain and _is_whole_registry(name)]
     for name in sorted(names, key=lambda name: name != server_key(domain)):
         entry = auths[name]
         if not isinstance(entry, dict):
-            raise InvalidError(f"{path}: the entry of {name} is no JSON object", "log in again")
+            raise InvalidError(f"{path}: the entry of {name} is not a JSON object", "log in again")
         found = _decoded(path, name, entry)
         if found is not None:
             return found
@@ -320,7 +321,7 @@ def _entry(path: Path, document: Mapping[str, Any], domain: str) -> Credential |
 
 
 def _is_whole_registry(name: str) -> bool:
-    """podman's keys may end in a namespace, for which alone they are."""
+    """Whether a key is for a whole registry: podman's may end in a namespace, to which they are limited."""
     tail = re.sub(r"^https?://", "", name).partition("/")[2].strip("/")
     return tail in ("", "v1", "v2") or "://" in name
 

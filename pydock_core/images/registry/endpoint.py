@@ -9,29 +9,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pydock_core.errors import CorruptError, PyDockError, UnavailableError
 from pydock_core.images.registry.authentication import Authenticator
 from pydock_core.images.registry.credentials import Credential
-from pydock_core.images.registry.failures import BrokenConnectionError, TlsError
-from pydock_core.images.registry.headers import parse_challenges
-from pydock_core.images.registry.problem import refusal, shown
-from pydock_core.images.registry.retry import ATTEMPTS, Attempts, pause_after
+from pydock_core.images.registry.failure import BrokenConnectionError, TlsError, refusal
+from pydock_core.images.registry.header import parse_challenges
+from pydock_core.images.registry.retry import ATTEMPTS, REFUSED_ATTEMPTS, Attempts, exchange
 from pydock_core.images.registry.transport import Origin, Response, Transport
+from pydock_core.printable import printable_line
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
 
 Body = bytes | Callable[[], Iterable[bytes]]
-"""A request's body: bytes, or a function that gives the pieces, as it may be sent more than once."""
-
-
-class BusyError(UnavailableError):
-    """The registry fails, or wants to be asked later, and the attempts are used up.
-
-    Attributes:
-        pause_seconds: to wait at least, before it may work.
-    """
-
-    def __init__(self, message: str, hint: str = "", *, pause_seconds: float = 0.0) -> None:
-        super().__init__(message, hint)
-        self.pause_seconds = pause_seconds
+"""A request's body: bytes, or a function that returns the pieces anew for each attempt."""
 
 
 class Endpoint:
@@ -39,13 +27,13 @@ class Endpoint:
 
     Args:
         transport: carries the requests.
-        name: what messages and ``dock login`` call it: "docker.io".
-        host: where it is: "registry-1.docker.io", "localhost:5000".
-        schemes: to try in this order: ("https",), ("https", "http") for an insecure one.
-        credential: gives the credentials of this host; asked at most once.
-        attempts: at each request, at most.
-        probe: whether to ask for /v2/ first, as Docker does; for hosts that are no registries, False.
-        offline: ask for a refresh token (a login).
+        name: the name in messages and for ``dock login``: "docker.io".
+        host: the address: "registry-1.docker.io", "localhost:5000".
+        schemes: to try in this order: ("https",), ("https", "http") for an insecure registry.
+        credential: returns the credentials of this host; called at most once.
+        attempts: the most attempts at each request.
+        probe: request /v2/ first, as Docker does; False for a host that is not a registry.
+        offline: request a refresh token (a login).
     """
 
     def __init__(
@@ -67,11 +55,11 @@ class Endpoint:
         self._attempts = attempts
         self._lock = threading.Lock()
         self._origin = None if probe else Origin.of(f"{schemes[0]}://{host}", name)
-        self._authenticator = Authenticator(transport, name, credential, login_host=name, offline=offline)
+        self._authenticator = Authenticator(transport, name, credential, offline=offline)
 
     @property
     def refresh_token(self) -> str:
-        """What the token server gave at a login, or ""."""
+        """The refresh token that the token server issued at a login, or ""."""
         return self._authenticator.refresh_token
 
     def url(self, target: str) -> str:
@@ -90,51 +78,48 @@ class Endpoint:
         expected: Collection[int] = (200,),
         attempts: Attempts | None = None,
     ) -> Response:
-        """Send a request until it is answered as expected, and return the answer with its body unread.
+        """Send a request until its answer is an expected one; return it with its body unread.
 
         Args:
             method: of HTTP.
-            url: absolute, on this host or another one; only this host gets credentials.
-            subject: what it is about, for messages.
-            scopes: what the request needs to be allowed to.
-            headers: to add.
+            url: absolute, on this host or another one; only this host receives credentials.
+            subject: the object of the request, for messages.
+            scopes: the permissions that the request needs.
+            headers: additional ones.
             body: of the request.
             expected: statuses to return.
-            attempts: to count in, where the caller goes on after what broke.
+            attempts: to count in, if the caller resumes after a break.
 
         Raises:
             DeniedError, NotFoundError, InvalidError, UnsupportedError, FailedError: the registry refuses.
-            UnavailableError: it cannot be reached, fails or wants to be asked less often.
+            UnavailableError: the registry cannot be reached, fails or limits the rate.
             CorruptError: its answers break the rules.
         """
         own = self._reach()
-        counted = Attempts(self._attempts) if attempts is None else attempts
-        renewed = False
-        while True:
-            pause: float | None
-            try:
-                response, sent = self._follow(method, url, scopes, headers or {}, body, own)
-            except BrokenConnectionError:
-                if not counted.left():
-                    raise
-                self._transport.wait(counted.next_pause())
-                continue
-            if response.status in expected:
-                return response
-            with response:
-                data = response.read_beginning()
-                if response.status == 401 and response.origin == own and not renewed:
-                    renewed = True
-                    challenges = parse_challenges(response.header_values("WWW-Authenticate"))
-                    if self._authenticator.renew(challenges, own, scopes, sent):
-                        continue
-                pause = pause_after(response.status, response.headers)
-                if pause is None or not counted.left():
-                    error = self._refusal(response, subject, data, own)
-                    raise (
-                        error if pause is None else BusyError(error.message, error.hint, pause_seconds=pause)
-                    )
-            self._transport.wait(max(pause, counted.next_pause()))
+        sent: str | None = None
+        is_renewed = False
+
+        def send() -> Response:
+            nonlocal sent
+            response, sent = self._follow(method, url, scopes, headers or {}, body, own)
+            return response
+
+        def refuse(response: Response, data: bytes) -> PyDockError | None:
+            nonlocal is_renewed
+            if response.status == 401 and response.origin == own and not is_renewed:
+                is_renewed = True
+                challenges = parse_challenges(response.header_values("WWW-Authenticate"))
+                if self._authenticator.renew(challenges, own, scopes, sent):
+                    return None
+            return self._refusal(response, subject, data, own)
+
+        return exchange(
+            self._transport,
+            attempts or Attempts(self._attempts),
+            send,
+            lambda response: response if response.status in expected else None,
+            refuse,
+        )
 
     def _follow(
         self,
@@ -145,12 +130,12 @@ class Endpoint:
         body: Body | None,
         own: Origin,
     ) -> tuple[Response, str | None]:
-        """Send once, and follow redirects by hand: another host never gets ``Authorization``."""
+        """Send once, and follow redirects by hand: another host never receives ``Authorization``."""
         for _ in range(_REDIRECT_LIMIT):
             origin = Origin.of(url, self.name)
             if origin.scheme == "http" and own.scheme == "https":
                 raise CorruptError(
-                    f"{self.name} sends to an address without encryption: {shown(str(origin))}",
+                    f"{self.name} sends to an address without encryption: {printable_line(str(origin))}",
                     "the registry is misconfigured, or somebody is in between",
                 )
             authorization = self._authenticator.header(scopes) if origin == own else None
@@ -162,7 +147,7 @@ class Endpoint:
             if response.status not in _REDIRECTS or not location:
                 return response, authorization
             if method not in ("GET", "HEAD") and response.status not in (307, 308):
-                return response, authorization  # to follow would make a GET of it
+                return response, authorization  # following it would make it a GET
             response.close()
             url = self.resolve(url, location)
         raise CorruptError(f"{self.name} redirects without end", "the registry is misconfigured")
@@ -170,10 +155,10 @@ class Endpoint:
     def resolve(self, base: str, location: str) -> str:
         """Return the absolute address of a Location header.
 
-        A registry behind a proxy that ends TLS may name itself without it; the connection keeps its encryption then.
+        A registry behind a proxy that terminates TLS may give its plain address; the encryption is kept then.
 
         Raises:
-            CorruptError: it is no address.
+            CorruptError: the address is invalid.
         """
         try:
             url = urllib.parse.urljoin(base, location)
@@ -187,37 +172,30 @@ class Endpoint:
         return url
 
     def _refusal(self, response: Response, subject: str, data: bytes, own: Origin) -> PyDockError:
-        if response.origin == own:
-            return refusal(
-                self.name,
-                subject,
-                response.status,
-                response.headers,
-                data,
-                login_host=self.name,
-                logged_in=self._authenticator.has_basic_credential,
-            )
+        is_own = response.origin == own
         return refusal(
-            f"{self.name} ({response.origin.name})",
+            self.name if is_own else f"{self.name} ({response.origin.name})",
             subject,
             response.status,
             response.headers,
             data,
-            login_host="",
+            login_host=self.name if is_own else "",
+            logged_in=is_own and self._authenticator.has_basic_credential,
         )
 
     def _reach(self) -> Origin:
-        """Find out, once, how the host is spoken to, and how it wants to be authenticated to (GET /v2/)."""
+        """Determine, once, the host's scheme and its authentication (GET /v2/)."""
         with self._lock:
             if self._origin is not None:
                 return self._origin
-            attempts = Attempts(self._attempts)
+            attempts = Attempts(self._attempts, REFUSED_ATTEMPTS)
             while True:
                 try:
                     self._origin = self._probe()
                     return self._origin
                 except BrokenConnectionError as error:
-                    if not attempts.left(was_refused=error.was_refused):
+                    if not attempts.are_left(error):
+                        # Of another class, so that no caller tries again.
                         raise UnavailableError(error.message, error.hint) from error
                 self._transport.wait(attempts.next_pause())
 
@@ -234,7 +212,7 @@ class Endpoint:
                     response.read_beginning(4096)
                     return origin
             except (BrokenConnectionError, TlsError) as error:
-                # The plain connection's failure says less where nobody listens at all.
+                # If nobody listens at all, the plain connection's failure says less.
                 first = first or error
                 if scheme == self._schemes[-1]:
                     if isinstance(first, TlsError) and isinstance(error, BrokenConnectionError):

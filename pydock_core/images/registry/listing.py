@@ -1,4 +1,4 @@
-"""Lists that a registry gives in pages: tags, repositories, and what a search finds."""
+"""The paged lists of a registry: tags, repositories, and search results."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 from pydock_core.errors import CorruptError
 from pydock_core.images.registry.endpoint import Endpoint
-from pydock_core.images.registry.headers import parse_next_link
-from pydock_core.images.registry.problem import is_web_page, shown, web_page_error
+from pydock_core.images.registry.failure import is_web_page, web_page_error
+from pydock_core.images.registry.header import parse_next_link
 from pydock_core.images.registry.settings import HUB_DOMAIN
 from pydock_core.images.registry.transport import Origin, Transport
+from pydock_core.printable import printable_line
 
 HUB_SEARCH_HOST = "index.docker.io"
 PAGE_SIZE = 1000
@@ -26,17 +27,17 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,254}")
 def list_names(
     endpoint: Endpoint, target: str, key: str, *, subject: str, scopes: Sequence[str]
 ) -> Iterator[str]:
-    """Yield names from page after page (distribution specification, "Listing Tags"); what is no name is left out.
+    """Yield names from page after page (distribution specification, "Listing Tags"); invalid names are left out.
 
     Args:
         endpoint: of the registry.
         target: the list's path.
         key: of the list in each page: "tags", "repositories".
-        subject: what is listed, for messages.
+        subject: the listed things, for messages.
         scopes: that allow it.
 
     Raises:
-        CorruptError: a page is malformed, or they do not end.
+        CorruptError: a page is malformed, or the pages do not end.
     """
     url = endpoint.url(f"{target}?n={PAGE_SIZE}")
     own = Origin.of(url, endpoint.name)
@@ -85,9 +86,9 @@ def search_hub(transport: Transport, term: str, limit: int) -> list[dict[str, An
     for page in range(1, PAGE_LIMIT):
         query = urllib.parse.urlencode({"q": word, "n": size, "page": page})
         with endpoint.open(
-            "GET", endpoint.url(f"/v1/search?{query}"), subject=f"search for {shown(term)}"
+            "GET", endpoint.url(f"/v1/search?{query}"), subject=f"search for {printable_line(term)}"
         ) as response:
-            data = response.read_document(_PAGE_LIMIT_BYTES, f"{HUB_DOMAIN}: what it found")
+            data = response.read_document(_PAGE_LIMIT_BYTES, f"{HUB_DOMAIN}: the search result")
             if is_web_page(response.content_type, data):
                 raise web_page_error(HUB_DOMAIN)
         document = _document(data, HUB_DOMAIN)
@@ -104,7 +105,7 @@ def search_hub(transport: Transport, term: str, limit: int) -> list[dict[str, An
 def _hub_result(item: dict[str, Any]) -> dict[str, Any]:
     stars = item.get("star_count")
     return _result(
-        shown(str(item.get("name") or "")),
+        printable_line(str(item.get("name") or "")),
         " ".join(str(item.get("description") or "").split()),
         stars if isinstance(stars, int) else 0,
         bool(item.get("is_official")),
@@ -129,7 +130,7 @@ def _names(document: dict[str, Any], key: str, host: str) -> list[str]:
     if values is None:  # Go writes an empty slice as null
         return []
     if not isinstance(values, list):
-        raise CorruptError(f"{host}: {key} is no list", "the registry is broken")
+        raise CorruptError(f"{host}: {key} is not a list", "the registry is broken")
     return [value for value in values if isinstance(value, str) and _NAME.fullmatch(value)]
 
 
@@ -137,7 +138,7 @@ def _document(data: bytes, host: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{host}: the list is no JSON", "the registry is broken") from error
+        raise CorruptError(f"{host}: the list is not JSON", "the registry is broken") from error
     if not isinstance(document, dict):
-        raise CorruptError(f"{host}: the list is no JSON object", "the registry is broken")
+        raise CorruptError(f"{host}: the list is not a JSON object", "the registry is broken")
     return document

@@ -22,6 +22,8 @@ from pydock_core.errors import DeniedError, InvalidError, NotFoundError
 
 REGISTRIES_VARIABLE = "PYDOCK_REGISTRIES"
 TIMEOUT_VARIABLE = "PYDOCK_REGISTRY_TIMEOUT"
+CONNECT_SECONDS = 10.0
+"""The time limit for making a connection."""
 HUB_DOMAIN = "docker.io"
 HUB_HOST = "registry-1.docker.io"
 _DOCKER_FILE = Path("/etc/docker/daemon.json")
@@ -35,7 +37,7 @@ _LOOPBACK: tuple[_Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddres
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """What certs.d has for one host.
+    """The certificates in certs.d for one host.
 
     Attributes:
         authorities: files of certificate authorities.
@@ -48,7 +50,7 @@ class Certificates:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """What is configured.
+    """The configuration of registries.
 
     Attributes:
         mirrors: addresses of mirrors of docker.io, "https://mirror.example:5000", in the order to try.
@@ -88,7 +90,7 @@ class RegistrySettings:
         return any(address in network for network in self._networks)
 
     def certificates(self, host: str) -> Certificates:
-        """Return what the first directory that knows a host ("HOST" or "HOST:PORT") has for it.
+        """Return the certificates for a host ("HOST" or "HOST:PORT") from the first directory that has it.
 
         Raises:
             InvalidError: a certificate without its key.
@@ -155,7 +157,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
         document = _read(file)
-        if file.resolve() != _DOCKER_FILE:  # which has much that is not for us
+        if file.resolve() != _DOCKER_FILE:  # which has keys of its own
             _check_keys(file, document)
         for key, check in (("registry-mirrors", _check_mirror), ("insecure-registries", _check_insecure)):
             if key in document and key not in found:
@@ -180,7 +182,7 @@ def timeout_seconds(environment: Mapping[str, str] | None = None) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e6:
-        raise InvalidError(f"{TIMEOUT_VARIABLE}={text!r} is no time", "give seconds, as in 60")
+        raise InvalidError(f"{TIMEOUT_VARIABLE}={text!r} is not a time", "give seconds, as in 60")
     return seconds
 
 
@@ -196,9 +198,9 @@ def _read(file: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise InvalidError(f"{file} cannot be read: {error.strerror}", "mend or remove it") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{file} is no JSON: {error}", "mend or remove it") from error
+        raise InvalidError(f"{file} is not JSON: {error}", "mend or remove it") from error
     if not isinstance(document, dict):
-        raise InvalidError(f"{file} is no JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
+        raise InvalidError(f"{file} is not a JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
     return document
 
 
@@ -210,7 +212,7 @@ def _check_keys(file: Path, document: Mapping[str, Any]) -> None:
 
 def _texts(file: Path, key: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise InvalidError(f"{file}: {key} is no list of texts", f'write "{key}": ["..."]')
+        raise InvalidError(f"{file}: {key} is not a list of strings", f'write "{key}": ["..."]')
     return value
 
 
@@ -243,7 +245,7 @@ def _check_insecure(file: Path, entry: str) -> str:
 
 
 def _split(address: str) -> urllib.parse.SplitResult | None:
-    """Take an address of a registry apart; None where it is none."""
+    """Take an address of a registry apart; None if it is malformed."""
     try:
         parts = urllib.parse.urlsplit(address)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -1,36 +1,44 @@
-"""One HTTP exchange with any host: connections that are kept, TLS, proxies, time limits.
+"""One HTTP exchange with any host: pooled connections, TLS, proxies, time limits.
 
-No redirect is followed here, nothing is retried, and no credentials are known.  What it raises is
-:mod:`pydock_core.images.registry.failures`' business.
+It follows no redirect, retries nothing, and knows no credentials.  A time limit for silence alone is not enough, as a
+peer that sends a byte now and then is never silent: the head of an answer and a document have a deadline, too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import io
 import ipaddress
 import itertools
+import math
 import socket
 import ssl
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnavailableError, UnsupportedError
-from pydock_core.images.registry.failures import BrokenConnectionError, mapped
-from pydock_core.images.registry.headers import parse_length
-from pydock_core.images.registry.pace import CONNECT_SECONDS, PATIENCE, TimedAnswer
-from pydock_core.images.registry.settings import Certificates, RegistrySettings, host_name
+from pydock_core.images.registry.failure import BrokenConnectionError, mapped_failures
+from pydock_core.images.registry.header import parse_length
+from pydock_core.images.registry.settings import CONNECT_SECONDS, Certificates, RegistrySettings, host_name
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+PATIENCE = 3
+"""A head or a document may take this many times the limit for silence."""
 PIECE_BYTES = 1 << 20
 _DRAIN_BYTES = 4096
 _DRAIN_SECONDS = 1.0
-"""A new connection costs less than to wait longer for the rest of a body that nobody wants."""
+"""A new connection costs less than a longer wait for the rest of an unwanted body."""
 _CONNECTIONS_PER_HOST = 16
 USER_AGENT = "pydock"
 
@@ -50,7 +58,7 @@ class Origin:
         """Return the origin of an absolute http or https address.
 
         Raises:
-            CorruptError: it is none; ``subject`` names who gave it.
+            CorruptError: the address is invalid; ``subject`` names its origin.
         """
         try:
             parts = urllib.parse.urlsplit(url)
@@ -63,7 +71,7 @@ class Origin:
 
     @property
     def name(self) -> str:
-        """HOST, or HOST:PORT where the port is not the scheme's own."""
+        """HOST, or HOST:PORT if the port is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
@@ -80,18 +88,72 @@ class Origin:
         return self.scheme, self.host, self.port
 
 
-class Response:
-    """An answer whose body has not been read; a context manager that gives the connection back or closes it.
+class TimedReader(io.RawIOBase):
+    """The bytes of a connection, until a deadline.
+
+    Args:
+        raw: the connection's bytes.
+        connected: the connection; its present time limit is the limit for silence.
+    """
+
+    def __init__(self, raw: io.RawIOBase, connected: socket.socket) -> None:
+        self._raw = raw
+        self._connected = connected
+        self.silence_seconds = connected.gettimeout() or math.inf
+        self._end_seconds = math.inf
+
+    def expect_within(self, seconds: float) -> None:
+        """Set the deadline, from now; a later read raises TimeoutError."""
+        self._end_seconds = time.monotonic() + seconds
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int | None:
+        """Read the available bytes (io.RawIOBase)."""
+        left_seconds = self._end_seconds - time.monotonic()
+        if left_seconds <= 0:
+            raise TimeoutError("the deadline has passed")
+        limit_seconds = min(self.silence_seconds, left_seconds)
+        if math.isfinite(limit_seconds) and limit_seconds != self._connected.gettimeout():
+            self._connected.settimeout(limit_seconds)
+        return self._raw.readinto(buffer)
+
+    def readable(self) -> bool:
+        """Return True (io.RawIOBase)."""
+        return True
+
+    def close(self) -> None:
+        """Release the connection (io.RawIOBase)."""
+        self._raw.close()
+        super().close()
+
+
+class TimedAnswer(http.client.HTTPResponse):
+    """An answer whose head has a deadline; the reader of its body sets another one.
 
     Attributes:
-        silence_seconds: after so long without a byte it counts as stalled.
+        timed: the connection's bytes.
+    """
+
+    def __init__(
+        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self.timed = TimedReader(self.fp.detach(), sock)
+        self.timed.expect_within(PATIENCE * self.timed.silence_seconds)
+        self.fp = io.BufferedReader(self.timed)
+
+
+class Response:
+    """An answer with its body unread; a context manager that gives the connection back or closes it.
+
+    Attributes:
+        silence_seconds: the limit for silence, after which the connection counts as stalled.
     """
 
     def __init__(self, raw: urllib3.BaseHTTPResponse, url: str, origin: Origin, method: str) -> None:
         self._raw = raw
         answer = getattr(raw, "_original_response", None)  # what requests, too, relies on
         if not isinstance(answer, TimedAnswer):
-            raise TypeError("the connection is none of this transport's")
+            raise TypeError("not a connection of this transport")
         self._timed = answer.timed
         self.silence_seconds = self._timed.silence_seconds
         self._method = method
@@ -101,12 +163,12 @@ class Response:
         self.headers: Mapping[str, str] = raw.headers
 
     def header_values(self, name: str) -> list[str]:
-        """Return all headers of one name."""
+        """Return the values of all headers of one name."""
         return list(self._raw.headers.getlist(name))
 
     @property
     def length(self) -> int | None:
-        """The Content-Length, None where the end is told otherwise."""
+        """The Content-Length; None if the end is marked otherwise."""
         return parse_length(self.headers.get("Content-Length"))
 
     @property
@@ -120,7 +182,7 @@ class Response:
         return self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     def read1(self, limit_bytes: int) -> bytes:
-        """Return what is there, at least a byte; b"" at the end.
+        """Return the available bytes, at least one; b"" at the end.
 
         Raises:
             BrokenConnectionError: it broke before the end, or nothing came for too long.
@@ -129,7 +191,7 @@ class Response:
         return self._read1(limit_bytes)
 
     def _read1(self, limit_bytes: int) -> bytes:
-        with mapped(self.origin.name):
+        with mapped_failures(self.origin.name):
             return self._raw.read1(limit_bytes, decode_content=False)
 
     def read_document(self, limit_bytes: int, subject: str) -> bytes:
@@ -151,7 +213,7 @@ class Response:
         return b"".join(pieces)
 
     def read_beginning(self, limit_bytes: int = 16384) -> bytes:
-        """Return the beginning of the body, as much as can be had without an error, and in time."""
+        """Return the beginning of the body: all that comes in time and without an error."""
         pieces, total = [], 0
         self._timed.expect_within(self.silence_seconds)
         with contextlib.suppress(PyDockError):
@@ -161,7 +223,7 @@ class Response:
         return b"".join(pieces)
 
     def close(self) -> None:
-        """Give the connection back where the little that is left of the body can be read, else close it."""
+        """Give the connection back if little is left of the body, else close it."""
         empty = self._method == "HEAD" or self.status in (204, 304)
         if empty or (self.length is not None and self.length <= _DRAIN_BYTES):
             self._timed.expect_within(min(_DRAIN_SECONDS, self.silence_seconds))
@@ -189,7 +251,7 @@ class Transport:
 
     Args:
         settings: which hosts are insecure, and certificates.
-        timeout_seconds: after so long without a byte a connection counts as stalled.
+        timeout_seconds: the limit for silence, after which a connection counts as stalled.
     """
 
     def __init__(self, settings: RegistrySettings, timeout_seconds: float) -> None:
@@ -222,7 +284,7 @@ class Transport:
         parts = urllib.parse.urlsplit(url)
         target = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=self._timeout_seconds)
-        with mapped(origin.name, self._closed, self._settings):
+        with mapped_failures(origin.name, self._closed, self._settings):
             raw = pool.urlopen(
                 method,
                 target,
@@ -238,7 +300,7 @@ class Transport:
         return Response(raw, url, origin, method)
 
     def wait(self, seconds: float) -> None:
-        """Wait, or be told that the transport was closed.
+        """Wait until a time has passed or the transport is closed.
 
         Raises:
             UnavailableError: it is closed.
@@ -259,7 +321,7 @@ class Transport:
             pool.close()
 
     def opened(self, connected: socket.socket) -> None:
-        """A connection was made: it may take its time for each piece, and ends with the transport."""
+        """Take note of a new connection: it gets the limit for silence, and ends with the transport."""
         connected.settimeout(self._timeout_seconds)
         with self._lock:
             self._sockets.add(connected)
@@ -268,7 +330,7 @@ class Transport:
                 connected.shutdown(socket.SHUT_RDWR)
 
     def ended(self, connected: socket.socket) -> None:
-        """A connection was closed."""
+        """Take note of a closed connection."""
         with self._lock:
             self._sockets.discard(connected)
 
@@ -295,7 +357,7 @@ class Transport:
 
     def _tls_context(self, origin: Origin) -> ssl.SSLContext:
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        # The directory has the port where the reference has it.
+        # The directory is named with a port if the reference is.
         names = [f"{host}:{origin.port}"] if origin.port != 443 else [host, f"{host}:443"]
         found = next(
             (name for name in names if self._settings.certificates(name) != Certificates()), names[0]
@@ -320,7 +382,7 @@ class Transport:
 
 
 def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """Pools whose connections tell their owner of themselves, so that it can end them."""
+    """Return pools whose connections register with their owner, which can then end them."""
 
     class Plain(HTTPConnection):
         response_class = TimedAnswer
@@ -340,8 +402,8 @@ def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool
 
         def connect(self) -> None:
             super().connect()
-            # Where the certificate is not looked at, that was asked for (insecure-registries): urllib3 has nothing to
-            # warn of, in a line for each connection.
+            # An unchecked certificate is configured as such (insecure-registries): urllib3 is not to warn of it for each
+            # connection.
             self.is_verified = True
             if self.sock is not None:
                 owner.opened(self.sock)
@@ -367,8 +429,8 @@ def proxy_for(origin: Origin) -> dict[str, Any] | None:
     loopback, as Go has it.
 
     Raises:
-        InvalidError: the proxy has no valid address.
-        UnsupportedError: a proxy that speaks something else than HTTP.
+        InvalidError: the proxy's address is invalid.
+        UnsupportedError: the proxy speaks another protocol than HTTP.
     """
     proxies = urllib.request.getproxies()
     address = proxies.get(origin.scheme) or proxies.get("all")
@@ -380,12 +442,12 @@ def proxy_for(origin: Origin) -> dict[str, Any] | None:
         parts = urllib.parse.urlsplit(address)
         without_user = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         host = urllib3.util.parse_url(without_user).host
-    except ValueError:  # a bracket that is not closed, a port that is no number; urllib3's own, too
+    except ValueError:  # a bracket that is not closed, a port that is not a number; urllib3's own, too
         host = None
     if not host:
-        # The address may have a password: it is not shown.
+        # The address may contain a password, so it is not shown.
         raise InvalidError(
-            f"the proxy for {origin.scheme} has no valid address",
+            f"the address of the proxy for {origin.scheme} is invalid",
             f"write {origin.scheme.upper()}_PROXY=http://[USER:PASSWORD@]HOST:PORT",
         )
     if parts.scheme not in ("http", "https"):

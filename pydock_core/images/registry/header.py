@@ -1,4 +1,4 @@
-"""Parsers of the HTTP headers that registries send; none raises, whatever the text is.
+"""Parsers of the HTTP headers that registries send; none raises, whatever the text.
 
 Grammars: RFC 9110 (WWW-Authenticate, Retry-After, Content-Range), RFC 8288 (Link), the distribution specification
 (Range of an upload), draft-ietf-httpapi-ratelimit-headers (RateLimit-*, as Docker Hub has them).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,12 +22,12 @@ _UPLOAD_RANGE = re.compile(r"(?:bytes=)?(\d{1,19})-(\d{1,19})", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 _LIMIT = re.compile(r"(\d{1,9})(?:[^;]*;\s*w=(\d{1,9}))?", re.ASCII)
 _SECONDS_LIMIT = 10**9
-"""More seconds than this, counted from now, are no time to wait."""
+"""A longer time from now is not a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One way in which a server wants to be authenticated to.
+    """One authentication scheme that a server offers.
 
     Attributes:
         scheme: in lower case: "basic", "bearer".
@@ -38,7 +39,7 @@ class Challenge:
 
 
 def parse_challenges(values: Iterable[str]) -> list[Challenge]:
-    """Return the challenges of all WWW-Authenticate headers of one answer; what cannot be read ends its header."""
+    """Return the challenges of all WWW-Authenticate headers of one answer; an unreadable part ends its header."""
     found: list[Challenge] = []
     for value in values:
         _read_challenges(value, found)
@@ -63,7 +64,7 @@ def _read_challenges(text: str, found: list[Challenge]) -> None:
 
 
 def _value(text: str, position: int) -> tuple[str, int]:
-    """A quoted string or a bare word at ``position``, and where it ends."""
+    """Return a quoted string or a bare word at ``position``, and its end."""
     if quoted := _QUOTED.match(text, position):
         return _ESCAPE.sub(r"\1", quoted.group(1)), quoted.end()
     bare = _BARE.match(text, position)
@@ -93,7 +94,7 @@ def parse_next_link(values: Iterable[str]) -> str | None:
 
 
 def _link_relation(text: str, position: int) -> tuple[str, int]:
-    """The value of "rel" among the parameters that begin at ``position``, and where they end."""
+    """Return the value of "rel" among the parameters from ``position`` on, and their end."""
     relation = ""
     while True:
         position = _skip(_BLANK, text, position)
@@ -112,9 +113,9 @@ def _link_relation(text: str, position: int) -> tuple[str, int]:
 
 
 def parse_upload_range(text: str) -> int | None:
-    """Return how many bytes an upload session has ("0-1023": 1024), or None where the text says nothing.
+    """Return how many bytes an upload session has ("0-1023": 1024), or None for other text.
 
-    "0-0" is what registries say of a session that has nothing, and it means 0 here: one of a single byte is sent anew.
+    Registries send "0-0" for an empty session, so it means 0 here, and a session of a single byte is sent anew.
     """
     match = _UPLOAD_RANGE.fullmatch(text.strip())
     if match is None or int(match.group(1)) != 0:
@@ -124,7 +125,7 @@ def parse_upload_range(text: str) -> int | None:
 
 
 def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
-    """Return (first byte, last byte, size of the whole or None), or None where the text is no range of bytes."""
+    """Return (first byte, last byte, whole size or None), or None for other text."""
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:
         return None
@@ -136,12 +137,12 @@ def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
 
 
 def parse_length(text: str | None) -> int | None:
-    """Return a Content-Length, or None where there is none."""
+    """Return a Content-Length, or None if it is absent or malformed."""
     return int(text) if text is not None and re.fullmatch(r"[0-9]{1,19}", text.strip()) else None
 
 
 def parse_retry_after(text: str, now_seconds: float) -> float | None:
-    """Return how many seconds to wait: from a number of seconds or an HTTP date; None where it is neither."""
+    """Return the pause of a number of seconds or an HTTP date, in seconds; None for other text."""
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,12}", text):
         seconds = float(text)
@@ -158,12 +159,12 @@ def parse_retry_after(text: str, now_seconds: float) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What a registry says about how much may be asked of it.
+    """A registry's rate limit; None for each number that it does not send.
 
     Attributes:
-        limit: so many in the window; None where not said.
-        window_seconds: None where not said.
-        remaining: None where not said.
+        limit: requests in a window.
+        window_seconds: the window's length.
+        remaining: requests that are left in this window.
     """
 
     limit: int | None = None
@@ -183,8 +184,22 @@ def parse_rate_limit(limit: str | None, remaining: str | None) -> RateLimit:
     )
 
 
+def rate_limit_of(headers: Mapping[str, str]) -> RateLimit:
+    """Return the rate limit in an answer's headers."""
+    return parse_rate_limit(headers.get("RateLimit-Limit"), headers.get("RateLimit-Remaining"))
+
+
+def seconds_to_wait(headers: Mapping[str, str]) -> float | None:
+    """Return the pause that an answer asks for, in seconds; None if it asks for none."""
+    now = time.time()
+    for name in ("Retry-After", "RateLimit-Reset", "X-RateLimit-Reset", "X-Retry-After"):
+        if name in headers and (seconds := parse_retry_after(headers[name], now)) is not None:
+            return seconds
+    return None
+
+
 def spell_seconds(seconds: float) -> str:
-    """Return a time to wait as a person says it: "45 s", "3 min", "2 h 14 min"; rounded up."""
+    """Return a time in words: "45 s", "3 min", "2 h 14 min"; rounded up."""
     whole = max(1, int(-(-seconds // 1)))
     if whole < 120:
         return f"{whole} s"

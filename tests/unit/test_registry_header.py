@@ -1,15 +1,12 @@
-"""The parsers of what registries say in headers, and of what they refuse."""
+"""The parsers of registries' headers."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.errors import DeniedError, InvalidError, NotFoundError, PyDockError, UnavailableError
-from pydock_core.images.registry.headers import (
+from pydock_core.images.registry.header import (
     Challenge,
     RateLimit,
     parse_challenges,
@@ -20,8 +17,6 @@ from pydock_core.images.registry.headers import (
     parse_upload_range,
     spell_seconds,
 )
-from pydock_core.images.registry.problem import rate_limit_error, refusal, shown
-from pydock_core.images.registry.retry import ATTEMPTS, Attempts, pause_after
 
 NOW = 1_790_000_000.0
 HUB = (
@@ -179,8 +174,6 @@ def test_rate_limits() -> None:
     assert parse_rate_limit("100;w=21600", "76;w=21600") == RateLimit(100, 21600, 76)
     assert parse_rate_limit("100", None) == RateLimit(100, None, None)
     assert parse_rate_limit("many", "") == RateLimit()
-    message = rate_limit_error("docker.io", {"RateLimit-Limit": "100;w=21600", "Retry-After": "8040"}).message
-    assert message == "docker.io: rate limit reached (100 pulls per 6 h); try again in 2 h 14 min"
 
 
 @pytest.mark.parametrize(
@@ -189,58 +182,3 @@ def test_rate_limits() -> None:
 )
 def test_times_in_words(seconds: float, words: str) -> None:
     assert spell_seconds(seconds) == words
-
-
-def _refusal(status: int, body: object = None, **headers: str) -> PyDockError:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return refusal("ghcr.io", "a/b:c", status, named, data, login_host="ghcr.io")
-
-
-def test_refusals() -> None:
-    denied = {"errors": [{"code": "DENIED", "message": "requested access to the resource is denied"}]}
-    error = _refusal(403, denied)
-    assert isinstance(error, DeniedError)
-    assert error.message == (
-        "ghcr.io: a/b:c: access denied: DENIED: requested access to the resource is denied"
-    )
-    assert "dock login ghcr.io" in error.hint
-    blob = refusal("ghcr.io", "a/b@sha256:" + "d" * 64, 401, {}, b"", login_host="ghcr.io", logged_in=True)
-    assert blob.message == "ghcr.io: a/b: access denied (401)"
-    assert "stored credentials" in blob.hint
-    assert isinstance(_refusal(404, {"errors": [{"code": "MANIFEST_UNKNOWN"}]}), NotFoundError)
-    assert isinstance(_refusal(400, {"errors": [{"code": "NAME_INVALID"}]}), InvalidError)
-    assert isinstance(_refusal(502, b"<html>bad gateway"), UnavailableError)
-    assert "is this a registry?" in _refusal(404, b"<html>", Content_Type="text/html").message
-    assert isinstance(_refusal(200, {"errors": [{"code": "TOOMANYREQUESTS"}]}), UnavailableError)
-    for strange in (None, [], 7, {"errors": 7}, {"errors": [7, None, {"code": []}]}, b"\xff\x00", {}):
-        assert _refusal(418, strange).message.startswith("ghcr.io: a/b:c")
-
-
-@given(st.text(max_size=500))
-def test_what_others_say_is_one_printable_line(text: str) -> None:
-    line = shown(text)
-    assert len(line) <= 200
-    assert not any(ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 for character in line)
-    assert "\u202e" not in line
-
-
-def test_attempts_are_counted_and_pauses_grow() -> None:
-    attempts = Attempts()
-    pauses = []
-    while attempts.left():
-        pauses.append(attempts.next_pause())
-    assert len(pauses) == ATTEMPTS - 1
-    assert all(0.125 * 2**number <= pause <= 0.25 * 2**number for number, pause in enumerate(pauses))
-    attempts.succeeded()
-    assert attempts.left()
-    assert not Attempts(1).left()
-
-
-def test_what_is_worth_another_attempt() -> None:
-    assert pause_after(404, {}) is None
-    assert pause_after(500, {"Retry-After": "100000"}) == 0.0
-    assert pause_after(503, {"Retry-After": "7"}) == 7.0
-    assert pause_after(429, {"Retry-After": "31"}) is None
-    assert pause_after(429, {}) == 0.0
-    assert pause_after(429, {"RateLimit-Remaining": "0;w=21600"}) is None
