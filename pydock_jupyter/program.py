@@ -1,7 +1,7 @@
 """Makes the program ``dock`` known to what a Jupyter server and a kernel start: terminals, ``!dock``.
 
-Who starts ``/path/venv/bin/jupyter lab`` without activating the environment has its programs not on the PATH, and
-PyDock's messages name commands to type in a terminal.
+``/path/venv/bin/jupyter lab``, started without activating the environment, does not have the environment's programs
+on its PATH, and PyDock's messages name commands to type in a terminal.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from pathlib import Path
 PROGRAM = "dock"
 FUNCTION = f"BASH_FUNC_{PROGRAM}%%"
 """The variable of the environment in which bash exports a function (bash(1), FUNCTIONS, "export -f")."""
+
+
+LOGIN_SHELL_FILE = Path(__file__).with_name("login_shell.sh")
 
 
 def find_program() -> Path | None:
@@ -43,14 +46,20 @@ def put_on_path(environ: MutableMapping[str, str], program: Path | None) -> None
 
 
 def export_to_login_shells(environ: MutableMapping[str, str], program: Path | None) -> None:
-    """Export a bash function that runs the program where the PATH does not lead to one.
+    """Define ``dock`` in the login shells of terminals, whose profile sets the PATH anew.
 
-    A Jupyter server without a terminal of its own starts login shells (jupyter_server_terminals), and Debian's
-    /etc/profile sets their PATH anew.  Functions are kept; other shells ignore the variable.
+    A Jupyter server without a terminal of its own starts login shells (jupyter_server_terminals): $SHELL, or
+    sh where a service manager or JupyterHub sets none.  Debian's /etc/profile resets their PATH.  bash inherits
+    an exported function; an interactive sh (dash, ash, ksh) reads the file that ENV names.
+    A function or an ENV that is set already is kept.
     """
-    if program is not None:
-        environ.setdefault(
-            FUNCTION,
-            f'() {{  if type -P {PROGRAM} >/dev/null; then command {PROGRAM} "$@"; '
-            f'else {shlex.quote(str(program))} "$@"; fi\n}}',
-        )
+    if program is None:
+        return
+    environ.setdefault(
+        FUNCTION,
+        f'() {{  if type -P {PROGRAM} >/dev/null; then command {PROGRAM} "$@"; '
+        f'else {shlex.quote(str(program))} "$@"; fi\n}}',
+    )
+    if "ENV" not in environ:
+        environ["ENV"] = str(LOGIN_SHELL_FILE)
+        environ["PYDOCK_PROGRAM"] = str(program)

@@ -62,3 +62,38 @@ def test_a_login_shell_that_sets_its_path_anew_finds_it(program: Path, tmp_path:
     assert say("-l", "-c", f"PATH=$PATH:{own.parent}; dock ps") == f"{own} ps\n"
     export_to_login_shells(environ, own)
     assert str(program) in environ[FUNCTION]  # what a person has exported stays
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_an_interactive_login_sh_that_sets_its_path_anew_finds_it(
+    shell: str, program: Path, tmp_path: Path
+) -> None:
+    """A service manager or JupyterHub sets no SHELL: a terminal is then ``sh -l``, which is dash on Debian."""
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"needs {shell}")
+    (tmp_path / "sh").symlink_to(path)
+    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "TERM": "dumb"}
+    export_to_login_shells(environ, program)
+    (tmp_path / ".profile").write_text("PATH=/usr/bin:/bin\n")
+
+    def say(text: str) -> str:
+        command = [tmp_path / "sh", "-l", "-i"]
+        done = subprocess.run(
+            command, env=environ, input=text, capture_output=True, text=True, start_new_session=True
+        )
+        return done.stdout
+
+    assert say("dock run 'two words'\n") == f"{program} run two words\n"
+    own = tmp_path / "own" / "dock"
+    own.parent.mkdir()
+    shutil.copy(program, own)
+    (tmp_path / ".profile").write_text(f"PATH=/usr/bin:/bin:{own.parent}\n")
+    assert say("dock ps\n") == f"{own} ps\n"
+
+
+def test_an_env_file_that_a_person_has_set_stays(program: Path) -> None:
+    environ = {"ENV": "/home/me/.shrc"}
+    export_to_login_shells(environ, program)
+    assert environ["ENV"] == "/home/me/.shrc"
+    assert "PYDOCK_PROGRAM" not in environ

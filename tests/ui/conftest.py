@@ -89,10 +89,13 @@ def environment(home: Path) -> dict[str, str]:
 def build_environment(home: Path) -> dict[str, str]:
     """Build an environment in which PyDock and Jupyter read and write nothing outside of ``home``.
 
-    Its PATH is that of a person who has not activated this Python's environment.
+    Its PATH is that of a person who has not activated this Python's environment.  SHELL is not set, as under a
+    service manager: terminals run sh.
     """
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "JPY", "PYDOCK"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JUPYTER", "JPY", "PYDOCK")) and name not in ("SHELL", "ENV")
     }
     programs = str(Path(sys.executable).parent)
     return kept | {

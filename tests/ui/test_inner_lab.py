@@ -20,6 +20,29 @@ OLDEST = ("jupyterlab==4.2.0", "jupyter_server==2.14.0", "tornado==6.4")
 OLDEST_VENV = REPOSITORY / ".make" / "oldest-lab"
 START_SECONDS = 60
 
+STEADY_LISTING = """
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from tornado.web import HTTPError
+
+
+class SteadyListing(AsyncLargeFileManager):
+    async def get(self, path, *arguments, **options):
+        while True:
+            try:
+                return await super().get(path, *arguments, **options)
+            except HTTPError as error:
+                if error.status_code != 404 or not await self.dir_exists(path):
+                    raise
+
+
+c.ServerApp.contents_manager_class = SteadyListing
+"""
+"""Lists a directory again if a file was renamed meanwhile.
+
+jupyter_server looks at the entries one by one and answers 404 for the whole directory if one has gone; JupyterLab
+then says "Directory not found", and a person closes that dialog.
+"""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -32,8 +55,13 @@ class Site:
 
 def start_inner(dock: Dock, image: str, settings: Path, name: str) -> None:
     command = ("jupyter", "lab", "--ip=0.0.0.0", "--allow-root", "--no-browser", "--IdentityProvider.token=")
-    mount = f"{settings}:/root/.jupyter/lab/user-settings:ro"
-    dock("run", "-d", "--name", name, "--expose", "8888", "-w", "/root", "-v", mount, image, *command)
+    configuration = settings.parent / "jupyter_server_config.py"
+    configuration.write_text(STEADY_LISTING)
+    mounts = (
+        *("-v", f"{settings}:/root/.jupyter/lab/user-settings:ro"),
+        *("-v", f"{configuration}:/root/.jupyter/jupyter_server_config.py:ro"),
+    )
+    dock("run", "-d", "--name", name, "--expose", "8888", "-w", "/root", *mounts, image, *command)
 
 
 @pytest.fixture(scope="module")
