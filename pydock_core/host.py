@@ -69,7 +69,7 @@ def examine(root: StateRoot) -> list[Check]:
 
 
 def _kernel() -> Check:
-    from pydock_core.runtime.seccomp_profile import parse_kernel_release
+    from pydock_core.spec.seccomp_profile import parse_kernel_release
 
     release = platform.release()
     version = parse_kernel_release(release)
@@ -125,7 +125,7 @@ def _user_namespace_remedy() -> str:
 
 
 def _subordinate_ids() -> Check:
-    from pydock_core.runtime.user_namespace import subordinate_ids
+    from pydock_core.supervision.user_namespace import subordinate_ids
 
     counts = [
         sum(count for _, count in subordinate_ids(Path(path))) for path in ("/etc/subuid", "/etc/subgid")

@@ -17,9 +17,9 @@ from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
-from pydock_core.runtime.seccomp_profile import parse_kernel_release
-from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecMount, SpecRequest
-from pydock_core.runtime.users import ResolvedUser
+from pydock_core.spec.builder import SpecDevice, SpecLimits, SpecMount, SpecRequest
+from pydock_core.spec.seccomp_profile import parse_kernel_release
+from pydock_core.spec.users import ResolvedUser
 
 
 def build_request(

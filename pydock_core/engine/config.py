@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pydock_core.runtime.plan import EMBEDDED, PublishedPort
+from pydock_core.supervision.plan import EMBEDDED, PublishedPort
 
 
 @dataclass(frozen=True, slots=True)

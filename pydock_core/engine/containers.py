@@ -26,14 +26,21 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote, follow_log, wait_for_exit
-from pydock_core.runtime.logs import LogEntry, read_log
-from pydock_core.runtime.process import derive_status
 from pydock_core.runtime.signals import signal_number
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
+from pydock_core.supervision.client import (
+    Launch,
+    Streams,
+    SupervisorClient,
+    Zygote,
+    follow_log,
+    wait_for_exit,
+)
+from pydock_core.supervision.container_status import derive_status
+from pydock_core.supervision.logs import LogEntry, read_log
 
 if TYPE_CHECKING:
     from pydock_core.engine.facade import Engine

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.engine.definition import merge_environment
-from pydock_core.runtime.client import ExecSession, SupervisorClient
 from pydock_core.runtime.executor import Stdio
+from pydock_core.supervision.client import ExecSession, SupervisorClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def build_exec_process(
         base: ``process`` of the container's own config.json.
         user: the OCI user object, None for the container's own.
     """
-    from pydock_core.runtime.spec import build_process  # late: what only lists and shows needs none of it
+    from pydock_core.spec.builder import build_process  # late: what only lists and shows needs none of it
 
     terminal = ["TERM=xterm"] if request.terminal else []
     return build_process(

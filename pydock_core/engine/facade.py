@@ -74,7 +74,7 @@ class Engine:
             from pydock_core.store.worker import LocalWorker
 
             return LocalWorker()
-        from pydock_core.runtime.client import ZygoteWorker
+        from pydock_core.supervision.client import ZygoteWorker
 
         return ZygoteWorker(self.root)
 
@@ -153,7 +153,7 @@ class Engine:
 
     def _warm(self) -> None:
         from pydock_core.errors import PyDockError
-        from pydock_core.runtime.client import Zygote
+        from pydock_core.supervision.client import Zygote
 
         try:
             self.root.ensure()

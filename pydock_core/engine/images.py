@@ -478,7 +478,7 @@ class Images:
         )
 
     def _is_running(self, container_id: str) -> bool:
-        from pydock_core.runtime.process import derive_status  # late: for a removal only
+        from pydock_core.supervision.container_status import derive_status  # late: for a removal only
 
         return derive_status(self._store.root.container(container_id)).is_running
 

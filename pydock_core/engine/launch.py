@@ -18,17 +18,18 @@ from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.shapes import host_name
 from pydock_core.engine.volumes import fill_new_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.private_files import make_directories
 from pydock_core.runtime.cgroups import probe_cgroups
-from pydock_core.runtime.client import Zygote, ZygoteWorker
-from pydock_core.runtime.plan import EMBEDDED, LaunchPlan, NetworkAttachment, RootMount
-from pydock_core.runtime.process import write_json
+from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
-from pydock_core.runtime.spec import build_spec
-from pydock_core.runtime.users import ResolvedUser, resolve_user
+from pydock_core.spec.builder import build_spec
+from pydock_core.spec.users import ResolvedUser, resolve_user
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.supervision.client import Zygote, ZygoteWorker
+from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 
 if TYPE_CHECKING:
     from pydock_core.engine.images import Images

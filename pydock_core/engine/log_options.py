@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from pydock_core.errors import InvalidError, UnsupportedError
-from pydock_core.runtime.log_files import LogLimits
+from pydock_core.supervision.log_files import LogLimits
 
 JSON_FILE = "json-file"
 NONE = "none"

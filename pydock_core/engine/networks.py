@@ -25,10 +25,11 @@ from pydock_core.network.client import NetworkService
 from pydock_core.network.rules import NO_NFT, Admission, host_access
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import make_private
-from pydock_core.runtime.plan import NetworkAttachment
-from pydock_core.runtime.process import derive_status, write_whole
+from pydock_core.runtime.record_file import write_whole
 from pydock_core.store.database import Database
 from pydock_core.store.database import networks as table
+from pydock_core.supervision.container_status import derive_status
+from pydock_core.supervision.plan import NetworkAttachment
 
 DEFAULT_NETWORK = "bridge"
 DEFAULT_BRIDGE = "pydock0"

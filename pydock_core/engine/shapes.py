@@ -12,10 +12,10 @@ from pydock_core.engine.config import ContainerConfig, Mount
 from pydock_core.engine.log_options import NONE, complete_options
 from pydock_core.engine.spans import human_duration
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime.logs import format_time
-from pydock_core.runtime.plan import PublishedPort
-from pydock_core.runtime.process import Status
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.supervision.container_status import Status
+from pydock_core.supervision.logs import format_time
+from pydock_core.supervision.plan import PublishedPort
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from pydock_core.errors import NoSpaceError, PyDockError
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import SupervisorClient, wait_for_exit
-from pydock_core.runtime.process import derive_status, is_locked
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
 from pydock_core.store.reserve import Reserve
 from pydock_core.store.trees import discard
 from pydock_core.store.worker import LocalWorker, Worker
+from pydock_core.supervision.client import SupervisorClient, wait_for_exit
+from pydock_core.supervision.container_status import derive_status, is_locked
 
 
 class Remover:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.errors import FailedError
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import make_directories
-from pydock_core.runtime.client import ZygoteWorker
-from pydock_core.runtime.plan import RootMount
+from pydock_core.supervision.client import ZygoteWorker
 
 
 def name_volumes(definition: ContainerConfig) -> tuple[ContainerConfig, dict[str, bool]]:

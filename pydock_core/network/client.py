@@ -10,7 +10,7 @@ from typing import Any
 from pydock_core.errors import UnsupportedError
 from pydock_core.network.rules import Admission
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.server_start import ask_server_surely, network_spec
+from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
 
 class NetworkService:

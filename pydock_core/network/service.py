@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core.errors import InvalidError
-from pydock_core.runtime import forkserver
-from pydock_core.runtime.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision import forkserver
+from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
 
 if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules

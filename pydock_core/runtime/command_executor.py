@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import (
     ConflictError,
     FailedError,
@@ -27,7 +27,7 @@ from pydock_core.errors import (
     UnavailableError,
 )
 from pydock_core.private_files import make_directories, open_private
-from pydock_core.runtime import messages, reaping
+from pydock_core.runtime import reaping
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup, read_layout
 from pydock_core.runtime.container_config import read_config
 from pydock_core.runtime.executor import CreatedProcess, Stdio, do_nothing

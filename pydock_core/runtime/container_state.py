@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core.runtime.cgroups import ContainerCgroup, find_cgroup
-from pydock_core.runtime.process import ProcessIdentity, read_json, write_json
+from pydock_core.runtime.process_identity import ProcessIdentity
+from pydock_core.runtime.record_file import read_json, write_json
 
 _FILE = "state.json"
 

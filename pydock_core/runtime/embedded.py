@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, NotFoundError, PyDockError
 from pydock_core.private_files import make_directories
-from pydock_core.runtime import capabilities, messages, reaping
+from pydock_core.runtime import capabilities, reaping
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup
 from pydock_core.runtime.cgroups.conversion import has_limits
 from pydock_core.runtime.container_config import ContainerPlan, compile_filter, load_plan, read_config
@@ -35,7 +35,7 @@ from pydock_core.runtime.namespaces import (
     is_in_user_namespace,
     write_id_maps,
 )
-from pydock_core.runtime.process import ProcessIdentity
+from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.process_setup import ProcessPlan
 
 _DEATH_TIMEOUT_SECONDS = 10.0

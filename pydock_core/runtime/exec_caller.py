@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime import exec_report, messages
+from pydock_core.runtime import exec_report
 from pydock_core.runtime.exec_process import ExecContext, read_pid, run_joiner
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.process_setup import ProcessPlan

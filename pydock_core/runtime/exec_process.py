@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, PyDockError
-from pydock_core.runtime import exec_report, messages
+from pydock_core.runtime import exec_report
 from pydock_core.runtime.cgroups.group import enter
 from pydock_core.runtime.console import open_console
 from pydock_core.runtime.executor import Stdio

@@ -23,11 +23,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime import messages
-from pydock_core.runtime.cgroup_mount import mount_cgroup
 from pydock_core.runtime.cgroups.group import enter
+from pydock_core.runtime.cgroups.mount import mount_cgroup
 from pydock_core.runtime.console import make_controlling, mount_console, open_console
 from pydock_core.runtime.container_config import ContainerPlan
 from pydock_core.runtime.devices import make_devices, make_links, open_host_devices

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydock_core import syscalls
 from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.mount_options import MountPlan, parse_mount
-from pydock_core.runtime.plan import RootMount
 
 _PAGE_BYTES = 4096
 _VALUE_BYTES = 255  # fs/fsopen.c

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError
-from pydock_core.runtime.plan import RootMount
-from pydock_core.runtime.process import ProcessIdentity
+from pydock_core.oci.root_mount import RootMount
+from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.rootfs import mount_root
 
 _Result = TypeVar("_Result")

@@ -15,7 +15,7 @@ import pytest
 
 from pydock_core.errors import PyDockError
 from pydock_core.runtime.capabilities import build_mask
-from pydock_core.runtime.spec_defaults import CAPABILITIES
+from pydock_core.spec.defaults import CAPABILITIES
 from tests.support.executor_box import Box
 from tests.support.executor_fixtures import only
 

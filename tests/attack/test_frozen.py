@@ -12,7 +12,7 @@ import pytest
 from pydock_core.engine import Engine
 from pydock_core.runtime.cgroups import probe_cgroups, read_layout
 from pydock_core.runtime.cgroups.group import list_tree
-from pydock_core.runtime.process import derive_status
+from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left, wait_until
 
 __all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures

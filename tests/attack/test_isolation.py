@@ -15,7 +15,7 @@ import pytest
 
 from pydock_core.errors import PyDockError
 from pydock_core.runtime.embedded import EmbeddedExecutor
-from pydock_core.runtime.spec import SpecLimits, SpecMount
+from pydock_core.spec.builder import SpecLimits, SpecMount
 from tests.support.executor_box import Box
 from tests.support.executor_fixtures import only
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Zygote
+from pydock_core.supervision.client import Zygote
 from tests.integration.conftest import Dock, archive, dock
 
 __all__ = ["archive", "dock"]

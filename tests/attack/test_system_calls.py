@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pydock_core import syscalls
-from pydock_core.runtime.seccomp_profile import read_default_profile
+from pydock_core.spec.seccomp_profile import read_default_profile
 from tests.support.call_program import X32, Call, build_program, read_results
 from tests.support.executor_box import Box
 from tests.support.executor_fixtures import only

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Streams, Zygote
+from pydock_core.supervision.client import Streams, Zygote
 from tests.bench.image_peers import (
     ImagePeer,
     Registry,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydock_core import syscalls
-from pydock_core.runtime.supervisor_network import set_loopback_up
+from pydock_core.supervision.network_namespace import set_loopback_up
 
 _CGROUPS = Path("/sys/fs/cgroup")
 HUGETLB = _CGROUPS / "hugetlb"

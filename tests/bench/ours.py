@@ -12,8 +12,8 @@ from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.execution import ExecRequest
 from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Streams, Zygote
-from pydock_core.runtime.process import derive_status
+from pydock_core.supervision.client import Streams, Zygote
+from pydock_core.supervision.container_status import derive_status
 from tests.bench.peer import Peer, end, pss, quietly
 
 

@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydock_core.runtime.seccomp_profile import parse_kernel_release
-from pydock_core.runtime.spec import SpecRequest, build_spec
+from pydock_core.spec.builder import SpecRequest, build_spec
+from pydock_core.spec.seccomp_profile import parse_kernel_release
 
 BUSYBOX = Path("/bin/busybox")
 APPLETS = (

@@ -12,8 +12,8 @@ import pytest
 
 from pydock_core.errors import ConflictError, NotFoundError, PyDockError
 from pydock_core.runtime.capabilities import build_mask
-from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecMount
-from pydock_core.runtime.spec_defaults import CAPABILITIES
+from pydock_core.spec.builder import SpecDevice, SpecLimits, SpecMount
+from pydock_core.spec.defaults import CAPABILITIES
 from tests.support.executor_box import FIRST_ID, Box
 from tests.support.executor_fixtures import only
 

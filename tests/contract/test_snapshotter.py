@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from pydock_core import syscalls
 from pydock_core.errors import CorruptError, NotFoundError, UnavailableError, UnsupportedError
 from pydock_core.oci.documents import layer_media_type
-from pydock_core.runtime.plan import RootMount
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.rootfs import mount_root
 from pydock_core.store.layer_blob import Arrival, LayerBlob
 from pydock_core.store.snapshots.protocol import Snapshotter

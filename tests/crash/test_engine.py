@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pydock_core.engine import Engine
-from pydock_core.runtime.client import Zygote
-from pydock_core.runtime.process import derive_status
+from pydock_core.supervision.client import Zygote
+from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left, wait_until
 
 __all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures
@@ -71,7 +71,7 @@ CLIENT = """
 import os, sys
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
-from pydock_core.runtime.client import Streams
+from pydock_core.supervision.client import Streams
 
 step = int(sys.argv[1])
 seen = 0

@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 
+from pydock_core import messages
 from pydock_core.errors import ConflictError, UnavailableError
 from pydock_core.paths import StateRoot
-from pydock_core.runtime import messages, ports, process, supervisor, supervisor_network
-from pydock_core.runtime.client import Streams, Zygote, wait_for_exit
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
-from pydock_core.runtime.supervisor_control import ControlServer
+from pydock_core.supervision import container_status as process
+from pydock_core.supervision import network_namespace as supervisor_network
+from pydock_core.supervision import ports, supervisor
+from pydock_core.supervision.client import Streams, Zygote, wait_for_exit
+from pydock_core.supervision.control_server import ControlServer
 from tests.support.supervised import (
     BUSYBOX,
     Box,
@@ -256,8 +259,8 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path[:0] = json.loads(sys.argv[1])
 from pydock_core.paths import StateRoot
-from pydock_core.runtime import messages
-from pydock_core.runtime.client import Streams, Zygote
+from pydock_core import messages
+from pydock_core.supervision.client import Streams, Zygote
 calls = 0
 def dying(real):
     def wrapper(*arguments):
@@ -307,7 +310,7 @@ def test_many_clients_start_one_zygote(tmp_path: Path) -> None:
     state_root.ensure()
     program = (
         "import json, sys; sys.path[:0] = json.loads(sys.argv[1]); from pathlib import Path\n"
-        "from pydock_core.paths import StateRoot; from pydock_core.runtime.client import Zygote\n"
+        "from pydock_core.paths import StateRoot; from pydock_core.supervision.client import Zygote\n"
         "print(Zygote(StateRoot(Path(sys.argv[2]), Path(sys.argv[3]))).ping()['pid'])"
     )
     words = [sys.executable, "-c", program, json.dumps(sys.path), str(state_root.data), str(state_root.run)]

@@ -19,8 +19,8 @@ import pytest
 from pydock_core.engine import Engine
 from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Zygote
 from pydock_core.store.database import Database
+from pydock_core.supervision.client import Zygote
 from tests.bench.samples import BUSYBOX, busybox_archive
 
 CGROUPS = Path("/sys/fs/cgroup")

@@ -22,9 +22,9 @@ from pydock_core.network.addresses import gateway_of, host_routes
 from pydock_core.network.client import NetworkService
 from pydock_core.network.rules import port_name
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Zygote
-from pydock_core.runtime.plan import NetworkAttachment, PublishedPort
 from pydock_core.store.database import Database
+from pydock_core.supervision.client import Zygote
+from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
 from tests.support.bridge_host import BRIDGE, OUTSIDE, SUBNET, Host, bridge_host, run
 from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, wait_until
 

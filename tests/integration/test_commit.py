@@ -20,8 +20,8 @@ from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig, Mount
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.runtime.cgroups.freezer import find_freezer
-from pydock_core.runtime.client import SupervisorClient
-from pydock_core.runtime.process import derive_status
+from pydock_core.supervision.client import SupervisorClient
+from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, wait_until
 
 COUNT = "i=0; while true; do i=$((i+1)); echo $i > /count; done"
@@ -337,7 +337,7 @@ HOLDER = """
 import os, signal, sys
 from pathlib import Path
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import SupervisorClient
+from pydock_core.supervision.client import SupervisorClient
 base = Path(sys.argv[1])
 with SupervisorClient(StateRoot(base / "data", base / "run").container(sys.argv[2])).frozen():
     print("held", flush=True)

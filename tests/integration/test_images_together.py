@@ -24,7 +24,7 @@ from pydock_core.engine.registries import Registries
 from pydock_core.engine.volumes import fill_new_volumes, volume_directory
 from pydock_core.errors import ConflictError, NotFoundError
 from pydock_core.images.registry.client import RegistryClient
-from pydock_core.runtime.plan import RootMount
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left

@@ -9,8 +9,8 @@ import pytest
 
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
-from pydock_core.runtime.client import Streams, Zygote
-from pydock_core.runtime.process import derive_status
+from pydock_core.supervision.client import Streams, Zygote
+from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, assert_nothing_is_left, children_of, host_state, wait_until
 
 

@@ -20,9 +20,9 @@ import pytest
 
 from pydock_core.errors import ConflictError, NotFoundError, PyDockError, UnavailableError
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Streams, Zygote, follow_log
 from pydock_core.runtime.executor import Stdio
-from pydock_core.runtime.plan import NetworkAttachment, PublishedPort
+from pydock_core.supervision.client import Streams, Zygote, follow_log
+from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
 from tests.support.supervised import (
     BUSYBOX,
     Box,
@@ -486,7 +486,7 @@ def test_the_interpreter_of_a_supervisor_can_not_be_written(tmp_path: Path) -> N
     state_root.ensure()
     program = (
         "import sys; from pathlib import Path; sys.path += sys.argv[3:]\n"
-        "from pydock_core.paths import StateRoot; from pydock_core.runtime.client import Zygote\n"
+        "from pydock_core.paths import StateRoot; from pydock_core.supervision.client import Zygote\n"
         "print(Zygote(StateRoot(Path(sys.argv[1]), Path(sys.argv[2]))).ping()['pid'])"
     )
     paths = [str(path) for path in (interpreter, state_root.data, state_root.run)]

@@ -20,7 +20,7 @@ import json, os, sys
 from pathlib import Path
 from pydock_core.errors import PyDockError
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Streams, Zygote
+from pydock_core.supervision.client import Streams, Zygote
 from tests.support.supervised import Box, end_server, leftovers, make_lower, read_frames
 base = Path(sys.argv[1])
 root = StateRoot(base / "data", base / "run")

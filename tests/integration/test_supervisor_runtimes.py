@@ -13,8 +13,8 @@ import pytest
 
 from pydock_core.errors import DeniedError, NotFoundError, PyDockError
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Streams, Zygote, ZygoteWorker
 from pydock_core.runtime.executor import Stdio
+from pydock_core.supervision.client import Streams, Zygote, ZygoteWorker
 from tests.support.supervised import (
     BUSYBOX,
     Box,

@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Zygote
+from pydock_core.supervision.client import Zygote
 from tests.bench.samples import BUSYBOX, busybox_archive
 from tests.support.jupyter_servers import JupyterServer, Response, run_jupyter, server_environment
 

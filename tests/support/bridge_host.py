@@ -15,9 +15,9 @@ from pydock_core.network.addresses import gateway_of, mac_address_of, pick_addre
 from pydock_core.network.client import NetworkService
 from pydock_core.network.rules import Admission
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.client import Zygote
-from pydock_core.runtime.plan import NetworkAttachment, PublishedPort
-from pydock_core.runtime.supervisor_network import set_loopback_up
+from pydock_core.supervision.client import Zygote
+from pydock_core.supervision.network_namespace import set_loopback_up
+from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
 from tests.support.supervised import Box, end_boxes, end_server, leftovers, make_lower, wait_until
 
 BRIDGE = "pdtest0"

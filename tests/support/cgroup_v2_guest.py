@@ -18,14 +18,14 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import PyDockError
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
-from pydock_core.runtime.plan import RootMount
 from pydock_core.runtime.rootfs import mount_root
-from pydock_core.runtime.seccomp_profile import parse_kernel_release
-from pydock_core.runtime.spec import SpecDevice, SpecLimits, SpecRequest, build_process, build_spec
+from pydock_core.spec.builder import SpecDevice, SpecLimits, SpecRequest, build_process, build_spec
+from pydock_core.spec.seccomp_profile import parse_kernel_release
 
 BASE = Path("/guest")
 APPLETS = ("sh", "cat", "sleep", "tail", "true", "mknod", "head", "ls", "touch", "dd", "id")

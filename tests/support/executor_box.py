@@ -16,8 +16,8 @@ from typing import Any
 
 from pydock_core.errors import PyDockError, from_json
 from pydock_core.runtime.cgroups import probe_cgroups, read_layout
-from pydock_core.runtime.seccomp_profile import parse_kernel_release
-from pydock_core.runtime.spec import SpecLimits, SpecRequest, build_process, build_spec
+from pydock_core.spec.builder import SpecLimits, SpecRequest, build_process, build_spec
+from pydock_core.spec.seccomp_profile import parse_kernel_release
 from tests.support.passable import make_passable
 
 BUSYBOX = Path("/bin/busybox")

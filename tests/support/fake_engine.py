@@ -16,7 +16,7 @@ from typing import Any
 from pydock_core.api import EngineAccess
 from pydock_core.engine.shapes import ZERO_TIME
 from pydock_core.errors import ConflictError, NotFoundError, UnavailableError
-from pydock_core.runtime.logs import LogEntry
+from pydock_core.supervision.logs import LogEntry
 
 WEB = "a1" * 32
 IDLE = "b2" * 32

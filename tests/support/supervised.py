@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
-from pydock_core.runtime.client import Launch, Streams, SupervisorClient, Zygote
-from pydock_core.runtime.plan import LaunchPlan, NetworkAttachment, RootMount
-from pydock_core.runtime.process import Status, derive_status
+from pydock_core.supervision.client import Launch, Streams, SupervisorClient, Zygote
+from pydock_core.supervision.container_status import Status, derive_status
+from pydock_core.supervision.plan import LaunchPlan, NetworkAttachment
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -170,7 +171,7 @@ class Box:
 
     def log(self) -> bytes:
         """What it has written, from the log."""
-        from pydock_core.runtime.logs import read_log
+        from pydock_core.supervision.logs import read_log
 
         return b"".join(entry.data for entry in read_log(self.paths.log_file))
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pydock_core.errors import ConflictError, InvalidError
 from pydock_core.network import addresses
-from pydock_core.runtime import cgroup_events, dial, user_namespace
+from pydock_core.runtime.cgroups import oom_counter as cgroup_events
+from pydock_core.supervision import dial, user_namespace
 
 
 def test_the_first_free_subnet_is_picked() -> None:

@@ -14,7 +14,7 @@ from pydock_core.commands.values import parse_boolean, parse_bytes, parse_signal
 from pydock_core.engine.config import ContainerConfig, Device, Mount
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError, UnsupportedError
-from pydock_core.runtime.plan import PublishedPort
+from pydock_core.supervision.plan import PublishedPort
 
 
 def config_of(

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from pydock_core import messages
 from pydock_core.errors import ConflictError, InvalidError
-from pydock_core.runtime import forkserver, messages, server_start
-from pydock_core.runtime.forkserver import ForkServer, Kind, Operation, Request
-from pydock_core.runtime.server_start import ServerSpec, ask_server
+from pydock_core.supervision import forkserver, server_start
+from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision.server_start import ServerSpec, ask_server
 
 
 def write_pid(request: Request) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pydock_core.engine.log_options import complete_options, parse_limits
 from pydock_core.errors import InvalidError, UnsupportedError
-from pydock_core.runtime.log_files import LogLimits
+from pydock_core.supervision.log_files import LogLimits
 
 
 @pytest.mark.parametrize(

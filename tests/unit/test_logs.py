@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.runtime import log_files, logs
-from pydock_core.runtime.log_files import LogLimits
-from pydock_core.runtime.logs import (
+from pydock_core.supervision import log_files, logs
+from pydock_core.supervision.log_files import LogLimits
+from pydock_core.supervision.logs import (
     CHUNK_BYTES,
     LogEntry,
     LogReader,

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydock_core import messages
 from pydock_core.errors import ConflictError, CorruptError
-from pydock_core.runtime import messages
 
 Pair = tuple[socket.socket, socket.socket]
 JSON = st.recursive(

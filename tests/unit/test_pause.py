@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime import pause as pause_module
 from pydock_core.runtime.cgroups.freezer import GroupFreezer, find_freezer
 from pydock_core.runtime.cgroups.layout import CgroupLayout
-from pydock_core.runtime.event_loop import EventLoop
-from pydock_core.runtime.pause import Pause, ProcessFreezer
+from pydock_core.supervision import pause as pause_module
+from pydock_core.supervision.event_loop import EventLoop
+from pydock_core.supervision.pause import Pause, ProcessFreezer
 
 
 class FakeFreezer:
@@ -157,7 +157,7 @@ os.execvp("cat", ["cat"])
 SCRIPT = """
 import os, signal, subprocess, sys, time
 from pydock_core import syscalls
-from pydock_core.runtime.pause import ProcessFreezer
+from pydock_core.supervision.pause import ProcessFreezer
 def state(pid):
     return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
 syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
@@ -197,7 +197,7 @@ def test_every_process_below_is_stopped_and_those_alone_go_on() -> None:
 
 
 def test_a_process_without_children_is_frozen_at_once() -> None:
-    code = "from pydock_core.runtime.pause import ProcessFreezer; print(ProcessFreezer().is_frozen())"
+    code = "from pydock_core.supervision.pause import ProcessFreezer; print(ProcessFreezer().is_frozen())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
     assert ProcessFreezer()._is_own(os.getpid())

@@ -13,18 +13,18 @@ import pytest
 
 from pydock_core.errors import CorruptError
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime.plan import PublishedPort
-from pydock_core.runtime.process import (
+from pydock_core.runtime.process_identity import ProcessIdentity
+from pydock_core.runtime.record_file import write_json
+from pydock_core.supervision.container_status import (
     ExitRecord,
-    ProcessIdentity,
     StateRecord,
     Status,
     derive_status,
     is_locked,
     read_plan,
     take_lock,
-    write_json,
 )
+from pydock_core.supervision.plan import PublishedPort
 
 ME = ProcessIdentity.of(os.getpid())
 

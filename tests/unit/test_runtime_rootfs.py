@@ -10,8 +10,8 @@ import pytest
 
 from pydock_core import syscalls
 from pydock_core.errors import NotFoundError, PyDockError
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime import rootfs
-from pydock_core.runtime.plan import RootMount
 from pydock_core.runtime.rootfs import build_overlay_options, mount_root
 from pydock_core.store.erofs.writer import build_index
 from tests.support.image_store import build_tar, entry, no_erofs

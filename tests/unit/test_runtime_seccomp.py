@@ -12,8 +12,8 @@ from pydock_core import syscalls
 from pydock_core.errors import InvalidError, UnsupportedError
 from pydock_core.runtime import seccomp
 from pydock_core.runtime.seccomp import build_prologue, prepare_program, read_flags
-from pydock_core.runtime.seccomp_profile import read_default_profile, resolve_profile
-from pydock_core.runtime.spec_defaults import CAPABILITIES
+from pydock_core.spec.defaults import CAPABILITIES
+from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profile
 
 ALLOW, ERRNO, LIMIT = 0x7FFF0000, 0x00050000, 400
 NATIVE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}.get(syscalls.MACHINE, 0)

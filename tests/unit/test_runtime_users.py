@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError
-from pydock_core.runtime.users import ResolvedUser, resolve_user
+from pydock_core.spec.users import ResolvedUser, resolve_user
 
 PASSWD = (
     b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/var/www:/bin/sh\n12:x:99:98::/odd:\nbad line\n#c:x:1:1::\n"

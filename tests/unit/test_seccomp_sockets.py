@@ -8,9 +8,9 @@ import pytest
 
 from pydock_core import syscalls
 from pydock_core.runtime.seccomp import prepare_program
-from pydock_core.runtime.seccomp_profile import read_default_profile, resolve_profile
-from pydock_core.runtime.seccomp_sockets import narrow_sockets
-from pydock_core.runtime.spec_defaults import CAPABILITIES
+from pydock_core.spec.defaults import CAPABILITIES
+from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profile
+from pydock_core.spec.seccomp_sockets import narrow_sockets
 from tests.unit.test_runtime_seccomp import ALLOW, run
 
 EPERM, ENOSYS = 0x00050000 | 1, 0x00050000 | 38

@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT4
 
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.capabilities import NAMES
-from pydock_core.runtime.spec import (
+from pydock_core.spec.builder import (
     SpecDevice,
     SpecLimits,
     SpecMount,
@@ -26,7 +26,7 @@ from pydock_core.runtime.spec import (
     build_process,
     build_spec,
 )
-from pydock_core.runtime.spec_defaults import CAPABILITIES, MASKED_PATHS
+from pydock_core.spec.defaults import CAPABILITIES, MASKED_PATHS
 
 SCHEMAS = Path(__file__).parents[1] / "support" / "runtime-spec-schema"
 """Unchanged from opencontainers/runtime-spec (Apache License 2.0)."""

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pydock_core.errors import InvalidError
-from pydock_core.runtime.seccomp_profile import parse_kernel_release, read_default_profile, resolve_profile
-from pydock_core.runtime.spec_defaults import CAPABILITIES
+from pydock_core.spec.defaults import CAPABILITIES
+from pydock_core.spec.seccomp_profile import parse_kernel_release, read_default_profile, resolve_profile
 
 
 def allowed(profile: dict[str, Any]) -> set[str]:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from pydock_core.runtime import messages, worker_process
+from pydock_core import messages
 from pydock_core.store import worker
 from pydock_core.store.tar_writer import TarWriter, write_all
+from pydock_core.supervision import worker_process
 
 HOLE_BYTES = 1 << 44
 

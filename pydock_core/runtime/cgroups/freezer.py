@@ -11,7 +11,7 @@ from pydock_core.runtime.cgroups.layout import CgroupLayout, read_layout
 
 @dataclass(frozen=True, slots=True)
 class GroupFreezer:
-    """The freezer of one group; see :class:`pydock_core.runtime.pause.Freezer`.
+    """The freezer of one group; see :class:`pydock_core.supervision.pause.Freezer`.
 
     Attributes:
         directory: the group's, in the freezer's hierarchy.

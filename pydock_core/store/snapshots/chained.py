@@ -26,7 +26,7 @@ from pydock_core import syscalls
 from pydock_core.errors import FailedError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
-from pydock_core.runtime.plan import RootMount
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.rootfs import mount_root
 from pydock_core.store.compression import InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end

@@ -19,9 +19,9 @@ from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import layer_compression
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import open_private
-from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest, check_pair

@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 from pydock_core.errors import UnsupportedError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.plan import RootMount
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain
 from pydock_core.store.durable import sync, write_json
 from pydock_core.store.erofs.writer import build_index

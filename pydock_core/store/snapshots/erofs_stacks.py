@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydock_core.errors import UnsupportedError
 from pydock_core.oci.digest import digest_hex, short_id
-from pydock_core.runtime.plan import RootMount
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.store.durable import sync, write_json
 from pydock_core.store.erofs.merge import merge_indexes
 from pydock_core.store.erofs.reader import Index

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pydock_core.errors import InvalidError, UnsupportedError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_media_type
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
-from pydock_core.runtime.plan import RootMount
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_pair
 from pydock_core.store.snapshots.chained import NOTHING, ChainedTrees, is_dependent

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import open_private
-from pydock_core.runtime.process import boot_id
+from pydock_core.runtime.process_identity import boot_id
 from pydock_core.runtime.rootfs import mount_erofs
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.snapshots.directory import needs_user_xattrs

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pydock_core.runtime.plan import RootMount
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.worker import Progress
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydock_core.errors import NotFoundError
-from pydock_core.runtime.plan import RootMount
+from pydock_core.oci.root_mount import RootMount
 
 FILE_LIMIT_BYTES = 4 << 20
 _LINKS_FOLLOWED = 40

@@ -8,10 +8,9 @@ import socket
 import struct
 from pathlib import Path
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import FailedError, InvalidError, NotFoundError, UnavailableError
-from pydock_core.runtime import messages
-from pydock_core.runtime.plan import LaunchPlan
+from pydock_core.supervision.plan import LaunchPlan
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914

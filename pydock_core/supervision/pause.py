@@ -16,8 +16,8 @@ from typing import Protocol
 
 from pydock_core.errors import FailedError, PyDockError
 from pydock_core.runtime.cgroups.freezer import find_freezer
-from pydock_core.runtime.event_loop import EventLoop
-from pydock_core.runtime.process import ProcessIdentity
+from pydock_core.runtime.process_identity import ProcessIdentity
+from pydock_core.supervision.event_loop import EventLoop
 
 _PATIENCE_SECONDS = 10.0
 _FIRST_LOOK_SECONDS = 0.0005

@@ -20,20 +20,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime import cgroup_events, dial, messages, ports, process, reaping, supervisor_network
-from pydock_core.runtime.event_loop import EventLoop, Signals
+from pydock_core.runtime import reaping
+from pydock_core.runtime.cgroups.oom_counter import OomCounter
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
-from pydock_core.runtime.executor_choice import make_executor
-from pydock_core.runtime.log_files import LogLimits
-from pydock_core.runtime.logs import LogWriter
-from pydock_core.runtime.plan import LaunchPlan, PublishedPort
-from pydock_core.runtime.process import ExitRecord, ProcessIdentity, StateRecord
+from pydock_core.runtime.process_identity import ProcessIdentity, boot_id
 from pydock_core.runtime.rootfs import mount_root
-from pydock_core.runtime.supervisor_control import ControlServer, set_window_size
-from pydock_core.runtime.supervisor_stdio import STDERR, STDOUT, ContainerStreams, StdioRelay
+from pydock_core.supervision import container_status, dial, network_namespace, ports
+from pydock_core.supervision.container_status import ExitRecord, StateRecord
+from pydock_core.supervision.control_server import ControlServer, set_window_size
+from pydock_core.supervision.event_loop import EventLoop, Signals
+from pydock_core.supervision.executor_choice import make_executor
+from pydock_core.supervision.log_files import LogLimits
+from pydock_core.supervision.logs import LogWriter
+from pydock_core.supervision.plan import LaunchPlan, PublishedPort
+from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
@@ -55,7 +58,7 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
     if order is None:
         return  # it could not be made ready: its client knows why
     try:
-        plan = process.read_plan(Path(order[0]["plan"]))
+        plan = container_status.read_plan(Path(order[0]["plan"]))
         executor = make_executor(plan.executor, ContainerPaths(Path(plan.data_dir), Path(plan.run_dir)))
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
@@ -103,7 +106,7 @@ class Supervisor:
         self._ports: tuple[PublishedPort, ...] = ()
         self._log: LogWriter | None = None
         self._control: ControlServer | None = None
-        self._oom: cgroup_events.OomCounter | None = None
+        self._oom: OomCounter | None = None
 
     def run(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
         """Start the container, serve until it has ended, record it; returns when nothing is left to do."""
@@ -139,7 +142,7 @@ class Supervisor:
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         while True:
             try:
-                lock_fd = process.take_lock(self.paths.lock_file)
+                lock_fd = container_status.take_lock(self.paths.lock_file)
             except OSError as error:
                 raise FailedError(
                     f"the lock {self.paths.lock_file} can not be taken: {error.strerror}", exit_code=125
@@ -156,7 +159,7 @@ class Supervisor:
 
     def _start(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> PyDockError | None:
         """Start the container; return what kept it from starting, with everything undone and recorded."""
-        process.record_killed(self.paths)  # of an earlier supervisor, if nobody has seen it yet
+        container_status.record_killed(self.paths)  # of an earlier supervisor, if nobody has seen it yet
         try:
             self._launch(attachment, wanted)
         except PyDockError as error:
@@ -200,7 +203,7 @@ class Supervisor:
             self._undo.callback(listener.socket.close)
         self._open_log()
         self._make_filesystem()
-        supervisor_network.enter(self.plan, self.paths.network_namespace)
+        network_namespace.enter(self.plan, self.paths.network_namespace)
         if self.plan.network.mode != "host":
             self._mounts.callback(_unmount, self.paths.network_namespace)
         if attachment is not None:
@@ -211,7 +214,7 @@ class Supervisor:
         self._executor.start(self.plan.container_id)
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
-        self._oom = cgroup_events.OomCounter.of_process(self._init_pid)
+        self._oom = OomCounter.of_process(self._init_pid)
         self.paths.exit_file.unlink(missing_ok=True)
         state = StateRecord(init, supervisor, self._started_at_ns, self._ports, self.plan.executor)
         state.write(self.paths.state_file)
@@ -414,6 +417,6 @@ def preload() -> None:
     from pydock_core.runtime.namespaces import is_in_user_namespace
 
     # What is one and the same for everything below the zygote.
-    process.boot_id()
+    boot_id()
     read_layout()
     is_in_user_namespace()

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from pydock_core.runtime.log_files import LogLimits, file_identity, open_log, open_newer, rotate
+from pydock_core.supervision.log_files import LogLimits, file_identity, open_log, open_newer, rotate
 
 CHUNK_BYTES = 16 * 1024
 _BLOCK_BYTES = 64 * 1024

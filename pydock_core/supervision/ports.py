@@ -20,9 +20,9 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, DeniedError, InvalidError, PyDockError, UnavailableError
-from pydock_core.runtime import dial
-from pydock_core.runtime.event_loop import HANGUP, READ, WRITE, EventLoop
-from pydock_core.runtime.plan import PublishedPort
+from pydock_core.supervision import dial
+from pydock_core.supervision.event_loop import HANGUP, READ, WRITE, EventLoop
+from pydock_core.supervision.plan import PublishedPort
 
 _BACKLOG = 1024
 _SPLICE_BYTES = 1024 * 1024
@@ -386,7 +386,7 @@ def fork_forwarder(listeners: Sequence[Listener], hosts: tuple[str, ...], kept_f
 
     Args:
         listeners: the child takes them; the caller closes its own.
-        hosts: addresses in the container, as :func:`pydock_core.runtime.dial.addresses`.
+        hosts: addresses in the container, as :func:`pydock_core.supervision.dial.addresses`.
         kept_fds: descriptors that the child keeps beside the listeners (the log of errors).
     """
     parent = os.getpid()

@@ -16,8 +16,8 @@ from typing import Any, NoReturn
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
-from pydock_core.runtime import forkserver, user_namespace
-from pydock_core.runtime.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision import forkserver, user_namespace
+from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
 
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
@@ -111,18 +111,18 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
 
 def _preload() -> None:
     """Import what every supervisor needs, so that it is there, and shared, after the fork."""
-    from pydock_core.runtime.supervisor import preload
+    from pydock_core.supervision.supervisor import preload
 
     preload()
 
 
 def _supervise(request: Request) -> None:
-    from pydock_core.runtime.supervisor import run
+    from pydock_core.supervision.supervisor import run
 
     run(request.document, request.fds)
 
 
 def _work(request: Request) -> None:
-    from pydock_core.runtime.worker_process import run
+    from pydock_core.supervision.worker_process import run
 
     run(request.document, request.fds)

@@ -21,9 +21,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pydock_core import syscalls
+from pydock_core import messages, syscalls
 from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
-from pydock_core.runtime import messages
 
 _SILENT_SECONDS = 5.0
 
@@ -89,7 +88,7 @@ class ForkServer:
 
     Args:
         operations: by ``op``.
-        arguments: as :mod:`pydock_core.runtime.server_start` passes them: socket_path, lock_path,
+        arguments: as :mod:`pydock_core.supervision.server_start` passes them: socket_path, lock_path,
             idle_seconds, version.
     """
 

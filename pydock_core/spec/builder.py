@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydock_core.errors import InvalidError
-from pydock_core.runtime import spec_defaults as defaults
 from pydock_core.runtime.capabilities import NAMES as ALL_CAPABILITIES
 from pydock_core.runtime.capabilities import normalize_name
-from pydock_core.runtime.seccomp_profile import read_default_profile, resolve_profile
+from pydock_core.spec import defaults
+from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profile
 
 _CPU_PERIOD_US = 100_000
 _DEVICE_TYPES = ("c", "b", "u", "p")
@@ -107,7 +107,7 @@ class SpecRequest:
         machine, kernel: ``uname -m``; major and minor of the kernel: the seccomp profile depends on them.
         env: NAME=VALUE.
         cwd: absolute path in the container.
-        uid, gid, additional_gids: see :func:`pydock_core.runtime.users.resolve_user`.
+        uid, gid, additional_gids: see :func:`pydock_core.spec.users.resolve_user`.
         umask: or None for 022.
         terminal: with a pseudo-terminal of ``console_size`` (rows, columns; zeros where unknown).
         hostname, domainname: set in a UTS namespace of the container's own.

@@ -12,38 +12,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydock_core.oci.root_mount import RootMount
+
 EMBEDDED = "embedded"
-
-
-@dataclass(frozen=True, slots=True)
-class RootMount:
-    """One mount that makes up a container's root filesystem, as data (containerd's idea).
-
-    Attributes:
-        kind: "overlay", "bind", or "erofs": layers that are mounted on a directory of their own, ``target``, where a
-            following mount finds them.
-        source: host path, for "bind"; of the index, for "erofs"; empty for "overlay".
-        lower: lower directories of an overlay, top layer first (absolute host paths).
-        upper, work: the overlay's upper and work directories; both empty for a read-only mount.
-        options: further options, as in mount(8): "userxattr", "ro", ...
-        devices: of "erofs": the files with the data.
-        target: of "erofs": an existing directory; of the others empty, as they go where the root is to be.
-    """
-
-    kind: str
-    source: str = ""
-    lower: tuple[str, ...] = ()
-    upper: str = ""
-    work: str = ""
-    options: tuple[str, ...] = ()
-    devices: tuple[str, ...] = ()
-    target: str = ""
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> RootMount:
-        """Rebuild a mount from :func:`dataclasses.asdict`'s document."""
-        tuples = {name: tuple(document[name]) for name in ("lower", "options", "devices")}
-        return cls(**{**document, **tuples})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +73,7 @@ class LaunchPlan:
         stdin_once: close standard input when the first attached client closes its side.
         stop_signal, stop_timeout_seconds: defaults of the control request "stop".
         log_path: the log in Docker's json-file format; empty for no log.
-        log_file_bytes, log_files: see :class:`pydock_core.runtime.log_files.LogLimits`.
+        log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 where unknown.
     """

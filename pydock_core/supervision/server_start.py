@@ -1,5 +1,5 @@
 """Asks a fork server, and starts it where it is missing: the client's half of
-:mod:`pydock_core.runtime.forkserver`."""
+:mod:`pydock_core.supervision.forkserver`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydock_core import messages
 from pydock_core.errors import DeniedError, FailedError, NotFoundError, UnavailableError
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import open_private
-from pydock_core.runtime import messages
 from pydock_core.runtime.executor import do_nothing
 
 IDLE_SECONDS = 600.0
 _START_TIMEOUT_SECONDS = 30.0
 _PACKAGE = Path(__file__).resolve().parent.parent
+_SERVED_PACKAGES = (
+    *("supervision", "runtime", "runtime/cgroups", "network", "oci"),
+    *("store", "store/database", "store/erofs", "store/snapshots", "engine"),
+)
+"""The packages that a fork server and its children execute."""
+
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "PYDOCK_ROOT")
 
@@ -57,7 +63,7 @@ class ServerSpec:
 
 def zygote_spec(root: StateRoot) -> ServerSpec:
     """The zygote of a state root."""
-    return ServerSpec("zygote", "pydock_core.runtime.zygote", root.zygote_socket())
+    return ServerSpec("zygote", "pydock_core.supervision.zygote", root.zygote_socket())
 
 
 def network_spec(root: StateRoot) -> ServerSpec:
@@ -73,7 +79,7 @@ def code_version() -> str:
     # "python" in a notebook and "python3" in the dock program's first line are one interpreter.
     interpreter = os.path.realpath(sys.executable)
     digest = hashlib.sha256(f"{interpreter}\0{sys.prefix}\0{sys.version}".encode())
-    for folder in (_PACKAGE, _PACKAGE / "runtime", _PACKAGE / "network", _PACKAGE / "store"):
+    for folder in (_PACKAGE, *(_PACKAGE / name for name in _SERVED_PACKAGES)):
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda item: item.name):
                 if entry.name.endswith(".py"):

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from pydock_core.runtime.event_loop import HANGUP, READ, WRITE, EventLoop
-from pydock_core.runtime.logs import LogWriter
+from pydock_core.supervision.event_loop import HANGUP, READ, WRITE, EventLoop
+from pydock_core.supervision.logs import LogWriter
 
 READ_BYTES = 64 * 1024
 HIGH_WATER_BYTES = 256 * 1024

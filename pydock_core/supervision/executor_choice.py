@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.executor import Executor
-from pydock_core.runtime.plan import EMBEDDED
+from pydock_core.supervision.plan import EMBEDDED
 
 
 def make_executor(name: str, paths: ContainerPaths) -> Executor:

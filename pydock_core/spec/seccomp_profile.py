@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core.errors import InvalidError
-from pydock_core.runtime.seccomp_sockets import narrow_sockets
+from pydock_core.spec.seccomp_sockets import narrow_sockets
 
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 _SCMP_NAMES = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}

@@ -5,85 +5,26 @@ ARCHITECTURE.md, "What is recorded, and what is derived", is the rule that :func
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import json
 import os
 import select
 import signal
 import struct
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pydock_core.errors import CorruptError, PyDockError
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime.plan import LaunchPlan, PublishedPort
+from pydock_core.runtime.process_identity import ProcessIdentity
+from pydock_core.runtime.record_file import read_json, write_json
+from pydock_core.supervision.plan import LaunchPlan, PublishedPort
 
 KILLED_EXIT_CODE = 137
 """128 + SIGKILL: what a container gets whose supervisor was killed."""
 
 _FLOCK = "hhqqi0q"  # struct flock on 64-bit Linux: type, whence, start, length, pid
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessIdentity:
-    """A process that cannot be mistaken for a later one: pid, start time in clock ticks since boot, boot id."""
-
-    pid: int
-    start_ticks: int
-    boot_id: str
-
-    @classmethod
-    def of(cls, pid: int) -> ProcessIdentity:
-        """Identify a process that exists now; ProcessLookupError otherwise."""
-        return cls(pid, _start_ticks(pid), boot_id())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the identity as JSON types."""
-        return {"pid": self.pid, "start_ticks": self.start_ticks, "boot_id": self.boot_id}
-
-    def is_alive(self) -> bool:
-        """Whether this very process exists (a zombie does)."""
-        try:
-            return self.boot_id == boot_id() and _start_ticks(self.pid) == self.start_ticks
-        except ProcessLookupError:
-            return False
-
-    def open(self) -> int | None:
-        """Return a pidfd of this very process, or None where it is gone."""
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except OSError as error:
-            # EINVAL, of newer kernels ENOENT: the number is one of a thread.  Up to Linux 6.1 at least EINVAL, too,
-            # where it lives on after its process as that of a session or a process group.
-            if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
-                return None
-            raise
-        # Checked after opening: the descriptor stays with the process whose start time is read here.
-        if self.is_alive():
-            return pidfd
-        os.close(pidfd)
-        return None
-
-
-@cache
-def boot_id() -> str:
-    """Return the id of this boot of the kernel (proc_sys_kernel(5), random/boot_id)."""
-    return _read_file("/proc/sys/kernel/random/boot_id").decode().strip()
-
-
-def _start_ticks(pid: int) -> int:
-    try:
-        text = _read_file(f"/proc/{pid}/stat")
-    except (FileNotFoundError, ProcessLookupError):
-        raise ProcessLookupError(errno.ESRCH, "no such process") from None
-    # Field 22 of proc_pid_stat(5); the command, field 2, may hold spaces and parentheses.
-    return int(text[text.rindex(b")") + 2 :].split()[19])
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +197,9 @@ def record_killed(paths: ContainerPaths) -> None:
 
 def _reap(paths: ContainerPaths, state: StateRecord) -> str:
     """Kill init and delete the container; return a line about what could not be removed."""
-    from pydock_core.runtime.executor_choice import make_executor  # late: most readers of states need none
+    from pydock_core.supervision.executor_choice import (
+        make_executor,  # late: most readers of states need none
+    )
 
     container_id = paths.run.name
     try:
@@ -323,55 +266,3 @@ def is_locked(path: Path) -> bool:
         return int(struct.unpack(_FLOCK, answer)[0]) != fcntl.F_UNLCK
     finally:
         os.close(lock_fd)
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a small record of JSON, as :func:`write_whole` does."""
-    write_whole(path, json.dumps(document).encode())
-
-
-def write_whole(path: Path, payload: bytes) -> None:
-    """Write a small file under a temporary name, with mode 0600, and rename it.
-
-    A reader sees the old contents or the new ones.
-    """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        # System calls, not a text stream: a supervisor pays in touched memory for every layer it goes
-        # through.
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            written = 0
-            while written < len(payload):
-                written += os.write(fd, payload[written:])
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def _read_file(path: str | Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        pieces = []
-        while piece := os.read(fd, 65536):
-            pieces.append(piece)
-        return b"".join(pieces)
-    finally:
-        os.close(fd)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a small record; None where there is none, CorruptError where it is none."""
-    try:
-        document = json.loads(_read_file(path))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise CorruptError(f"the record {path} is not JSON") from error
-    if not isinstance(document, dict):
-        raise CorruptError(f"the record {path} is not a JSON object")
-    return document

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from pydock_core.runtime.event_loop import WRITE, EventLoop, Timer
+from pydock_core.supervision.event_loop import WRITE, EventLoop, Timer
 
 DIAL_TIMEOUT_SECONDS = 10.0
 

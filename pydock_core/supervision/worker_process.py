@@ -1,5 +1,5 @@
 """Runs one storage job in a process of its own: the zygote's half of
-:class:`pydock_core.runtime.client.ZygoteWorker`."""
+:class:`pydock_core.supervision.client.ZygoteWorker`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from pydock_core import messages
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime import messages
 
 
 def run(document: Mapping[str, Any], fds: list[int]) -> None:

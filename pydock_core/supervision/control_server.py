@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydock_core import messages
 from pydock_core.errors import (
     ConflictError,
     CorruptError,
@@ -20,13 +21,13 @@ from pydock_core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pydock_core.runtime import dial, messages
-from pydock_core.runtime.event_loop import HANGUP, READ, EventLoop
 from pydock_core.runtime.executor import Stdio
-from pydock_core.runtime.pause import Pause, choose_freezer
+from pydock_core.supervision import dial
+from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop
+from pydock_core.supervision.pause import Pause, choose_freezer
 
 if TYPE_CHECKING:
-    from pydock_core.runtime.supervisor import Supervisor
+    from pydock_core.supervision.supervisor import Supervisor
 
 
 class Connection:

@@ -1,0 +1,38 @@
+"""Mounts that make up a container's root filesystem, as data (containerd's Mount): pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RootMount:
+    """One mount that makes up a container's root filesystem, as data (containerd's idea).
+
+    Attributes:
+        kind: "overlay", "bind", or "erofs": layers that are mounted on a directory of their own, ``target``, where a
+            following mount finds them.
+        source: host path, for "bind"; of the index, for "erofs"; empty for "overlay".
+        lower: lower directories of an overlay, top layer first (absolute host paths).
+        upper, work: the overlay's upper and work directories; both empty for a read-only mount.
+        options: further options, as in mount(8): "userxattr", "ro", ...
+        devices: of "erofs": the files with the data.
+        target: of "erofs": an existing directory; of the others empty, as they go where the root is to be.
+    """
+
+    kind: str
+    source: str = ""
+    lower: tuple[str, ...] = ()
+    upper: str = ""
+    work: str = ""
+    options: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    target: str = ""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RootMount:
+        """Rebuild a mount from :func:`dataclasses.asdict`'s document."""
+        tuples = {name: tuple(document[name]) for name in ("lower", "options", "devices")}
+        return cls(**{**document, **tuples})

@@ -1,0 +1,67 @@
+"""Identifies a process so that a later one with its number is not mistaken for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydock_core.runtime.record_file import read_file
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """A process that cannot be mistaken for a later one: pid, start time in clock ticks since boot, boot id."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """Identify a process that exists now; ProcessLookupError otherwise."""
+        return cls(pid, _start_ticks(pid), boot_id())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the identity as JSON types."""
+        return {"pid": self.pid, "start_ticks": self.start_ticks, "boot_id": self.boot_id}
+
+    def is_alive(self) -> bool:
+        """Whether this very process exists (a zombie does)."""
+        try:
+            return self.boot_id == boot_id() and _start_ticks(self.pid) == self.start_ticks
+        except ProcessLookupError:
+            return False
+
+    def open(self) -> int | None:
+        """Return a pidfd of this very process, or None where it is gone."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            # EINVAL, of newer kernels ENOENT: the number is one of a thread.  Up to Linux 6.1 at least EINVAL, too,
+            # where it lives on after its process as that of a session or a process group.
+            if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+                return None
+            raise
+        # Checked after opening: the descriptor stays with the process whose start time is read here.
+        if self.is_alive():
+            return pidfd
+        os.close(pidfd)
+        return None
+
+
+@cache
+def boot_id() -> str:
+    """Return the id of this boot of the kernel (proc_sys_kernel(5), random/boot_id)."""
+    return read_file("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def _start_ticks(pid: int) -> int:
+    try:
+        text = read_file(f"/proc/{pid}/stat")
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProcessLookupError(errno.ESRCH, "no such process") from None
+    # Field 22 of proc_pid_stat(5); the command, field 2, may hold spaces and parentheses.
+    return int(text[text.rindex(b")") + 2 :].split()[19])

@@ -1,0 +1,1 @@
+"""Builds OCI runtime configurations (config.json): pure functions."""
