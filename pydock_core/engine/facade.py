@@ -13,13 +13,13 @@ from pydock_core.paths import StateRoot, default_root
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.filesystems import Filesystems
-    from pydock_core.engine.image_store import ImageStore
     from pydock_core.engine.images import Images
     from pydock_core.engine.launch import Launcher
     from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
     from pydock_core.engine.tidy import Remover
     from pydock_core.engine.usage import Usage
+    from pydock_core.images.image_store import ImageStore
     from pydock_core.store.database import Database
     from pydock_core.store.snapshots.protocol import Snapshotter
     from pydock_core.store.worker import Worker
@@ -87,7 +87,7 @@ class Engine:
 
     @cached_property
     def image_store(self) -> ImageStore:
-        from pydock_core.engine.image_store import ImageStore
+        from pydock_core.images.image_store import ImageStore
 
         return ImageStore(self.root, self.database, self.snapshotter, self.worker)
 

@@ -1,8 +1,8 @@
 """Pushes one image: plain layers are compressed on all cores and sent while they are compressed.
 
-Compression is deterministic, so what a layer became is remembered: the next push asks the registry for that digest
-first, and compresses only what is not there.  The compressed bytes go through a file of the workspace, so that a
-broken upload is resumed from where the registry has it.
+Compression is deterministic, so a layer's compressed form is recorded: the next push asks the registry for that digest
+first, and compresses only missing layers.  The compressed bytes go through a file of the workspace, so that a broken
+upload resumes at the registry's position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydock_core.errors import CorruptError
+from pydock_core.errors import CorruptError, NotFoundError
+from pydock_core.images.image_store import ImageStore
 from pydock_core.images.parallel import Cancellation, CancelledTransfer, run_all, serialised
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import (
@@ -33,7 +34,11 @@ from pydock_core.oci.documents import (
 from pydock_core.oci.reference import Reference
 from pydock_core.store.blobs import BlobStore, mapped
 from pydock_core.store.compression import ANEW
+from pydock_core.store.database import distribution
+from pydock_core.store.database import images as sql
+from pydock_core.store.database.connection import Database
 from pydock_core.store.database.distribution import LayerForm
+from pydock_core.store.database.images import ImageRow
 from pydock_core.store.layer_blob import BUFFER_BYTES, Arrival
 from pydock_core.store.worker import Progress
 
@@ -41,19 +46,19 @@ if TYPE_CHECKING:
     from pydock_core.images.registry.client import RegistryClient
 
 _UPLOADS = 5
-"""Layers that are uploaded at once, as Docker does."""
+"""The number of simultaneous uploads, as in Docker."""
 _GZIP_LEVEL = 2
 _REPORT_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
-class Knowledge:
-    """What is remembered of layers and of one registry between pushes; threads add to it.
+class _Knowledge:
+    """The results of earlier pushes to one registry; several threads add to it.
 
     Attributes:
-        forms: what plain layers became when they were last compressed to gzip, by diff id.
-        places: the repositories of the registry in which blobs were seen, by digest.
-        lost: (digest, repository) of places that turned out to be none.
+        forms: the last gzip form of each plain layer, by diff id.
+        places: the repositories of the registry in which each blob was seen, by digest.
+        lost: (digest, repository) of places that no longer have the blob.
     """
 
     forms: dict[str, LayerForm] = field(default_factory=dict)
@@ -62,70 +67,116 @@ class Knowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
-    """What was pushed.
+class Pushed:
+    """One pushed name; ``digest`` and ``size_bytes`` are the manifest's."""
 
-    Attributes:
-        digest, size_bytes: of the manifest.
-        blobs: digests of what the repository has now.
-    """
-
+    reference: str
     digest: str
     size_bytes: int
-    blobs: tuple[str, ...]
 
 
 def push_image(
-    client: RegistryClient,
-    reference: Reference,
-    manifest_digest: str,
-    blobs: BlobStore,
-    directory: Path,
-    knowledge: Knowledge,
-    progress: Progress | None = None,
-) -> Sent:
+    store: ImageStore, client: RegistryClient, reference: Reference, progress: Progress | None = None
+) -> Pushed:
     """Send one image to a registry, under one tag.
 
     Args:
+        store: has the image.
         client: of the reference's domain.
         reference: with a tag.
-        manifest_digest: of the image's manifest in the store.
-        blobs: the blob store; the caller holds its lock, shared.
-        directory: a workspace.
-        knowledge: see :class:`Knowledge`.
-        progress: gets events, from one thread at a time.
+        progress: receives events, from one thread at a time.
 
     Raises:
-        DeniedError: the registry wants (other) credentials.
-        UnavailableError: it cannot be reached.
+        NotFoundError: there is no image of that name.
+        DeniedError: the registry requires (other) credentials.
+        UnavailableError: the registry cannot be reached.
         CorruptError: a blob in the store is damaged.
     """
     report = serialised(progress)
+    database = store.database
+    with store.reading(), store.workspace("push") as directory:
+        # Under the lock: before, another process may remove the image, or replace its manifest.
+        row = find_tagged(database, reference)
+        knowledge = _load_knowledge(database, row.id, reference.domain)
+        try:
+            pushed, digests = _send(
+                store, client, reference, row.manifest_digest, directory, knowledge, report
+            )
+        finally:
+            for diff_id, form in knowledge.forms.items():
+                distribution.set_layer_form(database, diff_id, form)
+            for digest, path in knowledge.lost:
+                distribution.delete_blob_place(database, digest, reference.domain, path)
+        distribution.add_blob_places(database, digests, reference.domain, reference.path)
+        distribution.add_repository_digest(database, reference.repository, pushed.digest, row.id)
+    report({"status": f"{reference.tag}: digest: {pushed.digest} size: {pushed.size_bytes}"})
+    return pushed
+
+
+def find_tagged(database: Database, reference: Reference) -> ImageRow:
+    """Return the image with a name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    row = sql.by_tag(database, reference.repository, reference.tag)
+    if row is None:
+        raise NotFoundError(
+            f"no image is called {reference.familiar}",
+            f"see: dock images; give one the name first: dock tag IMAGE {reference.familiar}",
+        )
+    return row
+
+
+def _load_knowledge(database: Database, image_id: str, domain: str) -> _Knowledge:
+    knowledge = _Knowledge()
+    for layer in sql.layers_of(database, image_id):
+        digest = layer.blob_digest
+        if not layer_compression(layer.media_type):
+            form = distribution.layer_form(database, layer.diff_id, _compressed_type(layer.media_type))
+            if form is None:
+                continue
+            knowledge.forms[layer.diff_id] = form
+            digest = form.digest
+        knowledge.places[digest] = distribution.blob_places(database, digest, domain)
+    return knowledge
+
+
+def _send(
+    store: ImageStore,
+    client: RegistryClient,
+    reference: Reference,
+    manifest_digest: str,
+    directory: Path,
+    knowledge: _Knowledge,
+    report: Progress,
+) -> tuple[Pushed, Sequence[str]]:
+    """Send blobs and manifest; return the result, and the digests of the repository's blobs."""
     subject = f"manifest of {reference.familiar}"
+    blobs = store.blobs
     data = blobs.read(manifest_digest, subject)
     manifest = Manifest.from_json(decode(data, subject), subject)
-    layers = list(dict.fromkeys(layer.digest for layer in manifest.layers))
-    described = {layer.digest: layer for layer in manifest.layers}
+    layers = {layer.digest: layer for layer in manifest.layers}
     config = ImageConfig.from_json(decode(blobs.read(manifest.config.digest, subject), subject), subject)
-    # A layer is called by its diff id, which stays the same however it is stored.
+    # A layer is called by its diff id, which is the same in every storage form.
     names = {
         layer.digest: short_id(diff_id)
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
     }
     pusher = _Pusher(client, reference, blobs, directory, knowledge, report, names)
-    sent = pusher.send([described[digest] for digest in layers])
+    sent = pusher.send(list(layers.values()))
     pusher.send_document(manifest.config)
     final = tuple(sent[layer.digest] for layer in manifest.layers)
     if final != manifest.layers:
         manifest = replace(manifest, layers=final)
         data = encode(manifest.to_json())
     digest = client.put_manifest(reference.path, reference.tag, manifest.media_type, data)
-    places = [manifest.config.digest, *(layer.digest for layer in final if not is_foreign(layer.media_type))]
-    return Sent(digest, len(data), tuple(dict.fromkeys(places)))
+    digests = [manifest.config.digest, *(layer.digest for layer in final if not is_foreign(layer.media_type))]
+    return Pushed(reference.familiar, digest, len(data)), list(dict.fromkeys(digests))
 
 
 class _Pusher:
-    """Sends the blobs of one image."""
+    """The transfer of one image's blobs."""
 
     def __init__(
         self,
@@ -133,7 +184,7 @@ class _Pusher:
         reference: Reference,
         blobs: BlobStore,
         directory: Path,
-        knowledge: Knowledge,
+        knowledge: _Knowledge,
         report: Progress,
         names: Mapping[str, str],
     ) -> None:
@@ -145,11 +196,11 @@ class _Pusher:
         self._knowledge = knowledge
         self._report = report
         self._cancellation = Cancellation()
-        # One layer at a time is compressed, on all cores; the others are being sent meanwhile.
+        # One layer at a time is compressed, on all cores, while the others are sent.
         self._compressing = threading.Lock()
 
     def send(self, layers: Sequence[Descriptor]) -> Mapping[str, Descriptor]:
-        """Send layers; return what the manifest is to say of each, by the digest that it has in the store."""
+        """Send layers; return their descriptors for the manifest, by their digests in the store."""
         for layer in layers:
             self._say(layer, "Preparing", total=layer.size_bytes)
         for layer in layers[_UPLOADS:]:
@@ -160,7 +211,7 @@ class _Pusher:
 
     def _give_up(self, error: BaseException) -> None:
         self._cancellation.set()
-        self._client.close()  # ends writes that wait
+        self._client.close()  # ends waiting writes
 
     def send_document(self, descriptor: Descriptor) -> None:
         """Send the image's config."""
@@ -178,7 +229,7 @@ class _Pusher:
                     layer, self._blobs.blob_path(layer.digest), None, lambda: layer.digest, layer.size_bytes
                 )
             return layer
-        media_type = compressed_type(layer.media_type)
+        media_type = _compressed_type(layer.media_type)
         known = self._knowledge.forms.get(layer.digest)
         if known is not None and known.media_type == media_type and self._is_there(layer, known.digest):
             return Descriptor(media_type, known.digest, known.size_bytes, layer.annotations)
@@ -187,7 +238,7 @@ class _Pusher:
         return Descriptor(media_type, form.digest, form.size_bytes, layer.annotations)
 
     def _is_there(self, layer: Descriptor, digest: str) -> bool:
-        """Whether the repository has a blob, or got it from another repository of the registry."""
+        """Whether the repository has a blob, or took it over from another repository of the registry."""
         self._cancellation.check()
         if self._client.has_blob(self._path, digest):
             self._say(layer, "Layer already exists")
@@ -216,10 +267,10 @@ class _Pusher:
         self._say(layer, "Pushed")
 
     def _compress_and_upload(self, layer: Descriptor, media_type: str) -> LayerForm:
-        """Compress in this thread, and send what there is of it from another one."""
+        """Compress in this thread, while another one sends the compressed bytes."""
         path = self._directory / f"compressed-{short_id(layer.digest)}"
         with ThreadPoolExecutor(1, "push-send") as sender:
-            with self._compressing, Compressed(path) as compressed:
+            with self._compressing, CompressedLayer(path) as compressed:
                 self._cancellation.check()
                 sending = sender.submit(
                     self._upload, layer, path, compressed.arrival, lambda: compressed.digest, layer.size_bytes
@@ -235,17 +286,17 @@ class _Pusher:
                     if sending.done() and (reason := sending.exception()) is not None:
                         raise reason from error
                     raise
-            sending.result()  # meanwhile the next layer is compressed
+            sending.result()  # the next layer is compressed by now
         os.unlink(path)
         return LayerForm(media_type, compressed.digest, compressed.size_bytes)
 
     def _check_going(self, sending: Future[None]) -> None:
         self._cancellation.check()
         if sending.done():
-            raise CancelledTransfer  # it has failed: nothing ends it before the file is whole
+            raise CancelledTransfer  # it has failed: otherwise it ends after the file does
 
     def _say(self, layer: Descriptor, status: str, current: int | None = None, total: int = 0) -> None:
-        """Report a layer's state, with what is sent of how much: without ``current``, how much there is to send."""
+        """Report a layer's status with its bytes; without ``current``, only with the total."""
         event: dict[str, Any] = {"status": status, "id": self._names[layer.digest]}
         if current is not None:
             event["current"] = current
@@ -254,20 +305,20 @@ class _Pusher:
         self._report(event)
 
 
-def compressed_type(media_type: str) -> str:
-    """Return the media type that a plain layer has once it is compressed with gzip."""
+def _compressed_type(media_type: str) -> str:
+    """Return the media type of a plain layer's gzip form."""
     return f"{DOCKER_LAYER}.gzip" if media_type == DOCKER_LAYER else layer_media_type("gzip")
 
 
-class Compressed:
-    """A gzip file that grows; the bytes depend on nothing but the content.
+class CompressedLayer:
+    """A growing gzip file, whose bytes depend on nothing but the content.
 
     Args:
         path: the file, not existing.
 
     Attributes:
-        arrival: for who reads behind.
-        digest, size_bytes: once it is filled.
+        arrival: for the reader behind.
+        digest, size_bytes: final once the file is filled.
     """
 
     def __init__(self, path: Path) -> None:
@@ -283,12 +334,12 @@ class Compressed:
         return "sha256:" + self._hash.hexdigest()
 
     def fill(self, source: Path, digest: str, check: Callable[[], None]) -> None:
-        """Compress a whole file, and verify it on the way.
+        """Compress a whole file, and verify it.
 
         Args:
             source: a plain layer.
-            digest: what its digest must be.
-            check: called for every megabyte; what it raises ends it.
+            digest: the expected one.
+            check: called for every megabyte; its exception ends the compression.
 
         Raises:
             CorruptError: the source does not have the digest.
@@ -322,7 +373,7 @@ class Compressed:
         self.size_bytes += len(data)
         self.arrival.advance(len(data))
 
-    def __enter__(self) -> Compressed:
+    def __enter__(self) -> CompressedLayer:
         return self
 
     def __exit__(self, kind: object, value: object, traceback: object) -> None:
@@ -330,9 +381,9 @@ class Compressed:
 
 
 class _Sink:
-    """What the compressor takes for a file."""
+    """The file interface that the compressor expects."""
 
-    def __init__(self, compressed: Compressed) -> None:
+    def __init__(self, compressed: CompressedLayer) -> None:
         self._compressed = compressed
 
     def write(self, data: bytes) -> int:
@@ -340,7 +391,7 @@ class _Sink:
         return len(data)
 
     def flush(self) -> None:
-        """There is no buffer."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
-        """The file is closed by its owner."""
+        """Do nothing: the owner closes the file."""

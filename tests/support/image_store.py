@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydock_core.engine.image_store import ImageStore
 from pydock_core.engine.images import Images
+from pydock_core.images.image_store import ImageStore
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.rootfs import mount_erofs
 from pydock_core.store.blobs import BlobStore

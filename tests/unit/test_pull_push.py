@@ -27,7 +27,7 @@ from pydock_core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pydock_core.images.push import Compressed
+from pydock_core.images.push import CompressedLayer
 from pydock_core.images.registry.client import BlobSink, RegistryClient
 from pydock_core.oci.documents import (
     OCI_INDEX,
@@ -688,7 +688,7 @@ def test_compression_depends_on_the_content_alone(tmp_path: Path, monkeypatch: p
     found = set()
     for cores in (1, 2, 5):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
-        with Compressed(tmp_path / f"out-{cores}") as compressed:
+        with CompressedLayer(tmp_path / f"out-{cores}") as compressed:
             compressed.fill(source, wanted, lambda: None)
         found.add((compressed.digest, compressed.size_bytes))
         assert compressed.digest == digest((tmp_path / f"out-{cores}").read_bytes())

@@ -1,8 +1,8 @@
-"""How images are added and collected: blobs, layers and rows together, safe against any number of processes.
+"""The store of images: blobs, layers and rows together, safe against any number of processes.
 
-Adding: a workspace and the store's lock, shared; blobs, then layers, then one short transaction.  Collecting: the
-lock, exclusive; what neither an image nor a lease refers to goes.  Who is killed in between leaves only what the
-next one sweeps or collects.
+Adding takes a workspace and the store's lock, shared; it writes blobs, then layers, then one short transaction.
+Collecting takes the lock, exclusive; it removes the blobs and layers that neither an image nor a lease refers to.  The
+remains of a killed process are swept or collected by the next one.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from pydock_core.store.worker import Progress, Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
 OnTaken = Callable[[str, str], None]
-"""Is told of a name that an image has got, and of the full id of the image that had it until then."""
+"""Called with a name that an image has taken, and with the full id of the image that had it before."""
 _TIME_LIMIT_NS = 1 << 63
-"""What the database holds.  Go's zero time, which tools for reproducible images write, is the year 1, and means none."""
+"""The database's range.  Go's zero time, which tools for reproducible images write, is the year 1 and means none."""
+_LEASE_SECONDS = 7 * 24 * 3600
+"""The time for which the parts of an interrupted pull are kept for the next one."""
 _REMOVE = "pydock_core.store.trees:remove_tree"
 
 
@@ -46,8 +48,8 @@ class ImageStore:
     Args:
         root: the state root, its skeleton made.
         database: its database.
-        snapshotter: keeps the layers.
-        worker: removes what may belong to subordinate ids.
+        snapshotter: of the layers.
+        worker: removes files that may belong to subordinate ids.
     """
 
     def __init__(self, root: StateRoot, database: Database, snapshotter: Snapshotter, worker: Worker) -> None:
@@ -66,42 +68,43 @@ class ImageStore:
         try:
             config = ImageConfig.from_json(decode(self.blobs.read(image_id, subject), subject), subject)
         except PyDockError:
-            labels = "{}"  # damaged: whoever uses the image is told
+            labels = "{}"  # damaged: the image's next use reports it
         else:
             labels = json.dumps(config.config.get("Labels") or {})
         sql.set_labels(self.database, image_id, labels)
 
-    def require_platform(self, image_id: str, name: str, wanted: str) -> None:
-        """Look whether an image is for a platform, "os[/arch[/variant]]".
+    def require_platform(self, image_id: str, name: str, platform: str) -> None:
+        """Check that an image is for a platform.
 
         Args:
             image_id: full.
-            name: what the image is called in the message.
+            name: of the image, for the message.
+            platform: "os[/arch[/variant]]".
 
         Raises:
-            NotFoundError: it is for another one.
-            InvalidError: ``wanted`` is no platform.
+            NotFoundError: the image is for another platform.
+            InvalidError: ``platform`` is malformed.
         """
         subject = f"config of {name}"
         config = ImageConfig.from_json(decode(self.blobs.read(image_id, subject), subject), subject)
-        asked, its_own = parse_platform(wanted), platform_of(config)
-        if asked != its_own:
+        required, actual = parse_platform(platform), platform_of(config)
+        if required != actual:
             raise NotFoundError(
-                f"image {name} is for {its_own}, not for {asked}",
-                f"dock pull --platform {asked} gets that one",
+                f"image {name} is for {actual}, not for {required}",
+                f"dock pull --platform {required} gets that one",
             )
 
     # -- adding ------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def adding(self, kind: str) -> Iterator[Path]:
-        """A workspace, and the store's lock against collectors; afterwards nothing is left that no image needs.
+    def adding(self, kind: str, lease_owner: str = "") -> Iterator[Path]:
+        """Yield a workspace and hold the store's lock against collectors; at the end, collect.
 
-        Where it fails, that is all that was added and not leased; where it succeeds, what an image that was there
-        had already.
+        After a failure the parts that were added and not leased are removed; after a success, the superseded ones.
 
         Args:
             kind: of the operation, for the workspace's name.
+            lease_owner: the owner whose leases end if the disk is full: a failed operation is not to keep it full.
         """
         self.sweep()
         try:
@@ -112,12 +115,20 @@ class ImageStore:
                 yield workspace.path
         except BaseException as error:
             with _noted_on(error, "tidying up failed"):
-                self.collect()
+                self.collect(abandoned=lease_owner if isinstance(error, NoSpaceError) else "")
             raise
         self.collect()
 
+    def lease(self, owner: str, digests: Sequence[str]) -> None:
+        """Keep blobs and layers, by digest and diff id, from collectors for a week."""
+        distribution.lease(self.database, owner, digests, time.time_ns() + _LEASE_SECONDS * 10**9)
+
+    def has(self, image_id: str) -> bool:
+        """Whether an image is recorded, by its full id."""
+        return sql.by_id(self.database, image_id) is not None
+
     def is_pair(self, diff_id: str, blob_digest: str) -> bool:
-        """Whether a blob is known to be a layer, inflated: somebody has compared them."""
+        """Whether an earlier comparison found that a blob, inflated, is a layer."""
         return (
             diff_id == blob_digest
             or sql.has_layer(self.database, diff_id, blob_digest)
@@ -125,12 +136,12 @@ class ImageStore:
         )
 
     def name(self, image: StoredImage) -> None:
-        """Give an image that is recorded the names that it has come with.
+        """Give a recorded image its references as names.
 
         Only inside :meth:`adding`.
 
         Raises:
-            ConflictError: it was removed just now.
+            ConflictError: the image was removed just now.
         """
         for reference in image.references:
             if not sql.set_tag(self.database, reference.repository, reference.tag, image.id):
@@ -145,16 +156,16 @@ class ImageStore:
         are_applied: bool = False,
         on_taken: OnTaken | None = None,
     ) -> int:
-        """Apply the layers of images, one image after the other, and record each with its names; return their sizes' sum.
+        """Apply the layers of images, one image after the other, and record each with its names; return the total size.
 
-        Only inside :meth:`adding`.  Where one fails, those before it stay.
+        Only inside :meth:`adding`.  If an image fails, the earlier ones stay.
 
         Args:
-            images: what to record.
-            progress: gets events.
-            are_applied: the layers have been applied from these blobs; an image that is known already gets the
-                manifest that it has come with now, a registry's.
-            on_taken: is told of each name that another image had.
+            images: with their blobs in the store.
+            progress: receives events.
+            are_applied: the layers have been applied from these blobs; a known image takes the new manifest, a
+                registry's.
+            on_taken: called for each name that another image had.
         """
         try:
             size = sum(self._record(image, progress, on_taken, are_applied=are_applied) for image in images)
@@ -198,13 +209,13 @@ class ImageStore:
         return size
 
     def whole(self, image_id: str) -> tuple[ImageRow, Sequence[LayerRow]]:
-        """Return an image and its layers as they were at one moment: another process may remove it, or give it others.
+        """Return an image and its layers of one moment, as another process may remove or replace them.
 
         Args:
             image_id: full.
 
         Raises:
-            NotFoundError: it is not there any more.
+            NotFoundError: the image is gone.
         """
         row = sql.by_id(self.database, image_id)
         while row is not None:
@@ -216,30 +227,30 @@ class ImageStore:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold the store's lock, shared: what images have stays while it is read, and while they are removed."""
+        """Hold the store's lock, shared: blobs and layers stay, even those of an image that is removed meanwhile."""
         with self.blobs.lock(exclusive=False):
             yield
 
     @contextlib.contextmanager
     def workspace(self, kind: str) -> Iterator[Path]:
-        """A directory for what is not kept, swept if its maker is killed."""
+        """Yield a temporary directory, which is swept if its process is killed."""
         with open_workspace(self.root.temporary, kind, self._remove_tree) as workspace:
             yield workspace.path
 
     # -- tidying up --------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Remove what processes that were killed have left half made or half removed."""
+        """Remove the half-made and half-removed files of killed processes."""
         sweep(self.root.temporary, self._remove_tree)
 
     def collect(self, *, abandoned: str = "") -> bool:
         """Remove the blobs and layers that neither an image nor a lease needs.
 
         Args:
-            abandoned: the owner whose leases end; where the disk is full, a row can be removed only after the files.
+            abandoned: the owner whose leases end; on a full disk, a row can be removed only after the files.
 
         Returns:
-            whether it was done; it is left to the next one where an image is being added or read.
+            False if an image is being added or read: collecting is left to the next call.
         """
         done = self._collect(abandoned)
         if abandoned:
@@ -269,9 +280,7 @@ class ImageStore:
                 if digest not in blobs:
                     self.blobs.remove(digest)
             PartialBlobs(self.blobs).sweep(leased)
-            with contextlib.suppress(
-                NoSpaceError
-            ):  # what is known beyond need does no harm until the next time
+            with contextlib.suppress(NoSpaceError):  # superfluous rows do no harm until the next time
                 distribution.forget_unused(self.database)
             return True
 
@@ -281,17 +290,17 @@ class ImageStore:
     # -- index.json --------------------------------------------------------------------------------------
 
     def refresh_index(self) -> None:
-        """Make the image layout's index.json say what the database says."""
+        """Write the image layout's index.json from the database."""
         self.blobs.refresh_index(self._manifests)
 
     def _manifests(self) -> Sequence[Descriptor]:
-        """The entries of index.json: one for each name, and one for each image without."""
+        """Return the entries of index.json: one for each name, and one for each image without names."""
         entries = []
         tags = sql.tags_by_image(self.database)
         for row in sql.all_images(self.database):
             path = self.blobs.blob_path(row.manifest_digest)
             if not path.is_file():
-                continue  # damaged from outside; the index says what can be read
+                continue  # damaged from outside; the index names only what can be read
             names = [{REF_NAME: tag.reference} for tag in tags.get(row.id, ())] or [{}]
             size = path.stat().st_size
             entries += [Descriptor(row.manifest_type, row.manifest_digest, size, name) for name in names]
@@ -299,9 +308,9 @@ class ImageStore:
 
 
 @contextlib.contextmanager
-def _noted_on(error: BaseException, what: str) -> Iterator[None]:
-    """Note on an error that something else failed because of it; it is the first one that is raised."""
+def _noted_on(error: BaseException, step: str) -> Iterator[None]:
+    """Note the failure of a cleanup step on the primary error, which is raised in its place."""
     try:
         yield
     except (PyDockError, OSError) as secondary:
-        error.add_note(f"and {what}: {secondary}")
+        error.add_note(f"and {step}: {secondary}")
