@@ -17,7 +17,7 @@ from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.store.blobs import BlobStore, BlobWriter
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
+from pydock_core.store.tar_reader import CHUNK_BYTES, StreamSource, TarReader
 from pydock_core.store.worker import Progress
 
 _PROGRESS_BYTES = 8 << 20
@@ -82,7 +82,7 @@ def _copy_checked(stream: BinaryIO, writer: BlobWriter, subject: str, progress: 
     limit = InflationLimit.for_file_system(writer.path.parent)
     plain = open_plain(buffered, peek_compression(buffered), subject, limit)
     copying = _Copying(plain, writer, progress)
-    reader = TarReader(ForwardSource(copying), subject)
+    reader = TarReader(StreamSource(copying), subject)
     for _ in reader:
         pass
     if not reader.ended:

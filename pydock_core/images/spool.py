@@ -22,8 +22,7 @@ from pydock_core.oci.documents import decode
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_headers import Source
-from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, ForwardSource, TarReader
+from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, FileSource, Source, StreamSource, TarReader
 from pydock_core.store.worker import Progress
 
 _BLOBS = "blobs/sha256/"
@@ -51,39 +50,12 @@ class Member:
     stored: bool
 
 
-class _FileSource:
-    """A plain archive that is a file: what is not wanted is passed over, and data goes from file to file.
-
-    Attributes:
-        fd: of the file; its own position is left alone.
-        base: where the archive begins in it.
-    """
-
-    def __init__(self, fd: int, base: int) -> None:
-        self.fd = fd
-        self.base = base
-        self._position = 0
-
-    @classmethod
-    def of(cls, stream: io.BufferedReader) -> _FileSource | None:
-        """The source of a stream that reads a file as it is; None for any other stream."""
-        if type(stream.raw) is not io.FileIO:
-            return None
-        fd = stream.fileno()
-        return cls(fd, stream.tell()) if stat.S_ISREG(os.fstat(fd).st_mode) else None
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = os.pread(self.fd, CHUNK_BYTES if size < 0 else size, self.base + self._position)
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to ``offset``, or to the end where that comes first."""
-        self._position = min(offset, max(os.fstat(self.fd).st_size - self.base, 0))
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
+def _file_source(stream: io.BufferedReader) -> FileSource | None:
+    """Return the source of a stream that reads a file as it is; None for any other stream."""
+    if type(stream.raw) is not io.FileIO:
+        return None
+    fd = stream.fileno()
+    return FileSource(fd, stream.tell()) if stat.S_ISREG(os.fstat(fd).st_mode) else None
 
 
 class Spool:
@@ -104,7 +76,7 @@ class Spool:
         self._members: dict[str, Member] = {}
         self._kept: dict[str, Member] = {}
         self._links: dict[str, str] = {}
-        self._file: _FileSource | None = None
+        self._file: FileSource | None = None
 
     def read(self, stream: BinaryIO) -> None:
         """Take the archive apart; of several members of one name the last one counts, as in any tar.
@@ -122,8 +94,8 @@ class Spool:
         compression = peek_compression(buffered)
         limit = InflationLimit.for_file_system(self.directory)
         plain = open_plain(buffered, compression, self.subject, limit)
-        source: Source = ForwardSource(plain)
-        if not compression and (file := _FileSource.of(buffered)) is not None:
+        source: Source = StreamSource(plain)
+        if not compression and (file := _file_source(buffered)) is not None:
             source, self._file = file, file
         reader = TarReader(source, self.subject)
         names_bytes = 0
@@ -135,15 +107,15 @@ class Spool:
                     "as no archive of images has",
                     "save the images in several archives; a root file system is for: dock import",
                 )
-            name = clean_name(entry.name, self.subject)
+            name = os.fsdecode(clean_name(entry.name, self.subject))
             link = ""
             if entry.kind == stat.S_IFREG:
                 self._links.pop(name, None)
                 self._members[name] = self._read_member(reader, entry, name, number)
             elif entry.kind == stat.S_IFLNK:
-                link = posixpath.normpath(posixpath.join(posixpath.dirname(name), entry.link))
+                link = posixpath.normpath(posixpath.join(posixpath.dirname(name), os.fsdecode(entry.link)))
             elif entry.kind == 0:
-                link = posixpath.normpath(entry.link)
+                link = posixpath.normpath(os.fsdecode(entry.link))
             if link and link != name:  # a link to itself, as tar(1) may append one, is what was there before
                 self._links[name] = link
         if not reader.ended:
@@ -152,7 +124,7 @@ class Spool:
             pass  # the padding: whoever writes into a pipe is to be done, and a checksum at the end to be compared
 
     def _read_member(self, reader: TarReader, entry: Entry, name: str, number: int) -> Member:
-        if sum(length for _, length in entry.segments) != entry.size_bytes:
+        if sum(length for _, length in entry.parts) != entry.size_bytes:
             raise InvalidError(
                 f"{self.subject}: member {name!r} is sparse", "write the archive without holes"
             )

@@ -63,7 +63,8 @@ class OverlayApplier(LayerApplier):
 
     def _leave_link(self, entry: Entry) -> None:
         raise InvalidError(
-            f"{self._subject}: hard link {entry.name!r} leads to {entry.link!r}, which is not there", HOSTILE
+            f"{self._subject}: hard link {entry.text!r} leads to {os.fsdecode(entry.link)!r}, which is not there",
+            HOSTILE,
         )
 
     def _hide(self, parent: str, hidden: str) -> None:
@@ -149,7 +150,7 @@ class Whiteouts:
     def read(self, entries: Iterable[Entry]) -> None:
         """Collect the whiteouts of an archive."""
         for entry in entries:
-            path = clean_name(entry.name, self._subject)
+            path = os.fsdecode(clean_name(entry.name, self._subject))
             parent, _, name = path.rpartition("/")
             if name == OPAQUE_NAME:
                 self._opaque.append(parent)

@@ -46,7 +46,8 @@ ESCAPE = "overlay."
 """Behind overlayfs's prefix, says that the rest is the name of an attribute of the file: Linux 6.7 shows
 user.overlay.overlay.x as user.overlay.x (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), and
 before, nothing is shown and nothing obeyed."""
-_USER_OVERLAY_XATTR = "user.overlay."
+_OVERLAY_XATTR = OVERLAY_XATTR.encode()
+_USER_OVERLAY_XATTR = b"user.overlay."
 _PROGRESS_BYTES = 8 << 20
 
 
@@ -75,8 +76,8 @@ class Applied:
     whiteouts: int = 0
 
 
-def clean_name(name: str, subject: str, link: str | None = None) -> str:
-    """Return an entry's name relative to the layer's root, "" for the root itself.
+def clean_name(name: bytes, subject: str, link: bytes | None = None) -> bytes:
+    """Return an entry's name relative to the layer's root, b"" for the root itself.
 
     An absolute name counts from the root, and ".." is resolved by its text, as Docker does.
 
@@ -88,16 +89,21 @@ def clean_name(name: str, subject: str, link: str | None = None) -> str:
     Raises:
         InvalidError: the name leads out of the root.
     """
-    parts: list[str] = []
-    for part in name.split("/"):
-        if part == "..":
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
             if not parts:
-                what = f"entry {name!r} leads" if link is None else f"hard link {link!r} leads to {name!r},"
+                shown = os.fsdecode(name)
+                what = (
+                    f"entry {shown!r} leads"
+                    if link is None
+                    else f"hard link {os.fsdecode(link)!r} leads to {shown!r},"
+                )
                 raise InvalidError(f"{subject}: {what} out of the image", HOSTILE)
             parts.pop()
-        elif part and part != ".":
+        elif part and part != b".":
             parts.append(part)
-    return "/".join(parts)
+    return b"/".join(parts)
 
 
 HOSTILE = "the archive is broken or hostile; do not use it"
@@ -164,7 +170,7 @@ class LayerApplier:
     # -- one entry ---------------------------------------------------------------------------------------
 
     def _apply_entry(self, entry: Entry, reader: TarReader) -> None:
-        path = clean_name(entry.name, self._subject)
+        path = os.fsdecode(clean_name(entry.name, self._subject))
         if not path:
             if entry.kind == stat.S_IFDIR:
                 self._set_directory("", ".", self._root_fd, entry)
@@ -222,10 +228,10 @@ class LayerApplier:
             self._progress(self._reported)
 
     def _make_hard_link(self, entry: Entry, name: str, parent_fd: int) -> None:
-        target = clean_name(entry.link, self._subject, entry.name)
+        target = os.fsdecode(clean_name(entry.link, self._subject, entry.name))
         target_parent, _, target_name = target.rpartition("/")
         if not target_name:
-            raise InvalidError(f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE)
+            raise InvalidError(f"{self._subject}: hard link {entry.text!r} leads to a directory", HOSTILE)
         # parent_fd must stay open while the cache gives out another one.
         kept_fd = os.dup(parent_fd)
         try:
@@ -236,7 +242,7 @@ class LayerApplier:
                 mode = os.stat(target_name, dir_fd=target_fd, follow_symlinks=False).st_mode
                 if stat.S_ISDIR(mode):
                     raise InvalidError(
-                        f"{self._subject}: hard link {entry.name!r} leads to a directory", HOSTILE
+                        f"{self._subject}: hard link {entry.text!r} leads to a directory", HOSTILE
                     )
                 if is_whiteout(target_name, target_fd):  # to overlayfs, a name that is not there
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
@@ -285,11 +291,11 @@ class LayerApplier:
     def _owner(self, entry: Entry) -> tuple[int, int]:
         return (0, 0) if self._squash_owners else (entry.uid, entry.gid)
 
-    def _set_xattr(self, target: int | str, key: str, value: bytes) -> None:
-        if key.startswith(OVERLAY_XATTR):
+    def _set_xattr(self, target: int | str, key: bytes, value: bytes) -> None:
+        if key.startswith(_OVERLAY_XATTR):
             return
         if self._user_xattrs and key.startswith(_USER_OVERLAY_XATTR):
-            key = _USER_OVERLAY_XATTR + ESCAPE + key.removeprefix(_USER_OVERLAY_XATTR)
+            key = _USER_OVERLAY_XATTR + ESCAPE.encode() + key.removeprefix(_USER_OVERLAY_XATTR)
         try:
             if isinstance(target, int):
                 os.setxattr(target, key, value)
@@ -491,7 +497,7 @@ class LayerApplier:
     def _mapped(self, entry: Entry | None, error: OSError) -> PyDockError:
         if entry is None:
             return map_error(error, self._subject)
-        return map_error(error, self._subject, entry.name, (entry.uid, entry.gid))
+        return map_error(error, self._subject, entry.text, (entry.uid, entry.gid))
 
 
 def map_error(

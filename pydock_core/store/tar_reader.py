@@ -1,78 +1,197 @@
 """Reads tar archives that may be hostile: every entry is checked before it is handed on, and nothing hangs.
 
-The format is the business of :mod:`pydock_core.store.tar_headers`, which bounds what headers take.  Here an entry is
-checked as a whole, and its data is read.
+:mod:`pydock_core.store.tar_header` parses single blocks.  This module puts the headers of an entry together, checks the
+whole, and reads the entry's data.  What headers take in memory is bounded:
+
+- Per entry, everything that describes it: extended headers, long names, the map of a sparse file (HEADER_LIMIT).
+- Per archive, all global extended headers, which stay in force to its end (GLOBAL_LIMIT).
+
+Of several headers of one kind in front of an entry the last one counts, and a GNU long name counts more than a pax
+path, as in Go's archive/tar.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from pydock_core.errors import CorruptError, InvalidError, UnsupportedError
 from pydock_core.store.compression import ANEW
-from pydock_core.store.tar_headers import PARSE_ERRORS, Source, StrictTarFile
+from pydock_core.store.tar_header import (
+    BLOCK_BYTES,
+    CONTIGUOUS,
+    DIRECTORY,
+    GLOBAL_PAX,
+    LONG_LINK,
+    LONG_NAME,
+    OLD_REGULAR,
+    OLD_SPARSE,
+    PAX,
+    REGULAR,
+    SOLARIS_PAX,
+    Header,
+    HeaderError,
+    Parts,
+    Records,
+    check_sum,
+    is_sparse,
+    parse_count,
+    parse_extension,
+    parse_header,
+    parse_more_old_sparse,
+    parse_old_sparse,
+    parse_records,
+    parse_size,
+    parse_sparse_map,
+    parse_sparse_records,
+    parse_sparse_size,
+)
 
 CHUNK_BYTES = 1 << 20
+HEADER_LIMIT = 1 << 20
+"""Go's archive/tar has the same limit for each extended header, long name and sparse map."""
+GLOBAL_LIMIT = 64 << 10
+_OVERHEAD_BYTES = 16 << 10
+"""For the blocks of the headers themselves, beside what they hold."""
+_WINDOW_BYTES = 8192
+_PIECE_BYTES = 64 << 10
+_END = bytes(BLOCK_BYTES)
+_REGULAR = frozenset((REGULAR, OLD_REGULAR, CONTIGUOUS))
+_ORDINARY = _REGULAR | frozenset((DIRECTORY, *b"12"))
+_DESCRIBING = frozenset((LONG_NAME, LONG_LINK, PAX, SOLARIS_PAX, GLOBAL_PAX))
 _KINDS = {
-    tarfile.REGTYPE: stat.S_IFREG,
-    tarfile.AREGTYPE: stat.S_IFREG,
-    tarfile.CONTTYPE: stat.S_IFREG,
-    tarfile.GNUTYPE_SPARSE: stat.S_IFREG,
-    tarfile.DIRTYPE: stat.S_IFDIR,
-    tarfile.SYMTYPE: stat.S_IFLNK,
-    tarfile.LNKTYPE: 0,
-    tarfile.CHRTYPE: stat.S_IFCHR,
-    tarfile.BLKTYPE: stat.S_IFBLK,
-    tarfile.FIFOTYPE: stat.S_IFIFO,
+    **dict.fromkeys((*_REGULAR, OLD_SPARSE), stat.S_IFREG),
+    DIRECTORY: stat.S_IFDIR,
+    ord("1"): 0,
+    ord("2"): stat.S_IFLNK,
+    ord("3"): stat.S_IFCHR,
+    ord("4"): stat.S_IFBLK,
+    ord("6"): stat.S_IFIFO,
 }
-_XATTR_PREFIX = "SCHILY.xattr."
 _ID_LIMIT = (1 << 32) - 1
 # Linux has 12 bits for the major number of a device and 20 for the minor.
 _MAJOR_LIMIT, _MINOR_LIMIT = 0xFFF, 0xFFFFF
-_LARGEST_NS = (1 << 63) - 1
 
 
 class Readable(Protocol):
-    """The one method of a stream that is used."""
+    """A stream, of which only ``read`` is used."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-class ForwardSource:
-    """Makes a :class:`Source` of a stream that cannot seek, of which only ``read`` is used."""
+class Source(Protocol):
+    """The bytes of a plain archive by their positions in it, which only ever grow.
+
+    A method raises EOFError if the archive ends before ``position``.
+    """
+
+    def window(self, position: int) -> bytes:
+        """Return the bytes from ``position`` on: at least a block, unless the archive ends within it."""
+        ...
+
+    def read(self, position: int, size: int) -> bytes:
+        """Return some bytes from ``position`` on, ``size`` at most; b"" at the archive's end."""
+        ...
+
+    def copy(self, position: int, length: int, fd: int, offset: int) -> None:
+        """Write bytes of the archive to a file at ``offset``; EOFError if the archive ends within them."""
+        ...
+
+
+class FileSource:
+    """An archive that is a file: data that nobody asks for is not read, and the kernel copies from file to file.
+
+    Args:
+        fd: of the file; its position does not matter, and is left alone.
+        base: where in the file the archive begins.
+    """
+
+    def __init__(self, fd: int, base: int = 0) -> None:
+        self.fd = fd
+        self.base = base
+
+    def window(self, position: int) -> bytes:
+        """See the protocol."""
+        data = os.pread(self.fd, _WINDOW_BYTES, self.base + position)
+        if not data and position and not os.pread(self.fd, 1, self.base + position - 1):
+            raise EOFError
+        return data
+
+    def read(self, position: int, size: int) -> bytes:
+        """See the protocol."""
+        return os.pread(self.fd, size, self.base + position)
+
+    def copy(self, position: int, length: int, fd: int, offset: int) -> None:
+        """See the protocol."""
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        position += self.base
+        end = position + length
+        while position < end:
+            sent = os.sendfile(fd, self.fd, position, end - position)
+            if not sent:
+                raise EOFError
+            position += sent
+
+
+class StreamSource:
+    """An archive that is read once, from its start.
+
+    Args:
+        stream: at the archive's start.  It is read in large pieces: more of it than the reader has seen may be gone.
+    """
 
     def __init__(self, stream: Readable) -> None:
         self._stream = stream
-        self._position = 0
+        self._piece = b""
+        self._start = 0
 
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._position += len(data)
-        return data
+    def window(self, position: int) -> bytes:
+        """See the protocol."""
+        self._skip(position)
+        piece = self._piece[position - self._start :]
+        while len(piece) < BLOCK_BYTES and (more := self._stream.read(_PIECE_BYTES)):
+            piece += more
+        self._piece, self._start = piece, position
+        return piece
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Read on to ``offset``, or to the end where that comes first."""
-        if whence != 0 or offset < self._position:
-            raise tarfile.StreamError("a stream is read forwards only")
-        while self._position < offset and self.read(min(offset - self._position, CHUNK_BYTES)):
-            pass
-        return self._position
+    def read(self, position: int, size: int) -> bytes:
+        """See the protocol."""
+        self._skip(position)
+        inside = position - self._start
+        if inside < len(self._piece):
+            return self._piece[inside : inside + size]
+        self._piece, self._start = self._stream.read(size), position
+        return self._piece
 
-    def tell(self) -> int:
-        return self._position
+    def copy(self, position: int, length: int, fd: int, offset: int) -> None:
+        """See the protocol."""
+        while length:
+            data = self.read(position, min(length, CHUNK_BYTES))
+            if not data:
+                raise EOFError
+            position, length = position + len(data), length - len(data)
+            view = memoryview(data)
+            while view:
+                written = os.pwrite(fd, view, offset)
+                view, offset = view[written:], offset + written
+
+    def _skip(self, position: int) -> None:
+        """Read on until ``position`` is in the piece, or at its end."""
+        while (end := self._start + len(self._piece)) < position:
+            piece = self._stream.read(min(position - end, CHUNK_BYTES))
+            if not piece:
+                raise EOFError
+            self._piece, self._start = piece, end
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of an archive, checked.
 
     Attributes:
-        name: as in the archive, neither normalised nor trusted; undecodable bytes as surrogates.
+        name: as in the archive, neither normalised nor trusted.
         kind: a stat.S_IF* constant; 0 for a hard link.
         mode: permission bits, 0o7777 at most.
         uid, gid: 0 to 2**32 - 2.
@@ -81,143 +200,258 @@ class Entry:
         link: target of a symbolic or hard link.
         device: (major, minor).
         xattrs: (name, value) pairs.
-        segments: (offset in the file, length) of its data, ascending; what they leave out is holes.
+        segments: (offset in the file, length) of its data, ascending, with holes between them; None for a file without
+            holes.
         offset: of the first data byte in the plain archive; the segments' data follow each other there.
     """
 
-    name: str
+    name: bytes
     kind: int
     mode: int
     uid: int
     gid: int
     size_bytes: int
     mtime_ns: int
-    link: str
+    link: bytes
     device: tuple[int, int]
-    xattrs: tuple[tuple[str, bytes], ...]
-    segments: tuple[tuple[int, int], ...]
+    xattrs: tuple[tuple[bytes, bytes], ...]
+    segments: tuple[tuple[int, int], ...] | None
     offset: int
+
+    @property
+    def parts(self) -> tuple[tuple[int, int], ...]:
+        """The segments, of a file without holes too."""
+        if self.segments is None:
+            return ((0, self.size_bytes),) if self.size_bytes else ()
+        return self.segments
+
+    @property
+    def text(self) -> str:
+        """The name for messages."""
+        return os.fsdecode(self.name)
 
 
 class TarReader:
     """Iterates over the entries of a plain (uncompressed) tar archive.
 
     Args:
-        source: positioned at the archive's start; see :class:`ForwardSource`.
+        source: the archive.
         subject: names the archive in errors ("layer sha256:...").
-        fd: the descriptor of the file that ``source`` reads, where it is one; data then goes from file to
-        file
-            within the kernel.
 
-    Iteration raises CorruptError where the archive is damaged or truncated, InvalidError for an entry that
+    Attributes:
+        ended: after iteration, whether the archive had its end marker (POSIX: two blocks of zeros).
+
+    Iteration raises CorruptError if the archive is damaged or truncated, InvalidError for an entry that
     cannot be meant, UnsupportedError for a kind of entry that images do not have.
     """
 
-    def __init__(self, source: Source, subject: str, *, fd: int | None = None) -> None:
+    def __init__(self, source: Source, subject: str) -> None:
+        self.ended = False
         self._source = source
         self._subject = subject
-        self._fd = fd
-        self._archive: StrictTarFile | None = None
-
-    @property
-    def ended(self) -> bool:
-        """After iteration: whether the archive had its end marker (POSIX: two blocks of zeros)."""
-        return self._archive is not None and self._archive.ended
+        self._defaults: Records = []
+        self._defaults_bytes = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        while (info := self._next()) is not None:
-            yield self._checked(info)
-
-    def entry_at(self, offset: int) -> Entry | None:
-        """The entry whose first header is at ``offset``, None at the archive's end.  For a source that can go back.
-
-        A global extended header that was met stays in force (:attr:`has_defaults`).
-        """
-        if self._archive is None:
-            self._source.seek(offset)
-        else:
-            self._archive.offset = offset
-        info = self._next()
-        return None if info is None else self._checked(info)
-
-    @property
-    def has_defaults(self) -> bool:
-        """Whether a global extended header says something of all entries that follow it."""
-        return self._archive is not None and bool(self._archive.pax_headers)
-
-    @property
-    def offset(self) -> int:
-        """Where the next entry's first header is, after an entry."""
-        return 0 if self._archive is None else int(self._archive.offset)
-
-    def _next(self) -> tarfile.TarInfo | None:
         try:
-            if self._archive is None:
-                self._archive = StrictTarFile.over(self._source)
-            return self._archive.next_entry()
-        except PARSE_ERRORS as error:
-            if str(error) == "empty file":
-                return None
-            raise self.damaged(error) from error
+            yield from self._entries()
+        except (HeaderError, EOFError) as error:
+            raise self._damaged(error) from error
 
-    def damaged(self, error: BaseException) -> CorruptError:
-        """What is said of an archive whose reading raised ``error``; EOFError for one that is cut off."""
-        cut_off = isinstance(error, EOFError) or "unexpected end" in str(error)
-        message = "is truncated" if cut_off else f"is no valid tar archive: {error}"
+    def _damaged(self, error: HeaderError | EOFError) -> CorruptError:
+        cut_off = isinstance(error, EOFError)
+        message = "is truncated" if cut_off else f"is not a valid tar archive: {error}"
         return CorruptError(f"{self._subject} {message}", ANEW)
 
-    def _checked(self, info: tarfile.TarInfo) -> Entry:
-        kind = _KINDS.get(info.type)
-        if kind is None:
-            raise UnsupportedError(
-                f"{self._subject}: entry {info.name!r} is of type {info.type!r}, which images do not have",
-                ANEW,
-            )
-        if not (0 <= info.uid < _ID_LIMIT and 0 <= info.gid < _ID_LIMIT):
-            raise InvalidError(f"{self._subject}: entry {info.name!r} has owner {info.uid}:{info.gid}", ANEW)
-        if kind in (stat.S_IFCHR, stat.S_IFBLK) and not (
-            0 <= info.devmajor <= _MAJOR_LIMIT and 0 <= info.devminor <= _MINOR_LIMIT
-        ):
-            raise InvalidError(
-                f"{self._subject}: entry {info.name!r} is device {info.devmajor}:{info.devminor}, which cannot be",
-                ANEW,
-            )
-        if "\0" in info.name or "\0" in info.linkname:
-            raise InvalidError(f"{self._subject}: entry {info.name!r} has a null byte in its name", ANEW)
-        regular = kind == stat.S_IFREG
-        return Entry(
-            name=info.name,
-            kind=kind,
-            mode=info.mode & 0o7777,
-            uid=info.uid,
-            gid=info.gid,
-            size_bytes=info.size if regular else 0,
-            mtime_ns=_mtime_ns(info),
-            link=info.linkname,
-            device=(info.devmajor, info.devminor),
-            xattrs=_xattrs(info.pax_headers),
-            segments=self._segments(info) if regular else (),
-            offset=info.offset_data,
-        )
+    def _entries(self) -> Iterator[Entry]:
+        window = self._source.window
+        make = tuple.__new__
+        description: _Description | None = None
+        piece, base, position = b"", 0, 0
+        while True:
+            start = position - base
+            block = piece[start : start + BLOCK_BYTES]
+            if len(block) < BLOCK_BYTES:
+                piece, base, start = window(position), position, 0
+                block = piece[:BLOCK_BYTES]
+            if block == _END or not block:
+                if description is not None and not description.is_global:
+                    raise HeaderError("an extended header stands before no entry") if block else EOFError
+                self.ended = bool(block)
+                return
+            if len(block) < BLOCK_BYTES:
+                raise EOFError
+            check_sum(block)
+            position += BLOCK_BYTES
+            kind = block[156]
+            if kind in _DESCRIBING:
+                description = description or _Description()
+                size_bytes = parse_size(block)
+                if size_bytes > HEADER_LIMIT:
+                    raise HeaderError(f"an extended header claims a size of {size_bytes} bytes")
+                description.charge(BLOCK_BYTES + size_bytes)
+                body = piece[start + BLOCK_BYTES : start + BLOCK_BYTES + size_bytes]
+                if len(body) < size_bytes:
+                    body = self._exactly(position, size_bytes)
+                position += _padded(size_bytes)
+                if kind == GLOBAL_PAX:
+                    self._add_defaults(body)
+                else:
+                    description.add(kind, body)
+                continue
+            header = parse_header(block)
+            kind, name, mode, uid, gid, size_bytes, mtime_ns, link, device = header
+            if description is None and kind in _ORDINARY and uid < _ID_LIMIT > gid and uid >= 0 <= gid:
+                offset = position
+                if kind in _REGULAR:
+                    position += _padded(size_bytes)
+                else:
+                    size_bytes = 0
+                kind = _KINDS[kind]
+                yield make(
+                    Entry, (name, kind, mode, uid, gid, size_bytes, mtime_ns, link, device, (), None, offset)
+                )
+            else:
+                entry, position = self._described(header, block, position, description or _Description())
+                yield entry
+                description = _Description() if self._defaults else None
 
-    def _segments(self, info: tarfile.TarInfo) -> tuple[tuple[int, int], ...]:
-        sparse: list[tuple[int, int]] | None = getattr(info, "sparse", None)
-        if sparse is None:
-            return ((0, info.size),) if info.size else ()
-        # A header has room for more parts than there are; the unused ones, and an end marker, have no length.
-        parts = [(offset, length) for offset, length in sparse if length]
-        end = 0
-        for offset, length in parts:
-            if offset < end or length < 0 or offset + length > info.size:
-                raise CorruptError(f"{self._subject}: sparse entry {info.name!r} has overlapping parts", ANEW)
-            end = offset + length
-        # Whole blocks, as the size of what is stored is not kept: what follows in the last block is padding.
-        stored = self.offset - info.offset_data
-        if sum(length for _, length in parts) > stored:
-            raise CorruptError(
-                f"{self._subject} is damaged: sparse entry {info.name!r} claims more data than it has", ANEW
+    def _add_defaults(self, body: bytes) -> None:
+        """Note a global extended header.  What it says of sparse files cannot be meant for every entry."""
+        self._defaults_bytes += len(body)
+        if self._defaults_bytes > GLOBAL_LIMIT:
+            raise HeaderError(f"its global extended headers take more than {GLOBAL_LIMIT >> 10} KiB")
+        records = dict(self._defaults)
+        records.update(record for record in parse_records(body) if not is_sparse(record))
+        self._defaults = list(records.items())
+
+    def _exactly(self, position: int, size_bytes: int) -> bytes:
+        data = b""
+        while len(data) < size_bytes and (
+            more := self._source.read(position + len(data), size_bytes - len(data))
+        ):
+            data += more
+        if len(data) < size_bytes:
+            raise EOFError
+        return data
+
+    def _described(
+        self, header: Header, block: bytes, position: int, description: _Description
+    ) -> tuple[Entry, int]:
+        """Return the entry of a header, with all that describes it, and where its data ends.
+
+        Args:
+            header: parsed.
+            block: the same.
+            position: where the block ends.
+            description: what precedes the header.
+        """
+        more = parse_extension(self._defaults + description.records)
+        fields = dict(more.sparse)
+        stored_bytes = header.size_bytes if more.size_bytes is None else more.size_bytes
+        name = description.name or more.path or header.name
+        kind = _KINDS.get(header.type)
+        size_bytes, parts, offset, end = 0, None, position, position
+        if kind == stat.S_IFREG:
+            size_bytes = stored_bytes
+            if header.type == OLD_SPARSE:
+                parts, offset, size_bytes = self._old_map(block, position, description)
+                end = offset
+            elif fields:
+                parts, offset = self._map(fields, more.sparse, position, description)
+                size_bytes = parse_sparse_size(fields, stored_bytes)
+                name = fields.get(b"name") or name
+            end += _padded(stored_bytes)
+        elif kind == stat.S_IFDIR:
+            name = name.rstrip(b"/")
+        segments = None if parts is None else tuple(part for part in parts if part[1])
+        if segments == (((0, size_bytes),) if size_bytes else ()):
+            segments = None
+        entry = Entry(
+            name,
+            -1 if kind is None else kind,
+            header.mode,
+            header.uid if more.uid is None else more.uid,
+            header.gid if more.gid is None else more.gid,
+            size_bytes,
+            header.mtime_ns if more.mtime_ns is None else more.mtime_ns,
+            description.link or more.link or header.link,
+            header.device,
+            more.xattrs,
+            segments,
+            offset,
+        )
+        self._check(entry, header)
+        if entry.segments is not None:
+            self._check_segments(entry, end - offset)
+        return entry, end
+
+    def _old_map(self, block: bytes, position: int, description: _Description) -> tuple[Parts, int, int]:
+        """Return the parts of a sparse file in the old GNU format, where its data begins, and its size."""
+        parts, goes_on, size_bytes = parse_old_sparse(block)
+        while goes_on:
+            description.charge(BLOCK_BYTES)
+            more, goes_on = parse_more_old_sparse(self._exactly(position, BLOCK_BYTES))
+            parts += more
+            position += BLOCK_BYTES
+        return parts, position, size_bytes
+
+    def _map(
+        self,
+        fields: Mapping[bytes, bytes],
+        records: Sequence[tuple[bytes, bytes]],
+        position: int,
+        description: _Description,
+    ) -> tuple[Parts | None, int]:
+        """Return the parts of a sparse file in one of the pax formats, and where its data begins."""
+        if fields.get(b"major", b"0") == b"0":
+            is_sparse = b"map" in fields or b"size" in fields
+            return parse_sparse_records(records) if is_sparse else None, position
+        if (fields[b"major"], fields.get(b"minor")) != (b"1", b"0"):
+            raise HeaderError("a sparse file is of an unknown format")
+        lines: list[bytes] = []
+        rest, needed = b"", 1
+        while len(lines) < needed:
+            description.charge(BLOCK_BYTES)
+            *complete, rest = (rest + self._exactly(position, BLOCK_BYTES)).split(b"\n")
+            position += BLOCK_BYTES
+            lines += complete
+            if needed == 1 and lines:
+                needed += 2 * parse_count(lines[0])
+        return parse_sparse_map(lines[1:needed]), position
+
+    def _check(self, entry: Entry, header: Header) -> None:
+        """Raise if an entry cannot be meant."""
+        at = f"{self._subject}: entry {entry.text!r}"
+        if entry.kind < 0:
+            raise UnsupportedError(
+                f"{at} is of type {bytes([header.type])!r}, which images do not have",
+                ANEW,
             )
-        return tuple(parts)
+        if not (0 <= entry.uid < _ID_LIMIT and 0 <= entry.gid < _ID_LIMIT):
+            raise InvalidError(f"{at} has owner {entry.uid}:{entry.gid}", ANEW)
+        major, minor = entry.device
+        if entry.kind in (stat.S_IFCHR, stat.S_IFBLK) and not (
+            0 <= major <= _MAJOR_LIMIT and 0 <= minor <= _MINOR_LIMIT
+        ):
+            raise InvalidError(f"{at} has the impossible device number {major}:{minor}", ANEW)
+        if b"\0" in entry.name or b"\0" in entry.link:
+            raise InvalidError(f"{at} has a null byte in its name", ANEW)
+
+    def _check_segments(self, entry: Entry, stored_bytes: int) -> None:
+        """Raise if the parts of a sparse file are not in order, or are more than the archive has of it."""
+        end = total = 0
+        for offset, length in entry.parts:
+            if offset < end or length < 0 or offset + length > entry.size_bytes:
+                raise CorruptError(
+                    f"{self._subject}: sparse entry {entry.text!r} has overlapping parts", ANEW
+                )
+            end = offset + length
+            total += length
+        if total > stored_bytes:
+            raise CorruptError(
+                f"{self._subject} is damaged: sparse entry {entry.text!r} claims more data than it has", ANEW
+            )
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """Yield the data of the entry that iteration is at, in pieces; holes are left out.
@@ -225,14 +459,17 @@ class TarReader:
         Raises:
             CorruptError: the archive ends before the data does.
         """
-        self._source.seek(entry.offset)
-        left = sum(length for _, length in entry.segments)
-        while left:
-            data = self._source.read(min(left, CHUNK_BYTES))
-            if not data:
-                raise self.damaged(EOFError())
-            left -= len(data)
-            yield data
+        position = entry.offset
+        end = position + sum(length for _, length in entry.parts)
+        try:
+            while position < end:
+                data = self._source.read(position, min(end - position, CHUNK_BYTES))
+                if not data:
+                    raise EOFError
+                position += len(data)
+                yield data
+        except EOFError as error:
+            raise self._damaged(error) from error
 
     def copy(self, entry: Entry, fd: int) -> None:
         """Write the data of the entry that iteration is at into the empty file ``fd``, holes as holes.
@@ -241,53 +478,55 @@ class TarReader:
             CorruptError: the archive ends before the data does.
             OSError: writing failed.
         """
-        if self._fd is None:
-            self._copy_read(entry, fd)
-        else:
-            position = entry.offset
-            for offset, length in entry.segments:
-                if offset:
-                    os.lseek(fd, offset, os.SEEK_SET)
-                end = position + length
-                while position < end:
-                    sent = os.sendfile(fd, self._fd, position, end - position)
-                    if sent == 0:
-                        raise self.damaged(EOFError())
-                    position += sent
-        if not entry.segments or sum(entry.segments[-1]) != entry.size_bytes:
+        position, end = entry.offset, 0
+        try:
+            for offset, length in entry.parts:
+                self._source.copy(position, length, fd, offset)
+                position, end = position + length, offset + length
+        except EOFError as error:
+            raise self._damaged(error) from error
+        if end != entry.size_bytes:
             os.ftruncate(fd, entry.size_bytes)
 
-    def _copy_read(self, entry: Entry, fd: int) -> None:
-        chunks = self.chunks(entry)
-        left = memoryview(b"")
-        for offset, length in entry.segments:
-            position, end = offset, offset + length
-            while position < end:
-                if not left:
-                    left = memoryview(next(chunks))
-                written = os.pwrite(fd, left[: end - position], position)
-                position += written
-                left = left[written:]
+
+class _Description:
+    """What precedes the header of an entry, and describes it.
+
+    Attributes:
+        name, link: the GNU long ones.
+        records: of the pax header.
+        is_global: there is nothing but global headers.
+    """
+
+    __slots__ = ("_left_bytes", "is_global", "link", "name", "records")
+
+    def __init__(self) -> None:
+        self.name = self.link = b""
+        self.records: Records = []
+        self.is_global = True
+        self._left_bytes = HEADER_LIMIT + _OVERHEAD_BYTES
+
+    def charge(self, size_bytes: int) -> None:
+        """Note that so much is read.
+
+        Raises:
+            HeaderError: that is too much.
+        """
+        self._left_bytes -= size_bytes
+        if self._left_bytes < 0:
+            raise HeaderError(f"the headers of one entry take more than {HEADER_LIMIT >> 10} KiB")
+
+    def add(self, kind: int, body: bytes) -> None:
+        """Take what a header of a type holds."""
+        self.is_global = False
+        if kind == LONG_NAME:
+            self.name = body.partition(b"\0")[0]
+        elif kind == LONG_LINK:
+            self.link = body.partition(b"\0")[0]
+        else:
+            self.records = parse_records(body)
 
 
-def _mtime_ns(info: tarfile.TarInfo) -> int:
-    """The time of modification; extended headers have it with a fraction, which a float would blur."""
-    text = info.pax_headers.get("mtime")
-    if text is None:
-        return min(max(int(info.mtime), 0), _LARGEST_NS // 10**9) * 10**9
-    whole, _, fraction = text.partition(".")
-    negative = whole.startswith("-")
-    if not whole.removeprefix("-").isdigit() or (fraction and not fraction.isdigit()) or len(whole) > 20:
-        return 0
-    nanoseconds = int(whole.removeprefix("-")) * 10**9 + int((fraction[:9]).ljust(9, "0"))
-    return 0 if negative else min(nanoseconds, _LARGEST_NS)
-
-
-def _xattrs(headers: Mapping[str, str]) -> tuple[tuple[str, bytes], ...]:
-    if not headers:
-        return ()
-    return tuple(
-        (name.removeprefix(_XATTR_PREFIX), value.encode("utf-8", "surrogateescape"))
-        for name, value in headers.items()
-        if name.startswith(_XATTR_PREFIX)
-    )
+def _padded(size_bytes: int) -> int:
+    """Return a size in whole blocks."""
+    return (size_bytes + BLOCK_BYTES - 1) & -BLOCK_BYTES

@@ -35,8 +35,7 @@ from pydock_core.errors import (
 from pydock_core.images import spool
 from pydock_core.oci.documents import OCI_MANIFEST
 from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_reader import ForwardSource, TarReader
-from pydock_core.store.tar_scan import scan_tar
+from pydock_core.store.tar_reader import FileSource, StreamSource, TarReader
 from tests.support.image_store import (
     NEEDS_ROOT,
     ROOT,
@@ -335,10 +334,9 @@ HEADERS = {
 }
 
 
-def read_all(file: BinaryIO, out: Path, seekable: bool) -> None:
+def read_all(file: BinaryIO, out: Path, *, seekable: bool) -> None:
     """Read an archive with the contents of its files."""
-    source = file if seekable else ForwardSource(file)
-    reader = TarReader(source, "archive x", fd=file.fileno() if seekable else None)
+    reader = TarReader(FileSource(file.fileno()) if seekable else StreamSource(file), "archive x")
     for item in reader:
         with open(out, "wb") as target:
             reader.copy(item, target.fileno())
@@ -350,7 +348,7 @@ def read_all(file: BinaryIO, out: Path, seekable: bool) -> None:
 def test_headers_that_lie(name: str, seekable: bool, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(HEADERS[name])
     with open(tmp_path / "archive", "rb") as file, pytest.raises((CorruptError, UnsupportedError)) as raised:
-        read_all(file, tmp_path / "out", seekable)
+        read_all(file, tmp_path / "out", seekable=seekable)
     assert raised.value.message.startswith("archive x")
     assert "\n" not in raised.value.message
 
@@ -372,7 +370,7 @@ def test_a_damaged_archive_is_refused_or_read_and_nothing_else(noise: bytes, pla
         [entry("a", data=b"x" * 700), entry("b" * 150, data=b"y"), entry("c", "link", linkname="a")]
     )
     damaged = whole[:place] + noise + whole[place + len(noise) :]
-    reader = TarReader(ForwardSource(io.BytesIO(damaged)), "archive x")
+    reader = TarReader(StreamSource(io.BytesIO(damaged)), "archive x")
     try:
         for item in reader:
             for _ in reader.chunks(item):
@@ -384,15 +382,15 @@ def test_a_damaged_archive_is_refused_or_read_and_nothing_else(noise: bytes, pla
 @given(st.text(st.sampled_from("ab./\\ \udcff"), max_size=20))
 def test_a_cleaned_name_stays_inside(name: str) -> None:
     try:
-        cleaned = clean_name(name, "layer x")
+        cleaned = clean_name(os.fsencode(name), "layer x")
     except InvalidError:
         assert ".." in name
         return
-    parts = cleaned.split("/")
-    assert not cleaned.startswith("/")
-    assert ".." not in parts
-    assert "." not in parts
-    assert cleaned == "" or "" not in parts
+    parts = cleaned.split(b"/")
+    assert not cleaned.startswith(b"/")
+    assert b".." not in parts
+    assert b"." not in parts
+    assert cleaned == b"" or b"" not in parts
 
 
 # -- truncated, bombs, wrong digests ---------------------------------------------------------------------
@@ -415,7 +413,7 @@ def test_truncated_archives(store: Store, packer: str, part: float) -> None:
     before = store.contents()
     with pytest.raises(CorruptError, match="archive from standard input") as raised:
         store.images.load(io.BytesIO(whole[: int(len(whole) * part)]))
-    assert "truncated" in raised.value.message or "no valid tar" in raised.value.message
+    assert "truncated" in raised.value.message or "not a valid tar" in raised.value.message
     assert store.contents() == before
 
 
@@ -578,8 +576,8 @@ def test_a_full_disk_leaves_the_store_as_it_was(
 def test_the_tar_header_helper_is_right() -> None:
     """The attacks above are worth something only if their headers are read at all."""
     data = header(b"00000000003\0") + b"abc".ljust(512, b"\0") + bytes(1024)
-    (item,) = TarReader(ForwardSource(io.BytesIO(data)), "x")
-    assert (item.name, item.size_bytes) == ("x", 3)
+    (item,) = TarReader(StreamSource(io.BytesIO(data)), "x")
+    assert (item.name, item.size_bytes) == (b"x", 3)
     assert struct.calcsize("l") in (4, 8)
 
 
@@ -650,17 +648,14 @@ FULL = {
 def test_what_headers_take_in_memory_is_bounded(name: str, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(FULL[name]() + ENTRY + bytes(1024))
     with open(tmp_path / "archive", "rb") as file:
-        with pytest.raises(CorruptError, match="take more than"):
-            for _ in scan_tar(file, "archive x"):
-                pass
-        assert file.tell() < 4 << 20
-        file.seek(0)
         tracemalloc.start()
         try:
-            with pytest.raises(CorruptError, match="take more than"):
-                for _ in TarReader(ForwardSource(file), "archive x"):
-                    pass
-            assert tracemalloc.get_traced_memory()[1] < 40 << 20
+            for source in (FileSource(file.fileno()), StreamSource(file)):
+                tracemalloc.reset_peak()
+                with pytest.raises(CorruptError, match="take more than"):
+                    for _ in TarReader(source, "archive x"):
+                        pass
+                assert tracemalloc.get_traced_memory()[1] < 40 << 20
         finally:
             tracemalloc.stop()
         assert file.tell() < 4 << 20
@@ -737,13 +732,11 @@ def test_a_sparse_file_of_more_data_than_a_header_can_say(tmp_path: Path) -> Non
         file.seek(large, os.SEEK_CUR)
         file.write(header(b"00000000000\0", name=b"after") + bytes(1024))
         file.seek(0)
-        found = list(TarReader(file, "archive x"))
+        found = list(TarReader(FileSource(file.fileno()), "archive x"))
         assert [(item.name, item.size_bytes, item.segments) for item in found] == [
-            ("large", 2 * large, ((0, large),)),
-            ("after", 0, ()),
+            (b"large", 2 * large, ((0, large),)),
+            (b"after", 0, None),
         ]
-        file.seek(0)
-        assert [item.name for item in scan_tar(file, "archive x")] == [b"large", b"after"]
 
 
 PREFIXES = {
@@ -776,8 +769,7 @@ def test_the_magic_decides_what_the_prefix_field_is(name: str, tmp_path: Path) -
     block[148:156] = b"%06o\0 " % sum(block)
     (tmp_path / "archive").write_bytes(bytes(block) + bytes(1024))
     with open(tmp_path / "archive", "rb") as file:
-        assert [item.name for item in TarReader(ForwardSource(file), "x")] == [expected]
-        assert [item.name for item in scan_tar(file, "x")] == [expected.encode()]
+        assert [item.text for item in TarReader(StreamSource(file), "x")] == [expected]
 
 
 # -- names -----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from pydock_core.store.erofs.layout import TAR_ADDRESS
 from pydock_core.store.erofs.tree import LayerTree
 from pydock_core.store.erofs.writer import write_image
 from pydock_core.store.snapshots.layers import VARIABLE
-from pydock_core.store.tar_scan import scan_tar
+from pydock_core.store.tar_reader import FileSource, TarReader
 from tests.attack.test_archives import ATTACKS, victim
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
@@ -173,7 +173,7 @@ def test_an_index_takes_the_memory_that_it_is_charged(tmp_path: Path, kind: str)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         tree = LayerTree("layer x")
         with (tmp_path / "tar").open("rb") as tar, (tmp_path / "index").open("w+b") as index:
-            tree.apply(scan_tar(tar, "layer x"))
+            tree.apply(TarReader(FileSource(tar.fileno()), "layer x"))
             write_image(tree, index.fileno(), tar.fileno(), [("a" * 64, 1, TAR_ADDRESS)], "layer x")
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
         assert grown < tree.charged_bytes * 5 // 4 + 4 * MIB, (grown, tree.charged_bytes)

@@ -269,7 +269,7 @@ def _peak_bytes(words: Sequence[object], **environment: str) -> int:
 
 
 def _headers(base: Path, files: int) -> list[Row]:
-    """A load of a layer by the kind of its headers, in this process; see :mod:`pydock_core.store.tar_scan`."""
+    """A load of a layer by the kind of its headers, in this process; see :mod:`pydock_core.store.tar_header`."""
     engine = Engine(StateRoot(base / "headers" / "data", base / "headers" / "run"))
     taken: dict[str, list[float]] = {}
     for number, kind in enumerate(HEADERS):

@@ -11,18 +11,16 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.errors import CorruptError, PyDockError
+from pydock_core.errors import CorruptError
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.acl import apply_acl, is_capability
 from pydock_core.store.erofs.chunks import plan_chunks
 from pydock_core.store.erofs.reader import Index
 from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.layer_tar import Applied
-from pydock_core.store.tar_reader import Entry, TarReader
-from pydock_core.store.tar_scan import ScannedEntry, scan_tar
 from tests.support.image_store import build_tar, entry
 
 needs_fsck = pytest.mark.skipif(
@@ -178,83 +176,6 @@ def test_a_layer_of_nothing(tmp_path: Path) -> None:
         _, target, applied = build(tmp_path, tar)
         assert applied.entries == 0
         assert target.stat().st_size > 1024
-
-
-# -- the scanner and the reader are one ------------------------------------------------------------------
-
-
-def comparable(item: ScannedEntry | Entry) -> tuple[object, ...]:
-    link = item.link if item.kind in (0, stat.S_IFLNK) else ""
-    return (
-        os.fsencode(item.name),
-        item.kind,
-        item.mode,
-        item.uid,
-        item.gid,
-        item.size_bytes,
-        item.mtime_ns,
-        os.fsencode(link),
-    )
-
-
-def both_ways(path: Path) -> tuple[object, object]:
-    """What the scanner and the plain reader say of an archive: its entries, or the error."""
-    results: list[object] = []
-    for scan in (True, False):
-        with open(path, "rb") as file:
-            try:
-                items = scan_tar(file, "archive x") if scan else TarReader(file, "archive x")
-                results.append([comparable(item) for item in items])
-            except PyDockError as error:
-                results.append((type(error), error.message))
-    return results[0], results[1]
-
-
-WHOLE = build_tar(
-    [
-        entry("a", data=b"x" * 700, mode=0o4711, uid=0o7654321, mtime=5),
-        entry("d/", "dir"),
-        entry("d/" + "p" * 90 + "/" + "n" * 90, data=b"y"),
-        entry("c", "link", linkname="a"),
-        entry("h", "hard", linkname="a"),
-    ],
-    tarfile.USTAR_FORMAT,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.integers(0, len(WHOLE)), st.binary(max_size=20), st.booleans())
-def test_the_scanner_agrees_with_the_reader(
-    tmp_path_factory: pytest.TempPathFactory, place: int, noise: bytes, fix: bool
-) -> None:
-    data = bytearray(WHOLE[:place] + noise + WHOLE[place + len(noise) :])
-    if fix:
-        # A right checksum over wrong fields.
-        start = place // 512 * 512
-        block = data[start : start + 512]
-        if len(block) == 512:
-            block[148:156] = b" " * 8
-            data[start + 148 : start + 156] = b"%06o\0 " % sum(block)
-    path = tmp_path_factory.getbasetemp() / "scanned"
-    path.write_bytes(data)
-    scanned, read = both_ways(path)
-    assert scanned == read
-
-
-@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_formats_and_a_global_header(tmp_path: Path, tar_format: int) -> None:
-    (tmp_path / "tar").write_bytes(build_tar([*SAMPLE[:20], entry("n" * 99, data=b"1", mtime=9)], tar_format))
-    scanned, read = both_ways(tmp_path / "tar")
-    assert scanned == read
-    with tarfile.open(
-        tmp_path / "tar", "w", format=tarfile.PAX_FORMAT, pax_headers={"mtime": "77.5", "uid": "12"}
-    ) as archive:
-        for number in range(3):
-            archive.addfile(tarfile.TarInfo(f"file{number}"))
-    scanned, read = both_ways(tmp_path / "tar")
-    assert scanned == read
-    assert isinstance(scanned, list)
-    assert [item[6] for item in scanned] == [77_500_000_000] * 3
 
 
 # -- parts -----------------------------------------------------------------------------------------------

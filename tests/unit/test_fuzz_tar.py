@@ -1,20 +1,19 @@
-"""Any bytes as a tar: read or refused with an error of ours; and the fast scan says what the careful reader says."""
+"""Any bytes as a tar: read or refused with an error of ours; a file and a stream alike; valid ones as tarfile reads them."""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydock_core.errors import PyDockError
-from pydock_core.store.tar_reader import Entry, ForwardSource, TarReader
-from pydock_core.store.tar_scan import scan_tar
+from pydock_core.store.tar_reader import Entry, FileSource, Source, StreamSource, TarReader
 from tests.support.image_store import build_tar, entry
 
 bounded = settings(max_examples=150, deadline=None, derandomize=True)
@@ -25,6 +24,7 @@ NAMES = st.one_of(
 )
 KINDS = st.sampled_from(["file", "dir", "link", "hard", "char", "fifo"])
 FORMATS = st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+ATTRIBUTES = {"SCHILY.xattr.user.a": "b", "SCHILY.xattr.user.=": "=\n", "comment": "\udcff"}
 
 
 @st.composite
@@ -40,7 +40,9 @@ def archives(draw: st.DrawFn) -> bytes:
             more["mtime"] = draw(st.sampled_from([0, 1, 1.5, 2**33, 2**40, -1]))
             more["uid"] = draw(st.sampled_from([0, 1000, 0o7777777, 0o10000000, 2**31]))
         if draw(st.booleans()):
-            more["pax_headers"] = {"SCHILY.xattr.user.a": "b"}
+            more["pax_headers"] = draw(
+                st.dictionaries(st.sampled_from(list(ATTRIBUTES)), st.text("b=\n\udcff", min_size=1))
+            )
         data = draw(st.binary(max_size=1500)) if kind == "file" else b""
         entries.append(entry(draw(NAMES), kind, data, **more))
     try:
@@ -71,65 +73,76 @@ def fix_checksum(data: bytearray, block: int) -> None:
     data[block + 148 : block + 156] = b"%06o\0 " % sum(header)
 
 
-def outcome(entries: Callable[[], Iterator[Any]]) -> tuple[list[Any], type[PyDockError] | None, str]:
-    """What was read until the end or an error, and the error."""
-    found: list[Any] = []
+class Trickle:
+    """A stream of which a read returns a few bytes only."""
+
+    def __init__(self, data: bytes, step: int) -> None:
+        self._stream = io.BytesIO(data)
+        self._step = step
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._stream.read(self._step if size < 0 else min(size, self._step))
+
+
+def outcome(source: Source) -> tuple[list[tuple[Entry, bytes]], type[PyDockError] | None, str]:
+    """What is read until the end or an error, and the error."""
+    found = []
+    reader = TarReader(source, "archive x")
     try:
-        found.extend(entries())
+        for item in reader:
+            found.append((item, b"".join(reader.chunks(item)) if item.size_bytes < 1 << 20 else b""))
     except PyDockError as error:
         assert error.message.startswith("archive x")
         assert "\n" not in error.message
         return found, type(error), error.message
-    return found, None, ""
+    return found, None, "end" if reader.ended else ""
 
 
-def seen(item: Entry) -> tuple[Any, ...]:
-    """An entry as the scan gives it."""
-    whole = item.segments in ((), ((0, item.size_bytes),))
+@given(damaged() | st.binary(max_size=3000), st.integers(1, 2000))
+@settings(bounded, max_examples=400)
+def test_a_file_and_a_stream_are_read_alike(data: bytes, step: int) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(b"before" + data)
+        file.flush()
+        expected = outcome(FileSource(file.fileno(), len(b"before")))
+    assert outcome(StreamSource(io.BytesIO(data))) == expected
+    assert outcome(StreamSource(Trickle(data, step))) == expected
+
+
+@given(archives())
+@bounded
+def test_a_valid_archive_is_read_as_tarfile_reads_it(data: bytes) -> None:
+    found, error, _ = outcome(StreamSource(io.BytesIO(data)))
+    assert error is None
+    with tarfile.open(fileobj=io.BytesIO(data), errors="surrogateescape") as archive:
+        assert [as_tarfile(*item) for item in found] == [of_tarfile(archive, info) for info in archive]
+
+
+_LATE = 2**33 * 10
+"""Tenths of a second; later times are cut to what 64 bits of nanoseconds hold."""
+
+
+def as_tarfile(item: Entry, data: bytes) -> tuple[object, ...]:
     return (
-        os.fsencode(item.name), item.kind, item.mode, item.uid, item.gid, item.size_bytes, item.mtime_ns,
-        os.fsencode(item.link), item.device, item.xattrs, None if whole else item.segments, item.offset,
+        os.fsdecode(item.name).rstrip("/"), item.kind, item.mode, item.uid, item.gid, item.size_bytes,
+        min(item.mtime_ns // 10**8, _LATE), os.fsdecode(item.link), item.device, dict(item.xattrs), data,
     )  # fmt: skip
 
 
-def compared(file: BinaryIO) -> None:
-    found: list[Any] = []
-
-    def scan() -> Iterator[Any]:
-        for item in scan_tar(file, "archive x"):
-            found.append(item)
-            yield item
-
-    scanned, scan_kind, scan_message = outcome(scan)
-    file.seek(0)
-    read, read_kind, read_message = outcome(lambda: iter(TarReader(file, "archive x")))
-    assert (scan_kind, scan_message) == (read_kind, read_message)
-    as_scanned = [
-        (*item[:10], None if item[10] in (None, (), ((0, item[5]),)) else item[10], item[11])
-        for item in scanned
-    ]
-    expected = [seen(item) for item in read]
-    # The scan need not hand on an entry first whose data turns out to be cut off.
-    cut = bool(read_kind) and len(as_scanned) == len(expected) - 1
-    assert as_scanned == (expected[:-1] if cut else expected)
-
-
-@given(damaged())
-@settings(bounded, max_examples=400)
-def test_the_scan_says_what_the_reader_says(data: bytes) -> None:
-    with tempfile.TemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        file.seek(0)
-        compared(file)
-
-
-@given(damaged() | st.binary(max_size=3000))
-@bounded
-def test_any_bytes_as_a_stream(data: bytes) -> None:
-    def read() -> Iterator[int]:
-        reader = TarReader(ForwardSource(io.BytesIO(data)), "archive x")
-        for item in reader:
-            yield sum(len(chunk) for chunk in reader.chunks(item))
-
-    outcome(read)
+def of_tarfile(archive: tarfile.TarFile, info: tarfile.TarInfo) -> tuple[object, ...]:
+    kinds = {
+        tarfile.REGTYPE: stat.S_IFREG, tarfile.AREGTYPE: stat.S_IFREG, tarfile.DIRTYPE: stat.S_IFDIR,
+        tarfile.SYMTYPE: stat.S_IFLNK, tarfile.LNKTYPE: 0, tarfile.CHRTYPE: stat.S_IFCHR, tarfile.FIFOTYPE: stat.S_IFIFO,
+    }  # fmt: skip
+    content = archive.extractfile(info) if info.isreg() else None
+    prefix = "SCHILY.xattr."
+    xattrs = {
+        os.fsencode(key.removeprefix(prefix)): os.fsencode(value)
+        for key, value in info.pax_headers.items()
+        if key.startswith(prefix)
+    }
+    return (
+        info.name.rstrip("/"), kinds[info.type], info.mode & 0o7777, info.uid, info.gid,
+        info.size if info.isreg() else 0, min(max(int(info.mtime * 10), 0), _LATE), info.linkname,
+        (info.devmajor, info.devminor), xattrs, content.read() if content else b"",
+    )  # fmt: skip

@@ -251,7 +251,7 @@ def test_what_is_no_archive_of_images(store: Store) -> None:
     with pytest.raises(InvalidError, match="holds no images") as raised:
         store.images.load(io.BytesIO(ONE))
     assert "dock import" in raised.value.hint
-    with pytest.raises(CorruptError, match="no valid tar"):
+    with pytest.raises(CorruptError, match="not a valid tar"):
         store.images.load(io.BytesIO(b"#!/bin/sh\n" * 200))
 
 

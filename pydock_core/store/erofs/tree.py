@@ -27,9 +27,10 @@ from pydock_core.store.layer_tar import (
     clean_name,
     map_error,
 )
-from pydock_core.store.tar_scan import ScannedEntry
+from pydock_core.store.tar_reader import Entry
 from pydock_core.store.trees import OVERLAY_XATTR
 
+_OVERLAY_XATTR = os.fsencode(OVERLAY_XATTR)
 _OPAQUE_XATTR = b"trusted.overlay.opaque"
 _WHITEOUT = os.fsencode(WHITEOUT_PREFIX)
 _NAME_LIMIT = 255
@@ -157,7 +158,7 @@ class LayerTree(Tree):
         self._whiteouts: set[bytes] = set()
         self._implied: set[bytes] = set()
 
-    def apply(self, entries: Iterable[ScannedEntry]) -> Applied:
+    def apply(self, entries: Iterable[Entry]) -> Applied:
         """Take every entry.
 
         Raises:
@@ -218,10 +219,10 @@ class LayerTree(Tree):
 
     # -- one entry ---------------------------------------------------------------------------------------
 
-    def _apply_entry(self, entry: ScannedEntry) -> None:
-        attributes = sum(_ATTRIBUTE_BYTES + len(key) + len(value) for key, value in entry.xattrs)
+    def _apply_entry(self, entry: Entry) -> None:
+        attributes = sum(_ATTRIBUTE_BYTES + len(name) + len(value) for name, value in entry.xattrs)
         self.charge(ENTRY_BYTES + len(entry.name) + attributes)
-        path = os.fsencode(clean_name(os.fsdecode(entry.name), self._subject))
+        path = clean_name(entry.name, self._subject)
         if not path:
             if entry.kind == stat.S_IFDIR:
                 self._set_directory(self.root, entry)
@@ -259,7 +260,7 @@ class LayerTree(Tree):
             return
         parent.children[name] = child
 
-    def _make(self, entry: ScannedEntry, name: bytes, parent: Directory) -> int | None:
+    def _make(self, entry: Entry, name: bytes, parent: Directory) -> int | None:
         """Make the inode of what is not a directory; None if the name is taken, or _UNRESOLVED."""
         if entry.kind == 0:
             return self._hard_link(entry, name, parent)
@@ -275,7 +276,7 @@ class LayerTree(Tree):
             self.applied.size_bytes += entry.size_bytes
         return self._inode(entry)
 
-    def _inode(self, entry: ScannedEntry) -> int:
+    def _inode(self, entry: Entry) -> int:
         inodes = self.inodes
         kind, size, link = entry.kind, entry.size_bytes, entry.link
         mode, xattrs = self._xattrs(entry, {})
@@ -335,11 +336,10 @@ class LayerTree(Tree):
                 self.blocks.append((position, link))
         return child
 
-    def _hard_link(self, entry: ScannedEntry, name: bytes, parent: Directory) -> int | None:
-        shown, link = os.fsdecode(entry.name), os.fsdecode(entry.link)
-        where, _, target = os.fsencode(clean_name(link, self._subject, shown)).rpartition(b"/")
+    def _hard_link(self, entry: Entry, name: bytes, parent: Directory) -> int | None:
+        where, _, target = clean_name(entry.link, self._subject, entry.name).rpartition(b"/")
         if not target:
-            raise InvalidError(f"{self._subject}: hard link {shown!r} leads to a directory", HOSTILE)
+            raise InvalidError(f"{self._subject}: hard link {entry.text!r} leads to a directory", HOSTILE)
         directory = self._existing(where)
         if len(target) > _NAME_LIMIT and directory is not None:
             raise _error(errno.ENAMETOOLONG)
@@ -347,7 +347,7 @@ class LayerTree(Tree):
         if child is None or (isinstance(child, int) and self._is_whiteout(child)):
             return _UNRESOLVED
         if isinstance(child, Directory):
-            raise InvalidError(f"{self._subject}: hard link {shown!r} leads to a directory", HOSTILE)
+            raise InvalidError(f"{self._subject}: hard link {entry.text!r} leads to a directory", HOSTILE)
         if name in parent.children:
             return None
         self._count_links(child, 1)
@@ -358,18 +358,17 @@ class LayerTree(Tree):
         (links,) = layout.LINKS.unpack_from(self.inodes, at)
         layout.LINKS.pack_into(self.inodes, at, links + change)
 
-    def _set_directory(self, directory: Directory, entry: ScannedEntry) -> None:
+    def _set_directory(self, directory: Directory, entry: Entry) -> None:
         directory.uid, directory.gid = entry.uid, entry.gid
         directory.mtime_ns = entry.mtime_ns
         directory.mode, directory.xattrs = self._xattrs(entry, directory.xattrs)
 
-    def _xattrs(self, entry: ScannedEntry, xattrs: dict[bytes, bytes]) -> tuple[int, dict[bytes, bytes]]:
+    def _xattrs(self, entry: Entry, xattrs: dict[bytes, bytes]) -> tuple[int, dict[bytes, bytes]]:
         """Add an entry's attributes, as far as Linux takes them for its kind; return its mode too."""
         mode = entry.mode
-        for key, value in entry.xattrs:
-            if key.startswith(OVERLAY_XATTR):
+        for name, value in entry.xattrs:
+            if name.startswith(_OVERLAY_XATTR):
                 continue
-            name = os.fsencode(key)
             if name.startswith(b"system.posix_acl_"):
                 changed = apply_acl(mode, name, value, is_directory=entry.kind == stat.S_IFDIR)
                 if entry.kind not in (stat.S_IFREG, stat.S_IFDIR) or changed is None:
@@ -411,7 +410,7 @@ class LayerTree(Tree):
 
     def _whiteout(self) -> int:
         return self._inode(
-            ScannedEntry(b"", stat.S_IFCHR, 0o600, 0, 0, 0, 0, b"", (0, 0), (), None, 0),
+            Entry(b"", stat.S_IFCHR, 0o600, 0, 0, 0, 0, b"", (0, 0), (), None, 0),
         )
 
     def _is_whiteout(self, child: int) -> bool:

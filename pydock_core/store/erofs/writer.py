@@ -12,7 +12,7 @@ from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.chunks import ChunkedFile
 from pydock_core.store.erofs.tree import ONE_TREE, Directory, LayerTree, Tree
 from pydock_core.store.layer_tar import Applied
-from pydock_core.store.tar_scan import scan_tar
+from pydock_core.store.tar_reader import FileSource, TarReader
 
 _COPY_BYTES = 1 << 20
 _TYPE_MASK = 0xF
@@ -53,7 +53,7 @@ def build_index(
     with ONE_TREE:
         on_turn()
         tree = LayerTree(subject, block_bits)
-        tree.apply(scan_tar(tar, subject))
+        tree.apply(TarReader(FileSource(tar.fileno()), subject))
         # An image of larger blocks has copied all data.
         devices = [(tag, tar_blocks, layout.TAR_ADDRESS)] if block_bits == layout.BLOCK_BITS else []
         write_image(tree, index_fd, tar.fileno(), devices, subject, block_bits=block_bits)

@@ -35,7 +35,7 @@ from pydock_core.store.layer_tar import no_space
 from pydock_core.store.private_root import mount_privately
 from pydock_core.store.snapshots.directory import TREE, apply_archive, has_one_id, write_metadata
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
-from pydock_core.store.tar_reader import Entry, ForwardSource, TarReader
+from pydock_core.store.tar_reader import Entry, StreamSource, TarReader
 from pydock_core.store.trees import remove_tree, tree_sizes
 from pydock_core.store.worker import Progress, Worker
 
@@ -222,7 +222,7 @@ class _Job:
         whiteouts = Whiteouts(self.subject, user_xattrs=self.user_xattrs)
         with open(self.blob_fd, "rb", closefd=False) as file:
             plain = open_plain(file, self.compression, self.subject)
-            whiteouts.read(_checked(TarReader(ForwardSource(plain), self.subject), check))
+            whiteouts.read(_checked(TarReader(StreamSource(plain), self.subject), check))
         os.lseek(self.blob_fd, 0, os.SEEK_SET)
         with self._mounted() as root_fd:
             whiteouts.copy_up(root_fd, self._root)

@@ -28,7 +28,7 @@ from pydock_core.store.layer_digest import DigestThread, HashingStream, check_di
 from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
 from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
-from pydock_core.store.tar_reader import CHUNK_BYTES, ForwardSource, TarReader
+from pydock_core.store.tar_reader import CHUNK_BYTES, FileSource, StreamSource, TarReader
 from pydock_core.store.worker import Progress, Worker
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
@@ -249,7 +249,7 @@ def apply_archive(
 
 def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: str) -> Applied:
     """Apply a plain tar: the kernel copies from file to file, while a thread computes the digest if it must be."""
-    reader = TarReader(file, subject, fd=file.fileno())
+    reader = TarReader(FileSource(file.fileno()), subject)
     if not diff_id:
         return applier.apply(reader)
     with DigestThread(file.fileno()) as digest:
@@ -260,7 +260,7 @@ def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: st
 
 def _apply_stream(applier: LayerApplier, plain: BinaryIO, diff_id: str, subject: str) -> Applied:
     hashing = HashingStream(plain)
-    applied = applier.apply(TarReader(ForwardSource(hashing), subject))
+    applied = applier.apply(TarReader(StreamSource(hashing), subject))
     while hashing.read(CHUNK_BYTES):
         pass  # what follows the archive's end marker belongs to the digest
     check_digest("sha256:" + hashing.digest.hexdigest(), diff_id, subject)
