@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, TextIO
 from pydock_core.printable import printable, printable_lines
 
 if TYPE_CHECKING:
-    from pydock_core.commands.progress import DisplayFactory
+    from pydock_core.commands.progress_board import DisplayFactory
     from pydock_core.engine import Engine
 
 TableRenderer = Callable[[Sequence[str], Sequence[Sequence[str]]], None]

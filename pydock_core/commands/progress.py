@@ -1,8 +1,4 @@
-"""How a command shows its progress: as lines of text, as JSON, as bars in a terminal, or as the front end likes it.
-
-Events are JSONMessage dictionaries of the Engine API: {"status", "id", "current", "total"}.  One without an id and
-without numbers is a line of its own ("Digest: sha256:...").
-"""
+"""The display of a command's progress: plain lines, JSON, bars in a terminal, or the front end's own."""
 
 from __future__ import annotations
 
@@ -10,40 +6,24 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Literal
 
+from pydock_core.commands.context import Context
+from pydock_core.commands.progress_board import Display
 from pydock_core.errors import InvalidError, PyDockError
 from pydock_core.printable import json_text
-
-if TYPE_CHECKING:
-    from pydock_core.commands.context import Context
+from pydock_core.progress import Event, Progress
 
 MODES = ("auto", "plain", "json", "quiet")
-Event = Mapping[str, Any]
-
-
-class Display(Protocol):
-    """Shows events; called from any thread."""
-
-    def show(self, event: Event) -> None:
-        """Show an event."""
-        ...
-
-    def close(self, *, succeeded: bool) -> None:
-        """Leave a final state; no event comes afterwards."""
-        ...
-
-
-DisplayFactory = Callable[[str], Display | None]
-"""Makes a front end's own display; None where it cannot have one now.  Called with what is left to read at the end."""
+_NUMBERS: tuple[Literal["current"], Literal["total"]] = ("current", "total")
 
 
 class Reporter:
-    """What a command tells while it works and when it is done.
+    """The output of a command: its progress, and its results at the end.
 
     Attributes:
-        progress: takes the engine's events; None where nobody wants them.
-        is_quiet: only the result is wanted.
+        progress: receives the engine's events; None if they are not displayed.
+        is_quiet: only the result is displayed.
     """
 
     def __init__(self, context: Context, display: Display | None, *, as_json: bool, is_quiet: bool) -> None:
@@ -51,14 +31,14 @@ class Reporter:
         self._as_json = as_json
         self._results: list[tuple[str, dict[str, object]]] = []
         self.is_quiet = is_quiet
-        self.progress: Callable[[Event], None] | None = display.show if display else None
+        self.progress: Progress | None = display.show if display else None
 
     def result(self, text: str, **fields: object) -> None:
-        """Note a line of the result, written when the progress is done; in JSON as ``fields``, else as a status."""
+        """Add a line to the result; in JSON it is ``fields``, or without them a status."""
         self._results.append((text, fields))
 
     def flush(self) -> None:
-        """Write the results; no display is in their way any more."""
+        """Write the results, once no display is active."""
         for text, fields in self._results:
             if self._as_json:
                 write_json(self._context, fields or {"status": text})
@@ -77,18 +57,18 @@ def reporting(
     lines: bool = False,
     stdout_is_free: bool = True,
 ) -> Iterator[Reporter]:
-    """Show a command's progress as ``--progress`` asks for.
+    """Display a command's progress by the option ``--progress``.
 
     Args:
         mode: the option's value: auto, plain, json, quiet.
-        done: what the command has done at its end, "saved env to x.tar"; a notebook shows it in place of the bars.
+        done: the completed action, "saved env to x.tar"; a notebook shows it in place of the bars.
         quiet: the option ``-q``.
-        lines: without a terminal, auto is plain text (Docker's pull and push); otherwise it is nothing.
-        stdout_is_free: False where the result itself, an archive, goes to standard output.
+        lines: without a terminal, auto means plain text (Docker's pull and push); else nothing.
+        stdout_is_free: False if the result itself, an archive, goes to standard output.
 
     Raises:
         InvalidError: there is no such mode, or JSON would be mixed with the archive.
-        what the block raises; in JSON the last line says it too.
+        the block's exception, which in JSON is the last line, too.
     """
     if mode not in MODES:
         raise InvalidError(f"--progress {mode}: no such kind", f"there are {', '.join(MODES)}", exit_code=125)
@@ -99,23 +79,23 @@ def reporting(
         )
     is_quiet = quiet or mode == "quiet"
     display = _choose(context, mode, done, is_quiet=is_quiet, lines=lines, stdout_is_free=stdout_is_free)
-    shown = Once(display)
-    reporter = Reporter(context, shown.display, as_json=as_json, is_quiet=is_quiet)
+    once = Once(display)
+    reporter = Reporter(context, once.display, as_json=as_json, is_quiet=is_quiet)
     try:
         yield reporter
     except BaseException as error:
-        shown.close(succeeded=False)
+        once.close(succeeded=False)
         reporter.flush()
         if as_json:
             message = error.line if isinstance(error, PyDockError) else str(error) or type(error).__name__
             write_json(context, {"error": message, "errorDetail": {"message": message}})
         raise
-    shown.close(succeeded=True)
+    once.close(succeeded=True)
     reporter.flush()
 
 
 class Once:
-    """A display that is closed once, and shows nothing afterwards: a last event may come from a slow thread."""
+    """A display that is closed once and ignores later events, which may come from a slow thread."""
 
     def __init__(self, display: Display | None) -> None:
         self._display = display
@@ -138,7 +118,7 @@ def _choose(
     context: Context, mode: str, done: str, *, is_quiet: bool, lines: bool, stdout_is_free: bool
 ) -> Display | None:
     if mode == "json":
-        return JsonDisplay(context)  # -q is about text; whoever asks for JSON wants the events
+        return JsonDisplay(context)  # -q concerns text; JSON includes the events
     if is_quiet:
         return None
     if mode == "plain":
@@ -154,19 +134,19 @@ def _choose(
 
 
 def is_line(event: Event) -> bool:
-    """Whether an event is a line of its own, and no state of a layer."""
+    """Whether an event is a message of its own, not a layer's state."""
     return not event.get("id") and event.get("current") is None
 
 
 def is_heading(event: Event) -> bool:
-    """Whether an event says what is done, and is no state of a layer: its id is a tag ("latest: Pulling from x")."""
-    return str(event.get("status", "")).startswith("Pulling from")
+    """Whether an event is a heading with a tag as its id ("latest: Pulling from x"), not a layer's state."""
+    return event["status"].startswith("Pulling from")
 
 
 def line_of(event: Event) -> str:
     """Return an event as Docker prints it: "latest: Pulling from library/busybox"."""
-    identifier = str(event.get("id") or "")
-    return (f"{identifier}: " if identifier else "") + str(event.get("status", ""))
+    identifier = event.get("id")
+    return f"{identifier}: {event['status']}" if identifier else event["status"]
 
 
 def write_json(context: Context, message: Mapping[str, Any]) -> None:
@@ -183,7 +163,7 @@ class PlainDisplay:
         self._shown: set[tuple[str, str]] = set()
 
     def show(self, event: Event) -> None:
-        key = (str(event.get("id") or ""), str(event.get("status") or ""))
+        key = (event.get("id", ""), event["status"])
         if not is_line(event) and not is_heading(event):
             if key in self._shown:
                 return
@@ -192,7 +172,7 @@ class PlainDisplay:
         self._writer.flush()
 
     def close(self, *, succeeded: bool) -> None:
-        """Everything is written."""
+        """Do nothing: everything is written."""
 
 
 class JsonDisplay:
@@ -202,24 +182,22 @@ class JsonDisplay:
         self._context = context
 
     def show(self, event: Event) -> None:
-        message = dict(event)
-        numbers = {key: message.pop(key) for key in ("current", "total") if message.get(key) is not None}
-        if numbers:
-            message["progressDetail"] = numbers
-        write_json(self._context, message)
+        numbers = {key: event[key] for key in _NUMBERS if event.get(key) is not None}
+        message = {key: value for key, value in event.items() if key not in _NUMBERS}
+        write_json(self._context, message | ({"progressDetail": numbers} if numbers else {}))
 
     def close(self, *, succeeded: bool) -> None:
-        """Everything is written."""
+        """Do nothing: everything is written."""
 
 
 class LineSplitter:
-    """Bars for the layers, and the lines of their own as text.
+    """Bars for the layers' states, and lines of text for messages.
 
     Args:
         display: shows the bars.
-        again: where the lines are on the same terminal or in the same cell, makes the bars for what comes after a line:
-            those above it are done by then, and stay.
-        to_stdout: where the lines go; else to standard error.
+        again: makes new bars after a line on the same terminal or in the same cell: the bars above the line are complete
+            by then, and stay.
+        to_stdout: write the lines to standard output, else to standard error.
     """
 
     def __init__(

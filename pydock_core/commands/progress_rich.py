@@ -10,15 +10,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pydock_core.commands.progress import Event
 from pydock_core.commands.progress_board import ARRIVED, Board, Row
+from pydock_core.progress import Event
 from pydock_core.sizes import human_size
 
 _ID_WIDTH = 19
 
 
 class _Bar(BarColumn):
-    """A bar that goes to and fro where nobody knows of how much."""
+    """A bar that pulses while its total is unknown."""
 
     def render(self, task: Task) -> ProgressBar:
         bar = super().render(task)
@@ -27,7 +27,7 @@ class _Bar(BarColumn):
 
 
 class _SpeedColumn(ProgressColumn):
-    """Bytes per second, of the board: rich's own would count what an interrupted pull had left as this run's."""
+    """Bytes per second, by the board: rich would count the bytes of an earlier, interrupted pull."""
 
     def __init__(self, board: Board) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class _SpeedColumn(ProgressColumn):
 
 
 class Bars(Progress):
-    """Bars of which, while they move, as many are drawn as the terminal has lines; at the end all of them stay.
+    """Bars of which only as many as fit on the terminal are drawn while they move; at the end all of them stay.
 
     Attributes:
-        are_final: nothing moves any more.
+        are_final: no bar moves any more.
     """
 
     are_final = False
@@ -56,7 +56,7 @@ class Bars(Progress):
 
 
 def _fit(tasks: list[Task], lines: int) -> list[Task]:
-    """Leave out layers that are done, then those that are only here, then the last ones of those that wait."""
+    """Leave out layers that are done, then downloaded ones, then the last waiting ones."""
     overall, layers = tasks[:1], tasks[1:]
     excess = len(tasks) - max(lines, 2)
     idle = [task for task in layers if task.fields["row"].is_done]
@@ -67,10 +67,10 @@ def _fit(tasks: list[Task], lines: int) -> list[Task]:
 
 
 class RichDisplay:
-    """Bars on standard error from the first event on; they stay when all is done, as Docker's do.
+    """Bars on standard error from the first event on; they stay at the end, as Docker's do.
 
     Attributes:
-        bars: what is drawn.
+        bars: rich's own.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -109,25 +109,22 @@ class RichDisplay:
         self.bars.stop()
 
     def _put(self, row: Row) -> None:
-        sizes = ""
-        if row.is_moving:
-            sizes = human_size(row.current) + (f"/{human_size(row.total)}" if row.total else "")
         self.bars.update(
             self._tasks[row.name],
             description=_description(row),
             completed=row.fraction,
-            sizes=sizes,
+            sizes=row.sizes("/"),
             is_endless=row.is_moving and not row.total,
         )
 
     def _put_overall(self) -> None:
-        current, total, done, count = self._board.overall()
+        overall = self._board.overall()
         self.bars.update(
             self._overall,
-            description=f"total {done}/{count}",
-            completed=current if total else done,
-            total=total or count or None,
-            sizes=f"{human_size(current)}/{human_size(total)}" if total else "",
+            description=f"total {overall.done}/{overall.layers}",
+            completed=overall.fraction,
+            total=1,
+            sizes=overall.sizes("/"),
         )
 
 

@@ -20,6 +20,7 @@ from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.reference import parse_tagged
 from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.paths import ContainerPaths
+from pydock_core.progress import Progress
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
@@ -27,7 +28,6 @@ from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.snapshots.directory import needs_user_xattrs
 from pydock_core.store.stream_end import writing_end
-from pydock_core.store.worker import Progress
 from pydock_core.supervision.client import SupervisorClient, ZygoteWorker
 from pydock_core.supervision.container_status import derive_status, take_lock
 

@@ -18,9 +18,9 @@ from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import ImageConfig, decode
 from pydock_core.oci.platform import Platform, host_platform, parse_platform, platform_of, runnable
 from pydock_core.oci.reference import Reference, parse_tagged
+from pydock_core.progress import Progress
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
-from pydock_core.store.worker import Progress
 
 # Types that the class, which has a method "list", cannot spell.
 Documents = list[dict[str, Any]]

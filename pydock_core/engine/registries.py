@@ -13,8 +13,8 @@ from pydock_core.images.pull import Pulled, pull_image
 from pydock_core.images.push import Pushed, find_tagged, push_image
 from pydock_core.oci.platform import parse_platform
 from pydock_core.oci.reference import DEFAULT_DOMAIN, Reference, parse_reference
+from pydock_core.progress import Progress
 from pydock_core.store.database import images as sql
-from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
     from pydock_core.images.registry.client import RegistryClient

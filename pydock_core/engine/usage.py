@@ -14,13 +14,13 @@ from pydock_core.engine.image_shapes import SeenImage, build_summary
 from pydock_core.engine.labels import parse_prune_filters
 from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import ConflictError, NotFoundError
+from pydock_core.progress import Progress
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
 from pydock_core.store.database.containers import VolumeRow
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.snapshots.stack import chain_ids
-from pydock_core.store.worker import Progress
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import format_time
 

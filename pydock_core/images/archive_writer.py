@@ -28,13 +28,13 @@ from pydock_core.oci.documents import (
     encode,
 )
 from pydock_core.oci.reference import Reference
+from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.compression import ANEW
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.layer_tar import no_space
 from pydock_core.store.stream_end import writing_end
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
-from pydock_core.store.worker import Progress
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _PROGRESS_BYTES = 8 << 20

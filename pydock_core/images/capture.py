@@ -28,9 +28,9 @@ from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.platform import host_architecture
 from pydock_core.oci.reference import Reference
 from pydock_core.oci.timestamp import format_timestamp
+from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore, BlobWriter
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.worker import Progress
 
 _SYSTEM, _INTERPRETER, _SITE, _EXTRA = range(4)
 _LAYER_NAMES = ("system", "interpreter", "packages", "files")

@@ -21,6 +21,7 @@ from pydock_core.oci.documents import REF_NAME, Descriptor, ImageConfig, decode
 from pydock_core.oci.platform import parse_platform, platform_of
 from pydock_core.oci.timestamp import parse_timestamp
 from pydock_core.paths import StateRoot
+from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
@@ -30,7 +31,7 @@ from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.partial import PartialBlobs
 from pydock_core.store.snapshots.protocol import Snapshotter
 from pydock_core.store.snapshots.stack import chain_ids
-from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.worker import Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
 OnTaken = Callable[[str, str], None]

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydock_core.errors import NoSpaceError
 from pydock_core.images.image_store import ImageStore
@@ -22,9 +22,9 @@ from pydock_core.images.parallel import Cancellation, CancelledTransfer, run_all
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import Descriptor
 from pydock_core.oci.reference import Reference
+from pydock_core.progress import Event, Progress
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.partial import PartialBlob, PartialBlobs
-from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
     from pydock_core.images.registry.client import RegistryClient
@@ -126,9 +126,9 @@ class LayerDownload:
         self, layer: _Layer, status: str, current: int | None = None, *, total: int | None = None
     ) -> None:
         """Report a layer's status with its bytes; without ``current``, only with the total."""
-        event: dict[str, Any] = {"status": status, "id": layer.name}
+        event: Event = {"status": status, "id": layer.name}
         if current is not None:
-            event |= {"current": current, "total": layer.descriptor.size_bytes}
+            event["current"], event["total"] = current, layer.descriptor.size_bytes
         elif total is not None:
             event["total"] = total
         self._report(event)
@@ -193,7 +193,7 @@ class LayerDownload:
     def _apply(self, layer: _Layer, blob: LayerBlob) -> None:
         self._snapshotter.apply(layer.diff_id, blob, lambda event: self._extracting(layer, event))
 
-    def _extracting(self, layer: _Layer, event: dict[str, Any]) -> None:
+    def _extracting(self, layer: _Layer, event: Event) -> None:
         self._cancellation.check()
         self._report({**event, "id": layer.name})
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
-from pydock_core.store.worker import Progress
+from pydock_core.progress import Event, Progress
 
 _LOOK_SECONDS = 0.2
 """A signal that comes while a thread is about to wait for a lock does not wake it (CPython, acquire_timed): it looks again."""
@@ -89,7 +89,7 @@ def serialised(progress: Progress | None) -> Progress:
         return lambda event: None
     lock = threading.Lock()
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         with lock:
             progress(event)
 

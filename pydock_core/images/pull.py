@@ -33,11 +33,11 @@ from pydock_core.oci.platform import (
     runnable,
 )
 from pydock_core.oci.reference import Reference
+from pydock_core.progress import Progress
 from pydock_core.store.blobs import DOCUMENT_LIMIT, check_content
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
     from pydock_core.images.registry.client import FetchedManifest, RegistryClient

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydock_core.errors import CorruptError, NotFoundError
 from pydock_core.images.image_store import ImageStore
@@ -32,6 +32,7 @@ from pydock_core.oci.documents import (
     layer_media_type,
 )
 from pydock_core.oci.reference import Reference
+from pydock_core.progress import Event, Progress
 from pydock_core.store.blobs import BlobStore, mapped
 from pydock_core.store.compression import ANEW
 from pydock_core.store.database import distribution
@@ -40,7 +41,6 @@ from pydock_core.store.database.connection import Database
 from pydock_core.store.database.distribution import LayerForm
 from pydock_core.store.database.images import ImageRow
 from pydock_core.store.layer_blob import BUFFER_BYTES, Arrival
-from pydock_core.store.worker import Progress
 
 if TYPE_CHECKING:
     from pydock_core.images.registry.client import RegistryClient
@@ -297,7 +297,7 @@ class _Pusher:
 
     def _say(self, layer: Descriptor, status: str, current: int | None = None, total: int = 0) -> None:
         """Report a layer's status with its bytes; without ``current``, only with the total."""
-        event: dict[str, Any] = {"status": status, "id": self._names[layer.digest]}
+        event: Event = {"status": status, "id": self._names[layer.digest]}
         if current is not None:
             event["current"] = current
         if total or current is not None:

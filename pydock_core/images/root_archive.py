@@ -14,11 +14,11 @@ from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.platform import Platform, host_architecture
 from pydock_core.oci.reference import Reference
 from pydock_core.oci.timestamp import format_timestamp
+from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore, BlobWriter
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.tar_reader import CHUNK_BYTES, StreamSource, TarReader
-from pydock_core.store.worker import Progress
 
 _PROGRESS_BYTES = 8 << 20
 

@@ -19,11 +19,11 @@ from pydock_core.errors import CorruptError, InvalidError
 from pydock_core.images.member_file import MemberFile
 from pydock_core.oci.digest import is_digest, short_id
 from pydock_core.oci.documents import decode
+from pydock_core.progress import Progress
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.layer_tar import clean_name
 from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, FileSource, Source, StreamSource, TarReader
-from pydock_core.store.worker import Progress
 
 _BLOBS = "blobs/sha256/"
 _PROGRESS_BYTES = 8 << 20

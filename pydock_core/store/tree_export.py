@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any
 
 from pydock_core.errors import FailedError
+from pydock_core.progress import Progress
 from pydock_core.store.layer_tar import no_space
 from pydock_core.store.private_root import open_private_root, open_running_root
 from pydock_core.store.tar_writer import TarWriter, write_all
 from pydock_core.store.tree_tar import TreeTar
-from pydock_core.store.worker import Progress
 
 
 def export_tree(

@@ -16,10 +16,10 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
+from pydock_core.progress import Progress
 from pydock_core.store.private_root import open_private_root
 from pydock_core.store.tree_tar import DIRECTORY_FLAGS
 from pydock_core.store.upper_tar import is_opaque, is_whiteout
-from pydock_core.store.worker import Progress
 
 MODIFIED, ADDED, DELETED = range(3)
 """Engine API, ChangeType."""

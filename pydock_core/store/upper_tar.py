@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any
 
 from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.progress import Progress
 from pydock_core.store.following_digest import FollowingDigest
 from pydock_core.store.layer_tar import ESCAPE, OPAQUE_NAME, WHITEOUT_PREFIX, no_space
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 from pydock_core.store.tree_tar import DIRECTORY_FLAGS, TreeTar
-from pydock_core.store.worker import Progress
 
 _PROGRESS_BYTES = 8 << 20
 

@@ -10,13 +10,11 @@ that take keyword arguments of JSON types and ``fds`` (descriptors) and ``progre
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from pydock_core.errors import DeniedError
-
-Progress = Callable[[dict[str, Any]], None]
-"""Takes events in the shape of the Engine API's JSONMessage: {"status", "id", "current", "total"}."""
+from pydock_core.progress import Progress
 
 ALLOWED_FUNCTIONS = frozenset(
     {

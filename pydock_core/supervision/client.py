@@ -20,14 +20,12 @@ from typing import Any, NoReturn
 from pydock_core import messages
 from pydock_core.errors import ConflictError, UnavailableError, from_json
 from pydock_core.paths import ContainerPaths, StateRoot
+from pydock_core.progress import Progress
 from pydock_core.runtime.executor import Stdio, do_nothing
 from pydock_core.supervision.container_status import Status, derive_status
 from pydock_core.supervision.logs import LogEntry, LogReader
 from pydock_core.supervision.plan import PublishedPort
 from pydock_core.supervision.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
-
-Progress = Callable[[dict[str, Any]], None]
-"""Called with each progress message of a worker."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pydock_jupyter.magics.invocation import Invocation
 from pydock_jupyter.magics.words import expand_names, split_words
 
 if TYPE_CHECKING:
-    from pydock_core.commands.progress import Display
+    from pydock_core.commands.progress_board import Display
     from pydock_core.engine import Engine
 
 EXIT_CODE_NAME = "_exit_code"

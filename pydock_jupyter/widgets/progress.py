@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import ipywidgets
 
-from pydock_core.commands.progress_board import Board, Row
-from pydock_core.sizes import human_size
+from pydock_core.commands.progress_board import Board, Overall, Row
+from pydock_core.progress import Event
 from pydock_jupyter.widgets.rows import close_tree
 
 INTERVAL_SECONDS = 0.1
-"""The bars move at most that often: each change is a message to every page that shows them."""
+"""The least time between two changes of the bars: each is a message to every page that shows them."""
 ROW_LIMIT = 40
-"""So many layers have a bar of their own; all count in the bar of all."""
+"""The most layers with a bar of their own; the bar of all counts every layer."""
 
 _RUNNING, _DONE = "info", "success"
 _STEPS = 1000  # a bar's length; sizes would not fit a browser's integers
@@ -27,14 +27,14 @@ class ProgressWidget:
     """Bars for the events of one command; a :class:`pydock_core.commands.progress.Display`.
 
     Args:
-        show: displays the widget in the cell, and returns what can show something else in its place; called with the
-            first event, so that it stands below what was written by then, and as if by who has made this: events may
-            come from other threads, which belong to no cell.
-        done: what there is to read at the end, "saved env to x.tar".
+        show: displays the widget in the cell, and returns its place; called with the first event, so that the widget
+            stands below earlier output, and in the context of this object's maker: events may come from other
+            threads, which belong to no cell.
+        done: the completed action for the end, "saved env to x.tar".
         clock: seconds, monotonic.
 
     Attributes:
-        box: what is displayed; None before the first event, and closed after the end.
+        box: the displayed widget; None before the first event, and closed after the end.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class ProgressWidget:
         self._drawn_at = -INTERVAL_SECONDS
         self.box: Any = None
 
-    def show(self, event: Mapping[str, Any]) -> None:
-        """Take an event in; what it changes is drawn now, or with a later event or the end."""
+    def show(self, event: Event) -> None:
+        """Apply an event; its changes are drawn now, with a later event or at the end."""
         with self._lock:
             self._changed.add(self._board.update(event).name)
             if self.box is None or self._clock() - self._drawn_at >= INTERVAL_SECONDS:
@@ -65,19 +65,17 @@ class ProgressWidget:
         with self._lock:
             if self._place is None:
                 return
-            current, total, _, _ = self._board.overall()
             if succeeded:
                 self._board.finish()
                 text = ": ".join(filter(None, (self._done, self._board.summary())))
             else:
-                text = "broken off" + (
-                    f" after {human_size(current)} of {human_size(total)}" if total else ""
-                )
+                sizes = self._board.overall().sizes(" of ")
+                text = "broken off" + (f" after {sizes}" if sizes else "")
             self._cell.run(self._place.update, Line(text))
             close_tree(self.box)
 
     def _draw(self) -> _Bar:
-        """Draw what has changed; return the bar of all."""
+        """Draw the changes; return the bar of all."""
         self._drawn_at = self._clock()
         overall = self._overall = self._overall or _Bar("total")
         for name in self._changed:
@@ -86,7 +84,7 @@ class ProgressWidget:
             if name in self._bars:
                 self._bars[name].draw_row(self._board.rows[name])
         self._changed.clear()
-        overall.draw_overall(*self._board.overall())
+        overall.draw_overall(self._board.overall())
         order = [name for name in self._board.rows if name in self._bars]
         boxes = (*(self._bars[name].box for name in order), overall.box)
         if self.box is None:
@@ -99,10 +97,10 @@ class ProgressWidget:
 
 
 class Place(Protocol):
-    """Where something is displayed (IPython's DisplayHandle)."""
+    """The place of a displayed object (IPython's DisplayHandle)."""
 
     def update(self, shown: Any) -> object:
-        """Show something else there."""
+        """Display another object there."""
         ...
 
 
@@ -126,7 +124,7 @@ class ProgressBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not t
 
 
 class _Bar:
-    """One line: name, bar, what it is doing."""
+    """One line: name, bar, status."""
 
     def __init__(self, name: str) -> None:
         self._name = ipywidgets.Label(name[:19], layout=ipywidgets.Layout(width="12em"))
@@ -137,16 +135,13 @@ class _Bar:
         self.box = ipywidgets.HBox([self._name, self._bar, self._text])
 
     def draw_row(self, row: Row) -> None:
-        sizes = ""
-        if row.is_moving and row.current:
-            sizes = human_size(row.current) + (f" of {human_size(row.total)}" if row.total else "")
+        sizes = row.sizes(" of ") if row.current else ""
         self._draw(row.fraction, f"{row.status} {sizes}".strip(), is_done=row.is_done)
 
-    def draw_overall(self, current: int, total: int, done: int, count: int) -> None:
-        fraction = current / total if total else done / count
-        layers = f"{done} of {count}"
-        sizes = f", {human_size(current)} of {human_size(total)}" if total else ""
-        self._draw(fraction, layers + sizes, is_done=done == count)
+    def draw_overall(self, overall: Overall) -> None:
+        parts = [f"{overall.done} of {overall.layers}", overall.sizes(" of ")]
+        text = ", ".join(filter(None, parts))
+        self._draw(overall.fraction, text, is_done=overall.done == overall.layers)
 
     def _draw(self, fraction: float, text: str, *, is_done: bool) -> None:
         self._bar.value = _STEPS if is_done else int(fraction * _STEPS)

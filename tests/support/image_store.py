@@ -16,6 +16,7 @@ from typing import Any
 from pydock_core.engine.images import Images
 from pydock_core.images.image_store import ImageStore
 from pydock_core.paths import StateRoot
+from pydock_core.progress import Progress
 from pydock_core.runtime.rootfs import mount_erofs
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database.connection import Database
@@ -26,7 +27,7 @@ from pydock_core.store.snapshots.layers import Layers
 from pydock_core.store.snapshots.probe import probe_erofs
 from pydock_core.store.snapshots.protocol import Snapshotter
 from pydock_core.store.trees import remove_tree
-from pydock_core.store.worker import LocalWorker, Progress
+from pydock_core.store.worker import LocalWorker
 
 ROOT = os.geteuid() == 0
 NEEDS_ROOT = "needs root: layers have owners, and trusted. attributes want it"

@@ -27,6 +27,7 @@ from pydock_core.errors import FailedError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.oci.root_mount import RootMount
+from pydock_core.progress import Progress
 from pydock_core.runtime.rootfs import mount_root
 from pydock_core.store.compression import InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
@@ -37,7 +38,7 @@ from pydock_core.store.snapshots.directory import TREE, apply_archive, has_one_i
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
 from pydock_core.store.tar_reader import Entry, StreamSource, TarReader
 from pydock_core.store.trees import remove_tree, tree_sizes
-from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.worker import Worker
 
 _APPLY = "pydock_core.store.snapshots.chained:apply_over"
 _PREFIX = "chain-"

@@ -22,6 +22,7 @@ from pydock_core.oci.documents import layer_compression
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import open_private
+from pydock_core.progress import Progress
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
 from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest, check_pair
@@ -29,7 +30,7 @@ from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
 from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
 from pydock_core.store.tar_reader import CHUNK_BYTES, FileSource, StreamSource, TarReader
-from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.worker import Worker
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
 TREE = "fs"

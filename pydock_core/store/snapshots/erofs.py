@@ -25,6 +25,7 @@ from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
+from pydock_core.progress import Progress
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain
 from pydock_core.store.durable import sync, write_json
 from pydock_core.store.erofs.writer import build_index
@@ -36,7 +37,7 @@ from pydock_core.store.snapshots.erofs_stacks import Stacks
 from pydock_core.store.snapshots.erofs_view import INDEX, MOUNT_POINT, NEW, TAR, IndexView
 from pydock_core.store.snapshots.shelf import METADATA, Shelf, missing
 from pydock_core.store.snapshots.stack import LayerView, read_merged, root_mounts
-from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.worker import Worker
 
 _WHOLE = 1 << 62
 

@@ -23,6 +23,7 @@ from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
+from pydock_core.progress import Progress
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_pair
 from pydock_core.store.snapshots.chained import NOTHING, ChainedTrees, is_dependent
@@ -36,7 +37,7 @@ from pydock_core.store.snapshots.stack import (
     read_merged,
     root_mounts,
 )
-from pydock_core.store.worker import Progress, Worker
+from pydock_core.store.worker import Worker
 
 if TYPE_CHECKING:
     from pydock_core.store.snapshots.erofs import ErofsSnapshotter

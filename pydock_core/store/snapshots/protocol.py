@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pydock_core.oci.root_mount import RootMount
+from pydock_core.progress import Progress
 from pydock_core.store.layer_blob import LayerBlob
-from pydock_core.store.worker import Progress
 
 
 class Snapshotter(Protocol):
