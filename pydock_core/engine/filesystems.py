@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
-_EXPORT_TREE = "pydock_core.store.tree_export:export_tree"
+_EXPORT_TREE = "pydock_core.store.tree_tar:export_tree"
 _LIST_CHANGES = "pydock_core.store.upper_diff:list_changes"
 _WRITE_UPPER = "pydock_core.store.upper_tar:write_upper"
 

@@ -45,7 +45,7 @@ from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore, check_content
 from pydock_core.store.compression import ANEW, detect_compression
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.layer_tar import HOSTILE
+from pydock_core.store.layer_rules import HOSTILE
 
 _HEX_JSON = re.compile(r"([0-9a-f]{64})(?:\.json)?")
 _INDEX_DEPTH = 4

@@ -7,7 +7,6 @@ compressed or not, each once; the same images give the same bytes.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import stat
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
-from pydock_core.errors import CorruptError, FailedError
+from pydock_core.errors import CorruptError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import (
     CONTAINERD_NAME,
@@ -32,8 +31,7 @@ from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.compression import ANEW
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.layer_tar import no_space
-from pydock_core.store.stream_end import writing_end
+from pydock_core.store.stream_end import writing_archive, writing_end
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -67,15 +65,8 @@ def save_archive(
         FailedError: the stream's reader has gone, or it takes no more.
         UnavailableError: the disk is full.
     """
-    try:
-        with writing_end(stream) as fd:
-            write_archive(images, blobs, fd, progress)
-    except BrokenPipeError as error:
-        raise FailedError("the archive's reader went away before its end") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space("the archive") from error
-        raise FailedError(f"the archive cannot be written: {error.strerror or error}") from error
+    with writing_archive(), writing_end(stream) as fd:
+        write_archive(images, blobs, fd, progress)
 
 
 def write_archive(

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pydock_core.errors import CorruptError
-from pydock_core.store.blobs import mapped
 from pydock_core.store.compression import ANEW
+from pydock_core.store.durable import mapped
 from pydock_core.store.following_digest import FollowingDigest
 from pydock_core.store.tar_writer import write_all
 

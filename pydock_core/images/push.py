@@ -33,13 +33,14 @@ from pydock_core.oci.documents import (
 )
 from pydock_core.oci.reference import Reference
 from pydock_core.progress import Event, Progress
-from pydock_core.store.blobs import BlobStore, mapped
+from pydock_core.store.blobs import BlobStore
 from pydock_core.store.compression import ANEW
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.connection import Database
 from pydock_core.store.database.distribution import LayerForm
 from pydock_core.store.database.images import ImageRow
+from pydock_core.store.durable import mapped
 from pydock_core.store.layer_blob import BUFFER_BYTES, Arrival
 
 if TYPE_CHECKING:

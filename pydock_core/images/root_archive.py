@@ -18,7 +18,8 @@ from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore, BlobWriter
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.tar_reader import CHUNK_BYTES, StreamSource, TarReader
+from pydock_core.store.tar_reader import TarReader
+from pydock_core.store.tar_source import CHUNK_BYTES, StreamSource
 
 _PROGRESS_BYTES = 8 << 20
 

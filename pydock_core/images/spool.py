@@ -22,8 +22,9 @@ from pydock_core.oci.documents import decode
 from pydock_core.progress import Progress
 from pydock_core.store.blobs import DOCUMENT_LIMIT, BlobStore, BlobWriter, check_content
 from pydock_core.store.compression import ANEW, InflationLimit, open_plain, peek_compression, peekable
-from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_reader import CHUNK_BYTES, Entry, FileSource, Source, StreamSource, TarReader
+from pydock_core.store.layer_rules import clean_name
+from pydock_core.store.tar_reader import Entry, TarReader
+from pydock_core.store.tar_source import CHUNK_BYTES, FileSource, Source, StreamSource
 
 _BLOBS = "blobs/sha256/"
 _PROGRESS_BYTES = 8 << 20

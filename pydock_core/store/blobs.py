@@ -8,7 +8,6 @@ it is made from the database, which is the truth, and replaced by rename.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -18,13 +17,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from pydock_core.errors import CorruptError, FailedError, NotFoundError, PyDockError
+from pydock_core.errors import CorruptError, NotFoundError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex, short_id
 from pydock_core.oci.documents import Descriptor, Index
 from pydock_core.private_files import make_directories, open_private
 from pydock_core.store.compression import ANEW
-from pydock_core.store.durable import sync
-from pydock_core.store.layer_tar import no_space
+from pydock_core.store.durable import mapped, sync
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 _CHUNK_BYTES = 1 << 20
@@ -283,25 +281,3 @@ def _replace(path: Path, data: bytes) -> None:
             os.unlink(temporary)
         raise
     sync(path.parent)
-
-
-@contextlib.contextmanager
-def mapped(subject: str) -> Iterator[None]:
-    """Turn failures of the file system into ours, naming ``subject``.
-
-    Raises:
-        UnavailableError: the disk is full.
-        FailedError: another failure.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise _as_ours(error, subject) from error
-
-
-def _as_ours(error: OSError, subject: str) -> PyDockError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return no_space(subject)
-    return FailedError(
-        f"{subject} could not be stored: {error.strerror or error}", "check the state directory (dock doctor)"
-    )

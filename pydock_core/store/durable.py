@@ -1,12 +1,16 @@
-"""Files and names that are on disk when a function returns."""
+"""Files and names that are on disk when a function returns, and the errors of a disk."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydock_core.errors import FailedError, NoSpaceError
 from pydock_core.private_files import open_private
 
 
@@ -25,3 +29,38 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         json.dump(document, file)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def mapped(
+    subject: str, verb: str = "store", hint: str = "check the state directory (dock doctor)"
+) -> Iterator[None]:
+    """Turn the errors of a file system into ours.
+
+    Args:
+        subject: names what is written.
+        verb: says what fails.
+        hint: for other errors than a full disk.
+
+    Raises:
+        NoSpaceError: the disk, or the user's quota, is full.
+        FailedError: another error of the system.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise no_space(subject) from error
+        raise FailedError(f"cannot {verb} {subject}: {error.strerror or error}", hint) from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether an error means that the disk, or the user's quota, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def no_space(subject: str) -> NoSpaceError:
+    """Return the error of a full disk; ``subject`` is what could not be written."""
+    return NoSpaceError(
+        f"no space left on the disk for {subject}", "free some space (dock rmi, dock rm), try again"
+    )

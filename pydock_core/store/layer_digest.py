@@ -12,7 +12,7 @@ from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.store.compression import ANEW, open_plain
 from pydock_core.store.layer_blob import LayerBlob
-from pydock_core.store.tar_reader import CHUNK_BYTES
+from pydock_core.store.tar_source import CHUNK_BYTES
 
 
 def check_digest(actual: str, diff_id: str, subject: str) -> None:

@@ -1,6 +1,6 @@
 """Applies a layer over the layers below it: in an overlay whose upper directory becomes the layer.
 
-The rules are those of :mod:`pydock_core.store.layer_tar`.  What depends on the layers below is the kernel's work: in
+The rules are those of :mod:`pydock_core.store.layer_rules`.  What depends on the layers below is the kernel's work: in
 the mounted overlay an implied parent is copied up with its attributes, a symbolic link below is followed within the
 root (openat2(2), RESOLVE_IN_ROOT), and a hard link to a file below copies that file up.  The result is what containerd
 makes when it applies a layer over the mounted snapshot of its parent.
@@ -20,15 +20,14 @@ from functools import partial
 
 from pydock_core import syscalls
 from pydock_core.errors import InvalidError
-from pydock_core.store.layer_tar import (
-    AUFS_PREFIX,
+from pydock_core.store.layer_rules import (
     HOSTILE,
     OPAQUE_NAME,
     WHITEOUT_PREFIX,
-    LayerApplier,
     clean_name,
-    is_whiteout,
+    hidden_name,
 )
+from pydock_core.store.layer_tar import LayerApplier, is_whiteout
 from pydock_core.store.tar_reader import Entry
 from pydock_core.store.trees import remove_tree
 
@@ -150,15 +149,16 @@ class Whiteouts:
     def read(self, entries: Iterable[Entry]) -> None:
         """Collect the whiteouts of an archive."""
         for entry in entries:
-            path = os.fsdecode(clean_name(entry.name, self._subject))
-            parent, _, name = path.rpartition("/")
-            if name == OPAQUE_NAME:
-                self._opaque.append(parent)
-            elif name.startswith(WHITEOUT_PREFIX):
-                if not name.startswith(AUFS_PREFIX):
-                    self._names.append((parent, name.removeprefix(WHITEOUT_PREFIX)))
+            path = clean_name(entry.name, self._subject)
+            parent, _, name = path.rpartition(b"/")
+            if name.startswith(WHITEOUT_PREFIX):
+                hidden = hidden_name(name, self._subject)
+                if hidden == OPAQUE_NAME:
+                    self._opaque.append(os.fsdecode(parent))
+                elif hidden is not None:
+                    self._names.append((os.fsdecode(parent), os.fsdecode(hidden)))
             elif entry.kind == stat.S_IFDIR:
-                self._directories.add(path)
+                self._directories.add(os.fsdecode(path))
 
     def copy_up(self, root_fd: int, mount_point: str) -> None:
         """Find what the whiteouts hide, in a mounted overlay, and copy up the directories that they stand in.

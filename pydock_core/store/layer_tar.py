@@ -1,16 +1,7 @@
 """Applies a layer's tar to a directory of its own, in overlayfs's terms; no archive can reach out of it.
 
-Rules (image specification, layer.md): an entry ``.wh.NAME`` hides NAME of the layers below and becomes a
-character device 0/0; ``.wh..wh..opq`` hides everything that the layers below have in its directory and
-becomes an extended attribute (kernel, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
-directories").  Both apply to the layers below only, wherever in the archive they stand.
-
-A layer is applied by itself, without the layers below.  Two things can depend on those: a directory that the archive
-leaves out (an implied parent) and a hard link to a file that the archive does not hold.  Both are counted, and
-:mod:`pydock_core.store.snapshots.chained` applies such a layer again when the layers below are known.
-
-Every directory is reached by openat2(2) with RESOLVE_IN_ROOT from the layer's root, and every last component
-is made with O_EXCL or its like, which follow no link.
+The rules are those of :mod:`pydock_core.store.layer_rules`.  Every directory is reached by openat2(2) with
+RESOLVE_IN_ROOT from the layer's root, and every last component is made with O_EXCL or its like, which follow no link.
 """
 
 from __future__ import annotations
@@ -20,93 +11,33 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from pydock_core import syscalls
-from pydock_core.errors import (
-    DeniedError,
-    FailedError,
-    InvalidError,
-    NoSpaceError,
-    PyDockError,
-    UnsupportedError,
+from pydock_core.errors import InvalidError, PyDockError
+from pydock_core.store.layer_rules import (
+    HOSTILE,
+    LINK_DEPTH,
+    OPAQUE_NAME,
+    OVERLAY_XATTR,
+    WHITEOUT_PREFIX,
+    Applied,
+    clean_name,
+    hidden_name,
+    map_error,
 )
 from pydock_core.store.tar_reader import Entry, TarReader
-from pydock_core.store.trees import OVERLAY_XATTR, remove_tree
+from pydock_core.store.trees import remove_tree
 
-WHITEOUT_PREFIX = ".wh."
-OPAQUE_NAME = ".wh..wh..opq"
-AUFS_PREFIX = ".wh..wh."
 _OPEN_DIRECTORIES = 64
-LINK_DEPTH = 16
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 ESCAPE = "overlay."
 """Behind overlayfs's prefix, says that the rest is the name of an attribute of the file: Linux 6.7 shows
 user.overlay.overlay.x as user.overlay.x (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), and
 before, nothing is shown and nothing obeyed."""
-_OVERLAY_XATTR = OVERLAY_XATTR.encode()
 _USER_OVERLAY_XATTR = b"user.overlay."
 _PROGRESS_BYTES = 8 << 20
-
-
-@dataclass(slots=True)
-class Applied:
-    """What was made of a layer.
-
-    Attributes:
-        size_bytes: contents of all files.
-        entries: number of archive entries.
-        opaque_root: the layer hides everything below it.
-        skipped_devices: device nodes left out, as a user namespace cannot have them.
-        skipped_xattrs: extended attributes that the file system or the namespace does not take.
-        implied_parents: directories that the archive leaves out, and that other entries are in.
-        unresolved_links: hard links to files that the archive does not hold; they were not made.
-        whiteouts: entries that hide something of the layers below, opaque markers among them.
-    """
-
-    size_bytes: int = 0
-    entries: int = 0
-    opaque_root: bool = False
-    skipped_devices: int = 0
-    skipped_xattrs: int = 0
-    implied_parents: int = 0
-    unresolved_links: int = 0
-    whiteouts: int = 0
-
-
-def clean_name(name: bytes, subject: str, link: bytes | None = None) -> bytes:
-    """Return an entry's name relative to the layer's root, b"" for the root itself.
-
-    An absolute name counts from the root, and ".." is resolved by its text, as Docker does.
-
-    Args:
-        name: of the entry; or of the target of a hard link.
-        subject: names the layer in errors.
-        link: the name of the hard link, if ``name`` is its target.
-
-    Raises:
-        InvalidError: the name leads out of the root.
-    """
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                shown = os.fsdecode(name)
-                what = (
-                    f"entry {shown!r} leads"
-                    if link is None
-                    else f"hard link {os.fsdecode(link)!r} leads to {shown!r},"
-                )
-                raise InvalidError(f"{subject}: {what} out of the image", HOSTILE)
-            parts.pop()
-        elif part and part != b".":
-            parts.append(part)
-    return b"/".join(parts)
-
-
-HOSTILE = "the archive is broken or hostile; do not use it"
 
 
 class LayerApplier:
@@ -170,14 +101,21 @@ class LayerApplier:
     # -- one entry ---------------------------------------------------------------------------------------
 
     def _apply_entry(self, entry: Entry, reader: TarReader) -> None:
-        path = os.fsdecode(clean_name(entry.name, self._subject))
+        raw = clean_name(entry.name, self._subject)
+        path = os.fsdecode(raw)
         if not path:
             if entry.kind == stat.S_IFDIR:
                 self._set_directory("", ".", self._root_fd, entry)
             return
         parent, _, name = path.rpartition("/")
-        if name.startswith(WHITEOUT_PREFIX):
-            self._apply_whiteout(parent, name)
+        last = raw[raw.rfind(b"/") + 1 :]
+        if last.startswith(WHITEOUT_PREFIX):
+            hidden = hidden_name(last, self._subject)
+            if hidden == OPAQUE_NAME:
+                self._make_opaque(parent)
+            elif hidden is not None:
+                self._applied.whiteouts += 1
+                self._hide(parent, os.fsdecode(hidden))
             return
         parent_fd = self._parent(parent)
         if entry.kind == stat.S_IFDIR:
@@ -292,7 +230,7 @@ class LayerApplier:
         return (0, 0) if self._squash_owners else (entry.uid, entry.gid)
 
     def _set_xattr(self, target: int | str, key: bytes, value: bytes) -> None:
-        if key.startswith(_OVERLAY_XATTR):
+        if key.startswith(OVERLAY_XATTR):
             return
         if self._user_xattrs and key.startswith(_USER_OVERLAY_XATTR):
             key = _USER_OVERLAY_XATTR + ESCAPE.encode() + key.removeprefix(_USER_OVERLAY_XATTR)
@@ -308,18 +246,6 @@ class LayerApplier:
             self._applied.skipped_xattrs += 1
 
     # -- whiteouts ---------------------------------------------------------------------------------------
-
-    def _apply_whiteout(self, parent: str, name: str) -> None:
-        if name == OPAQUE_NAME:
-            self._make_opaque(parent)
-            return
-        if name.startswith(AUFS_PREFIX):
-            return  # AUFS's own bookkeeping (.wh..wh.aufs, .wh..wh.plnk), which Docker ignores too
-        hidden = name.removeprefix(WHITEOUT_PREFIX)
-        if hidden in ("", ".", ".."):
-            raise InvalidError(f"{self._subject}: whiteout {name!r} names nothing", HOSTILE)
-        self._applied.whiteouts += 1
-        self._hide(parent, hidden)
 
     def _hide(self, parent: str, hidden: str) -> None:
         path = f"{parent}/{hidden}" if parent else hidden
@@ -500,26 +426,6 @@ class LayerApplier:
         return map_error(error, self._subject, entry.text, (entry.uid, entry.gid))
 
 
-def map_error(
-    error: OSError, subject: str, name: str | None = None, owner: tuple[int, int] = (0, 0)
-) -> PyDockError:
-    """What an errno means for a layer's entry; every driver says the same of the same archive."""
-    at = f"{subject}: entry {name!r}" if name is not None else subject
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return no_space(subject)
-    if error.errno == errno.EINVAL and name is not None:
-        return UnsupportedError(
-            f"{at}: its owner {owner[0]}:{owner[1]} has no id here",
-            "give the user more subordinate ids in /etc/subuid and /etc/subgid (dock doctor)",
-        )
-    if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT):
-        return InvalidError(f"{at} cannot be made: {reason}", HOSTILE)
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
-    return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
-
-
 def is_whiteout(name: str, directory_fd: int) -> bool:
     """Whether a directory has a whiteout under a name."""
     try:
@@ -527,10 +433,3 @@ def is_whiteout(name: str, directory_fd: int) -> bool:
     except FileNotFoundError:
         return False
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def no_space(subject: str) -> NoSpaceError:
-    """The error of a full disk (or a full quota); ``subject`` is what could not be written."""
-    return NoSpaceError(
-        f"no space left on the disk for {subject}", "free some space (dock rmi, dock rm), try again"
-    )

@@ -22,7 +22,8 @@ from pathlib import Path
 from pydock_core.errors import CorruptError, InvalidError, NoSpaceError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex
 from pydock_core.oci.documents import Descriptor
-from pydock_core.store.blobs import BlobStore, check_content, mapped
+from pydock_core.store.blobs import BlobStore, check_content
+from pydock_core.store.durable import mapped
 from pydock_core.store.layer_blob import Arrival, LayerBlob
 
 _DIRECTORY = "partial"

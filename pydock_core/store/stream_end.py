@@ -1,4 +1,4 @@
-"""A descriptor for whoever writes to a stream: the stream's own, or a pipe whose content is passed on to it."""
+"""Where an archive is written to: a stream's own descriptor, or a pipe whose content is passed on to the stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,25 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from pydock_core.errors import FailedError
+from pydock_core.store.durable import mapped
+
 _CHUNK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def writing_archive() -> Iterator[None]:
+    """Turn the errors of writing an archive into ours.
+
+    Raises:
+        FailedError: the archive's reader is gone, or it takes no more.
+        NoSpaceError: the disk is full.
+    """
+    with mapped("the archive", "write", ""):
+        try:
+            yield
+        except BrokenPipeError as error:
+            raise FailedError("the archive's reader went away before its end") from error
 
 
 @contextlib.contextmanager

@@ -66,7 +66,11 @@ def check_sum(block: bytes) -> None:
     Raises:
         HeaderError: the checksum is wrong.
     """
-    expected = parse_number(block[148:156]) - 256
+    digits = block[148:154]
+    if digits.isdigit() and block[154] in _TERMINATORS:
+        expected = _parse_octal(digits) - 256
+    else:
+        expected = parse_number(block[148:156]) - 256
     found = (adler32(block[156:], adler32(block[:148])) & 0xFFFF) - 1
     if (found - expected) % _ADLER_MODULUS:
         negative = sum(byte > 127 for byte in block[:148]) + sum(byte > 127 for byte in block[156:])
@@ -103,10 +107,7 @@ def parse_size(block: bytes) -> int:
     """
     digits = block[124:135]
     if digits.isdigit() and block[135] in _TERMINATORS:
-        try:
-            return int(digits, 8)
-        except ValueError as error:
-            raise HeaderError("a header has a field that is not a number") from error
+        return _parse_octal(digits)
     return check_size(parse_number(block[124:136]))
 
 
@@ -131,12 +132,15 @@ def parse_number(field: bytes) -> int:
         bits = 8 * len(field) - 1
         value = int.from_bytes(field, "big") & ((1 << bits) - 1)
         return value - (1 << bits) if value >> (bits - 1) else value
-    digits = field.partition(b"\0")[0].strip()
-    try:
-        if not digits or digits.isdigit():
-            return int(digits or b"0", 8)
-    except ValueError:  # a digit 8 or 9
-        pass
+    return _parse_octal(field.partition(b"\0")[0].strip() or b"0")
+
+
+def _parse_octal(digits: bytes) -> int:
+    if digits.isdigit():
+        try:
+            return int(digits, 8)
+        except ValueError:  # a digit 8 or 9
+            pass
     raise HeaderError("a header has a field that is not a number")
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pydock_core.errors import CorruptError, InvalidError, UnsupportedError
 from pydock_core.store.compression import ANEW
@@ -48,15 +48,13 @@ from pydock_core.store.tar_header import (
     parse_sparse_records,
     parse_sparse_size,
 )
+from pydock_core.store.tar_source import CHUNK_BYTES, Source
 
-CHUNK_BYTES = 1 << 20
 HEADER_LIMIT = 1 << 20
 """Go's archive/tar has the same limit for each extended header, long name and sparse map."""
 GLOBAL_LIMIT = 64 << 10
 _OVERHEAD_BYTES = 16 << 10
 """For the blocks of the headers themselves, beside what they hold."""
-_WINDOW_BYTES = 8192
-_PIECE_BYTES = 64 << 10
 _END = bytes(BLOCK_BYTES)
 _REGULAR = frozenset((REGULAR, OLD_REGULAR, CONTIGUOUS))
 _ORDINARY = _REGULAR | frozenset((DIRECTORY, *b"12"))
@@ -73,118 +71,6 @@ _KINDS = {
 _ID_LIMIT = (1 << 32) - 1
 # Linux has 12 bits for the major number of a device and 20 for the minor.
 _MAJOR_LIMIT, _MINOR_LIMIT = 0xFFF, 0xFFFFF
-
-
-class Readable(Protocol):
-    """A stream, of which only ``read`` is used."""
-
-    def read(self, size: int = -1, /) -> bytes: ...
-
-
-class Source(Protocol):
-    """The bytes of a plain archive by their positions in it, which only ever grow.
-
-    A method raises EOFError if the archive ends before ``position``.
-    """
-
-    def window(self, position: int) -> bytes:
-        """Return the bytes from ``position`` on: at least a block, unless the archive ends within it."""
-        ...
-
-    def read(self, position: int, size: int) -> bytes:
-        """Return some bytes from ``position`` on, ``size`` at most; b"" at the archive's end."""
-        ...
-
-    def copy(self, position: int, length: int, fd: int, offset: int) -> None:
-        """Write bytes of the archive to a file at ``offset``; EOFError if the archive ends within them."""
-        ...
-
-
-class FileSource:
-    """An archive that is a file: data that nobody asks for is not read, and the kernel copies from file to file.
-
-    Args:
-        fd: of the file; its position does not matter, and is left alone.
-        base: where in the file the archive begins.
-    """
-
-    def __init__(self, fd: int, base: int = 0) -> None:
-        self.fd = fd
-        self.base = base
-
-    def window(self, position: int) -> bytes:
-        """See the protocol."""
-        data = os.pread(self.fd, _WINDOW_BYTES, self.base + position)
-        if not data and position and not os.pread(self.fd, 1, self.base + position - 1):
-            raise EOFError
-        return data
-
-    def read(self, position: int, size: int) -> bytes:
-        """See the protocol."""
-        return os.pread(self.fd, size, self.base + position)
-
-    def copy(self, position: int, length: int, fd: int, offset: int) -> None:
-        """See the protocol."""
-        if offset:
-            os.lseek(fd, offset, os.SEEK_SET)
-        position += self.base
-        end = position + length
-        while position < end:
-            sent = os.sendfile(fd, self.fd, position, end - position)
-            if not sent:
-                raise EOFError
-            position += sent
-
-
-class StreamSource:
-    """An archive that is read once, from its start.
-
-    Args:
-        stream: at the archive's start.  It is read in large pieces: more of it than the reader has seen may be gone.
-    """
-
-    def __init__(self, stream: Readable) -> None:
-        self._stream = stream
-        self._piece = b""
-        self._start = 0
-
-    def window(self, position: int) -> bytes:
-        """See the protocol."""
-        self._skip(position)
-        piece = self._piece[position - self._start :]
-        while len(piece) < BLOCK_BYTES and (more := self._stream.read(_PIECE_BYTES)):
-            piece += more
-        self._piece, self._start = piece, position
-        return piece
-
-    def read(self, position: int, size: int) -> bytes:
-        """See the protocol."""
-        self._skip(position)
-        inside = position - self._start
-        if inside < len(self._piece):
-            return self._piece[inside : inside + size]
-        self._piece, self._start = self._stream.read(size), position
-        return self._piece
-
-    def copy(self, position: int, length: int, fd: int, offset: int) -> None:
-        """See the protocol."""
-        while length:
-            data = self.read(position, min(length, CHUNK_BYTES))
-            if not data:
-                raise EOFError
-            position, length = position + len(data), length - len(data)
-            view = memoryview(data)
-            while view:
-                written = os.pwrite(fd, view, offset)
-                view, offset = view[written:], offset + written
-
-    def _skip(self, position: int) -> None:
-        """Read on until ``position`` is in the piece, or at its end."""
-        while (end := self._start + len(self._piece)) < position:
-            piece = self._stream.read(min(position - end, CHUNK_BYTES))
-            if not piece:
-                raise EOFError
-            self._piece, self._start = piece, end
 
 
 class Entry(NamedTuple):
@@ -422,21 +308,22 @@ class TarReader:
 
     def _check(self, entry: Entry, header: Header) -> None:
         """Raise if an entry cannot be meant."""
-        at = f"{self._subject}: entry {entry.text!r}"
         if entry.kind < 0:
-            raise UnsupportedError(
-                f"{at} is of type {bytes([header.type])!r}, which images do not have",
-                ANEW,
-            )
+            kind = bytes([header.type])
+            raise UnsupportedError(f"{self._at(entry)} is of type {kind!r}, which images do not have", ANEW)
         if not (0 <= entry.uid < _ID_LIMIT and 0 <= entry.gid < _ID_LIMIT):
-            raise InvalidError(f"{at} has owner {entry.uid}:{entry.gid}", ANEW)
-        major, minor = entry.device
-        if entry.kind in (stat.S_IFCHR, stat.S_IFBLK) and not (
-            0 <= major <= _MAJOR_LIMIT and 0 <= minor <= _MINOR_LIMIT
-        ):
-            raise InvalidError(f"{at} has the impossible device number {major}:{minor}", ANEW)
+            raise InvalidError(f"{self._at(entry)} has owner {entry.uid}:{entry.gid}", ANEW)
         if b"\0" in entry.name or b"\0" in entry.link:
-            raise InvalidError(f"{at} has a null byte in its name", ANEW)
+            raise InvalidError(f"{self._at(entry)} has a null byte in its name", ANEW)
+        if entry.kind in (stat.S_IFCHR, stat.S_IFBLK):
+            major, minor = entry.device
+            if not (0 <= major <= _MAJOR_LIMIT and 0 <= minor <= _MINOR_LIMIT):
+                raise InvalidError(
+                    f"{self._at(entry)} has the impossible device number {major}:{minor}", ANEW
+                )
+
+    def _at(self, entry: Entry) -> str:
+        return f"{self._subject}: entry {entry.text!r}"
 
     def _check_segments(self, entry: Entry, stored_bytes: int) -> None:
         """Raise if the parts of a sparse file are not in order, or are more than the archive has of it."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, UnsupportedError
-from pydock_core.store.tar_writer import TarWriter, build_header
-from pydock_core.store.trees import OVERLAY_XATTR
+from pydock_core.progress import Progress
+from pydock_core.store.layer_rules import OVERLAY_XATTR
+from pydock_core.store.private_root import open_private_root, open_running_root
+from pydock_core.store.stream_end import writing_archive
+from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -263,7 +267,48 @@ class TreeTar:
 
     def xattr_name(self, name: str, path: bytes) -> str:
         """Return the name that an extended attribute has in the archive, "" to leave it out."""
-        return "" if name.startswith(OVERLAY_XATTR) else name
+        return "" if os.fsencode(name).startswith(OVERLAY_XATTR) else name
+
+
+def export_tree(
+    root_mounts: Sequence[Mapping[str, Any]],
+    mount_point: str,
+    supervisor: Mapping[str, Any] | None,
+    rootfs: str,
+    *,
+    fds: Sequence[int] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write a container's file system.  A worker function.
+
+    Args:
+        root_mounts: of a container that does not run; see :func:`open_private_root`.
+        mount_point: an empty directory.
+        supervisor: of one that runs; None for one that does not.
+        rootfs: where the supervisor has mounted it.
+        fds: where the archive goes: a file, a pipe, a socket.
+        progress: unused; the signature is that of all worker functions.
+
+    Returns:
+        {"size_bytes", "entries", "notes"}.
+
+    Raises:
+        ConflictError: the container has ended meanwhile.
+        UnavailableError: the disk that the archive goes to is full.
+        FailedError: the archive's reader is gone, or something cannot be read.
+    """
+    output = TarWriter(partial(write_all, fds[0]), fds[0])
+    with writing_archive():
+        root_fd = (
+            open_private_root(root_mounts, mount_point)
+            if supervisor is None
+            else open_running_root(supervisor, rootfs)
+        )
+        tree = TreeTar(root_fd, output, "the container's file system")
+        tree.write()
+        output.finish()
+    os.close(root_fd)
+    return {"size_bytes": output.size_bytes, "entries": tree.entries, "notes": tree.notes.lines}
 
 
 def _fields(status: os.stat_result, xattrs: Xattrs | tuple[()]) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
 
-OVERLAY_XATTR = "trusted.overlay."
-"""Overlayfs's own attributes (redirects, metadata-only copies), which no archive may bring along."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Descriptors held while descending.  A deeper directory is first moved to the top of the tree.
 _DEPTH_LIMIT = 64

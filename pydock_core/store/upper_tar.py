@@ -1,23 +1,24 @@
 """Writes a container's writable layer, the upper directory of an overlay, as a layer of an image.  Runs in a worker.
 
-What the two documents say, turned around from :mod:`pydock_core.store.layer_tar`: the kernel's "whiteouts and opaque
+What the two documents say, turned around from :mod:`pydock_core.store.layer_rules`: the kernel's "whiteouts and opaque
 directories" (Documentation/filesystems/overlayfs.rst) become the image specification's ``.wh.NAME`` and
 ``.wh..wh..opq`` (layer.md).
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.errors import UnsupportedError
 from pydock_core.progress import Progress
+from pydock_core.store.durable import mapped
 from pydock_core.store.following_digest import FollowingDigest
-from pydock_core.store.layer_tar import ESCAPE, OPAQUE_NAME, WHITEOUT_PREFIX, no_space
+from pydock_core.store.layer_rules import OPAQUE_NAME, WHITEOUT_PREFIX
+from pydock_core.store.layer_tar import ESCAPE
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 from pydock_core.store.tree_tar import DIRECTORY_FLAGS, TreeTar
 
@@ -35,7 +36,7 @@ class UpperTar(TreeTar):
 
     def takes(self, name: str, path: bytes) -> bool:
         """A container's own file of such a name would hide another one when the layer is applied."""
-        if name.startswith(WHITEOUT_PREFIX):
+        if os.fsencode(name).startswith(WHITEOUT_PREFIX):
             self.notes.add(f"/{os.fsdecode(path)} has a name that layers use for what is removed")
             return False
         return True
@@ -45,13 +46,13 @@ class UpperTar(TreeTar):
         if not is_whiteout(status, xattrs, user_xattrs=self.user_xattrs):
             return False
         parent, slash, name = path.rpartition(b"/")
-        self._put_mark(parent + slash + WHITEOUT_PREFIX.encode() + name)
+        self._put_mark(parent + slash + WHITEOUT_PREFIX + name)
         return True
 
     def after_directory(self, fd: int, path: bytes, xattrs: list[str]) -> None:
         """Turn the mark of an opaque directory into ``.wh..wh..opq``."""
         if is_opaque(fd, xattrs, user_xattrs=self.user_xattrs):
-            self._put_mark(path + b"/" + OPAQUE_NAME.encode())
+            self._put_mark(path + b"/" + OPAQUE_NAME)
 
     def xattr_name(self, name: str, path: bytes) -> str:
         """Tell the attributes of the file from overlayfs's own, and give an escaped one its name back (Linux 6.7).
@@ -120,37 +121,32 @@ def write_upper(
     """
     file_fd = fds[0]
     reported = 0
-    try:
-        with FollowingDigest(file_fd) as digest:
+    with mapped("the container's layer", "write", "see dock doctor"), FollowingDigest(file_fd) as digest:
 
-            def report(size_bytes: int) -> None:
-                nonlocal reported
-                if progress is not None and size_bytes - reported >= _PROGRESS_BYTES:
-                    reported = size_bytes
-                    progress({"status": "Committing", "current": size_bytes})
+        def report(size_bytes: int) -> None:
+            nonlocal reported
+            if progress is not None and size_bytes - reported >= _PROGRESS_BYTES:
+                reported = size_bytes
+                progress({"status": "Committing", "current": size_bytes})
 
-            output = TarWriter(partial(write_all, file_fd), file_fd, digest.advance)
-            entries, notes = 0, list[str]()
-            root_fd = _open_root(upper)
-            if root_fd is not None:
-                try:
-                    tree = UpperTar(root_fd, output, "the container's layer", report)
-                    tree.user_xattrs = user_xattrs
-                    tree.write()
-                    entries, notes = tree.entries, tree.notes.lines
-                finally:
-                    os.close(root_fd)
-            output.finish()
-            return {
-                "digest": digest.finish(),
-                "size_bytes": output.size_bytes,
-                "entries": entries,
-                "notes": notes,
-            }
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space("the container's layer") from error
-        raise FailedError(f"the container's layer could not be read: {error}", "see dock doctor") from error
+        output = TarWriter(partial(write_all, file_fd), file_fd, digest.advance)
+        entries, notes = 0, list[str]()
+        root_fd = _open_root(upper)
+        if root_fd is not None:
+            try:
+                tree = UpperTar(root_fd, output, "the container's layer", report)
+                tree.user_xattrs = user_xattrs
+                tree.write()
+                entries, notes = tree.entries, tree.notes.lines
+            finally:
+                os.close(root_fd)
+        output.finish()
+        return {
+            "digest": digest.finish(),
+            "size_bytes": output.size_bytes,
+            "entries": entries,
+            "notes": notes,
+        }
 
 
 def _open_root(upper: str) -> int | None:

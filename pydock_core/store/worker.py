@@ -21,7 +21,7 @@ ALLOWED_FUNCTIONS = frozenset(
         "pydock_core.engine.tidy:tidy_container",
         "pydock_core.store.snapshots.chained:apply_over",
         "pydock_core.store.snapshots.directory:apply_blob",
-        "pydock_core.store.tree_export:export_tree",
+        "pydock_core.store.tree_tar:export_tree",
         "pydock_core.store.trees:remove_tree",
         "pydock_core.store.upper_diff:list_changes",
         "pydock_core.store.upper_tar:write_upper",

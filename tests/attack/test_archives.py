@@ -34,8 +34,9 @@ from pydock_core.errors import (
 )
 from pydock_core.images import spool
 from pydock_core.oci.documents import OCI_MANIFEST
-from pydock_core.store.layer_tar import clean_name
-from pydock_core.store.tar_reader import FileSource, StreamSource, TarReader
+from pydock_core.store.layer_rules import clean_name
+from pydock_core.store.tar_reader import TarReader
+from pydock_core.store.tar_source import FileSource, StreamSource
 from tests.support.image_store import (
     NEEDS_ROOT,
     ROOT,

@@ -34,11 +34,12 @@ from pydock_core.oci.documents import (
 )
 from pydock_core.oci.platform import host_architecture
 from pydock_core.store.compression import InflationLimit, open_plain
+from pydock_core.store.erofs.layer_tree import LayerTree
 from pydock_core.store.erofs.layout import TAR_ADDRESS
-from pydock_core.store.erofs.tree import LayerTree
 from pydock_core.store.erofs.writer import write_image
 from pydock_core.store.snapshots.layers import VARIABLE
-from pydock_core.store.tar_reader import FileSource, TarReader
+from pydock_core.store.tar_reader import TarReader
+from pydock_core.store.tar_source import FileSource
 from tests.attack.test_archives import ATTACKS, victim
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from pydock_core.errors import CorruptError
 from pydock_core.store.erofs import layout
-from pydock_core.store.erofs.acl import apply_acl, is_capability
 from pydock_core.store.erofs.chunks import plan_chunks
 from pydock_core.store.erofs.reader import Index
 from pydock_core.store.erofs.writer import build_index
-from pydock_core.store.layer_tar import Applied
+from pydock_core.store.erofs.xattr import apply_acl, is_capability
+from pydock_core.store.layer_rules import Applied
 from tests.support.image_store import build_tar, entry
 
 needs_fsck = pytest.mark.skipif(

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydock_core.errors import PyDockError
-from pydock_core.store.tar_reader import Entry, FileSource, Source, StreamSource, TarReader
+from pydock_core.store.tar_reader import Entry, TarReader
+from pydock_core.store.tar_source import FileSource, Source, StreamSource
 from tests.support.image_store import build_tar, entry
 
 bounded = settings(max_examples=150, deadline=None, derandomize=True)

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydock_core.store.following_digest import FollowingDigest
-from pydock_core.store.tar_reader import StreamSource, TarReader
+from pydock_core.store.tar_reader import TarReader
+from pydock_core.store.tar_source import StreamSource
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 from tests.support.image_store import digest
 

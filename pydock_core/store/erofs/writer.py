@@ -10,9 +10,11 @@ from pydock_core.errors import CorruptError, UnsupportedError
 from pydock_core.store.compression import ANEW
 from pydock_core.store.erofs import layout
 from pydock_core.store.erofs.chunks import ChunkedFile
-from pydock_core.store.erofs.tree import ONE_TREE, Directory, LayerTree, Tree
-from pydock_core.store.layer_tar import Applied
-from pydock_core.store.tar_reader import FileSource, TarReader
+from pydock_core.store.erofs.layer_tree import LayerTree
+from pydock_core.store.erofs.tree import ONE_TREE, Directory, Tree
+from pydock_core.store.layer_rules import Applied
+from pydock_core.store.tar_reader import TarReader
+from pydock_core.store.tar_source import FileSource
 
 _COPY_BYTES = 1 << 20
 _TYPE_MASK = 0xF

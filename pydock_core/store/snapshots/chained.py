@@ -2,7 +2,7 @@
 
 Vocabulary (OCI image specification, config.md, "Layer ChainID"): a *chain id* names a layer and all layers below it.
 Most layers are the same whatever is below.  One that has implied parents or unresolved hard links
-(:class:`pydock_core.store.layer_tar.Applied`) is not, and gets a *chained* tree for each chain that it is in, made when
+(:class:`pydock_core.store.layer_rules.Applied`) is not, and gets a *chained* tree for each chain that it is in, made when
 an image is recorded.  It is a directory, whichever driver keeps the layer itself.  Under the directory driver's
 directory::
 
@@ -14,7 +14,6 @@ The layer by itself stays as it is: other images have it over other layers.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,20 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core import syscalls
-from pydock_core.errors import FailedError
 from pydock_core.oci.digest import digest_hex, short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.progress import Progress
 from pydock_core.runtime.rootfs import mount_root
 from pydock_core.store.compression import InflationLimit, open_plain
+from pydock_core.store.durable import mapped
 from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_over import OverlayApplier, Whiteouts
-from pydock_core.store.layer_tar import no_space
 from pydock_core.store.private_root import mount_privately
 from pydock_core.store.snapshots.directory import TREE, apply_archive, has_one_id, write_metadata
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
-from pydock_core.store.tar_reader import Entry, StreamSource, TarReader
+from pydock_core.store.tar_reader import Entry, TarReader
+from pydock_core.store.tar_source import StreamSource
 from pydock_core.store.trees import remove_tree, tree_sizes
 from pydock_core.store.worker import Worker
 
@@ -189,7 +188,7 @@ def apply_over(
         user_xattrs=user_xattrs,
         blob_fd=fds[0],
     )
-    try:
+    with mapped(job.subject, "apply", "see dock doctor"):
         if has_whiteouts:
             mount_privately(job.hide)
         mount_privately(job.apply)
@@ -200,10 +199,6 @@ def apply_over(
             syscalls.syncfs(tree_fd)
         finally:
             os.close(tree_fd)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(job.subject) from error
-        raise FailedError(f"{job.subject} could not be applied: {error}", "see dock doctor") from error
 
 
 @dataclass(frozen=True, slots=True)

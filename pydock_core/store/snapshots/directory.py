@@ -7,7 +7,6 @@ A layer's entry (see :mod:`pydock_core.store.snapshots.shelf`) has::
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydock_core import syscalls
-from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.errors import UnsupportedError
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import layer_compression
 from pydock_core.oci.root_mount import RootMount
@@ -24,12 +23,15 @@ from pydock_core.paths import StateRoot
 from pydock_core.private_files import open_private
 from pydock_core.progress import Progress
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
+from pydock_core.store.durable import mapped
 from pydock_core.store.layer_blob import LayerBlob, reading_end
 from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest, check_pair
-from pydock_core.store.layer_tar import Applied, LayerApplier, no_space
+from pydock_core.store.layer_rules import Applied
+from pydock_core.store.layer_tar import LayerApplier
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
 from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
-from pydock_core.store.tar_reader import CHUNK_BYTES, FileSource, StreamSource, TarReader
+from pydock_core.store.tar_reader import TarReader
+from pydock_core.store.tar_source import CHUNK_BYTES, FileSource, StreamSource
 from pydock_core.store.worker import Worker
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
@@ -168,7 +170,7 @@ def apply_blob(
         progress: see the protocol's ``apply``.
 
     Returns:
-        what :class:`pydock_core.store.layer_tar.Applied` says, as a dictionary.
+        what :class:`pydock_core.store.layer_rules.Applied` says, as a dictionary.
 
     Raises:
         CorruptError, InvalidError, UnavailableError, UnsupportedError: as the protocol's ``apply``.
@@ -178,7 +180,7 @@ def apply_blob(
         raise UnsupportedError(f"layer {diff_id} has media type {media_type!r}, which is no layer's", ANEW)
     subject = f"layer {short_id(diff_id)}"
     tree = os.path.join(target, TREE)
-    try:
+    with mapped(subject, "apply", "see dock doctor"):
         os.mkdir(tree, 0o755)
         os.chmod(tree, 0o755)
         root_fd = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -216,10 +218,6 @@ def apply_blob(
             syscalls.syncfs(root_fd)
         finally:
             os.close(root_fd)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise no_space(subject) from error
-        raise FailedError(f"{subject} could not be applied: {error}", "see dock doctor") from error
     return result
 
 

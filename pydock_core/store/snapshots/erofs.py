@@ -32,7 +32,7 @@ from pydock_core.store.erofs.writer import build_index
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_digest, check_pair
 from pydock_core.store.layer_inflate import write_plain
-from pydock_core.store.layer_tar import Applied
+from pydock_core.store.layer_rules import Applied
 from pydock_core.store.snapshots.erofs_stacks import Stacks
 from pydock_core.store.snapshots.erofs_view import INDEX, MOUNT_POINT, NEW, TAR, IndexView
 from pydock_core.store.snapshots.shelf import METADATA, Shelf, missing

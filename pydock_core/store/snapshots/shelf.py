@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pydock_core.errors import CorruptError, FailedError, NotFoundError
+from pydock_core.errors import CorruptError, NotFoundError
 from pydock_core.oci.digest import HEX_LENGTH, digest_hex
 from pydock_core.paths import StateRoot
-from pydock_core.store.durable import sync
-from pydock_core.store.layer_tar import no_space
+from pydock_core.store.durable import mapped, sync
 from pydock_core.store.trees import discard
 from pydock_core.store.worker import Worker
 from pydock_core.store.workspace import open_workspace, spread_directories
@@ -126,17 +125,11 @@ class Shelf:
         """
         with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
             made = workspace.path / "layer"
-            try:
+            with mapped(subject, "make", "see dock doctor"):
                 made.mkdir(mode=0o700)
                 yield Made(made, workspace.lock_fd)
                 with contextlib.suppress(FileExistsError):
                     _rename(made, place)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise no_space(subject) from error
-                raise FailedError(
-                    f"{subject} could not be made: {error.strerror or error}", "see dock doctor"
-                ) from error
         sync(self.base)
 
     def discard(self, place: Path) -> None:

@@ -80,7 +80,7 @@ class Driver(Protocol):
         ...
 
     def metadata(self, diff_id: str) -> Mapping[str, Any]:
-        """What the layer's maker has written about it: :class:`pydock_core.store.layer_tar.Applied`, as a dictionary.
+        """What the layer's maker has written about it: :class:`pydock_core.store.layer_rules.Applied`, as a dictionary.
 
         Raises:
             NotFoundError: the layer is not there.

@@ -1,9 +1,17 @@
-"""What setxattr(2) does with access control lists and file capabilities, for images that are not made by it."""
+"""What setxattr(2) does with the attributes of a new file, for images that are not made by it."""
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import struct
 
+from pydock_core.store.erofs import layout
+from pydock_core.store.layer_rules import OVERLAY_XATTR
+
+Xattrs = dict[bytes, bytes]
+_NAME_LIMIT = 255
 _VERSION = 2
 _HEADER = struct.Struct("<I")
 _ENTRY = struct.Struct("<HHI")
@@ -13,6 +21,61 @@ _ORDER = (_USER_OWNER, _USER, _GROUP_OWNER, _GROUP, _MASK, _OTHER)
 _ACCESS = b"system.posix_acl_access"
 # include/uapi/linux/capability.h: the sizes of struct vfs_cap_data and vfs_ns_cap_data by revision.
 _CAPABILITY_BYTES = {2: 20, 3: 24}
+
+
+def add_xattrs(
+    xattrs: Xattrs, added: tuple[tuple[bytes, bytes], ...], mode: int, kind: int
+) -> tuple[int, int]:
+    """Add attributes to those of a file, as far as Linux takes them; return its mode, and how many were left out.
+
+    Args:
+        xattrs: of the file so far; changed.
+        added: (name, value) of each.
+        mode: the permission bits.
+        kind: of the file, stat.S_IF*.
+
+    Raises:
+        OSError: one is too large for any file (setxattr(2)).
+    """
+    skipped = 0
+    for name, value in added:
+        if name.startswith(OVERLAY_XATTR):
+            continue
+        if name.startswith(b"system.posix_acl_"):
+            changed = apply_acl(mode, name, value, is_directory=kind == stat.S_IFDIR)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR) or changed is None:
+                skipped += 1
+                continue
+            mode, is_kept = changed
+            if is_kept:
+                xattrs[name] = value
+            else:
+                xattrs.pop(name, None)
+        elif _is_taken(name, value, kind):
+            xattrs[name] = value
+        else:
+            skipped += 1
+    return mode, skipped
+
+
+def _is_taken(name: bytes, value: bytes, kind: int) -> bool:
+    """Whether Linux takes an attribute for a file of a kind (xattr(7)).
+
+    Raises:
+        OSError: it is too large for any (setxattr(2)).
+    """
+    prefix = next((prefix for prefix, _ in layout.XATTR_PREFIXES if name.startswith(prefix)), None)
+    if len(name) > _NAME_LIMIT:
+        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
+    if len(value) > layout.XATTR_LIMIT:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    if prefix is None or name == prefix:
+        return False
+    if prefix == b"user.":
+        return kind in (stat.S_IFREG, stat.S_IFDIR)
+    if name == b"security.capability":
+        return kind == stat.S_IFREG and is_capability(value)
+    return True
 
 
 def apply_acl(mode: int, name: bytes, value: bytes, *, is_directory: bool) -> tuple[int, bool] | None:
