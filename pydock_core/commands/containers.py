@@ -10,7 +10,8 @@ from typing import Any
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.filters import parse_filters
-from pydock_core.commands.format import Method, describe_age, shorten, time_of, write_listing
+from pydock_core.commands.format import write_listing
+from pydock_core.commands.record import Method, describe_age, shorten, time_of
 from pydock_core.commands.values import parse_integer, parse_seconds
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError

@@ -1,12 +1,12 @@
 """A subset of Go's text/template, for ``--format``.
 
-What there is: fields and chains (``.State.Status``, ``$x.Name``), ``index``, ``json``, ``upper``, ``lower``,
-``title``, ``join``, ``split``, ``len``, ``print``, ``println``, ``printf`` (%s %d %v %q), ``truncate``, ``pad``,
-``eq`` ``ne`` ``lt`` ``le`` ``gt`` ``ge``, ``and`` ``or`` ``not``, pipelines, parentheses and a field of what they
-give, methods (``.Label "key"``), ``if``/``else if``/``else``, ``range`` with ``break`` and ``continue``, ``with``,
-``end``, variables (``:=`` and ``=``), comments and trim markers.  There is no ``define``, ``template``, ``block``,
-``call``, ``html``, ``js`` or ``urlquery``.  The source of the rules is the documentation of Go's
-text/template and of ``docker --format``.
+Supported: fields and chains (``.State.Status``, ``$x.Name``), ``index``, ``json``, ``upper``, ``lower``, ``title``,
+``join``, ``split``, ``len``, ``print``, ``println``, ``printf`` (%s %d %v %q), ``truncate``, ``pad``, ``eq`` ``ne``
+``lt`` ``le`` ``gt`` ``ge``, ``and`` ``or`` ``not``, pipelines, parentheses and a field of their value, methods
+(``.Label "key"``), ``if``/``else if``/``else``, ``range`` with ``break`` and ``continue``, ``with``, ``end``,
+variables (``:=`` and ``=``), comments and trim markers. Not supported: ``define``, ``template``, ``block``, ``call``,
+``html``, ``js``, ``urlquery``.  The source of the rules is the documentation of Go's text/template and of ``docker
+--format``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pydock_core.commands.format import Method
+from pydock_core.commands.record import Method
 from pydock_core.commands.template_functions import FUNCTIONS, Nil, shown_value
 from pydock_core.errors import InvalidError
 
@@ -36,14 +36,14 @@ _TOKEN = re.compile(
 _ESCAPE = re.compile(r'\\([abfnrtv\\"]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})')
 _LITERAL = re.compile(rf'"(?:[^"\\\n]|{_ESCAPE.pattern})*"')
 _ESCAPES = {**dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True)), "\\": "\\", '"': '"'}
-"""What stands for a single character behind a backslash."""
+"""The characters of the single-letter escapes."""
 
 Node = Callable[["_Scope", list[str]], None]
 Expression = Callable[["_Scope"], Any]
 
 
 class _Scope:
-    """The dot, and the variables of a block and of those around it."""
+    """The dot, and the variables of a block and its enclosing blocks."""
 
     def __init__(self, dot: Any, variables: dict[str, Any], outer: _Scope | None = None) -> None:
         self.dot = dot
@@ -54,7 +54,7 @@ class _Scope:
         return _Scope(dot, {}, self)
 
     def holder(self, name: str) -> dict[str, Any] | None:
-        """The variables that a name is one of, from the inside out."""
+        """Return the innermost variables that include a name."""
         scope: _Scope | None = self
         while scope is not None and name not in scope.variables:
             scope = scope._outer
@@ -73,11 +73,11 @@ class Template:
 
     Args:
         text: the template; outside of its actions, ``\\t`` and ``\\n`` written with a backslash become a tab and a line
-            break, as docker has it.
-        shown: what the value of an action becomes before it is written.
+            break, as in Docker.
+        shown: converts the value of an action before it is written.
 
     Raises:
-        InvalidError: the template does not parse; the message says where.
+        InvalidError: the template does not parse; the message quotes the place.
     """
 
     def __init__(self, text: str, shown: Callable[[str], str] = str) -> None:
@@ -97,19 +97,13 @@ class Template:
         """Return the text for ``data`` (dictionaries, lists, strings, numbers).
 
         Raises:
-            InvalidError: a field is not there.
+            InvalidError: a field is missing.
         """
         parts: list[str] = []
         scope = _Scope(data, {"$": data})
         for node in self._body:
             node(scope, parts)
         return "".join(parts)
-
-    def fields(self) -> list[str]:
-        """The top-level fields in the order in which they are used (for a table's header)."""
-        return re.findall(
-            r"\.([A-Za-z]\w*)", " ".join(text for kind, text in self._tokens if kind == "action")
-        )
 
     # -- parsing ---------------------------------------------------------------------------------------
 
@@ -326,7 +320,7 @@ class _Expressions:
         if not kind:
             raise _bad(self._template, "a value is missing")
         if kind != "field" and piped is not None:
-            raise _bad(self._template, f"{text} is no function")
+            raise _bad(self._template, f"{text} is not a function")
         value = self._operand()
         return self._method(text, value, self._arguments(piped)) if kind == "field" else value
 
@@ -337,7 +331,7 @@ class _Expressions:
         return arguments if piped is None else [*arguments, piped]
 
     def _until(self, word: str, arguments: Sequence[Expression]) -> Expression:
-        """``and`` and ``or``: what stands behind the one that decides is not looked at (Go 1.18)."""
+        """``and`` and ``or``: the arguments behind the deciding one are not evaluated (Go 1.18)."""
         if not arguments:
             raise _bad(self._template, f"{word}: a value is missing")
 
@@ -391,7 +385,7 @@ class _Expressions:
         raise _bad(self._template, f"unexpected {text!r}" if text else "a value is missing")
 
     def _unquoted(self, text: str) -> str:
-        """The text that a literal between double quotes is (the Go specification, "String literals")."""
+        """Return the text of a literal in double quotes (the Go specification, "String literals")."""
         if not _LITERAL.fullmatch(text):
             raise _bad(self._template, f"cannot read {text}")
         return _ESCAPE.sub(lambda match: _ESCAPES.get(match[1]) or chr(int(match[1][1:], 16)), text[1:-1])
@@ -422,7 +416,7 @@ class _Expressions:
 
 _NIL = dict.fromkeys(("Cmd", "Entrypoint", "Env", "OnBuild", "RepoDigests", "RepoTags", "Shell"), "[]")
 _NIL |= dict.fromkeys(("ExposedPorts", "Labels", "Volumes"), "map[]") | {"Healthcheck": "<nil>"}
-"""How Go prints fields of the Engine API that are null: their types are known there."""
+"""Go's output for null fields of the Engine API, whose types Go knows."""
 
 
 def _member(template: str, value: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The functions of ``--format``'s templates, and how Go prints values.  Pure."""
+"""The functions of ``--format``'s templates, and Go's spelling of values.  Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydock_core.commands.format import Method
+from pydock_core.commands.record import Method
 from pydock_core.printable import json_text
 
 
 class Nil:
-    """A field that is null, as Go has it: false, empty, null in JSON, and printed as its type is."""
+    """A null field as in Go: false, empty, null in JSON, and printed by its type."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -31,7 +31,7 @@ class Nil:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it, without methods."""
+    """Return a value for JSON, without methods."""
     if isinstance(value, Nil):
         return None
     if isinstance(value, Mapping):
@@ -40,7 +40,7 @@ def _plain(value: Any) -> Any:
 
 
 def shown_value(value: Any) -> str:
-    """A value as Go prints it."""
+    """Return a value in Go's spelling."""
     if value is None:
         return "<no value>"
     if isinstance(value, Nil):
@@ -60,7 +60,7 @@ _NUMBERS: dict[str, Callable[[Any], float]] = {
 }
 """The verbs of printf that print numbers."""
 _NUMBERS_FLAGS = str.maketrans("", "", "+# ")
-"""Flags that change nothing of a text: "%+v" shows the same."""
+"""Flags without effect on a text: "%+v" is the same as "%v"."""
 
 
 def _printf(pattern: str, *values: Any) -> str:
@@ -97,7 +97,7 @@ def _index(value: Any, *keys: Any) -> Any:
 
 
 def _print(values: Sequence[Any]) -> str:
-    """Go's fmt.Sprint: a space between two of which neither is a text."""
+    """Go's fmt.Sprint: a space between two values of which neither is a text."""
     parts: list[str] = []
     for before, value in zip((None, *values), values, strict=False):
         apart = parts and not isinstance(before, str) and not isinstance(value, str)
@@ -134,7 +134,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "le": lambda value, other: value <= other,
     "gt": lambda value, other: value > other,
     "ge": lambda value, other: value >= other,
-    # Of these two the parser evaluates no more than decides.
+    # The parser evaluates these two itself, only as far as needed.
     "and": lambda *_: None,
     "or": lambda *_: None,
     "not": lambda value: not value,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.commands.format import Method
+from pydock_core.commands.record import Method
 from pydock_core.commands.template import Template
 from pydock_core.errors import InvalidError
 
