@@ -174,7 +174,7 @@ class Authenticator:
         if there.scheme != "https" and origin.scheme == "https":
             raise DeniedError(
                 f"{self._host} names a token server without encryption: {printable_line(str(there))}",
-                "credentials would be sent in clear; the registry is misconfigured, or somebody is in between",
+                "credentials would be sent in clear; the registry is misconfigured, or the connection is intercepted",
             )
         return realm
 

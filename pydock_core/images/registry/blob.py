@@ -366,10 +366,10 @@ class Upload:
         with self._request("PUT", url, headers, fd, size, (201, 204, 416)) as response:
             if response.status == 416:
                 raise self._misplaced()
-            told = response.headers.get("Docker-Content-Digest")
-            if told and told != digest:
+            stated = response.headers.get("Docker-Content-Digest")
+            if stated and stated != digest:
                 raise CorruptError(
-                    f"{self._endpoint.name} took {self._path}@{digest} for {told}",
+                    f"{self._endpoint.name} took {self._path}@{digest} for {stated}",
                     "the registry is broken",
                 )
         self._location = ""
@@ -432,20 +432,23 @@ class Upload:
             )
 
     def _cancel(self) -> None:
-        """End the session, best effort; the registry's own time limit does the same."""
-        if not self._location:
-            return
-        with contextlib.suppress(PyDockError):
-            self._endpoint.open(
-                "DELETE",
-                self._location,
-                subject=self._path,
-                scopes=self._scopes,
-                headers={"Content-Length": "0"},
-                attempts=Attempts(1),
-                expected=(200, 202, 204, 404, 405),
-            ).close()
+        if self._location:
+            cancel_upload(self._endpoint, self._location, self._path, self._scopes)
 
     def _misplaced(self) -> BusyError:
         """Return the error for a registry whose position is not the expected one."""
         return BusyError(f"{self._endpoint.name}: {self._path}: a chunk is out of order", "try again")
+
+
+def cancel_upload(endpoint: Endpoint, location: str, path: str, scopes: tuple[str, ...]) -> None:
+    """End an upload session, best effort; the registry's own time limit does the same."""
+    with contextlib.suppress(PyDockError):
+        endpoint.open(
+            "DELETE",
+            location,
+            subject=path,
+            scopes=scopes,
+            headers={"Content-Length": "0"},
+            attempts=Attempts(1),
+            expected=(200, 202, 204, 404, 405),
+        ).close()

@@ -21,7 +21,7 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.images.registry.authentication import CATALOGUE_SCOPE, repository_scope
-from pydock_core.images.registry.blob import BlobSink, Upload, download
+from pydock_core.images.registry.blob import BlobSink, Upload, cancel_upload, download
 from pydock_core.images.registry.credentials import Credential, CredentialStore
 from pydock_core.images.registry.endpoint import Endpoint
 from pydock_core.images.registry.failure import is_web_page, web_page_error
@@ -35,7 +35,7 @@ from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, d
 from pydock_core.store.layer_blob import Arrival
 
 _MANIFEST_LIMIT_BYTES = 4 << 20
-"""A manifest of this size every registry should take (distribution specification, "Pushing Manifests")."""
+"""The size that every registry should accept (distribution specification, "Pushing Manifests")."""
 _TYPES = (*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES))
 _SCHEMA_1 = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(json|(pretty)?jws)")
 _MIRROR_ATTEMPTS = 2
@@ -44,11 +44,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class FetchedManifest:
-    """A manifest or an index as a registry has it.
+    """A registry's manifest or index.
 
     Attributes:
         media_type: one of the OCI or Docker types, or that of another artifact.
-        digest: of ``data``, computed.
+        digest: computed from ``data``.
         data: the document's bytes.
     """
 
@@ -58,16 +58,17 @@ class FetchedManifest:
 
 
 class RegistryClient:
-    """Speaks to one registry; thread-safe, so that several blobs can be on their way.  A context manager.
+    """A client of one registry; thread-safe, so that several blobs can be in transfer.  A context manager.
 
     Args:
-        domain: as references have it: "docker.io", "localhost:5000".
-        settings: mirrors, insecure registries, certificates; read from the files by default.
-        credentials: where user names and passwords are; Docker's configuration by default.
-        timeout_seconds: after so long without a byte the registry counts as stalled; PYDOCK_REGISTRY_TIMEOUT by default.
+        domain: as in references: "docker.io", "localhost:5000".
+        settings: mirrors, insecure registries, certificates; from the files by default.
+        credentials: user names and passwords; Docker's configuration by default.
+        timeout_seconds: the limit for silence, after which the registry counts as stalled; PYDOCK_REGISTRY_TIMEOUT by
+            default.
 
     All methods raise UnavailableError (not reached, stalled, rate limit), DeniedError (credentials), NotFoundError,
-    CorruptError (what came is not what it should be), and InvalidError or UnsupportedError where the registry says so.
+    CorruptError (unexpected content), and InvalidError or UnsupportedError by the registry's refusal.
     """
 
     def __init__(
@@ -91,18 +92,18 @@ class RegistryClient:
     # -- pull --------------------------------------------------------------------------------------------
 
     def manifest(self, path: str, reference: str) -> FetchedManifest:
-        """Fetch a manifest or an index by tag or digest; its digest is computed, and compared with what was said."""
+        """Fetch a manifest or an index by tag or digest; its digest is computed and compared with the expected one."""
         return self._from_any(lambda endpoint: self._manifest(endpoint, path, reference))
 
     def fetch_blob(self, path: str, descriptor: Descriptor, sink: BlobSink) -> None:
-        """Fetch a blob into ``sink``, from where it is; what breaks is resumed, and the size is checked.
+        """Fetch a blob into ``sink``, from its position on; a break is resumed, and the size is checked.
 
-        The sink computes the digest.  Where the registry has no such blob, the descriptor's own addresses are tried,
+        The sink computes the digest.  If the registry does not have the blob, the descriptor's own addresses are tried,
         without credentials (layers that must not be distributed; descriptor.md, "urls").
 
         Raises:
-            CorruptError: it has another size.
-            UnavailableError: it broke too often without progress; ``sink`` keeps what came.
+            CorruptError: the blob has another size.
+            UnavailableError: the download broke too often without progress; ``sink`` keeps the received bytes.
         """
         target = f"/v2/{urllib.parse.quote(path)}/blobs/{descriptor.digest}"
         scopes = (repository_scope(path, "pull"),)
@@ -145,7 +146,7 @@ class RegistryClient:
             return response.status == 200
 
     def mount_blob(self, path: str, digest: str, from_path: str) -> bool:
-        """Have the registry take a blob over from another of its repositories; whether it did."""
+        """Ask the registry to mount a blob from another of its repositories; return whether it did."""
         query = urllib.parse.urlencode({"mount": digest, "from": from_path}, safe=":/")
         url = self._own.url(f"/v2/{urllib.parse.quote(path)}/blobs/uploads/?{query}")
         scopes = (*_push_scopes(path), repository_scope(from_path, "pull"))
@@ -158,19 +159,11 @@ class RegistryClient:
                 location = response.headers.get("Location")
                 session = self._own.resolve(url, location) if location else ""
         except (DeniedError, NotFoundError):
-            return False  # no right to read the other repository, or it has gone
+            return False  # the other repository is not readable, or gone
         if session:
-            # An upload has begun instead, which is not wanted.
-            with contextlib.suppress(PyDockError):
-                self._own.open(
-                    "DELETE",
-                    session,
-                    subject=path,
-                    scopes=_push_scopes(path),
-                    headers={"Content-Length": "0"},
-                    attempts=Attempts(1),
-                    expected=(200, 202, 204),
-                ).close()
+            cancel_upload(
+                self._own, session, path, _push_scopes(path)
+            )  # an unwanted upload has begun instead
         return False
 
     def upload_blob(
@@ -186,12 +179,12 @@ class RegistryClient:
         Args:
             path: of the repository.
             file: with the blob's bytes.
-            arrival: tells how much of the file is there; None where it is whole.
-            digest: gives the blob's digest, asked when the file is whole.
-            report: is told the position in the file, now and then; it goes back where something is sent again.
+            arrival: the growth of the file; None if the file is complete.
+            digest: returns the blob's digest, called when the file is complete.
+            report: receives the position in the file, which goes back if bytes are sent again.
 
         Raises:
-            what ``arrival`` failed with.
+            the failure of ``arrival``.
         """
         Upload(self._own, self._transport, path, _push_scopes(path), file, arrival, digest, report).run()
 
@@ -209,14 +202,14 @@ class RegistryClient:
             body=data,
             expected=(201, 200, 202),
         ) as response:
-            told = response.headers.get("Docker-Content-Digest")
-        if told and told != digest:
+            stated = response.headers.get("Docker-Content-Digest")
+        if stated and stated != digest:
             raise CorruptError(
-                f"{self.domain} took {path}@{digest} for {told}", "push again; the registry may be broken"
+                f"{self.domain} took {path}@{digest} for {stated}", "push again; the registry may be broken"
             )
         return digest
 
-    # -- looking -----------------------------------------------------------------------------------------
+    # -- queries -----------------------------------------------------------------------------------------
 
     def tags(self, path: str) -> Iterator[str]:
         """Yield the tags of a repository, in the registry's order; from a mirror, if one answers."""
@@ -225,19 +218,19 @@ class RegistryClient:
 
         def ask(endpoint: Endpoint) -> Iterator[str]:
             names = list_names(endpoint, target, "tags", subject=path, scopes=scopes)
-            first = list(itertools.islice(names, 1))  # here, so that a mirror that fails is passed over
+            first = list(itertools.islice(names, 1))  # here, so that a failing mirror is skipped
             return itertools.chain(first, names)
 
         return self._from_any(ask)
 
     def catalogue(self) -> Iterator[str]:
-        """Yield the repositories of the registry, as far as it tells."""
+        """Yield the repositories that the registry lists."""
         return list_names(
             self._own, "/v2/_catalog", "repositories", subject="catalogue", scopes=(CATALOGUE_SCOPE,)
         )
 
     def search(self, term: str, limit: int = 25) -> list[dict[str, Any]]:
-        """Search: Docker Hub by its search, another registry by the names in its catalogue.
+        """Search Docker Hub by its own search, another registry by the names in its catalogue.
 
         Returns:
             at most ``limit`` of the Engine API's ImageSearch results: name, description, star_count, is_official,
@@ -248,10 +241,10 @@ class RegistryClient:
         return search_catalogue(self.catalogue(), term, limit)
 
     def check_login(self, username: str, password: str) -> str:
-        """Ask the registry whether credentials are right; return an identity token to keep instead, or "".
+        """Check credentials with the registry; return an identity token to store in their place, or "".
 
         Raises:
-            DeniedError: they are not.
+            DeniedError: the registry rejects them.
         """
         endpoint = self._endpoint(lambda: Credential(username, password), offline=True)
         try:
@@ -277,7 +270,7 @@ class RegistryClient:
     ) -> None:
         self.close()
 
-    # -- inside ------------------------------------------------------------------------------------------
+    # -- endpoints -----------------------------------------------------------------------------------------
 
     def _endpoint(self, credential: Callable[[], Credential | None], *, offline: bool = False) -> Endpoint:
         host = HUB_HOST if self.domain == HUB_DOMAIN else self.domain
@@ -296,16 +289,16 @@ class RegistryClient:
         )
 
     def _from_any(self, ask: Callable[[Endpoint], _T]) -> _T:
-        """Ask the mirrors, then the registry itself; a mirror that cannot be reached is not asked again.
+        """Ask the mirrors, then the registry itself; an unreachable mirror is not asked again.
 
-        Where the registry itself fails, the error has a note for each mirror that failed, too.
+        If the registry fails, the error has a note for each failed mirror.
         """
         failures: dict[str, str] = {}
         for mirror in tuple(self._mirrors):
             try:
                 return ask(mirror)
             except UnavailableError as error:
-                self._transport.wait(0)  # raises where this client was closed
+                self._transport.wait(0)  # raises if this client was closed
                 self._unreachable[mirror.name] = error.message
                 with contextlib.suppress(ValueError):
                     self._mirrors.remove(mirror)
@@ -327,20 +320,20 @@ class RegistryClient:
             scopes=(repository_scope(path, "pull"),),
             headers={"Accept": ", ".join(_TYPES)},
         ) as response:
-            said, told = response.content_type, response.headers.get("Docker-Content-Digest", "")
+            content_type, stated = response.content_type, response.headers.get("Docker-Content-Digest", "")
             data = response.read_document(
                 _MANIFEST_LIMIT_BYTES, f"{endpoint.name}: the manifest of {subject}"
             )
-        if is_web_page(said, data):
+        if is_web_page(content_type, data):
             raise web_page_error(endpoint.name)
         digest = digest_of(data)
-        expected = reference if is_digest(reference) else told if is_digest(told) else digest
+        expected = reference if is_digest(reference) else stated if is_digest(stated) else digest
         if digest != expected:
             raise CorruptError(
                 f"{endpoint.name}: the manifest of {subject} has the digest {digest}, not {expected}",
-                "the registry's copy is damaged, or somebody is in between",
+                "the registry's copy is damaged, or the connection is intercepted",
             )
-        return FetchedManifest(_media_type(f"{endpoint.name}: {subject}", said, data), digest, data)
+        return FetchedManifest(_media_type(f"{endpoint.name}: {subject}", content_type, data), digest, data)
 
     def _fetch_elsewhere(self, descriptor: Descriptor, sink: BlobSink) -> None:
         failure: PyDockError | None = None
@@ -349,7 +342,7 @@ class RegistryClient:
                 parts = urllib.parse.urlsplit(url)
                 if parts.scheme not in ("http", "https") or not parts.hostname:
                     continue
-                # The address is the image's, not the registry's: nobody's credentials go there.
+                # The address is the image's, not the registry's: it receives no credentials.
                 place = Endpoint(
                     self._transport, parts.hostname, parts.netloc, (parts.scheme,), lambda: None, probe=False
                 )
@@ -372,7 +365,7 @@ class RegistryClient:
                 self._transport.wait(0)
                 failure = error
         raise failure or UnsupportedError(
-            f"{self.domain} has no blob {descriptor.digest}, and the image names no address where it is to be had"
+            f"{self.domain} has no blob {descriptor.digest}, and the image names no other address for it"
         )
 
 
@@ -388,26 +381,26 @@ def _manifest_target(path: str, reference: str) -> str:
     return f"/v2/{urllib.parse.quote(path)}/manifests/{urllib.parse.quote(reference, safe=':')}"
 
 
-def _media_type(subject: str, said: str, data: bytes) -> str:
-    """The media type of a manifest: what the answer and the document say, which must agree."""
+def _media_type(subject: str, sent: str, data: bytes) -> str:
+    """Return the media type of a manifest, on which the answer and the document must agree."""
     document = decode(data, f"{subject}: the manifest")
     if not isinstance(document, dict):
-        raise CorruptError(f"{subject}: the manifest is no JSON object", "the registry's copy is damaged")
-    if _SCHEMA_1.fullmatch(said) or document.get("schemaVersion") == 1:
+        raise CorruptError(f"{subject}: the manifest is not a JSON object", "the registry's copy is damaged")
+    if _SCHEMA_1.fullmatch(sent) or document.get("schemaVersion") == 1:
         raise UnsupportedError(
             f"{subject} is in the image format of 2014 (manifest schema 1)",
-            "registries and tools have given it up; have the image pushed anew",
+            "registries and tools no longer support it; ask its owner to push the image anew",
         )
-    written = document.get("mediaType")
-    if isinstance(written, str) and written:
-        if said in _TYPES and said != written:
-            raise CorruptError(f"{subject}: the manifest is sent as {said} and calls itself {written}")
-        return written
-    if said in _TYPES:
-        return said
-    # OCI 1.0 documents need no mediaType, and some registries give all as JSON: their form tells.
+    stated = document.get("mediaType")
+    if isinstance(stated, str) and stated:
+        if sent in _TYPES and sent != stated:
+            raise CorruptError(f"{subject}: the manifest is sent as {sent} and calls itself {stated}")
+        return stated
+    if sent in _TYPES:
+        return sent
+    # OCI 1.0 documents need no mediaType, and some registries send all as JSON: the form decides.
     if isinstance(document.get("manifests"), list):
         return "application/vnd.oci.image.index.v1+json"
     if isinstance(document.get("layers"), list):
         return "application/vnd.oci.image.manifest.v1+json"
-    return said
+    return sent

@@ -136,7 +136,7 @@ class Endpoint:
             if origin.scheme == "http" and own.scheme == "https":
                 raise CorruptError(
                     f"{self.name} sends to an address without encryption: {printable_line(str(origin))}",
-                    "the registry is misconfigured, or somebody is in between",
+                    "the registry is misconfigured, or the connection is intercepted",
                 )
             authorization = self._authenticator.header(scopes) if origin == own else None
             added = {"Authorization": authorization} if authorization else {}

@@ -20,7 +20,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -43,15 +43,12 @@ _CONNECTIONS_PER_HOST = 16
 USER_AGENT = "pydock"
 
 
-class Origin:
-    """Scheme, host and port of an address: where credentials may go."""
+class Origin(NamedTuple):
+    """Scheme, host and port of an address: the extent of its credentials."""
 
-    __slots__ = ("host", "port", "scheme")
-
-    def __init__(self, scheme: str, host: str, port: int) -> None:
-        self.scheme = scheme
-        self.host = host
-        self.port = port
+    scheme: str
+    host: str
+    port: int
 
     @classmethod
     def of(cls, url: str, subject: str) -> Origin:
@@ -75,17 +72,8 @@ class Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Origin) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
     def __str__(self) -> str:
         return f"{self.scheme}://{self.name}"
-
-    def _key(self) -> tuple[str, str, int]:
-        return self.scheme, self.host, self.port
 
 
 class TimedReader(io.RawIOBase):
@@ -389,19 +377,6 @@ def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool
 
         def connect(self) -> None:
             super().connect()
-            if self.sock is not None:
-                owner.opened(self.sock)
-
-        def close(self) -> None:
-            if self.sock is not None:
-                owner.ended(self.sock)
-            super().close()
-
-    class Secure(HTTPSConnection):
-        response_class = TimedAnswer
-
-        def connect(self) -> None:
-            super().connect()
             # An unchecked certificate is configured as such (insecure-registries): urllib3 is not to warn of it for each
             # connection.
             self.is_verified = True
@@ -412,6 +387,9 @@ def _pool_classes(owner: Transport) -> dict[str, type[urllib3.HTTPConnectionPool
             if self.sock is not None:
                 owner.ended(self.sock)
             super().close()
+
+    class Secure(Plain, HTTPSConnection):
+        pass
 
     class PlainPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Plain
