@@ -16,7 +16,7 @@ from pydock_core.commands.values import parse_integer, parse_seconds
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.printable import printable
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 
 _PS_COLUMNS = (
     ("CONTAINER ID", "ID"),

@@ -14,7 +14,7 @@ from pydock_core.commands.format import write_columns, write_documents, write_li
 from pydock_core.commands.images import image_records
 from pydock_core.errors import InvalidError
 from pydock_core.printable import json_text
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 
 _DF_COLUMNS = (
     ("TYPE", "Type"),

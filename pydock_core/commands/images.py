@@ -17,7 +17,7 @@ from pydock_core.commands.progress import reporting
 from pydock_core.commands.record import describe_age, shorten, time_of
 from pydock_core.errors import InvalidError
 from pydock_core.printable import printable
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 
 if TYPE_CHECKING:
     from pydock_core.engine.image_shapes import SeenImage

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydock_core.commands.command import Option
-from pydock_core.commands.pflag import SyntaxProblem, parse_boolean, split
+from pydock_core.commands.pflag import SyntaxProblem, split
 from pydock_core.commands.table import (
     COMMANDS,
     GROUPS,
@@ -18,6 +18,7 @@ from pydock_core.commands.table import (
     find,
 )
 from pydock_core.errors import InvalidError, UnsupportedError
+from pydock_core.spelling import parse_boolean
 
 USAGE_EXIT_CODE = 125
 PROGRAM = "dock"

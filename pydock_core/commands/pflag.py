@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 from pydock_core.commands.command import Option
 
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _LETTER_AND_EQUALS = 2
 
 
@@ -36,11 +34,6 @@ class Split:
 
     options: Sequence[tuple[str, str]]
     arguments: Sequence[str]
-
-
-def parse_boolean(text: str) -> bool | None:
-    """Parse a flag's value as Go does (strconv.ParseBool); None for what is neither."""
-    return True if text in _TRUE else False if text in _FALSE else None
 
 
 def split(

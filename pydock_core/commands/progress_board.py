@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from pydock_core.progress import Event
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 
 DONE = (
     "Already exists",

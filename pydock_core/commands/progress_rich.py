@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pydock_core.commands.progress_board import ARRIVED, Board, Row
 from pydock_core.progress import Event
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 
 _ID_WIDTH = 19
 

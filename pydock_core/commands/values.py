@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydock_core.commands import pflag
+from pydock_core import spelling
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.signals import signal_name, signal_number
 
@@ -48,7 +48,7 @@ def parse_seconds(text: str, option: str) -> float:
 
 def parse_boolean(text: str, option: str) -> bool:
     """Parse true or false, as Go does."""
-    value = pflag.parse_boolean(text)
+    value = spelling.parse_boolean(text)
     if value is None:
         raise _bad(f"{option} {text}: neither true nor false", "write true or false")
     return value

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from pydock_core import spelling
 from pydock_core.engine.image_shapes import SeenImage
 from pydock_core.engine.labels import has_label
 from pydock_core.engine.moment import parse_moment_ns
@@ -13,20 +14,19 @@ from pydock_core.errors import InvalidError
 from pydock_core.store.database.images import DigestRow, TagRow
 
 _KEYS = ("before", "dangling", "label", "reference", "since", "until")
-_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 ImageFilter = Callable[[SeenImage], SeenImage | None]
-"""Returns the image with the names that fit, or None where it does not fit."""
+"""Returns the image with its matching names, or None if it does not match."""
 
 
 def parse_image_filters(
     filters: Mapping[str, Sequence[str]], created_ns: Callable[[str], int], now_ns: int
 ) -> ImageFilter:
-    """Return what ``filters`` ask of an image: all keys, and of ``reference`` any value, of the others every one.
+    """Return the filter of images: all keys must match, with any value of ``reference`` and every value of the others.
 
     Args:
-        filters: key to values, as the Engine API has them.
-        created_ns: finds the time of the image that ``before`` or ``since`` names.
+        filters: key to values, as in the Engine API.
+        created_ns: returns the time of an image named by ``before`` or ``since``.
         now_ns: since the epoch; ``until=10m`` counts from it.
 
     Raises:
@@ -79,12 +79,11 @@ def _until(now_ns: int) -> Callable[[str], int]:
 
 
 def parse_boolean(text: str, key: str) -> bool:
-    """Parse the value of a filter that is true or false."""
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise InvalidError(f"--filter {key}={text}: neither true nor false", f"write {key}=true")
+    """Parse the value of a boolean filter."""
+    value = spelling.parse_boolean(text)
+    if value is None:
+        raise InvalidError(f"--filter {key}={text}: neither true nor false", f"write {key}=true")
+    return value
 
 
 def _names(row: TagRow | DigestRow, patterns: Sequence[re.Pattern[str]]) -> bool:

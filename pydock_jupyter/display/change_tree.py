@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 from pydock_jupyter.display.plain_text import one_line
 
 ROWS_SHOWN = 200

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from html import escape
 
 from pydock_core.oci.digest import short_id
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 from pydock_jupyter.display.layer_graph import (
     Column,
     Container,

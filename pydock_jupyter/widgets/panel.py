@@ -244,7 +244,7 @@ def describe(snapshot: Snapshot) -> str:
 
 
 def _images_table(images: tuple[dict[str, Any], ...]) -> Table:
-    from pydock_core.sizes import human_size
+    from pydock_core.spelling import human_size
 
     rows = [
         (

@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets
 
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 from pydock_jupyter.widgets.links import port_link
 
 ROW_PIXELS = 26

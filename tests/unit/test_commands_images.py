@@ -18,7 +18,7 @@ from pydock_core.engine.image_shapes import build_history
 from pydock_core.errors import InvalidError
 from pydock_core.oci.documents import ImageConfig
 from pydock_core.paths import StateRoot
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.images import ImageRow, TagRow

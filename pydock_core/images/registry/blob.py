@@ -25,7 +25,7 @@ from pydock_core.images.registry.retry import Attempts
 from pydock_core.images.registry.transport import PIECE_BYTES, Response, Transport
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import Descriptor
-from pydock_core.sizes import human_size
+from pydock_core.spelling import human_size
 from pydock_core.store.layer_blob import Arrival
 
 LEAST_BYTES_PER_SECOND = 1000
