@@ -84,6 +84,7 @@ class Containers:
 
         Postcondition: the container is listed; on an error nothing has changed.
         """
+        self._engine.sweep_once()
         image_id = self._engine.images.resolve(request.image).id
         definition = merge(
             request,
@@ -129,6 +130,7 @@ class Containers:
         Raises:
             ConflictError: it runs, and ``force`` is not set.
         """
+        self._engine.sweep_once()
         row = self._row(reference)
         paths = self._root.container(row.id)
         if derive_status(paths).status in ("running", "starting"):
@@ -159,6 +161,7 @@ class Containers:
             ConflictError: it runs already (only with ``attach``), or a published port is in use.
             PyDockError: it could not be started; exit_code 125, 126 or 127.
         """
+        self._engine.sweep_once()
         row = self._row(reference)
         config = config_of(row)
         return self._zygote.supervise(lambda: self._engine.launcher.prepare(row, config, size), attach=attach)

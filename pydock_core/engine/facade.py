@@ -45,6 +45,7 @@ class Engine:
 
     def __init__(self, root: StateRoot | None = None) -> None:
         self.root = root or default_root()
+        self._has_swept = False
 
     @cached_property
     def database(self) -> Database:
@@ -118,11 +119,14 @@ class Engine:
     @cached_property
     def containers(self) -> Containers:
         from pydock_core.engine.containers import Containers
-        from pydock_core.engine.mount_points import make_layer
 
-        self.remover.sweep()
-        make_layer(self.root)
         return Containers(self)
+
+    def sweep_once(self) -> None:
+        """Tidy up after killed processes, before this engine's first change of a container; reads do not."""
+        if not self._has_swept:
+            self._has_swept = True
+            self.remover.sweep()
 
     @cached_property
     def launcher(self) -> Launcher:

@@ -30,6 +30,7 @@ from pydock_core.store.snapshots.directory import needs_user_xattrs
 from pydock_core.store.stream_end import writing_end
 from pydock_core.supervision.client import SupervisorClient, ZygoteWorker
 from pydock_core.supervision.container_status import derive_status, take_lock
+from pydock_core.supervision.reaper import reap_killed
 
 if TYPE_CHECKING:
     from pydock_core.engine.facade import Engine
@@ -224,7 +225,7 @@ class Filesystems:
         with contextlib.ExitStack() as stack:
             deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
             while True:
-                status = derive_status(paths)
+                status = reap_killed(paths)
                 if status.is_running:
                     if not pause:
                         break

@@ -39,6 +39,8 @@ def describe_status(status: Status, now_ns: int) -> str:
     """Return the STATUS column: "Up 5 minutes", "Exited (0) 2 hours ago", "Created"."""
     if status.status == "running":
         return f"Up {_span(now_ns - status.started_at_ns)}"
+    if status.status == "exited" and not status.finished_at_ns:  # killed, and not recorded yet
+        return f"Exited ({status.exit_code})"
     if status.status == "exited":
         return f"Exited ({status.exit_code}) {_span(now_ns - status.finished_at_ns)} ago"
     return "Created"

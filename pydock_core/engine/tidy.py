@@ -1,53 +1,34 @@
-"""Removes containers, and what killed processes have left of them."""
+"""Removes containers and volumes, and tidies up after killed processes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydock_core.errors import NoSpaceError, PyDockError
+from pydock_core.errors import PyDockError
 from pydock_core.paths import StateRoot
+from pydock_core.store.container_removal import ContainerRemoval
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
-from pydock_core.store.reserve import Reserve
-from pydock_core.store.trees import discard
-from pydock_core.store.worker import LocalWorker, Worker
+from pydock_core.store.worker import Worker
 from pydock_core.supervision.client import SupervisorClient, wait_for_exit
 from pydock_core.supervision.container_status import derive_status, is_locked
+from pydock_core.supervision.reaper import reap_killed
 
 
 class Remover:
-    """Removes the files of containers that the database no longer knows.
-
-    The order is that of making, reversed: the row first, then the directories by way of the trash.  Whoever is killed
-    in between leaves only files without a row, which :meth:`sweep` finds.
-    """
+    """Removes containers and volumes of one state root, and what killed processes have left of them."""
 
     def __init__(self, root: StateRoot, database: Database, worker: Worker) -> None:
         self._root = root
         self._database = database
-        self._worker = worker
+        self._removal = ContainerRemoval(root, database, worker)
 
     def remove(self, container_id: str, *, volumes: bool, durable: bool = True) -> None:
-        """Remove a container that does not run: its row, its directories, and on request its anonymous volumes.
-
-        Args:
-            durable: its row does not come back after a crash of the machine (without its files, as "created").
-        """
-        try:
-            orphans = table.delete(self._database, container_id, durable=durable)
-        except NoSpaceError:
-            # Its files are what fills the disk, maybe.  Killed in between, it stays as one that never ran.
-            self._remove_directories(container_id)
-            orphans = table.delete(self._database, container_id, durable=durable)
-        self._remove_directories(container_id)
-        if volumes and orphans:
-            for name in orphans:
-                self._discard(self._root.volumes / name)
-            table.delete_volumes(self._database, orphans)
+        """Remove a container that does not run; see :meth:`ContainerRemoval.remove`."""
+        reap_killed(self._root.container(container_id))
+        self._removal.remove(container_id, volumes=volumes, durable=durable)
 
     def remove_volume(self, name: str) -> bool:
         """Remove a volume that no container uses; return whether it was removed."""
@@ -59,7 +40,7 @@ class Remover:
 
         if not table.delete_unused_volume(self._database, name, put_away):
             return False
-        self._remove_tree(trash)
+        self._removal.remove_tree(trash)
         return True
 
     def sweep(self) -> None:
@@ -76,7 +57,7 @@ class Remover:
                 if name not in known and not self._is_new(name):
                     self._remove_orphan(name)
         for name in _names(self._root.trash):
-            self._remove_tree(self._root.trash / name)
+            self._removal.remove_tree(self._root.trash / name)
 
     def _is_new(self, container_id: str) -> bool:
         """Whether the container was created since the rows were read: directories come after the row."""
@@ -93,27 +74,8 @@ class Remover:
                 SupervisorClient(paths).stop(9, 0.0)
             wait_for_exit(paths)
         elif paths.run.is_dir():
-            derive_status(paths)  # reaps what a killed supervisor left
-        self._remove_directories(container_id)
-
-    def _remove_directories(self, container_id: str) -> None:
-        paths = self._root.container(container_id)
-        self._remove_flat(paths.run)
-        self._discard(paths.data)
-
-    def _discard(self, path: Path) -> None:
-        discard(path, self._root.trash, path.name[:12], self._remove_tree)
-
-    def _remove_flat(self, path: Path) -> None:
-        """Remove a run directory, which holds our own files only."""
-        try:
-            self._remove_tree(path, LocalWorker())
-        except PyDockError:
-            if path.exists():
-                raise
-
-    def _remove_tree(self, path: Path, worker: Worker | None = None) -> None:
-        (worker or self._worker).call("pydock_core.store.trees:remove_tree", {"path": str(path)})
+            reap_killed(paths)
+        self._removal.remove_directories(container_id)
 
 
 def _names(directory: Path) -> list[str]:
@@ -121,24 +83,3 @@ def _names(directory: Path) -> list[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
-
-
-def tidy_container(
-    *,
-    data: str,
-    run: str,
-    container_id: str,
-    fds: Sequence[int] = (),
-    progress: Callable[[Mapping[str, Any]], None] | None = None,
-) -> None:
-    """Remove a container that ended and was to be removed then, where no client waits to do it.  A worker function.
-
-    Args:
-        data, run: the two directories of the state root.
-        container_id: full.
-        fds, progress: unused; the signature is that of all worker functions.
-    """
-    root = StateRoot(Path(data), Path(run))
-    wait_for_exit(root.container(container_id))
-    database = Database(root.database, Reserve(root.reserve))
-    Remover(root, database, LocalWorker()).remove(container_id, volumes=True)

@@ -206,7 +206,8 @@ class Usage:
             InvalidError: an unknown filter, or a malformed one.
         """
         may_go = parse_prune_filters(filters or {}, time.time_ns())
-        containers = self._engine.containers  # made first: it tidies up
+        self._engine.sweep_once()
+        containers = self._engine.containers
         going = []
         for row in containers_sql.all_rows(self._database):
             config: ContainerConfig = config_of(row)

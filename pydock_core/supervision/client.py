@@ -22,9 +22,10 @@ from pydock_core.errors import ConflictError, UnavailableError, from_json
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.progress import Progress
 from pydock_core.runtime.executor import Stdio, do_nothing
-from pydock_core.supervision.container_status import Status, derive_status
+from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import LogEntry, LogReader
 from pydock_core.supervision.plan import PublishedPort
+from pydock_core.supervision.reaper import reap_killed
 from pydock_core.supervision.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
 
 
@@ -491,11 +492,11 @@ class SupervisorClient:
 
 
 def wait_for_exit(paths: ContainerPaths) -> Status:
-    """Wait until the container does not run; return the status then, however it ended."""
+    """Wait until the container does not run, and reap it if its supervisor was killed; return its status then."""
     while True:
         with suppress(ConflictError, UnavailableError):
             SupervisorClient(paths).wait()
-        status = derive_status(paths)
+        status = reap_killed(paths)
         if status.status not in ("starting", "running"):
             return status
         time.sleep(

@@ -1,28 +1,24 @@
-"""Says what lives: identity of processes, the container's lock, its small records, and the status derived from them.
+"""The container's lock, its small records, and the status that follows from them.
 
-ARCHITECTURE.md, "What is recorded, and what is derived", is the rule that :func:`derive_status` follows.
+ARCHITECTURE.md, "What is recorded, and what is derived", is the rule that :func:`derive_status` follows.  Nothing
+here changes a container; :mod:`pydock_core.supervision.reaper` does, after a supervisor was killed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import select
-import signal
 import struct
-import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydock_core.errors import CorruptError, PyDockError
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.record_file import read_json, write_json
-from pydock_core.supervision.plan import LaunchPlan, PublishedPort
+from pydock_core.supervision.plan import PublishedPort
 
 KILLED_EXIT_CODE = 137
-"""128 + SIGKILL: what a container gets whose supervisor was killed."""
+"""128 + SIGKILL: the exit code of a container whose supervisor was killed."""
 
 _FLOCK = "hhqqi0q"  # struct flock on 64-bit Linux: type, whence, start, length, pid
 
@@ -91,6 +87,12 @@ class ExitRecord:
     started_at_ns: int
     finished_at_ns: int
 
+    @classmethod
+    def of_killed(cls, state: StateRecord, finished_at_ns: int) -> ExitRecord:
+        """Return the end of a run whose supervisor was killed; ``finished_at_ns`` is 0 while it is not recorded."""
+        error = "" if state.init else "the container's supervisor was killed while it started the container"
+        return cls(KILLED_EXIT_CODE, False, error, state.started_at_ns, finished_at_ns)
+
     def write(self, path: Path) -> None:
         """Write the record in one step."""
         write_json(path, asdict(self))
@@ -133,27 +135,30 @@ class Status:
 
 
 def derive_status(paths: ContainerPaths) -> Status:
-    """Say what the container does now; where its supervisor was killed, record exit code 137 and reap what it left.
+    """Return what the container does now; a read, which never waits and changes nothing.
 
-    Never waits for a running container.  Raises CorruptError where a record can not be read as one.
+    A container whose supervisor was killed has exited with 137, though something of it may still be there until a
+    command that acts on the container reaps it (:func:`pydock_core.supervision.reaper.reap_killed`).
+
+    Raises:
+        CorruptError: a record is not valid.
     """
     while True:
         locked = is_locked(paths.lock_file)
         state = StateRecord.read(paths.state_file)
-        if state is None:
-            ended = ExitRecord.read(paths.exit_file)
-            if ended is not None:
-                return _status_of_exit(ended)
-            # Read again: one that came and went between the look at the lock and here left a record.
-            if locked == is_locked(paths.lock_file) and not paths.exit_file.exists():
-                return Status("starting" if locked else "created")
-        elif locked:
+        ended = ExitRecord.read(paths.exit_file) if state is None or not locked else None
+        if state is not None and locked:
             return _status_of_state(state)
-        elif (lock_fd := take_lock(paths.lock_file)) is not None:
-            try:
-                record_killed(paths)
-            finally:
-                os.close(lock_fd)
+        if ended is not None:
+            # With a state record, too: it is this run's end, or the last run's if this one never began.
+            return _status_of_exit(ended)
+        # Looked at again: a supervisor that came or went since the first look has changed one of the records.
+        if locked != is_locked(paths.lock_file) or paths.exit_file.exists():
+            continue
+        if state is None:
+            return Status("starting" if locked else "created")
+        if paths.state_file.exists():
+            return _status_of_exit(ExitRecord.of_killed(state, 0))
 
 
 def _status_of_state(state: StateRecord) -> Status:
@@ -175,65 +180,6 @@ def _status_of_exit(record: ExitRecord) -> Status:
         started_at_ns=record.started_at_ns,
         finished_at_ns=record.finished_at_ns,
     )
-
-
-def record_killed(paths: ContainerPaths) -> None:
-    """With the lock held: reap what a killed supervisor left, and record the exit that it did not record.
-
-    Postcondition: exit.json is there, state.json is not, init is dead.
-    """
-    state = StateRecord.read(paths.state_file)
-    if state is None:
-        return  # another process was first
-    error = _reap(paths, state)
-    # An exit record is this run's, or where the run never began, the last one's: true in both cases.
-    if not paths.exit_file.exists():
-        if state.init is None:
-            error = error or "the container's supervisor was killed while it started the container"
-        ExitRecord(KILLED_EXIT_CODE, False, error, state.started_at_ns, time.time_ns()).write(paths.exit_file)
-    paths.control_socket.unlink(missing_ok=True)
-    paths.state_file.unlink(missing_ok=True)
-
-
-def _reap(paths: ContainerPaths, state: StateRecord) -> str:
-    """Kill init and delete the container; return a line about what could not be removed."""
-    from pydock_core.supervision.executor_choice import (
-        make_executor,  # late: most readers of states need none
-    )
-
-    container_id = paths.run.name
-    try:
-        executor = make_executor(state.executor, paths)
-        with suppress(PyDockError):  # it may not have been made yet
-            # Through its control group: what is frozen there does not die by a signal alone.
-            executor.kill(container_id, signal.SIGKILL, all_processes=True)
-        pidfd = state.init.open() if state.init else None
-        if pidfd is not None:
-            try:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                poll = select.poll()
-                poll.register(pidfd, select.POLLIN)
-                poll.poll(10_000)
-            finally:
-                os.close(pidfd)
-        executor.delete(container_id)
-    except PyDockError as error:
-        return error.message
-    except OSError as error:
-        return f"the container's first process can not be killed: {error.strerror}"
-    return ""
-
-
-def read_plan(path: Path) -> LaunchPlan:
-    """Read a launch plan; CorruptError where it is none."""
-    document = read_json(path)
-    if document is None:
-        raise CorruptError(f"there is no launch plan at {path}")
-    try:
-        return LaunchPlan.from_json(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptError(f"the launch plan {path} is malformed: {error}") from error
 
 
 # The lock.  An open file description lock (fcntl(2)), not flock(2): F_OFD_GETLK asks without taking, so a

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydock_core import messages
 from pydock_core.errors import (
@@ -21,13 +21,47 @@ from pydock_core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.supervision import dial
-from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop
+from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop, Signals
 from pydock_core.supervision.pause import Pause, choose_freezer
+from pydock_core.supervision.stdio_relay import StdioRelay
 
-if TYPE_CHECKING:
-    from pydock_core.supervision.supervisor import Supervisor
+
+class Supervised(Protocol):
+    """The container that the requests are about.
+
+    Attributes:
+        short_id: for messages.
+        hosts: the addresses at which a port of the container is dialled.
+        relay: its standard streams.
+        signals: reports the ends of its processes.
+    """
+
+    short_id: str
+    hosts: tuple[str, ...]
+    relay: StdioRelay
+    signals: Signals
+
+    def describe(self) -> dict[str, Any]:
+        """Return the reply to "state"."""
+        ...
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the container's terminal; ConflictError if it has none."""
+        ...
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the container's first process."""
+        ...
+
+    def stop(self, number: int | None, timeout_seconds: float | None) -> None:
+        """Send the stop signal, and SIGKILL after the timeout; None stands for the container's own."""
+        ...
+
+    def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
+        """Run a further process (an OCI process object)."""
+        ...
 
 
 class Connection:
@@ -101,7 +135,7 @@ def _reject_second(_: Mapping[str, Any], __: list[int]) -> None:
 class ControlServer:
     """The control socket of one supervisor."""
 
-    def __init__(self, loop: EventLoop, supervisor: Supervisor, path: str) -> None:
+    def __init__(self, loop: EventLoop, supervisor: Supervised, path: str) -> None:
         self.loop = loop
         self.connections: set[Connection] = set()
         self._supervisor = supervisor
@@ -275,7 +309,7 @@ class ExecutedProcess:
     """A further process in the container, and the connection that it was asked for on."""
 
     def __init__(
-        self, connection: Connection, supervisor: Supervisor, pid: int, console_fd: int | None
+        self, connection: Connection, supervisor: Supervised, pid: int, console_fd: int | None
     ) -> None:
         self._connection = connection
         self._pid: int | None = pid

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from pydock_core.errors import CorruptError
 from pydock_core.oci.root_mount import RootMount
+from pydock_core.runtime.record_file import read_json
 
 EMBEDDED = "embedded"
 
@@ -110,3 +113,14 @@ class LaunchPlan:
         values["network"] = NetworkAttachment(**values["network"])
         values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
         return cls(**values)
+
+
+def read_plan(path: Path) -> LaunchPlan:
+    """Read a launch plan; CorruptError if the file is missing or malformed."""
+    document = read_json(path)
+    if document is None:
+        raise CorruptError(f"there is no launch plan at {path}")
+    try:
+        return LaunchPlan.from_json(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptError(f"the launch plan {path} is malformed: {error}") from error

@@ -26,7 +26,7 @@ _START_TIMEOUT_SECONDS = 30.0
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SERVED_PACKAGES = (
     *("supervision", "runtime", "runtime/cgroups", "network", "oci"),
-    *("store", "store/database", "store/erofs", "store/snapshots", "engine"),
+    *("store", "store/database", "store/erofs", "store/snapshots"),
 )
 """The packages that a fork server and its children execute."""
 

@@ -35,7 +35,8 @@ from pydock_core.supervision.event_loop import EventLoop, Signals
 from pydock_core.supervision.executor_choice import make_executor
 from pydock_core.supervision.log_files import LogLimits
 from pydock_core.supervision.logs import LogWriter
-from pydock_core.supervision.plan import LaunchPlan, PublishedPort
+from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
+from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 
 _LOCK_PATIENCE_SECONDS = 30.0
@@ -58,7 +59,7 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
     if order is None:
         return  # it could not be made ready: its client knows why
     try:
-        plan = container_status.read_plan(Path(order[0]["plan"]))
+        plan = read_plan(Path(order[0]["plan"]))
         executor = make_executor(plan.executor, ContainerPaths(Path(plan.data_dir), Path(plan.run_dir)))
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
@@ -159,7 +160,7 @@ class Supervisor:
 
     def _start(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> PyDockError | None:
         """Start the container; return what kept it from starting, with everything undone and recorded."""
-        container_status.record_killed(self.paths)  # of an earlier supervisor, if nobody has seen it yet
+        record_killed(self.paths)  # an earlier supervisor may have been killed
         try:
             self._launch(attachment, wanted)
         except PyDockError as error:
@@ -385,16 +386,18 @@ class Supervisor:
         self.loop.stop()
 
     def _remove_if_unattended(self, is_attended: bool) -> None:
-        """With ``--rm`` and nobody listening: remove the container, as its client would have done."""
+        """Remove a ``--rm`` container whose client is gone."""
         if not self.plan.auto_remove or is_attended:
             return
+        if container_status.is_locked(self.paths.lock_file):
+            return  # it has been started again: its next supervisor removes it
         try:
-            # By name: what the engine needs (the database) is loaded only here, at the very end.
+            # A worker function, which loads the database only here, at the very end.
             from pydock_core.store.worker import perform
 
             data, run_dir = self.paths.data.parent.parent, self.paths.run.parent.parent
             arguments = {"data": str(data), "run": str(run_dir), "container_id": self.plan.container_id}
-            perform("pydock_core.engine.tidy:tidy_container", arguments)
+            perform("pydock_core.store.container_removal:remove_container", arguments)
         except Exception:  # noqa: BLE001 - the next command tidies up; the log says why this did not
             traceback.print_exc()
 

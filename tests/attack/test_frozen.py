@@ -79,7 +79,7 @@ def test_killing_thaws(dock: Dock, engine: Engine, runtime: str) -> None:
     dock("restart", "-t", "0", name, timeout=20)
     wait_until(lambda: frozen_groups(container_id) == 3, "it has frozen itself again")
     if runtime == "embedded":
-        # Whoever looks next reaps what a killed supervisor has left.
+        # A look shows its end; the next start reaps what the killed supervisor has left.
         os.kill(derive_status(engine.root.container(container_id)).supervisor_pid, signal.SIGKILL)
         assert "Exited (137)" in dock.out("ps", "-a", timeout=20)
         start_frozen(dock, name)

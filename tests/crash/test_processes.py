@@ -111,7 +111,9 @@ def test_a_supervisor_is_killed(root: StateRoot, lower: Path) -> None:
         assert launch.attachment is not None
         launch.attachment.close()
     os.close(null_fd)
-    status = box.status()
+    seen = box.status()
+    assert (seen.status, seen.exit_code, seen.error, seen.finished_at_ns) == ("exited", 137, "", 0)
+    status = box.reaped()
     assert (status.status, status.exit_code, status.error) == ("exited", 137, "")
     assert status.started_at_ns < status.finished_at_ns
     assert_clean(box)
@@ -235,7 +237,7 @@ def test_a_supervisor_is_killed_at(
     assert os.WIFSIGNALED(status), f"the step was not reached: {os.waitstatus_to_exitcode(status)}"
     # An init that waits to be started shares the lock until its parent's death has reached it.
     wait_until(lambda: box.status().status != "starting", "the lock is free")
-    found = box.status()
+    found = box.reaped()
     if starts:
         assert found.status == "created"
         assert not found.is_running

@@ -22,6 +22,7 @@ from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.supervision.client import SupervisorClient
 from pydock_core.supervision.container_status import derive_status
+from pydock_core.supervision.reaper import reap_killed
 from tests.integration.conftest import Dock, wait_until
 
 COUNT = "i=0; while true; do i=$((i+1)); echo $i > /count; done"
@@ -359,7 +360,7 @@ def test_a_supervisor_that_dies_leaves_nothing_stopped(engine: Engine, counter: 
     with SupervisorClient(paths).frozen():
         os.kill(status.supervisor_pid, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{status.supervisor_pid}").exists(), "the supervisor is gone")
-        assert derive_status(paths).exit_code == 137
+        assert reap_killed(paths).exit_code == 137
         wait_until(lambda: state_of(status.pid) in "ZX", "init is dead")
 
 

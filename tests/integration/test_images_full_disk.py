@@ -16,10 +16,10 @@ from pydock_core import syscalls
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.registries import Registries
-from pydock_core.engine.tidy import tidy_container
 from pydock_core.errors import NoSpaceError
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.documents import layer_media_type
+from pydock_core.store.container_removal import remove_container
 from pydock_core.store.database import containers, distribution
 from pydock_core.store.database.connection import Database
 from pydock_core.store.reserve import RESERVE_BYTES, RESERVE_FILES, Reserve
@@ -290,7 +290,7 @@ def test_a_container_that_was_to_go_goes_from_a_full_disk(tmp_path: Path) -> Non
             row = containers.find(engine.database, "changed")
             root = engine.root
         leave_free(tmp_path, 0)
-        tidy_container(data=str(root.data), run=str(root.run), container_id=row.id)
+        remove_container(data=str(root.data), run=str(root.run), container_id=row.id)
         assert not root.container(row.id).data.exists()
         assert not list(root.trash.iterdir())
 

@@ -19,6 +19,7 @@ from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.supervision.client import Launch, Streams, SupervisorClient, Zygote
 from pydock_core.supervision.container_status import Status, derive_status
 from pydock_core.supervision.plan import LaunchPlan, NetworkAttachment
+from pydock_core.supervision.reaper import reap_killed
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -169,6 +170,10 @@ class Box:
         """What it does now."""
         return derive_status(self.paths)
 
+    def reaped(self) -> Status:
+        """What it does now; what a killed supervisor left is reaped first."""
+        return reap_killed(self.paths)
+
     def log(self) -> bytes:
         """What it has written, from the log."""
         from pydock_core.supervision.logs import read_log
@@ -208,7 +213,7 @@ def end_boxes(root: StateRoot) -> None:
         supervisor = derive_status(paths).supervisor_pid
         if supervisor:
             end_server(supervisor)
-            derive_status(paths)
+        reap_killed(paths)
 
 
 def leftovers(root: StateRoot) -> Mapping[str, Any]:

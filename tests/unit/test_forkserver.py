@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -232,3 +234,25 @@ def test_a_missing_directory_is_told(tmp_path: Path, start: Start) -> None:
 def test_the_version_is_of_this_code() -> None:
     assert server_start.code_version() == server_start.code_version()
     assert len(server_start.code_version()) == 16
+
+
+SERVED = """
+import importlib, sys
+from pydock_core.store.worker import ALLOWED_FUNCTIONS
+from pydock_core.supervision.supervisor import preload
+preload()
+names = ["pydock_core.network.service", "pydock_core.network.bridge", "pydock_core.network.firewall"]
+names += ["pydock_core.supervision.worker_process", "pydock_core.runtime.command_executor"]
+for name in [*names, *(function.partition(":")[0] for function in ALLOWED_FUNCTIONS)]:
+    importlib.import_module(name)
+print(*{module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "pydock_core"}, sep="\\n")
+"""
+
+
+def test_the_version_sees_every_package_that_a_server_executes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED], capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    package = Path(server_start.__file__).parent.parent
+    executed = {str(Path(file).parent.relative_to(package)) for file in done.stdout.splitlines()}
+    assert executed <= {".", *server_start._SERVED_PACKAGES}

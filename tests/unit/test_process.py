@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,10 @@ from pydock_core.supervision.container_status import (
     Status,
     derive_status,
     is_locked,
-    read_plan,
     take_lock,
 )
-from pydock_core.supervision.plan import PublishedPort
+from pydock_core.supervision.plan import PublishedPort, read_plan
+from pydock_core.supervision.reaper import reap_killed
 
 ME = ProcessIdentity.of(os.getpid())
 
@@ -75,8 +76,13 @@ def test_a_killed_supervisor_is_recorded_once_and_its_process_reaped(
     paths: ContainerPaths, sleeper: subprocess.Popen[bytes]
 ) -> None:
     StateRecord(ProcessIdentity.of(sleeper.pid), ME, 5, (), "embedded").write(paths.state_file)
-    status = derive_status(paths)
-    assert (status.status, status.exit_code, status.error, status.started_at_ns) == ("exited", 137, "", 5)
+    seen = derive_status(paths)
+    assert (seen.status, seen.exit_code, seen.error, seen.started_at_ns) == ("exited", 137, "", 5)
+    assert sleeper.poll() is None, "a look at it kills nothing"
+    assert {path.name for path in (*paths.run.iterdir(), *paths.data.iterdir())} == {"state.json"}
+    status = reap_killed(paths)
+    assert replace(status, finished_at_ns=0) == seen
+    assert status.finished_at_ns > 5
     assert sleeper.wait(10) == -signal.SIGKILL
     assert not paths.state_file.exists()
     assert not is_locked(paths.lock_file)
@@ -93,7 +99,7 @@ def test_another_process_with_the_same_number_is_left_alone(
     ):
         StateRecord(other, ME, 5, (), "embedded").write(paths.state_file)
         paths.exit_file.unlink(missing_ok=True)
-        assert derive_status(paths).exit_code == 137
+        assert reap_killed(paths).exit_code == 137
         assert sleeper.poll() is None
 
 
@@ -114,6 +120,7 @@ def test_a_supervisor_killed_while_starting_leaves_the_last_runs_record(paths: C
     status = derive_status(paths)
     assert (status.status, status.exit_code) == ("created", 137)
     assert "killed while it started" in status.error
+    assert reap_killed(paths) == replace(status, finished_at_ns=derive_status(paths).finished_at_ns)
     ExitRecord(3, False, "", 5, 6).write(paths.exit_file)
     StateRecord(None, ME, 0, (), "embedded").write(paths.state_file)
     assert derive_status(paths).exit_code == 3

@@ -1,0 +1,87 @@
+"""Removes a container's row, its directories and its anonymous volumes.
+
+The order is that of making, reversed: the row first, then the directories by way of the trash.  A process that is killed
+in between leaves only files without a row, which the engine's sweep finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pydock_core.errors import NoSpaceError, PyDockError
+from pydock_core.paths import StateRoot
+from pydock_core.store.database import Database
+from pydock_core.store.database import containers as table
+from pydock_core.store.reserve import Reserve
+from pydock_core.store.trees import discard
+from pydock_core.store.worker import LocalWorker, Worker
+
+
+class ContainerRemoval:
+    """Removes containers that do not run from one state root.
+
+    Args:
+        worker: removes trees, which may hold files of the user's subordinate ids.
+    """
+
+    def __init__(self, root: StateRoot, database: Database, worker: Worker) -> None:
+        self._root = root
+        self._database = database
+        self._worker = worker
+
+    def remove(self, container_id: str, *, volumes: bool, durable: bool = True) -> None:
+        """Remove a container: its row, its directories, and on request its anonymous volumes.
+
+        Args:
+            durable: its row does not come back after a crash of the machine (without its files, as "created").
+        """
+        try:
+            orphans = table.delete(self._database, container_id, durable=durable)
+        except NoSpaceError:
+            # Its own files may be what fills the disk.  If this is killed in between, the container has never run.
+            self.remove_directories(container_id)
+            orphans = table.delete(self._database, container_id, durable=durable)
+        self.remove_directories(container_id)
+        if volumes and orphans:
+            for name in orphans:
+                self._discard(self._root.volumes / name)
+            table.delete_volumes(self._database, orphans)
+
+    def remove_directories(self, container_id: str) -> None:
+        """Remove the two directories of a container."""
+        paths = self._root.container(container_id)
+        try:
+            # It holds files of our own only: no worker is needed.
+            self.remove_tree(paths.run, LocalWorker())
+        except PyDockError:
+            if paths.run.exists():
+                raise
+        self._discard(paths.data)
+
+    def remove_tree(self, path: Path, worker: Worker | None = None) -> None:
+        """Remove a tree; one that is gone is not an error."""
+        (worker or self._worker).call("pydock_core.store.trees:remove_tree", {"path": str(path)})
+
+    def _discard(self, path: Path) -> None:
+        discard(path, self._root.trash, path.name[:12], self.remove_tree)
+
+
+def remove_container(
+    *,
+    data: str,
+    run: str,
+    container_id: str,
+    fds: Sequence[int] = (),
+    progress: Callable[[Mapping[str, object]], None] | None = None,
+) -> None:
+    """Remove a ``--rm`` container that has ended, and whose client is gone.  A worker function.
+
+    Args:
+        data, run: the two directories of the state root.
+        container_id: full.
+        fds, progress: unused; the signature is that of all worker functions.
+    """
+    root = StateRoot(Path(data), Path(run))
+    database = Database(root.database, Reserve(root.reserve))
+    ContainerRemoval(root, database, LocalWorker()).remove(container_id, volumes=True)
