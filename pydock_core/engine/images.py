@@ -262,7 +262,7 @@ class Images:
         paths: Sequence[Path] = (),
         progress: Progress | None = None,
     ) -> CaptureResult:
-        """Make an image of a Python environment; see :func:`pydock_core.images.capture.capture_environment`.
+        """Make an image of a Python environment; see :func:`pydock_core.images.capture.image.capture_environment`.
 
         Args:
             reference: its name, if any.
@@ -270,7 +270,7 @@ class Images:
             paths: additional files and directories, absolute.
             progress: receives events.
         """
-        from pydock_core.images.capture import capture_environment
+        from pydock_core.images.capture.image import capture_environment
 
         references = _named(reference)
         with self._store.adding("capture") as directory:

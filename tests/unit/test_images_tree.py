@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydock_core.errors import InvalidError, NotFoundError
-from pydock_core.images.elf import LibraryFinder, configured_directories, read_elf
-from pydock_core.images.host_tree import HostTree
-from pydock_core.images.loader_cache import CacheEntry, build_cache, parse_cache
-from pydock_core.images.python_env import (
+from pydock_core.images.capture.elf import LibraryFinder, configured_directories, read_elf
+from pydock_core.images.capture.host_tree import HostTree
+from pydock_core.images.capture.loader_cache import CacheEntry, build_cache, parse_cache
+from pydock_core.images.capture.python_environment import (
     EnvironmentCollector,
     check_paths,
     probe_environment,
@@ -250,7 +250,7 @@ def test_ldconfig_reads_what_is_written(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with a package, an editable project, and things that must not be taken along."""
+    """A virtual environment with a package, an editable project, and things that must not be captured."""
     base = Path(os.path.realpath(tmp_path_factory.mktemp("environment")))
     venv = base / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
@@ -310,7 +310,7 @@ def test_an_environment_is_collected(environment: Path) -> None:
 
 
 def test_no_environment(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="no Python environment"):
+    with pytest.raises(NotFoundError, match="not a Python environment"):
         probe_environment(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What an ELF file needs at run time, and where the dynamic loader finds it (ld.so(8))."""
+"""The libraries of an ELF file, as the dynamic loader finds them (ld.so(8))."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ElfFile:
     """The dynamic part of an ELF file.
 
     Attributes:
-        path: absolute, with no link in it.
-        architecture: (class in bits, machine name): what libraries must have too.
+        path: absolute, without links.
+        architecture: (class in bits, machine name), which its libraries share.
         interpreter: the dynamic loader; empty for a library.
         needed: sonames, DT_NEEDED.
         search: DT_RUNPATH's directories, or else DT_RPATH's, as written.
@@ -36,7 +36,7 @@ class ElfFile:
 
 
 def read_elf(path: str) -> ElfFile | None:
-    """Read the dynamic part of a file; None where it is no (whole) ELF file or cannot be read."""
+    """Read the dynamic part of a file; return None if it is not a complete ELF file, or unreadable."""
     real = os.path.realpath(path)
     try:
         with open(real, "rb") as file:
@@ -63,11 +63,11 @@ def read_elf(path: str) -> ElfFile | None:
 
 
 class LibraryFinder:
-    """Finds libraries as the dynamic loader of this host does.
+    """A search for libraries, as by this host's dynamic loader.
 
     Args:
         cached: soname to paths, from the loader's cache.
-        directories: where the loader looks last.
+        directories: the loader's last places.
     """
 
     def __init__(self, cached: Mapping[str, Iterable[str]], directories: Iterable[str]) -> None:
@@ -81,22 +81,20 @@ class LibraryFinder:
             self._files[path] = read_elf(path)
         return self._files[path]
 
-    def find(self, soname: str, wanted_by: ElfFile) -> str | None:
-        """Return the path of a library that ``wanted_by`` needs, links unresolved; None where there is
-        none.
-        """
+    def find(self, soname: str, user: ElfFile) -> str | None:
+        """Return the path, links unresolved, of a library that ``user`` needs; None if there is none."""
         if "/" in soname:
             candidates = [soname]
         else:
-            origin = os.path.dirname(wanted_by.path)
-            searched = [_expand(directory, origin) for directory in wanted_by.search]
+            origin = os.path.dirname(user.path)
+            searched = [_expand(directory, origin) for directory in user.search]
             candidates = [os.path.join(directory, soname) for directory in searched]
             candidates += self._cached.get(soname, ())
             candidates += [os.path.join(directory, soname) for directory in self._directories]
         for candidate in candidates:
             if os.path.isfile(candidate):
                 found = self.read(candidate)
-                if found is not None and found.architecture == wanted_by.architecture:
+                if found is not None and found.architecture == user.architecture:
                     return os.path.normpath(candidate)
         return None
 
@@ -108,13 +106,13 @@ def _expand(directory: str, origin: str) -> str:
 
 
 def default_directories(multiarch: str) -> list[str]:
-    """Return the directories that loaders look in without being told: glibc's, Debian's and musl's."""
+    """Return the default directories of the loaders of glibc, Debian and musl."""
     triplets = [f"/lib/{multiarch}", f"/usr/lib/{multiarch}"] if multiarch else []
     return [*triplets, "/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib"]
 
 
 def configured_directories(path: str = "/etc/ld.so.conf", depth: int = 0) -> list[str]:
-    """Return the directories that ld.so.conf names, includes followed."""
+    """Return the directories in ld.so.conf and its includes."""
     directories: list[str] = []
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

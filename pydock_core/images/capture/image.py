@@ -1,8 +1,8 @@
-"""Makes an image of a Python environment of this host: what is needed to run it, at the paths it has here.
+"""Makes an image of a Python environment of this host: the files that it needs, at their paths here.
 
-Four layers, from what changes least: the system (shell, tools, shared libraries, certificates), the
-interpreter with its standard library, the installed packages, and what else was asked for.  Order, owners and
-times of the entries depend on the files only, so that an unchanged environment gives the same layers.
+It has four layers, the most stable first: the system (shell, tools, shared libraries, certificates), the interpreter with
+its standard library, the installed packages, and additional files.  Order, owners and times of the entries depend only on
+the files, so that an unchanged environment gives the same layers.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydock_core.images.host_tree import HostTree
-from pydock_core.images.python_env import (
+from pydock_core.images.capture.host_tree import HostTree
+from pydock_core.images.capture.python_environment import (
     EnvironmentCollector,
     PythonEnvironment,
     check_paths,
     probe_environment,
     skip_secrets,
 )
+from pydock_core.images.capture.system_files import LibraryCollector, add_data, add_skeleton, add_tools
 from pydock_core.images.stored import StoredImage, store_image
-from pydock_core.images.system_files import LibraryCollector, add_data, add_skeleton, add_tools
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.platform import host_architecture
 from pydock_core.oci.reference import Reference
@@ -41,7 +41,7 @@ _LABEL = "io.pydock.capture."
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A captured image, and what was left out or is missing, one line each."""
+    """A captured image, and notes on omitted and missing files, one line each."""
 
     image: StoredImage
     notes: tuple[str, ...]
@@ -59,18 +59,18 @@ def capture_environment(
 
     Args:
         prefix: ``sys.prefix`` of the environment: of a virtual or conda environment, or an installation.
-        paths: further files and directories, absolute; they get the same paths in the image.
+        paths: additional files and directories, absolute; the same paths in the image.
         blobs: the blob store; the caller holds its lock, shared.
         directory: a workspace on the blob store's file system.
         references: names for the image.
-        progress: gets {"status": "Capturing", "id": layer, "current"} (bytes).
+        progress: receives {"status": "Capturing", "id": layer, "current"} (bytes).
 
     Returns:
-        the image, not recorded and its layers not applied.  Nothing in it is from the environment variables
-        of the process or, beyond ``prefix`` and ``paths``, from anybody's home directory.
+        the image, not recorded, its layers not applied.  It contains nothing of the process's environment variables
+        or, beyond ``prefix`` and ``paths``, of a home directory.
 
     Raises:
-        NotFoundError: there is no Python at ``prefix``, or no such path.
+        NotFoundError: there is no Python at ``prefix``, or a path is missing.
         UnavailableError: the disk is full.
     """
     extra = [str(path) for path in paths]
@@ -90,7 +90,7 @@ def capture_environment(
 def _collect(environment: PythonEnvironment, extra: Sequence[str]) -> HostTree:
     tree = HostTree()
     if any(path.startswith("/root/") for path in (environment.prefix, environment.base_prefix)):
-        # Root's home directory is passable then, or the interpreter could be used by root only.
+        # Root's home directory must be passable, or only root could use the interpreter.
         tree.put_directory("/root", _SYSTEM, 0o711)
     add_skeleton(tree, _SYSTEM)
     add_tools(tree, _SYSTEM)
@@ -109,14 +109,14 @@ def _collect(environment: PythonEnvironment, extra: Sequence[str]) -> HostTree:
 
 
 def _follow_outward(tree: HostTree) -> None:
-    """Take along the system's files that links of the environment lead to, and name the other targets."""
+    """Add the system's files that the environment's links lead to, and note the other targets."""
     for link, target in tree.outward:
         if target in tree or not os.path.exists(target):
             continue
         if os.path.isfile(target) and target.startswith(("/usr/", "/etc/python", "/lib", "/opt/")):
             tree.add(target, tree.items[link].layer)
         else:
-            tree.notes.append(f"{link} leads to {target}, which is left out; name it to take it along")
+            tree.notes.append(f"{link} leads to {target}, which is left out; name it to include it")
     tree.outward.clear()
 
 
@@ -146,7 +146,7 @@ def _config(environment: PythonEnvironment, diff_ids: Sequence[str]) -> ImageCon
     if environment.is_virtual:
         env.append(f"VIRTUAL_ENV={environment.prefix}")
     if environment.user_site in environment.site_directories:
-        # Another user, root, runs the image: its own site-packages directory is another one.
+        # Root runs the image, and has another site-packages directory of its own.
         env.append(f"PYTHONPATH={environment.user_site}")
     names = [name for name, diff_id in zip(_LAYER_NAMES, diff_ids, strict=False) if diff_id]
     execution: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""glibc's /etc/ld.so.cache: reading it, and cutting it down to the libraries that are there.
+"""The reading of glibc's /etc/ld.so.cache, and its reduction to the image's libraries.
 
 The format is ``struct cache_file_new`` of glibc's sysdeps/generic/dl-cache.h ("glibc-ld.so.cache1.1"): a
 header of 48 bytes, entries of 24 bytes sorted by the loader's own order, then the strings; offsets count from
@@ -21,7 +21,7 @@ _EXTENSION = 1 << 62  # DL_CACHE_HWCAP_EXTENSION: the entry is for glibc-hwcaps,
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A library: its soname, its path, and the loader's words for its kind."""
+    """A library: its soname, its path, and the loader's own fields."""
 
     soname: str
     path: str
@@ -31,7 +31,7 @@ class CacheEntry:
 
 
 def parse_cache(data: bytes) -> list[CacheEntry]:
-    """Return the entries of a cache, in its order; none where it is not of this format."""
+    """Return the entries of a cache, in its order; none if it has another format."""
     start = data.find(_MAGIC)
     if start < 0 or len(data) < start + _HEADER.size:
         return []
@@ -52,7 +52,7 @@ def parse_cache(data: bytes) -> list[CacheEntry]:
 
 
 def build_cache(entries: list[CacheEntry], keep: Callable[[str], bool]) -> bytes:
-    """Return a cache of those of ``entries`` whose path ``keep`` accepts, glibc-hwcaps variants left out."""
+    """Return a cache of the entries whose path ``keep`` accepts, without glibc-hwcaps variants."""
     kept = [entry for entry in entries if not entry.hwcap & _EXTENSION and keep(entry.path)]
     strings, places = bytearray(), {}
     base = _HEADER.size + len(kept) * _ENTRY.size

@@ -1,116 +1,24 @@
-"""The system part of a captured image: a shell and tools, certificates, locale, terminals, and what /etc
-must have.
-"""
+"""The system part of a captured image: a shell and tools, certificates, locale, terminals, and files of /etc."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 
-from pydock_core.images.elf import LibraryFinder, configured_directories, default_directories
-from pydock_core.images.host_tree import HostTree
-from pydock_core.images.loader_cache import CacheEntry, build_cache, parse_cache
+from pydock_core.images.capture.elf import LibraryFinder, configured_directories, default_directories
+from pydock_core.images.capture.host_tree import HostTree
+from pydock_core.images.capture.loader_cache import CacheEntry, build_cache, parse_cache
 
-_TOOLS = [
-    "sh",
-    "bash",
-    "dash",
-    "ls",
-    "cat",
-    "cp",
-    "mv",
-    "rm",
-    "mkdir",
-    "rmdir",
-    "ln",
-    "touch",
-    "chmod",
-    "chown",
-    "chgrp",
-    "install",
-    "env",
-    "printenv",
-    "id",
-    "whoami",
-    "groups",
-    "sleep",
-    "true",
-    "false",
-    "echo",
-    "printf",
-    "pwd",
-    "test",
-    "[",
-    "expr",
-    "date",
-    "uname",
-    "hostname",
-    "grep",
-    "egrep",
-    "fgrep",
-    "sed",
-    "awk",
-    "head",
-    "tail",
-    "sort",
-    "uniq",
-    "wc",
-    "cut",
-    "tr",
-    "tee",
-    "xargs",
-    "find",
-    "which",
-    "tar",
-    "gzip",
-    "gunzip",
-    "zcat",
-    "xz",
-    "bzip2",
-    "unzip",
-    "kill",
-    "mount",
-    "umount",
-    "df",
-    "du",
-    "stat",
-    "dirname",
-    "basename",
-    "readlink",
-    "realpath",
-    "mktemp",
-    "seq",
-    "yes",
-    "tty",
-    "stty",
-    "nproc",
-    "nohup",
-    "timeout",
-    "md5sum",
-    "sha256sum",
-    "base64",
-    "od",
-    "diff",
-    "cmp",
-    "less",
-    "more",
-    "clear",
-    "tput",
-    "ps",
-    "free",
-    "top",
-    "pgrep",
-    "pkill",
-    "uptime",
-    "ip",
-    "getent",
-    "locale",
-    "ldconfig",
-    "ldd",
-]
+_TOOLS = """
+sh bash dash ls cat cp mv rm mkdir rmdir ln touch chmod chown chgrp install env printenv id whoami
+groups sleep true false echo printf pwd test [ expr date uname hostname grep egrep fgrep sed awk
+head tail sort uniq wc cut tr tee xargs find which tar gzip gunzip zcat xz bzip2 unzip kill mount
+umount df du stat dirname basename readlink realpath mktemp seq yes tty stty nproc nohup timeout
+md5sum sha256sum base64 od diff cmp less more clear tput ps free top pgrep pkill uptime ip getent
+locale ldconfig ldd
+""".split()
 _TOOL_DIRECTORIES = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
-# Opened by name at run time (dlopen), so that no header says so: name services, thread cancellation,
-# bindings.
+# Opened by name at run time (dlopen), so that no header names them: name services, thread cancellation, bindings.
 _OPENED = ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2", "libgcc_s.so.1", "libseccomp.so.2")
 _TERMINALS = (
     *("ansi", "dumb", "linux", "screen", "screen-256color", "tmux", "tmux-256color", "vt100"),
@@ -147,7 +55,7 @@ _CACHE = "/etc/ld.so.cache"
 
 
 def add_skeleton(tree: HostTree, layer: int) -> None:
-    """Add the directories and files that every system has, with nothing of this host's users in them."""
+    """Add the directories and files of every system, without this host's users."""
     for path, mode in _DIRECTORIES.items():
         tree.put_directory(path, layer, mode)
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
@@ -163,7 +71,7 @@ def add_skeleton(tree: HostTree, layer: int) -> None:
 
 
 def add_tools(tree: HostTree, layer: int) -> None:
-    """Add a shell and the basic tools that this host has."""
+    """Add a shell and this host's basic tools."""
     for name in _TOOLS:
         for directory in _TOOL_DIRECTORIES:
             if os.access(os.path.join(directory, name), os.X_OK):
@@ -171,14 +79,14 @@ def add_tools(tree: HostTree, layer: int) -> None:
                 break
         else:
             if name in ("sh", "ls", "cat"):
-                tree.notes.append(f"this host has no {name}, and neither has the image")
+                tree.notes.append(f"this host has no {name}, so the image has none")
 
 
 def add_data(tree: HostTree, layer: int, certificates: Iterable[str]) -> None:
     """Add certificates of authorities, the C.UTF-8 locale, terminal descriptions, and small tables of /etc.
 
     Args:
-        certificates: further files and directories, where the interpreter's OpenSSL looks.
+        certificates: additional files and directories, the interpreter's OpenSSL defaults.
     """
     for path in (*_COPIED, *_CERTIFICATES):
         tree.add(path, layer)
@@ -201,11 +109,11 @@ def add_data(tree: HostTree, layer: int, certificates: Iterable[str]) -> None:
 
 
 class LibraryCollector:
-    """Adds the shared libraries that the tree's programs and libraries need.
+    """A collector of the shared libraries that the tree's programs and libraries need.
 
     Args:
-        tree: has the programs; gets the libraries.
-        layer: for the libraries that are not in the tree yet.
+        tree: has the programs; receives the libraries.
+        layer: for libraries that are not in the tree yet.
         multiarch: Debian's name of the architecture, as in /usr/lib/x86_64-linux-gnu; may be empty.
     """
 
@@ -220,7 +128,7 @@ class LibraryCollector:
         self._finder = LibraryFinder(cached, directories)
 
     def collect(self) -> None:
-        """Follow the headers of every ELF file until nothing new is needed; then write the loader's cache."""
+        """Follow the headers of every ELF file until no library is new; then write the loader's cache."""
         missing: dict[str, str] = {}
         tree = self._tree
         position = 0
@@ -262,9 +170,7 @@ class LibraryCollector:
         return os.path.join(os.path.realpath(directory), name) in self._tree
 
     def _note_missing(self, missing: dict[str, str]) -> None:
-        """A library that another one of the environment brings along is found when that one has been
-        loaded.
-        """
+        # A library beside another one of the environment is found once that one is loaded.
         brought = {os.path.basename(path) for path in self._tree.items}
         for soname, wanted_by in sorted(missing.items()):
             if soname not in brought:

@@ -1,8 +1,7 @@
-"""A root file system put together from files of this host, at the paths they have here, in layers.
+"""A root file system of this host's files, at the same paths, in layers.
 
-Symbolic links on the way to a file are taken along as links, so that /bin -> usr/bin, library names and
-/etc/alternatives lead in the image where they lead here.  Everything belongs to root; set-user-id bits are
-dropped.
+Symbolic links on the way to a file are included as links, so that /bin -> usr/bin, library names and /etc/alternatives
+lead to the same targets in the image.  Everything belongs to root; set-user-id bits are dropped.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class Item:
         layer: the lowest is 0.
         mode: permission bits.
         mtime: seconds since the epoch.
-        source: the host's path of a regular file's content; else ``content`` has it.
-        content: of a regular file that is not of the host.
+        source: the host's path of a regular file's content; empty if ``content`` has it.
+        content: of a regular file that is not the host's.
         target: of a link.
     """
 
@@ -44,18 +43,18 @@ class Item:
 
 
 Skip = Callable[[os.DirEntry[str]], bool]
-"""Whether an entry met while walking a tree is left out (with all below it)."""
+"""Whether a walk omits an entry with all below it."""
 
 
 @dataclass(slots=True)
 class HostTree:
-    """The image's paths; a path that is there already keeps what it has.
+    """The image's paths; a path that exists keeps its first item.
 
     Attributes:
         items: by absolute path.
         binaries: regular files that may be ELF files (executable, or libraries by their name).
-        outward: links, met in walking, that lead to what is not there: (link's path, real target).
-        notes: what was left out, one line each.
+        outward: links found by walks, with targets that may be outside: (link's path, real target).
+        notes: omitted files, one line each.
     """
 
     items: dict[str, Item] = field(default_factory=dict)
@@ -67,25 +66,24 @@ class HostTree:
     def __contains__(self, path: str) -> bool:
         return path in self.items
 
-    # -- what is made up ---------------------------------------------------------------------------------
+    # -- generated items ---------------------------------------------------------------------------------
 
     def put_directory(self, path: str, layer: int, mode: int = 0o755) -> None:
         """Add a directory, and its parents with mode 0755."""
-        if path not in self.items:
-            self._put_parents(path, layer)
-            self.items[path] = Item(stat.S_IFDIR, layer, mode)
+        self._put(path, Item(stat.S_IFDIR, layer, mode))
 
     def put_file(self, path: str, layer: int, content: bytes, mode: int = 0o644) -> None:
         """Add a file with this content."""
-        if path not in self.items:
-            self._put_parents(path, layer)
-            self.items[path] = Item(stat.S_IFREG, layer, mode, content=content)
+        self._put(path, Item(stat.S_IFREG, layer, mode, content=content))
 
     def put_link(self, path: str, layer: int, target: str) -> None:
         """Add a symbolic link."""
+        self._put(path, Item(stat.S_IFLNK, layer, 0o777, target=target))
+
+    def _put(self, path: str, item: Item) -> None:
         if path not in self.items:
-            self._put_parents(path, layer)
-            self.items[path] = Item(stat.S_IFLNK, layer, 0o777, target=target)
+            self._put_parents(path, item.layer)
+            self.items[path] = item
 
     def _put_parents(self, path: str, layer: int) -> None:
         parent = os.path.dirname(path)
@@ -93,17 +91,17 @@ class HostTree:
             self._put_parents(parent, layer)
             self.items[parent] = Item(stat.S_IFDIR, layer)
 
-    # -- what the host has -------------------------------------------------------------------------------
+    # -- the host's files -------------------------------------------------------------------------------
 
     def add(self, path: str, layer: int) -> str | None:
         """Add one host path, with every link on the way to it.
 
         Args:
             path: absolute.
-            layer: for what is not there yet.
+            layer: for new items.
 
         Returns:
-            the path without links, or None where it leads nowhere.
+            the path without links, or None if it leads nowhere.
         """
         pending, resolved, links = _parts(path), "", 0
         while pending:
@@ -135,20 +133,19 @@ class HostTree:
             return
         mode, mtime = stat.S_IMODE(status.st_mode) & 0o777, int(status.st_mtime)
         if stat.S_ISREG(status.st_mode):
-            self._put_parents(path, layer)
-            self.items[path] = Item(stat.S_IFREG, layer, mode, mtime, source=path)
+            self._put(path, Item(stat.S_IFREG, layer, mode, mtime, source=path))
             if mode & 0o111 or ".so" in os.path.basename(path):
                 self.binaries.append(path)
         elif stat.S_ISDIR(status.st_mode):
             self.put_directory(path, layer)
 
     def add_tree(self, path: str, layer: int, skip: Skip | None = None) -> None:
-        """Add a host directory with all below it; links below it are kept as they are.
+        """Add a host directory with all below it; links below it stay links.
 
         Args:
-            path: absolute; the way to it may lead over links.
-            layer: for what is not there yet.
-            skip: what is left out.
+            path: absolute; may contain links.
+            layer: for new items.
+            skip: omits entries.
         """
         real = self.add(path, layer)
         if real is None or real == "/":
@@ -158,15 +155,13 @@ class HostTree:
                 here = f"{directory}/{entry.name}"
                 if here in self.items:
                     continue
-                # What goes away while the tree is walked is not a part of it.
+                # A file that is removed during the walk is not a part of the tree.
                 with contextlib.suppress(FileNotFoundError):
                     self._add_walked(here, entry, layer)
 
     def _add_walked(self, path: str, entry: os.DirEntry[str], layer: int) -> None:
         if entry.is_symlink():
-            target = os.readlink(path)
-            self._put_parents(path, layer)
-            self.items[path] = Item(stat.S_IFLNK, layer, 0o777, target=target)
+            self.put_link(path, layer, os.readlink(path))
             self.outward.append((path, os.path.realpath(path)))
         else:
             self._add_entry(path, entry.stat(follow_symlinks=False), layer)
@@ -183,12 +178,11 @@ class HostTree:
     def write_layer(self, layer: int, writer: BlobWriter, report: Callable[[int], None]) -> int:
         """Write the tar of a layer, in the order of the paths, and return its number of entries.
 
-        Every directory on the way to an entry is in the layer too, so that its mode is the same in all
-        layers.
+        Every parent directory of an entry is in the layer too, so that its mode is the same in all layers.
 
         Args:
             layer: its number.
-            writer: takes the plain tar.
+            writer: receives the plain tar.
             report: called with the number of bytes written so far.
         """
         chosen = {path for path, item in self.items.items() if item.layer == layer}
@@ -251,7 +245,7 @@ def _parts(path: str) -> list[str]:
 def _walk(
     top: str, skip: Skip | None, unreadable: Callable[[str], None]
 ) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-    """Yield (directory, entries to take) for ``top`` and all below, the order the same each time."""
+    """Yield each directory from ``top`` on with its entries, in a fixed order."""
     pending = [top]
     while pending:
         directory = pending.pop()

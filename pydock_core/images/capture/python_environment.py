@@ -1,4 +1,4 @@
-"""A Python environment on disk: what an interpreter says of itself, and which files belong to it."""
+"""A Python environment on disk: its interpreter's description, and its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from pydock_core.errors import FailedError, InvalidError, NotFoundError
-from pydock_core.images.host_tree import HostTree, Skip
+from pydock_core.images.capture.host_tree import HostTree, Skip
 
 _PROBE_SECONDS = 60
 _PROBE = """
@@ -40,13 +40,20 @@ print(json.dumps({
 }))
 """
 _SITE_NAMES = ("site-packages", "dist-packages")
-# Prefixes that hold much more than Python.
+_SECRETS = frozenset(
+    """
+    .aws .azure .bash_history .config .docker .git-credentials .gnupg .ipython .jupyter .kube .netrc
+    .pgpass .pypirc .python_history .ssh .vault-token
+    """.split()
+)
+"""Names under which tools keep passwords and keys."""
+# Prefixes that contain more than Python.
 _SHARED_PREFIXES = ("/usr", "/usr/local", "/")
 
 
 @dataclass(frozen=True, slots=True)
 class PythonEnvironment:
-    """What an interpreter says of itself.
+    """An interpreter's description of itself.
 
     Attributes:
         prefix, base_prefix: as in :mod:`sys`; different in a virtual environment.
@@ -55,9 +62,9 @@ class PythonEnvironment:
         cache_tag: "cpython-311".
         standard_library: its directories.
         scripts: where console scripts are.
-        path: ``sys.path``, .pth files carried out.
-        user_site: the user's own site-packages, empty where not in use.
-        multiarch: "x86_64-linux-gnu"; empty where not known.
+        path: ``sys.path``, with the entries of .pth files.
+        user_site: the user's own site-packages; empty if unused.
+        multiarch: "x86_64-linux-gnu"; empty if unknown.
         certificates: OpenSSL's default file and directory.
     """
 
@@ -80,33 +87,33 @@ class PythonEnvironment:
 
     @property
     def has_own_prefix(self) -> bool:
-        """Whether the prefix holds nothing but this environment."""
+        """Whether the prefix contains only this environment."""
         return os.path.realpath(self.prefix) not in _SHARED_PREFIXES
 
     @property
     def site_directories(self) -> list[str]:
-        """The existing site-packages and dist-packages directories that are in use."""
+        """The existing site-packages and dist-packages directories in use."""
         return [path for path in self.path if os.path.basename(path) in _SITE_NAMES and os.path.isdir(path)]
 
 
 def probe_environment(prefix: Path) -> PythonEnvironment:
-    """Ask the interpreter of a prefix about itself.
+    """Query the interpreter of a prefix.
 
     Args:
         prefix: a virtual environment, a conda environment, or an installation's prefix (/usr).
 
     Raises:
-        NotFoundError: it has no bin/python3 or bin/python.
+        NotFoundError: the prefix has no bin/python3 or bin/python.
         FailedError: the interpreter does not run.
     """
     interpreters = [prefix / "bin" / name for name in ("python3", "python")]
     interpreter = next((path for path in interpreters if os.access(path, os.X_OK)), None)
     if interpreter is None:
         raise NotFoundError(
-            f"{prefix} is no Python environment: it has no bin/python3",
+            f"{prefix} is not a Python environment: it has no bin/python3",
             "--prefix takes the directory of a virtual or conda environment",
         )
-    # Not the caller's PYTHONPATH and the like: what the process was told is not the environment.
+    # Without the caller's PYTHONPATH and the like, which are the process's and not the environment's.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     try:
         done = subprocess.run(
@@ -120,7 +127,7 @@ def probe_environment(prefix: Path) -> PythonEnvironment:
         )
         document: dict[str, Any] = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise FailedError(f"{interpreter} does not run: {error}", "is the environment whole?") from error
+        raise FailedError(f"{interpreter} does not run: {error}", "is the environment complete?") from error
     values: dict[str, Any] = {
         field.name: tuple(value) if isinstance(value := document[field.name], list) else value
         for field in fields(PythonEnvironment)
@@ -129,13 +136,12 @@ def probe_environment(prefix: Path) -> PythonEnvironment:
 
 
 class EnvironmentCollector:
-    """Puts the files of a Python environment into a tree.
+    """A collector of the files of a Python environment.
 
     Args:
-        environment: what to collect.
-        tree: takes the files.
-        interpreter_layer, site_layer: numbers of the layers for interpreter and standard library, and for the
-        rest.
+        environment: the source.
+        tree: receives the files.
+        interpreter_layer, site_layer: the layers of the interpreter with its standard library, and of the rest.
     """
 
     def __init__(
@@ -147,9 +153,7 @@ class EnvironmentCollector:
         self._site_layer = site_layer
 
     def collect(self) -> None:
-        """Collect interpreter, standard library, installed packages, and sources that are installed
-        editable.
-        """
+        """Collect the interpreter, standard library, installed packages, and editable installations' sources."""
         self._add_interpreter()
         environment = self._environment
         sites = environment.site_directories
@@ -175,9 +179,7 @@ class EnvironmentCollector:
                 self._tree.add_tree(directory, layer, self._skip_in_library)
 
     def _add_shared_prefix(self) -> None:
-        """An interpreter in /usr or /usr/local: its console scripts, and what Jupyter looks for beside
-        them.
-        """
+        """Add the console scripts and Jupyter data of an interpreter in /usr or /usr/local."""
         tree, layer = self._tree, self._site_layer
         for directory in ("/usr/local/bin", self._environment.scripts):
             for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
@@ -196,9 +198,7 @@ class EnvironmentCollector:
         return line.startswith(b"#!") and b"python" in line
 
     def _editable_sources(self, sites: list[str]) -> list[str]:
-        """Directories outside of the environment that modules are imported from, or installed editable
-        from.
-        """
+        """Return the directories outside of the environment from which modules are imported or installed editable."""
         known = [*sites, *self._environment.standard_library]
         if self._environment.has_own_prefix:
             known.append(self._environment.prefix)
@@ -211,22 +211,22 @@ class EnvironmentCollector:
             if any(_is_within(path, directory) for directory in known):
                 continue
             if _is_within(home, path):
-                self._tree.notes.append(f"{path} is on the module path; a whole home directory is left out")
+                self._tree.notes.append(f"{path} is on the module path; a whole home directory is omitted")
             elif os.path.isdir(path):
                 sources.append(path)
         return sources
 
-    # -- what is left out --------------------------------------------------------------------------------
+    # -- omitted files --------------------------------------------------------------------------------
 
     def _is_stale(self, entry: os.DirEntry[str]) -> bool:
-        """Compiled modules of other interpreters, half-written ones, and static libraries."""
+        """Whether a file is a compiled module of another interpreter, a half-written one, or a static library."""
         name = entry.name
         if "/__pycache__/" in entry.path:
             return f".{self._environment.cache_tag}." not in name or not name.endswith(".pyc")
         return name.endswith((".a", ".pyc.tmp"))
 
     def _skip_in_library(self, entry: os.DirEntry[str]) -> bool:
-        # Debian leaves the interpreter's own tests out of its standard library too.
+        # Debian, too, omits the interpreter's own tests from its standard library.
         return entry.name in (*_SITE_NAMES, "test", "ensurepip") or self._is_stale(entry)
 
     def _skip_in_site(self, entry: os.DirEntry[str]) -> bool:
@@ -235,8 +235,7 @@ class EnvironmentCollector:
     def _skip_in_prefix(self, entry: os.DirEntry[str]) -> bool:
         parent = os.path.dirname(entry.path)
         if parent == self._environment.prefix:
-            # pip.conf and .condarc may hold an index's password; pkgs and envs are conda's cache and
-            # neighbours.
+            # pip.conf and .condarc may contain an index's password; pkgs and envs are conda's cache and other environments.
             return entry.name in ("pip.conf", ".condarc", "pkgs", "envs", ".git", "include")
         if entry.path.endswith(
             ("/share/man", "/share/doc", "/share/info", f"python{self._environment.version}/test")
@@ -245,9 +244,7 @@ class EnvironmentCollector:
         return self._is_stale(entry)
 
     def _skip_in_source(self, entry: os.DirEntry[str]) -> bool:
-        """A project's own directory: no hidden files (version control, secrets, caches), no other
-        environments.
-        """
+        """Omit hidden files (version control, secrets, caches) and other environments of a project's directory."""
         if entry.name.startswith(".") or entry.name == "node_modules":
             return True
         if entry.is_dir(follow_symlinks=False) and os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
@@ -261,7 +258,7 @@ def _is_within(path: str, directory: str) -> bool:
 
 
 def _direct_urls(site: Path) -> Iterator[str]:
-    """The projects that are installed editable, by their records (PEP 610)."""
+    """Yield the projects that are installed editable, by their records (PEP 610)."""
     for record in sorted(site.glob("*.dist-info/direct_url.json")):
         try:
             document = json.loads(record.read_bytes())
@@ -269,58 +266,32 @@ def _direct_urls(site: Path) -> Iterator[str]:
             if document.get("dir_info", {}).get("editable") and url.scheme == "file":
                 yield unquote(url.path)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # a record that nothing can be read from says nothing
+            continue  # an unreadable record
 
 
 def skip_secrets(notes: list[str]) -> Skip:
-    """Return a filter for directories that a person names: what tools keep passwords and keys in is left
-    out.
-    """
+    """Return a filter that omits tools' password and key files from a directory that a person names."""
 
     def skip(entry: os.DirEntry[str]) -> bool:
         if entry.name in _SECRETS:
-            notes.append(f"{entry.path} may hold secrets and is left out; name it itself to take it along")
+            notes.append(f"{entry.path} may hold secrets and is left out; name it itself to include it")
             return True
         return False
 
     return skip
 
 
-_SECRETS = frozenset(
-    [
-        ".aws",
-        ".azure",
-        ".bash_history",
-        ".config",
-        ".docker",
-        ".git-credentials",
-        ".gnupg",
-        ".ipython",
-        ".jupyter",
-        ".kube",
-        ".netrc",
-        ".pgpass",
-        ".pypirc",
-        ".python_history",
-        ".ssh",
-        ".vault-token",
-    ]
-)
-
-
 def check_paths(paths: list[str]) -> None:
-    """Check what a person wants to take along.
+    """Check the paths that a person names.
 
     Raises:
-        NotFoundError: a path is not there.
-        InvalidError: a path is relative, or the root, or of the kernel.
+        NotFoundError: a path does not exist.
+        InvalidError: a path is relative, the root, or the kernel's.
     """
     for path in paths:
         if not os.path.isabs(path):
-            raise InvalidError(f"{path} is no absolute path", "paths are taken along at the same place")
+            raise InvalidError(f"{path} is not an absolute path", "a path is the same in the image")
         if os.path.realpath(path) in ("/", "/proc", "/sys", "/dev"):
-            raise InvalidError(
-                f"{path} cannot be taken along", "name the files and directories that are needed"
-            )
+            raise InvalidError(f"{path} cannot be captured", "name the required files and directories")
         if not os.path.lexists(path):
             raise NotFoundError(f"{path} does not exist", "name files and directories of this host")

@@ -1,0 +1,1 @@
+"""The capture of a Python environment of this host as an image."""
