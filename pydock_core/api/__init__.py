@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydock_core.api.access import EngineAccess, make_default_engine
-from pydock_core.api.handler import ApiHandler, build_handler
+from pydock_core.api.handler import ApiHandler
+from pydock_core.api.route import build_handler
 
 __all__ = ["ApiHandler", "EngineAccess", "build_handler", "make_default_engine"]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from pydock_core.engine import Engine
+    from pydock_core.engine import EngineProtocol
 
 T = TypeVar("T")
 
@@ -28,27 +28,27 @@ class EngineAccess:
         make: makes the engine; called once, on a thread, at the first use.
     """
 
-    def __init__(self, make: Callable[[], Engine]) -> None:
+    def __init__(self, make: Callable[[], EngineProtocol]) -> None:
         self._make = make
-        self._engine: Engine | None = None
+        self._engine: EngineProtocol | None = None
         self._lock = threading.Lock()
         self._resolved: dict[str, tuple[float, str]] = {}
         self.executor = ThreadPoolExecutor(8, thread_name_prefix="pydock")
 
-    def get(self) -> Engine:
+    def get(self) -> EngineProtocol:
         """Return the engine.  May import and open a database: to be called on a thread."""
         with self._lock:
             if self._engine is None:
                 self._engine = self._make()
             return self._engine
 
-    async def call(self, function: Callable[[Engine], T]) -> T:
+    async def call(self, function: Callable[[EngineProtocol], T]) -> T:
         """Call a function with the engine on a thread of the pool, and return its result or raise its
         exception.
         """
         return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(self.get()))
 
-    async def call_long(self, function: Callable[[Engine], T]) -> T:
+    async def call_long(self, function: Callable[[EngineProtocol], T]) -> T:
         """Do what :meth:`call` does on a thread of its own, for what may take long (waiting, stopping).
 
         The thread is a daemon: a server that ends does not wait for a container to end.
@@ -75,15 +75,14 @@ class EngineAccess:
         threading.Thread(target=work, name="pydock-long", daemon=True).start()
         return await future
 
-    def stream(self, function: Callable[[Engine], Iterable[T]]) -> Stream[T]:
+    def stream(self, function: Callable[[EngineProtocol], Iterable[T]]) -> Stream[T]:
         """Iterate on a thread of its own over what a function of the engine yields."""
         return Stream(lambda: function(self.get()))
 
     async def resolve(self, ref: str) -> str:
         """Return the full id of a container.
 
-        An answer is good for a second: a page asks for dozens of resources at once, all of one container.  A
-            name
+        An answer is good for a second: a page asks for dozens of resources at once, all of one container.  A name
         that moves to another container is followed with that delay.
 
         Raises:
@@ -171,7 +170,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *
             raise
 
 
-def make_default_engine() -> Engine:
+def make_default_engine() -> EngineProtocol:
     """Make the engine of this user's state root.  The import costs, so it happens here and not at a server's
     start.
     """

@@ -10,7 +10,7 @@ from pydock_core.api.handler import ApiHandler
 from pydock_core.errors import InvalidError, UnsupportedError
 
 if TYPE_CHECKING:
-    from pydock_core.engine import Engine
+    from pydock_core.engine import EngineProtocol
 
 _UNIX_TIME = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
 _STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
@@ -37,7 +37,7 @@ async def inspect_container(handler: ApiHandler, id: str) -> None:
 async def start_container(handler: ApiHandler, id: str) -> None:
     handler.allow()
 
-    def start(engine: Engine) -> bool:
+    def start(engine: EngineProtocol) -> bool:
         if engine.containers.is_running(id):
             return False
         engine.containers.start(id).close()
@@ -50,7 +50,7 @@ async def stop_container(handler: ApiHandler, id: str) -> None:
     handler.allow("t", "signal")
     seconds, signal = _timeout(handler), handler.get_query_argument("signal", "") or None
 
-    def stop(engine: Engine) -> bool:
+    def stop(engine: EngineProtocol) -> bool:
         if not engine.containers.is_running(id):
             return False
         engine.containers.stop(id, seconds, signal)

@@ -29,14 +29,19 @@ _VERSION = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/)")
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 
 Operation = Callable[..., Awaitable[None]]
-"""A call of the API: takes the handler and, as keyword arguments, what the path names."""
+"""A call of the API: takes the handler and, as keyword arguments, the path's parameters."""
+
+Route = tuple[str, re.Pattern[str], Operation]
+"""Method, pattern of the path, and what answers it."""
 
 
 class ApiHandler(web.RequestHandler):
     """Answers every path below the API's root.
 
-    A server mixes it with a base class that authenticates in ``prepare``; see :func:`build_handler`.
+    A server mixes it with a base class that authenticates in ``prepare``; see :func:`pydock_core.api.build_handler`.
     """
+
+    routes: Sequence[Route] = ()
 
     def initialize(self, engine: EngineAccess, root: str) -> None:
         """Take what the handler works with.
@@ -98,9 +103,7 @@ class ApiHandler(web.RequestHandler):
         return path[match.end() :]
 
     def _find(self, path: str) -> tuple[Operation, dict[str, str]]:
-        from pydock_core.api.route import ROUTES
-
-        for method, pattern, operation in ROUTES:
+        for method, pattern, operation in self.routes:
             match = pattern.fullmatch(path) if method == self.request.method else None
             if match is not None:
                 return operation, {name: unquote(text) for name, text in match.groupdict().items()}
@@ -193,18 +196,3 @@ class ApiHandler(web.RequestHandler):
         error = kwargs["exc_info"][1] if kwargs.get("exc_info") else None
         message = error.log_message if isinstance(error, web.HTTPError) else None
         self.reply({"message": message or responses.get(status_code, "error")}, status_code)
-
-
-def build_handler(base: type[web.RequestHandler]) -> type[ApiHandler]:
-    """Return the API's handler class on top of a server's own base class, whose ``prepare`` authenticates."""
-    return type("MountedApiHandler", (ApiHandler, base), {})
-
-
-def route(method: str, template: str, operation: Operation) -> tuple[str, re.Pattern[str], Operation]:
-    """Build an entry of the routing table from a path of the specification, ``/containers/{id}/json``."""
-    names: Sequence[str] = re.findall(r"\{(\w+)\}", template)
-    pattern = re.escape(template)
-    for name in names:
-        # An image's name may contain slashes.
-        pattern = pattern.replace(rf"\{{{name}\}}", f"(?P<{name}>{'.+' if name == 'name' else '[^/]+'})")
-    return method, re.compile(pattern), operation

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+from tornado import web
+
 from pydock_core.api import container, image, system
-from pydock_core.api.handler import route
+from pydock_core.api.handler import ApiHandler, Operation, Route
+
+
+def route(method: str, template: str, operation: Operation) -> Route:
+    """Build an entry of the routing table from a path of the specification, ``/containers/{id}/json``."""
+    names: Sequence[str] = re.findall(r"\{(\w+)\}", template)
+    pattern = re.escape(template)
+    for name in names:
+        # An image's name may contain slashes.
+        pattern = pattern.replace(rf"\{{{name}\}}", f"(?P<{name}>{'.+' if name == 'name' else '[^/]+'})")
+    return method, re.compile(pattern), operation
+
 
 ROUTES = (
     route("GET", "/_ping", system.ping),
@@ -23,3 +39,8 @@ ROUTES = (
     route("GET", "/images/json", image.list_images),
     route("GET", "/images/{name}/json", image.inspect_image),
 )
+
+
+def build_handler(base: type[web.RequestHandler]) -> type[ApiHandler]:
+    """Return the API's handler class on top of a server's own base class, whose ``prepare`` authenticates."""
+    return type("MountedApiHandler", (ApiHandler, base), {"routes": ROUTES})

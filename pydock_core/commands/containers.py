@@ -13,7 +13,7 @@ from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_listing
 from pydock_core.commands.record import Method, describe_age, shorten, time_of
 from pydock_core.commands.values import parse_integer, parse_seconds
-from pydock_core.engine.moment import parse_moment_ns
+from pydock_core.engine import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.printable import printable
 from pydock_core.spelling import human_size

@@ -11,7 +11,7 @@ from pydock_core.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from pydock_core.commands.progress_board import DisplayFactory
-    from pydock_core.engine import Engine
+    from pydock_core.engine import EngineProtocol
 
 TableRenderer = Callable[[Sequence[str], Sequence[Sequence[str]]], None]
 
@@ -76,7 +76,7 @@ class Context:
         was_interrupted: set when a person interrupted what ran in the foreground.
     """
 
-    engine: Engine
+    engine: EngineProtocol
     stdout: Writer = field(default_factory=lambda: StreamWriter(sys.stdout))
     stderr: Writer = field(default_factory=lambda: StreamWriter(sys.stderr))
     stdin: BinaryIO | None = None

@@ -19,10 +19,8 @@ from pydock_core.commands.values import (
     parse_seconds,
     parse_signal,
 )
-from pydock_core.engine.config import ContainerConfig, Device, Mount
-from pydock_core.engine.container_files import HOST_GATEWAY
+from pydock_core.engine import HOST_GATEWAY, ContainerConfig, Device, Mount, PublishedPort
 from pydock_core.errors import InvalidError, NotFoundError, UnsupportedError
-from pydock_core.supervision.plan import PublishedPort
 
 LOOPBACK = "127.0.0.1"
 """Where ``-p`` listens unless an address is given: a notebook host is often shared."""

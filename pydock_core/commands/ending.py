@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 
-from pydock_core.runtime.signals import signal_name
+from pydock_core.engine import signal_name
 
 _SIGNAL_BASE = 128
 _KILLED = 137

@@ -10,8 +10,8 @@ import os
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.progress import reporting
+from pydock_core.engine import parse_reference
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError
-from pydock_core.oci.reference import parse_reference
 
 VARIABLE = "PYDOCK_PULL"
 POLICIES = ("missing", "always", "never")

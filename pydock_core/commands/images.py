@@ -20,7 +20,7 @@ from pydock_core.printable import printable
 from pydock_core.spelling import human_size
 
 if TYPE_CHECKING:
-    from pydock_core.engine.image_shapes import SeenImage
+    from pydock_core.engine import SeenImage
 
 NONE = "<none>"
 UNKNOWN = "N/A"

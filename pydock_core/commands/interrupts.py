@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pydock_core.runtime.signals import signal_name
+from pydock_core.engine import signal_name
 
 GRACE_SECONDS = 3.0
 """How long a program in a notebook may take to end after SIGINT."""

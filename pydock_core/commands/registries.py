@@ -13,9 +13,8 @@ from pydock_core.commands.format import write_listing
 from pydock_core.commands.progress import Reporter, reporting
 from pydock_core.commands.record import shorten
 from pydock_core.commands.values import parse_integer
+from pydock_core.engine import parse_platform, parse_reference
 from pydock_core.errors import DeniedError, InvalidError
-from pydock_core.oci.platform import parse_platform
-from pydock_core.oci.reference import parse_reference
 
 _SEARCH_COLUMNS = (
     ("NAME", "Name"),

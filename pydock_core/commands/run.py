@@ -23,13 +23,17 @@ from pydock_core.commands.interrupts import (
     steps_that_leave,
     steps_that_stop,
 )
-from pydock_core.engine.config import ContainerConfig
-from pydock_core.engine.execution import ExecRequest, Execution
-from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
+from pydock_core.engine import (
+    DEFAULT_STOP_SECONDS,
+    KILLED_EXIT_CODE,
+    ContainerConfig,
+    ExecRequest,
+    Execution,
+    Launch,
+    Streams,
+    signal_number,
+)
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
-from pydock_core.runtime.signals import signal_number
-from pydock_core.supervision.client import Launch, Streams
-from pydock_core.supervision.container_status import KILLED_EXIT_CODE
 
 Sink = Callable[[bytes], object]
 LEFT_EXIT_CODE = 128 + signal.SIGINT

@@ -12,9 +12,7 @@ from pydock_core.commands.format import write_columns, write_fields
 
 def doctor(context: Context, words: Namespace) -> int:
     """Show what this host offers and lacks; 1 if containers cannot run at all."""
-    from pydock_core.host import examine
-
-    checks = examine(context.engine.root)
+    checks = context.engine.system.examine()
     if words.format:
         write_fields(context, {"Checks": [check.to_json() for check in checks]}, words.format, str)
     else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from pydock_core import spelling
+from pydock_core.engine import signal_name, signal_number
 from pydock_core.errors import InvalidError
-from pydock_core.runtime.signals import signal_name, signal_number
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 

@@ -1,5 +1,82 @@
-"""The engine: what every front end (program, magics, widgets, HTTP) calls, and the only thing they call."""
+"""The engine: what every front end (program, magics, widgets, HTTP) calls, and the only package that they import.
 
-from pydock_core.engine.facade import Engine
+:class:`~pydock_core.engine.protocol.EngineProtocol` says what a front end may ask; :class:`Engine` answers for this host.
+Names are imported when they are first used: a front end pays for what it touches.
+"""
 
-__all__ = ["Engine"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydock_core.engine.config import ContainerConfig, Device, Mount
+    from pydock_core.engine.container_files import HOST_GATEWAY
+    from pydock_core.engine.execution import ExecRequest, Execution
+    from pydock_core.engine.image_shapes import SeenImage
+    from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
+    from pydock_core.engine.local import Engine
+    from pydock_core.engine.moment import parse_moment_ns
+    from pydock_core.engine.protocol import EngineProtocol
+    from pydock_core.engine.spans import human_duration
+    from pydock_core.oci.digest import short_id
+    from pydock_core.oci.platform import parse_platform
+    from pydock_core.oci.reference import parse_reference
+    from pydock_core.runtime.signals import signal_name, signal_number
+    from pydock_core.supervision.client import Launch, Streams
+    from pydock_core.supervision.container_status import KILLED_EXIT_CODE
+    from pydock_core.supervision.plan import PublishedPort
+
+_HOMES = {
+    "pydock_core.engine.config": ("ContainerConfig", "Device", "Mount"),
+    "pydock_core.engine.container_files": ("HOST_GATEWAY",),
+    "pydock_core.engine.execution": ("ExecRequest", "Execution"),
+    "pydock_core.engine.image_shapes": ("SeenImage",),
+    "pydock_core.engine.launch": ("DEFAULT_STOP_SECONDS",),
+    "pydock_core.engine.local": ("Engine",),
+    "pydock_core.engine.moment": ("parse_moment_ns",),
+    "pydock_core.engine.protocol": ("EngineProtocol",),
+    "pydock_core.engine.spans": ("human_duration",),
+    "pydock_core.oci.digest": ("short_id",),
+    "pydock_core.oci.platform": ("parse_platform",),
+    "pydock_core.oci.reference": ("parse_reference",),
+    "pydock_core.runtime.signals": ("signal_name", "signal_number"),
+    "pydock_core.supervision.client": ("Launch", "Streams"),
+    "pydock_core.supervision.container_status": ("KILLED_EXIT_CODE",),
+    "pydock_core.supervision.plan": ("PublishedPort",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "DEFAULT_STOP_SECONDS",
+    "HOST_GATEWAY",
+    "KILLED_EXIT_CODE",
+    "ContainerConfig",
+    "Device",
+    "Engine",
+    "EngineProtocol",
+    "ExecRequest",
+    "Execution",
+    "Launch",
+    "Mount",
+    "PublishedPort",
+    "SeenImage",
+    "Streams",
+    "human_duration",
+    "parse_moment_ns",
+    "parse_platform",
+    "parse_reference",
+    "short_id",
+    "signal_name",
+    "signal_number",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value

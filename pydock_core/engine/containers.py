@@ -43,7 +43,7 @@ from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import LogEntry, read_log
 
 if TYPE_CHECKING:
-    from pydock_core.engine.facade import Engine
+    from pydock_core.engine.state import State
 
 _NAME_ATTEMPTS = 20
 
@@ -55,11 +55,11 @@ class Containers:
     ConflictError where a prefix fits several.  Safe to use from several threads and processes at once.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine  # its parts are made when they are needed: listing needs few
-        self._root = engine.root
-        self._database = engine.database
-        self._zygote = Zygote(engine.root)
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._root = state.root
+        self._database = state.database
+        self._zygote = Zygote(state.root)
 
     # -- definition ------------------------------------------------------------------------------------
 
@@ -84,16 +84,16 @@ class Containers:
 
         Postcondition: the container is listed; on an error nothing has changed.
         """
-        self._engine.sweep_once()
-        image_id = self._engine.images.resolve(request.image).id
+        self._state.sweep_once()
+        image_id = self._state.images.resolve(request.image).id
         definition = merge(
             request,
-            self._engine.images.config(image_id).get("config") or {},
-            self._engine.launcher.default_network,
+            self._state.images.config(image_id).get("config") or {},
+            self._state.launcher.default_network,
         )
-        definition, warnings = self._engine.launcher.check(definition, self.resolve)
+        definition, warnings = self._state.launcher.check(definition, self.resolve)
         if not any_platform:
-            warnings += self._engine.images.platform_warnings(image_id)
+            warnings += self._state.images.platform_warnings(image_id)
         wanted = check_name(name) if name else None
         container_id = random_id()
         definition, used = name_volumes(definition)
@@ -130,7 +130,7 @@ class Containers:
         Raises:
             ConflictError: it runs, and ``force`` is not set.
         """
-        self._engine.sweep_once()
+        self._state.sweep_once()
         row = self._row(reference)
         paths = self._root.container(row.id)
         if derive_status(paths).status in ("running", "starting"):
@@ -141,7 +141,7 @@ class Containers:
                 )
             self._stop(paths, signal_number("KILL"), 0.0)
         is_transient = config_of(row).auto_remove
-        self._engine.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
+        self._state.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -161,10 +161,10 @@ class Containers:
             ConflictError: it runs already (only with ``attach``), or a published port is in use.
             PyDockError: it could not be started; exit_code 125, 126 or 127.
         """
-        self._engine.sweep_once()
+        self._state.sweep_once()
         row = self._row(reference)
         config = config_of(row)
-        return self._zygote.supervise(lambda: self._engine.launcher.prepare(row, config, size), attach=attach)
+        return self._zygote.supervise(lambda: self._state.launcher.prepare(row, config, size), attach=attach)
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is no error."""
@@ -276,7 +276,7 @@ class Containers:
             limit: only that many of the newest.
             size: measure the writable layers: SizeRw and SizeRootFs, in bytes.
         """
-        condition = ContainerFilter.parse(filters or {}, self._row, self._engine)
+        condition = ContainerFilter.parse(filters or {}, self._row, self._image_id)
         chosen = []
         for row in table.all_rows(self._database):
             seen = self._see(row)
@@ -300,7 +300,7 @@ class Containers:
         seen = self._see(row)
         if seen is None:
             raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
-        document = shapes.build_inspect(seen, self._root.container(row.id), self._engine.launcher.driver_name)
+        document = shapes.build_inspect(seen, self._root.container(row.id), self._state.launcher.driver_name)
         if size:
             self._measure([document])
         return document
@@ -308,7 +308,7 @@ class Containers:
     def _measure(self, documents: Sequence[dict[str, Any]]) -> None:
         """Add the sizes of writable layers, and with their images', to summaries or inspections."""
         uppers = [str(self._root.container(document["Id"]).upper) for document in documents]
-        sizes = self._engine.worker.call("pydock_core.store.trees:tree_sizes", {"paths": uppers})
+        sizes = self._state.worker.call("pydock_core.store.trees:tree_sizes", {"paths": uppers})
         images = {row.id: row.size_bytes for row in all_images(self._database)}
         for document, size in zip(documents, sizes, strict=True):
             image_id = document.get("ImageID") or document["Image"]
@@ -380,7 +380,7 @@ class Containers:
             )
         config = config_of(row)
         base = json.loads(paths.config_file.read_bytes())["process"]
-        user = None if request.user is None else self._engine.launcher.user(row, config, request.user)
+        user = None if request.user is None else self._state.launcher.user(row, config, request.user)
         process = build_exec_process(base, request, user)
         return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
 
@@ -399,6 +399,13 @@ class Containers:
         return SupervisorClient(self._root.container(self.resolve(reference)), reference).dial(port)
 
     # -- parts -----------------------------------------------------------------------------------------
+
+    def _image_id(self, reference: str) -> str:
+        """Return the id of an image; empty if there is none."""
+        try:
+            return self._state.images.resolve(reference).id
+        except NotFoundError:
+            return ""
 
     def _row(self, reference: str) -> ContainerRow:
         return table.find(self._database, reference)

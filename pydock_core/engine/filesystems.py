@@ -28,12 +28,14 @@ from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.snapshots.directory import needs_user_xattrs
 from pydock_core.store.stream_end import writing_end
+from pydock_core.store.upper_size import file_sizes
 from pydock_core.supervision.client import SupervisorClient, ZygoteWorker
 from pydock_core.supervision.container_status import derive_status, take_lock
 from pydock_core.supervision.reaper import reap_killed
 
 if TYPE_CHECKING:
-    from pydock_core.engine.facade import Engine
+    from pydock_core.engine.containers import Containers
+    from pydock_core.engine.state import State
 
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
@@ -47,9 +49,10 @@ class Filesystems:
     :class:`pydock_core.engine.containers.Containers`.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._root = engine.root
+    def __init__(self, state: State, containers: Containers) -> None:
+        self._state = state
+        self._containers = containers
+        self._root = state.root
 
     # -- commit ------------------------------------------------------------------------------------------
 
@@ -85,16 +88,16 @@ class Filesystems:
             UnavailableError: the disk is full.
         """
         references = (parse_tagged(reference),) if reference else ()
-        row = table.find(self._engine.database, container)
-        document = self._engine.containers.inspect(row.id)
-        parent = ImageConfig.from_json(self._engine.images.config(row.image_id))
+        row = table.find(self._state.database, container)
+        document = self._containers.inspect(row.id)
+        parent = ImageConfig.from_json(self._state.images.config(row.image_id))
         described = {**document["Config"], "Mounts": document["Mounts"]}
         execution = build_execution(described, parent.config, changes, DEFAULT_PATH)
-        store = self._engine.image_store
+        store = self._state.image_store
         fixed_ns = _fixed_time_ns()
         with store.adding("commit") as directory:
             # Before the long work: once they are read, the store's lock keeps them though the image is removed.
-            below = sql.layers_of(self._engine.database, row.image_id)
+            below = sql.layers_of(self._state.database, row.image_id)
             if len(below) != len(parent.diff_ids):
                 raise NotFoundError(f"the image of container {container} was removed just now", "try again")
             layer = self._keep_layer(row.id, container, directory, pause=pause, progress=progress)
@@ -116,9 +119,9 @@ class Filesystems:
 
     def _made_before(self, config: ImageConfig) -> ImageConfig | None:
         """Return the config of an image that is here and differs in its time only."""
-        for image_id in sql.with_layers(self._engine.database, config.diff_ids) if config.diff_ids else ():
+        for image_id in sql.with_layers(self._state.database, config.diff_ids) if config.diff_ids else ():
             try:
-                known = ImageConfig.from_json(self._engine.images.config(image_id))
+                known = ImageConfig.from_json(self._state.images.config(image_id))
             except (CorruptError, NotFoundError):
                 continue  # damaged, or removed just now: it is made anew
             if is_same_but_for_time(known, config) and digest_of(encode(known.to_json())) == image_id:
@@ -134,7 +137,7 @@ class Filesystems:
         file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with self._still(paths, name, pause=pause):
-                made = self._engine.worker.call(
+                made = self._state.worker.call(
                     _WRITE_UPPER,
                     {"upper": str(paths.upper), "user_xattrs": needs_user_xattrs()},
                     [file_fd],
@@ -147,7 +150,7 @@ class Filesystems:
                 progress({"status": f"Left out: {note}"})
         if not made["entries"]:
             return None
-        blobs = self._engine.image_store.blobs
+        blobs = self._state.image_store.blobs
         if not blobs.has(made["digest"]):
             blobs.adopt(place, made["digest"], f"layer of container {name}")
         return LayerRow(made["digest"], made["digest"], layer_media_type(""))
@@ -159,12 +162,16 @@ class Filesystems:
 
         Kind is 0 for modified, 1 for added, 2 for deleted.  A running container goes on meanwhile.
         """
-        row = table.find(self._engine.database, container)
+        row = table.find(self._state.database, container)
         paths = self._root.container(row.id)
         with self._private(row, "diff") as arguments:
             arguments.update(upper=str(paths.upper), user_xattrs=needs_user_xattrs())
             changes = ZygoteWorker(self._root).call(_LIST_CHANGES, arguments)
         return [{"Path": path, "Kind": kind} for path, kind in changes]
+
+    def file_sizes(self, container: str, paths: Sequence[str]) -> dict[str, int]:
+        """Return the sizes in bytes of regular files of a container's writable layer; see :func:`file_sizes`."""
+        return file_sizes(self._root.container(table.find(self._state.database, container).id).upper, paths)
 
     def export(self, container: str, stream: BinaryIO) -> None:
         """Write the whole file system of a container, running or not, as a tar.
@@ -179,7 +186,7 @@ class Filesystems:
             ConflictError: the container is being started, or has ended meanwhile.
             FailedError: the stream's reader has gone.
         """
-        row = table.find(self._engine.database, container)
+        row = table.find(self._state.database, container)
         paths = self._root.container(row.id)
         with contextlib.ExitStack() as stack:
             status = derive_status(paths)
@@ -203,14 +210,14 @@ class Filesystems:
             upper: the writable layer; without it, what is below.
         """
         paths = self._root.container(row.id)
-        diff_ids = self._engine.images.layers(row.image_id)
-        *others, overlay = self._engine.snapshotter.mounts(diff_ids, paths.upper, paths.work)
+        diff_ids = self._state.images.layers(row.image_id)
+        *others, overlay = self._state.snapshotter.mounts(diff_ids, paths.upper, paths.work)
         layers = [*overlay.lower, str(make_layer(self._root))]
         if upper is not None and upper.is_dir():
             # As a lower layer: an upper one could be an upper one once only, and would be written to.
             layers.insert(0, str(upper))
         view = replace(overlay, lower=tuple(layers), upper="", work="", options=(*overlay.options, "ro"))
-        store = self._engine.image_store
+        store = self._state.image_store
         with store.reading(), store.workspace(kind) as directory:
             mount_point = directory / "root"
             mount_point.mkdir(mode=0o700)

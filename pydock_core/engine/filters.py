@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydock_core.engine.shapes import Seen
-from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.errors import InvalidError
 from pydock_core.store.database.containers import ContainerRow
-
-if TYPE_CHECKING:
-    from pydock_core.engine.facade import Engine
 
 _KEYS = (
     "id",
@@ -44,9 +40,16 @@ class ContainerFilter:
 
     @classmethod
     def parse(
-        cls, filters: Mapping[str, Sequence[str]], find: Callable[[str], ContainerRow], engine: Engine
+        cls,
+        filters: Mapping[str, Sequence[str]],
+        find: Callable[[str], ContainerRow],
+        find_image: Callable[[str], str],
     ) -> ContainerFilter:
-        """Parse filters; ``find`` looks containers up for before and since.
+        """Parse filters.
+
+        Args:
+            find: returns the container that before or since names.
+            find_image: returns the id of the image that ancestor names, empty if there is none.
 
         Raises:
             InvalidError: an unknown key or value.
@@ -56,12 +59,12 @@ class ContainerFilter:
         for key, values in filters.items():
             if key not in _KEYS:
                 raise InvalidError(f"--filter {key}: unknown key", f"there are {', '.join(_KEYS)}")
-            conditions.append(_condition(key, list(values), find, engine))
+            conditions.append(_condition(key, list(values), find, find_image))
         return cls(tuple(conditions), bool({"status", "exited"} & set(filters)))
 
 
 def _condition(
-    key: str, values: Sequence[str], find: Callable[[str], ContainerRow], engine: Engine
+    key: str, values: Sequence[str], find: Callable[[str], ContainerRow], find_image: Callable[[str], str]
 ) -> Callable[[Seen], bool]:
     if key == "label":
         return lambda seen: all(_has_label(seen, value) for value in values)
@@ -71,7 +74,7 @@ def _condition(
             return lambda seen: all(seen.row.created_ns < row.created_ns for row in rows)
         return lambda seen: all(seen.row.created_ns > row.created_ns for row in rows)
     if key == "ancestor":
-        ids = {_image_id(engine, value) for value in values}
+        ids = {find_image(value) for value in values}
         return lambda seen: seen.row.image_id in ids
     if key == "status" and (unknown := set(values) - set(_STATES)):
         raise InvalidError(
@@ -117,10 +120,3 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise InvalidError(
             f"--filter name={text}: {error}", "a name is matched as a regular expression"
         ) from error
-
-
-def _image_id(engine: Engine, reference: str) -> str:
-    try:
-        return str(engine.images.resolve(reference).id)
-    except NotFoundError:
-        return ""

@@ -25,6 +25,7 @@ from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 # Types that the class, which has a method "list", cannot spell.
 Documents = list[dict[str, Any]]
 Names = list[str]
+Sizes = list[int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,16 @@ class Images:
     def layers(self, image_id: str) -> Names:
         """Return the diff ids of an image, bottom first."""
         return [layer.diff_id for layer in sql.layers_of(self._database, image_id)]
+
+    def layer_sizes(self, image_id: str) -> Sizes:
+        """Return the sizes of an image's layers in bytes, from the base layer up; None for one that is gone."""
+        return [self._layer_size(diff_id) for diff_id in self.layers(image_id)]
+
+    def _layer_size(self, diff_id: str) -> int | None:
+        try:
+            return self._store.snapshotter.size_bytes(diff_id)
+        except NotFoundError:
+            return None
 
     def config(self, image_id: str) -> dict[str, Any]:
         """Return an image's config document (image specification, config.md), by full id.

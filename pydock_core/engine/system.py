@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydock_core.oci.platform import host_architecture
 
 if TYPE_CHECKING:
-    from pydock_core.engine.facade import Engine
+    from pydock_core.engine.containers import Containers
+    from pydock_core.engine.state import State
+    from pydock_core.host import Check
 
 API_VERSION = "1.51"
 
@@ -18,8 +20,9 @@ API_VERSION = "1.51"
 class System:
     """Answers ``version`` and ``info``."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, state: State, containers: Containers) -> None:
+        self._state = state
+        self._containers = containers
 
     def version(self) -> dict[str, Any]:
         """Return SystemVersion of the Engine API."""
@@ -35,18 +38,18 @@ class System:
 
     def info(self) -> dict[str, Any]:
         """Return SystemInfo of the Engine API, as far as it applies without a daemon."""
-        summaries = self._engine.containers.list(all=True)
+        summaries = self._containers.list(all=True)
         states = [summary["State"] for summary in summaries]
         return {
-            "ID": str(self._engine.root.data),
+            "ID": str(self._state.root.data),
             "Containers": len(states),
             "ContainersRunning": states.count("running"),
             "ContainersPaused": states.count("paused"),
             "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
-            "Images": len(self._engine.images.list()),
-            "Driver": self._engine.snapshotter.name,
-            "DriverStatus": [list(pair) for pair in self._engine.snapshotter.status()],
-            "DockerRootDir": str(self._engine.root.data),
+            "Images": len(self._state.images.list()),
+            "Driver": self._state.snapshotter.name,
+            "DriverStatus": [list(pair) for pair in self._state.snapshotter.status()],
+            "DockerRootDir": str(self._state.root.data),
             "Name": platform.node(),
             "ServerVersion": package_version(),
             "KernelVersion": platform.release(),
@@ -59,6 +62,12 @@ class System:
             + ([] if os.geteuid() == 0 else ["name=rootless"]),
             "Warnings": [],
         }
+
+    def examine(self) -> list[Check]:
+        """Return what this host offers and lacks; see :func:`pydock_core.host.examine`."""
+        from pydock_core.host import examine
+
+        return examine(self._state.root)
 
 
 def package_version() -> str:

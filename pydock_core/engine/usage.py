@@ -25,7 +25,8 @@ from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import format_time
 
 if TYPE_CHECKING:
-    from pydock_core.engine.facade import Engine
+    from pydock_core.engine.containers import Containers
+    from pydock_core.engine.state import State
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -36,10 +37,11 @@ _BUSY = "an image is being added or read, so what no image needs any more goes l
 class Usage:
     """What one state root takes of the disk; sizes are in bytes, of contents (not of blocks), as Docker has them."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._root = engine.root
-        self._database = engine.database
+    def __init__(self, state: State, containers: Containers) -> None:
+        self._state = state
+        self._containers = containers
+        self._root = state.root
+        self._database = state.database
 
     # -- looking -----------------------------------------------------------------------------------------
 
@@ -50,7 +52,7 @@ class Usage:
         latter alone (layers as they were loaded or pulled, configs, manifests, unfinished downloads), and
         ``ImagesReclaimable`` what would go with all images that no container uses.
         """
-        images = self._engine.images.see_all()
+        images = self._state.images.see_all()
         layers = images_sql.layers_by_image(self._database)
         sizes = self._layer_sizes()
         blobs_bytes = self._blobs_bytes()
@@ -66,7 +68,7 @@ class Usage:
                 build_summary(seen, shared)
                 for seen, shared in zip(images, _shared_sizes(images, layers, sizes), strict=True)
             ],
-            "Containers": self._engine.containers.list(all=True, size=True),
+            "Containers": self._containers.list(all=True, size=True),
             "Volumes": [
                 self._build_volume(row, size) for row, size in zip(volumes, volume_sizes, strict=True)
             ],
@@ -75,7 +77,7 @@ class Usage:
 
     def _layer_sizes(self) -> dict[str, int]:
         """The contents of every layer that is there, an image's or not, by diff id."""
-        snapshotter = self._engine.snapshotter
+        snapshotter = self._state.snapshotter
         sizes = {}
         for diff_id in snapshotter.diff_ids():
             try:
@@ -98,10 +100,10 @@ class Usage:
                 diff_ids.add(layer.diff_id)
                 digests.add(layer.blob_digest)
             chains.update(chain_ids([layer.diff_id for layer in own]))
-        blobs = self._engine.image_store.blobs
+        blobs = self._state.image_store.blobs
         return (
             sum(sizes.get(diff_id, 0) for diff_id in diff_ids)
-            + sum(self._engine.snapshotter.chain_size_bytes(chain_id) for chain_id in chains)
+            + sum(self._state.snapshotter.chain_size_bytes(chain_id) for chain_id in chains)
             + sum(_blob_size(blobs.blob_path(digest)) for digest in digests)
         )
 
@@ -111,12 +113,12 @@ class Usage:
 
     def _chains_bytes(self) -> int:
         """What layers take that were applied once more, over the layers below them."""
-        snapshotter = self._engine.snapshotter
+        snapshotter = self._state.snapshotter
         return sum(snapshotter.chain_size_bytes(chain_id) for chain_id in snapshotter.chains())
 
     def _blobs_bytes(self) -> int:
         """What is kept beside the layers: blobs, and what interrupted pulls have left."""
-        blobs = self._engine.image_store.blobs
+        blobs = self._state.image_store.blobs
         partial_bytes = self._tree_sizes([str(self._root.images / "partial")])[0]
         return partial_bytes + sum(_blob_size(blobs.blob_path(digest)) for digest in blobs.digests())
 
@@ -124,7 +126,7 @@ class Usage:
         return self._tree_sizes([str(volume_directory(self._root, row.name)) for row in volumes])
 
     def _tree_sizes(self, paths: Sequence[str]) -> list[int]:
-        return [int(size) for size in self._engine.worker.call(_SIZES, {"paths": list(paths)})]
+        return [int(size) for size in self._state.worker.call(_SIZES, {"paths": list(paths)})]
 
     def _build_volume(self, row: VolumeRow, size_bytes: int) -> dict[str, Any]:
         """Return Volume of the Engine API."""
@@ -163,14 +165,14 @@ class Usage:
         for value in asked.pop("dangling", ()):
             all = not parse_boolean(value, "dangling")
         may_go = parse_prune_filters(asked, time.time_ns())
-        store = self._engine.image_store
+        store = self._state.image_store
         before_bytes = self._footprint()
         deleted: list[dict[str, str]] = []
-        for seen in self._engine.images.see_all():
+        for seen in self._state.images.see_all():
             if seen.containers or (seen.tags and not all) or not may_go(seen.row.created_ns, seen.labels):
                 continue
             try:
-                changes = self._engine.images.discard(seen.row, seen.tags, seen.digests)
+                changes = self._state.images.discard(seen.row, seen.tags, seen.digests)
             except ConflictError:
                 continue  # used or named since it was looked at
             deleted += changes
@@ -206,8 +208,7 @@ class Usage:
             InvalidError: an unknown filter, or a malformed one.
         """
         may_go = parse_prune_filters(filters or {}, time.time_ns())
-        self._engine.sweep_once()
-        containers = self._engine.containers
+        self._state.sweep_once()
         going = []
         for row in containers_sql.all_rows(self._database):
             config: ContainerConfig = config_of(row)
@@ -219,7 +220,7 @@ class Usage:
         deleted, reclaimed_bytes = [], 0
         for row_id, size in zip(going, sizes, strict=True):
             try:
-                containers.remove(row_id)
+                self._containers.remove(row_id)
             except (ConflictError, NotFoundError):
                 continue  # started or removed since it was looked at
             deleted.append(row_id)
@@ -250,7 +251,7 @@ class Usage:
         ]
         deleted, reclaimed_bytes = [], 0
         for row, size in zip(going, self._volume_sizes(going), strict=True):
-            if self._engine.remover.remove_volume(row.name):
+            if self._state.remover.remove_volume(row.name):
                 deleted.append(row.name)
                 reclaimed_bytes += size
         return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 
-from pydock_core.oci.digest import short_id
+from pydock_core.engine import short_id
 from pydock_core.spelling import human_size
 from pydock_jupyter.display.layer_graph import (
     Column,

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from itertools import groupby
-from pathlib import Path
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import NotFoundError
-from pydock_core.syscalls import RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 from pydock_jupyter.display import change_tree, layer_picture
 from pydock_jupyter.display.argument import check_text
 from pydock_jupyter.display.change_tree import DELETED, Change
 from pydock_jupyter.display.layer_graph import Container, Image, Layer, LayerGraph, read_steps
 
 if TYPE_CHECKING:
-    from pydock_core.engine import Engine
-
-_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    from pydock_core.engine import EngineProtocol
 
 
 class LayersView:
@@ -76,7 +69,7 @@ def see_changes(container: str) -> ChangesView:
 # -- layers ------------------------------------------------------------------------------------------------
 
 
-def read_graph(engine: Engine, names: Sequence[str]) -> LayerGraph:
+def read_graph(engine: EngineProtocol, names: Sequence[str]) -> LayerGraph:
     """Return the layers of images and containers.
 
     Args:
@@ -109,14 +102,14 @@ def read_graph(engine: Engine, names: Sequence[str]) -> LayerGraph:
     )
 
 
-def _container_id(engine: Engine, name: str) -> str:
+def _container_id(engine: EngineProtocol, name: str) -> str:
     try:
         return engine.containers.resolve(name)
     except NotFoundError:
         return ""
 
 
-def _image_id(engine: Engine, name: str) -> str:
+def _image_id(engine: EngineProtocol, name: str) -> str:
     try:
         return engine.images.resolve(name).id
     except NotFoundError as error:
@@ -125,22 +118,17 @@ def _image_id(engine: Engine, name: str) -> str:
         ) from error
 
 
-def _read_image(engine: Engine, image_id: str) -> Image:
+def _read_image(engine: EngineProtocol, image_id: str) -> Image:
     diff_ids = engine.images.layers(image_id)
     steps = read_steps(engine.images.config(image_id).get("history") or ())
     steps += [""] * (len(diff_ids) - len(steps))  # a history may tell of fewer layers than there are, or more
     layers = tuple(
-        Layer(diff_id, _layer_size(engine, diff_id), made_by)
-        for diff_id, made_by in zip(diff_ids, steps, strict=False)
+        Layer(diff_id, size_bytes, made_by)
+        for diff_id, size_bytes, made_by in zip(
+            diff_ids, engine.images.layer_sizes(image_id), steps, strict=False
+        )
     )
     return Image(image_id, tuple(engine.images.inspect(image_id)["RepoTags"]), layers)
-
-
-def _layer_size(engine: Engine, diff_id: str) -> int | None:
-    try:
-        return engine.snapshotter.size_bytes(diff_id)
-    except NotFoundError:
-        return None
 
 
 def _read_container(summary: dict[str, Any]) -> Container:
@@ -151,52 +139,14 @@ def _read_container(summary: dict[str, Any]) -> Container:
 # -- changes -----------------------------------------------------------------------------------------------
 
 
-def read_changes(engine: Engine, container: str) -> list[Change]:
+def read_changes(engine: EngineProtocol, container: str) -> list[Change]:
     """Return what a container's writable layer holds, by path, with the sizes of regular files.
 
     Raises:
         NotFoundError: there is no such container.
     """
     found = engine.filesystems.diff(container)
-    upper = engine.root.container(engine.containers.resolve(container)).upper
-    sizes = _file_sizes(upper, [entry["Path"] for entry in found if entry["Kind"] != DELETED])
+    sizes = engine.filesystems.file_sizes(
+        container, [entry["Path"] for entry in found if entry["Kind"] != DELETED]
+    )
     return [Change(entry["Path"], entry["Kind"], sizes.get(entry["Path"])) for entry in found]
-
-
-def _file_sizes(upper: Path, paths: Sequence[str]) -> dict[str, int]:
-    """The sizes of regular files; those that have gone, or that this user may not see, are left out.
-
-    A container that runs may put a link in the place of a directory at any time: none is followed.
-    """
-    sizes: dict[str, int] = {}
-    with ExitStack() as stack:
-        try:
-            top_fd = os.open(upper, _DIRECTORY)
-        except OSError:
-            return sizes  # it was never started, or has just been removed
-        stack.callback(os.close, top_fd)
-        for parent, members in groupby(sorted(paths, key=os.path.split), key=os.path.dirname):
-            try:
-                parent_fd = _open_directory(top_fd, parent.lstrip("/") or ".")
-            except OSError:
-                continue
-            try:
-                for path in members:
-                    size = _file_size(parent_fd, os.path.basename(path))
-                    if size is not None:
-                        sizes[path] = size
-            finally:
-                os.close(parent_fd)
-    return sizes
-
-
-def _open_directory(top_fd: int, path: str) -> int:
-    return openat2(top_fd, path, _DIRECTORY, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
-
-
-def _file_size(parent_fd: int, name: str) -> int | None:
-    try:
-        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-    except OSError:
-        return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None

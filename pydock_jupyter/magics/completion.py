@@ -11,10 +11,13 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydock_core.commands.table import COMMANDS, GROUPS, Argument, Command, Option, find
 from pydock_jupyter.magics.invocation import OPTIONS
+
+if TYPE_CHECKING:
+    from pydock_core.engine import EngineProtocol
 
 _MAGIC = re.compile(r"^\s*(?:[\w, ]+=\s*)?%{1,2}dock\s+")
 _SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "STOP", "CONT", "WINCH")
@@ -183,7 +186,7 @@ def _among(current: str, names: Sequence[str] | Iterator[str], kind: str) -> Com
 class EngineSource:
     """What the engine and the file system have; a failing engine has nothing (a tab key shows no errors)."""
 
-    def __init__(self, get_engine: Callable[[], Any]) -> None:
+    def __init__(self, get_engine: Callable[[], EngineProtocol]) -> None:
         self._get_engine = get_engine
 
     def containers(self, running: bool) -> Sequence[str]:
@@ -196,7 +199,7 @@ class EngineSource:
         )
 
     def images(self) -> Sequence[str]:
-        def names(engine: Any) -> list[str]:
+        def names(engine: EngineProtocol) -> list[str]:
             tags = [tag for item in engine.images.list() for tag in item["RepoTags"] or ()]
             return sorted({*tags, *(tag.removesuffix(":latest") for tag in tags)})
 

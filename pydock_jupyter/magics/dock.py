@@ -19,7 +19,7 @@ from pydock_jupyter.magics.words import expand_names, split_words
 
 if TYPE_CHECKING:
     from pydock_core.commands.progress_board import Display
-    from pydock_core.engine import Engine
+    from pydock_core.engine import EngineProtocol
 
 EXIT_CODE_NAME = "_exit_code"
 """The name in the notebook that holds the last command's exit code, as after IPython's own ``!command``."""
@@ -39,10 +39,10 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
-        self._engine: Engine | None = None
+        self._engine: EngineProtocol | None = None
         self._engine_lock = threading.Lock()
 
-    def engine(self) -> Engine:
+    def engine(self) -> EngineProtocol:
         """Return the kernel's engine, made when it is first needed."""
         with self._engine_lock:
             if self._engine is None:

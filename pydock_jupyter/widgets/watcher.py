@@ -9,9 +9,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydock_core.errors import PyDockError
+
+if TYPE_CHECKING:
+    from pydock_core.engine import EngineProtocol
 
 INTERVAL_SECONDS = 1.0
 MAX_INTERVAL_SECONDS = 30.0
@@ -43,7 +46,9 @@ class Watcher:
         get_engine: makes the engine when it is first needed.
     """
 
-    def __init__(self, get_engine: Callable[[], Any], interval_seconds: float = INTERVAL_SECONDS) -> None:
+    def __init__(
+        self, get_engine: Callable[[], EngineProtocol], interval_seconds: float = INTERVAL_SECONDS
+    ) -> None:
         self._get_engine = get_engine
         self._interval_seconds = interval_seconds
         self._lock = threading.Lock()
@@ -52,7 +57,7 @@ class Watcher:
         self._thread: threading.Thread | None = None
 
     @property
-    def engine(self) -> Any:
+    def engine(self) -> EngineProtocol:
         return self._get_engine()
 
     def add(self, listener: Listener) -> None:

@@ -71,7 +71,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def pull(engine: Engine, registry: FakeRegistry) -> object:
-    return Registries(engine.image_store, lambda domain: cast(RegistryClient, registry)).pull(NAME)
+    return Registries(engine.state.image_store, lambda domain: cast(RegistryClient, registry)).pull(NAME)
 
 
 # -- decompression bombs -----------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_bomb_leaves_the_disk_as_it_was(base: Path, way: str, packer: str) -> 
         syscalls.mount("none", "/", "", 0x4000 | 0x40000)  # MS_REC | MS_PRIVATE
         syscalls.mount("disk", str(base), "tmpfs", 0, f"size={disk_bytes}")
         with opened(base / "state") as engine:
-            engine.image_store  # noqa: B018  # makes the skeleton
+            engine.state.image_store  # noqa: B018  # makes the skeleton
             before, free = contents(engine), os.statvfs(base).f_bavail
             with pytest.raises(CorruptError, match="decompression bomb"):
                 WAYS[way](engine, bomb, layer_media_type(packer))
@@ -263,7 +263,7 @@ def test_no_layer_reaches_the_host_by_another_way(base: Path, victim: Path, atta
     registry = FakeRegistry()
     registry.add_image("box", "1", layer, compression="gzip" if "compressed" in way else "")
     with opened(base / "state") as engine:
-        engine.image_store  # noqa: B018  # makes the skeleton
+        engine.state.image_store  # noqa: B018  # makes the skeleton
         before = contents(engine)
         try:
             if way == "import":
@@ -288,8 +288,8 @@ def test_a_layer_of_more_entries_than_memory_has_room_for(
     with opened(tmp_path) as engine:
         pull(engine, registry)
         check_whole(engine)
-        assert engine.snapshotter.size_bytes(digest(layer)) == 30
-        assert engine.snapshotter.read_file([digest(layer)], "/f29") == b"x"
+        assert engine.state.snapshotter.size_bytes(digest(layer)) == 30
+        assert engine.state.snapshotter.read_file([digest(layer)], "/f29") == b"x"
         assert (engine.root.layers / "directory" / digest(layer)[7:]).is_dir()
 
 
@@ -489,7 +489,7 @@ def test_a_layer_that_an_image_has_twice(base: Path) -> None:
         check_whole(engine)
         assert engine.images.layers(engine.images.resolve(NAME).id) == [digest(LAYER)] * 2
         engine.images.remove(NAME)
-        assert engine.snapshotter.diff_ids() == []
+        assert engine.state.snapshotter.diff_ids() == []
 
 
 @needs_root
@@ -499,7 +499,7 @@ def test_tags_that_are_none(base: Path, tag: str) -> None:
     registry.add_image("box", "1", LAYER)
     registry.add_image("box", tag, LAYER)
     with opened(base) as engine:
-        registries = Registries(engine.image_store, lambda domain: cast(RegistryClient, registry))
+        registries = Registries(engine.state.image_store, lambda domain: cast(RegistryClient, registry))
         with pytest.raises(InvalidError):
             registries.pull("registry.test/box", all_tags=True)
         assert engine.images.list() == []

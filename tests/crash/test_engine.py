@@ -87,7 +87,7 @@ def trace(event, arguments):
 
 
 engine = Engine()
-engine.sweep_once()
+engine.state.sweep_once()
 sys.addaudithook(trace)
 request = ContainerConfig("busybox", command=("true",), network="none", auto_remove=True)
 container_id, _ = engine.containers.create(request)

@@ -46,7 +46,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def registries(engine: Engine, registry: FakeRegistry) -> Registries:
-    return Registries(engine.image_store, lambda domain: cast(RegistryClient, registry))
+    return Registries(engine.state.image_store, lambda domain: cast(RegistryClient, registry))
 
 
 class Watched(FakeRegistry):
@@ -74,13 +74,13 @@ def test_a_pull(base: Path) -> None:
             registries(engine, registry).pull(NAME)
 
     with opened(base) as engine:
-        engine.image_store  # noqa: B018  # makes the skeleton, which is no step of a pull
+        engine.state.image_store  # noqa: B018  # makes the skeleton, which is no step of a pull
     for step in range(MANY):
         if dies_at(step, pull):
             break
         with opened(base) as engine:
             check_whole(engine)
-            there = set(engine.image_store.blobs.digests())
+            there = set(engine.state.image_store.blobs.digests())
             partial = {path.name: path.stat().st_size for path in (engine.root.images / "partial").glob("*")}
             registries(engine, registry).pull(NAME)
             assert not there & set(registry.begun)
@@ -107,7 +107,7 @@ def test_a_killed_pull_that_is_not_wanted_any_more(base: Path) -> None:
             registries(engine, registry).pull(NAME)
 
     with opened(base) as engine:
-        engine.image_store  # noqa: B018  # makes the skeleton
+        engine.state.image_store  # noqa: B018  # makes the skeleton
     for step in range(0, MANY, 2):
         if dies_at(step, pull):
             break
@@ -131,7 +131,7 @@ def test_a_push(base: Path) -> None:
 
     for step in range(MANY):
         # What an earlier push has learnt is forgotten.
-        with opened(base) as engine, engine.database.transaction() as connection:
+        with opened(base) as engine, engine.state.database.transaction() as connection:
             for table in ("layer_form", "blob_place", "repository_digest"):
                 connection.execute(f"DELETE FROM {table}")
         if dies_at(step, push):
@@ -142,7 +142,7 @@ def test_a_push(base: Path) -> None:
             (pushed,) = registries(engine, again).push(name)
             assert again.blobs == reference.blobs
             assert pushed.digest in {key for _, key in reference.manifests}
-            engine.image_store.sweep()
+            engine.state.image_store.sweep()
             assert contents(engine) == before
     assert 2 < step < MANY
 

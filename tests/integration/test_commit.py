@@ -105,7 +105,7 @@ def test_a_committed_image_runs(engine: Engine) -> None:
     )
     image = engine.filesystems.commit(made, "made:1")
     assert engine.images.inspect("made:1")["Id"] == image
-    assert engine.snapshotter.chains() == []  # a commit has all the directories on the way
+    assert engine.state.snapshotter.chains() == []  # a commit has all the directories on the way
     script = "ls /etc/group 2>&1; ls /root; cat /hard; readlink /link; stat -c %h /root/file"
     # Over two layers overlayfs shows a file's number of names as the layer has it.
     assert output(engine, "made:1", "sh", "-c", script).splitlines() == [
@@ -319,7 +319,7 @@ def test_who_does_not_run_is_not_held(engine: Engine) -> None:
 
 def test_a_start_waits_for_a_commit(engine: Engine, dock: Dock, monkeypatch: pytest.MonkeyPatch) -> None:
     made = run(engine, "echo x > /x")
-    call = engine.worker.call
+    call = engine.state.worker.call
     starting: list[subprocess.Popen[bytes]] = []
 
     def slow(function: str, *words: Any, **keywords: Any) -> Any:
@@ -329,7 +329,7 @@ def test_a_start_waits_for_a_commit(engine: Engine, dock: Dock, monkeypatch: pyt
                 starting[0].wait(1)
         return call(function, *words, **keywords)
 
-    monkeypatch.setattr(engine.worker, "call", slow)
+    monkeypatch.setattr(engine.state.worker, "call", slow)
     engine.filesystems.commit(made)
     assert starting[0].wait(30) == 0
 
@@ -393,7 +393,7 @@ from pydock_core.paths import StateRoot
 base, container, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 engine = Engine(StateRoot(base / "data", base / "run"))
 engine.containers
-engine.image_store
+engine.state.image_store
 def watched(function):
     def call(*words, **keywords):
         global left
@@ -435,8 +435,8 @@ def test_a_kill_at_any_step_lets_it_go_on_and_leaves_the_store_whole(
             engine.images.remove("killed:1")
         step += 7
     assert step > 20, "it was never killed in the middle"
-    engine.image_store.sweep()
-    engine.image_store.collect()
+    engine.state.image_store.sweep()
+    engine.state.image_store.collect()
     known = {layer for image in engine.images.list() for layer in engine.images.layers(image["Id"])}
-    assert set(engine.snapshotter.diff_ids()) == known >= set(layers)
+    assert set(engine.state.snapshotter.diff_ids()) == known >= set(layers)
     assert os.listdir(engine.root.temporary) == []

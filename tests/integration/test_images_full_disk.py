@@ -56,7 +56,7 @@ def _pull(compression: str) -> Callable[[Engine], object]:
     registry.add_image("box", "1", *LAYERS, compression=compression)
 
     def pull(engine: Engine) -> object:
-        return Registries(engine.image_store, lambda domain: cast(RegistryClient, registry)).pull(NAME)
+        return Registries(engine.state.image_store, lambda domain: cast(RegistryClient, registry)).pull(NAME)
 
     return pull
 
@@ -153,7 +153,7 @@ def test_a_full_disk_while_images_are_added(disk: Path, name: str) -> None:
                 (disk / "ballast").unlink()
                 check_whole(engine)
                 assert engine.images.list() == listed
-                assert distribution.leased(engine.database, 0) == set(), free
+                assert distribution.leased(engine.state.database, 0) == set(), free
                 empty_trash(engine)
                 assert contents(engine) == before, free
             else:
@@ -287,7 +287,7 @@ def test_a_container_that_was_to_go_goes_from_a_full_disk(tmp_path: Path) -> Non
         with opened(tmp_path / "state") as engine:
             engine.images.load(io.BytesIO(build_docker_archive(build_tar([entry("x")]), tags=["small:1"])))
             _prepare_commit(engine)
-            row = containers.find(engine.database, "changed")
+            row = containers.find(engine.state.database, "changed")
             root = engine.root
         leave_free(tmp_path, 0)
         remove_container(data=str(root.data), run=str(root.run), container_id=row.id)

@@ -54,7 +54,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """A state root that new layers of one driver are made in."""
     monkeypatch.setenv(VARIABLE, request.param)
     with opened(tmp_path) as engine:
-        engine.image_store  # noqa: B018  # makes the skeleton
+        engine.state.image_store  # noqa: B018  # makes the skeleton
     return tmp_path
 
 
@@ -128,7 +128,7 @@ class Slow(FakeRegistry):
 
 
 def registries(engine: Engine, registry: FakeRegistry) -> Registries:
-    return Registries(engine.image_store, lambda domain: cast(RegistryClient, registry))
+    return Registries(engine.state.image_store, lambda domain: cast(RegistryClient, registry))
 
 
 @contextlib.contextmanager
@@ -277,10 +277,10 @@ def test_a_new_volume_is_not_swept_while_it_is_filled(dock: Dock, engine: Engine
     diff_ids = engine.images.layers(engine.images.resolve("busybox").id)
 
     def mounts() -> Sequence[RootMount]:
-        engine.image_store.sweep()
-        return engine.snapshotter.mounts(diff_ids, None, None)
+        engine.state.image_store.sweep()
+        return engine.state.snapshotter.mounts(diff_ids, None, None)
 
-    row = containers_sql.find(engine.database, container_id)
+    row = containers_sql.find(engine.state.database, container_id)
     fill_new_volumes(engine.root, config_of(row), mounts)
     assert (volume_directory(engine.root, "filled") / "passwd").is_file()
     dock("rm", container_id)

@@ -152,7 +152,7 @@ def test_the_worker_of_a_killed_export_ends(engine: Engine, dock: Dock) -> None:
         hangup = select.poll()
         hangup.register(stream, 0)  # POLLHUP: nobody can write any more
         assert hangup.poll(10_000), "the worker goes on"
-    engine.image_store.sweep()
+    engine.state.image_store.sweep()
 
 
 KILLED = """

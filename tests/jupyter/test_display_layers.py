@@ -17,6 +17,7 @@ import pydock_jupyter
 from pydock_core.engine import Engine
 from pydock_core.engine.config import ContainerConfig
 from pydock_core.errors import NotFoundError
+from pydock_core.store.upper_size import file_sizes
 from pydock_jupyter.display import change_tree, layer_picture
 from pydock_jupyter.display.change_tree import ADDED, DELETED, MODIFIED, Change, build_rows
 from pydock_jupyter.display.layer_graph import (
@@ -30,7 +31,6 @@ from pydock_jupyter.display.layer_graph import (
     tidy_step,
 )
 from pydock_jupyter.display.plain_text import one_line, shorten, width
-from pydock_jupyter.display.store_pictures import _file_sizes
 from tests.support.image_store import NEEDS_ROOT, ROOT, build_config, build_docker_archive, tar_of
 from tests.support.image_store import digest as digest_of
 
@@ -338,7 +338,7 @@ def test_sizes_follow_no_link_out_of_the_writable_layer(tmp_path: Path) -> None:
         "/away/secret",
         "/../outside/secret",
     ]
-    assert _file_sizes(upper, paths) == {"/srv/data": 5, "/top": 3}
+    assert file_sizes(upper, paths) == {"/srv/data": 5, "/top": 3}
 
 
 # -- a real store ------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,60 @@ def summary(name: str, state: str = "running", ports: tuple[int, ...] = ()) -> d
     }
 
 
+class FakeContainers:
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+
+    def list(
+        self,
+        all: bool = False,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        limit: int | None = None,
+        size: bool = False,
+    ) -> list[dict[str, Any]]:
+        assert all
+        if isinstance(self._engine.failure, UnavailableError):
+            raise self._engine.failure
+        return [dict(item) for item in self._engine.items]
+
+    def _do(self, action: str, reference: str) -> None:
+        self._engine.calls.append((action, reference))
+        if self._engine.failure is not None:
+            raise self._engine.failure
+
+    def start(self, reference: str, *, attach: object = None, size: tuple[int, int] = (0, 0)) -> Any:
+        self._do("start", reference)
+        return SimpleNamespace(close=lambda: None)
+
+    def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+        self._do("stop", reference)
+
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        assert force
+        self._do("remove", reference)
+        self._engine.items = [item for item in self._engine.items if item["Id"] != reference]
+
+    def logs(
+        self,
+        reference: str,
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> Iterator[Any]:
+        return iter([SimpleNamespace(stream="stdout", data=self._engine.log)])
+
+
+class FakeImages:
+    def list(
+        self, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False
+    ) -> list[dict[str, Any]]:
+        return [{"Id": "sha256:" + "a" * 64, "RepoTags": ["demo:latest"], "Size": 1_200_000}]
+
+
 class FakeEngine:
     """Containers in a list; ``calls`` is what was done to them, ``failure`` what the next call raises."""
 
@@ -40,36 +94,8 @@ class FakeEngine:
         self.calls: list[tuple[str, str]] = []
         self.failure: Exception | None = None
         self.log = b"hello <world>\n"
-        self.containers = self
-        self.images = SimpleNamespace(
-            list=lambda: [{"Id": "sha256:" + "a" * 64, "RepoTags": ["demo:latest"], "Size": 1_200_000}]
-        )
-
-    def list(self, all: bool) -> list[dict[str, Any]]:
-        assert all
-        if isinstance(self.failure, UnavailableError):
-            raise self.failure
-        return [dict(item) for item in self.items]
-
-    def _do(self, action: str, reference: str) -> None:
-        self.calls.append((action, reference))
-        if self.failure is not None:
-            raise self.failure
-
-    def start(self, reference: str) -> Any:
-        self._do("start", reference)
-        return SimpleNamespace(close=lambda: None)
-
-    def stop(self, reference: str) -> None:
-        self._do("stop", reference)
-
-    def remove(self, reference: str, force: bool) -> None:
-        assert force
-        self._do("remove", reference)
-        self.items = [item for item in self.items if item["Id"] != reference]
-
-    def logs(self, reference: str, tail: int) -> Iterator[Any]:
-        return iter([SimpleNamespace(stream="stdout", data=self.log)])
+        self.containers = FakeContainers(self)
+        self.images = FakeImages()
 
 
 @pytest.fixture

@@ -33,26 +33,26 @@ class FakeContainers:
         self.stopped = threading.Condition()
         self._dials = directory / "dials"
 
-    def resolve(self, ref: str) -> str:
+    def resolve(self, reference: str) -> str:
         known = {name: full for name, full in NAMES.items() if full not in self.removed}
-        if ref in known:
-            return known[ref]
-        found = [full for full in known.values() if full.startswith(ref)]
+        if reference in known:
+            return known[reference]
+        found = [full for full in known.values() if full.startswith(reference)]
         if len(found) > 1:
-            raise ConflictError(f"container {ref}: the id is ambiguous", "use more of it")
+            raise ConflictError(f"container {reference}: the id is ambiguous", "use more of it")
         if not found:
-            raise NotFoundError(f"no such container: {ref}", "dock ps -a lists them")
+            raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
         return found[0]
 
-    def is_running(self, ref: str) -> bool:
-        return self.resolve(ref) in self.running
+    def is_running(self, reference: str) -> bool:
+        return self.resolve(reference) in self.running
 
-    def dial(self, ref: str, port: int) -> socket.socket:
-        full = self.resolve(ref)
+    def dial(self, reference: str, port: int) -> socket.socket:
+        full = self.resolve(reference)
         with open(self._dials, "a") as log:
             log.write(f"{full} {port}\n")
         if full not in self.running:
-            raise ConflictError(f"container {ref} is not running", "start it: dock start idle")
+            raise ConflictError(f"container {reference} is not running", "start it: dock start idle")
         connection = socket.socket()
         try:
             connection.connect(("127.0.0.1", port))
@@ -63,7 +63,11 @@ class FakeContainers:
         return connection
 
     def list(
-        self, all: bool = False, filters: dict[str, list[str]] | None = None, limit: int | None = None
+        self,
+        all: bool = False,
+        filters: dict[str, list[str]] | None = None,
+        limit: int | None = None,
+        size: bool = False,
     ) -> list[dict[str, Any]]:
         chosen = [full for full in NAMES.values() if full not in self.removed]
         names = {full: name for name, full in NAMES.items()}
@@ -90,8 +94,8 @@ class FakeContainers:
             for full in chosen[:limit]
         ]
 
-    def inspect(self, ref: str) -> dict[str, Any]:
-        full = self.resolve(ref)
+    def inspect(self, reference: str, size: bool = False) -> dict[str, Any]:
+        full = self.resolve(reference)
         return {
             "Id": full,
             "Name": "/" + next(name for name, known in NAMES.items() if known == full),
@@ -99,45 +103,47 @@ class FakeContainers:
             "Config": {"Tty": full == TERMINAL},
         }
 
-    def start(self, ref: str) -> FakeLaunch:
-        self.running.add(self.resolve(ref))
+    def start(self, reference: str, *, attach: object = None, size: tuple[int, int] = (0, 0)) -> FakeLaunch:
+        self.running.add(self.resolve(reference))
         return FakeLaunch()
 
-    def stop(self, ref: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
+    def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         with self.stopped:
-            self.running.discard(self.resolve(ref))
+            self.running.discard(self.resolve(reference))
             self.stopped.notify_all()
 
-    def restart(self, ref: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
-        self.stop(ref)
-        self.start(ref)
+    def restart(
+        self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
+    ) -> None:
+        self.stop(reference)
+        self.start(reference)
 
-    def kill(self, ref: str, signal: str = "KILL") -> None:
-        if not self.is_running(ref):
-            raise ConflictError(f"container {ref} is not running")
-        self.stop(ref)
+    def kill(self, reference: str, signal: str = "KILL") -> None:
+        if not self.is_running(reference):
+            raise ConflictError(f"container {reference} is not running")
+        self.stop(reference)
 
-    def rename(self, ref: str, name: str) -> None:
-        self.resolve(ref)
+    def rename(self, reference: str, name: str) -> None:
+        self.resolve(reference)
         if name in NAMES:
             raise ConflictError(f"the name {name} is taken")
 
-    def wait(self, ref: str) -> int:
-        full = self.resolve(ref)
+    def wait(self, reference: str) -> int:
+        full = self.resolve(reference)
         with self.stopped:
             self.stopped.wait_for(lambda: full not in self.running)
         return 137
 
-    def remove(self, ref: str, *, force: bool = False, volumes: bool = False) -> None:
-        full = self.resolve(ref)
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        full = self.resolve(reference)
         if full in self.running and not force:
-            raise ConflictError(f"container {ref} is running", "stop it first")
+            raise ConflictError(f"container {reference} is running", "stop it first")
         self.running.discard(full)
         self.removed.add(full)
 
     def logs(
         self,
-        ref: str,
+        reference: str,
         follow: bool = False,
         tail: int | None = None,
         timestamps: bool = False,
@@ -146,7 +152,7 @@ class FakeContainers:
         stdout: bool = True,
         stderr: bool = True,
     ) -> Iterator[LogEntry]:
-        full = self.resolve(ref)
+        full = self.resolve(reference)
         second = 1_000_000_000
         entries = [
             LogEntry(
@@ -171,13 +177,13 @@ class FakeLaunch:
 
 
 class FakeImages:
-    def list(self, **_options: Any) -> list[dict[str, Any]]:
+    def list(self, filters: dict[str, list[str]] | None = None, all: bool = False) -> list[dict[str, Any]]:
         return []
 
-    def inspect(self, name: str) -> dict[str, Any]:
-        if name != "registry.example:5000/team/demo:latest":
-            raise NotFoundError(f"no such image: {name}", "dock images lists them")
-        return {"Id": "sha256:" + "c" * 64, "RepoTags": [name]}
+    def inspect(self, reference: str) -> dict[str, Any]:
+        if reference != "registry.example:5000/team/demo:latest":
+            raise NotFoundError(f"no such image: {reference}", "dock images lists them")
+        return {"Id": "sha256:" + "c" * 64, "RepoTags": [reference]}
 
 
 class FakeSystem:

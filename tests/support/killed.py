@@ -111,12 +111,12 @@ def contents(engine: Engine) -> list[str]:
 
 def empty_trash(engine: Engine) -> None:
     """What the next command on containers does with what a killed removal has left."""
-    engine.remover.sweep()
+    engine.state.remover.sweep()
 
 
 def check_whole(engine: Engine) -> None:
     """Every listed image has its documents, blobs and layers, each with the content that its digest says."""
-    blobs = engine.image_store.blobs
+    blobs = engine.state.image_store.blobs
     for digest in blobs.digests():
         with open(blobs.blob_path(digest), "rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == digest[7:]
@@ -124,10 +124,10 @@ def check_whole(engine: Engine) -> None:
         row = engine.images.resolve(image["Id"])
         blobs.read(row.manifest_digest, "manifest")
         blobs.read(row.id, "config")
-        for layer in sql.layers_of(engine.database, row.id):
+        for layer in sql.layers_of(engine.state.database, row.id):
             assert blobs.has(layer.blob_digest)
-            assert engine.snapshotter.has(layer.diff_id)
-            engine.snapshotter.size_bytes(layer.diff_id)
+            assert engine.state.snapshotter.has(layer.diff_id)
+            engine.state.snapshotter.size_bytes(layer.diff_id)
             tar = engine.root.layers / "erofs" / layer.diff_id[7:] / "layer.tar"
             if tar.exists():
                 with tar.open("rb") as file:
@@ -138,8 +138,8 @@ def check_nothing_left(engine: Engine) -> None:
     """There are no images, and nothing that images or the adding of images may leave."""
     empty_trash(engine)
     assert engine.images.list() == []
-    assert engine.image_store.blobs.digests() == []
-    assert engine.snapshotter.diff_ids() == []
-    assert distribution.leased(engine.database, 0) == set()
+    assert engine.state.image_store.blobs.digests() == []
+    assert engine.state.snapshotter.diff_ids() == []
+    assert distribution.leased(engine.state.database, 0) == set()
     for directory in (engine.root.temporary, engine.root.trash, engine.root.images / "partial"):
         assert not directory.exists() or list(directory.iterdir()) == []

@@ -46,7 +46,7 @@ class Rows:
         created = time.time_ns() - int(age_days * DAY_NS)
         row = ImageRow(image_id(number), image_id(number + 1000), "type", created, 1_234_567, labels)
         tags = [(name.rpartition(":")[0], name.rpartition(":")[2]) for name in names]
-        sql.insert(self.engine.database, row, (), tags)
+        sql.insert(self.engine.state.database, row, (), tags)
         return row.id
 
     def lines(self, line: str) -> list[str]:
@@ -92,8 +92,8 @@ def test_digests_have_a_row_each(rows: Rows) -> None:
     first = rows.add(1, "a:1", "a:2", "b:1")
     second = rows.add(2, age_days=2)
     other = "sha256:" + "e" * 64
-    distribution.add_repository_digest(rows.engine.database, "a", DIGEST, first)
-    distribution.add_repository_digest(rows.engine.database, "c", other, second)
+    distribution.add_repository_digest(rows.engine.state.database, "a", DIGEST, first)
+    distribution.add_repository_digest(rows.engine.state.database, "c", other, second)
     shown = [line.split()[:3] for line in rows.lines("images --digests")[1:]]
     assert shown == [
         ["a", "1", DIGEST],
@@ -113,7 +113,7 @@ def test_digests_have_a_row_each(rows: Rows) -> None:
 
 def test_an_image_that_a_container_keeps_is_told_of(rows: Rows) -> None:
     image = rows.add(1, "a:1")
-    with rows.engine.database.transaction() as connection:
+    with rows.engine.state.database.transaction() as connection:
         connection.execute("INSERT INTO container VALUES ('c', 'web', ?, 1, '{}')", (image,))
     assert rows.lines("rmi -f a:1") == [
         "Untagged: a:1",
@@ -184,7 +184,7 @@ def test_an_unknown_field_is_named(rows: Rows) -> None:
 
 
 def test_a_thousand_images_take_no_fifty_milliseconds(rows: Rows) -> None:
-    with rows.engine.database.transaction() as connection:
+    with rows.engine.state.database.transaction() as connection:
         for number in range(1000):
             connection.execute(
                 "INSERT INTO image VALUES (?, ?, 'type', ?, 1000, '{\"a\": \"b\"}', 0)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -31,7 +31,12 @@ class FakeRegistries:
         self.failure: Exception | None = None
 
     def pull(
-        self, reference: str, *, all_tags: bool, platform: str | None, progress: Show | None
+        self,
+        reference: str,
+        *,
+        all_tags: bool = False,
+        platform: str | None = None,
+        progress: Show | None = None,
     ) -> list[Pulled]:
         self.calls.append(("pull", reference, all_tags, platform))
         for event in (
@@ -49,10 +54,17 @@ class FakeRegistries:
                 progress(event)
         return [Pulled("box:latest", ID, DIGEST, True)]
 
-    def push(self, reference: str, **options: Any) -> list[Pushed]:
-        self.calls.append(("push", reference, options["all_tags"], options["platform"]))
-        if options["progress"]:
-            options["progress"]({"status": f"latest: digest: {DIGEST} size: 528"})
+    def push(
+        self,
+        reference: str,
+        *,
+        all_tags: bool = False,
+        platform: str | None = None,
+        progress: Show | None = None,
+    ) -> list[Pushed]:
+        self.calls.append(("push", reference, all_tags, platform))
+        if progress:
+            progress({"status": f"latest: digest: {DIGEST} size: 528"})
         return [Pushed("registry.test/box:latest", DIGEST, 528)]
 
     def login(self, server: str, username: str, password: str) -> str:
@@ -74,8 +86,10 @@ class FakeRegistries:
     def credentials(self, server: str) -> str | None:
         return "ann" if server == "registry.test" else None
 
-    def search(self, term: str, *, limit: int, filters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        self.calls.append(("search", term, limit, dict(filters)))
+    def search(
+        self, term: str, *, limit: int = 25, filters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        self.calls.append(("search", term, limit, dict(filters or {})))
         words = {"name": "box", "description": "A\nvery " + "long " * 20, "star_count": 3}
         return [{**words, "is_official": True, "is_automated": False}]
 
@@ -88,7 +102,11 @@ class FakeImages:
         self.failure: Exception | None = None
 
     def save(
-        self, references: list[str], stream: BinaryIO, progress: Show | None, platform: str | None
+        self,
+        references: Sequence[str],
+        stream: BinaryIO,
+        progress: Show | None = None,
+        platform: str | None = None,
     ) -> None:
         stream.write(b"half")
         if self.failure:

@@ -65,7 +65,7 @@ def use(engine: Engine, image_id: str, name: str = "web", labels: Mapping[str, s
     container_id = os.urandom(32).hex()
     config = ContainerConfig(image=image_id, command=("sh",), labels=dict(labels or {}))
     row = ContainerRow(container_id, name, image_id, time.time_ns(), json.dumps(config.to_json()))
-    containers_sql.insert(engine.database, row, {})
+    containers_sql.insert(engine.state.database, row, {})
     return container_id
 
 
@@ -182,14 +182,14 @@ def test_prune_takes_the_nameless_and_with_all_the_unused(engine: Engine) -> Non
     assert len(events) == len(report["ImagesDeleted"]) + 1
     assert events[-1] == {"status": "Freeing space"}
     assert [tag for image in engine.images.list() for tag in image["RepoTags"]] == ["used:1"]
-    assert engine.snapshotter.diff_ids() == [digest(ONE)]
+    assert engine.state.snapshotter.diff_ids() == [digest(ONE)]
 
 
 def test_prune_ends_what_interrupted_pulls_left(engine: Engine, tmp_path: Path) -> None:
-    store = engine.image_store
+    store = engine.state.image_store
     with store.adding("pull") as directory:
         leased = store.blobs.put_bytes(b"half a pull", directory, "blob")
-        distribution.lease(engine.database, "pull", [leased], time.time_ns() + 10**12)
+        distribution.lease(engine.state.database, "pull", [leased], time.time_ns() + 10**12)
     store.collect()
     assert store.blobs.has(leased)
     assert engine.usage.prune_images()["SpaceReclaimed"] == len(b"half a pull")
@@ -198,14 +198,14 @@ def test_prune_ends_what_interrupted_pulls_left(engine: Engine, tmp_path: Path) 
 
 def test_prune_leaves_to_the_next_one_what_a_reader_may_need(engine: Engine) -> None:
     nameless = load(engine, ONE)
-    with engine.image_store.reading():
+    with engine.state.image_store.reading():
         report = engine.usage.prune_images()
     assert {"Deleted": nameless} in report["ImagesDeleted"]
     assert report["SpaceReclaimed"] == 0
     assert "later" in report["Warnings"][0]
-    assert engine.snapshotter.has(digest(ONE))
+    assert engine.state.snapshotter.has(digest(ONE))
     assert engine.usage.prune_images()["SpaceReclaimed"] > 0
-    assert not engine.snapshotter.has(digest(ONE))
+    assert not engine.state.snapshotter.has(digest(ONE))
 
 
 def test_an_image_that_gets_a_container_meanwhile_stays(
@@ -221,7 +221,7 @@ def test_an_image_that_gets_a_container_meanwhile_stays(
     monkeypatch.setattr(Images, "discard", late)
     assert engine.usage.prune_images(all=True)["ImagesDeleted"] == []
     assert engine.images.resolve("a:1").id == image_id
-    assert engine.snapshotter.has(digest(ONE))
+    assert engine.state.snapshotter.has(digest(ONE))
 
 
 def test_no_container_of_an_image_that_went_meanwhile(engine: Engine) -> None:
@@ -229,7 +229,7 @@ def test_no_container_of_an_image_that_went_meanwhile(engine: Engine) -> None:
     engine.usage.prune_images(all=True)
     with pytest.raises(NotFoundError, match="is gone"):
         use(engine, image_id)
-    assert containers_sql.all_rows(engine.database) == []
+    assert containers_sql.all_rows(engine.state.database) == []
 
 
 def test_prune_of_containers_and_volumes(engine: Engine) -> None:
@@ -240,13 +240,13 @@ def test_prune_of_containers_and_volumes(engine: Engine) -> None:
     assert engine.usage.prune_containers({"until": ["1h"]})["ContainersDeleted"] == []
     assert engine.usage.prune_containers({"label": ["keep=yes"]})["ContainersDeleted"] == [first]
     now = time.time_ns()
-    with engine.database.transaction() as connection:
+    with engine.state.database.transaction() as connection:
         for name, anonymous in (("a" * 64, 1), ("named", 0)):
             connection.execute("INSERT INTO volume VALUES (?, ?, ?)", (name, now, anonymous))
             (engine.root.volumes / name / "_data").mkdir(parents=True)
             (engine.root.volumes / name / "_data" / "file").write_text("12345")
     third = use(engine, image_id, "third")
-    with engine.database.transaction() as connection:
+    with engine.state.database.transaction() as connection:
         connection.execute("INSERT INTO container_volume VALUES (?, ?)", (third, "a" * 64))
     assert engine.usage.prune_volumes()["VolumesDeleted"] == []  # one is used, the other has a name
     engine.containers.remove("third")
@@ -281,7 +281,7 @@ def test_prune_filters_are_dockers() -> None:
 def pulled(engine: Engine) -> str:
     """An image as after a pull: a name, and a digest in the repository."""
     image_id = load(engine, ONE, tags=["box:latest"])
-    distribution.add_repository_digest(engine.database, "box", DIGEST, image_id)
+    distribution.add_repository_digest(engine.state.database, "box", DIGEST, image_id)
     return image_id
 
 
@@ -297,7 +297,7 @@ def test_the_digest_goes_with_the_last_tag_of_its_repository(engine: Engine, pul
 
 
 def test_a_digest_of_another_repository_keeps_the_image(engine: Engine, pulled: str) -> None:
-    distribution.add_repository_digest(engine.database, "registry.test/box", DIGEST, pulled)
+    distribution.add_repository_digest(engine.state.database, "registry.test/box", DIGEST, pulled)
     assert engine.images.remove("box") == [{"Untagged": "box:latest"}, {"Untagged": f"box@{DIGEST}"}]
     reference = f"registry.test/box@{DIGEST}"
     assert engine.images.inspect(reference)["RepoDigests"] == [reference]
@@ -317,6 +317,6 @@ def test_an_image_in_use_keeps_its_last_name_unless_forced(engine: Engine, pulle
         {"Untagged": "box:latest"},
         {"Untagged": f"box@{DIGEST}"},
     ]
-    assert images_sql.by_id(engine.database, pulled) is not None
+    assert images_sql.by_id(engine.state.database, pulled) is not None
     with pytest.raises(ConflictError):
         engine.images.remove(pulled, force=True)

@@ -1,0 +1,102 @@
+"""The engine of this host: puts the parts together, each when it is first used."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pydock_core.engine.state import State
+from pydock_core.paths import StateRoot, default_root
+
+if TYPE_CHECKING:
+    from pydock_core.engine.containers import Containers
+    from pydock_core.engine.filesystems import Filesystems
+    from pydock_core.engine.images import Images
+    from pydock_core.engine.protocol import EngineProtocol
+    from pydock_core.engine.registries import Registries
+    from pydock_core.engine.system import System
+    from pydock_core.engine.usage import Usage
+
+
+class Engine:
+    """Images and containers of one state root: :class:`pydock_core.engine.protocol.EngineProtocol` on this host.
+
+    A synchronous library, safe to use from several threads; any number of engines, in any number of processes,
+    work on one state root.  Making one touches nothing; the directories are made when a part is first used.
+
+    Args:
+        root: where the state is; the user's own (see :func:`pydock_core.paths.default_root`) by default.
+
+    Attributes:
+        containers: see :class:`pydock_core.engine.containers.Containers`.
+        filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
+        images: see :class:`pydock_core.engine.images.Images`.
+        registries: see :class:`pydock_core.engine.registries.Registries`.
+        system: see :class:`pydock_core.engine.system.System`.
+        usage: see :class:`pydock_core.engine.usage.Usage`.
+        state: what the parts share; not for front ends.
+    """
+
+    def __init__(self, root: StateRoot | None = None) -> None:
+        self.state = State(root or default_root())
+
+    @property
+    def root(self) -> StateRoot:
+        return self.state.root
+
+    @cached_property
+    def containers(self) -> Containers:
+        from pydock_core.engine.containers import Containers
+
+        return Containers(self.state)
+
+    @cached_property
+    def filesystems(self) -> Filesystems:
+        from pydock_core.engine.filesystems import Filesystems
+
+        return Filesystems(self.state, self.containers)
+
+    @property
+    def images(self) -> Images:
+        return self.state.images
+
+    @cached_property
+    def registries(self) -> Registries:
+        from pydock_core.engine.registries import Registries
+
+        return Registries(self.state.image_store)
+
+    @cached_property
+    def system(self) -> System:
+        from pydock_core.engine.system import System
+
+        return System(self.state, self.containers)
+
+    @cached_property
+    def usage(self) -> Usage:
+        from pydock_core.engine.usage import Usage
+
+        return Usage(self.state, self.containers)
+
+    def close(self) -> None:
+        """Close what this thread holds open (the database); the engine can still be used."""
+        self.state.close()
+
+    def warm(self) -> None:
+        """Start the zygote in the background, so that the first container need not wait for it; never fails."""
+        threading.Thread(target=self._warm, name="pydock-warm", daemon=True).start()
+
+    def _warm(self) -> None:
+        from pydock_core.errors import PyDockError
+        from pydock_core.supervision.client import Zygote
+
+        try:
+            self.root.ensure()
+            Zygote(self.root).ping()
+        except (PyDockError, OSError):
+            return  # whoever needs the zygote will say why it cannot be there
+
+
+if TYPE_CHECKING:
+    _conforms: EngineProtocol = Engine()

@@ -1,0 +1,295 @@
+"""The seam between front ends and an engine: what a front end may ask, whoever answers.
+
+Vocabulary, as Docker's: an *image* is named by a reference or an id; a *container* by its id, a unique prefix of it, or
+its name; documents are dictionaries in the shapes of the Docker Engine API 1.51.  Every method raises
+:class:`~pydock_core.errors.PyDockError` only; NotFoundError if nothing has the name, ConflictError if a prefix fits several
+containers.  The classes named in the protocols document each method.  A run of a container, from a front end::
+
+    container_id, warnings = engine.containers.create(request, name="web")
+    with engine.containers.start(container_id, attach=Streams()) as launch:
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from pydock_core.engine.config import ContainerConfig
+    from pydock_core.engine.execution import ExecRequest, Execution
+    from pydock_core.engine.image_shapes import SeenImage
+    from pydock_core.engine.images import CaptureResult
+    from pydock_core.host import Check
+    from pydock_core.images.image_store import OnTaken
+    from pydock_core.images.pull import Pulled
+    from pydock_core.images.push import Pushed
+    from pydock_core.oci.platform import Platform
+    from pydock_core.progress import Progress
+    from pydock_core.store.database.images import ImageRow
+    from pydock_core.supervision.client import Launch, Streams
+    from pydock_core.supervision.logs import LogEntry
+
+# Spelled here, as a class with a method "list" cannot spell them.
+Document = dict[str, Any]
+Documents = list[dict[str, Any]]
+Names = list[str]
+Sizes = list[int | None]
+Changes = list[dict[str, str]]
+Filters = Mapping[str, Sequence[str]]
+"""Of a listing or a prune: the values of each key; values of one key are alternatives, keys must all match."""
+
+
+class ContainersProtocol(Protocol):
+    """See :class:`pydock_core.engine.containers.Containers`."""
+
+    def create(
+        self, request: ContainerConfig, name: str | None = None, *, any_platform: bool = False
+    ) -> tuple[str, Names]: ...
+
+    def rename(self, reference: str, name: str) -> None: ...
+
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None: ...
+
+    def start(
+        self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)
+    ) -> Launch: ...
+
+    def stop(
+        self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
+    ) -> None: ...
+
+    def restart(
+        self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
+    ) -> None: ...
+
+    def kill(self, reference: str, signal: str = "KILL") -> None: ...
+
+    def signal(self, reference: str, number: int) -> None: ...
+
+    def wait(self, reference: str) -> int: ...
+
+    def follow_exit(self, reference: str) -> Callable[[], int]: ...
+
+    def resolve(self, reference: str) -> str: ...
+
+    def name(self, reference: str) -> str: ...
+
+    def config(self, reference: str) -> ContainerConfig: ...
+
+    def is_running(self, reference: str) -> bool: ...
+
+    def list(
+        self,
+        all: bool = False,
+        filters: Filters | None = None,
+        limit: int | None = None,
+        size: bool = False,
+    ) -> Documents: ...
+
+    def inspect(self, reference: str, size: bool = False) -> Document: ...
+
+    def logs(
+        self,
+        reference: str,
+        follow: bool = False,
+        tail: int | None = None,
+        timestamps: bool = False,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        stdout: bool = True,
+        stderr: bool = True,
+    ) -> Iterator[LogEntry]: ...
+
+    def attach(self, reference: str, streams: Streams | None = None) -> socket.socket: ...
+
+    def resize(self, reference: str, rows: int, columns: int) -> None: ...
+
+    def exec(
+        self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
+    ) -> Execution: ...
+
+    def dial(self, reference: str, port: int) -> socket.socket: ...
+
+
+class ImagesProtocol(Protocol):
+    """See :class:`pydock_core.engine.images.Images`."""
+
+    def resolve(self, reference: str) -> ImageRow: ...
+
+    def layers(self, image_id: str) -> Names: ...
+
+    def layer_sizes(self, image_id: str) -> Sizes: ...
+
+    def config(self, image_id: str) -> Document: ...
+
+    def list(self, filters: Filters | None = None, all: bool = False) -> Documents: ...
+
+    def see(self, row: ImageRow) -> SeenImage: ...
+
+    def inspect(self, reference: str) -> Document: ...
+
+    def platform(self, reference: str) -> Platform: ...
+
+    def platform_warnings(self, image_id: str) -> Names: ...
+
+    def require_platform(self, reference: str, platform: str) -> None: ...
+
+    def content_bytes(self, reference: str) -> int: ...
+
+    def history(self, reference: str) -> Documents: ...
+
+    def load(
+        self,
+        stream: BinaryIO,
+        progress: Progress | None = None,
+        platform: str | None = None,
+        on_taken: OnTaken | None = None,
+    ) -> Names: ...
+
+    def import_(
+        self,
+        stream: BinaryIO,
+        reference: str | None = None,
+        changes: Sequence[str] = (),
+        message: str | None = None,
+        progress: Progress | None = None,
+        platform: str | None = None,
+    ) -> str: ...
+
+    def save(
+        self,
+        references: Sequence[str],
+        stream: BinaryIO,
+        progress: Progress | None = None,
+        platform: str | None = None,
+    ) -> None: ...
+
+    def capture(
+        self,
+        reference: str | None,
+        prefix: Path,
+        paths: Sequence[Path] = (),
+        progress: Progress | None = None,
+    ) -> CaptureResult: ...
+
+    def tag(self, source: str, target: str) -> None: ...
+
+    def remove(self, reference: str, force: bool = False) -> Changes: ...
+
+
+class RegistriesProtocol(Protocol):
+    """See :class:`pydock_core.engine.registries.Registries`."""
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        all_tags: bool = False,
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Pulled]: ...
+
+    def push(
+        self,
+        reference: str,
+        *,
+        all_tags: bool = False,
+        platform: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Pushed]: ...
+
+    def search(self, term: str, *, limit: int = 25, filters: Filters | None = None) -> Documents: ...
+
+    def tags(self, reference: str) -> Names: ...
+
+    def login(self, server: str, username: str, password: str) -> str: ...
+
+    def relogin(self, server: str) -> str | None: ...
+
+    def plain_file(self, server: str) -> Path | None: ...
+
+    def logout(self, server: str) -> bool: ...
+
+    def credentials(self, server: str) -> str | None: ...
+
+
+class FilesystemsProtocol(Protocol):
+    """See :class:`pydock_core.engine.filesystems.Filesystems`."""
+
+    def commit(
+        self,
+        container: str,
+        reference: str | None = None,
+        *,
+        author: str = "",
+        message: str = "",
+        changes: Sequence[str] = (),
+        pause: bool = True,
+        progress: Progress | None = None,
+    ) -> str: ...
+
+    def diff(self, container: str) -> Documents: ...
+
+    def file_sizes(self, container: str, paths: Sequence[str]) -> dict[str, int]: ...
+
+    def export(self, container: str, stream: BinaryIO) -> None: ...
+
+
+class UsageProtocol(Protocol):
+    """See :class:`pydock_core.engine.usage.Usage`."""
+
+    def df(self) -> Document: ...
+
+    def prune_images(
+        self, *, all: bool = False, filters: Filters | None = None, progress: Progress | None = None
+    ) -> Document: ...
+
+    def prune_containers(
+        self, filters: Filters | None = None, progress: Progress | None = None
+    ) -> Document: ...
+
+    def prune_volumes(self, filters: Filters | None = None) -> Document: ...
+
+
+class SystemProtocol(Protocol):
+    """See :class:`pydock_core.engine.system.System`."""
+
+    def version(self) -> Document: ...
+
+    def info(self) -> Document: ...
+
+    def examine(self) -> list[Check]: ...
+
+
+class EngineProtocol(Protocol):
+    """Images and containers, wherever they are.  Safe to use from several threads."""
+
+    @property
+    def containers(self) -> ContainersProtocol: ...
+
+    @property
+    def images(self) -> ImagesProtocol: ...
+
+    @property
+    def registries(self) -> RegistriesProtocol: ...
+
+    @property
+    def filesystems(self) -> FilesystemsProtocol: ...
+
+    @property
+    def usage(self) -> UsageProtocol: ...
+
+    @property
+    def system(self) -> SystemProtocol: ...
+
+    def close(self) -> None:
+        """Close what this thread holds open; the engine can still be used."""
+        ...
+
+    def warm(self) -> None:
+        """Get ready for the first container, in the background; never fails."""
+        ...

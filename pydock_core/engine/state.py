@@ -1,0 +1,105 @@
+"""What the parts of an engine share: one state root's database, store and workers, each made when first used."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pydock_core.errors import DeniedError, UnavailableError
+from pydock_core.paths import StateRoot
+
+if TYPE_CHECKING:
+    from pydock_core.engine.images import Images
+    from pydock_core.engine.launch import Launcher
+    from pydock_core.engine.tidy import Remover
+    from pydock_core.images.image_store import ImageStore
+    from pydock_core.store.database import Database
+    from pydock_core.store.snapshots.protocol import Snapshotter
+    from pydock_core.store.worker import Worker
+
+
+class State:
+    """One state root, as the engine's parts use it.  Making one touches nothing.
+
+    Args:
+        root: where the state is.
+    """
+
+    def __init__(self, root: StateRoot) -> None:
+        self.root = root
+        self._has_swept = False
+
+    @cached_property
+    def database(self) -> Database:
+        from pydock_core.store.database import Database
+        from pydock_core.store.reserve import Reserve
+
+        self._ensure_root()
+        return Database(self.root.database, Reserve(self.root.reserve))
+
+    def _ensure_root(self) -> None:
+        try:
+            self.root.ensure()
+        except PermissionError as error:
+            raise DeniedError(
+                f"state directory {error.filename}: permission denied",
+                "set PYDOCK_ROOT to a directory of yours",
+            ) from error
+        except OSError as error:
+            raise UnavailableError(
+                f"state directory {error.filename}: {error.strerror}", "set PYDOCK_ROOT to another directory"
+            ) from error
+
+    @cached_property
+    def worker(self) -> Worker:
+        """Root does storage jobs itself; for others a worker does, as root of the user's namespace."""
+        if os.geteuid() == 0:
+            from pydock_core.store.worker import LocalWorker
+
+            return LocalWorker()
+        from pydock_core.supervision.client import ZygoteWorker
+
+        return ZygoteWorker(self.root)
+
+    @cached_property
+    def snapshotter(self) -> Snapshotter:
+        from pydock_core.store.snapshots.layers import open_layers
+
+        self._ensure_root()
+        return open_layers(self.root, self.worker)
+
+    @cached_property
+    def image_store(self) -> ImageStore:
+        from pydock_core.images.image_store import ImageStore
+
+        return ImageStore(self.root, self.database, self.snapshotter, self.worker)
+
+    @cached_property
+    def images(self) -> Images:
+        from pydock_core.engine.images import Images
+
+        return Images(self.image_store)
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        from pydock_core.engine.launch import Launcher
+
+        return Launcher(self.root, self.database, self.images, self.snapshotter)
+
+    @cached_property
+    def remover(self) -> Remover:
+        from pydock_core.engine.tidy import Remover
+
+        return Remover(self.root, self.database, self.worker)
+
+    def sweep_once(self) -> None:
+        """Tidy up after killed processes, before this engine's first change of a container; reads do not."""
+        if not self._has_swept:
+            self._has_swept = True
+            self.remover.sweep()
+
+    def close(self) -> None:
+        """Close what this thread holds open (the database)."""
+        if "database" in self.__dict__:
+            self.database.close()
