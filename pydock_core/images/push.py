@@ -7,7 +7,6 @@ upload resumes at the registry's position.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydock_core.errors import CorruptError, NotFoundError
+from pydock_core.errors import NotFoundError
+from pydock_core.images.compressed_layer import CompressedLayer
 from pydock_core.images.image_store import ImageStore
 from pydock_core.images.parallel import Cancellation, CancelledTransfer, run_all, serialised
 from pydock_core.oci.digest import short_id
@@ -34,21 +34,18 @@ from pydock_core.oci.documents import (
 from pydock_core.oci.reference import Reference
 from pydock_core.progress import Event, Progress
 from pydock_core.store.blobs import BlobStore
-from pydock_core.store.compression import ANEW
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.connection import Database
 from pydock_core.store.database.distribution import LayerForm
 from pydock_core.store.database.images import ImageRow
-from pydock_core.store.durable import mapped
-from pydock_core.store.layer_blob import BUFFER_BYTES, Arrival
+from pydock_core.store.layer_blob import Arrival
 
 if TYPE_CHECKING:
     from pydock_core.images.registry.client import RegistryClient
 
 _UPLOADS = 5
 """The number of simultaneous uploads, as in Docker."""
-_GZIP_LEVEL = 2
 _REPORT_BYTES = 1 << 20
 
 
@@ -309,90 +306,3 @@ class _Pusher:
 def _compressed_type(media_type: str) -> str:
     """Return the media type of a plain layer's gzip form."""
     return f"{DOCKER_LAYER}.gzip" if media_type == DOCKER_LAYER else layer_media_type("gzip")
-
-
-class CompressedLayer:
-    """A growing gzip file, whose bytes depend on nothing but the content.
-
-    Args:
-        path: the file, not existing.
-
-    Attributes:
-        arrival: for the reader behind.
-        digest, size_bytes: final once the file is filled.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.arrival = Arrival()
-        self.size_bytes = 0
-        self._hash = hashlib.sha256()
-        self._subject = "the compressed layer"
-        with mapped(self._subject):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    @property
-    def digest(self) -> str:
-        return "sha256:" + self._hash.hexdigest()
-
-    def fill(self, source: Path, digest: str, check: Callable[[], None]) -> None:
-        """Compress a whole file, and verify it.
-
-        Args:
-            source: a plain layer.
-            digest: the expected one.
-            check: called for every megabyte; its exception ends the compression.
-
-        Raises:
-            CorruptError: the source does not have the digest.
-            UnavailableError: the disk is full.
-        """
-        from isal import igzip_threaded
-
-        plain = hashlib.sha256()
-        threads = os.cpu_count() or 1
-        with (
-            open(source, "rb", buffering=0) as file,
-            igzip_threaded.open(
-                _Sink(self), "wb", compresslevel=_GZIP_LEVEL, threads=max(threads, 2)
-            ) as stream,
-        ):
-            while data := file.read(BUFFER_BYTES):
-                check()
-                stream.write(data)
-                plain.update(data)
-        if plain.hexdigest() != digest.partition(":")[2]:
-            raise CorruptError(f"layer {short_id(digest)} is damaged in the store", ANEW)
-        self.arrival.finish()
-
-    def append(self, data: bytes) -> None:
-        """Take compressed bytes."""
-        view = memoryview(data)
-        with mapped(self._subject):
-            while view:
-                view = view[os.write(self._fd, view) :]
-        self._hash.update(data)
-        self.size_bytes += len(data)
-        self.arrival.advance(len(data))
-
-    def __enter__(self) -> CompressedLayer:
-        return self
-
-    def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        os.close(self._fd)
-
-
-class _Sink:
-    """The file interface that the compressor expects."""
-
-    def __init__(self, compressed: CompressedLayer) -> None:
-        self._compressed = compressed
-
-    def write(self, data: bytes) -> int:
-        self._compressed.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: there is no buffer."""
-
-    def close(self) -> None:
-        """Do nothing: the owner closes the file."""

@@ -27,7 +27,7 @@ from pydock_core.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from pydock_core.images.push import CompressedLayer
+from pydock_core.images.compressed_layer import CompressedLayer
 from pydock_core.images.registry.client import BlobSink, RegistryClient
 from pydock_core.oci.documents import (
     OCI_INDEX,
