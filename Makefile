@@ -3,6 +3,7 @@
 #   make demo     set up .venv, execute notebooks/quickstart.ipynb for real, say how to open it
 #   make lab      open JupyterLab on the notebooks
 #   make test     the same set-up, what the tests need, then every test
+#   make test-fast  unit and contract tests and one container from end to end, for every edit
 #   make check    everything that reads code
 #   make bench    the side-by-side table with the peers that are here
 #   make help     this list
@@ -17,10 +18,10 @@ PYTHON = $(shell for python in /usr/bin/python3 python3 python3.13 python3.12 py
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench lab-build debian-packages clean
+.PHONY: help demo lab test test-fast check bench lab-build debian-packages clean
 
 help:
-	@sed -n '2,9s/^# \{0,1\}//p' Makefile
+	@sed -n '2,10s/^# \{0,1\}//p' Makefile
 
 $(STAMPS)/venv:
 	@mkdir -p $(STAMPS)
@@ -53,6 +54,10 @@ debian-packages:
 test: debian-packages
 	@$(MAKE) --no-print-directory $(STAMPS)/test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGUMENTS)
+
+test-fast: $(STAMPS)/test
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not slow' tests/unit tests/contract \
+		tests/integration/test_life.py::test_the_whole_life $(PYTEST_ARGUMENTS)
 
 # Node.js is only for those who change the lab extension, and for `make check`.
 $(STAMPS)/node: labextension/package.json labextension/yarn.lock $(STAMPS)/check

@@ -1,6 +1,7 @@
-"""What holds for a whole run: skips that CI takes for failures, and the control group that crun needs.
+"""What holds for a whole run: skips that CI takes for failures, the machine's state, and crun's control group.
 
-In CI, as root, a missing tool can be installed, so a skip that says "needs" is a failure there.
+In CI, as root, a missing tool can be installed, so a skip that says "needs" is a failure there.  So is anything that a
+run leaves on the machine, or takes away; elsewhere it is only reported, as others may work on the same machine.
 
 crun 1.8 refuses the hybrid mode of cgroups while version 2 holds a controller.  The hugetlb controller is mounted
 for the whole run, not by the tests that need it: they run at the same time as others.
@@ -15,12 +16,15 @@ import subprocess
 import pytest
 
 from tests.bench.isolation import HUGETLB, ensure_hugetlb
+from tests.support.machine import State, describe_changes, read_state
 
 # An image that a test forgot to make is missing, and not asked for on the network.
 os.environ["PYDOCK_PULL"] = "never"
 
 _lacking: list[str] = []
 _made_hugetlb = False
+_state_before: State = {}
+_changes: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,7 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Mount the hugetlb controller, in the process that is not a worker of another."""
-    global _made_hugetlb
+    global _made_hugetlb, _state_before
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        _state_before = read_state()
     if os.geteuid() == 0 and "PYTEST_XDIST_WORKER" not in os.environ:
         was_there = HUGETLB.exists()
         ensure_hugetlb()
@@ -48,12 +54,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session for skips that CI does not accept, and unmount the hugetlb controller."""
     if _made_hugetlb and subprocess.run(["umount", HUGETLB], check=False).returncode == 0:
         HUGETLB.rmdir()
+    if _state_before:
+        _changes.extend(describe_changes(_state_before, read_state()))
+        if _changes and os.environ.get("CI"):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if _lacking and os.environ.get("CI") and os.geteuid() == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which."""
+    """Say which, and what the run has left on the machine."""
+    if _changes:
+        terminalreporter.section("the machine is not as it was", red=True)
+        for line in _changes:
+            terminalreporter.line(line)
     if _lacking and os.environ.get("CI") and os.geteuid() == 0:
         terminalreporter.section("skipped for want of something that CI must install", red=True)
         for line in _lacking:

@@ -15,6 +15,12 @@ if [ "$(id -u)" -ne 0 ]; then
 	echo "missing Debian packages (their tests are skipped):$missing"
 	exit 0
 fi
+damaged=$(dpkg --audit 2>/dev/null | sed -n 's/^ \([a-z0-9][a-z0-9.+:-]*\).*/\1/p' | tr '\n' ' ')
+if [ -n "$damaged" ] || [ -n "$(ls -A /var/lib/dpkg/updates 2>/dev/null)" ]; then
+	echo "error: dpkg cannot install:$missing, as an earlier installation was interrupted: ${damaged:-its journal is not empty}" >&2
+	echo "hint: dpkg --configure -a" >&2
+	exit 1
+fi
 echo "installing:$missing"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq

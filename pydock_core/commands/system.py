@@ -30,6 +30,8 @@ def version(context: Context, words: Namespace) -> int:
     """Show the version."""
     document = context.engine.system.version()
     lines = [f"{name + ':':<16}{value}" for name, value in document.items() if isinstance(value, str)]
+    # Docker's command has a client and a server; here one program is both.
+    document |= {"Client": dict(document), "Server": dict(document)}
     write_fields(context, document, words.format, lambda: "\n".join(lines))
     return 0
 

@@ -27,12 +27,14 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         "system:doctor",
         (document_format("{{json .Checks}}"),),
     ),
-    Command(("version",), "Show the version", "system:version", (document_format("{{.Version}}"),)),
+    Command(
+        ("version",), "Show the version", "system:version", (document_format("{{.Server.Version}}", "-f"),)
+    ),
     Command(
         ("info",),
         "Show the state of this PyDock",
         "system:info",
-        (document_format("{{.Driver}}"),),
+        (document_format("{{.Driver}}", "-f"),),
         aliases=(("system", "info"),),
     ),
     Command(

@@ -195,6 +195,7 @@ kinds = st.sampled_from(["file", "dir", "link", "hard", "fifo", "char", "whiteou
 steps = st.lists(st.tuples(kinds, names, names, st.booleans()), max_size=10)
 
 
+@pytest.mark.slow
 @given(steps)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_archives(
@@ -217,6 +218,7 @@ def test_random_archives(
 # -- what is large ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_debian_like_tree(stores: tuple[Store, Store], tmp_path: Path) -> None:
     """What GNU tar writes of parts of this system: thousands of files, links, directories, owners, times."""
     layer = tmp_path / "layer.tar"
@@ -241,6 +243,7 @@ def test_a_debian_like_tree(stores: tuple[Store, Store], tmp_path: Path) -> None
     assert len(files) > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["directory", "erofs"])
 def test_a_hundred_thousand_entries_in_one_directory(tmp_path: Path, driver: str) -> None:
     if driver == "erofs" and (reason := no_erofs(tmp_path)):

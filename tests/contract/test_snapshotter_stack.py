@@ -196,6 +196,7 @@ layers = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(layers)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_stacks(

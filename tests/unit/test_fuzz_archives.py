@@ -200,6 +200,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 * ROUNDS)
 def test_a_mutated_archive_is_loaded_or_refused(store: Store) -> None:
     choose = random.Random(SEED)
