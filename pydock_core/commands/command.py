@@ -22,6 +22,10 @@ class Option:
             ``--flag=false`` says otherwise.
         complete: what the value is completed with: "container", "running", "image", "path", "volume",
             "network", "runtime", "signal" or None.
+        field: the field of the create request or its HostConfig that it sets: "Env", "CapAdd", "LogConfig.Type";
+            empty for none.
+        convert: the conversion of its text, by name in :data:`pydock_core.commands.create_words.CONVERSIONS`;
+            empty for none.
     """
 
     flags: tuple[str, ...]
@@ -30,10 +34,22 @@ class Option:
     many: bool = False
     default: str | None = None
     complete: str | None = None
+    field: str = ""
+    convert: str = ""
 
     @property
     def takes_value(self) -> bool:
         return self.metavar != FLAG
+
+    @property
+    def long_flag(self) -> str:
+        """Its first long flag, "--env"; its only flag if it has no long one."""
+        return next((flag for flag in self.flags if flag.startswith("--")), self.flags[0])
+
+    @property
+    def destination(self) -> str:
+        """The name of its parsed value: "env_file"."""
+        return self.long_flag.lstrip("-").replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)

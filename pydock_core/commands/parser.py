@@ -105,14 +105,14 @@ def _parse_words(command: Command, rest: Sequence[str]) -> argparse.Namespace | 
     values: dict[str, Any] = {"help": False}
     for option in command.options:
         default: Any = option.default if option.takes_value else option.default == "true"
-        values[_destination(option.flags)] = [] if option.many else default
+        values[option.destination] = [] if option.many else default
     for flag, text in found.options:
         if flag not in options:
             if flag in _HELP:
                 return None
             raise _not_here(command, flag)
         option = options[flag]
-        name = _destination(option.flags)
+        name = option.destination
         if option.many:
             values[name].append(text)
         else:
@@ -164,11 +164,6 @@ def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
     if left:
         raise _usage(command, f"unrecognized arguments: {' '.join(left)}")
     return values
-
-
-def _destination(flags: Sequence[str]) -> str:
-    long = next((flag for flag in flags if flag.startswith("--")), flags[0])
-    return long.lstrip("-").replace("-", "_")
 
 
 def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:

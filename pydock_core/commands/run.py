@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pydock_core.commands.context import Context
-from pydock_core.commands.create_words import build_config, parse_environment
+from pydock_core.commands.create_words import build_request, parse_environment, read_lines
 from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.ending import describe_exit, describe_signal
 from pydock_core.commands.ensure_image import ensure_image
@@ -26,7 +26,7 @@ from pydock_core.commands.interrupts import (
 from pydock_core.engine import (
     DEFAULT_STOP_SECONDS,
     KILLED_EXIT_CODE,
-    ContainerConfig,
+    CreateRequest,
     ExecRequest,
     Execution,
     Launch,
@@ -43,24 +43,24 @@ TERMINAL_HINT = "leave out -t, or run it in a terminal"
 
 def run(context: Context, words: Namespace) -> int:
     """Create a container and run it; return its exit code, or 0 in the background."""
-    config = build_config(words, os.environ, os.getcwd())
+    request = build_request(words, os.environ, os.getcwd())
+    auto_remove = request["HostConfig"]["AutoRemove"]
     streams = _streams(words.attach)
     if words.detach and words.attach:
         raise InvalidError("-d and -a contradict each other", "leave one of the two out", exit_code=125)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
-    stdin = config.open_stdin if streams is None else streams.stdin
+    stdin = request["OpenStdin"] if streams is None else streams.stdin
     if not words.detach:
-        _check_terminal(context, config.terminal, config.open_stdin)
-        config = replace(config, stdin_once=config.open_stdin)
-    container_id = _create(context, config, words)
-    with _given_up(context, container_id, remove=config.auto_remove):
+        _check_terminal(context, request["Tty"], request["OpenStdin"])
+    container_id = _create(context, request, words)
+    with _given_up(context, container_id, remove=auto_remove):
         try:
-            wanted = None if words.detach else replace(streams or Streams(), stdin=stdin)
+            attached = None if words.detach else replace(streams or Streams(), stdin=stdin)
             launch = context.engine.containers.start(
-                container_id, attach=wanted, size=_size(context, config.terminal)
+                container_id, attach=attached, size=_size(context, request["Tty"])
             )
         except PyDockError as error:
-            if config.auto_remove:
+            if auto_remove:
                 _remove(context, container_id)
             error.exit_code = 125 if error.exit_code is None else error.exit_code
             raise
@@ -69,34 +69,34 @@ def run(context: Context, words: Namespace) -> int:
             context.print(container_id)
             return 0
         return _stay(
-            context, container_id, config, launch, keys, attach_stdin=stdin, proxy_signals=words.sig_proxy
+            context, container_id, request, launch, keys, attach_stdin=stdin, proxy_signals=words.sig_proxy
         )
 
 
 def create(context: Context, words: Namespace) -> int:
     """Create a container and print its id."""
-    config = build_config(words, os.environ, os.getcwd())
+    request = build_request(words, os.environ, os.getcwd())
     if words.attach:
         raise UnsupportedError(
             "dock create: option -a comes with a later version of PyDock",
             "choose at start: dock start -a",
             exit_code=125,
         )
-    context.print(_create(context, replace(config, stdin_once=config.open_stdin), words))
+    context.print(_create(context, request, words))
     return 0
 
 
-def _create(context: Context, config: ContainerConfig, words: Namespace) -> str:
+def _create(context: Context, request: CreateRequest, words: Namespace) -> str:
     if words.cidfile and os.path.exists(words.cidfile):
         raise ConflictError(
-            f"--cidfile {words.cidfile}: the file is there already",
+            f"--cidfile {words.cidfile}: the file exists",
             "remove it, or name another",
             exit_code=125,
         )
-    ensure_image(context, config.image, words.pull, words.platform, quiet=words.quiet)
+    ensure_image(context, request["Image"], words.pull, words.platform, quiet=words.quiet)
     try:
         container_id, warnings = context.engine.containers.create(
-            config, words.name, any_platform=bool(words.platform)
+            request, words.name, any_platform=bool(words.platform)
         )
     except PyDockError as error:
         error.exit_code = 125 if error.exit_code is None else error.exit_code
@@ -123,36 +123,36 @@ def start(context: Context, words: Namespace) -> int:
         raise InvalidError("only one container can be attached to", "name one, or leave out -a and -i")
     name = words.CONTAINER[0]
     container_id = containers.resolve(name)
-    config = containers.config(container_id)
+    request = containers.definition(container_id)
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
-    attach_stdin = words.interactive and config.open_stdin
-    _check_terminal(context, config.terminal, attach_stdin)
+    attach_stdin = words.interactive and request["OpenStdin"]
+    _check_terminal(context, request["Tty"], attach_stdin)
     if containers.is_running(container_id):
-        return _attach(context, container_id, config, keys, attach_stdin=attach_stdin, proxy_signals=True)
-    with _given_up(context, container_id, remove=config.auto_remove):
+        return _attach(context, container_id, request, keys, attach_stdin=attach_stdin, proxy_signals=True)
+    with _given_up(context, container_id, remove=request["HostConfig"]["AutoRemove"]):
         launch = containers.start(
-            container_id, attach=Streams(stdin=attach_stdin), size=_size(context, config.terminal)
+            container_id, attach=Streams(stdin=attach_stdin), size=_size(context, request["Tty"])
         )
         return _stay(
-            context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=True
+            context, container_id, request, launch, keys, attach_stdin=attach_stdin, proxy_signals=True
         )
 
 
 def attach(context: Context, words: Namespace) -> int:
     """Attach to a running container; return its exit code."""
     container_id = context.engine.containers.resolve(words.CONTAINER)
-    config = context.engine.containers.config(container_id)
+    request = context.engine.containers.definition(container_id)
     if not context.engine.containers.is_running(container_id):
         raise ConflictError(
             f"container {words.CONTAINER} is not running", f"start it: dock start -a {words.CONTAINER}"
         )
-    attach_stdin = config.open_stdin and not words.no_stdin
-    _check_terminal(context, config.terminal, attach_stdin)
+    attach_stdin = request["OpenStdin"] and not words.no_stdin
+    _check_terminal(context, request["Tty"], attach_stdin)
     attach_stdin = attach_stdin and not context.notebook
     return _attach(
         context,
         container_id,
-        config,
+        request,
         parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS),
         attach_stdin=attach_stdin,
         proxy_signals=words.sig_proxy,
@@ -167,7 +167,7 @@ def exec_(context: Context, words: Namespace) -> int:
         _check_terminal(context, words.tty, words.interactive)
     request = ExecRequest(
         command=tuple(words.COMMAND),
-        env=tuple(parse_environment(words.env_file, words.env, os.environ)),
+        env=tuple(parse_environment([*read_lines(words.env_file, "--env-file"), *words.env], os.environ)),
         working_directory=words.workdir,
         user=words.user,
         terminal=words.tty and not words.detach,
@@ -190,7 +190,7 @@ def exec_(context: Context, words: Namespace) -> int:
 def _stay(
     context: Context,
     container_id: str,
-    config: ContainerConfig,
+    request: CreateRequest,
     launch: Launch,
     keys: bytes,
     *,
@@ -199,11 +199,11 @@ def _stay(
 ) -> int:
     """Stay with a container that was just started; 0 if the person detached.  One with ``--rm`` goes at its end."""
     code = _follow_launch(
-        context, container_id, config, launch, keys, attach_stdin=attach_stdin, proxy_signals=proxy_signals
+        context, container_id, request, launch, keys, attach_stdin=attach_stdin, proxy_signals=proxy_signals
     )
     if code is None:
         return LEFT_EXIT_CODE if context.was_interrupted else 0
-    if config.auto_remove:
+    if request["HostConfig"]["AutoRemove"]:
         _remove(context, container_id)
     return code
 
@@ -211,7 +211,7 @@ def _stay(
 def _follow_launch(
     context: Context,
     container_id: str,
-    config: ContainerConfig,
+    request: CreateRequest,
     launch: Launch,
     keys: bytes,
     *,
@@ -225,13 +225,13 @@ def _follow_launch(
         foreground = _foreground(
             context,
             container_id,
-            config,
+            request,
             keys,
             proxy_signals=proxy_signals,
             interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=True),
         )
         if _relay(
-            context, foreground, attachment, config.terminal, launch.fileno(), attach_stdin=attach_stdin
+            context, foreground, attachment, request["Tty"], launch.fileno(), attach_stdin=attach_stdin
         ):
             return None
         try:
@@ -239,14 +239,16 @@ def _follow_launch(
         except PyDockError:  # the supervisor was killed; what is known stands in the status
             return _exit_code(context, container_id)
     assert end is not None  # no timeout was given
-    context.ending = describe_exit(end.exit_code, oom_killed=end.oom_killed, memory_bytes=config.memory_bytes)
+    context.ending = describe_exit(
+        end.exit_code, oom_killed=end.oom_killed, memory_bytes=request["HostConfig"]["Memory"] or None
+    )
     return end.exit_code
 
 
 def _attach(
     context: Context,
     container_id: str,
-    config: ContainerConfig,
+    request: CreateRequest,
     keys: bytes,
     *,
     attach_stdin: bool,
@@ -258,16 +260,18 @@ def _attach(
         foreground = _foreground(
             context,
             container_id,
-            config,
+            request,
             keys,
             proxy_signals=proxy_signals,
             interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=False),
         )
-        if _relay(context, foreground, attachment, config.terminal, attach_stdin=attach_stdin):
+        if _relay(context, foreground, attachment, request["Tty"], attach_stdin=attach_stdin):
             return LEFT_EXIT_CODE if context.was_interrupted else 0
         code = exit_code()
     context.ending = describe_exit(
-        code, oom_killed=_is_oom_killed(context, container_id), memory_bytes=config.memory_bytes
+        code,
+        oom_killed=_is_oom_killed(context, container_id),
+        memory_bytes=request["HostConfig"]["Memory"] or None,
     )
     return code
 
@@ -309,7 +313,7 @@ def _remove(context: Context, container_id: str) -> None:
 def _foreground(
     context: Context,
     container_id: str,
-    config: ContainerConfig,
+    request: CreateRequest,
     keys: bytes,
     *,
     proxy_signals: bool,
@@ -321,11 +325,11 @@ def _foreground(
 
     return Foreground(
         context,
-        terminal=config.terminal,
+        terminal=request["Tty"],
         detach_keys=keys,
         send_signal=lambda number: _send_quietly(context, container_id, number),
         resize=resize,
-        proxy_signals=proxy_signals and not config.terminal,
+        proxy_signals=proxy_signals and not request["Tty"],
         interrupts=interrupts,
     )
 
@@ -339,11 +343,11 @@ def _steps(context: Context, container_id: str, *, proxy_signals: bool, has_star
         return TERMINAL_STEPS
     if not has_started:
         return steps_that_ask(containers.name(container_id))
-    config = containers.config(container_id)  # with what the image says
-    seconds = config.stop_timeout_seconds
+    stored = containers.definition(container_id)  # merged with the image's configuration
+    seconds = stored["StopTimeout"]
     return steps_that_stop(
         "the container",
-        signal_number(config.stop_signal or "TERM"),
+        signal_number(stored["StopSignal"] or "TERM"),
         DEFAULT_STOP_SECONDS if seconds is None else seconds,
     )
 

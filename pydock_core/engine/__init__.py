@@ -10,8 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydock_core.engine.config import ContainerConfig, Device, Mount
-    from pydock_core.engine.container_files import HOST_GATEWAY
     from pydock_core.engine.execution import ExecRequest, Execution
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
@@ -23,13 +21,13 @@ if TYPE_CHECKING:
     from pydock_core.oci.platform import parse_platform
     from pydock_core.oci.reference import parse_reference
     from pydock_core.runtime.signals import signal_name, signal_number
+    from pydock_core.spec.definition import CONFIG, CreateRequest
+    from pydock_core.spec.security import split_security_option
+    from pydock_core.spec.validation import check_request
     from pydock_core.supervision.client import Launch, Streams
     from pydock_core.supervision.container_status import KILLED_EXIT_CODE
-    from pydock_core.supervision.plan import PublishedPort
 
 _HOMES = {
-    "pydock_core.engine.config": ("ContainerConfig", "Device", "Mount"),
-    "pydock_core.engine.container_files": ("HOST_GATEWAY",),
     "pydock_core.engine.execution": ("ExecRequest", "Execution"),
     "pydock_core.engine.image_shapes": ("SeenImage",),
     "pydock_core.engine.launch": ("DEFAULT_STOP_SECONDS",),
@@ -41,27 +39,27 @@ _HOMES = {
     "pydock_core.oci.platform": ("parse_platform",),
     "pydock_core.oci.reference": ("parse_reference",),
     "pydock_core.runtime.signals": ("signal_name", "signal_number"),
+    "pydock_core.spec.definition": ("CONFIG", "CreateRequest"),
+    "pydock_core.spec.security": ("split_security_option",),
+    "pydock_core.spec.validation": ("check_request",),
     "pydock_core.supervision.client": ("Launch", "Streams"),
     "pydock_core.supervision.container_status": ("KILLED_EXIT_CODE",),
-    "pydock_core.supervision.plan": ("PublishedPort",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CONFIG",
     "DEFAULT_STOP_SECONDS",
-    "HOST_GATEWAY",
     "KILLED_EXIT_CODE",
-    "ContainerConfig",
-    "Device",
+    "CreateRequest",
     "Engine",
     "EngineProtocol",
     "ExecRequest",
     "Execution",
     "Launch",
-    "Mount",
-    "PublishedPort",
     "SeenImage",
     "Streams",
+    "check_request",
     "human_duration",
     "parse_moment_ns",
     "parse_platform",
@@ -69,6 +67,7 @@ __all__ = [
     "short_id",
     "signal_name",
     "signal_number",
+    "split_security_option",
 ]
 
 

@@ -6,20 +6,18 @@ import ipaddress
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydock_core.spec.validation import HOST_GATEWAY
+
 _RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
 
 
-HOST_GATEWAY = "host-gateway"
-"""Docker's word for the host's address in ``--add-host NAME:host-gateway``."""
-
-
 def build_hosts(name: str, address: str, gateway: str, extra: Iterable[str]) -> str:
-    """Return /etc/hosts: the loopback lines, those asked for, and the container's own name.
+    """Return /etc/hosts: the loopback lines, the requested ones, and the container's own name.
 
     Args:
         address: the container's, without prefix length; "" for none, and the name stands for loopback.
         gateway: the host's address as the container sees it; "" for loopback, as with the host's network.
-        extra: lines, of which :data:`HOST_GATEWAY` in the place of an address stands for ``gateway``.
+        extra: NAME:ADDRESS, as in ExtraHosts; the address "host-gateway" stands for ``gateway``.
     """
     lines = [
         "127.0.0.1\tlocalhost",
@@ -28,19 +26,15 @@ def build_hosts(name: str, address: str, gateway: str, extra: Iterable[str]) -> 
         "ff00::0\tip6-mcastprefix",
         "ff02::1\tip6-allnodes",
         "ff02::2\tip6-allrouters",
-        *(_with_address(line, gateway or "127.0.0.1") for line in extra),
+        *(_hosts_line(entry, gateway or "127.0.0.1") for entry in extra),
         f"{address or '127.0.0.1'}\t{name}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def names_gateway(line: str) -> bool:
-    """Whether a line asked for /etc/hosts stands for the host's address."""
-    return line.partition("\t")[0] == HOST_GATEWAY
-
-
-def _with_address(line: str, gateway: str) -> str:
-    return f"{gateway}\t{line.partition(chr(9))[2]}" if names_gateway(line) else line
+def _hosts_line(entry: str, gateway: str) -> str:
+    name, _, address = entry.partition(":")
+    return f"{gateway if address == HOST_GATEWAY else address}\t{name}"
 
 
 def build_resolv_conf(text: str, *, keep_loopback: bool) -> str:

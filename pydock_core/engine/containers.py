@@ -9,11 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
-from pydock_core.engine.config import ContainerConfig
-from pydock_core.engine.definition import merge
 from pydock_core.engine.execution import ExecRequest, Execution, begin_execution, build_exec_process
 from pydock_core.engine.filters import ContainerFilter
-from pydock_core.engine.log_options import NONE
 from pydock_core.engine.names import check_name, random_id, random_name
 from pydock_core.engine.shapes import Seen
 from pydock_core.engine.volumes import name_volumes
@@ -27,6 +24,8 @@ from pydock_core.errors import (
 )
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.signals import signal_number
+from pydock_core.spec.definition import CreateRequest, decode, encode
+from pydock_core.spec.log_option import NONE
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import all_images
@@ -64,17 +63,17 @@ class Containers:
     # -- definition ------------------------------------------------------------------------------------
 
     def create(
-        self, request: ContainerConfig, name: str | None = None, *, any_platform: bool = False
+        self, request: Mapping[str, Any], name: str | None = None, *, any_platform: bool = False
     ) -> tuple[str, list[str]]:
         """Define a container.
 
         Args:
-            request: what is asked for; see :class:`ContainerConfig`.
+            request: the body of ``POST /containers/create``; see :mod:`pydock_core.spec.definition`.
             name: a random one where None.
             any_platform: an image for another platform than the host's was chosen on purpose: no warning.
 
         Returns:
-            Its full id, and warnings (what this host cannot do of what was asked).
+            Its full id, and warnings (the requested limits that this host cannot enforce).
 
         Raises:
             NotFoundError: no such image.
@@ -84,19 +83,22 @@ class Containers:
 
         Postcondition: the container is listed; on an error nothing has changed.
         """
+        from pydock_core.spec.merge import merge  # late: listing and inspecting need neither
+        from pydock_core.spec.validation import check_request
+
         self._state.sweep_once()
-        image_id = self._state.images.resolve(request.image).id
-        definition = merge(
-            request,
-            self._state.images.config(image_id).get("config") or {},
-            self._state.launcher.default_network,
+        checked = check_request(request)
+        image_id = self._state.images.resolve(checked["Image"]).id
+        image_config = self._state.images.config(image_id).get("config") or {}
+        launcher = self._state.launcher
+        merged, warnings = launcher.check(
+            merge(checked, image_config, launcher.default_network), self.resolve
         )
-        definition, warnings = self._state.launcher.check(definition, self.resolve)
         if not any_platform:
             warnings += self._state.images.platform_warnings(image_id)
         wanted = check_name(name) if name else None
         container_id = random_id()
-        definition, used = name_volumes(definition)
+        definition, used = name_volumes(merged)
         for attempt in range(_NAME_ATTEMPTS):
             row = ContainerRow(
                 container_id,
@@ -104,11 +106,11 @@ class Containers:
                 or (random_name() if attempt < _NAME_ATTEMPTS - 1 else f"{random_name()}_{container_id[:6]}"),
                 image_id,
                 time.time_ns(),
-                json.dumps(definition.to_json()),
+                encode(definition),
             )
             try:
                 # A crash of the machine ends a --rm container in any case, so its record need not survive one.
-                table.insert(self._database, row, used, durable=not definition.auto_remove)
+                table.insert(self._database, row, used, durable=not definition.host["AutoRemove"])
                 break
             except ConflictError:
                 if wanted:
@@ -140,7 +142,7 @@ class Containers:
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(paths, signal_number("KILL"), 0.0)
-        is_transient = config_of(row).auto_remove
+        is_transient = decode(row.definition).host["AutoRemove"]
         self._state.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
     # -- life ------------------------------------------------------------------------------------------
@@ -163,8 +165,10 @@ class Containers:
         """
         self._state.sweep_once()
         row = self._row(reference)
-        config = config_of(row)
-        return self._zygote.supervise(lambda: self._state.launcher.prepare(row, config, size), attach=attach)
+        definition = decode(row.definition)
+        return self._zygote.supervise(
+            lambda: self._state.launcher.prepare(row, definition, size), attach=attach
+        )
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is no error."""
@@ -180,7 +184,7 @@ class Containers:
         Raises:
             ConflictError: it was run with ``--rm``, and would be gone when it has stopped.
         """
-        if self.config(reference).auto_remove:
+        if self.definition(reference)["HostConfig"]["AutoRemove"]:
             raise ConflictError(
                 f"container {reference} was run with --rm: stopped, it is gone",
                 "stop it, and run the image again",
@@ -253,9 +257,9 @@ class Containers:
         """Return a container's name."""
         return self._row(reference).name
 
-    def config(self, reference: str) -> ContainerConfig:
-        """Return a container's definition."""
-        return config_of(self._row(reference))
+    def definition(self, reference: str) -> CreateRequest:
+        """Return a container's definition, merged with its image's configuration."""
+        return decode(self._row(reference).definition).request
 
     def is_running(self, reference: str) -> bool:
         """Whether a container runs now."""
@@ -334,7 +338,7 @@ class Containers:
             since_ns, until_ns: Unix nanoseconds.
         """
         row = self._row(reference)
-        if self.config(row.id).log_driver == NONE:
+        if decode(row.definition).host["LogConfig"]["Type"] == NONE:
             raise UnsupportedError(
                 f"container {reference} has no log: it was created with --log-driver none",
                 f"dock attach {reference} shows what it writes from now on",
@@ -378,9 +382,9 @@ class Containers:
             raise ConflictError(
                 f"container {reference} is not running", f"start it: dock start {reference}", exit_code=1
             )
-        config = config_of(row)
+        definition = decode(row.definition)
         base = json.loads(paths.config_file.read_bytes())["process"]
-        user = None if request.user is None else self._state.launcher.user(row, config, request.user)
+        user = None if request.user is None else self._state.launcher.user(row, definition, request.user)
         process = build_exec_process(base, request, user)
         return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
 
@@ -411,16 +415,11 @@ class Containers:
         return table.find(self._database, reference)
 
     def _see(self, row: ContainerRow) -> Seen | None:
-        """Look at a container; None for one that ended and was to be removed then (whoever should have, died)."""
-        config = config_of(row)
+        """Look at a container; None for one with AutoRemove that ended and whose remover died."""
+        definition = decode(row.definition)
         status = derive_status(self._root.container(row.id))
-        if config.auto_remove and status.status == "exited":
+        if definition.host["AutoRemove"] and status.status == "exited":
             return None
-        network = str(config.network)
+        network = definition.host["NetworkMode"]
         address = "" if network in ("none", "host") else address_of(self._database, network, row.id)
-        return Seen(row, config, status, address)
-
-
-def config_of(row: ContainerRow) -> ContainerConfig:
-    """Return the definition that a row holds."""
-    return ContainerConfig.from_json(json.loads(row.config))
+        return Seen(row, definition, status, address)

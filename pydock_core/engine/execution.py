@@ -8,17 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydock_core.engine.definition import merge_environment
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision.client import ExecSession, SupervisorClient
 
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """What ``dock exec`` asks for; None says "as the container has it".
+    """The request of ``dock exec``; None is the container's own value.
 
     Attributes:
-        size: rows and columns of the terminal, (0, 0) where unknown.
+        size: rows and columns of the terminal, (0, 0) if unknown.
     """
 
     command: tuple[str, ...]
@@ -39,7 +38,8 @@ def build_exec_process(
         base: ``process`` of the container's own config.json.
         user: the OCI user object, None for the container's own.
     """
-    from pydock_core.spec.builder import build_process  # late: what only lists and shows needs none of it
+    from pydock_core.spec.builder import build_process  # late: listing and inspecting need none of it
+    from pydock_core.spec.merge import merge_environment
 
     terminal = ["TERM=xterm"] if request.terminal else []
     return build_process(
@@ -58,7 +58,7 @@ class Execution:
     """An exec in the foreground: the near ends of its streams.
 
     Attributes:
-        stdin_fd: where its standard input is written (non-blocking), None where it has none.
+        stdin_fd: where its standard input is written (non-blocking), None if it has none.
         stdout_fd, stderr_fd: where its output is read; with a terminal all three are the master side.
     """
 

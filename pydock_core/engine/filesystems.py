@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pydock_core.engine.definition import DEFAULT_PATH
 from pydock_core.engine.mount_points import make_layer
 from pydock_core.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
 from pydock_core.images.committed import build_execution, build_image_config, is_same_but_for_time
@@ -22,6 +21,7 @@ from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.paths import ContainerPaths
 from pydock_core.progress import Progress
 from pydock_core.runtime.process_identity import ProcessIdentity
+from pydock_core.spec.defaults import DEFAULT_PATH
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.containers import ContainerRow

@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pydock_core.engine.labels import has_label
 from pydock_core.engine.shapes import Seen
 from pydock_core.errors import InvalidError
+from pydock_core.spec.port import read_ports
 from pydock_core.store.database.containers import ContainerRow
 
 _KEYS = (
@@ -67,7 +69,7 @@ def _condition(
     key: str, values: Sequence[str], find: Callable[[str], ContainerRow], find_image: Callable[[str], str]
 ) -> Callable[[Seen], bool]:
     if key == "label":
-        return lambda seen: all(_has_label(seen, value) for value in values)
+        return lambda seen: all(has_label(seen.definition.request["Labels"], value) for value in values)
     if key in ("before", "since"):
         rows = [find(value) for value in values]
         if key == "before":
@@ -95,18 +97,14 @@ _TESTS: Mapping[str, Callable[[Seen, str], bool]] = {
     "id": lambda seen, value: seen.row.id.startswith(value),
     "status": lambda seen, value: seen.state == value,
     "exited": lambda seen, value: seen.state == "exited" and seen.status.exit_code == int(value),
-    "volume": lambda seen, value: any(value in (mount.source, mount.target) for mount in seen.config.mounts),
-    "network": lambda seen, value: seen.config.network == value,
+    "volume": lambda seen, value: any(value in (mount.source, mount.target) for mount in seen.mounts),
+    "network": lambda seen, value: seen.definition.host["NetworkMode"] == value,
     "publish": lambda seen, value: any(
-        f"{port.host_port}/{port.protocol}" == _with_protocol(value) for port in seen.config.ports
+        f"{port.host_port}/{port.protocol}" == _with_protocol(value)
+        for port in read_ports(seen.definition.host["PortBindings"])
     ),
-    "expose": lambda seen, value: _with_protocol(value) in seen.config.exposed_ports,
+    "expose": lambda seen, value: _with_protocol(value) in seen.definition.request["ExposedPorts"],
 }
-
-
-def _has_label(seen: Seen, text: str) -> bool:
-    key, equals, value = text.partition("=")
-    return key in seen.config.labels and (not equals or seen.config.labels[key] == value)
 
 
 def _with_protocol(text: str) -> str:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.engine import container_files, mount_points
-from pydock_core.engine.bundle import build_request
-from pydock_core.engine.config import ContainerConfig
-from pydock_core.engine.log_options import parse_limits
+from pydock_core.engine.bundle import collect_facts
 from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
-from pydock_core.engine.shapes import host_name
 from pydock_core.engine.volumes import fill_new_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
 from pydock_core.oci.root_mount import RootMount
@@ -25,7 +22,12 @@ from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_spec
+from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.log_option import parse_limits
+from pydock_core.spec.mount import read_mounts
+from pydock_core.spec.port import read_ports
 from pydock_core.spec.users import ResolvedUser, resolve_user
+from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.client import Zygote, ZygoteWorker
@@ -37,7 +39,51 @@ if TYPE_CHECKING:
 
 DEFAULT_STOP_SECONDS = 10.0
 RUNTIME_PROGRAMS = {"nvidia": "nvidia-container-runtime"}
-"""Docker's names of runtimes whose program is called otherwise."""
+"""Programs of Docker's runtimes that have another name than the runtime."""
+
+
+def build_plan(
+    definition: Definition,
+    container_id: str,
+    paths: ContainerPaths,
+    *,
+    executor: str,
+    root_mounts: tuple[RootMount, ...],
+    network: NetworkAttachment,
+    network_socket: Path,
+    size: tuple[int, int],
+) -> LaunchPlan:
+    """Return the part of a start that the OCI configuration leaves out.  Pure.
+
+    Args:
+        executor: "embedded", or the path of an OCI runtime program.
+        network_socket: of the network service.
+        size: rows and columns of the terminal, zeros if unknown.
+    """
+    request, host = definition.request, definition.host
+    limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
+    timeout = request["StopTimeout"]
+    return LaunchPlan(
+        container_id=container_id,
+        data_dir=str(paths.data),
+        run_dir=str(paths.run),
+        executor=executor,
+        root_mounts=root_mounts,
+        network=network,
+        ports=read_ports(host["PortBindings"]),
+        network_socket=str(network_socket) if network.mode == "bridge" else "",
+        terminal=request["Tty"],
+        open_stdin=request["OpenStdin"],
+        stdin_once=request["StdinOnce"],
+        stop_signal=signal_number(request["StopSignal"] or "TERM"),
+        stop_timeout_seconds=DEFAULT_STOP_SECONDS if timeout is None else timeout,
+        log_path=str(paths.log_file) if limits else "",
+        log_file_bytes=limits.file_bytes if limits else 0,
+        log_files=limits.files if limits else 1,
+        auto_remove=host["AutoRemove"],
+        tty_rows=size[0],
+        tty_columns=size[1],
+    )
 
 
 class Launcher:
@@ -58,145 +104,131 @@ class Launcher:
 
     @property
     def default_network(self) -> str:
-        """Where a container is connected that names no network: a bridge needs root."""
+        """The network mode of a request without one: a bridge needs root."""
         return "none" if self._rootless else "bridge"
 
     # -- at create -------------------------------------------------------------------------------------
 
-    def check(
-        self, definition: ContainerConfig, find: Callable[[str], str]
-    ) -> tuple[ContainerConfig, list[str]]:
-        """Refuse what this host cannot do, and say of limits that they cannot be kept.
+    def check(self, request: CreateRequest, find: Callable[[str], str]) -> tuple[CreateRequest, list[str]]:
+        """Refuse what this host cannot do, and drop limits that it cannot enforce.
 
         Args:
-            find: returns the full id of a container, for --network container:NAME.
+            request: merged with the image's configuration.
+            find: returns the full id of a container, for the network mode container:NAME.
 
         Returns:
-            The definition as it will be kept, and warnings.
+            The request to store, and warnings.
         """
-        if definition.network == "bridge" and self._rootless:
+        host = request["HostConfig"]
+        mode, _, other = host["NetworkMode"].partition(":")
+        if mode == "bridge" and self._rootless:
             raise UnsupportedError(
                 "--network bridge needs root on this host",
                 "use --network none: the proxy and -p reach its ports all the same (dock doctor)",
                 exit_code=125,
             )
-        if definition.network and definition.network.startswith("container:"):
-            definition = replace(
-                definition, network=f"container:{find(definition.network.partition(':')[2])}"
-            )
-        self._executor(definition)
-        for mount in definition.mounts:
+        if mode == "container":
+            host = {**host, "NetworkMode": f"container:{find(other)}"}
+        self._executor(host["Runtime"])
+        for mount in read_mounts(request, {}):
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
                 raise NotFoundError(
                     f"bind source {mount.source} does not exist",
                     "create it first, or use -v, which creates a missing directory",
                     exit_code=125,
                 )
-        for device in definition.devices:
-            if not os.path.exists(device.source):
+        for device in host["Devices"]:
+            if not os.path.exists(device["PathOnHost"]):
                 raise NotFoundError(
-                    f"device {device.source} does not exist", "name a device of this host", exit_code=125
+                    f"device {device['PathOnHost']} does not exist",
+                    "name a device of this host",
+                    exit_code=125,
                 )
-        definition, warnings = self._without_lost_limits(definition)
-        if definition.network == "bridge" and (weakness := self._networks.weakness()):
+        lost, warnings = self._lost_limits(host)
+        if mode == "bridge" and (weakness := self._networks.weakness()):
             warnings.append(
                 f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
             )
-        return definition, warnings
+        return {**request, "HostConfig": cast("HostConfig", {**host, **lost})}, warnings
 
-    def _without_lost_limits(self, definition: ContainerConfig) -> tuple[ContainerConfig, list[str]]:
+    def _lost_limits(self, host: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """Return the defaults of the limits that cannot be enforced, and a warning that names them."""
         support = probe_cgroups()
-        asked = {
-            "memory_bytes": ("-m", support.memory),
-            "memory_swap_bytes": ("--memory-swap", support.swap),
-            "cpus": ("--cpus", support.cpu),
-            "cpu_shares": ("--cpu-shares", support.cpu),
-            "cpuset_cpus": ("--cpuset-cpus", support.cpuset),
-            "pids_limit": ("--pids-limit", support.pids),
+        limits = {
+            "Memory": ("-m", support.memory),
+            "MemorySwap": ("--memory-swap", support.swap),
+            "NanoCpus": ("--cpus", support.cpu),
+            "CpuShares": ("--cpu-shares", support.cpu),
+            "CpusetCpus": ("--cpuset-cpus", support.cpuset),
+            "PidsLimit": ("--pids-limit", support.pids),
         }
-        lost = {
-            name: option for name, (option, can) in asked.items() if getattr(definition, name) and not can
-        }
+        lost = [name for name, (_, can) in limits.items() if host[name] and not can]
         if not lost:
-            return definition, []
-        kept: dict[str, Any] = {name: "" if name == "cpuset_cpus" else None for name in lost}
+            return {}, []
+        options = ", ".join(limits[name][0] for name in lost)
         reason = support.reason or "its cgroup controller is not there"
-        return replace(definition, **kept), [
-            f"{', '.join(lost.values())} cannot be enforced here: {reason} (dock doctor)"
+        return {name: cast("Mapping[str, Any]", HOST_CONFIG)[name] for name in lost}, [
+            f"{options} cannot be enforced here: {reason} (dock doctor)"
         ]
 
     @staticmethod
-    def _executor(definition: ContainerConfig) -> str:
-        """What the plan names: "embedded", or the path of an OCI runtime program."""
-        if definition.runtime == EMBEDDED:
+    def _executor(runtime: str) -> str:
+        """Return the plan's executor: "embedded", or the path of an OCI runtime program."""
+        if runtime == EMBEDDED:
             return EMBEDDED
-        program = shutil.which(RUNTIME_PROGRAMS.get(definition.runtime, definition.runtime))
+        program = shutil.which(RUNTIME_PROGRAMS.get(runtime, runtime))
         if program is not None:
             return program
-        if definition.runtime == "nvidia":
+        if runtime == "nvidia":
             hint = "install the NVIDIA container toolkit on a host with an NVIDIA GPU, or leave --runtime out (dock doctor)"
         else:
             hint = "install it, or leave --runtime out"
-        raise UnavailableError(f"runtime {definition.runtime} is not on this host", hint, exit_code=125)
+        raise UnavailableError(f"runtime {runtime} is not on this host", hint, exit_code=125)
 
     # -- at start --------------------------------------------------------------------------------------
 
-    def prepare(self, row: ContainerRow, config: ContainerConfig, size: tuple[int, int]) -> Path:
-        """Write all that a supervisor needs, and return the launch plan's path.
+    def prepare(self, row: ContainerRow, definition: Definition, size: tuple[int, int]) -> Path:
+        """Write the files of a start, and return the launch plan's path.
 
-        Everything is made anew from the definition; what is there from an earlier start, but for the writable layer
-        and the log, is replaced.
+        Everything is made anew from the definition; an earlier start's files are replaced, except the writable layer
+        and the log.
         """
         paths = self._root.container(row.id)
-        if config.auto_remove and paths.work.exists():
+        host = definition.host
+        if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, and does not start with it again.
             ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             make_directories(directory)
-        paths.upper.chmod(0o755)  # what the container sees of its root directory
+        paths.upper.chmod(0o755)  # the mode of the container's root directory
         diff_ids = self._images.layers(row.image_id)
         resolv = container_files.build_resolv_conf(
-            container_files.read_host_resolv_conf(), keep_loopback=config.network == "host"
+            container_files.read_host_resolv_conf(), keep_loopback=host["NetworkMode"] == "host"
         )
-        network = self._attachment(row.id, config, resolv)
-        self._write_files(paths, row, config, network, resolv)
-        fill_new_volumes(self._root, config, lambda: self._snapshotter.mounts(diff_ids, None, None))
-        user = self._resolve(self._files(row, paths), config, config.user or "")
-        request = build_request(
+        network = self._attachment(row.id, definition, resolv)
+        self._write_files(row.id, definition, network, resolv)
+        mounts = read_mounts(definition.request, definition.volumes)
+        fill_new_volumes(self._root, mounts, lambda: self._snapshotter.mounts(diff_ids, None, None))
+        facts = collect_facts(
             self._root,
-            paths,
             row.id,
-            config,
-            user,
+            definition,
+            mounts,
+            self._resolve(self._files(row, paths), definition, definition.request["User"]),
             size,
             rootless=self._rootless,
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
         )
-        spec = build_spec(request)
-        write_json(paths.config_file, spec)
-        log_limits = parse_limits(config.log_driver, config.log_options)
-        plan = LaunchPlan(
-            container_id=row.id,
-            data_dir=str(paths.data),
-            run_dir=str(paths.run),
-            executor=self._executor(config),
-            root_mounts=self._writable_root(diff_ids, paths, is_transient=config.auto_remove),
+        write_json(paths.config_file, build_spec(definition, facts))
+        plan = build_plan(
+            definition,
+            row.id,
+            paths,
+            executor=self._executor(host["Runtime"]),
+            root_mounts=self._writable_root(diff_ids, paths, is_transient=host["AutoRemove"]),
             network=network,
-            ports=config.ports,
-            network_socket=str(self._root.network_socket()) if network.mode == "bridge" else "",
-            terminal=config.terminal,
-            open_stdin=config.open_stdin,
-            stdin_once=config.stdin_once,
-            stop_signal=signal_number(config.stop_signal or "TERM"),
-            stop_timeout_seconds=DEFAULT_STOP_SECONDS
-            if config.stop_timeout_seconds is None
-            else config.stop_timeout_seconds,
-            log_path=str(paths.log_file) if log_limits else "",
-            log_file_bytes=log_limits.file_bytes if log_limits else 0,
-            log_files=log_limits.files if log_limits else 1,
-            auto_remove=config.auto_remove,
-            tty_rows=size[0],
-            tty_columns=size[1],
+            network_socket=self._root.network_socket(),
+            size=size,
         )
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
@@ -220,36 +252,32 @@ class Launcher:
             ),
         )
 
-    def user(self, row: ContainerRow, config: ContainerConfig, user: str) -> dict[str, Any]:
+    def user(self, row: ContainerRow, definition: Definition, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""
-        resolved = self._resolve(self._files(row, self._root.container(row.id)), config, user)
+        resolved = self._resolve(self._files(row, self._root.container(row.id)), definition, user)
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
-    def _attachment(self, container_id: str, config: ContainerConfig, resolv: str) -> NetworkAttachment:
-        mode, _, other = str(config.network).partition(":")
+    def _attachment(self, container_id: str, definition: Definition, resolv: str) -> NetworkAttachment:
+        mode, _, other = definition.host["NetworkMode"].partition(":")
         if mode == "bridge":
+            hosts = definition.host["ExtraHosts"] or ()
             return self._networks.attach(
                 container_id,
                 resolvers=container_files.name_servers(resolv),
-                to_gateway=any(map(container_files.names_gateway, config.hosts)),
+                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in hosts),
             )
         if mode == "container":
-            return self._networks.join(other, other[:12])
+            return self._networks.join(other, other[:SHORT_ID_DIGITS])
         return NetworkAttachment(mode=mode)
 
     def _write_files(
-        self,
-        paths: ContainerPaths,
-        row: ContainerRow,
-        config: ContainerConfig,
-        network: NetworkAttachment,
-        resolv: str,
+        self, container_id: str, definition: Definition, network: NetworkAttachment, resolv: str
     ) -> None:
-        name = host_name(row.id, config)
+        name = definition.host_name(container_id)
         address, gateway = (text.partition("/")[0] for text in (network.address, network.gateway))
-        hosts = container_files.build_hosts(name, address, gateway, config.hosts)
+        hosts = container_files.build_hosts(name, address, gateway, definition.host["ExtraHosts"] or ())
         for file, text in (("hostname", f"{name}\n"), ("hosts", hosts), ("resolv.conf", resolv)):
-            path = paths.data / file
+            path = self._root.container(container_id).data / file
             path.write_text(text)
             path.chmod(0o644)
 
@@ -257,11 +285,12 @@ class Launcher:
         return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper)
 
     @staticmethod
-    def _resolve(files: RootFiles, config: ContainerConfig, user: str) -> ResolvedUser:
+    def _resolve(files: RootFiles, definition: Definition, user: str) -> ResolvedUser:
         resolved = resolve_user(user, files.read)
-        if not config.groups:
+        asked = definition.host["GroupAdd"]
+        if not asked:
             return resolved
-        groups = [int(group) if group.isdigit() else _group_id(group, files) for group in config.groups]
+        groups = [int(group) if group.isdigit() else _group_id(group, files) for group in asked]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
 
 

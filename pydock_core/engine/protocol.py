@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from pydock_core.engine.config import ContainerConfig
     from pydock_core.engine.execution import ExecRequest, Execution
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.images import CaptureResult
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from pydock_core.images.push import Pushed
     from pydock_core.oci.platform import Platform
     from pydock_core.progress import Progress
+    from pydock_core.spec.definition import CreateRequest
     from pydock_core.store.database.images import ImageRow
     from pydock_core.supervision.client import Launch, Streams
     from pydock_core.supervision.logs import LogEntry
@@ -47,7 +47,7 @@ class ContainersProtocol(Protocol):
     """See :class:`pydock_core.engine.containers.Containers`."""
 
     def create(
-        self, request: ContainerConfig, name: str | None = None, *, any_platform: bool = False
+        self, request: Mapping[str, Any], name: str | None = None, *, any_platform: bool = False
     ) -> tuple[str, Names]: ...
 
     def rename(self, reference: str, name: str) -> None: ...
@@ -78,7 +78,7 @@ class ContainersProtocol(Protocol):
 
     def name(self, reference: str) -> str: ...
 
-    def config(self, reference: str) -> ContainerConfig: ...
+    def definition(self, reference: str) -> CreateRequest: ...
 
     def is_running(self, reference: str) -> bool: ...
 

@@ -1,4 +1,4 @@
-"""The shapes in which containers are shown: those of the Docker Engine API 1.51 (ContainerSummary, ContainerInspect).  Pure."""
+"""Listings and inspections of containers in the shapes of the Engine API 1.51 (ContainerSummary, ContainerInspect).  Pure."""
 
 from __future__ import annotations
 
@@ -8,31 +8,40 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydock_core.engine.config import ContainerConfig, Mount
-from pydock_core.engine.log_options import NONE, complete_options
 from pydock_core.engine.spans import human_duration
 from pydock_core.paths import ContainerPaths
+from pydock_core.spec.definition import FIXED_CONFIG, FIXED_HOST_CONFIG, Definition
+from pydock_core.spec.log_option import NONE
+from pydock_core.spec.mount import Mount, read_mounts
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import format_time
-from pydock_core.supervision.plan import PublishedPort
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A container as it was seen at one moment: its row, its definition, and what it does."""
+    """A container at one moment: its row, its definition, and its state.
+
+    Attributes:
+        address: on its network, with prefix length; empty for none.
+    """
 
     row: ContainerRow
-    config: ContainerConfig
+    definition: Definition
     status: Status
     address: str = ""
 
     @property
     def state(self) -> str:
-        """Docker's word: created, running, exited, or restarting's neighbour "starting" shown as created."""
+        """Docker's word: created, running or exited; a container that is being started is "created"."""
         return "created" if self.status.status == "starting" else self.status.status
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """Its mounts, volumes with their names."""
+        return read_mounts(self.definition.request, self.definition.volumes)
 
 
 def describe_status(status: Status, now_ns: int) -> str:
@@ -48,29 +57,40 @@ def describe_status(status: Status, now_ns: int) -> str:
 
 def build_summary(seen: Seen) -> dict[str, Any]:
     """Return the ContainerSummary of ``GET /containers/json``."""
-    row, config = seen.row, seen.config
+    row, definition = seen.row, seen.definition
     return {
         "Id": row.id,
         "Names": [f"/{row.name}"],
-        "Image": config.image,
+        "Image": definition.request["Image"],
         "ImageID": row.image_id,
         "ImageManifestDescriptor": None,
-        "Command": " ".join(_shown_argument(word) for word in command_line(config)),
+        "Command": " ".join(_shown_argument(word) for word in definition.command_line),
         "Created": row.created_ns // 1_000_000_000,
-        "Ports": list(_port_summaries(config, seen.status)),
-        "Labels": dict(config.labels),
+        "Ports": list(_port_summaries(seen)),
+        "Labels": definition.request["Labels"],
         "State": seen.state,
         "Status": describe_status(seen.status, time.time_ns()),
-        "HostConfig": {"NetworkMode": config.network},
+        "HostConfig": {"NetworkMode": definition.host["NetworkMode"]},
         "NetworkSettings": {"Networks": _networks(seen)},
-        "Mounts": [_mount_point(mount) for mount in config.mounts if mount.kind != "tmpfs"],
+        "Mounts": _mount_points(seen),
     }
 
 
 def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, Any]:
     """Return the ContainerInspectResponse of ``GET /containers/ID/json``."""
-    row, config, status = seen.row, seen.config, seen.status
-    words = command_line(config)
+    from pydock_core.spec.defaults import MASKED_PATHS, READ_ONLY_PATHS  # late: a listing has none of them
+
+    row, definition, status = seen.row, seen.definition, seen.status
+    words = definition.command_line
+    config = {
+        name: value
+        for name, value in definition.request.items()
+        if name not in ("HostConfig", "NetworkingConfig")
+    }
+    timeout = definition.request["StopTimeout"]
+    is_confined = not definition.host["Privileged"]
+    networks = _networks(seen)
+    first = next(iter(networks.values()), _ENDPOINT_STATE)
     return {
         "Id": row.id,
         "Created": format_time(row.created_ns),
@@ -93,7 +113,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ResolvConfPath": str(paths.data / "resolv.conf"),
         "HostnamePath": str(paths.data / "hostname"),
         "HostsPath": str(paths.data / "hosts"),
-        "LogPath": "" if config.log_driver == NONE else str(paths.log_file),
+        "LogPath": "" if definition.host["LogConfig"]["Type"] == NONE else str(paths.log_file),
         "Name": f"/{row.name}",
         "RestartCount": 0,
         "Driver": driver,
@@ -102,168 +122,131 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": _host_config(config),
+        "HostConfig": {
+            **FIXED_HOST_CONFIG,
+            **definition.host,
+            "MaskedPaths": list(MASKED_PATHS) if is_confined else None,
+            "ReadonlyPaths": list(READ_ONLY_PATHS) if is_confined else None,
+        },
         "GraphDriver": {"Name": driver, "Data": {"UpperDir": str(paths.upper), "WorkDir": str(paths.work)}},
-        "Mounts": [_mount_point(mount) for mount in config.mounts if mount.kind != "tmpfs"],
-        "Config": _config(row, config),
+        "Mounts": _mount_points(seen),
+        "Config": {
+            **FIXED_CONFIG,
+            **config,
+            "Hostname": definition.host_name(row.id),
+            "StopTimeout": None if timeout is None else int(min(timeout, 1 << 31)),
+        },
         "NetworkSettings": {
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": f"/proc/{status.pid}/ns/net" if status.is_running else "",
-            "Ports": _port_bindings(config, status),
-            "IPAddress": seen.address.partition("/")[0] if status.is_running else "",
-            "IPPrefixLen": int(seen.address.partition("/")[2] or 0) if status.is_running else 0,
-            "Networks": _networks(seen),
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
+            "Ports": _port_bindings(seen),
+            **{name: first[name] for name in _SHOWN_ABOVE},
+            "Networks": networks,
         },
     }
 
 
-def command_line(config: ContainerConfig) -> list[str]:
-    """The words that the container runs."""
-    return [*(config.entrypoint or ()), *(config.command or ())]
+_ENDPOINT_STATE: Mapping[str, Any] = {
+    "Links": None,
+    "DriverOpts": None,
+    "GwPriority": 0,
+    "NetworkID": "",
+    "EndpointID": "",
+    "Gateway": "",
+    "IPAddress": "",
+    "MacAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+    "DNSNames": None,
+}
+_SHOWN_ABOVE = (
+    "EndpointID",
+    "Gateway",
+    "GlobalIPv6Address",
+    "GlobalIPv6PrefixLen",
+    "IPAddress",
+    "IPPrefixLen",
+    "IPv6Gateway",
+    "MacAddress",
+)
+"""Fields of the first network that NetworkSettings has too, for clients of API 1.20 and earlier."""
 
 
-def host_name(row_id: str, config: ContainerConfig) -> str:
-    """The container's host name: as asked for, else the short id."""
-    return config.hostname or row_id[:12]
+def _networks(seen: Seen) -> dict[str, Any]:
+    """Return the networks with the container's place in each; its address is known while it runs."""
+    current: dict[str, Any] = {}
+    if seen.address and seen.status.is_running:
+        from ipaddress import ip_interface  # late: few containers have an address
 
+        from pydock_core.network.addresses import gateway_of, mac_address_of
 
-def _config(row: ContainerRow, config: ContainerConfig) -> dict[str, Any]:
+        address, _, prefix = seen.address.partition("/")
+        current = {
+            "IPAddress": address,
+            "IPPrefixLen": int(prefix),
+            "Gateway": gateway_of(str(ip_interface(seen.address).network)).partition("/")[0],
+            "MacAddress": mac_address_of(seen.address),
+        }
     return {
-        "Hostname": host_name(row.id, config),
-        "Domainname": "",
-        "User": config.user or "",
-        "AttachStdin": config.stdin_once,
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "ExposedPorts": {port: {} for port in config.exposed_ports},
-        "Tty": config.terminal,
-        "OpenStdin": config.open_stdin,
-        "StdinOnce": config.stdin_once,
-        "Env": list(config.env),
-        "Cmd": list(config.command or ()),
-        "Image": config.image,
-        "Volumes": {mount.target: {} for mount in config.mounts if mount.kind == "volume"},
-        "WorkingDir": config.working_directory,
-        "Entrypoint": list(config.entrypoint) if config.entrypoint else None,
-        "Labels": dict(config.labels),
-        "StopSignal": f"SIG{config.stop_signal}",
-        "StopTimeout": None
-        if config.stop_timeout_seconds is None
-        else int(min(config.stop_timeout_seconds, 1 << 31)),
+        name: {**_ENDPOINT_STATE, **settings, **current}
+        for name, settings in seen.definition.request["NetworkingConfig"]["EndpointsConfig"].items()
     }
 
 
-def _host_config(config: ContainerConfig) -> dict[str, Any]:
-    return {
-        "Binds": [_bind(mount) for mount in config.mounts if mount.kind == "bind"],
-        "LogConfig": {
-            "Type": config.log_driver,
-            "Config": complete_options(config.log_driver, config.log_options),
-        },
-        "NetworkMode": config.network,
-        "PortBindings": _requested_bindings(config),
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "AutoRemove": config.auto_remove,
-        "CapAdd": list(config.cap_add) or None,
-        "CapDrop": list(config.cap_drop) or None,
-        "ExtraHosts": ["{1}:{0}".format(*line.split("\t")) for line in config.hosts],
-        "GroupAdd": list(config.groups) or None,
-        "OomScoreAdj": config.oom_score_adj,
-        "Privileged": config.privileged,
-        "ReadonlyRootfs": config.read_only,
-        "SecurityOpt": _security_options(config),
-        "Tmpfs": {mount.target: ",".join(mount.options) for mount in config.mounts if mount.kind == "tmpfs"},
-        "ShmSize": config.shm_size_bytes,
-        "Sysctls": dict(config.sysctls),
-        "Runtime": config.runtime,
-        "Memory": config.memory_bytes or 0,
-        "MemorySwap": config.memory_swap_bytes or 0,
-        "NanoCpus": int((config.cpus or 0) * 1e9),
-        "CpuShares": config.cpu_shares or 0,
-        "CpusetCpus": config.cpuset_cpus,
-        "PidsLimit": config.pids_limit,
-        "Ulimits": [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in config.ulimits],
-        "Devices": [
-            {
-                "PathOnHost": device.source,
-                "PathInContainer": device.target,
-                "CgroupPermissions": device.permissions,
-            }
-            for device in config.devices
-        ],
-    }
+def _mount_points(seen: Seen) -> list[dict[str, Any]]:
+    return [
+        {
+            "Type": mount.kind,
+            **({"Name": mount.source} if mount.kind == "volume" else {}),
+            "Source": mount.source,
+            "Destination": mount.target,
+            **({"Driver": "local"} if mount.kind == "volume" else {}),
+            "Mode": "ro" if mount.read_only else "",
+            "RW": not mount.read_only,
+            "Propagation": mount.propagation if mount.kind == "bind" else "",
+        }
+        for mount in seen.mounts
+        if mount.kind != "tmpfs"
+    ]
 
 
-def _security_options(config: ContainerConfig) -> list[str]:
-    options = ["no-new-privileges"] if config.no_new_privileges else []
-    return options + ([] if config.seccomp == "default" else ["seccomp=" + config.seccomp[:200]])
-
-
-def _bind(mount: Mount) -> str:
-    return f"{mount.source}:{mount.target}" + (":ro" if mount.read_only else "")
-
-
-def _mount_point(mount: Mount) -> dict[str, Any]:
-    return {
-        "Type": mount.kind,
-        **({"Name": mount.source} if mount.kind == "volume" else {}),
-        "Source": mount.source,
-        "Destination": mount.target,
-        **({"Driver": "local"} if mount.kind == "volume" else {}),
-        "Mode": "ro" if mount.read_only else "",
-        "RW": not mount.read_only,
-        "Propagation": mount.propagation if mount.kind == "bind" else "",
-    }
-
-
-def _port_summaries(config: ContainerConfig, status: Status) -> Iterable[Mapping[str, Any]]:
-    published = status.ports if status.is_running else ()
-    shown = set()
-    for port in published:
-        shown.add(f"{port.container_port}/{port.protocol}")
+def _port_summaries(seen: Seen) -> Iterable[Mapping[str, Any]]:
+    if not seen.status.is_running:
+        return
+    published = set()
+    for port in seen.status.ports:
+        published.add(f"{port.container_port}/{port.protocol}")
         yield {
             "IP": port.host_ip,
             "PrivatePort": port.container_port,
             "PublicPort": port.host_port,
             "Type": port.protocol,
         }
-    for text in config.exposed_ports if status.is_running else ():
-        if text not in shown:
+    for text in seen.definition.request["ExposedPorts"]:
+        if text not in published:
             number, _, protocol = text.partition("/")
             yield {"PrivatePort": int(number), "Type": protocol}
 
 
-def _port_bindings(config: ContainerConfig, status: Status) -> dict[str, Any]:
-    bindings: dict[str, Any] = dict.fromkeys(config.exposed_ports) if status.is_running else {}
-    for port in status.ports if status.is_running else ():
-        _add_binding(bindings, port)
+def _port_bindings(seen: Seen) -> dict[str, Any]:
+    if not seen.status.is_running:
+        return {}
+    bindings: dict[str, Any] = dict.fromkeys(seen.definition.request["ExposedPorts"])
+    for port in seen.status.ports:
+        key = f"{port.container_port}/{port.protocol}"
+        bindings[key] = [
+            *(bindings.get(key) or ()),
+            {"HostIp": port.host_ip, "HostPort": str(port.host_port)},
+        ]
     return bindings
-
-
-def _requested_bindings(config: ContainerConfig) -> dict[str, Any]:
-    bindings: dict[str, Any] = {}
-    for port in config.ports:
-        _add_binding(bindings, port)
-    return bindings
-
-
-def _add_binding(bindings: dict[str, Any], port: PublishedPort) -> None:
-    key = f"{port.container_port}/{port.protocol}"
-    bindings[key] = [
-        *(bindings.get(key) or ()),
-        {"HostIp": port.host_ip, "HostPort": str(port.host_port) if port.host_port else ""},
-    ]
-
-
-def _networks(seen: Seen) -> dict[str, Any]:
-    address, _, prefix = seen.address.partition("/")
-    return {
-        str(seen.config.network).partition(":")[0]: {
-            "IPAddress": address if seen.status.is_running else "",
-            "IPPrefixLen": int(prefix or 0) if seen.status.is_running else 0,
-        }
-    }
 
 
 def _shown_argument(word: str) -> str:

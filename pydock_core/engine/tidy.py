@@ -48,7 +48,7 @@ class Remover:
         rows = table.all_rows(self._database)
         known = {row.id for row in rows}
         for row in rows:
-            if '"auto_remove": true' in row.config:
+            if '"AutoRemove": true' in row.definition:
                 status = derive_status(self._root.container(row.id))
                 if status.status == "exited":
                     self.remove(row.id, volumes=True)

@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pydock_core.engine.config import ContainerConfig
-from pydock_core.engine.containers import config_of
 from pydock_core.engine.image_filters import parse_boolean
 from pydock_core.engine.image_shapes import SeenImage, build_summary
 from pydock_core.engine.labels import parse_prune_filters
 from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import ConflictError, NotFoundError
 from pydock_core.progress import Progress
+from pydock_core.spec.definition import decode
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
@@ -211,9 +210,9 @@ class Usage:
         self._state.sweep_once()
         going = []
         for row in containers_sql.all_rows(self._database):
-            config: ContainerConfig = config_of(row)
+            labels = decode(row.definition).request["Labels"]
             if _is_stopped(derive_status(self._root.container(row.id)).status) and may_go(
-                row.created_ns, config.labels
+                row.created_ns, labels
             ):
                 going.append(row.id)
         sizes = self._tree_sizes([str(self._root.container(row_id).upper) for row_id in going])

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.errors import FailedError
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import make_directories
+from pydock_core.spec.definition import CreateRequest, Definition
+from pydock_core.spec.mount import Mount, read_mounts
 from pydock_core.supervision.client import ZygoteWorker
 
 
-def name_volumes(definition: ContainerConfig) -> tuple[ContainerConfig, dict[str, bool]]:
-    """Give each anonymous volume a name; return the definition, and of each volume whether it is anonymous."""
+def name_volumes(request: CreateRequest) -> tuple[Definition, dict[str, bool]]:
+    """Give each anonymous volume a name; return the definition, and whether each volume is anonymous, by name."""
+    anonymous: dict[str, str] = {}
     used: dict[str, bool] = {}
-    mounts = []
-    for mount in definition.mounts:
-        if mount.kind != "volume":
-            mounts.append(mount)
-            continue
-        name = mount.source or os.urandom(32).hex()
-        used[name] = not mount.source
-        mounts.append(replace(mount, source=name))
-    return replace(definition, mounts=tuple(mounts)), used
+    for mount in read_mounts(request, {}):
+        if mount.kind == "volume":
+            name = mount.source or anonymous.setdefault(mount.target, os.urandom(32).hex())
+            used[name] = not mount.source
+    return Definition(request, anonymous), used
 
 
 def volume_directory(root: StateRoot, name: str) -> Path:
@@ -36,9 +34,9 @@ def volume_directory(root: StateRoot, name: str) -> Path:
 
 
 def fill_new_volumes(
-    root: StateRoot, config: ContainerConfig, image_mounts: Callable[[], Sequence[RootMount]]
+    root: StateRoot, mounts: Iterable[Mount], image_mounts: Callable[[], Sequence[RootMount]]
 ) -> None:
-    """Make the directories of a container's volumes; a new one gets what the image has at its target.
+    """Make the directories of a container's volumes; a new one gets the image's files at its target.
 
     The directory appears, filled, by a rename; of two starts at once one wins, and both go on with the same.
     """
@@ -49,13 +47,13 @@ def fill_new_volumes(
     def remove(path: Path) -> None:
         worker.call("pydock_core.store.trees:remove_tree", {"path": str(path)})
 
-    for mount in config.mounts:
+    for mount in mounts:
         if mount.kind != "volume" or volume_directory(root, mount.source).exists():
             continue
         with open_workspace(root.temporary, "volume", remove) as workspace:
             data, point = workspace.path / "volume" / "_data", workspace.path / "root"
             make_directories(data)
-            # What the container sees where the image has nothing there; not the umask's affair.
+            # The container sees this mode if the image has nothing there, whatever the umask.
             data.chmod(0o755)
             point.mkdir(mode=0o700)
             if not mount.no_copy:

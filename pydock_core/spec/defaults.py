@@ -94,4 +94,5 @@ DEVICE_RULES: tuple[dict[str, Any], ...] = (
     {"allow": True, "type": "c", "major": 5, "minor": 1, "access": "rwm"},
 )
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The environment of an image that sets no PATH."""

@@ -43,8 +43,8 @@ def test_a_tracer_finds_nothing_of_the_host_in_an_exec(box: Box, watcher: Path, 
     shutil.copy(watcher, box.make_rootfs() / "bin" / "proc_watcher")
     if privileged and not box.is_embedded:
         pytest.skip("crun gives up where root itself has not all capabilities; the other case is the control")
-    rights: dict[str, Any] = {"privileged": True} if privileged else {"cap_add": ("SYS_PTRACE",)}
-    container = box.start("proc_watcher", str(marker), **rights)
+    rights: dict[str, Any] = {"Privileged": True} if privileged else {"CapAdd": ["SYS_PTRACE"]}
+    container = box.start("proc_watcher", str(marker), host=rights)
     container.wait_for_output()
     for _ in range(EXECS):
         assert container.exec("sleep", "0.02").code == 0

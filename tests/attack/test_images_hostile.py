@@ -19,7 +19,6 @@ import zstandard
 
 from pydock_core import syscalls
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.registries import Registries
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnsupportedError
 from pydock_core.images.registry.client import RegistryClient
@@ -41,6 +40,7 @@ from pydock_core.store.snapshots.layers import VARIABLE
 from pydock_core.store.tar_reader import TarReader
 from pydock_core.store.tar_source import FileSource
 from tests.attack.test_archives import ATTACKS, victim
+from tests.support.create_request import create_request
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -549,7 +549,7 @@ def test_odd_configs_are_refused_or_shown(base: Path, name: str) -> None:
         engine.images.save([NAME], io.BytesIO())
         engine.usage.df()
         try:
-            container_id, _ = engine.containers.create(ContainerConfig(NAME, network="none"))
+            container_id, _ = engine.containers.create(create_request(NAME))
         except PyDockError as error:
             assert NAME in error.message
         else:

@@ -11,7 +11,7 @@ import pytest
 from pydock_core import syscalls
 from pydock_core.spec.seccomp_profile import read_default_profile
 from tests.support.call_program import X32, Call, build_program, read_results
-from tests.support.executor_box import Box
+from tests.support.executor_box import UNCONFINED, Box, with_profile
 from tests.support.executor_fixtures import only
 
 pytestmark = pytest.mark.skipif(syscalls.MACHINE != "x86_64", reason="needs x86-64: the doors are its own")
@@ -103,14 +103,14 @@ ALLOWED = {
 }
 
 
-def results(box: Box, calls: dict[str, Call], **request: Any) -> list[dict[str, int]]:
+def results(box: Box, calls: dict[str, Call], **host: Any) -> list[dict[str, int]]:
     """Make the calls in a container's first process and in an exec; what each returned."""
     program = box.make_rootfs() / "bin" / "calls"
     program.write_bytes(build_program(list(calls.values())))
     program.chmod(0o755)
     box.give(program.parent)
     script = ("sh", "-c", "calls | od -An -v -tx1")
-    ended = [box.run(*script, **request), box.start("sleep", "1000", **request).exec(*script)]
+    ended = [box.run(*script, host=host), box.start("sleep", "1000", host=host).exec(*script)]
     assert [result.code for result in ended] == [0, 0]
     written = [bytes.fromhex("".join(result.out.split())) for result in ended]
     return [dict(zip(calls, read_results(each), strict=True)) for each in written]
@@ -129,7 +129,7 @@ def test_no_door_opens_what_another_refuses(box: Box) -> None:
 @only("embedded")
 def test_the_doors_are_there_without_a_filter(box: Box) -> None:
     """Else what is refused above may be refused by the kernel alone."""
-    returned, _ = results(box, doors(), seccomp="unconfined", privileged=True)
+    returned, _ = results(box, doors(), **UNCONFINED, Privileged=True)
     refusals = (-errno.EPERM, -errno.ENOSYS)
     optional = (
         "io_uring_setup",
@@ -170,11 +170,11 @@ def test_a_profile_of_ones_own(box: Box) -> None:
             }
         ],
     }
-    assert [each["alg"] for each in results(box, calls, seccomp=denying)] == [-99, -99]
+    assert [each["alg"] for each in results(box, calls, **with_profile(denying))] == [-99, -99]
     default = read_default_profile()
     opened = {
         **default,
         "syscalls": [*default["syscalls"], {"names": ["socketcall"], "action": "SCMP_ACT_ALLOW"}],
     }
-    assert all(each["inet"] >= 0 for each in results(box, calls, seccomp=opened))
+    assert all(each["inet"] >= 0 for each in results(box, calls, **with_profile(opened)))
     assert all(each["inet"] == -errno.ENOSYS for each in results(box, calls))

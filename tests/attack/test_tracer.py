@@ -48,7 +48,7 @@ def limit(box: Box) -> Iterator[None]:
 @only("embedded", "crun")
 def test_a_tracer_that_holds_what_enters_cannot_hold_up_who_executes(box: Box, tracer: Path) -> None:
     shutil.copy(tracer, box.make_rootfs() / "bin" / "ptracer")
-    container = box.start("ptracer", "hold", cap_add=("SYS_PTRACE",))
+    container = box.start("ptracer", "hold", host={"CapAdd": ["SYS_PTRACE"]})
     container.wait_for_output()
     for _ in range(EXECS):
         begin = time.monotonic()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.paths import StateRoot
 from pydock_core.supervision.client import Streams, Zygote
 from tests.bench.image_peers import (
@@ -32,6 +31,7 @@ from tests.bench.samples import (
     many_layers,
     sample_tree,
 )
+from tests.support.create_request import create_request
 from tests.support.peak_memory import measured, peak_bytes
 
 Row = tuple[str, str, str, str, str]
@@ -299,7 +299,7 @@ def _layers(base: Path, times: int) -> list[Row]:
             engine.images.load(stream)
 
     def start(count: int) -> None:
-        config = ContainerConfig(f"layers-{count}", command=("true",), network="none", auto_remove=True)
+        config = create_request(f"layers-{count}", "true", AutoRemove=True)
         container_id, _ = engine.containers.create(config)
         with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
             assert launch.attachment is not None
@@ -334,7 +334,7 @@ def _listing(base: Path, count: int) -> list[Row]:
     engine = Engine(StateRoot(base / "many" / "data", base / "many" / "run"))
     with busybox_archive(base / "many.tar").open("rb") as stream:
         engine.images.load(stream)
-    container_id, _ = engine.containers.create(ContainerConfig("busybox", network="none"))
+    container_id, _ = engine.containers.create(create_request("busybox"))
     for number in range(count - 1):
         engine.filesystems.commit(container_id, f"image-{number}", message=str(number))
     engine.images.list()

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.execution import ExecRequest
 from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
 from pydock_core.supervision.client import Streams, Zygote
 from pydock_core.supervision.container_status import derive_status
 from tests.bench.peer import Peer, end, pss, quietly
+from tests.support.create_request import create_request
 
 
 def pydock_peer(base: Path, archive: Path) -> Peer:
@@ -27,7 +27,7 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
         return int(Zygote(engine.root).ping()["pid"])
 
     def run(network: str | None) -> None:
-        true = ContainerConfig("busybox", command=("true",), network=network, auto_remove=True)
+        true = create_request("busybox", "true", AutoRemove=True, NetworkMode=network)
         container_id, _ = engine.containers.create(true)
         with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
             assert launch.attachment is not None
@@ -40,7 +40,7 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
         engine.containers.remove(container_id)
 
     def start() -> str:
-        request = ContainerConfig("busybox", command=("sleep", "600"), network="none")
+        request = create_request("busybox", "sleep", "600")
         container_id, _ = engine.containers.create(request)
         engine.containers.start(container_id).close()
         peer.closers.append(lambda: engine.containers.remove(container_id, force=True))

@@ -12,7 +12,8 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydock_core.spec.builder import SpecRequest, build_spec
+from pydock_core.spec.builder import HostFacts, build_spec
+from pydock_core.spec.definition import Definition, complete
 from pydock_core.spec.seccomp_profile import parse_kernel_release
 
 BUSYBOX = Path("/bin/busybox")
@@ -90,16 +91,15 @@ def busybox_archive(path: Path, name: str = "busybox:latest") -> Path:
 def default_bundle(directory: Path) -> Path:
     """An OCI bundle of the container that ``dock run --network none busybox true`` makes, with a cgroup of its own."""
     busybox_tree(directory / "rootfs")
-    request = SpecRequest(
-        args=("true",),
+    request = complete({"Cmd": ["true"], "Env": ["PATH=/bin"]})
+    facts = HostFacts(
         rootfs="rootfs",
         machine=os.uname().machine,
         kernel=parse_kernel_release(os.uname().release),
-        env=("PATH=/bin",),
         hostname="bench",
         cgroups_path="/pydock-bench",
     )
-    (directory / "config.json").write_text(json.dumps(build_spec(request)))
+    (directory / "config.json").write_text(json.dumps(build_spec(Definition(request, {}), facts)))
     return directory
 
 

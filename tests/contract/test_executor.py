@@ -12,11 +12,13 @@ import pytest
 
 from pydock_core.errors import ConflictError, NotFoundError, PyDockError
 from pydock_core.runtime.capabilities import build_mask
-from pydock_core.spec.builder import SpecDevice, SpecLimits, SpecMount
+from pydock_core.spec.builder import DeviceNode
 from pydock_core.spec.defaults import CAPABILITIES
-from tests.support.executor_box import FIRST_ID, Box
+from pydock_core.spec.users import ResolvedUser
+from tests.support.executor_box import FIRST_ID, UNCONFINED, Box, with_profile
 from tests.support.executor_fixtures import only
 
+OTHER = ResolvedUser(12, 34)
 NAMESPACES = ("pid", "mnt", "ipc", "uts", "net", "cgroup")
 
 
@@ -126,7 +128,7 @@ def test_a_missing_interpreter_is_told(box: Box) -> None:
 
 
 def test_a_missing_working_directory_is_made(box: Box) -> None:
-    assert box.run("pwd", cwd="/made/on/demand").out == "/made/on/demand\n"
+    assert box.run("pwd", WorkingDir="/made/on/demand").out == "/made/on/demand\n"
     assert (box.rootfs / "made" / "on" / "demand").is_dir()
 
 
@@ -134,23 +136,27 @@ def test_a_missing_working_directory_is_made(box: Box) -> None:
 
 
 def test_environment_is_exactly_what_was_asked_for(box: Box) -> None:
-    result = box.run("env", env=["PATH=/bin", "A=b=c", "EMPTY="])
-    lines = set(result.lines) - {"HOME=/root", "HOME=/"}  # crun and runc add it
+    result = box.run("env", Env=["PATH=/bin", "A=b=c", "EMPTY="])
+    lines = set(result.lines) - {"HOME=/root", "HOME=/", "HOSTNAME=box"}  # every container's
     assert lines == {"PATH=/bin", "A=b=c", "EMPTY="}
 
 
 def test_working_directory(box: Box) -> None:
-    assert box.run("pwd", cwd="/tmp").out == "/tmp\n"
+    assert box.run("pwd", WorkingDir="/tmp").out == "/tmp\n"
 
 
 def test_user_groups_and_umask(box: Box) -> None:
-    result = box.sh("id -u; id -g; id -G; umask", uid=12, gid=34, additional_gids=(56, 78), umask=0o077)
+    def patch(spec: dict[str, Any]) -> None:
+        spec["process"]["user"]["umask"] = 0o077
+
+    user = ResolvedUser(12, 34, (56, 78))
+    result = box.sh("id -u; id -g; id -G; umask", patch=patch, facts={"user": user})
     assert result.lines == ["12", "34", "34 56 78", "0077"]
 
 
 def test_an_ordinary_user_can_open_its_streams_again(box: Box) -> None:
     # A pipe belongs to whoever made it: without care /dev/stdout could not be opened.
-    container = box.start("sh", "-c", "echo again | tee /dev/stderr >/dev/null", uid=12, gid=34)
+    container = box.start("sh", "-c", "echo again | tee /dev/stderr >/dev/null", facts={"user": OTHER})
     result = container.wait()
     assert (result.code, result.err) == (0, "again\n")
 
@@ -163,13 +169,13 @@ def test_default_capabilities(box: Box) -> None:
 
 
 def test_dropped_and_added_capabilities(box: Box) -> None:
-    request = {"cap_drop": ("all",), "cap_add": ("net_admin", "CAP_CHOWN")}
-    status = read_status(box.run("cat", "/proc/self/status", **request).out)
+    host = {"CapDrop": ["all"], "CapAdd": ["net_admin", "CAP_CHOWN"]}
+    status = read_status(box.run("cat", "/proc/self/status", host=host).out)
     assert int(status["CapEff"], 16) == build_mask(("CAP_NET_ADMIN", "CAP_CHOWN"))
 
 
 def test_another_user_holds_no_capabilities(box: Box) -> None:
-    status = read_status(box.run("cat", "/proc/self/status", uid=12).out)
+    status = read_status(box.run("cat", "/proc/self/status", facts={"user": OTHER}).out)
     assert (int(status["CapEff"], 16), int(status["CapBnd"], 16)) == (0, build_mask(CAPABILITIES))
 
 
@@ -178,13 +184,14 @@ def test_ambient_capabilities(box: Box) -> None:
         sets = ("bounding", "effective", "permitted", "inheritable", "ambient")
         spec["process"]["capabilities"] = {name: ["CAP_NET_BIND_SERVICE"] for name in sets}
 
-    status = read_status(box.run("cat", "/proc/self/status", uid=12, patch=patch).out)
+    status = read_status(box.run("cat", "/proc/self/status", facts={"user": OTHER}, patch=patch).out)
     assert {int(status[f"Cap{name}"], 16) for name in ("Amb", "Eff", "Prm", "Inh", "Bnd")} == {1 << 10}
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_no_new_privileges(box: Box, wanted: bool) -> None:
-    status = read_status(box.run("cat", "/proc/self/status", no_new_privileges=wanted).out)
+    host = {"SecurityOpt": [f"no-new-privileges={str(wanted).lower()}"]}
+    status = read_status(box.run("cat", "/proc/self/status", host=host).out)
     assert status["NoNewPrivs"] == str(int(wanted))
 
 
@@ -194,9 +201,9 @@ def test_seccomp_denies_a_call(box: Box, no_new_privileges: bool) -> None:
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 99}],
     }
-    result = box.sh(
-        "mkdir /tmp/x; grep Seccomp: /proc/self/status", seccomp=profile, no_new_privileges=no_new_privileges
-    )
+    host = with_profile(profile)
+    host["SecurityOpt"].append(f"no-new-privileges={str(no_new_privileges).lower()}")
+    result = box.sh("mkdir /tmp/x; grep Seccomp: /proc/self/status", host=host)
     # An errno that mkdir has from nowhere else.
     assert "Cannot assign requested address" in result.err or "Address not available" in result.err
     assert result.out.split() == ["Seccomp:", "2"]
@@ -215,7 +222,8 @@ def test_seccomp_compares_arguments(box: Box) -> None:
         ],
     }
     result = box.sh(
-        "sleep 9 & kill -12 $! && echo sent; kill -10 $! && echo sent", seccomp=profile, cap_add=("kill",)
+        "sleep 9 & kill -12 $! && echo sent; kill -10 $! && echo sent",
+        host={**with_profile(profile), "CapAdd": ["kill"]},
     )
     assert result.out == "sent\n"
 
@@ -223,11 +231,12 @@ def test_seccomp_compares_arguments(box: Box) -> None:
 def test_the_default_seccomp_profile(box: Box) -> None:
     result = box.sh("unshare -m true || echo refused; grep Seccomp: /proc/self/status")
     assert result.out.split() == ["refused", "Seccomp:", "2"]
-    assert box.sh("grep Seccomp: /proc/self/status", seccomp="unconfined").out.split() == ["Seccomp:", "0"]
+    assert box.sh("grep Seccomp: /proc/self/status", host=UNCONFINED).out.split() == ["Seccomp:", "0"]
 
 
 def test_resource_limits(box: Box) -> None:
-    result = box.sh("ulimit -Sn; ulimit -Hn; ulimit -c", rlimits=[("nofile", 100, 200), ("core", 0, 0)])
+    limits = [{"Name": "nofile", "Soft": 100, "Hard": 200}, {"Name": "core", "Soft": 0, "Hard": 0}]
+    result = box.sh("ulimit -Sn; ulimit -Hn; ulimit -c", host={"Ulimits": limits})
     assert result.lines == ["100", "200", "0"]
 
 
@@ -235,27 +244,27 @@ def test_a_resource_limit_that_cannot_be_raised_is_an_error(box: Box) -> None:
     status = read_status(Path("/proc/self/status").read_text())
     if int(status["CapEff"], 16) & build_mask(["CAP_SYS_RESOURCE"]) and not box.in_user_namespace:
         pytest.skip("this host lets root raise its limits")
-    error = box.fail("true", rlimits=[("nofile", 2**30, 2**30)])
+    error = box.fail("true", host={"Ulimits": [{"Name": "nofile", "Soft": 2**30, "Hard": 2**30}]})
     assert error.exit_code is None
     if box.is_embedded:
         assert "RLIMIT_NOFILE" in error.message
 
 
 def test_oom_score(box: Box) -> None:
-    assert box.run("cat", "/proc/self/oom_score_adj", oom_score_adj=321).out == "321\n"
+    assert box.run("cat", "/proc/self/oom_score_adj", host={"OomScoreAdj": 321}).out == "321\n"
 
 
 def test_a_terminal(box: Box) -> None:
     script = (
         "test -t 0 && test -t 1 && test -t 2 && tty && stty size && echo ok >/dev/console && ls -1 /dev/pts"
     )
-    result = box.run("sh", "-c", script, terminal=True, console_size=(33, 111))
+    result = box.run("sh", "-c", script, Tty=True, facts={"console_size": (33, 111)})
     assert result.code == 0
     assert result.out.replace("\r\n", "\n") == "/dev/pts/0\n33 111\nok\n0\nptmx\n"
 
 
 def test_a_terminal_is_the_controlling_one(box: Box) -> None:
-    container = box.start("sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; read x", terminal=True)
+    container = box.start("sh", "-c", "trap 'echo caught; exit 3' INT; echo ready; read x", Tty=True)
     container.wait_for_output()
     box.driver.ask("type", pid=container.pid, text="\x03")
     result = container.wait()
@@ -299,7 +308,12 @@ def test_processes_of_the_host_are_invisible(box: Box) -> None:
 
 def test_host_and_domain_name(box: Box) -> None:
     before = os.uname().nodename
-    result = box.sh("hostname; cat /proc/sys/kernel/domainname", hostname="inside", domainname="example.test")
+
+    def patch(spec: dict[str, Any]) -> None:
+        spec["domainname"] = "example.test"
+
+    script = "hostname; cat /proc/sys/kernel/domainname"
+    result = box.sh(script, patch=patch, facts={"hostname": "inside"})
     assert result.lines[0] == "inside"
     if box.is_embedded:
         assert result.lines[1] == "example.test"
@@ -323,18 +337,20 @@ def test_a_network_namespace_is_joined_by_path(box: Box) -> None:
             assert other.stdout.read(1) == b"x"  # so the namespace is there
             path = f"/proc/{other.pid}/ns/net"
             expected = os.readlink(path)
-            assert box.run("readlink", "/proc/self/ns/net", network_namespace=path).out.strip() == expected
+            assert (
+                box.run("readlink", "/proc/self/ns/net", facts={"network_namespace": path}).out.strip()
+                == expected
+            )
         finally:
             other.kill()
-    error = box.fail("true", network_namespace="/no/such/namespace")
+    error = box.fail("true", facts={"network_namespace": "/no/such/namespace"})
     assert error.exit_code is None
 
 
 def test_the_host_s_network(box: Box) -> None:
     if box.kind == "embedded-userns":
         pytest.skip("sysfs of a network namespace that the user namespace does not own cannot be mounted")
-    rootless = box.kind == "embedded-rootless"
-    result = box.run("readlink", "/proc/self/ns/net", network_namespace="host", can_mount_sysfs=not rootless)
+    result = box.run("readlink", "/proc/self/ns/net", facts={"network_namespace": "host"})
     assert result.out.strip() == os.readlink("/proc/self/ns/net")
 
 
@@ -342,14 +358,14 @@ def test_sysctls_of_a_namespace(box: Box) -> None:
     result = box.run(
         "cat",
         "/proc/sys/net/ipv4/ip_unprivileged_port_start",
-        sysctls={"net.ipv4.ip_unprivileged_port_start": "77"},
+        host={"Sysctls": {"net.ipv4.ip_unprivileged_port_start": "77"}},
     )
     assert result.out == "77\n"
 
 
 def test_a_sysctl_of_the_host_is_refused(box: Box) -> None:
     before = Path("/proc/sys/vm/swappiness").read_text()
-    box.fail("true", sysctls={"vm.swappiness": "1"})
+    box.fail("true", host={"Sysctls": {"vm.swappiness": "1"}})
     assert Path("/proc/sys/vm/swappiness").read_text() == before
 
 
@@ -363,7 +379,7 @@ def test_the_root_is_the_bundle_s(box: Box) -> None:
 
 
 def test_a_read_only_root(box: Box) -> None:
-    result = box.sh("touch /x || echo refused; touch /dev/shm/y && echo fine", read_only_root=True)
+    result = box.sh("touch /x || echo refused; touch /dev/shm/y && echo fine", host={"ReadonlyRootfs": True})
     assert result.lines == ["refused", "fine"]
     assert not (box.rootfs / "x").exists()
 
@@ -396,15 +412,15 @@ def test_devices_and_links(box: Box) -> None:
 
 @only("embedded", "crun", "runc")
 def test_a_further_device(box: Box) -> None:
-    device = SpecDevice("/dev/null", "/dev/mine", "c", 1, 3, mode=0o640, uid=5, gid=6)
-    result = box.sh("stat -c '%a %u %g %t %T' /dev/mine; echo x >/dev/mine", devices=[device])
+    device = DeviceNode("/dev/null", "/dev/mine", "c", 1, 3, mode=0o640, uid=5, gid=6)
+    result = box.sh("stat -c '%a %u %g %t %T' /dev/mine; echo x >/dev/mine", facts={"devices": [device]})
     assert (result.out, result.code) == ("640 5 6 1 3\n", 0)
 
 
 @only("embedded-rootless")
 def test_a_further_device_in_a_user_namespace(box: Box) -> None:
-    device = SpecDevice("/dev/zero", "/dev/mine", "c", 1, 5)
-    assert box.sh("head -c 4 /dev/mine | wc -c", devices=[device]).out == "4\n"
+    device = DeviceNode("/dev/zero", "/dev/mine", "c", 1, 5)
+    assert box.sh("head -c 4 /dev/mine | wc -c", facts={"devices": [device]}).out == "4\n"
 
 
 def make_source(box: Box) -> Path:
@@ -417,16 +433,16 @@ def make_source(box: Box) -> Path:
 
 def test_a_bind_mount(box: Box) -> None:
     source = make_source(box)
-    mounts = [SpecMount("bind", "/made/on/the/way", str(source))]
-    result = box.sh("cat /made/on/the/way/file; echo back >/made/on/the/way/new", mounts=mounts)
+    host = {"Binds": [f"{source}:/made/on/the/way"]}
+    result = box.sh("cat /made/on/the/way/file; echo back >/made/on/the/way/new", host=host)
     assert (result.out, result.code) == ("text\n", 0)
     assert (source / "new").read_text() == "back\n"
 
 
 def test_a_read_only_bind_mount(box: Box) -> None:
     source = make_source(box)
-    mounts = [SpecMount("bind", "/data", str(source), read_only=True)]
-    result = box.sh("cat /data/file; touch /data/new || echo refused", mounts=mounts)
+    host = {"Binds": [f"{source}:/data:ro"]}
+    result = box.sh("cat /data/file; touch /data/new || echo refused", host=host)
     assert result.lines == ["text", "refused"]
     assert not (source / "new").exists()
 
@@ -436,53 +452,49 @@ def test_what_is_mounted_below_a_read_only_bind(box: Box) -> None:
     box.driver.ask("mount_tmpfs", path=str(below))
     try:
         script = "touch /data/below/new && echo written || echo refused"
-        for recursive, expected in ((False, "written\n"), (True, "refused\n")):
-            mount = SpecMount(
-                "bind", "/data", str(below.parent), read_only=True, recursive_read_only=recursive
-            )
-            assert box.sh(script, mounts=[mount]).out == expected
+        host = {"Binds": [f"{below.parent}:/data:ro"]}
+        assert box.sh(script, host=host).out == "written\n"
+
+        def patch(spec: dict[str, Any]) -> None:
+            (mount,) = (entry for entry in spec["mounts"] if entry["destination"] == "/data")
+            mount["options"].append("rro")
+
+        assert box.sh(script, host=host, patch=patch).out == "refused\n"
     finally:
         box.driver.ask("unmount", path=str(below))
 
 
 def test_a_bind_mount_of_a_file(box: Box) -> None:
     source = make_source(box) / "file"
-    mounts = [
-        SpecMount("bind", "/etc/made", str(source)),
-        SpecMount("bind", "/etc/passwd", str(source), read_only=True),
-    ]
-    result = box.sh("cat /etc/made /etc/passwd; echo x >/etc/passwd || echo refused", mounts=mounts)
+    host = {"Binds": [f"{source}:/etc/made", f"{source}:/etc/passwd:ro"]}
+    result = box.sh("cat /etc/made /etc/passwd; echo x >/etc/passwd || echo refused", host=host)
     assert result.lines == ["text", "text", "refused"]
 
 
 def test_a_missing_source_is_an_error(box: Box) -> None:
-    error = box.fail("true", mounts=[SpecMount("bind", "/data", str(box.base / "absent"))])
+    error = box.fail("true", host={"Binds": [f"{box.base}/absent:/data"]})
     assert "absent" in error.message
 
 
 def test_mounts_lie_on_one_another(box: Box) -> None:
     source = make_source(box)
-    mounts = [
-        SpecMount("tmpfs", "/data/below", options=("size=64k", "mode=0750")),
-        SpecMount("bind", "/data", str(source)),
-    ]
-    result = box.sh("cat /data/file; stat -c %a /data/below; touch /data/below/x", mounts=mounts)
+    host = {"Tmpfs": {"/data/below": "size=64k,mode=0750"}, "Binds": [f"{source}:/data"]}
+    result = box.sh("cat /data/file; stat -c %a /data/below; touch /data/below/x", host=host)
     # runc gives a tmpfs the mode of the directory that it is mounted on.
     assert (result.lines, result.code) == (["text", "755" if box.kind == "runc" else "750"], 0)
     assert list((source / "below").iterdir()) == []
 
 
 def test_options_of_a_tmpfs(box: Box) -> None:
-    mounts = [SpecMount("tmpfs", "/scratch", options=("size=65536", "mode=1770"))]
     script = "grep ' /scratch ' /proc/mounts; stat -c %a /scratch; dd if=/dev/zero of=/scratch/x bs=1k count=99 2>&1"
-    result = box.sh(script, mounts=mounts)
+    result = box.sh(script, host={"Tmpfs": {"/scratch": "size=65536,mode=1770"}})
     assert {"nosuid", "nodev", "noexec", "size=64k"} <= set(result.lines[0].split()[3].split(","))
     assert result.lines[1] == "1770"
     assert "No space left" in result.out
 
 
 def test_a_bad_mount_option_is_refused(box: Box) -> None:
-    error = box.fail("true", mounts=[SpecMount("tmpfs", "/scratch", options=("nonsense=1",))])
+    error = box.fail("true", host={"Tmpfs": {"/scratch": "nonsense=1"}})
     assert error.exit_code is None
     if box.is_embedded:
         assert "/scratch" in error.message
@@ -491,7 +503,7 @@ def test_a_bad_mount_option_is_refused(box: Box) -> None:
 
 def test_mounts_of_the_container_stay_in_it(box: Box) -> None:
     source = make_source(box)
-    container = box.start("sleep", "100", mounts=[SpecMount("bind", "/data", str(source))])
+    container = box.start("sleep", "100", host={"Binds": [f"{source}:/data"]})
     seen = (container.host_proc / "mountinfo").read_text()
     assert " /data " in seen
     assert "shared:" not in seen
@@ -520,7 +532,7 @@ def test_an_exec_s_pid_is_a_child_of_the_caller(box: Box) -> None:
 
 
 def test_exec_has_the_same_confinement(box: Box) -> None:
-    container = box.start("sleep", "100", no_new_privileges=True)
+    container = box.start("sleep", "100", host={"SecurityOpt": ["no-new-privileges"]})
     status = read_status(container.exec("cat", "/proc/self/status").out)
     assert int(status["CapEff"], 16) == build_mask(CAPABILITIES)
     assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
@@ -604,14 +616,14 @@ def require_groups(box: Box) -> None:
 
 def test_a_memory_limit(box: Box) -> None:
     require_groups(box)
-    container = box.start("sh", "-c", "tail /dev/zero", limits=SpecLimits(memory_bytes=24 << 20))
+    container = box.start("sh", "-c", "tail /dev/zero", host={"Memory": 24 << 20})
     assert container.wait().code == 137
     assert box.driver.ask("oom", id=container.id)["oom"] is True
 
 
 def test_without_a_lack_of_memory_none_is_told(box: Box) -> None:
     require_groups(box)
-    container = box.start("false", limits=SpecLimits(memory_bytes=64 << 20))
+    container = box.start("false", host={"Memory": 64 << 20})
     assert container.wait().code == 1
     assert box.driver.ask("oom", id=container.id)["oom"] is False
 
@@ -620,20 +632,26 @@ def test_a_limit_on_processes(box: Box) -> None:
     require_groups(box)
     # Thirty leave room for the threads that runc itself has in the group while it starts the process.
     script = "i=0; while [ $i -lt 60 ]; do sleep 5 & i=$((i+1)); done; wait"
-    result = box.sh(script, limits=SpecLimits(pids_limit=30))
+    result = box.sh(script, host={"PidsLimit": 30})
     assert "can't fork" in result.err
 
 
 def test_limits_are_written(box: Box) -> None:
     require_groups(box)
-    limits = SpecLimits(memory_bytes=64 << 20, cpus=0.5, cpu_shares=512, pids_limit=77, cpuset_cpus="0")
+    limits = {
+        "Memory": 64 << 20,
+        "NanoCpus": 5 * 10**8,
+        "CpuShares": 512,
+        "PidsLimit": 77,
+        "CpusetCpus": "0",
+    }
     script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.shares pids/pids.max"
     if Path("/sys/fs/cgroup/cgroup.controllers").exists():
         script = "cd /sys/fs/cgroup; cat memory.max cpu.max cpu.weight pids.max"
         expected = [str(64 << 20), "50000 100000", "20", "77"]
     else:
         expected = [str(64 << 20), "50000", "512", "77"]
-    assert box.sh(script, limits=limits).lines == expected
+    assert box.sh(script, host=limits).lines == expected
 
 
 def test_a_device_that_is_not_allowed(box: Box) -> None:

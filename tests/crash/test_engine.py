@@ -69,8 +69,8 @@ def test_a_killed_zygote_changes_nothing(dock: Dock, engine: Engine) -> None:
 
 CLIENT = """
 import os, sys
+import pydock_core.engine.launch, pydock_core.spec.merge  # so that no step is an import
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.supervision.client import Streams
 
 step = int(sys.argv[1])
@@ -89,7 +89,7 @@ def trace(event, arguments):
 engine = Engine()
 engine.state.sweep_once()
 sys.addaudithook(trace)
-request = ContainerConfig("busybox", command=("true",), network="none", auto_remove=True)
+request = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "AutoRemove": True}}
 container_id, _ = engine.containers.create(request)
 with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
     launch.wait(20)

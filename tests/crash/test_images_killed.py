@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.registries import Registries
 from pydock_core.errors import UnavailableError
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.integration.conftest import Dock, archive, dock, nothing_is_left
+from tests.support.create_request import create_request
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import NEEDS_ROOT, ROOT, build_docker_archive, build_tar, entry
 from tests.support.killed import (
@@ -164,7 +164,7 @@ def test_a_system_prune(base: Path) -> None:
             registry.break_after[broken.layers[0].digest] = 4096
             with pytest.raises(UnavailableError, match="broke"):
                 registries(engine, registry).pull("registry.test/box:2")
-            engine.containers.create(ContainerConfig(NAME, command=("true",), network="none"))
+            engine.containers.create(create_request(NAME, "true"))
         if dies_at(step, prune):
             break
         with opened(base) as engine:

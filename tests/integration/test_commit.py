@@ -17,20 +17,20 @@ from typing import Any
 import pytest
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig, Mount
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.supervision.client import SupervisorClient
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.reaper import reap_killed
 from tests.integration.conftest import Dock, wait_until
+from tests.support.create_request import create_request
 
 COUNT = "i=0; while true; do i=$((i+1)); echo $i > /count; done"
 
 
-def run(engine: Engine, script: str, **fields: Any) -> str:
+def run(engine: Engine, script: str, host: dict[str, Any] | None = None, **config: Any) -> str:
     """Run a shell script in a container to its end; return the container's id."""
-    request = ContainerConfig("busybox", command=("sh", "-c", script), network="none", **fields)
+    request = create_request("busybox", "sh", "-c", script, **(host or {})) | config
     made, _ = engine.containers.create(request)
     with engine.containers.start(made) as launch:
         end = launch.wait()
@@ -41,14 +41,14 @@ def run(engine: Engine, script: str, **fields: Any) -> str:
 
 def start(engine: Engine, script: str) -> str:
     """Start a shell script in a container; return the container's id."""
-    request = ContainerConfig("busybox", command=("sh", "-c", script), network="none")
+    request = create_request("busybox", "sh", "-c", script)
     made, _ = engine.containers.create(request)
     engine.containers.start(made).close()
     return made
 
 
 def output(engine: Engine, image: str, *words: str) -> str:
-    request = ContainerConfig(image, command=words, network="none")
+    request = create_request(image, *words)
     made, _ = engine.containers.create(request)
     with engine.containers.start(made) as launch:
         launch.wait()
@@ -130,9 +130,7 @@ def test_a_file_keeps_attributes_that_are_named_as_overlayfs_s(engine: Engine) -
     except OSError:
         pytest.skip("needs Linux 6.7, where overlayfs escapes its own names")
     engine.filesystems.commit(made, "attributes:1")
-    again, _ = engine.containers.create(
-        ContainerConfig("attributes:1", command=("sh", "-c", wait), network="none")
-    )
+    again, _ = engine.containers.create(create_request("attributes:1", "sh", "-c", wait))
     engine.containers.start(again).close()
     assert os.getxattr(own(again), "user.overlay.opaque") == b"mine"
     exported = io.BytesIO()
@@ -146,16 +144,13 @@ def test_what_the_image_is_like(engine: Engine) -> None:
     made = run(
         engine,
         "true",
-        env=("A=1",),
-        labels={"l": "v"},
-        user="guest",
-        working_directory="/tmp",
-        exposed_ports=("80/tcp",),
-        mounts=(
-            Mount("volume", "", "/anonymous"),
-            Mount("volume", "named", "/named"),
-            Mount("tmpfs", "", "/t"),
-        ),
+        Env=["A=1"],
+        Labels={"l": "v"},
+        User="guest",
+        WorkingDir="/tmp",
+        ExposedPorts={"80/tcp": {}},
+        Volumes={"/anonymous": {}},
+        host={"Binds": ["named:/named"], "Tmpfs": {"/t": ""}},
     )
     image = engine.filesystems.commit(
         made, author="me", message="why", changes=["ENV B=2", "LABEL m=w", 'CMD ["cat"]']
@@ -187,7 +182,7 @@ def test_a_container_that_changed_nothing_adds_no_layer(engine: Engine) -> None:
     parent = engine.images.config(engine.images.resolve("busybox").id)
     assert config["rootfs"] == parent["rootfs"]
     assert config["history"][-1]["empty_layer"] is True
-    never, _ = engine.containers.create(ContainerConfig("busybox", network="none"))
+    never, _ = engine.containers.create(create_request("busybox"))
     assert engine.images.config(engine.filesystems.commit(never))["rootfs"] == parent["rootfs"]
 
 
@@ -240,7 +235,7 @@ def test_mount_points_of_the_runtime_stay_out(engine: Engine) -> None:
 
 def test_what_is_below_is_removed_meanwhile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     below = engine.filesystems.commit(first := run(engine, "echo x > /x"), "below:1")
-    request = ContainerConfig("below:1", command=("sh", "-c", "echo y > /y"), network="none")
+    request = create_request("below:1", "sh", "-c", "echo y > /y")
     made, _ = engine.containers.create(request)
     with engine.containers.start(made) as launch:
         launch.wait()
@@ -369,7 +364,7 @@ def test_a_supervisor_that_dies_leaves_nothing_stopped(engine: Engine, counter: 
 def test_every_runtime_has_a_group_that_can_be_stopped(engine: Engine, runtime: str) -> None:
     if runtime != "embedded" and not shutil.which(runtime):
         pytest.skip(f"needs {runtime} (Debian: {runtime})")
-    request = ContainerConfig("busybox", command=("sh", "-c", COUNT), network="none", runtime=runtime)
+    request = create_request("busybox", "sh", "-c", COUNT, Runtime=runtime)
     made, _ = engine.containers.create(request)
     engine.containers.start(made).close()
     wait_until(lambda: count(engine, made) != "", "it counts")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig, Mount
 from pydock_core.engine.mount_points import make_layer
 from pydock_core.errors import FailedError, NotFoundError
 from pydock_core.paths import StateRoot
 from tests.integration.conftest import Dock, wait_until
 from tests.support import docker_daemon
+from tests.support.create_request import create_request
 
 SCRIPT = """
 rm /etc/passwd; rm -r /root; mkdir /root; echo new > /root/file; chmod 700 /tmp; mkdir -p /n/m; echo a > /n/m/f
@@ -48,11 +48,13 @@ CHANGES = {
 def changed(request: pytest.FixtureRequest, engine: Engine) -> Iterator[str]:
     """A container that has changed this and that."""
     forever = "while :; do sleep 1000; done" if request.param == "running" else ""
-    definition = ContainerConfig(
+    definition = create_request(
         "busybox",
-        command=("sh", "-c", SCRIPT + forever),
-        network="none",
-        mounts=(Mount("volume", "kept", "/volume"), Mount("tmpfs", "", "/t")),
+        "sh",
+        "-c",
+        SCRIPT + forever,
+        Mounts=[{"Type": "volume", "Source": "kept", "Target": "/volume"}],
+        Tmpfs={"/t": ""},
     )
     made, _ = engine.containers.create(definition)
     with engine.containers.start(made) as launch:
@@ -82,7 +84,7 @@ def test_diff_is_what_docker_says(archive: Path) -> None:
 
 
 def test_diff_of_a_container_that_has_never_run(engine: Engine) -> None:
-    made, _ = engine.containers.create(ContainerConfig("busybox", network="none"))
+    made, _ = engine.containers.create(create_request("busybox"))
     assert engine.filesystems.diff(made) == []
     with pytest.raises(NotFoundError):
         engine.filesystems.diff("nobody")
@@ -90,9 +92,7 @@ def test_diff_of_a_container_that_has_never_run(engine: Engine) -> None:
 
 def test_a_directory_in_the_place_of_another(engine: Engine) -> None:
     script = "mkdir -p /d/e; rm /bin/vi; mkdir /bin/vi; echo > /bin/vi/x; rm -r /root; echo > /root"
-    made, _ = engine.containers.create(
-        ContainerConfig("busybox", command=("sh", "-c", script), network="none")
-    )
+    made, _ = engine.containers.create(create_request("busybox", "sh", "-c", script))
     with engine.containers.start(made) as launch:
         launch.wait()
     assert [(change["Path"], change["Kind"]) for change in engine.filesystems.diff(made)] == [
@@ -203,9 +203,7 @@ def test_a_stream_that_fails(engine: Engine, changed: str) -> None:
 def test_links_in_the_container_lead_nowhere(engine: Engine) -> None:
     """A root full of links to the host's files: what is exported and committed is the links."""
     script = "ln -s ../../../../etc/shadow /shadow; ln -s /proc/1/root /proc-link; rm -r /tmp; ln -s / /tmp"
-    made, _ = engine.containers.create(
-        ContainerConfig("busybox", command=("sh", "-c", script), network="none")
-    )
+    made, _ = engine.containers.create(create_request("busybox", "sh", "-c", script))
     with engine.containers.start(made) as launch:
         launch.wait()
     buffer = io.BytesIO()

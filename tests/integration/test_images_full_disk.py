@@ -14,7 +14,6 @@ import pytest
 
 from pydock_core import syscalls
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.registries import Registries
 from pydock_core.errors import NoSpaceError
 from pydock_core.images.registry.client import RegistryClient
@@ -24,6 +23,7 @@ from pydock_core.store.database import containers, distribution
 from pydock_core.store.database.connection import Database
 from pydock_core.store.reserve import RESERVE_BYTES, RESERVE_FILES, Reserve
 from pydock_core.store.snapshots.layers import VARIABLE
+from tests.support.create_request import create_request
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -76,9 +76,7 @@ def _commit(engine: Engine) -> object:
 
 def _prepare_commit(engine: Engine) -> None:
     """A container that has written something, without having run."""
-    container_id, _ = engine.containers.create(
-        ContainerConfig("small:1", command=("true",), network="none"), "changed"
-    )
+    container_id, _ = engine.containers.create(create_request("small:1", "true"), "changed")
     upper = engine.root.container(container_id).upper
     upper.mkdir(parents=True, exist_ok=True)
     (upper / "large").write_bytes(NOISE)

@@ -18,7 +18,6 @@ from typing import Any, cast
 import pytest
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.engine.containers import config_of
 from pydock_core.engine.registries import Registries
 from pydock_core.engine.volumes import fill_new_volumes, volume_directory
@@ -28,6 +27,7 @@ from pydock_core.oci.root_mount import RootMount
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left
+from tests.support.create_request import create_request
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -314,7 +314,7 @@ def busy(base: Path, seed: int, registry: FakeRegistry, archives: list[bytes]) -
 
 def commit(engine: Engine, image: str, name: str) -> None:
     """Commit a container that has written something without having run."""
-    container_id, _ = engine.containers.create(ContainerConfig(image, command=("true",), network="none"))
+    container_id, _ = engine.containers.create(create_request(image, "true"))
     try:
         upper = engine.root.container(container_id).upper
         upper.mkdir(parents=True, exist_ok=True)

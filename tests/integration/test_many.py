@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.supervision.client import Streams, Zygote
 from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, assert_nothing_is_left, children_of, host_state, wait_until
+from tests.support.create_request import create_request
 
 
 def everything(dock: Dock, engine: Engine) -> dict[str, object]:
@@ -45,7 +45,7 @@ def _sees(process: Path, base: Path) -> bool:
 @pytest.mark.timeout(300)
 def test_two_hundred_runs_leave_nothing(dock: Dock, engine: Engine) -> None:
     def run() -> None:
-        request = ContainerConfig("busybox", command=("true",), network="none", auto_remove=True)
+        request = create_request("busybox", "true", AutoRemove=True)
         container_id, _ = engine.containers.create(request)
         with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
             assert launch.attachment is not None
@@ -68,7 +68,7 @@ def test_two_hundred_runs_leave_nothing(dock: Dock, engine: Engine) -> None:
 def test_fifty_at_once_leave_nothing(dock: Dock, engine: Engine) -> None:
     wait_until(lambda: not children_of(Zygote(engine.root).ping()["pid"]), "earlier supervisors have gone")
     before = everything(dock, engine)
-    request = ContainerConfig("busybox", command=("sleep", "1000"), network="none")
+    request = create_request("busybox", "sleep", "1000")
     made = [engine.containers.create(request)[0] for _ in range(50)]
     for container_id in made:
         engine.containers.start(container_id).close()

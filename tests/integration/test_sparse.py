@@ -18,9 +18,9 @@ import pytest
 
 from pydock_core.commands.archive_file import replaced_file
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from tests.integration.conftest import Dock
 from tests.support import docker_daemon
+from tests.support.create_request import create_request
 from tests.support.image_store import open_store
 
 TERABYTE = 1 << 40
@@ -142,7 +142,7 @@ def test_podman_reads_a_sparse_layer(saved: Path, tmp_path: Path) -> None:
 
 def test_the_worker_of_a_killed_export_ends(engine: Engine, dock: Dock) -> None:
     """Its reader waits: the worker is in the middle of a write, which nobody will end."""
-    made, _ = engine.containers.create(ContainerConfig("busybox", network="none"))
+    made, _ = engine.containers.create(create_request("busybox"))
     client = dock.start("export", made, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert client.stdout is not None
     with client.stdout as stream:

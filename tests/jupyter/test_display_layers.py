@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 import pydock_jupyter
 from pydock_core.engine import Engine
-from pydock_core.engine.config import ContainerConfig
 from pydock_core.errors import NotFoundError
 from pydock_core.store.upper_size import file_sizes
 from pydock_jupyter.display import change_tree, layer_picture
@@ -31,6 +30,7 @@ from pydock_jupyter.display.layer_graph import (
     tidy_step,
 )
 from pydock_jupyter.display.plain_text import one_line, shorten, width
+from tests.support.create_request import create_request
 from tests.support.image_store import NEEDS_ROOT, ROOT, build_config, build_docker_archive, tar_of
 from tests.support.image_store import digest as digest_of
 
@@ -366,9 +366,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     engine.images.load(archive("base:1", BASE))
     engine.images.load(archive("study:1", BASE, TOP))
     for name, image in (("box", "base:1"), ("bar", "study:1")):
-        container_id, _ = engine.containers.create(
-            ContainerConfig(image, command=("true",), network="none"), name
-        )
+        container_id, _ = engine.containers.create(create_request(image, "true"), name)
         upper = engine.root.container(container_id).upper
         upper.mkdir(parents=True)
         (upper / "new").write_bytes(b"x" * len(name + image))
@@ -387,7 +385,7 @@ def test_an_image_is_shown_with_its_layers_names_and_containers(store: Engine) -
 
 
 def test_a_container_is_shown_on_its_image_and_alone(store: Engine) -> None:
-    store.containers.create(ContainerConfig("base:1", command=("true",), network="none"), "another")
+    store.containers.create(create_request("base:1", "true"), "another")
     graph = pydock_jupyter.layers("box").graph
     assert [image.names for image in graph.images] == [("base:1",)]
     assert [container.name for container in graph.containers] == ["box"]

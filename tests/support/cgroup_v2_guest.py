@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
 from pydock_core.runtime.rootfs import mount_root
-from pydock_core.spec.builder import SpecDevice, SpecLimits, SpecRequest, build_process, build_spec
+from pydock_core.spec.builder import DeviceNode, HostFacts, build_process, build_spec
+from pydock_core.spec.definition import Definition, complete
 from pydock_core.spec.seccomp_profile import parse_kernel_release
 
 BASE = Path("/guest")
@@ -44,21 +45,29 @@ class Guest:
             (self.rootfs / "bin" / applet).symlink_to("busybox")
         shutil.copy("/bin/busybox", self.rootfs / "bin" / "busybox")
 
-    def start(self, name: str, *args: str, **request: Any) -> int:
+    def start(
+        self,
+        name: str,
+        *args: str,
+        patch: Callable[[dict[str, Any]], None] | None = None,
+        devices: Sequence[DeviceNode] = (),
+        **host: Any,
+    ) -> int:
         bundle = BASE / name
         bundle.mkdir()
         spec = build_spec(
-            SpecRequest(
-                args=args,
+            Definition(complete({"Cmd": list(args), "Env": ["PATH=/bin"], "HostConfig": host}), {}),
+            HostFacts(
                 rootfs=str(self.rootfs),
                 machine=os.uname().machine,
                 kernel=parse_kernel_release(os.uname().release),
-                env=["PATH=/bin"],
                 hostname=name,
+                devices=devices,
                 cgroups_path=f"/pydock/{name}",
-                **request,
-            )
+            ),
         )
+        if patch is not None:
+            patch(spec)
         (bundle / "config.json").write_text(json.dumps(spec))
         stdio = self._open(name)
         try:
@@ -97,21 +106,25 @@ class Guest:
             self._close(stdio)
 
 
+def share_process_namespace(spec: dict[str, Any]) -> None:
+    spec["linux"]["namespaces"] = [entry for entry in spec["linux"]["namespaces"] if entry["type"] != "pid"]
+
+
 def support(_: Guest) -> Any:
     return dataclasses.asdict(probe_cgroups())
 
 
 def memory(guest: Guest) -> Any:
-    return guest.run("memory", "sh", "-c", "tail /dev/zero", limits=SpecLimits(memory_bytes=24 << 20))
+    return guest.run("memory", "sh", "-c", "tail /dev/zero", Memory=24 << 20)
 
 
 def pids(guest: Guest) -> Any:
     script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2 & done; wait"
-    return guest.run("pids", "sh", "-c", script, limits=SpecLimits(pids_limit=5))
+    return guest.run("pids", "sh", "-c", script, PidsLimit=5)
 
 
 def cpu(guest: Guest) -> Any:
-    pid = guest.start("cpu", "sh", "-c", BUSY, limits=SpecLimits(cpus=0.1))
+    pid = guest.start("cpu", "sh", "-c", BUSY, NanoCpus=10**8)
     deadline = time.monotonic() + 20
     while not (guest.executor.read_stats("cpu").throttled_periods or 0) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -127,31 +140,37 @@ def devices(guest: Guest) -> Any:
     dd if=/dev/mine of=/dev/null bs=8192 count=1 2>/dev/null && echo mine
     (echo x >/dev/mine) || echo refused
     """
-    device = SpecDevice("/dev/kmsg", "/dev/mine", "c", 1, 11, access="r")
-    return guest.run("devices", "sh", "-c", script, devices=[device], cap_add=("SYSLOG",))
+    device = DeviceNode("/dev/kmsg", "/dev/mine", "c", 1, 11, access="r")
+    return guest.run("devices", "sh", "-c", script, devices=[device], CapAdd=["SYSLOG"])
 
 
 def devices_of_privileged(guest: Guest) -> Any:
     return guest.run(
-        "privileged", "sh", "-c", "mknod /tmp/k2 c 1 11 && head -c 1 /tmp/k2 >/dev/null", privileged=True
+        "privileged", "sh", "-c", "mknod /tmp/k2 c 1 11 && head -c 1 /tmp/k2 >/dev/null", Privileged=True
     )
 
 
 def written(guest: Guest) -> Any:
-    limits = SpecLimits(memory_bytes=64 << 20, cpus=0.5, cpu_shares=512, pids_limit=77, cpuset_cpus="0")
+    limits = {
+        "Memory": 64 << 20,
+        "NanoCpus": 5 * 10**8,
+        "CpuShares": 512,
+        "PidsLimit": 77,
+        "CpusetCpus": "0",
+    }
     script = (
         "cd /sys/fs/cgroup && cat memory.max cpu.max cpu.weight pids.max cpuset.cpus; cat /proc/self/cgroup"
     )
-    return guest.run("written", "sh", "-c", script, limits=limits)
+    return guest.run("written", "sh", "-c", script, **limits)
 
 
 def read_only_view(guest: Guest) -> Any:
     script = "echo 5 >/sys/fs/cgroup/pids.max; ls -d /sys/fs/cgroup/pydock"
-    return guest.run("view", "sh", "-c", script, limits=SpecLimits(pids_limit=9))
+    return guest.run("view", "sh", "-c", script, PidsLimit=9)
 
 
 def execute_joins(guest: Guest) -> Any:
-    init = guest.start("joins", "sleep", "100", limits=SpecLimits(pids_limit=9))
+    init = guest.start("joins", "sleep", "100", PidsLimit=9)
     pid = guest.execute("joins", "sleep", "100")
     group = Path(f"/proc/{pid}/cgroup").read_text()
     guest.executor.delete("joins")
@@ -160,7 +179,9 @@ def execute_joins(guest: Guest) -> Any:
 
 def kill_everything(guest: Guest) -> Any:
     """Without a PID namespace of its own, only the group knows what belongs to the container."""
-    init = guest.start("many", "sh", "-c", "sleep 100 & sleep 100 & echo up; wait", share_host_pid=True)
+    init = guest.start(
+        "many", "sh", "-c", "sleep 100 & sleep 100 & echo up; wait", patch=share_process_namespace
+    )
     while "up" not in (BASE / "many.out").read_text():
         time.sleep(0.01)
     before = len(Path("/sys/fs/cgroup/pydock/many/cgroup.procs").read_text().split())
@@ -171,7 +192,7 @@ def kill_everything(guest: Guest) -> Any:
 
 def kill_what_init_left(guest: Guest) -> Any:
     """A reaped init's number lives on as that of its session, which a process that it left behind is in."""
-    code = guest.wait(guest.start("leaver", "sh", "-c", "sleep 100 &", share_host_pid=True))
+    code = guest.wait(guest.start("leaver", "sh", "-c", "sleep 100 &", patch=share_process_namespace))
     group = Path("/sys/fs/cgroup/pydock/leaver")
     before = len((group / "cgroup.procs").read_text().split())
     guest.executor.delete("leaver")
@@ -180,9 +201,7 @@ def kill_what_init_left(guest: Guest) -> Any:
 
 def freeze(guest: Guest) -> Any:
     """Stopped as the supervisor does it, let go on, and killed while it is stopped."""
-    init = guest.start(
-        "frozen", "sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; done", limits=SpecLimits(pids_limit=9)
-    )
+    init = guest.start("frozen", "sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; done", PidsLimit=9)
     freezer = find_freezer(init, "frozen")
     assert freezer is not None
 
@@ -215,7 +234,7 @@ def freeze(guest: Guest) -> Any:
 
 def refused(guest: Guest) -> Any:
     try:
-        guest.run("refused", "true", limits=SpecLimits(cpuset_cpus="4000"))
+        guest.run("refused", "true", CpusetCpus="4000")
     except PyDockError as error:
         return {"message": error.message, "left": sorted(os.listdir(BASE / "state"))}
     return None

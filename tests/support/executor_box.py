@@ -16,7 +16,8 @@ from typing import Any
 
 from pydock_core.errors import PyDockError, from_json
 from pydock_core.runtime.cgroups import probe_cgroups, read_layout
-from pydock_core.spec.builder import SpecLimits, SpecRequest, build_process, build_spec
+from pydock_core.spec.builder import HostFacts, build_process, build_spec
+from pydock_core.spec.definition import Definition, complete
 from pydock_core.spec.seccomp_profile import parse_kernel_release
 from tests.support.passable import make_passable
 
@@ -29,6 +30,12 @@ KINDS = ("embedded", "embedded-userns", "embedded-rootless", "crun", "runc")
 """embedded-userns: the bundle asks for a user namespace; -rootless: the executor runs in one."""
 
 Patch = Callable[[dict[str, Any]], None]
+UNCONFINED = {"SecurityOpt": ["seccomp=unconfined"]}
+
+
+def with_profile(profile: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the HostConfig that selects a seccomp profile."""
+    return {"SecurityOpt": [f"seccomp={json.dumps(profile)}"]}
 
 
 def find_reason_to_skip(kind: str) -> str:
@@ -205,25 +212,36 @@ class Box:
                 os.lchown(os.path.join(directory, name), FIRST_ID, FIRST_ID)
 
     def make_bundle(
-        self, args: Sequence[str], patch: Patch | None = None, **request: Any
+        self,
+        args: Sequence[str],
+        patch: Patch | None = None,
+        *,
+        host: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        **config: Any,
     ) -> tuple[Path, str]:
-        """Write a bundle; return it and the id of its container."""
+        """Write a bundle; return it and the id of its container.
+
+        Args:
+            args: the command.
+            patch: changes the finished config.json.
+            host, config: fields of the create request's HostConfig and of itself.
+            facts: fields of :class:`HostFacts`.
+        """
         self.make_rootfs()
         container_id = f"t{secrets.token_hex(6)}"
         bundle = self.base / container_id
         bundle.mkdir(mode=0o711)
         values: dict[str, Any] = {
-            "args": args,
             "rootfs": str(self.rootfs),
             "machine": os.uname().machine,
             "kernel": parse_kernel_release(os.uname().release),
-            "env": ["PATH=/bin"],
             "hostname": "box",
             "cgroups_path": f"/{GROUPS}/{container_id}" if self.has_groups else "",
             "rootless": self.kind == "embedded-rootless",
-            "limits": SpecLimits(),
         }
-        spec = build_spec(SpecRequest(**(values | request)))
+        request = complete({"Cmd": list(args), "Env": ["PATH=/bin"], **config, "HostConfig": host or {}})
+        spec = build_spec(Definition(request, {}), HostFacts(**(values | dict(facts or {}))))
         if self.kind == "embedded-userns":
             spec["linux"]["namespaces"].append({"type": "user"})
             mapping = [{"containerID": 0, "hostID": FIRST_ID, "size": IDS}]
@@ -247,7 +265,7 @@ class Box:
             bundle=str(bundle),
             id=container_id,
             stdin=str(source) if stdin is not None else "",
-            terminal=bool(request.get("terminal")),
+            terminal=bool(request.get("Tty")),
         )
         container = Container(self, container_id, answer["pid"], bundle)
         self.containers.append(container)

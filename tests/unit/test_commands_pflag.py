@@ -19,10 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydock_core.commands.command import Option
-from pydock_core.commands.create_words import build_config
+from pydock_core.commands.create_words import build_request
 from pydock_core.commands.parser import Parsed, parse
 from pydock_core.commands.pflag import Split, SyntaxProblem, split
 from pydock_core.errors import InvalidError
+from pydock_core.spec.definition import CreateRequest
+from pydock_core.spec.validation import check_request
 
 OPTIONS = {
     flag: option
@@ -139,32 +141,29 @@ LINES = (
     "-u",
     "--name",
     "--sig-proxy busybox",
+    "-v /srv:/data:ro -v cache:/cache:nocopy -v /anonymous --tmpfs /run:size=2m,exec busybox",
+    "--mount type=bind,source=/srv,target=/x,readonly,bind-propagation=rslave busybox",
+    "--mount type=volume,source=named,target=/x,volume-nocopy --mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700 busybox",
+    "-p 127.0.0.1:8080:80 -p 127.0.0.2::53/udp -p 127.0.0.1:82-83:82-83 --expose 6006 busybox",
+    "--group-add 5 --hostname box --add-host db:10.0.0.1 --add-host=six=[fe80::1] --add-host h:host-gateway busybox",
+    "-m 64m --memory-swap 128m --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0 --pids-limit 10 --oom-score-adj 7 busybox",
+    "--memory-swap -1 -m 64m --shm-size 1m --ulimit nofile=10:20 --ulimit core=5 --sysctl net.ipv4.ip_forward=1 busybox",
+    "--cap-add NET_ADMIN --cap-drop ALL --privileged --security-opt no-new-privileges --security-opt seccomp=unconfined busybox",
+    "--device /dev/null:/dev/nil:r --device /dev/zero --stop-signal SIGINT --stop-timeout 3 --runtime crun busybox",
+    "--network none --log-driver json-file --log-opt max-size=1m -i busybox",
+    "--network host --read-only --entrypoint /e busybox a b",
 )
 
 
-def ours(line: str) -> dict[str, Any] | None:
-    """What ``create`` is asked for; None for words that do not parse."""
+def ours(line: str) -> CreateRequest | None:
+    """The request of ``create``; None for words that do not parse."""
     words = [word for word in ["create", *line.split()] if word != "--init=false"]
     try:
         parsed = parse(words)
         assert isinstance(parsed, Parsed)
-        config = build_config(parsed.words, {}, "/")
+        return build_request(parsed.words, {}, "/")
     except InvalidError:
         return None
-    entrypoint = None if config.entrypoint is None else list(config.entrypoint) or [""]
-    return {
-        "Image": config.image,
-        "Cmd": None if config.command is None else list(config.command),
-        "Env": [*config.env],
-        "Tty": config.terminal,
-        "OpenStdin": config.open_stdin,
-        "User": config.user or "",
-        "WorkingDir": config.working_directory or "",
-        "Labels": dict(config.labels),
-        "Entrypoint": entrypoint,
-        "ReadonlyRootfs": config.read_only,
-        "AutoRemove": config.auto_remove,
-    }
 
 
 @contextmanager
@@ -187,6 +186,7 @@ def engine(path: Path, asked: list[dict[str, Any]]) -> Iterator[None]:
             reply = b'{"Id": "0123456789ab", "Warnings": []}'
             self.send_response(201 if self.command == "POST" else 200)
             self.send_header("Api-Version", "1.43")
+            self.send_header("Ostype", "linux")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(reply)))
             self.end_headers()
@@ -223,11 +223,13 @@ def test_dockers_own_program_asks_for_the_same(tmp_path: Path) -> None:
                     timeout=60,
                     check=False,
                 )
-                wanted = ours(line)
-                assert (wanted is None) == (not asked), (line, result.stderr)
-                if wanted is not None:
-                    sent = asked[0] | asked[0]["HostConfig"]
-                    sent["Env"] = sorted(sent["Env"] or ())  # the program keeps them in a map
-                    assert {key: sent[key] for key in wanted} == wanted, line
+                built = ours(line)
+                assert (built is None) == (not asked), (line, result.stderr)
+                if built is not None:
+                    sent = check_request(asked[0])
+                    for request in (sent, built):  # the program keeps them in maps
+                        request["Env"].sort()
+                        request["HostConfig"]["Ulimits"].sort(key=lambda limit: limit["Name"])
+                    assert sent == built, line
     finally:
         path.unlink(missing_ok=True)

@@ -8,72 +8,107 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.commands.create_words import build_config, parse_ports, parse_volume
+from pydock_core.commands.create_words import build_request
 from pydock_core.commands.parser import Parsed, parse
 from pydock_core.commands.values import parse_boolean, parse_bytes, parse_signal
-from pydock_core.engine.config import ContainerConfig, Device, Mount
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.spec.definition import CreateRequest
+from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.spec.port import read_ports
 from pydock_core.supervision.plan import PublishedPort
 
 
-def config_of(
-    line: str, environment: dict[str, str] | None = None, directory: str = "/home/me"
-) -> ContainerConfig:
-    parsed = parse(["run", *line.split()])
+def request_of(
+    *words: str, environment: dict[str, str] | None = None, directory: str = "/home/me"
+) -> CreateRequest:
+    parsed = parse(["run", *words])
     assert isinstance(parsed, Parsed)
-    return build_config(parsed.words, environment or {}, directory)
+    return build_request(parsed.words, environment or {}, directory)
 
 
-def test_everything_at_once_survives_json() -> None:
-    config = config_of(
+def request_of_line(line: str, environment: dict[str, str] | None = None) -> CreateRequest:
+    return request_of(*line.split(), environment=environment)
+
+
+def published(*texts: str) -> tuple[PublishedPort, ...]:
+    words = [word for text in texts for word in ("-p", text)]
+    return read_ports(request_of(*words, "image")["HostConfig"]["PortBindings"])
+
+
+def test_everything_at_once() -> None:
+    request = request_of_line(
         "--rm -it -e A=1 -e HOST -v ./data:/data:ro -v cache:/cache -v /anonymous --mount type=tmpfs,target=/t,tmpfs-size=1m "
         "--tmpfs /run:size=2m -p 8080:80 -p 127.0.0.2::53/udp --expose 6006 --name x -w /w -u 1:2 --group-add 5 "
-        "--entrypoint /e --network none -h box --add-host db:10.0.0.1 -l a=b -m 64m --memory-swap 128m --cpus 0.5 "
+        "--entrypoint /e --network none -h box --add-host db=[fe80::1] -l a=b -m 64m --memory-swap 128m --cpus 0.5 "
         "--pids-limit 10 --ulimit nofile=10:20 --sysctl net.ipv4.ip_forward=1 --read-only --shm-size 1m "
         "--cap-add NET_ADMIN --cap-drop ALL --security-opt no-new-privileges --security-opt seccomp=unconfined "
         "--device /dev/null:/dev/nil:r --stop-signal SIGINT --stop-timeout 3 --runtime crun image a b",
         {"HOST": "h"},
     )
-    assert config.env == ("A=1", "HOST=h")
-    assert config.mounts[0] == Mount("bind", "/home/me/data", "/data", True, create_source=True)
-    assert config.mounts[1] == Mount("volume", "cache", "/cache")
-    assert config.mounts[2] == Mount("volume", "", "/anonymous")
-    assert "size=1048576" in config.mounts[3].options
-    assert config.ports == (PublishedPort("127.0.0.1", 8080, 80), PublishedPort("127.0.0.2", 0, 53, "udp"))
-    assert config.exposed_ports == ("80/tcp", "53/udp", "6006/tcp")
-    assert (config.memory_bytes, config.memory_swap_bytes, config.cpus) == (64 << 20, 128 << 20, 0.5)
-    assert config.ulimits == (("nofile", 10, 20),)
-    assert config.devices == (Device("/dev/null", "/dev/nil", "r"),)
-    assert (config.stop_signal, config.stop_timeout_seconds) == ("INT", 3.0)
-    assert config.command == ("a", "b")
-    assert config.hosts == ("10.0.0.1\tdb",)
-    assert (
-        ContainerConfig.from_json(__import__("json").loads(__import__("json").dumps(config.to_json())))
-        == config
+    host = request["HostConfig"]
+    assert request["Env"] == ["A=1", "HOST=h"]
+    assert read_mounts(request, {"/anonymous": "made"}) == [
+        Mount("bind", "/home/me/data", "/data", True, create_source=True),
+        Mount("volume", "cache", "/cache"),
+        Mount("tmpfs", "", "/t", options=("size=1048576", "mode=1777")),
+        Mount("tmpfs", "", "/run", options=("size=2m",)),
+        Mount("volume", "made", "/anonymous"),
+    ]
+    assert read_ports(host["PortBindings"]) == (
+        PublishedPort("127.0.0.1", 8080, 80),
+        PublishedPort("127.0.0.2", 0, 53, "udp"),
     )
+    assert request["ExposedPorts"] == {"80/tcp": {}, "53/udp": {}, "6006/tcp": {}}
+    assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (64 << 20, 128 << 20, 500_000_000)
+    assert host["Ulimits"] == [{"Name": "nofile", "Soft": 10, "Hard": 20}]
+    assert host["Devices"] == [
+        {"PathOnHost": "/dev/null", "PathInContainer": "/dev/nil", "CgroupPermissions": "r"}
+    ]
+    assert host["SecurityOpt"] == ["no-new-privileges", "seccomp=unconfined"]
+    assert (request["StopSignal"], request["StopTimeout"]) == ("SIGINT", 3.0)
+    assert (request["Entrypoint"], request["Cmd"]) == (["/e"], ["a", "b"])
+    assert host["ExtraHosts"] == ["db:fe80::1"]
+    assert request["StdinOnce"]
+
+
+def test_the_background_has_no_standard_input_of_a_client() -> None:
+    request = request_of_line("-d -i image")
+    assert (request["OpenStdin"], request["StdinOnce"], request["AttachStdout"]) == (True, False, False)
 
 
 def test_a_published_port_listens_on_loopback_unless_an_address_is_given() -> None:
-    published, exposed = parse_ports(["8888:8888", "0.0.0.0:80:80", "[::1]:81:81/udp", "6006"])
-    assert [port.host_ip for port in published] == ["127.0.0.1", "0.0.0.0", "::1", "127.0.0.1"]
-    assert published[3].host_port == 0
-    assert exposed == ["8888/tcp", "80/tcp", "81/udp", "6006/tcp"]
+    ports = published("8888:8888", "0.0.0.0:80:80", "[::1]:81:81/udp", "6006")
+    assert [port.host_ip for port in ports] == ["127.0.0.1", "0.0.0.0", "::1", "127.0.0.1"]
+    assert ports[3].host_port == 0
 
 
 def test_a_negative_time_waits_for_ever() -> None:
-    assert config_of("--stop-timeout -1 image").stop_timeout_seconds == -1
-    assert config_of("--stop-timeout -30 image").stop_timeout_seconds == -1
-    assert config_of("--stop-timeout 0 image").stop_timeout_seconds == 0
+    assert request_of_line("--stop-timeout -1 image")["StopTimeout"] == -1
+    assert request_of_line("--stop-timeout -30 image")["StopTimeout"] == -1
+    assert request_of_line("--stop-timeout 0 image")["StopTimeout"] == 0
 
 
 def test_port_ranges_go_in_step() -> None:
-    published, _ = parse_ports(["8000-8002:80-82"])
-    assert [(port.host_port, port.container_port) for port in published] == [
+    assert [(port.host_port, port.container_port) for port in published("8000-8002:80-82")] == [
         (8000, 80),
         (8001, 81),
         (8002, 82),
     ]
+
+
+def test_an_error_names_the_option() -> None:
+    with pytest.raises(InvalidError, match="invalid --memory 1024: less than 6 MiB"):
+        request_of_line("-m 1k image")
+    with pytest.raises(UnsupportedError, match="--network web: user-defined networks"):
+        request_of_line("--network web image")
+
+
+def test_a_profile_stands_in_its_file_s_place(tmp_path: Path) -> None:
+    file = tmp_path / "profile.json"
+    file.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    request = request_of("--security-opt", f"seccomp={file}", "image")
+    assert request["HostConfig"]["SecurityOpt"] == ['seccomp={"defaultAction": "SCMP_ACT_ALLOW"}']
 
 
 @pytest.mark.parametrize(
@@ -82,7 +117,7 @@ def test_port_ranges_go_in_step() -> None:
 )
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(InvalidError) as caught:
-        parse_ports([text])
+        published(text)
     assert caught.value.exit_code == 125
     assert caught.value.hint
 
@@ -124,7 +159,7 @@ def test_bad_ports_are_refused(text: str) -> None:
 )
 def test_bad_values_are_one_line_with_a_hint_and_exit_125(line: str) -> None:
     with pytest.raises((InvalidError, UnsupportedError)) as caught:
-        config_of(line)
+        request_of_line(line)
     assert caught.value.exit_code == 125
     assert caught.value.hint
     assert "\n" not in caught.value.message
@@ -133,18 +168,18 @@ def test_bad_values_are_one_line_with_a_hint_and_exit_125(line: str) -> None:
 def test_files_of_variables_and_labels(tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("# comment\n\nA=1\nHOST\nB=two words\n")
-    config = config_of(f"--env-file {file} -e A=2 --label-file {file} image", {"HOST": "h"})
-    assert config.env == ("A=1", "HOST=h", "B=two words", "A=2")
-    assert config.labels == {"A": "1", "HOST": "", "B": "two words"}
+    request = request_of_line(f"--env-file {file} -e A=2 --label-file {file} image", {"HOST": "h"})
+    assert request["Env"] == ["A=1", "HOST=h", "B=two words", "A=2"]
+    assert request["Labels"] == {"A": "1", "HOST": "", "B": "two words"}
     with pytest.raises(NotFoundError) as caught:
-        config_of(f"--env-file {tmp_path}/missing image")
+        request_of_line(f"--env-file {tmp_path}/missing image")
     assert caught.value.exit_code == 125
 
 
 @given(st.text(max_size=40))
 def test_a_volume_parses_or_is_refused(text: str) -> None:
     try:
-        mount = parse_volume(text, "/home/me")
+        (mount,) = read_mounts(request_of("-v", text, "image"), {})
     except PyDockError as error:
         assert error.hint
     else:
@@ -187,6 +222,6 @@ def test_a_files_line_ends_where_docker_ends_it(tmp_path: Path) -> None:
     """Not at the further characters that str.splitlines() takes for a line's end: they are part of a value."""
     file = tmp_path / "env"
     file.write_bytes("A=1\x852\u2028C=3\x0c4\r\n#note\n\n B=5\n".encode())
-    config = config_of(f"--env-file {file} --label-file {file} image")
-    assert config.env == ("A=1\x852\u2028C=3\x0c4", "B=5")
-    assert config.labels == {"A": "1\x852\u2028C=3\x0c4", "B": "5"}
+    request = request_of_line(f"--env-file {file} --label-file {file} image")
+    assert request["Env"] == ["A=1\x852\u2028C=3\x0c4", "B=5"]
+    assert request["Labels"] == {"A": "1\x852\u2028C=3\x0c4", "B": "5"}

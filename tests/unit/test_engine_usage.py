@@ -17,6 +17,7 @@ from pydock_core.engine.images import Images
 from pydock_core.engine.labels import parse_prune_filters
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.paths import StateRoot
+from pydock_core.spec.definition import Definition, complete, encode
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
@@ -58,13 +59,9 @@ def load(engine: Engine, *layers: bytes, tags: Sequence[str] = (), **config: Any
 
 def use(engine: Engine, image_id: str, name: str = "web", labels: Mapping[str, str] | None = None) -> str:
     """Record a container of an image; return its id."""
-    import json
-
-    from pydock_core.engine.config import ContainerConfig
-
     container_id = os.urandom(32).hex()
-    config = ContainerConfig(image=image_id, command=("sh",), labels=dict(labels or {}))
-    row = ContainerRow(container_id, name, image_id, time.time_ns(), json.dumps(config.to_json()))
+    request = complete({"Image": image_id, "Cmd": ["sh"], "Labels": dict(labels or {})})
+    row = ContainerRow(container_id, name, image_id, time.time_ns(), encode(Definition(request, {})))
     containers_sql.insert(engine.state.database, row, {})
     return container_id
 

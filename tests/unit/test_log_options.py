@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pydock_core.engine.log_options import complete_options, parse_limits
 from pydock_core.errors import InvalidError, UnsupportedError
+from pydock_core.spec.log_option import complete_options, parse_limits
 from pydock_core.supervision.log_files import LogLimits
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from pydock_core.errors import CorruptError
-from pydock_core.store.database import Database, schema
+from pydock_core.spec.definition import ENDPOINT, HOST_CONFIG, Definition, compact, complete, decode, encode
+from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.spec.port import read_ports
+from pydock_core.spec.validation import check_request
+from pydock_core.store.database import Database, containers, schema
+from pydock_core.store.database.definition_upgrade import convert
+from pydock_core.supervision.plan import PublishedPort
 from tests.support.image_store import build_config, build_docker_archive, build_tar, digest, entry, open_store
 
+VERSION_4 = Path(__file__).parents[1] / "support" / "state_version_4.sql"
 LAYER = build_tar([entry("a", data=b"a")])
 
 
@@ -25,8 +34,9 @@ def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def downgrade(path: Path) -> None:
-    """Take away what versions 3 and 4 brought."""
+    """Undo versions 3, 4 and 5."""
     connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE container RENAME COLUMN definition TO config")
     for table in ("repository_digest", "layer_form", "blob_place", "lease"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE image DROP COLUMN labels")
@@ -57,6 +67,121 @@ def test_images_of_an_earlier_version_keep_their_labels(tmp_path: Path) -> None:
     again.images.tag("old:1", "new:1")
     assert again.images.inspect("old:1")["Metadata"]["LastTagTime"].startswith("20")
     again.close()
+
+
+def read_version_4(path: Path) -> dict[str, Definition]:
+    """The definitions of a database that version 4 wrote (tests/support/state_version_4.sql), by name."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_4.read_text())
+    database = Database(path)
+    rows = containers.all_rows(database)
+    database.close()
+    return {row.name: decode(row.definition) for row in rows}
+
+
+def test_definitions_of_version_4_are_valid_requests(tmp_path: Path) -> None:
+    definitions = read_version_4(tmp_path / "db")
+    assert set(definitions) == {"plain", "image", "everything", "privileged", "joined"}
+    for definition in definitions.values():
+        # What was stored before and what is stored now say the same.
+        assert check_request(compact(definition.request))["HostConfig"] == definition.host
+        assert decode(encode(definition)) == definition
+        assert definition.command_line
+
+
+def test_a_definition_of_version_4_keeps_everything(tmp_path: Path) -> None:
+    definitions = read_version_4(tmp_path / "db")
+    plain, image, everything = (definitions[name] for name in ("plain", "image", "everything"))
+    assert plain.request == {
+        **complete({}),
+        "Image": "busybox",
+        "Cmd": ["true"],
+        "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        "WorkingDir": "/",
+        "StopSignal": "SIGTERM",
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "HostConfig": {
+            **HOST_CONFIG,
+            "NetworkMode": "none",
+            "Runtime": "embedded",
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
+        },
+        "NetworkingConfig": {"EndpointsConfig": {"none": ENDPOINT}},
+    }
+    assert (image.request["Entrypoint"], image.request["User"]) == (["/entry"], "app")
+    assert (image.request["StopSignal"], image.request["Labels"]) == ("SIGQUIT", {"from": "image"})
+    assert image.volumes == {"/kept": "01" * 32, "/var/lib/data": "02" * 32}
+
+    request, host = everything.request, everything.host
+    assert set(read_mounts(request, everything.volumes)) == {
+        Mount("bind", "/srv/data", "/data", True, create_source=True),
+        Mount("bind", "/srv/shared", "/shared", propagation="rslave", create_source=True),
+        Mount("volume", "cache", "/cache"),
+        Mount("volume", "model", "/model", True, no_copy=True),
+        Mount("volume", "03" * 32, "/anonymous"),
+        Mount("bind", "/etc", "/host", True, "rslave"),
+        Mount("volume", "named", "/named", no_copy=True),
+        Mount("volume", "04" * 32, "/unnamed", True),
+        Mount("tmpfs", "", "/t", options=("nosuid", "nodev", "size=1048576", "mode=700")),
+        Mount("tmpfs", "", "/run", options=("noexec", "nosuid", "nodev", "size=2m")),
+        Mount("tmpfs", "", "/scratch", True, options=("nosuid", "nodev", "exec", "ro")),
+    }
+    assert set(read_ports(host["PortBindings"])) == {
+        PublishedPort("127.0.0.1", 8080, 80),
+        PublishedPort("127.0.0.2", 0, 53, "udp"),
+        PublishedPort("0.0.0.0", 81, 80),
+        PublishedPort("::1", 82, 82),
+    }
+    assert {
+        name: value for name, value in host.items() if name not in ("Mounts", "Tmpfs", "PortBindings")
+    } == {
+        **{
+            name: value
+            for name, value in HOST_CONFIG.items()
+            if name not in ("Mounts", "Tmpfs", "PortBindings")
+        },
+        "NetworkMode": "bridge",
+        "AutoRemove": True,
+        "GroupAdd": ["5", "video"],
+        "ExtraHosts": ["db:10.0.0.1", "host:host-gateway", "six:fe80::1"],
+        "Memory": 64 << 20,
+        "MemorySwap": 128 << 20,
+        "NanoCpus": 500_000_000,
+        "CpuShares": 512,
+        "CpusetCpus": "0",
+        "OomScoreAdj": 7,
+        "PidsLimit": 10,
+        "Ulimits": [{"Name": "nofile", "Soft": 10, "Hard": 20}, {"Name": "core", "Soft": -1, "Hard": -1}],
+        "Sysctls": {"net.ipv4.ip_forward": "1"},
+        "ReadonlyRootfs": True,
+        "ShmSize": 1 << 20,
+        "CapAdd": ["CAP_NET_ADMIN"],
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges", 'seccomp={"defaultAction": "SCMP_ACT_ALLOW"}'],
+        "Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/nil", "CgroupPermissions": "r"}],
+        "Runtime": "crun",
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "3"}},
+    }
+    assert (request["Tty"], request["OpenStdin"], request["StdinOnce"]) == (True, True, True)
+    assert (request["StopSignal"], request["StopTimeout"], request["Hostname"]) == ("SIGINT", 3.0, "box")
+    assert (request["User"], request["WorkingDir"], request["Env"][1:]) == ("1:2", "/w", ["A=1", "B="])
+    assert set(request["ExposedPorts"]) == {"80/tcp", "53/udp", "82/tcp", "6006/tcp"}
+
+    privileged, joined = definitions["privileged"], definitions["joined"]
+    assert (privileged.host["Privileged"], privileged.host["MemorySwap"]) == (True, -1)
+    assert privileged.host["LogConfig"] == {"Type": "none", "Config": {}}
+    assert privileged.host["SecurityOpt"] == ["seccomp=unconfined"]
+    assert privileged.request["StopTimeout"] == -1
+    assert joined.host["NetworkMode"] == "container:" + "ab" * 32
+    assert joined.request["NetworkingConfig"] == {"EndpointsConfig": {}}
+
+
+def test_a_row_without_the_keys_of_a_later_version_is_converted() -> None:
+    old = {"image": "busybox", "command": ["true"], "mounts": [], "ports": [], "devices": [], "ulimits": []}
+    definition = decode(convert(json.dumps(old)))
+    assert (definition.host["Runtime"], definition.host["NetworkMode"]) == ("embedded", "none")
+    assert definition.host["ShmSize"] == HOST_CONFIG["ShmSize"]
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:

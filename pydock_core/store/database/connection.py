@@ -94,6 +94,12 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version in schema.UPGRADES:
+                from pydock_core.store.database.definition_upgrade import (
+                    convert,
+                )  # late: once in a database's life
+
+                connection.create_function("convert_definition", 1, convert, deterministic=True)
             while version != schema.VERSION:
                 for statement in _statements(schema.UPGRADES[version] if version else schema.CREATE):
                     connection.execute(statement)

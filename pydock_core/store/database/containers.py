@@ -12,13 +12,13 @@ from pydock_core.store.database.connection import Database
 
 @dataclass(frozen=True, slots=True)
 class ContainerRow:
-    """One container as defined: ``config`` is the JSON text of its ContainerConfig."""
+    """One container: ``definition`` is the stored form of :mod:`pydock_core.spec.definition`."""
 
     id: str
     name: str
     image_id: str
     created_ns: int
-    config: str
+    definition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class VolumeRow:
     users: int
 
 
-_COLUMNS = "id, name, image_id, created_ns, config"
+_COLUMNS = "id, name, image_id, created_ns, definition"
 
 
 def insert(
@@ -55,7 +55,7 @@ def insert(
         try:
             connection.execute(
                 f"INSERT INTO container ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
-                (row.id, row.name, row.image_id, row.created_ns, row.config),
+                (row.id, row.name, row.image_id, row.created_ns, row.definition),
             )
         except sqlite3.IntegrityError:
             raise _taken(connection, row.name) from None

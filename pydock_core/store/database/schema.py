@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-VERSION = 4
+VERSION = 5
 """Kept in the file as its user_version; 0 is an empty file."""
 
 _DISTRIBUTION = """
@@ -67,7 +67,7 @@ CREATE TABLE container (
     name TEXT NOT NULL UNIQUE,
     image_id TEXT NOT NULL,     -- kept while the container is there
     created_ns INTEGER NOT NULL,
-    config TEXT NOT NULL        -- JSON of ContainerConfig
+    definition TEXT NOT NULL    -- JSON, pydock_core/spec/definition.py
 ) STRICT;
 CREATE INDEX container_image ON container(image_id);
 CREATE TABLE network (          -- bridge networks; what lives of them is on the host
@@ -99,5 +99,8 @@ CREATE = _ALL + _DISTRIBUTION
 UPGRADES: Mapping[int, str] = {
     2: "ALTER TABLE image ADD COLUMN labels TEXT NOT NULL DEFAULT '';" + _DISTRIBUTION,
     3: "ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;",
+    4: "ALTER TABLE container RENAME COLUMN config TO definition;"
+    "\nUPDATE container SET definition = convert_definition(definition);",
 }
-"""What makes the next version of each earlier one."""
+"""The scripts from each earlier version to the next; ``convert_definition`` is
+:func:`pydock_core.store.database.definition_upgrade.convert`."""
