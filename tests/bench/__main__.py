@@ -23,6 +23,7 @@ from tests.bench.isolation import isolate, removing_groups, unmount_below
 from tests.bench.ours import dock_program_peer, pydock_peer
 from tests.bench.peer import Peer, Skipped
 from tests.bench.peers import crun_peer, docker_peer, podman_peer
+from tests.bench.producers import debian_root
 from tests.bench.samples import bare_bundle, busybox_archive, default_bundle
 
 Row = tuple[str, str, str, str, str]
@@ -143,12 +144,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller archives")
     parser.add_argument("--only", choices=["containers", "images"], help="one half of the table")
     arguments = parser.parse_args()
-    if os.geteuid() == 0:
-        isolate()
-    else:
-        print("note: as an ordinary user; crun's and docker's rows need root")
     print(f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} processors")
     with removing_groups(), tempfile.TemporaryDirectory(prefix="pydock-bench-") as directory:
+        debian = None
+        if arguments.only != "containers":
+            try:
+                debian = debian_root(Path(directory) / "debian.tar", quick=arguments.quick)
+            except Skipped as reason:
+                print(f"note: no image of {reason.name}: {reason}")
+        if os.geteuid() == 0:
+            isolate()
+        else:
+            print("note: as an ordinary user; crun's and docker's rows need root")
         rows: list[Row] = []
         for name in ("containers", "images"):
             base = Path(directory) / name
@@ -156,7 +163,7 @@ def main() -> int:
             if name == "containers" and arguments.only != "images":
                 rows += run(base, times=arguments.times)
             elif name == "images" and arguments.only != "containers":
-                rows += images.run(base, times=arguments.times, quick=arguments.quick)
+                rows += images.run(base, times=arguments.times, quick=arguments.quick, debian=debian)
     print(tabulate(rows, ["work", "who", "median", "best", "of pydock's"], tablefmt="github"))
     return 0
 

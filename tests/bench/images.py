@@ -22,10 +22,9 @@ from tests.bench.image_peers import (
 )
 from tests.bench.isolation import unmount_below
 from tests.bench.peer import LIMIT_SECONDS, Skipped, end
+from tests.bench.producers import Produced, produce
 from tests.bench.samples import (
-    HEADERS,
     busybox_archive,
-    headers_archive,
     large_archive,
     many_files,
     many_layers,
@@ -42,8 +41,12 @@ _MANY_FILES = 400_000
 """Of one layer: hardly more would fit into an index."""
 
 
-def run(base: Path, *, times: int, quick: bool) -> list[Row]:
-    """Measure everything below ``base``; return the table's rows."""
+def run(base: Path, *, times: int, quick: bool, debian: Path | None = None) -> list[Row]:
+    """Measure everything below ``base``; return the table's rows.
+
+    Args:
+        debian: the tar of a root file system, which becomes an image too.
+    """
     scale = 10 if quick else 1
     sample = large_archive(base / "large.tar", files=15000 // scale, total_bytes=(500 << 20) // scale)
     tree = sample_tree(base / "tree", files=17000 // scale, total_bytes=(280 << 20) // scale)
@@ -61,6 +64,7 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
         rows = (
             bench.load(sample) + bench.save() + bench.push(sample) + bench.pull(sample) + bench.commit(tree)
         )
+        rows += bench.produced(debian)
     finally:
         for peer in peers:
             peer.close()
@@ -68,7 +72,6 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
             _end_zygote(StateRoot(base / name / "data", base / name / "run"))
         unmount_below(base)
     rows += _memory(base, sample)
-    rows += _headers(base, 20_000 // scale)
     return [*rows, *_layers(base, times), *_listing(base, 100 if quick else 1000)]
 
 
@@ -179,6 +182,43 @@ class _Bench:
         finally:
             registry.close()
 
+    def produced(self, debian: Path | None) -> list[Row]:
+        """Load and pull images as other tools make them, beside podman."""
+        base = self._base / "produced"
+        base.mkdir()
+        images, missing = produce(
+            base,
+            {peer.name: peer for peer in self._peers},
+            debian,
+            files=15_000 // self._scale,
+            total_bytes=(150 << 20) // self._scale,
+        )
+        rows = [row for image in images for row in self._produced(image)]
+        return rows + [(f"load and pull: {who}", who, "-", "-", reason) for who, reason in missing.items()]
+
+    def _produced(self, image: Produced) -> list[Row]:
+        def load(peer: ImagePeer) -> float:
+            peer.forget(image.name)
+            return _timed(lambda: peer.command("load", "-i", image.archive))
+
+        rows = self._row(f"load: {image.who}", "load", load, {6: ("podman",)})
+        registry = self._registry()
+        name = f"{registry.host}/bench/produced:latest"
+        try:
+            skopeo_images(image.archive).command(name)
+
+            def pull(peer: ImagePeer) -> float:
+                peer.forget(image.name, name)
+                return _timed(lambda: peer.command("pull", "-q", *peer.insecure, name))
+
+            rows += self._row(f"pull: {image.who}", "pull", pull, {5: ("podman",)})
+        finally:
+            registry.close()
+        for peer in self._peers:
+            peer.forget(image.name, name)
+        image.archive.unlink()
+        return rows
+
     def commit(self, tree: Path) -> list[Row]:
         busybox = busybox_archive(self._base / "busybox.tar")
 
@@ -266,29 +306,6 @@ def _peak_bytes(words: Sequence[object], **environment: str) -> int:
         env={**os.environ, **environment},
     )
     return peak_bytes(done.stdout)
-
-
-def _headers(base: Path, files: int) -> list[Row]:
-    """A load of a layer by the kind of its headers, in this process; see :mod:`pydock_core.store.tar_header`."""
-    engine = Engine(StateRoot(base / "headers" / "data", base / "headers" / "run"))
-    taken: dict[str, list[float]] = {}
-    for number, kind in enumerate(HEADERS):
-        sample = headers_archive(base / f"headers-{number}.tar", f"headers-{number}", kind, files)
-        for _ in range(3):
-            with sample.open("rb") as stream:
-                taken.setdefault(kind, []).append(_timed(lambda stream=stream: engine.images.load(stream)))
-            engine.images.remove(f"headers-{number}")
-    plain = min(taken["plain"])
-    return [
-        (
-            f"load headers, {files} files",
-            f"pydock, {kind}",
-            _shown(_median(values)),
-            _shown(min(values)),
-            f"{min(values) / plain:.1f} x",
-        )
-        for kind, values in taken.items()
-    ]
 
 
 def _layers(base: Path, times: int) -> list[Row]:

@@ -159,25 +159,6 @@ def many_files(path: Path, name: str, files: int) -> Path:
     return docker_archive(path, [buffer.getvalue()], name, ["true"])
 
 
-HEADERS = ("plain", "long names", "pax headers")
-"""The kinds of headers of :func:`headers_archive`."""
-
-
-def headers_archive(path: Path, name: str, kind: str, files: int) -> Path:
-    """A docker-archive of one layer of small files, each with headers of a kind of HEADERS."""
-    buffer = io.BytesIO()
-    form = tarfile.PAX_FORMAT if kind == "pax headers" else tarfile.GNU_FORMAT
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
-        for number in range(files):
-            info = tarfile.TarInfo(
-                f"data/{number % 100}/{'n' * 120 if kind == 'long names' else 'n'}-{number}"
-            )
-            info.size = 100
-            info.mtime = 1.5 if kind == "pax headers" else 1
-            archive.addfile(info, io.BytesIO(bytes(100)))
-    return docker_archive(path, [buffer.getvalue()], name, ["true"])
-
-
 def sample_files(seed: int, files: int, total_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield names in some hundred directories, and contents."""
     chance = random.Random(seed)
