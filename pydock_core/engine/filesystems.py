@@ -26,8 +26,8 @@ from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import LayerRow
+from pydock_core.store.pipe import writing_end
 from pydock_core.store.snapshots.directory import needs_user_xattrs
-from pydock_core.store.stream_end import writing_end
 from pydock_core.store.upper_size import file_sizes
 from pydock_core.supervision.client import SupervisorClient, ZygoteWorker
 from pydock_core.supervision.container_status import derive_status, take_lock

@@ -31,7 +31,7 @@ from pydock_core.progress import Progress
 from pydock_core.store.blobs import BlobStore
 from pydock_core.store.compression import ANEW
 from pydock_core.store.database.images import LayerRow
-from pydock_core.store.stream_end import writing_archive, writing_end
+from pydock_core.store.pipe import writing_archive, writing_end
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'

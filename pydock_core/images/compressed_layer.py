@@ -11,7 +11,8 @@ from pydock_core.errors import CorruptError
 from pydock_core.oci.digest import short_id
 from pydock_core.store.compression import ANEW
 from pydock_core.store.durable import mapped
-from pydock_core.store.layer_blob import BUFFER_BYTES, Arrival
+from pydock_core.store.growing_file import Arrival
+from pydock_core.store.layer_blob import BUFFER_BYTES
 
 _LEVEL = 2
 

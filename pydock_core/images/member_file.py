@@ -10,7 +10,7 @@ from pathlib import Path
 from pydock_core.errors import CorruptError
 from pydock_core.store.compression import ANEW
 from pydock_core.store.durable import mapped
-from pydock_core.store.following_digest import FollowingDigest
+from pydock_core.store.growing_file import FollowingDigest
 from pydock_core.store.tar_writer import write_all
 
 # Below this a second thread costs more than it gains.

@@ -39,7 +39,7 @@ from pydock_core.store.database import images as sql
 from pydock_core.store.database.connection import Database
 from pydock_core.store.database.distribution import LayerForm
 from pydock_core.store.database.images import ImageRow
-from pydock_core.store.layer_blob import Arrival
+from pydock_core.store.growing_file import Arrival
 
 if TYPE_CHECKING:
     from pydock_core.images.registry.client import RegistryClient

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from typing import BinaryIO
 
 from pydock_core.errors import CorruptError
@@ -50,40 +48,3 @@ class HashingStream:
         data = self._stream.read(size)
         self.digest.update(data)
         return data
-
-
-class DigestThread:
-    """Computes the digest of a whole file in a thread; waits for the end of it on leaving.
-
-    Attributes:
-        result: "sha256:...", once the block has been left.
-    """
-
-    result: str
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._stop = threading.Event()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, name="layer-digest", daemon=True)
-
-    def _run(self) -> None:
-        digest, position = hashlib.sha256(), 0
-        try:
-            while not self._stop.is_set() and (data := os.pread(self._fd, CHUNK_BYTES, position)):
-                digest.update(data)
-                position += len(data)
-        except OSError as error:
-            self._error = error
-        self.result = "sha256:" + digest.hexdigest()
-
-    def __enter__(self) -> DigestThread:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, value: object, traceback: object) -> None:
-        if kind is not None:
-            self._stop.set()
-        self._thread.join()
-        if kind is None and self._error is not None:
-            raise self._error

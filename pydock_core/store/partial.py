@@ -24,7 +24,8 @@ from pydock_core.oci.digest import HEX_LENGTH, digest_hex
 from pydock_core.oci.documents import Descriptor
 from pydock_core.store.blobs import BlobStore, check_content
 from pydock_core.store.durable import mapped
-from pydock_core.store.layer_blob import Arrival, LayerBlob
+from pydock_core.store.growing_file import Arrival
+from pydock_core.store.layer_blob import LayerBlob
 
 _DIRECTORY = "partial"
 _CHUNK_BYTES = 1 << 20

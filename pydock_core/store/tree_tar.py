@@ -18,8 +18,8 @@ from pydock_core import syscalls
 from pydock_core.errors import ConflictError, UnsupportedError
 from pydock_core.progress import Progress
 from pydock_core.store.layer_rules import OVERLAY_XATTR
+from pydock_core.store.pipe import writing_archive
 from pydock_core.store.private_root import open_private_root, open_running_root
-from pydock_core.store.stream_end import writing_archive
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

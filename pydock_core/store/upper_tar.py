@@ -16,7 +16,7 @@ from typing import Any
 from pydock_core.errors import UnsupportedError
 from pydock_core.progress import Progress
 from pydock_core.store.durable import mapped
-from pydock_core.store.following_digest import FollowingDigest
+from pydock_core.store.growing_file import FollowingDigest
 from pydock_core.store.layer_rules import OPAQUE_NAME, WHITEOUT_PREFIX
 from pydock_core.store.layer_tar import ESCAPE
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all

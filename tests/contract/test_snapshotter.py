@@ -26,7 +26,8 @@ from pydock_core.errors import CorruptError, NotFoundError, UnavailableError, Un
 from pydock_core.oci.documents import layer_media_type
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.rootfs import mount_root
-from pydock_core.store.layer_blob import Arrival, LayerBlob
+from pydock_core.store.growing_file import Arrival
+from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.snapshots.protocol import Snapshotter
 from tests.support.image_store import (
     DRIVERS,

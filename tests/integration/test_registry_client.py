@@ -24,7 +24,7 @@ from pydock_core.images.registry.credentials import CredentialStore
 from pydock_core.images.registry.settings import RegistrySettings
 from pydock_core.oci.digest import digest_of
 from pydock_core.oci.documents import OCI_CONFIG, OCI_MANIFEST, Descriptor, Manifest, encode
-from pydock_core.store.layer_blob import Arrival
+from pydock_core.store.growing_file import Arrival
 from tests.support.blob_sink import Sink, descriptor_of, random_blob
 from tests.support.certificates import Authority
 from tests.support.network_namespace import NetworkNamespace, network_namespace

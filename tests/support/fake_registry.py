@@ -22,7 +22,8 @@ from pydock_core.oci.documents import (
     encode,
     layer_media_type,
 )
-from pydock_core.store.layer_blob import Arrival, LayerBlob
+from pydock_core.store.growing_file import Arrival
+from pydock_core.store.layer_blob import LayerBlob
 from tests.support.image_store import build_config, digest
 
 

@@ -41,7 +41,8 @@ from pydock_core.oci.documents import (
 from pydock_core.oci.platform import host_architecture
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
-from pydock_core.store.layer_blob import Arrival, LayerBlob
+from pydock_core.store.growing_file import Arrival
+from pydock_core.store.layer_blob import LayerBlob
 from tests.support.fake_registry import FakeRegistry
 from tests.support.image_store import (
     NEEDS_ROOT,

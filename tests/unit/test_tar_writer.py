@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydock_core.store.following_digest import FollowingDigest
+from pydock_core.store.growing_file import FollowingDigest
 from pydock_core.store.tar_reader import TarReader
 from pydock_core.store.tar_source import StreamSource
 from pydock_core.store.tar_writer import TarWriter, build_header, write_all
@@ -263,6 +263,18 @@ def test_a_digest_of_what_is_there_already(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(40_000_000))
     with open(path, "rb") as file, FollowingDigest(file.fileno(), path.stat().st_size) as following:
         assert following.finish() == digest(path.read_bytes())
+
+
+@pytest.mark.timeout(10)
+def test_a_digest_is_given_up_when_the_writer_fails(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(40_000_000))
+    with (
+        open(path, "rb") as file,
+        pytest.raises(ZeroDivisionError),
+        FollowingDigest(file.fileno(), path.stat().st_size),
+    ):
+        raise ZeroDivisionError
 
 
 def test_a_digest_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pydock_core.images.registry.transport import PIECE_BYTES, Response, Transpo
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import Descriptor
 from pydock_core.spelling import human_size
-from pydock_core.store.layer_blob import Arrival
+from pydock_core.store.growing_file import Arrival
 
 LEAST_BYTES_PER_SECOND = 1000
 """A slower download counts as stalled."""

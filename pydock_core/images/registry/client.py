@@ -32,7 +32,7 @@ from pydock_core.images.registry.settings import timeout_seconds as configured_t
 from pydock_core.images.registry.transport import Response, Transport
 from pydock_core.oci.digest import digest_of, is_digest
 from pydock_core.oci.documents import INDEX_TYPES, MANIFEST_TYPES, Descriptor, decode
-from pydock_core.store.layer_blob import Arrival
+from pydock_core.store.growing_file import Arrival
 
 _MANIFEST_LIMIT_BYTES = 4 << 20
 """The size that every registry should accept (distribution specification, "Pushing Manifests")."""

@@ -29,8 +29,9 @@ from pydock_core.progress import Progress
 from pydock_core.runtime.rootfs import mount_root
 from pydock_core.store.compression import InflationLimit, open_plain
 from pydock_core.store.durable import mapped
-from pydock_core.store.layer_blob import LayerBlob, reading_end
+from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_over import OverlayApplier, Whiteouts
+from pydock_core.store.pipe import reading_end
 from pydock_core.store.private_root import mount_privately
 from pydock_core.store.snapshots.directory import TREE, apply_archive, has_one_id, write_metadata
 from pydock_core.store.snapshots.shelf import METADATA, Shelf

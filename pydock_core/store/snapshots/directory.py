@@ -24,10 +24,12 @@ from pydock_core.private_files import open_private
 from pydock_core.progress import Progress
 from pydock_core.store.compression import ANEW, BUFFER_BYTES, InflationLimit, open_plain
 from pydock_core.store.durable import mapped
-from pydock_core.store.layer_blob import LayerBlob, reading_end
-from pydock_core.store.layer_digest import DigestThread, HashingStream, check_digest, check_pair
+from pydock_core.store.growing_file import FollowingDigest
+from pydock_core.store.layer_blob import LayerBlob
+from pydock_core.store.layer_digest import HashingStream, check_digest, check_pair
 from pydock_core.store.layer_rules import Applied
 from pydock_core.store.layer_tar import LayerApplier
+from pydock_core.store.pipe import reading_end
 from pydock_core.store.snapshots.shelf import METADATA, Shelf
 from pydock_core.store.snapshots.stack import DirectoryView, LayerView, read_merged, root_mounts
 from pydock_core.store.tar_reader import TarReader
@@ -251,9 +253,9 @@ def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: st
     reader = TarReader(FileSource(file.fileno()), subject)
     if not diff_id:
         return applier.apply(reader)
-    with DigestThread(file.fileno()) as digest:
+    with FollowingDigest(file.fileno(), os.fstat(file.fileno()).st_size) as digest:
         applied = applier.apply(reader)
-    check_digest(digest.result, diff_id, subject)
+        check_digest(digest.finish(), diff_id, subject)
     return applied
 
 

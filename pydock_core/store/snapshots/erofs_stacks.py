@@ -4,10 +4,10 @@ Under the EROFS driver's directory::
 
     stack-HEX/   all layers up to one, by its chain id: index.erofs, fs, stack.json {"diff_ids", "devices"}
 
-Why: a mount of each layer costs 0.1 ms at the start and 0.1 ms at the end of a container, which of thirty layers
-is a quarter of a start.  An image of more than a few layers gets one index over all its tars, made when the image is
-added; and then looking a file up costs no more than in one layer.  A stack is found from the top down, so an image
-that was made from another one mounts that one's stack and its own layers.
+A separate mount of each layer makes a start slower: ``run --rm IMAGE true`` takes 29 ms with one layer, 30 ms with 5,
+40 ms with 30 and 65 ms with 100; with a stack it takes 29 to 30 ms with any number (median of 41 runs, two cores, Linux
+6.18.44).  So an image of more than SEPARATE_LAYERS layers gets one index over all its tars, made when the image is added.  A
+stack is found from the top down: an image that was made from another one mounts that one's stack and its own layers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pydock_core.store.snapshots.shelf import Shelf
 from pydock_core.store.snapshots.stack import LayerView, chain_ids
 
 SEPARATE_LAYERS = 4
-"""So many layers are mounted one by one; of more a stack is made."""
+"""Up to so many layers are mounted one by one, which costs no more than the noise of a start."""
 _PREFIX = "stack-"
 _METADATA = "stack.json"
 

@@ -1,0 +1,170 @@
+"""A file that one thread writes while others read it: from the page cache, as far as it has got.
+
+The writer says how far it is; readers wait for more, and for the end::
+
+    arrival = Arrival()                                    # the writer's thread
+    arrival.advance(len(chunk)); ...; arrival.finish()     # or arrival.fail(error)
+    with GrowingReader(path, arrival) as stream: ...       # another thread
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+
+from pydock_core import syscalls
+
+_CHUNK_BYTES = 1 << 20
+_WRITE_OUT_BYTES = 16 << 20
+
+
+class Arrival:
+    """How much of a growing file is there; threads of one process share it.
+
+    Args:
+        size_bytes: the part that is there from the beginning (a download that goes on).
+    """
+
+    def __init__(self, size_bytes: int = 0) -> None:
+        self._changed = threading.Condition()
+        self._size_bytes = size_bytes
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def advance(self, count: int) -> None:
+        """Note that ``count`` more bytes are in the file."""
+        with self._changed:
+            self._size_bytes += count
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Note that the file is whole, and its content is what it should be."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the file will not become whole; readers get ``error``."""
+        with self._changed:
+            if not self._ended:
+                self._error = error
+                self._ended = True
+                self._changed.notify_all()
+
+    def wait(self, position: int) -> int:
+        """Wait until there is more than ``position``, or the end; return how much there is.
+
+        At the end it returns only once the content is known to be right (:meth:`finish`), so that a reader that got
+        everything may trust it.
+
+        Raises:
+            what :meth:`fail` was given.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._size_bytes > position)
+            if self._error is not None:
+                raise self._error
+            return self._size_bytes
+
+
+class GrowingReader(io.RawIOBase):
+    """Reads a growing file from its start to its end."""
+
+    def __init__(self, path: Path, arrival: Arrival) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._arrival = arrival
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's Buffer has no len()
+        available = self._arrival.wait(self._position) - self._position
+        if available <= 0:
+            return 0
+        count = os.preadv(self._fd, [buffer[:available]], self._position)
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+class FollowingDigest:
+    """Computes a file's digest in a thread, beside its writing, and has it written out early.
+
+    A context manager, which waits for the thread.  hashlib and pread(2) give up the interpreter's lock, so that both
+    processors are used; and what is on its way to the disk already makes the fsync at the end short.
+
+    Args:
+        fd: of the file, open for reading; its position does not change.
+        start_bytes: the part that is there already.
+    """
+
+    def __init__(self, fd: int, start_bytes: int = 0) -> None:
+        self._fd = fd
+        self._size_bytes = start_bytes
+        self._arrival = Arrival(start_bytes)
+        self._error: OSError | None = None
+        self._stopped = False
+        self._hash = hashlib.sha256()
+        self._thread = threading.Thread(target=self._run, name="following-digest", daemon=True)
+
+    def advance(self, size_bytes: int) -> None:
+        """Note that the file has ``size_bytes`` now."""
+        self._arrival.advance(size_bytes - self._size_bytes)
+        self._size_bytes = size_bytes
+
+    def finish(self) -> str:
+        """Return the digest of the file as it is.
+
+        Raises:
+            OSError: the file could not be read back.
+        """
+        self._end()
+        if self._error is not None:
+            raise self._error
+        return "sha256:" + self._hash.hexdigest()
+
+    def _end(self) -> None:
+        self._arrival.finish()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._follow(memoryview(bytearray(_CHUNK_BYTES)))
+        except OSError as error:
+            self._error = error
+
+    def _follow(self, buffer: memoryview) -> None:
+        position = written_out = 0
+        ended = False
+        while not ended and not self._stopped:
+            # A whole piece, as waking up for each small one costs the writer.
+            available = self._arrival.wait(position + _CHUNK_BYTES - 1)
+            ended = available < position + _CHUNK_BYTES
+            while position < available and not self._stopped:
+                count = os.preadv(self._fd, [buffer[: available - position]], position)
+                if not count:
+                    return  # the file is shorter than was said: the digest is that of the file
+                self._hash.update(buffer[:count])
+                position += count
+                if position - written_out >= _WRITE_OUT_BYTES:
+                    syscalls.sync_file_range(self._fd, written_out, position - written_out)
+                    written_out = position
+
+    def __enter__(self) -> FollowingDigest:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, value: object, traceback: object) -> None:
+        self._stopped = kind is not None
+        self._end()
