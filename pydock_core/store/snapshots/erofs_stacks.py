@@ -5,9 +5,10 @@ Under the EROFS driver's directory::
     stack-HEX/   all layers up to one, by its chain id: index.erofs, fs, stack.json {"diff_ids", "devices"}
 
 A separate mount of each layer makes a start slower: ``run --rm IMAGE true`` takes 29 ms with one layer, 30 ms with 5,
-40 ms with 30 and 65 ms with 100; with a stack it takes 29 to 30 ms with any number (median of 41 runs, two cores, Linux
-6.18.44).  So an image of more than SEPARATE_LAYERS layers gets one index over all its tars, made when the image is added.  A
-stack is found from the top down: an image that was made from another one mounts that one's stack and its own layers.
+40 ms with 30 and 65 ms with 100; with a stack it takes 29 to 30 ms with any number (medians of 41 runs, two cores,
+Linux 6.18).  So an image of more than SEPARATE_LAYERS layers gets one index over all its tars, made when the image is
+added.  A stack is found from the top down: an image that was made from another one mounts that one's stack and its own
+layers.
 """
 
 from __future__ import annotations
