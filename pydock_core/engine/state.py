@@ -73,7 +73,7 @@ class State:
     def image_store(self) -> ImageStore:
         from pydock_core.images.image_store import ImageStore
 
-        return ImageStore(self.root, self.database, self.snapshotter, self.worker)
+        return ImageStore(self.root, self.database, lambda: self.snapshotter, self.worker)
 
     @cached_property
     def images(self) -> Images:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from pydock_core.errors import ConflictError, NoSpaceError, NotFoundError, PyDockError
@@ -49,19 +50,26 @@ class ImageStore:
     Args:
         root: the state root, its skeleton made.
         database: its database.
-        snapshotter: of the layers.
+        open_snapshotter: opens the drivers of the layers, when they are first needed: lists need none.
         worker: removes files that may belong to subordinate ids.
     """
 
-    def __init__(self, root: StateRoot, database: Database, snapshotter: Snapshotter, worker: Worker) -> None:
+    def __init__(
+        self, root: StateRoot, database: Database, open_snapshotter: Callable[[], Snapshotter], worker: Worker
+    ) -> None:
         self.root = root
         self.database = database
-        self.snapshotter = snapshotter
+        self._open_snapshotter = open_snapshotter
         self.worker = worker
         self.blobs = BlobStore(root.images)
         self.blobs.ensure()
         for image_id in sql.without_labels(database):
             self._read_labels(image_id)
+
+    @cached_property
+    def snapshotter(self) -> Snapshotter:
+        """The layers."""
+        return self._open_snapshotter()
 
     def _read_labels(self, image_id: str) -> None:
         """Record the labels of an image of an earlier version."""

@@ -48,12 +48,25 @@ class Kind(enum.Enum):
     """In the server, which replies with what the function returns; for what takes no time."""
 
 
+class Refusal(enum.Enum):
+    """Why a server does not carry out a request that a client can carry out itself."""
+
+    STALE = "stale"
+    """The server's code is not the client's any more; the server leaves its place."""
+    ELSEWHERE = "elsewhere"
+    """The client is not in the same place: another namespace, user, installation."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a server does for one ``op``; the function's result is the reply, for CALL and IMMEDIATE."""
+    """What a server does for one ``op``; the function's result is the reply, for CALL and IMMEDIATE.
+
+    ``refuse`` is called before, with the request and the client's process id.
+    """
 
     kind: Kind
     function: Callable[[Request], Mapping[str, Any] | None]
+    refuse: Callable[[Request, int], Refusal | None] | None = None
 
 
 def take_ready() -> socket.socket:
@@ -235,6 +248,12 @@ class ForkServer:
         operation = self._operations.get(str(request.document.get("op")))
         if operation is None:
             raise InvalidError(f"unknown request {request.document.get('op')!r}")
+        if operation.refuse is not None:
+            refusal = operation.refuse(request, messages.peer(connection)[0])
+            if refusal is Refusal.STALE:
+                self._leave_place()
+            if refusal is not None:
+                return {"ok": False, refusal.value: True}
         if operation.kind is Kind.IMMEDIATE:
             return {"ok": True, **(operation.function(request) or {})}
         try:

@@ -28,7 +28,7 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = socket.socket(fileno=fds.pop(0))
-    _end_with_peer(status)
+    end_with_peer(status)
 
     def tell(message: Mapping[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -50,7 +50,7 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
         tell({"event": "failed", "error": wrapped.to_json()})
 
 
-def _end_with_peer(status: socket.socket) -> None:
+def end_with_peer(status: socket.socket) -> None:
     """Have this process end when the other end of a socket is closed, in whatever loop it is then.
 
     The kernel sends SIGIO when the state of the socket changes (fcntl(2), O_ASYNC; socket(7)); system calls that wait,

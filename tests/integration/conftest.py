@@ -19,8 +19,10 @@ import pytest
 from pydock_core.engine import Engine
 from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
+from pydock_core.program_server import program_server_spec
 from pydock_core.store.database import Database
 from pydock_core.supervision.client import Zygote
+from pydock_core.supervision.server_start import ask_server_surely
 from tests.bench.samples import BUSYBOX, busybox_archive
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -132,6 +134,8 @@ def end_servers(root: StateRoot) -> None:
         pids.append(Zygote(root).ping()["pid"])
     if root.network_socket().exists():
         pids.append(NetworkService(root).ping()["pid"])
+    if (program := program_server_spec(root)).socket_path.exists():
+        pids.append(ask_server_surely(program, {"op": "ping"})["pid"])
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "the server has ended")

@@ -113,7 +113,7 @@ def open_store(base: Path, driver: str = "directory") -> Store:
     else:
         kind = Alternating if driver == "mixed" else Layers
         snapshotter = kind(root, directory, ErofsSnapshotter(root, worker), prefers_erofs=True)
-    store = ImageStore(root, database, snapshotter, worker)
+    store = ImageStore(root, database, lambda: snapshotter, worker)
     return Store(root, database, snapshotter, store, Images(store))
 
 

@@ -33,7 +33,7 @@ def describe_changes(before: State, after: State) -> list[str]:
     lines = []
     for kind, then in before.items():
         lines += [f"{kind} left behind: {name}" for name in sorted(after[kind] - then)]
-        if kind != "process":
+        if kind not in ("process", "control group"):
             lines += [f"{kind} gone: {name}" for name in sorted(then - after[kind])]
     return lines
 
