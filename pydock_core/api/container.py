@@ -29,6 +29,21 @@ async def list_containers(handler: ApiHandler) -> None:
     handler.reply(summaries)
 
 
+async def create_container(handler: ApiHandler) -> None:
+    """ContainerCreate.  A field that PyDock does not have is refused by name, unless its value is the default."""
+    handler.allow("name", "platform")
+    name, platform = (handler.get_query_argument(key, "") for key in ("name", "platform"))
+    request = handler.document()
+
+    def create(engine: EngineProtocol) -> tuple[str, list[str]]:
+        if platform:
+            engine.images.require_platform(str(request.get("Image") or ""), platform)
+        return engine.containers.create(request, name or None, any_platform=bool(platform))
+
+    container_id, warnings = await handler.engine.call(create)
+    handler.reply({"Id": container_id, "Warnings": warnings}, 201)
+
+
 async def inspect_container(handler: ApiHandler, id: str) -> None:
     handler.allow()
     handler.reply(await handler.engine.call(lambda engine: engine.containers.inspect(id)))

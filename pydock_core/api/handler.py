@@ -170,6 +170,20 @@ class ApiHandler(web.RequestHandler):
             result[key] = chosen
         return result
 
+    def document(self) -> dict[str, Any]:
+        """Return the body, a JSON object.
+
+        Raises:
+            InvalidError: it is something else.
+        """
+        try:
+            document = json.loads(self.request.body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidError(f"invalid body: not JSON: {error}", "send a JSON object") from None
+        if not isinstance(document, dict):
+            raise InvalidError("invalid body: not a JSON object", "send a JSON object")
+        return document
+
     # -- replies
 
     def reply(self, document: object, status: int = 200) -> None:

@@ -27,6 +27,7 @@ ROUTES = (
     route("GET", "/version", system.show_version),
     route("GET", "/info", system.show_info),
     route("GET", "/containers/json", container.list_containers),
+    route("POST", "/containers/create", container.create_container),
     route("GET", "/containers/{id}/json", container.inspect_container),
     route("GET", "/containers/{id}/logs", container.show_logs),
     route("POST", "/containers/{id}/start", container.start_container),

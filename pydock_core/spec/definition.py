@@ -223,7 +223,7 @@ FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "DeviceRequests": None,
     "MemoryReservation": 0,
     "MemorySwappiness": None,
-    "OomKillDisable": None,
+    "OomKillDisable": False,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,

@@ -37,6 +37,8 @@ LEAST_MEMORY_BYTES = 6 * 1024 * 1024
 NETWORK_MODES = ("none", "host", "bridge")
 
 _LARGEST = (1 << 63) - 1
+_DEEPEST = 10
+"""No field of the Engine API is nested as deep."""
 _ULIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
@@ -117,14 +119,16 @@ class _Checker:
             raise self.invalid(field, None, "not an object", "see the Engine API")
         return value or {}
 
-    def check_texts(self, value: Any) -> None:
+    def check_texts(self, value: Any, depth: int = 0) -> None:
         """Refuse text that no system call takes; other bytes than UTF-8 come as surrogates (PEP 383)."""
+        if depth > _DEEPEST:
+            raise InvalidError("invalid request: nested too deeply", "see the Engine API", exit_code=125)
         if isinstance(value, dict):
             for item in (*value, *value.values()):
-                self.check_texts(item)
+                self.check_texts(item, depth + 1)
         elif isinstance(value, list):
             for item in value:
-                self.check_texts(item)
+                self.check_texts(item, depth + 1)
         elif isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_encodable(value))):
             raise InvalidError(
                 f"invalid text {value[:40]!r}", "write it without zero bytes and surrogates", exit_code=125

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.fake_engine import IDLE, TERMINAL, WEB
+from tests.support.fake_engine import CREATED, IDLE, TERMINAL, WEB
 from tests.support.jupyter_servers import TOKEN, JupyterServer, Response, run_jupyter
 
 
@@ -34,8 +34,9 @@ def call(
     headers: dict[str, str] | None = None,
     *,
     auth: str = "token",
+    body: bytes = b"",
 ) -> Response:
-    body = b"" if method in ("POST", "PUT") else None
+    body = body if method in ("POST", "PUT") else None
     return server.request(method, f"{server.base_url}pydock/api{path}", headers, body, auth=auth)
 
 
@@ -107,7 +108,6 @@ def test_foreign_versions_are_refused(server: JupyterServer, version: str, word:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/containers/create"),
         ("POST", "/v1.51/build"),
         ("POST", "/images/create?fromImage=x"),
         ("GET", "/events"),
@@ -191,6 +191,44 @@ def test_inspect(server: JupyterServer) -> None:
 
 
 # -- the life cycle
+
+
+def test_create(server: JupyterServer) -> None:
+    """The double warns of the request that it understood."""
+    body = json.dumps(
+        {"Image": "demo", "Cmd": ["true"], "HostConfig": {"AutoRemove": True, "Dns": []}}
+    ).encode()
+    answer = call(server, "POST", "/v1.51/containers/create?name=new", body=body)
+    assert answer.status == 201
+    document = json.loads(answer.body)
+    assert document["Id"] == CREATED
+    assert json.loads(document["Warnings"][0])["HostConfig"] == {
+        "AutoRemove": True,
+        "LogConfig": {"Type": "json-file", "Config": {}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        (b"", 400, "not JSON"),
+        (b"[" * 100_000, 400, "not JSON"),
+        (b"[]", 400, "not a JSON object"),
+        (b'{"Cmd": ["true"]}', 400, "Image"),
+        (b'{"Image": "demo", "Volumes": ' + b'{"/a": ' * 500 + b"1" + b"}" * 501, 400, "deeply"),
+        (b'{"Image": "demo", "Cmd": "true"}', 400, "Cmd"),
+        (b'{"Image": "demo", "HostConfig": {"PidMode": "host"}}', 501, "PidMode"),
+        (b'{"Image": "absent"}', 404, "absent"),
+    ],
+)
+def test_bad_create_requests(server: JupyterServer, body: bytes, status: int, word: str) -> None:
+    answer = call(server, "POST", "/containers/create", body=body)
+    assert (answer.status, word in message(answer)) == (status, True)
+
+
+def test_a_taken_name(server: JupyterServer) -> None:
+    answer = call(server, "POST", "/containers/create?name=web", body=b'{"Image": "demo"}')
+    assert answer.status == 409
 
 
 def test_life_cycle(own: JupyterServer) -> None:

@@ -42,7 +42,10 @@ def read_definitions() -> Any:
             changed["type"] = [changed["type"], "null"]
         return changed
 
-    return allow_null(json.loads((Path(__file__).parent / "engine_api_1.51.json").read_text()))
+    definitions = allow_null(json.loads((Path(__file__).parent / "engine_api_1.51.json").read_text()))
+    # The default, which the specification cannot express: a pointer in Docker's own engine.
+    definitions["definitions"]["Resources"]["properties"]["MemorySwappiness"]["type"] = ["integer", "null"]
+    return definitions
 
 
 SPECIFICATION = read_definitions()
@@ -81,8 +84,8 @@ def dock(home: Path, *words: str) -> str:
     return done.stdout.decode()
 
 
-def call(server: JupyterServer, method: str, path: str) -> Response:
-    body = b"" if method == "POST" else None
+def call(server: JupyterServer, method: str, path: str, document: Any = None) -> Response:
+    body = None if method != "POST" else b"" if document is None else json.dumps(document).encode()
     return server.request(method, f"{server.base_url}pydock/api{path}", body=body, auth="token")
 
 
@@ -117,6 +120,36 @@ def test_a_port_without_a_network(server: JupyterServer) -> None:
     assert nothing.status == 503
     assert "port 8001 of container site" in json.loads(nothing.body)["message"]
     assert server.request("GET", server.proxied(8000, "/", "other")).status == 404
+
+
+def test_a_container_is_created_and_started(server: JupyterServer) -> None:
+    request = {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", "cat /data/file; echo $A; exec sleep 1000"],
+        "Env": ["A=b"],
+        "Labels": {"made": "by http"},
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Mounts": [{"Type": "volume", "Source": "shared", "Target": "/data"}],
+            "CapDrop": ["ALL"],
+            "RestartPolicy": {"Name": "no"},
+            "Init": None,
+        },
+        "NetworkingConfig": {"EndpointsConfig": {"none": {}}},
+    }
+    check(request, "ContainerConfig")
+    answer = call(server, "POST", "/v1.51/containers/create?name=made", request)
+    assert answer.status == 201
+    created = json.loads(answer.body)
+    check(created, "ContainerCreateResponse")
+    assert call(server, "POST", f"/containers/{created['Id']}/start").status == 204
+    document = load(server, "/containers/made/json")
+    check(document, "ContainerInspectResponse")
+    assert document["State"]["Running"]
+    assert call(server, "DELETE", "/containers/made?force=1").status == 204
+    assert document["HostConfig"]["CapDrop"] == ["ALL"]
+    assert (document["Config"]["Env"][-1], document["Config"]["Labels"]) == ("A=b", {"made": "by http"})
+    assert document["Mounts"][0]["Name"] == "shared"
 
 
 def test_the_proxy_follows_the_life_of_a_container(server: JupyterServer) -> None:

@@ -7,20 +7,24 @@ has a backend.  Everything else of the server is as in production.
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydock_core.api import EngineAccess
 from pydock_core.engine.shapes import ZERO_TIME
 from pydock_core.errors import ConflictError, NotFoundError, UnavailableError
+from pydock_core.spec.definition import compact
+from pydock_core.spec.validation import check_request
 from pydock_core.supervision.logs import LogEntry
 
 WEB = "a1" * 32
 IDLE = "b2" * 32
 TERMINAL = "b3" * 32
+CREATED = "c4" * 32
 NAMES = {"web": WEB, "idle": IDLE, "terminal": TERMINAL}
 
 
@@ -43,6 +47,16 @@ class FakeContainers:
         if not found:
             raise NotFoundError(f"no such container: {reference}", "dock ps -a lists them")
         return found[0]
+
+    def create(
+        self, request: Mapping[str, Any], name: str | None = None, *, any_platform: bool = False
+    ) -> tuple[str, list[str]]:
+        checked = check_request(request)
+        if checked["Image"] != "demo":
+            raise NotFoundError(f"no such image: {checked['Image']}", "dock images lists what there is")
+        if name in NAMES:
+            raise ConflictError(f"container name {name!r} is taken")
+        return CREATED, [json.dumps(compact(checked), sort_keys=True)]
 
     def is_running(self, reference: str) -> bool:
         return self.resolve(reference) in self.running

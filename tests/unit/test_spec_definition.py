@@ -23,6 +23,7 @@ from pydock_core.spec import definition as documents
 from pydock_core.spec.builder import DeviceNode, HostFacts, build_spec
 from pydock_core.spec.definition import (
     CONFIG,
+    ENDPOINT,
     FIXED_CONFIG,
     FIXED_HOST_CONFIG,
     HOST_CONFIG,
@@ -166,6 +167,20 @@ def test_every_declared_type_has_a_check() -> None:
     assert declared <= set(_TYPES)
 
 
+def test_the_engine_api_has_every_field() -> None:
+    path = Path(__file__).parents[1] / "jupyter" / "engine_api_1.51.json"
+    schemas = json.loads(path.read_text())["definitions"]
+    host = {name for part in schemas["HostConfig"]["allOf"] for name in fields_of(schemas, part)}
+    assert set(CONFIG) | set(FIXED_CONFIG) <= set(schemas["ContainerConfig"]["properties"])
+    assert set(HOST_CONFIG) | set(FIXED_HOST_CONFIG) <= host
+    assert set(ENDPOINT) <= set(schemas["EndpointSettings"]["properties"])
+
+
+def fields_of(schemas: dict[str, Any], part: dict[str, Any]) -> set[str]:
+    schema = schemas[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
+    return set(schema["properties"])
+
+
 # -- validation ------------------------------------------------------------------------------------------
 
 
@@ -288,11 +303,12 @@ def test_any_json_is_accepted_or_refused(config: dict[str, Any], host: dict[str,
         request = check_request({"Image": "i", **config, "HostConfig": host})
         assert check_request(json.loads(json.dumps(request))) == request
         definition = define(dict(request))
+        assert decode(encode(definition)) == definition
+        spec = build_spec(definition, facts_of(definition))
     except PyDockError as error:
         assert error.hint
         return
-    assert decode(encode(definition)) == definition
-    check_spec(build_spec(definition, facts_of(definition)))
+    check_spec(spec)
 
 
 # -- the merge with an image -----------------------------------------------------------------------------
