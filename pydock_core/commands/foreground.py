@@ -13,15 +13,19 @@ import signal
 import termios
 import threading
 import tty
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.commands.context import Context, Writer
 from pydock_core.commands.interrupts import TERMINAL_STEPS, Escalation, Step
 from pydock_core.errors import InvalidError
 
+if TYPE_CHECKING:
+    from pydock_core.engine import InputStream, OutputStream, SessionProtocol
+
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 _CHUNK_BYTES = 64 * 1024
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 _PROXIED = (
     signal.SIGTERM,
     signal.SIGHUP,
@@ -52,34 +56,6 @@ def parse_detach_keys(text: str) -> bytes:
                 exit_code=125,
             )
     return bytes(keys)
-
-
-class FrameDecoder:
-    """Takes Docker's multiplexed stream apart: 8-byte headers (stream, three zeros, big-endian length), then data."""
-
-    def __init__(self, stdout: Writer, stderr: Writer) -> None:
-        self._writers = {1: stdout, 2: stderr}
-        self._header = bytearray()
-        self._remaining = 0
-        self._writer: Writer = stdout
-
-    def __call__(self, data: bytes) -> None:
-        """Write what ``data`` completes to the two writers."""
-        view = memoryview(data)
-        while view:
-            if self._remaining:
-                part = bytes(view[: self._remaining])
-                self._writer.write_bytes(part)
-                self._remaining -= len(part)
-                view = view[len(part) :]
-                continue
-            missing = 8 - len(self._header)
-            self._header += view[:missing]
-            view = view[missing:]
-            if len(self._header) == 8:
-                self._writer = self._writers.get(self._header[0], self._writers[1])
-                self._remaining = int.from_bytes(self._header[4:8], "big")
-                self._header.clear()
 
 
 class DetachWatcher:
@@ -113,10 +89,8 @@ class Foreground:
 
     Args:
         context: whose streams are used.
-        terminal: the container's process has a terminal, and the person's is to be in raw mode.
+        session: of the process; with a terminal, the person's is put in raw mode.
         detach_keys: bytes that end the session without ending the container.
-        send_signal: passes a signal on; called in the main thread between two steps of the loop.
-        resize: called with rows and columns, at the start and when the window changes.
         proxy_signals: pass on what this process is sent.
         interrupts: what ctrl-c, or the stop button of a notebook, does.
     """
@@ -124,40 +98,27 @@ class Foreground:
     def __init__(
         self,
         context: Context,
+        session: SessionProtocol,
         *,
-        terminal: bool,
         detach_keys: bytes,
-        send_signal: Callable[[int], None],
-        resize: Callable[[int, int], None] | None = None,
         proxy_signals: bool = True,
         interrupts: Sequence[Step] = TERMINAL_STEPS,
     ) -> None:
         self._context = context
-        self._terminal = terminal and context.interactive
+        self._session = session
+        self._terminal = session.terminal and context.interactive
         self._watcher = DetachWatcher(detach_keys if self._terminal else b"")
-        self._send_signal = send_signal
-        self._resize = resize if self._terminal else None
+        self._writers: dict[str, Writer] = {"stdout": context.stdout, "stderr": context.stderr}
         self._proxy_signals = proxy_signals
         self._pending: list[int] = []
         self._escalation = Escalation(interrupts)
         self._has_let_go = False
 
-    def run(
-        self,
-        outputs: Mapping[int, Callable[[bytes], object]],
-        input_fd: int | None,
-        close_input: Callable[[], None],
-        end_fd: int | None = None,
-        *,
-        leaves_orphans: bool = False,
-    ) -> bool:
+    def run(self, *, stdin: bool, leaves_orphans: bool = False) -> bool:
         """Relay until every output has ended, and the process with them.
 
         Args:
-            outputs: what to do with the bytes of each descriptor (non-blocking ones).
-            input_fd: where standard input goes (a non-blocking descriptor), None for nowhere.
-            close_input: called once when standard input has ended.
-            end_fd: readable when the process has ended; None to go by the outputs alone.
+            stdin: give the process this front end's standard input.
             leaves_orphans: children of the process may hold the outputs open after its end, and are not waited for
                 when it was interrupted.
 
@@ -166,29 +127,25 @@ class Foreground:
         """
         with self._raw_mode(), self._signals() as wake_fd:
             self._send_size()
-            return self._loop(dict(outputs), input_fd, close_input, wake_fd, end_fd, leaves_orphans)
+            return self._loop(self._session.stdin if stdin else None, wake_fd, leaves_orphans)
 
-    def _loop(
-        self,
-        outputs: dict[int, Callable[[bytes], object]],
-        input_fd: int | None,
-        close_input: Callable[[], None],
-        wake_fd: int,
-        end_fd: int | None,
-        leaves_orphans: bool,
-    ) -> bool:
-        source = _Source(self._context.stdin) if input_fd is not None else None
+    def _loop(self, sink: InputStream | None, wake_fd: int, leaves_orphans: bool) -> bool:
+        outputs = {stream.fileno(): stream for stream in self._session.outputs}
+        end_fd = self._session.fileno()
+        source = _Source(self._context.stdin) if sink is not None else None
         buffer = b""
-        while outputs or end_fd is not None:
+        while outputs or end_fd >= 0:
             poll = select.poll()
             for fd in outputs:
                 poll.register(fd, select.POLLIN)
             poll.register(wake_fd, select.POLLIN)
-            if end_fd is not None:
+            if end_fd >= 0:
                 poll.register(end_fd, select.POLLIN)
-            if buffer and input_fd is not None:
+            if buffer and sink is not None:
                 # The same descriptor may be an output too (a socket, a terminal's master).
-                poll.register(input_fd, select.POLLOUT | (select.POLLIN if input_fd in outputs else 0))
+                poll.register(
+                    sink.fileno(), select.POLLOUT | (select.POLLIN if sink.fileno() in outputs else 0)
+                )
             elif source is not None and source.fd is not None:
                 poll.register(source.fd, select.POLLIN)
             ready = dict(poll.poll(self._patience(source, buffer)))
@@ -199,35 +156,39 @@ class Foreground:
                 self._interrupt()
             if self._has_let_go:
                 return True
-            if source is not None and not buffer and (source.fd is None or source.fd in ready):
+            if (
+                sink is not None
+                and source is not None
+                and not buffer
+                and (source.fd is None or source.fd in ready)
+            ):
                 data = source.read()
                 if not data:
                     source = None
-                    close_input()
+                    sink.close()
                 else:
                     buffer, detach = self._watcher.feed(data)
                     if detach:
                         return True
-            if (
-                buffer
-                and input_fd is not None
-                and (input_fd not in ready or ready[input_fd] & ~select.POLLIN)
-            ):
-                buffer = _write_some(input_fd, buffer)
-            for fd in [
-                fd for fd in outputs if ready.get(fd, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR)
-            ]:
-                chunk = _read(fd)
-                if chunk:
-                    outputs[fd](chunk)
-                elif chunk is not None:
+            if buffer and sink is not None and ready.get(sink.fileno(), select.POLLOUT) & ~select.POLLIN:
+                buffer = buffer[sink.write(buffer) :]
+            for fd in [fd for fd in outputs if ready.get(fd, 0) & _READABLE]:
+                if self._relay(outputs[fd]):
                     del outputs[fd]
-            if end_fd is not None and end_fd in ready:
-                end_fd = None
-            if end_fd is None and leaves_orphans and self._escalation.has_begun:
-                _take_rest(outputs)
+            if end_fd in ready:
+                end_fd = -1
+            if end_fd < 0 and leaves_orphans and self._escalation.has_begun:
+                for stream in outputs.values():  # once: an orphan may write for ever
+                    self._relay(stream)
                 return False
         return False
+
+    def _relay(self, stream: OutputStream) -> bool:
+        """Write what has come on an output; return whether it has ended."""
+        pieces = stream.read()
+        for name, data in pieces or ():
+            self._writers[name].write_bytes(data)
+        return pieces is not None and not pieces
 
     def _patience(self, source: _Source | None, buffer: bytes) -> float | None:
         """How long to wait for something to happen, in milliseconds; None for ever."""
@@ -243,7 +204,7 @@ class Foreground:
         if step.signal is None:
             self._has_let_go = True
         else:
-            self._send_signal(step.signal)
+            self._session.signal(step.signal)
         if step.notice:
             self._context.stderr.write(f"note: {step.notice}\n")
             self._context.stderr.flush()
@@ -256,13 +217,13 @@ class Foreground:
             elif number == signal.SIGINT:
                 self._interrupt()
             else:
-                self._send_signal(number)
+                self._session.signal(number)
 
     def _send_size(self) -> None:
-        if self._resize is not None:
+        if self._terminal:
             with contextlib.suppress(OSError):
                 size = os.get_terminal_size(self._stdin_fd())
-                self._resize(size.lines, size.columns)
+                self._session.resize(size.lines, size.columns)
 
     def _stdin_fd(self) -> int:
         return self._context.stdin.fileno() if self._context.stdin is not None else 0
@@ -326,30 +287,3 @@ class _Source:
             except OSError:  # a terminal that has gone away
                 return b""
         return self._stream.read(_CHUNK_BYTES) if self._stream is not None else b""
-
-
-def _take_rest(outputs: Mapping[int, Callable[[bytes], object]]) -> None:
-    """Relay what the outputs hold now: at most a pipe's capacity, as an orphan may write for ever."""
-    for fd, sink in outputs.items():
-        if chunk := _read(fd):
-            sink(chunk)
-
-
-def _read(fd: int) -> bytes | None:
-    """Read a chunk; b"" at the end, None where there is nothing after all."""
-    try:
-        return os.read(fd, _CHUNK_BYTES)
-    except BlockingIOError:
-        return None
-    except OSError:  # EIO: the other side of a terminal is closed; ECONNRESET: the supervisor was killed
-        return b""
-
-
-def _write_some(fd: int, data: bytes) -> bytes:
-    """Write what fits; return the rest (nothing where the reader has gone)."""
-    try:
-        return data[os.write(fd, data) :]
-    except BlockingIOError:
-        return data
-    except OSError:
-        return b""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pydock_core.commands.context import Context
@@ -15,7 +14,7 @@ from pydock_core.commands.create_words import build_request, parse_environment, 
 from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.ending import describe_exit, describe_signal
 from pydock_core.commands.ensure_image import ensure_image
-from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, FrameDecoder, parse_detach_keys
+from pydock_core.commands.foreground import DEFAULT_DETACH_KEYS, Foreground, parse_detach_keys
 from pydock_core.commands.interrupts import (
     TERMINAL_STEPS,
     Step,
@@ -25,17 +24,14 @@ from pydock_core.commands.interrupts import (
 )
 from pydock_core.engine import (
     DEFAULT_STOP_SECONDS,
-    KILLED_EXIT_CODE,
     CreateRequest,
     ExecRequest,
-    Execution,
-    Launch,
+    SessionProtocol,
     Streams,
     signal_number,
 )
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
 
-Sink = Callable[[bytes], object]
 LEFT_EXIT_CODE = 128 + signal.SIGINT
 """Of a command that an interrupt has ended, while the container goes on."""
 TERMINAL_HINT = "leave out -t, or run it in a terminal"
@@ -56,7 +52,7 @@ def run(context: Context, words: Namespace) -> int:
     with _given_up(context, container_id, remove=auto_remove):
         try:
             attached = None if words.detach else replace(streams or Streams(), stdin=stdin)
-            launch = context.engine.containers.start(
+            session = context.engine.containers.start(
                 container_id, attach=attached, size=_size(context, request["Tty"])
             )
         except PyDockError as error:
@@ -65,11 +61,11 @@ def run(context: Context, words: Namespace) -> int:
             error.exit_code = 125 if error.exit_code is None else error.exit_code
             raise
         if words.detach:
-            launch.close()
+            session.close()
             context.print(container_id)
             return 0
         return _stay(
-            context, container_id, request, launch, keys, attach_stdin=stdin, proxy_signals=words.sig_proxy
+            context, container_id, request, session, keys, attach_stdin=stdin, proxy_signals=words.sig_proxy
         )
 
 
@@ -128,13 +124,22 @@ def start(context: Context, words: Namespace) -> int:
     attach_stdin = words.interactive and request["OpenStdin"]
     _check_terminal(context, request["Tty"], attach_stdin)
     if containers.is_running(container_id):
-        return _attach(context, container_id, request, keys, attach_stdin=attach_stdin, proxy_signals=True)
+        return _stay(
+            context,
+            container_id,
+            request,
+            containers.attach(container_id, Streams(stdin=attach_stdin)),
+            keys,
+            attach_stdin=attach_stdin,
+            proxy_signals=True,
+            has_started=False,
+        )
     with _given_up(context, container_id, remove=request["HostConfig"]["AutoRemove"]):
-        launch = containers.start(
+        session = containers.start(
             container_id, attach=Streams(stdin=attach_stdin), size=_size(context, request["Tty"])
         )
         return _stay(
-            context, container_id, request, launch, keys, attach_stdin=attach_stdin, proxy_signals=True
+            context, container_id, request, session, keys, attach_stdin=attach_stdin, proxy_signals=True
         )
 
 
@@ -149,13 +154,16 @@ def attach(context: Context, words: Namespace) -> int:
     attach_stdin = request["OpenStdin"] and not words.no_stdin
     _check_terminal(context, request["Tty"], attach_stdin)
     attach_stdin = attach_stdin and not context.notebook
-    return _attach(
+    keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
+    return _stay(
         context,
         container_id,
         request,
-        parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS),
+        context.engine.containers.attach(container_id, Streams(stdin=attach_stdin)),
+        keys,
         attach_stdin=attach_stdin,
         proxy_signals=words.sig_proxy,
+        has_started=False,
     )
 
 
@@ -175,13 +183,13 @@ def exec_(context: Context, words: Namespace) -> int:
         size=_size(context, words.tty),
     )
     keys = parse_detach_keys(words.detach_keys or DEFAULT_DETACH_KEYS)
-    execution = context.engine.containers.exec(
+    session = context.engine.containers.exec(
         words.CONTAINER, request, stdin=words.interactive, detach=words.detach
     )
     if words.detach:
-        execution.close()
+        session.close()
         return 0
-    return _follow_execution(context, execution, keys, interactive=words.interactive)
+    return _follow_execution(context, session, keys, interactive=words.interactive)
 
 
 # -- staying with it -----------------------------------------------------------------------------------
@@ -191,105 +199,34 @@ def _stay(
     context: Context,
     container_id: str,
     request: CreateRequest,
-    launch: Launch,
+    session: SessionProtocol,
     keys: bytes,
     *,
     attach_stdin: bool,
     proxy_signals: bool,
+    has_started: bool = True,
 ) -> int:
-    """Stay with a container that was just started; 0 if the person detached.  One with ``--rm`` goes at its end."""
-    code = _follow_launch(
-        context, container_id, request, launch, keys, attach_stdin=attach_stdin, proxy_signals=proxy_signals
-    )
-    if code is None:
-        return LEFT_EXIT_CODE if context.was_interrupted else 0
-    if request["HostConfig"]["AutoRemove"]:
-        _remove(context, container_id)
-    return code
+    """Relay a container until it ends and return its exit code; 0 if the person detached.
 
-
-def _follow_launch(
-    context: Context,
-    container_id: str,
-    request: CreateRequest,
-    launch: Launch,
-    keys: bytes,
-    *,
-    attach_stdin: bool,
-    proxy_signals: bool,
-) -> int | None:
-    """Relay a container that was just started until it ends; None if the person detached."""
-    attachment = launch.attachment
-    assert attachment is not None
-    with launch, attachment:
-        foreground = _foreground(
+    One that this command has started with ``--rm`` is removed at its end.
+    """
+    with session:
+        foreground = Foreground(
             context,
-            container_id,
-            request,
-            keys,
-            proxy_signals=proxy_signals,
-            interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=True),
+            session,
+            detach_keys=keys,
+            proxy_signals=proxy_signals and not session.terminal,
+            interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=has_started),
         )
-        if _relay(
-            context, foreground, attachment, request["Tty"], launch.fileno(), attach_stdin=attach_stdin
-        ):
-            return None
-        try:
-            end = launch.wait()
-        except PyDockError:  # the supervisor was killed; what is known stands in the status
-            return _exit_code(context, container_id)
-    assert end is not None  # no timeout was given
+        if foreground.run(stdin=attach_stdin):
+            return LEFT_EXIT_CODE if context.was_interrupted else 0
+        end = session.wait()
     context.ending = describe_exit(
         end.exit_code, oom_killed=end.oom_killed, memory_bytes=request["HostConfig"]["Memory"] or None
     )
+    if has_started and request["HostConfig"]["AutoRemove"]:
+        _remove(context, container_id)
     return end.exit_code
-
-
-def _attach(
-    context: Context,
-    container_id: str,
-    request: CreateRequest,
-    keys: bytes,
-    *,
-    attach_stdin: bool,
-    proxy_signals: bool,
-) -> int:
-    exit_code = context.engine.containers.follow_exit(container_id)
-    attachment = context.engine.containers.attach(container_id, Streams(stdin=attach_stdin))
-    with attachment:
-        foreground = _foreground(
-            context,
-            container_id,
-            request,
-            keys,
-            proxy_signals=proxy_signals,
-            interrupts=_steps(context, container_id, proxy_signals=proxy_signals, has_started=False),
-        )
-        if _relay(context, foreground, attachment, request["Tty"], attach_stdin=attach_stdin):
-            return LEFT_EXIT_CODE if context.was_interrupted else 0
-        code = exit_code()
-    context.ending = describe_exit(
-        code,
-        oom_killed=_is_oom_killed(context, container_id),
-        memory_bytes=request["HostConfig"]["Memory"] or None,
-    )
-    return code
-
-
-def _exit_code(context: Context, container_id: str) -> int:
-    """The exit code of a container that ended; somebody may have tidied up one that was to be removed then."""
-    try:
-        return context.engine.containers.wait(container_id)
-    except NotFoundError:
-        return KILLED_EXIT_CODE
-
-
-def _is_oom_killed(context: Context, container_id: str) -> bool:
-    """Whether memory ran out in a container that has ended; False for one that is gone with its end."""
-    try:
-        return bool(context.engine.containers.inspect(container_id)["State"]["OOMKilled"])
-    except NotFoundError:
-        return False
 
 
 @contextlib.contextmanager
@@ -310,30 +247,6 @@ def _remove(context: Context, container_id: str) -> None:
         context.engine.containers.remove(container_id, force=True, volumes=True)
 
 
-def _foreground(
-    context: Context,
-    container_id: str,
-    request: CreateRequest,
-    keys: bytes,
-    *,
-    proxy_signals: bool,
-    interrupts: Sequence[Step],
-) -> Foreground:
-    def resize(rows: int, columns: int) -> None:
-        with contextlib.suppress(PyDockError):  # it has just ended
-            context.engine.containers.resize(container_id, rows, columns)
-
-    return Foreground(
-        context,
-        terminal=request["Tty"],
-        detach_keys=keys,
-        send_signal=lambda number: _send_quietly(context, container_id, number),
-        resize=resize,
-        proxy_signals=proxy_signals and not request["Tty"],
-        interrupts=interrupts,
-    )
-
-
 def _steps(context: Context, container_id: str, *, proxy_signals: bool, has_started: bool) -> Sequence[Step]:
     """Return what interrupts do to a container, which this command has started, or not."""
     containers = context.engine.containers
@@ -352,61 +265,20 @@ def _steps(context: Context, container_id: str, *, proxy_signals: bool, has_star
     )
 
 
-def _relay(
-    context: Context,
-    foreground: Foreground,
-    attachment: socket.socket,
-    terminal: bool,
-    end_fd: int | None = None,
-    *,
-    attach_stdin: bool,
-) -> bool:
-    attachment.setblocking(False)
-
-    def close_input() -> None:
-        with contextlib.suppress(OSError):
-            attachment.shutdown(socket.SHUT_WR)
-
-    sink: Sink = context.stdout.write_bytes if terminal else FrameDecoder(context.stdout, context.stderr)
-    return foreground.run(
-        {attachment.fileno(): sink}, attachment.fileno() if attach_stdin else None, close_input, end_fd
-    )
-
-
-def _follow_execution(context: Context, execution: Execution, keys: bytes, *, interactive: bool) -> int:
-    def send_signal(number: int) -> None:
-        with contextlib.suppress(PyDockError):
-            execution.signal(number)
-
-    with execution:
+def _follow_execution(context: Context, session: SessionProtocol, keys: bytes, *, interactive: bool) -> int:
+    with session:
         foreground = Foreground(
             context,
-            terminal=execution.terminal,
+            session,
             detach_keys=keys,
-            send_signal=send_signal,
-            resize=execution.resize if execution.terminal else None,
             interrupts=steps_that_stop("the command", signal.SIGTERM, DEFAULT_STOP_SECONDS)
             if context.notebook
             else TERMINAL_STEPS,
         )
-        outputs: dict[int, Sink] = {execution.stdout_fd: context.stdout.write_bytes}
-        if execution.stderr_fd is not None:
-            outputs[execution.stderr_fd] = context.stderr.write_bytes
-        detached = foreground.run(
-            outputs,
-            execution.stdin_fd if interactive else None,
-            execution.close_stdin,
-            execution.fileno(),
-            leaves_orphans=True,
-        )
-        code = 0 if detached else execution.wait()
+        detached = foreground.run(stdin=interactive, leaves_orphans=True)
+        code = 0 if detached else session.wait().exit_code
     context.ending = describe_signal(code)
     return code
-
-
-def _send_quietly(context: Context, container_id: str, number: int) -> None:
-    with contextlib.suppress(PyDockError):  # it has just ended
-        context.engine.containers.signal(container_id, number)
 
 
 # -- small parts ---------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydock_core.engine.execution import ExecRequest, Execution
+    from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
     from pydock_core.engine.local import Engine
     from pydock_core.engine.moment import parse_moment_ns
-    from pydock_core.engine.protocol import EngineProtocol
+    from pydock_core.engine.protocol import EngineProtocol, InputStream, OutputStream, SessionProtocol
     from pydock_core.engine.spans import human_duration
     from pydock_core.oci.digest import short_id
     from pydock_core.oci.platform import parse_platform
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
     from pydock_core.spec.definition import CONFIG, CreateRequest
     from pydock_core.spec.security import split_security_option
     from pydock_core.spec.validation import check_request
-    from pydock_core.supervision.client import Launch, Streams
-    from pydock_core.supervision.container_status import KILLED_EXIT_CODE
+    from pydock_core.supervision.client import Streams
 
 _HOMES = {
-    "pydock_core.engine.execution": ("ExecRequest", "Execution"),
+    "pydock_core.engine.execution": ("ExecRequest",),
     "pydock_core.engine.image_shapes": ("SeenImage",),
     "pydock_core.engine.launch": ("DEFAULT_STOP_SECONDS",),
     "pydock_core.engine.local": ("Engine",),
     "pydock_core.engine.moment": ("parse_moment_ns",),
-    "pydock_core.engine.protocol": ("EngineProtocol",),
+    "pydock_core.engine.protocol": ("EngineProtocol", "InputStream", "OutputStream", "SessionProtocol"),
     "pydock_core.engine.spans": ("human_duration",),
     "pydock_core.oci.digest": ("short_id",),
     "pydock_core.oci.platform": ("parse_platform",),
@@ -42,22 +41,21 @@ _HOMES = {
     "pydock_core.spec.definition": ("CONFIG", "CreateRequest"),
     "pydock_core.spec.security": ("split_security_option",),
     "pydock_core.spec.validation": ("check_request",),
-    "pydock_core.supervision.client": ("Launch", "Streams"),
-    "pydock_core.supervision.container_status": ("KILLED_EXIT_CODE",),
+    "pydock_core.supervision.client": ("Streams",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CONFIG",
     "DEFAULT_STOP_SECONDS",
-    "KILLED_EXIT_CODE",
     "CreateRequest",
     "Engine",
     "EngineProtocol",
     "ExecRequest",
-    "Execution",
-    "Launch",
+    "InputStream",
+    "OutputStream",
     "SeenImage",
+    "SessionProtocol",
     "Streams",
     "check_request",
     "human_duration",

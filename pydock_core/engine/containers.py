@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
-from pydock_core.engine.execution import ExecRequest, Execution, begin_execution, build_exec_process
+from pydock_core.engine.execution import ExecRequest, build_exec_process
 from pydock_core.engine.filters import ContainerFilter
 from pydock_core.engine.names import check_name, random_id, random_name
+from pydock_core.engine.session import ContainerSession, begin_execution
 from pydock_core.engine.shapes import Seen
 from pydock_core.engine.volumes import name_volumes
 from pydock_core.errors import (
@@ -19,7 +20,6 @@ from pydock_core.errors import (
     InvalidError,
     NotFoundError,
     PyDockError,
-    UnavailableError,
     UnsupportedError,
 )
 from pydock_core.paths import ContainerPaths
@@ -31,7 +31,6 @@ from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
 from pydock_core.supervision.client import (
-    Launch,
     Streams,
     SupervisorClient,
     Zygote,
@@ -42,6 +41,7 @@ from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import LogEntry, read_log
 
 if TYPE_CHECKING:
+    from pydock_core.engine.protocol import SessionProtocol
     from pydock_core.engine.state import State
 
 _NAME_ATTEMPTS = 20
@@ -149,7 +149,7 @@ class Containers:
 
     def start(
         self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)
-    ) -> Launch:
+    ) -> SessionProtocol:
         """Start a container; returns when its process runs.
 
         Args:
@@ -157,7 +157,7 @@ class Containers:
             size: rows and columns of its terminal.
 
         Returns:
-            The launch; close it (the container goes on), or wait for the end with it.
+            The session; close it (the container goes on), or wait for the end with it.
 
         Raises:
             ConflictError: it runs already (only with ``attach``), or a published port is in use.
@@ -166,8 +166,14 @@ class Containers:
         self._state.sweep_once()
         row = self._row(reference)
         definition = decode(row.definition)
-        return self._zygote.supervise(
+        launch = self._zygote.supervise(
             lambda: self._state.launcher.prepare(row, definition, size), attach=attach
+        )
+        return ContainerSession(
+            self._root.container(row.id),
+            launch.attachment,
+            terminal=definition.request["Tty"],
+            launch=launch,
         )
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
@@ -209,33 +215,9 @@ class Containers:
         else:
             SupervisorClient(paths, reference).signal(number)
 
-    def signal(self, reference: str, number: int) -> None:
-        """Send a signal, by number, to a running container's first process."""
-        SupervisorClient(self._root.container(self.resolve(reference)), reference).signal(number)
-
     def wait(self, reference: str) -> int:
         """Wait until a container does not run; return its exit code."""
         return wait_for_exit(self._root.container(self.resolve(reference))).exit_code
-
-    def follow_exit(self, reference: str) -> Callable[[], int]:
-        """Listen, from now on, for the end of a running container; one with ``--rm`` is gone when it has ended.
-
-        Returns:
-            A function that waits for the end and returns the exit code.
-        """
-        paths = self._root.container(self.resolve(reference))
-        try:
-            finish = SupervisorClient(paths, reference).begin_wait()
-        except ConflictError:  # it has just ended
-            return lambda: wait_for_exit(paths).exit_code
-
-        def exit_code() -> int:
-            try:
-                return finish()
-            except UnavailableError:  # its supervisor was killed; what is known stands in the status
-                return wait_for_exit(paths).exit_code
-
-        return exit_code
 
     @staticmethod
     def _stop(paths: ContainerPaths, number: int | None, timeout_seconds: float | None) -> None:
@@ -359,17 +341,16 @@ class Containers:
 
     # -- reaching into a running one -------------------------------------------------------------------
 
-    def attach(self, reference: str, streams: Streams | None = None) -> socket.socket:
-        """Attach to a running container's streams; see "attach" in ARCHITECTURE.md for what the socket carries."""
-        return SupervisorClient(self._root.container(self.resolve(reference)), reference).attach(streams)
-
-    def resize(self, reference: str, rows: int, columns: int) -> None:
-        """Set the size of a running container's terminal."""
-        SupervisorClient(self._root.container(self.resolve(reference)), reference).resize(rows, columns)
+    def attach(self, reference: str, streams: Streams | None = None) -> SessionProtocol:
+        """Attach to a running container's streams; ConflictError if it does not run."""
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        terminal = decode(row.definition).request["Tty"]
+        return ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
 
     def exec(
         self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
-    ) -> Execution:
+    ) -> SessionProtocol:
         """Run a further process in a running container.
 
         Raises:

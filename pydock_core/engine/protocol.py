@@ -6,22 +6,24 @@ its name; documents are dictionaries in the shapes of the Docker Engine API 1.51
 containers.  The classes named in the protocols document each method.  A run of a container, from a front end::
 
     container_id, warnings = engine.containers.create(request, name="web")
-    with engine.containers.start(container_id, attach=Streams()) as launch:
+    with engine.containers.start(container_id, attach=Streams()) as session:
         ...
+        exit_code = session.wait().exit_code
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
-    from pydock_core.engine.execution import ExecRequest, Execution
+    from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.images import CaptureResult
+    from pydock_core.engine.session import SessionEnd
     from pydock_core.host import Check
     from pydock_core.images.image_store import OnTaken
     from pydock_core.images.pull import Pulled
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from pydock_core.progress import Progress
     from pydock_core.spec.definition import CreateRequest
     from pydock_core.store.database.images import ImageRow
-    from pydock_core.supervision.client import Launch, Streams
+    from pydock_core.supervision.client import Streams
     from pydock_core.supervision.logs import LogEntry
 
 # Spelled here, as a class with a method "list" cannot spell them.
@@ -41,6 +43,69 @@ Sizes = list[int | None]
 Changes = list[dict[str, str]]
 Filters = Mapping[str, Sequence[str]]
 """Of a listing or a prune: the values of each key; values of one key are alternatives, keys must all match."""
+
+
+Output = tuple[str, bytes]
+"""A piece of output: "stdout" or "stderr", and the bytes."""
+
+
+class OutputStream(Protocol):
+    """What a process writes.  Several streams may be one, as with a terminal."""
+
+    def fileno(self) -> int:
+        """Return a descriptor to wait for with poll(2)."""
+        ...
+
+    def read(self) -> Sequence[Output] | None:
+        """Return what has come, without waiting: nothing at the end, None if there is nothing yet."""
+        ...
+
+
+class InputStream(Protocol):
+    """What a process reads."""
+
+    def fileno(self) -> int:
+        """Return a descriptor to wait for with poll(2)."""
+        ...
+
+    def write(self, data: bytes) -> int:
+        """Write what fits, without waiting; return the number of bytes taken: all if the process has gone."""
+        ...
+
+    def close(self) -> None:
+        """End the process's input."""
+        ...
+
+
+class SessionProtocol(Protocol):
+    """A container, or an exec'd process in one, with the streams that were asked for.
+
+    A front end waits for the descriptors of the streams and of the session, reads and writes the streams, and asks for
+    the end when the session's descriptor is readable, or the outputs have ended.  Closing a session leaves the process
+    alone.  Signals and sizes that come too late are not errors.
+    """
+
+    terminal: bool
+    stdin: InputStream | None
+    outputs: Sequence[OutputStream]
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when the process has ended; -1 if only its outputs tell."""
+        ...
+
+    def signal(self, number: int) -> None: ...
+
+    def resize(self, rows: int, columns: int) -> None: ...
+
+    def wait(self) -> SessionEnd:
+        """Wait for the end.  After it, a container can be started again or removed."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> SessionProtocol: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class ContainersProtocol(Protocol):
@@ -56,7 +121,7 @@ class ContainersProtocol(Protocol):
 
     def start(
         self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)
-    ) -> Launch: ...
+    ) -> SessionProtocol: ...
 
     def stop(
         self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
@@ -68,11 +133,7 @@ class ContainersProtocol(Protocol):
 
     def kill(self, reference: str, signal: str = "KILL") -> None: ...
 
-    def signal(self, reference: str, number: int) -> None: ...
-
     def wait(self, reference: str) -> int: ...
-
-    def follow_exit(self, reference: str) -> Callable[[], int]: ...
 
     def resolve(self, reference: str) -> str: ...
 
@@ -104,13 +165,11 @@ class ContainersProtocol(Protocol):
         stderr: bool = True,
     ) -> Iterator[LogEntry]: ...
 
-    def attach(self, reference: str, streams: Streams | None = None) -> socket.socket: ...
-
-    def resize(self, reference: str, rows: int, columns: int) -> None: ...
+    def attach(self, reference: str, streams: Streams | None = None) -> SessionProtocol: ...
 
     def exec(
         self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
-    ) -> Execution: ...
+    ) -> SessionProtocol: ...
 
     def dial(self, reference: str, port: int) -> socket.socket: ...
 

@@ -47,11 +47,8 @@ def test_two_hundred_runs_leave_nothing(dock: Dock, engine: Engine) -> None:
     def run() -> None:
         request = create_request("busybox", "true", AutoRemove=True)
         container_id, _ = engine.containers.create(request)
-        with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
-            assert launch.attachment is not None
-            launch.attachment.close()
-            end = launch.wait(30)
-        assert end is not None
+        with engine.containers.start(container_id, attach=Streams(stdin=False)) as session:
+            end = session.wait()
         assert end.exit_code == 0
         engine.containers.remove(container_id)
 

@@ -136,9 +136,7 @@ def test_closed_and_broken_streams(dock: Dock, server: int) -> None:
     ],
     ids=" ".join,
 )
-def test_a_client_elsewhere_runs_its_command_itself(
-    dock: Dock, server: int, prefix: tuple[str, ...]
-) -> None:
+def test_a_client_elsewhere_runs_its_command_itself(dock: Dock, server: int, prefix: tuple[str, ...]) -> None:
     if os.geteuid():
         pytest.skip("changing namespaces and credentials takes root")
     dock("run", "-d", "--name", "elsewhere", "busybox", "sleep", "1000")
