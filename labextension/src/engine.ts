@@ -1,29 +1,52 @@
-/** The HTTP client: the part of the Docker Engine API that the PyDock server extension offers. */
+/** The HTTP client of the PyDock server extension: the panel's stream, and a part of the Docker Engine API. */
 
 import { URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection } from '@jupyterlab/services';
 
-import { type IEntry, readOutput, unixTime } from './stream';
+import { type IEntry, readLines, readOutput, unixTime } from './stream';
 
-/** A port of a container, as ContainerSummary has it; `PublicPort` only where it is published on the host. */
+/** A TCP port of a running container; `published` is its host address or empty. */
 export interface IPort {
-  readonly PrivatePort: number;
-  readonly PublicPort?: number;
-  readonly IP?: string;
-  readonly Type: string;
+  readonly number: number;
+  readonly published: string;
 }
 
-/** The fields of Engine API's ContainerSummary that the panel shows. */
+/** A name in two parts: the first one may be cut, the second one not. */
+export type Label = readonly [head: string, tail: string];
+
+/** The symbol of a container's state. */
+export type Look = 'running' | 'paused' | 'changing' | 'failed' | 'ended' | 'created';
+
+/** A row of the list of containers; `up` tells whether the container has processes. */
 export interface IContainer {
-  readonly Id: string;
-  readonly Names: readonly string[];
-  readonly Image: string;
-  readonly State: string;
-  readonly Status: string;
-  readonly Ports: readonly IPort[];
+  readonly id: string;
+  readonly name: string;
+  readonly label: Label;
+  readonly state: string;
+  readonly status: string;
+  readonly look: Look;
+  readonly up: boolean;
+  readonly ports: readonly IPort[];
+  readonly title: string;
 }
 
-/** The fields of Engine API's ContainerInspectResponse that tabs need; `StartedAt` differs from run to run. */
+/** A row of the list of images; `label` is the first name or the short id. */
+export interface IImage {
+  readonly id: string;
+  readonly names: readonly string[];
+  readonly label: Label;
+  readonly size: string;
+  readonly title: string;
+}
+
+/** The panel's content (pydock_jupyter/panel_view.py); the lists are null before the first successful listing. */
+export interface IPanelView {
+  readonly containers: readonly IContainer[] | null;
+  readonly images: readonly IImage[] | null;
+  readonly problem: { readonly message: string; readonly hint: string } | null;
+}
+
+/** The fields of ContainerInspectResponse that tabs use; each run has its own `StartedAt`. */
 export interface IInspected {
   readonly Id: string;
   readonly State: {
@@ -42,11 +65,11 @@ export interface IImage {
   readonly Size: number;
 }
 
-/** An answer that is not a success, with the server's own one-line message and hint. */
+/** A failed request, with the server's one-line message and hint. */
 export class EngineError extends Error {
   /**
-   * @param status - the HTTP status; 0 where there was no answer at all.
-   * @param hint - the way out, empty where the server gave none.
+   * @param status - the HTTP status; 0 without a response.
+   * @param hint - what to do about it; may be empty.
    */
   constructor(
     readonly status: number,
@@ -58,64 +81,49 @@ export class EngineError extends Error {
   }
 }
 
-/** Return the name a person gave the container (the API writes it with a leading slash), else its short id. */
-export function containerName(container: IContainer): string {
-  return container.Names[0]?.replace(/^\//, '') ?? container.Id.slice(0, 12);
-}
-
-/** Return whether a container has processes: it can be stopped, and its ports may answer. */
-export function isUp(container: IContainer): boolean {
-  return ['running', 'paused', 'restarting'].includes(container.State);
-}
-
-/** Return the TCP ports of a container, each once, in rising order: one published twice is still one port. */
-export function tcpPorts(container: IContainer): IPort[] {
-  const byNumber = new Map<number, IPort>();
-  for (const port of container.Ports) {
-    const known = byNumber.get(port.PrivatePort);
-    if (port.Type === 'tcp' && known?.PublicPort === undefined) {
-      byNumber.set(port.PrivatePort, port);
-    }
-  }
-  return [...byNumber.values()].sort((one, other) => one.PrivatePort - other.PrivatePort);
-}
-
-/** Calls under `{baseUrl}pydock/`, with Jupyter's own authentication and XSRF header. */
+/** Sends requests to `{baseUrl}pydock/` with Jupyter's authentication and XSRF header. */
 export class EngineClient {
   constructor(private readonly settings: ServerConnection.ISettings) {}
 
-  containers(): Promise<IContainer[]> {
-    return this.json('containers/json', { all: '1' });
+  /**
+   * Follow the panel's content.
+   *
+   * @param onChange - called first with all members of the content, then with changed ones.
+   * @param signal - closes the stream.
+   * @returns when the server has ended the stream.
+   */
+  async followPanel(onChange: (change: Partial<IPanelView>) => void, signal: AbortSignal): Promise<void> {
+    const response = await this.request('GET', 'panel', {}, { signal });
+    await readLines(response, line => {
+      onChange(JSON.parse(line) as Partial<IPanelView>);
+    });
   }
 
-  images(): Promise<IImage[]> {
-    return this.json('images/json');
-  }
-
-  inspect(id: string): Promise<IInspected> {
-    return this.json(`containers/${encodeURIComponent(id)}/json`);
+  async inspect(id: string): Promise<IInspected> {
+    const response = await this.request('GET', `api/containers/${encodeURIComponent(id)}/json`);
+    return (await response.json()) as IInspected;
   }
 
   async start(id: string): Promise<void> {
-    await this.request('POST', `containers/${encodeURIComponent(id)}/start`);
+    await this.request('POST', `api/containers/${encodeURIComponent(id)}/start`);
   }
 
   async stop(id: string): Promise<void> {
-    await this.request('POST', `containers/${encodeURIComponent(id)}/stop`);
+    await this.request('POST', `api/containers/${encodeURIComponent(id)}/stop`);
   }
 
-  /** Remove a container, a running one too: the panel has asked before. */
+  /** Remove a container, even a running one; the caller has confirmed it. */
   async remove(id: string): Promise<void> {
-    await this.request('DELETE', `containers/${encodeURIComponent(id)}`, { force: '1' });
+    await this.request('DELETE', `api/containers/${encodeURIComponent(id)}`, { force: '1' });
   }
 
   /**
-   * Follow what a container writes.
+   * Follow a container's log.
    *
-   * @param since - the time of the first entry to read, as an entry has it; without it, the last thousand entries.
-   * @param write - called with each entry, standard output and standard error in the order of arrival.
-   * @param signal - ends it.
-   * @returns when the container has ended.
+   * @param since - the time of the first entry, in an entry's format; by default, the last thousand entries are read.
+   * @param write - called with each entry; standard output and standard error are in order of arrival.
+   * @param signal - closes the stream.
+   * @returns when the container has exited.
    */
   async follow(
     id: string,
@@ -125,18 +133,13 @@ export class EngineClient {
   ): Promise<void> {
     const start = since === undefined ? { tail: '1000' } : { since: unixTime(since) };
     const query = { stdout: '1', stderr: '1', follow: '1', timestamps: '1', ...start };
-    const response = await this.request('GET', `containers/${encodeURIComponent(id)}/logs`, query, { signal });
+    const response = await this.request('GET', `api/containers/${encodeURIComponent(id)}/logs`, query, { signal });
     await readOutput(response, write);
   }
 
-  /** Return the address at which the server proxies a port of a container. */
+  /** Return the URL at which the server proxies a container's port. */
   applicationUrl(name: string, port: number, path = ''): string {
     return URLExt.join(this.settings.baseUrl, 'pydock', 'c', encodeURIComponent(name), String(port)) + '/' + path;
-  }
-
-  private async json<T>(path: string, query: Record<string, string> = {}): Promise<T> {
-    const response = await this.request('GET', path, query);
-    return (await response.json()) as T;
   }
 
   private async request(
@@ -145,8 +148,7 @@ export class EngineClient {
     query: Record<string, string> = {},
     init: RequestInit = {}
   ): Promise<Response> {
-    const url =
-      URLExt.join(this.settings.baseUrl, 'pydock', 'api', path) + URLExt.objectToQueryString(query);
+    const url = URLExt.join(this.settings.baseUrl, 'pydock', path) + URLExt.objectToQueryString(query);
     let response: Response;
     try {
       response = await ServerConnection.makeRequest(url, { ...init, method }, this.settings);
@@ -154,17 +156,17 @@ export class EngineClient {
       if (init.signal?.aborted === true) {
         throw error;
       }
-      throw new EngineError(0, 'The Jupyter server does not answer.', 'Trying again; is it still running?');
+      throw new EngineError(0, 'The Jupyter server does not answer.', 'Trying again. Check that it is running.');
     }
-    // 304: it is already so (started, stopped), which is what was asked for.
+    // 304: the container is already started or stopped.
     if (!response.ok && response.status !== 304) {
-      throw await problemOf(response);
+      throw await readError(response);
     }
     return response;
   }
 }
 
-async function problemOf(response: Response): Promise<EngineError> {
+async function readError(response: Response): Promise<EngineError> {
   let message = `${response.status} ${response.statusText}`;
   let hint = '';
   try {
@@ -172,7 +174,7 @@ async function problemOf(response: Response): Promise<EngineError> {
     message = typeof body.message === 'string' && body.message !== '' ? body.message : message;
     hint = typeof body.hint === 'string' ? body.hint : '';
   } catch {
-    // Not JSON: a page of a proxy or of the server itself; the status line has to do.
+    // Not JSON but an error page: the status line is the message.
   }
   return new EngineError(response.status, message, hint);
 }

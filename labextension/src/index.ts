@@ -1,4 +1,4 @@
-/** The JupyterLab plugin: the panel, the tabs, the commands, and what survives a reload of the page. */
+/** The JupyterLab plugin: the panel, tabs and commands, and their restoration after a reload of the page. */
 
 import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from '@jupyterlab/application';
 import {
@@ -14,7 +14,7 @@ import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import type { DockLayout } from '@lumino/widgets';
 
 import { ApplicationTab, type ITarget, targetKey } from './application';
-import { containerName, EngineClient, EngineError, type IContainer, isUp, tcpPorts } from './engine';
+import { EngineClient, EngineError, type IContainer } from './engine';
 import { attendFrames } from './frames';
 import { containersIcon } from './icons';
 import { LogTab } from './logs';
@@ -22,17 +22,17 @@ import { type Action, ContainersModel } from './model';
 import { ContainersPanel } from './panel';
 
 const CATEGORY = 'Containers';
-/** What the dialog for a port proposes: Jupyter's own. */
-const USUAL_PORT = '8888';
+/** The port that the dialog proposes: Jupyter's. */
+const DEFAULT_PORT = '8888';
 
-/** The commands, for the palette and for other extensions. */
+/** The commands in the palette, which other extensions may execute. */
 export const CommandIDs = {
   /**
-   * Arguments `name` and `port`, what is missing being asked for; `mode` is where the tab goes, as in
+   * Arguments: `name` and `port`, which a dialog asks for if they are missing; `mode`, the place of the tab as in
    * DocumentRegistry.IOpenOptions ("split-right").
    */
   openPort: 'pydock:open-port',
-  /** Argument `name`. */
+  /** Argument: `name`, which a dialog asks for if it is missing. */
   openLog: 'pydock:open-log',
   showPanel: 'pydock:show-panel',
   refresh: 'pydock:refresh'
@@ -147,9 +147,9 @@ function activate(app: JupyterFrontEnd, palette: ICommandPalette | null, restore
 }
 
 /**
- * Open the ports that the widgets in a notebook's output link to in tabs of JupyterLab.
+ * Open the port links of widgets in notebooks in tabs of JupyterLab.
  *
- * A click with a key or another mouse button stays the browser's: a new browser tab.
+ * The browser handles a click with a modifier key or another mouse button, and opens a browser tab.
  */
 function openLinksInTabs(open: (name: string, port: number) => void): void {
   document.addEventListener('click', event => {
@@ -173,20 +173,20 @@ function isPort(port: number): boolean {
 
 async function act(model: ContainersModel, action: Action, container: IContainer): Promise<void> {
   try {
-    await model.act(action, container.Id);
+    await model.act(action, container.id);
   } catch (error) {
     const text = error instanceof EngineError ? `${error.message} ${error.hint}`.trim() : String(error);
-    Notification.error(`Could not ${action} ${containerName(container)}: ${text}`, { autoClose: 8000 });
+    Notification.error(`Could not ${action} ${container.name}: ${text}`, { autoClose: 8000 });
   }
 }
 
 async function remove(model: ContainersModel, container: IContainer): Promise<void> {
-  const name = containerName(container);
+  const { name } = container;
   const answer = await showDialog({
     title: `Remove ${name}?`,
-    body: isUp(container)
-      ? 'It is running: it will be killed, and what it has written to its own file system will be lost.'
-      : 'What it has written to its own file system will be lost.',
+    body: container.up
+      ? 'The container is running: it will be killed, and the changes in its own file system will be lost.'
+      : 'The changes in its own file system will be lost.',
     buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: 'Remove' })],
     defaultButton: 0
   });
@@ -195,21 +195,21 @@ async function remove(model: ContainersModel, container: IContainer): Promise<vo
   }
 }
 
-/** Return what the arguments name, asking for what they leave open; null where the person thought better of it. */
+/** Return the target that the arguments name, asking for missing parts; null if the user cancels. */
 async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObject): Promise<ITarget | null> {
-  const name = typeof args.name === 'string' ? args.name : await chooseContainer(model, 'Open port', isUp);
+  const name = typeof args.name === 'string' ? args.name : await chooseContainer(model, 'Open port', ({ up }) => up);
   if (name === null) {
     return null;
   }
   if (typeof args.port === 'number') {
     return { name, port: args.port };
   }
-  const container = model.snapshot.containers.find(item => containerName(item) === name);
-  const ports = container === undefined ? [] : tcpPorts(container).map(port => String(port.PrivatePort));
+  const container = model.snapshot.containers?.find(item => item.name === name);
+  const ports = container?.ports.map(port => String(port.number)) ?? [];
   const question = {
     title: `Open a port of ${name}`,
     label:
-      'Port that the application listens on (1 to 65535). Listening on 127.0.0.1 in the container is enough.',
+      'Port that the application listens on (1 to 65535). It may listen on 127.0.0.1 in the container.',
     pattern: '[0-9]{1,5}',
     required: true,
     okLabel: 'Open'
@@ -217,7 +217,7 @@ async function chooseTarget(model: ContainersModel, args: ReadonlyPartialJSONObj
   const answer =
     ports.length > 1
       ? await InputDialog.getItem({ ...question, items: ports.slice(1), editable: true })
-      : await InputDialog.getText({ ...question, text: USUAL_PORT, selectionRange: USUAL_PORT.length });
+      : await InputDialog.getText({ ...question, text: DEFAULT_PORT, selectionRange: DEFAULT_PORT.length });
   const port = Number(answer.value);
   if (!answer.button.accept || answer.value === null) {
     return null;
@@ -235,9 +235,9 @@ async function chooseContainer(
   isCandidate: (container: IContainer) => boolean
 ): Promise<string | null> {
   await model.refresh();
-  const names = model.snapshot.containers.filter(isCandidate).map(containerName);
+  const names = (model.snapshot.containers ?? []).filter(isCandidate).map(({ name }) => name);
   if (names.length === 0) {
-    const reason = model.snapshot.problem?.message ?? 'No container to choose. Start one first: %dock run -d IMAGE';
+    const reason = model.snapshot.problem?.message ?? 'No containers to choose from. Start one: %dock run -d IMAGE';
     Notification.warning(reason, { autoClose: 8000 });
     return null;
   }

@@ -1,51 +1,49 @@
-/** What the panel shows, kept fresh: one poll, one snapshot, one signal. */
+/** The panel's content, kept current by one stream from the server. */
 
-import { JSONExt, type ReadonlyJSONValue } from '@lumino/coreutils';
+import { PromiseDelegate } from '@lumino/coreutils';
 import type { IDisposable } from '@lumino/disposable';
-import { Poll } from '@lumino/polling';
 import { type ISignal, Signal } from '@lumino/signaling';
 
-import { type EngineClient, EngineError, type IContainer, type IImage } from './engine';
+import { type EngineClient, EngineError, type IPanelView } from './engine';
 
-/** How often the lists are asked for while somebody looks; doubled after each failure, up to the maximum. */
-const INTERVAL_MS = 2000;
-const MAX_INTERVAL_MS = 30000;
+/** The delay before the stream is opened again; doubled after each failure, up to the maximum. */
+const RETRY_MS = 1000;
+const MAX_RETRY_MS = 30000;
 
-/** One consistent view; `problem` tells why the lists are not fresh, `isLoaded` whether they ever were. */
-export interface ISnapshot {
-  readonly containers: readonly IContainer[];
-  readonly images: readonly IImage[];
+/** The panel's content, or the reason why it is stale. */
+export interface ISnapshot extends Omit<IPanelView, 'problem'> {
   readonly problem: EngineError | null;
-  readonly isLoaded: boolean;
 }
 
-/** A thing that is done to one container. */
+/** A change of one container's state. */
 export type Action = 'start' | 'stop' | 'remove';
 
-/** The containers and images of the server's engine. */
+/**
+ * The containers and images of the server's engine.
+ *
+ * A stream is open while the panel and the page are visible: a browser has six connections to a server, and each stream
+ * holds one.
+ */
 export class ContainersModel implements IDisposable {
-  private readonly poll: Poll;
   private readonly changedSignal = new Signal<this, void>(this);
   private readonly busyIds = new Set<string>();
-  private current: ISnapshot = { containers: [], images: [], problem: null, isLoaded: false };
+  private current: ISnapshot = { containers: null, images: null, problem: null };
+  private connection: AbortController | null = null;
+  private timer = 0;
+  private retryMs = RETRY_MS;
+  private isEnded = false;
 
   /**
-   * @param isWanted - whether anybody looks; while not, nothing is asked of the server.
+   * @param isVisible - whether the panel is visible.
    */
   constructor(
     readonly client: EngineClient,
-    isWanted: () => boolean
+    private readonly isVisible: () => boolean
   ) {
-    this.poll = new Poll({
-      name: 'pydock-jupyter:containers',
-      auto: false,
-      factory: () => this.load(),
-      frequency: { interval: INTERVAL_MS, backoff: true, max: MAX_INTERVAL_MS },
-      standby: () => (isWanted() ? 'when-hidden' : true)
-    });
+    document.addEventListener('visibilitychange', this.onVisibilityChange);
   }
 
-  /** Emitted when the snapshot or a container's being busy has changed. */
+  /** Emitted after a change of the snapshot or of a container's busy state. */
   get changed(): ISignal<this, void> {
     return this.changedSignal;
   }
@@ -55,21 +53,35 @@ export class ContainersModel implements IDisposable {
   }
 
   get isDisposed(): boolean {
-    return this.poll.isDisposed;
+    return this.isEnded;
   }
 
   isBusy(id: string): boolean {
     return this.busyIds.has(id);
   }
 
-  /** Ask now, and from now on at the usual pace; never rejects (a failure is in the snapshot). */
+  /**
+   * Open the stream again, and wait for its first message; never rejects (the snapshot holds a failure).
+   *
+   * While the panel is hidden, the stream ends with that message.
+   */
   async refresh(): Promise<void> {
-    await this.poll.refresh();
-    // `refresh` resolves when the tick is scheduled; the tick itself may reject, which starts the back-off.
-    await this.poll.tick.catch(() => undefined);
+    this.pause();
+    const connection = new AbortController();
+    this.connection = connection;
+    const first = new PromiseDelegate<void>();
+    void this.follow(connection, first);
+    await first.promise;
   }
 
-  /** Do something to a container, then show the truth; rejects with the server's EngineError. */
+  /** Close the stream. */
+  pause(): void {
+    window.clearTimeout(this.timer);
+    this.connection?.abort();
+    this.connection = null;
+  }
+
+  /** Change a container, then refresh; rejects with the server's EngineError. */
   async act(action: Action, id: string): Promise<void> {
     this.busyIds.add(id);
     this.changedSignal.emit();
@@ -83,35 +95,60 @@ export class ContainersModel implements IDisposable {
   }
 
   dispose(): void {
-    this.poll.dispose();
+    this.isEnded = true;
+    document.removeEventListener('visibilitychange', this.onVisibilityChange);
+    this.pause();
     Signal.clearData(this);
   }
 
-  private async load(): Promise<void> {
+  private readonly onVisibilityChange = (): void => {
+    if (document.hidden) {
+      this.pause();
+    } else if (this.isVisible()) {
+      void this.refresh();
+    }
+  };
+
+  /** Read the stream to its end, then open it again after a delay; an abort ends it for good. */
+  private async follow({ signal }: AbortController, first: PromiseDelegate<void>): Promise<void> {
     try {
-      const [containers, images] = await Promise.all([this.client.containers(), this.client.images()]);
-      this.show({ containers, images, problem: null, isLoaded: true });
+      await this.client.followPanel(change => {
+        if (signal.aborted) {
+          return;
+        }
+        this.retryMs = RETRY_MS;
+        const { problem, ...lists } = change;
+        this.update({
+          ...this.current,
+          ...lists,
+          ...(problem !== undefined && { problem: problem && new EngineError(500, problem.message, problem.hint) })
+        });
+        first.resolve();
+        if (!this.isVisible()) {
+          this.pause();
+        }
+      }, signal);
     } catch (error) {
-      const problem = error instanceof EngineError ? error : new EngineError(0, String(error));
-      this.show({ ...this.current, problem });
-      throw problem;
+      if (!signal.aborted) {
+        this.update({
+          ...this.current,
+          problem: error instanceof EngineError ? error : new EngineError(0, String(error))
+        });
+      }
+    }
+    first.resolve();
+    if (!signal.aborted) {
+      this.timer = window.setTimeout(() => {
+        if (this.isVisible()) {
+          void this.refresh();
+        }
+      }, this.retryMs);
+      this.retryMs = Math.min(this.retryMs * 2, MAX_RETRY_MS);
     }
   }
 
-  private show(next: ISnapshot): void {
-    const before = this.current;
-    const isSame =
-      before.isLoaded === next.isLoaded &&
-      before.problem?.message === next.problem?.message &&
-      isDeepEqual(before.containers, next.containers) &&
-      isDeepEqual(before.images, next.images);
-    if (!isSame) {
-      this.current = next;
-      this.changedSignal.emit();
-    }
+  private update(next: ISnapshot): void {
+    this.current = next;
+    this.changedSignal.emit();
   }
-}
-
-function isDeepEqual(one: unknown, other: unknown): boolean {
-  return JSONExt.deepEqual(one as ReadonlyJSONValue, other as ReadonlyJSONValue);
 }

@@ -1,4 +1,4 @@
-/** The left-hand panel: containers with their state, ports and buttons; images below. */
+/** The left panel: containers with their state, ports and buttons; images below. */
 
 import {
   PanelWithToolbar,
@@ -10,15 +10,13 @@ import {
 import { AccordionPanel } from '@lumino/widgets';
 import React from 'react';
 
-import { containerName } from './engine';
 import { SharedHeights } from './heights';
 import { containersIcon } from './icons';
 import type { ContainersModel } from './model';
-import { tailLength } from './name';
 import { NoContainers, NoImages, Problem } from './notes';
 import { ContainerRow, ImageRow, type IPanelActions } from './rows';
 
-/** The panel `pydock-containers` of JupyterLab's left area. */
+/** The panel `pydock-containers` in JupyterLab's left area. */
 export class ContainersPanel extends SidePanel {
   private readonly heights: SharedHeights;
 
@@ -38,7 +36,7 @@ export class ContainersPanel extends SidePanel {
     this.addWidget(this.section('Containers', containers));
     this.addWidget(this.section('Images', images));
     if (!(this.content instanceof AccordionPanel)) {
-      throw new Error('a side panel without an accordion');
+      throw new Error('side panel has no accordion');
     }
     this.heights = new SharedHeights(this.content, [containers, images]);
   }
@@ -50,6 +48,10 @@ export class ContainersPanel extends SidePanel {
 
   protected override onAfterShow(): void {
     void this.model.refresh();
+  }
+
+  protected override onBeforeHide(): void {
+    this.model.pause();
   }
 
   private section(title: string, body: ReactWidget): PanelWithToolbar {
@@ -73,7 +75,7 @@ export class ContainersPanel extends SidePanel {
   }
 }
 
-/** Draw again whenever the model says that something changed. */
+/** Draw again after each change of the model. */
 function useModel(model: ContainersModel): void {
   const [, redraw] = React.useReducer((count: number) => count + 1, 0);
   React.useEffect(() => {
@@ -85,29 +87,27 @@ function useModel(model: ContainersModel): void {
   }, [model]);
 }
 
-/** One stop of the tab key; within it the arrow keys, Home and End go from row to row. */
+/** The list of containers: one stop of the tab key; the arrow keys, Home and End move between rows. */
 function ContainerList(props: { model: ContainersModel; actions: IPanelActions }): React.JSX.Element {
   const { model, actions } = props;
   useModel(model);
   const [focusedId, setFocusedId] = React.useState('');
-  const { containers, problem, isLoaded } = model.snapshot;
-  const currentId = containers.some(container => container.Id === focusedId) ? focusedId : containers[0]?.Id;
-  const tail = tailLength(containers.map(containerName));
+  const { containers, problem } = model.snapshot;
+  const currentId = containers?.some(({ id }) => id === focusedId) === true ? focusedId : containers?.[0]?.id;
   return (
     <>
-      {problem !== null && <Problem problem={problem} isStale={isLoaded} />}
-      {problem === null && !isLoaded && <p className="pydock-Note">Looking for containers…</p>}
-      {problem === null && isLoaded && containers.length === 0 && <NoContainers />}
+      {problem !== null && <Problem problem={problem} isStale={containers !== null} />}
+      {problem === null && containers === null && <p className="pydock-Note">Loading…</p>}
+      {problem === null && containers?.length === 0 && <NoContainers />}
       <ul className="pydock-List" aria-label="Containers" onKeyDown={moveFocus}>
-        {containers.map(container => (
+        {containers?.map(container => (
           <ContainerRow
-            key={container.Id}
+            key={container.id}
             container={container}
-            tail={tail}
-            isBusy={model.isBusy(container.Id)}
-            isCurrent={container.Id === currentId}
+            isBusy={model.isBusy(container.id)}
+            isCurrent={container.id === currentId}
             actions={actions}
-            onFocus={() => { setFocusedId(container.Id); }}
+            onFocus={() => { setFocusedId(container.id); }}
           />
         ))}
       </ul>
@@ -128,15 +128,14 @@ function moveFocus(event: React.KeyboardEvent): void {
 
 function ImageList(props: { model: ContainersModel }): React.JSX.Element {
   useModel(props.model);
-  const { images, isLoaded } = props.model.snapshot;
-  if (isLoaded && images.length === 0) {
+  const { images } = props.model.snapshot;
+  if (images?.length === 0) {
     return <NoImages />;
   }
-  const tail = tailLength(images.flatMap(image => image.RepoTags?.slice(0, 1) ?? []));
   return (
     <ul className="pydock-List" aria-label="Images">
-      {images.map(image => (
-        <ImageRow key={image.Id} image={image} tail={tail} />
+      {images?.map(image => (
+        <ImageRow key={image.id} image={image} />
       ))}
     </ul>
   );

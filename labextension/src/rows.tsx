@@ -1,50 +1,46 @@
-/** One line of the panel each: a container with its state, ports and buttons; an image with its size. */
+/** The rows of the panel: a container with its state, ports and buttons; an image with its size. */
 
 import { deleteIcon, type LabIcon, listIcon, runIcon, stopIcon } from '@jupyterlab/ui-components';
 import React from 'react';
 
-import { containerName, type IContainer, type IImage, type IPort, isUp, tcpPorts } from './engine';
-import { ShortenedName } from './name';
+import type { IContainer, IImage, IPort, Label, Look } from './engine';
 
-/** So many ports have a chip of their own in a wide list; the dialog behind the last chip offers the others. */
+/** The number of ports with a chip in a wide list; the dialog of the last chip offers the others. */
 const MAX_CHIPS = 2;
 
-/** What the panel asks its surroundings to do. */
+/** The actions of the panel's buttons and keys. */
 export interface IPanelActions {
-  /** Open a port in a tab; without a port, ask for it. */
+  /** Open a port in a tab; ask for the port if it is missing. */
   openPort(name: string, port?: number): void;
   openLog(name: string): void;
   start(container: IContainer): void;
   stop(container: IContainer): void;
-  /** Ask, then remove. */
+  /** Remove after confirmation. */
   remove(container: IContainer): void;
 }
 
 /**
  * A container.
  *
- * `isCurrent` is the one row of the list that the tab key reaches, with its buttons; `onFocus` is called when the focus
- * enters the row.
+ * `isCurrent` marks the one row of the list that the tab key reaches, with its buttons. `onFocus` is called when the
+ * focus enters the row.
  */
 export function ContainerRow(props: {
   container: IContainer;
-  tail: number;
   isBusy: boolean;
   isCurrent: boolean;
   actions: IPanelActions;
   onFocus: () => void;
 }): React.JSX.Element {
-  const { container, tail, isBusy, isCurrent, actions, onFocus } = props;
-  const name = containerName(container);
-  const isRunning = isUp(container);
-  const ports = isRunning ? tcpPorts(container) : [];
+  const { container, isBusy, isCurrent, actions, onFocus } = props;
+  const { name, ports } = container;
   const tabIndex = isCurrent ? 0 : -1;
   const onKeyDown = (event: React.KeyboardEvent): void => {
     if (event.target !== event.currentTarget) {
       return;
     }
     if (event.key === 'Enter' && ports.length > 0) {
-      actions.openPort(name, ports[0]?.PrivatePort);
+      actions.openPort(name, ports[0]?.number);
     } else if (event.key === 'Enter') {
       actions.openLog(name);
     } else if (event.key === 'Delete' && !isBusy) {
@@ -54,21 +50,21 @@ export function ContainerRow(props: {
   return (
     <li
       className="pydock-Row pydock-Container"
-      data-state={container.State}
+      data-state={container.state}
       data-name={name}
       aria-busy={isBusy}
-      title={containerTitle(container)}
+      title={container.title}
       tabIndex={tabIndex}
       onFocus={onFocus}
       onKeyDown={onKeyDown}
     >
       <StateIcon container={container} isBusy={isBusy} />
-      <ShortenedName name={name} tail={tail} className="pydock-Container-name" />
-      {isRunning && <Ports name={name} ports={ports} tabIndex={tabIndex} onOpen={port => { actions.openPort(name, port); }} />}
+      <ShortenedName label={container.label} className="pydock-Container-name" />
+      {container.up && <Ports name={name} ports={ports} tabIndex={tabIndex} onOpen={port => { actions.openPort(name, port); }} />}
       <span className="pydock-Row-side">
-        <StatusText text={container.Status === '' ? container.State : container.Status} />
+        <StatusText text={container.status} />
         <span className="pydock-Row-actions">
-          {isRunning ? (
+          {container.up ? (
             <IconButton icon={stopIcon} label={`Stop ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.stop(container); }} />
           ) : (
             <IconButton icon={runIcon} label={`Start ${name}`} isDisabled={isBusy} tabIndex={tabIndex} onClick={() => { actions.start(container); }} />
@@ -81,24 +77,36 @@ export function ContainerRow(props: {
   );
 }
 
-/** An image: its first name, how many more it has, its size. */
-export function ImageRow(props: { image: IImage; tail: number }): React.JSX.Element {
-  const { image, tail } = props;
-  const [name = '<none>', ...others] = image.RepoTags ?? [];
-  const size = sizeText(image.Size);
-  const id = image.Id.replace(/^sha256:/, '').slice(0, 12);
+/** An image: its first name, the number of further names, its size. */
+export function ImageRow(props: { image: IImage }): React.JSX.Element {
+  const { names, label, size, title } = props.image;
   return (
-    <li className="pydock-Row pydock-Image" title={[name, ...others, `${id} · ${size}`].join('\n')}>
-      <ShortenedName name={name === '<none>' ? id : name} tail={tail} className="pydock-Image-name" />
-      {others.length > 0 && <span className="pydock-Row-more">+{others.length}</span>}
+    <li className="pydock-Row pydock-Image" title={title}>
+      <ShortenedName label={label} className="pydock-Image-name" />
+      {names.length > 1 && <span className="pydock-Row-more">+{names.length - 1}</span>}
       <span className="pydock-Row-size">{size}</span>
     </li>
   );
 }
 
 /**
- * A state in words. What stands behind the first word or parenthesis ("Exited (137)") goes where the room is short, and
- * the rest then too if the row needs the room for ports.
+ * A name on one line. If space is short, an ellipsis replaces the middle: the head shrinks, the tail does not.
+ *
+ * The browser does this with two spans in a flex box, at every width and without measuring.
+ */
+function ShortenedName(props: { label: Label; className: string }): React.JSX.Element {
+  const [head, tail] = props.label;
+  return (
+    <span className={`pydock-Name ${props.className}`}>
+      <span className="pydock-Name-head">{head}</span>
+      <span className="pydock-Name-tail">{tail}</span>
+    </span>
+  );
+}
+
+/**
+ * A status. The text after the first word or parenthesis ("Exited (137)") is hidden first if space is short, then the
+ * rest if the row needs the space for ports.
  */
 function StatusText(props: { text: string }): React.JSX.Element {
   const [, state = props.text, rest = ''] = /^(\w+ \(\d+\)|\w+ .*(?= \())(?: (.*))?$/.exec(props.text) ?? [];
@@ -112,7 +120,7 @@ function StatusText(props: { text: string }): React.JSX.Element {
   );
 }
 
-/** A chip for each of the first ports, as many as the list has room for, and one for all others. */
+/** A chip for each of the first ports, as space permits, and one for all others. */
 function Ports(props: {
   name: string;
   ports: readonly IPort[];
@@ -120,33 +128,33 @@ function Ports(props: {
   onOpen: (port?: number) => void;
 }): React.JSX.Element {
   const { name, ports, tabIndex, onOpen } = props;
-  const numbers = ports.map(port => port.PrivatePort);
-  const isSame = ports.length <= 1;
+  const numbers = ports.map(port => port.number);
+  const hasOne = ports.length <= 1;
   return (
     <span className="pydock-Row-ports">
       {ports.slice(0, MAX_CHIPS).map((port, place) => (
         <button
-          key={port.PrivatePort}
+          key={port.number}
           type="button"
           className={place === 0 ? 'pydock-Chip' : 'pydock-Chip pydock-mod-wide'}
-          aria-label={`Open port ${port.PrivatePort} of ${name}`}
+          aria-label={`Open port ${port.number} of ${name}`}
           title={
-            `Open port ${port.PrivatePort} of ${name}` +
-            (port.PublicPort === undefined ? '' : ` (published at ${port.IP ?? ''}:${port.PublicPort})`)
+            `Open port ${port.number} of ${name}` +
+            (port.published === '' ? '' : ` (published at ${port.published})`)
           }
           tabIndex={tabIndex}
-          onClick={() => { onOpen(port.PrivatePort); }}
+          onClick={() => { onOpen(port.number); }}
         >
-          {port.PrivatePort}
+          {port.number}
         </button>
       ))}
-      {!isSame && <OtherPorts name={name} hidden={numbers.slice(1)} width="narrow" tabIndex={tabIndex} onOpen={onOpen} />}
-      <OtherPorts name={name} hidden={numbers.slice(MAX_CHIPS)} width={isSame ? 'any' : 'wide'} tabIndex={tabIndex} onOpen={onOpen} />
+      {!hasOne && <OtherPorts name={name} hidden={numbers.slice(1)} width="narrow" tabIndex={tabIndex} onOpen={onOpen} />}
+      <OtherPorts name={name} hidden={numbers.slice(MAX_CHIPS)} width={hasOne ? 'any' : 'wide'} tabIndex={tabIndex} onOpen={onOpen} />
     </span>
   );
 }
 
-/** The chip that asks for a port, with the number of those that have no chip, for a list of some width. */
+/** The chip that opens the port dialog, with the number of ports without a chip at a list's width. */
 function OtherPorts(props: {
   name: string;
   hidden: readonly number[];
@@ -196,17 +204,15 @@ function IconButton(props: {
 /** The shape says the state, and the colour says it again: no state is told by its colour alone. */
 function StateIcon(props: { container: IContainer; isBusy: boolean }): React.JSX.Element {
   const { container, isBusy } = props;
-  const look = isBusy ? 'busy' : stateLook(container);
+  const look = isBusy ? 'busy' : container.look;
   return (
-    <svg className="pydock-State" data-look={look} viewBox="0 0 12 12" role="img" aria-label={container.State}>
+    <svg className="pydock-State" data-look={look} viewBox="0 0 12 12" role="img" aria-label={container.state}>
       {SHAPES[look]}
     </svg>
   );
 }
 
-type Look = 'running' | 'paused' | 'changing' | 'failed' | 'ended' | 'created' | 'busy';
-
-const SHAPES: Record<Look, React.JSX.Element> = {
+const SHAPES: Record<Look | 'busy', React.JSX.Element> = {
   running: <circle cx="6" cy="6" r="4.5" fill="currentColor" />,
   paused: <path d="M3 2h2v8H3zm4 0h2v8H7z" fill="currentColor" />,
   changing: <path d="M6 1.5a4.5 4.5 0 0 1 0 9z M6 1.5a4.5 4.5 0 0 0 0 9" fill="currentColor" fillRule="evenodd" />,
@@ -215,46 +221,3 @@ const SHAPES: Record<Look, React.JSX.Element> = {
   created: <circle cx="6" cy="6" r="3.75" fill="none" stroke="currentColor" strokeWidth="1.5" strokeDasharray="2 2" />,
   busy: <path d="M6 2.25A3.75 3.75 0 1 1 2.25 6" fill="none" stroke="currentColor" strokeWidth="1.5" />
 };
-
-function stateLook(container: IContainer): Look {
-  switch (container.State) {
-    case 'running':
-      return 'running';
-    case 'paused':
-      return 'paused';
-    case 'created':
-      return 'created';
-    case 'restarting':
-    case 'removing':
-      return 'changing';
-    case 'dead':
-      return 'failed';
-    default:
-      return container.Status.startsWith('Exited (0)') ? 'ended' : 'failed';
-  }
-}
-
-/** The tooltip: all that the line has no room for. */
-function containerTitle(container: IContainer): string {
-  const { State: state, Status: status } = container;
-  const ports = tcpPorts(container).map(port => port.PrivatePort);
-  return [
-    `${containerName(container)} (${container.Id.slice(0, 12)})`,
-    `Image: ${container.Image}`,
-    // Docker's status has the state in words already, except for a running one ("Up 2 minutes").
-    `State: ${status.toLowerCase().startsWith(state) || status === '' ? status || state : `${state}, ${status}`}`,
-    ...(ports.length === 0 ? [] : [`Ports: ${ports.join(', ')}`])
-  ].join('\n');
-}
-
-/** Decimal units and three digits, as `docker images` writes sizes. */
-function sizeText(bytes: number): string {
-  const units = ['B', 'kB', 'MB', 'GB', 'TB'];
-  let value = bytes;
-  let unit = 0;
-  while (value >= 1000 && unit < units.length - 1) {
-    value /= 1000;
-    unit += 1;
-  }
-  return `${Number(value.toPrecision(3))}${units[unit] ?? ''}`;
-}

@@ -1,48 +1,62 @@
-/** Container output over HTTP: entries with times, as raw text or in Docker's multiplexed frames. */
+/** Reads streamed responses: lines, and container logs as raw text or in Docker's multiplexed frames. */
 
 const MULTIPLEXED = 'application/vnd.docker.multiplexed-stream';
 const HEADER_BYTES = 8;
 const SPACE = 0x20;
-/** RFC 3339 with nanoseconds, as `timestamps` puts it before each entry. */
+/** The RFC 3339 time with nanoseconds that `timestamps` puts before each entry. */
 const TIME = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{9})Z$/;
 
-/** One entry of a log, usually a line with its end; `time` is empty if the entry has none. */
+/** An entry of a log, usually a line with its line feed; `time` may be empty. */
 export interface IEntry {
   readonly time: string;
   readonly text: string;
 }
 
+/** Call `write` with each line of a response that is not empty. */
+export async function readLines(response: Response, write: (line: string) => void): Promise<void> {
+  const decoder = new TextDecoder();
+  let rest = '';
+  await readChunks(response, chunk => {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split('\n');
+    rest = lines.pop() ?? '';
+    lines.filter(line => line !== '').forEach(write);
+  });
+}
+
 /**
- * Read a log response, asked for with `timestamps`, to its end and hand on its entries.
+ * Call `write` with each entry of a log response, which was requested with `timestamps`.
  *
- * With the content type `application/vnd.docker.multiplexed-stream` the body is frames of an 8-byte header (stream
- * number, three zeros, big-endian length) and a payload (Engine API 1.51, ContainerAttach); anything else is raw.
- * Each stream is decoded on its own, so that a character cut between two frames of one stream survives.
+ * With the content type `application/vnd.docker.multiplexed-stream` the body consists of frames of an 8-byte header
+ * (stream number, three zeros, big-endian length) and a payload (Engine API 1.51, ContainerAttach); any other body is
+ * raw. Each stream has its own decoder, so a character may span two frames of one stream.
  */
 export async function readOutput(response: Response, write: (entry: IEntry) => void): Promise<void> {
-  if (response.body === null) {
-    return;
-  }
-  const reader = response.body.getReader();
   const isMultiplexed = (response.headers.get('Content-Type') ?? '').startsWith(MULTIPLEXED);
   const decoder = isMultiplexed ? new FrameDecoder(write) : new RawDecoder(write);
+  await readChunks(response, chunk => {
+    decoder.push(chunk);
+  });
+  decoder.end();
+}
+
+async function readChunks({ body }: Response, write: (chunk: Uint8Array) => void): Promise<void> {
+  const reader = body?.getReader();
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
     if (done) {
-      decoder.end();
       return;
     }
-    decoder.push(value);
+    write(value);
   }
 }
 
-/** Return a time of an entry in Unix seconds with nine decimals, as the parameter `since` takes it. */
+/** Return an entry's time in Unix seconds with nine decimals, the format of the parameter `since`. */
 export function unixTime(time: string): string {
   const [, seconds = '', nanoseconds = ''] = TIME.exec(time) ?? [];
   return `${Date.parse(`${seconds}Z`) / 1000}.${nanoseconds}`;
 }
 
-/** Entries without frames (a terminal's): each is a line, and begins with its time. */
+/** Entries of a terminal, which have no frames: each is a line that begins with its time. */
 class RawDecoder {
   private readonly decoder = new TextDecoder();
   private rest = '';
@@ -98,7 +112,7 @@ class FrameDecoder {
   }
 
   end(): void {
-    // A frame that is cut off belongs to a response that broke off: it is read again.
+    // An incomplete frame belongs to an interrupted response; it is read again.
   }
 
   private entry(stream: number, payload: Uint8Array): void {

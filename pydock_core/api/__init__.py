@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydock_core.api.access import EngineAccess, make_default_engine
-from pydock_core.api.handler import ApiHandler
-from pydock_core.api.route import build_handler
+from pydock_core.api.handler import ApiHandler, Operation
+from pydock_core.api.route import build_handler, route
 
-__all__ = ["ApiHandler", "EngineAccess", "build_handler", "make_default_engine"]
+__all__ = ["ApiHandler", "EngineAccess", "Operation", "build_handler", "make_default_engine", "route"]

@@ -42,6 +42,11 @@ ROUTES = (
 )
 
 
-def build_handler(base: type[web.RequestHandler]) -> type[ApiHandler]:
-    """Return the API's handler class on top of a server's own base class, whose ``prepare`` authenticates."""
-    return type("MountedApiHandler", (ApiHandler, base), {"routes": ROUTES})
+def build_handler(base: type[web.RequestHandler], routes: Sequence[Route] = ROUTES) -> type[ApiHandler]:
+    """Return a handler class for the routes.
+
+    Args:
+        base: the server's handler class; its ``prepare`` authenticates.
+        routes: those of the Engine API by default.
+    """
+    return type("MountedApiHandler", (ApiHandler, base), {"routes": routes})

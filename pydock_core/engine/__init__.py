@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pydock_core.engine.moment import parse_moment_ns
     from pydock_core.engine.protocol import EngineProtocol, InputStream, OutputStream, SessionProtocol
     from pydock_core.engine.spans import human_duration
+    from pydock_core.engine.watch import Snapshot, Watcher
     from pydock_core.oci.digest import short_id
     from pydock_core.oci.platform import parse_platform
     from pydock_core.oci.reference import parse_reference
@@ -34,6 +35,7 @@ _HOMES = {
     "pydock_core.engine.moment": ("parse_moment_ns",),
     "pydock_core.engine.protocol": ("EngineProtocol", "InputStream", "OutputStream", "SessionProtocol"),
     "pydock_core.engine.spans": ("human_duration",),
+    "pydock_core.engine.watch": ("Snapshot", "Watcher"),
     "pydock_core.oci.digest": ("short_id",),
     "pydock_core.oci.platform": ("parse_platform",),
     "pydock_core.oci.reference": ("parse_reference",),
@@ -56,7 +58,9 @@ __all__ = [
     "OutputStream",
     "SeenImage",
     "SessionProtocol",
+    "Snapshot",
     "Streams",
+    "Watcher",
     "check_request",
     "human_duration",
     "parse_moment_ns",

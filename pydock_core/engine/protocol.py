@@ -13,7 +13,7 @@ containers.  The classes named in the protocols document each method.  A run of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
@@ -322,6 +322,8 @@ class SystemProtocol(Protocol):
     def info(self) -> Document: ...
 
     def examine(self) -> list[Check]: ...
+
+    def revision(self) -> Hashable: ...
 
 
 class EngineProtocol(Protocol):

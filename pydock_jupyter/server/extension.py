@@ -9,11 +9,12 @@ from typing import Any
 from traitlets import Bool, Float, Integer, Unicode
 from traitlets.config import Configurable
 
-from pydock_core.api import EngineAccess, build_handler, make_default_engine
+from pydock_core.api import EngineAccess, build_handler, make_default_engine, route
 from pydock_jupyter.program import export_to_login_shells, find_program, put_on_path
 from pydock_jupyter.server.api import ApiBase
 from pydock_jupyter.server.backend import Pool
 from pydock_jupyter.server.limit import DEFAULT_LIMITS, Gate, Limits
+from pydock_jupyter.server.panel import build_operation
 from pydock_jupyter.server.proxy import ProxyHandler, ProxyState
 from pydock_jupyter.server.shim import SHIM_SEGMENT, ShimHandler
 
@@ -93,6 +94,11 @@ def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> Non
             re.escape(base_url) + r"pydock/api/.*",
             build_handler(ApiBase),
             {"engine": engine, "root": f"{base_url}pydock/api"},
+        ),
+        (
+            re.escape(f"{base_url}pydock/panel"),
+            build_handler(ApiBase, (route("GET", "/panel", build_operation(engine)),)),
+            {"engine": engine, "root": f"{base_url}pydock"},
         ),
     ]
     web_app.add_handlers(".*$", handlers)

@@ -10,23 +10,16 @@ from typing import Any
 
 import ipywidgets
 
+from pydock_core.engine import Snapshot, Watcher
 from pydock_core.errors import PyDockError
 from pydock_jupyter.display.tables import Table
+from pydock_jupyter.panel_view import ContainerRow, PanelView, build_view
 from pydock_jupyter.widgets.links import server_base_url
-from pydock_jupyter.widgets.rows import (
-    ROW_PIXELS,
-    STYLE,
-    ContainerRow,
-    close_tree,
-    container_name,
-    describe_image,
-    tail_length,
-)
-from pydock_jupyter.widgets.watcher import Snapshot, Watcher
+from pydock_jupyter.widgets.rows import ROW_PIXELS, STYLE, ContainerLine, close_tree, image_html
 
 LOG_LINES = 500
 CONTAINER_ROWS, IMAGE_ROWS = 16, 8
-"""So many rows are seen at once; a longer list scrolls."""
+"""The visible rows of each list; a longer one scrolls."""
 
 _LOG_STYLE = (
     "background:var(--jp-layout-color2,#eee);display:flex;flex-direction:column-reverse;max-height:20em;"
@@ -41,7 +34,7 @@ _shared: Watcher | None = None
 
 
 def shared_watcher() -> Watcher:
-    """Return the kernel's one watcher, over an engine of the user's own state root."""
+    """Return the watcher of the user's own engine, which all panels of a kernel share."""
     global _shared
     with _shared_lock:
         if _shared is None:
@@ -53,20 +46,20 @@ def shared_watcher() -> Watcher:
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
-    """Shows containers and images from when it is displayed until :meth:`close`.
+    """Shows containers and images, updated from the first display until :meth:`close`.
 
     Args:
-        watcher: what tells it of changes; the kernel's own by default.
-        base_url: the server's base URL path; found out by default.
+        watcher: the source of snapshots; the kernel's own by default.
+        base_url: the server's base URL path; detected by default.
     """
 
     def __init__(self, watcher: Watcher | None = None, base_url: str | None = None) -> None:
         self._watcher = watcher or shared_watcher()
         self._base_url = base_url or _find_base_url()
         self._lock = threading.RLock()
-        self._rows: dict[str, ContainerRow] = {}
-        self._busy: set[str] = set()
-        self._snapshot = Snapshot()
+        self._lines: dict[str, ContainerLine] = {}
+        self._busy_ids: set[str] = set()
+        self._snapshot: Snapshot | None = None
         self._log_name = ""
         self._note = ipywidgets.HTML()
         self._list = ipywidgets.VBox(
@@ -92,70 +85,73 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
             ]
         )
         self.add_class("pydock-panel")
-        self._view_count = 0  # from now on the front end counts
+        self._view_count = 0  # not None: the front end then keeps the count
         self.observe(self._follow_views, "_view_count")
 
     def _repr_mimebundle_(self, *args: Any, **kwargs: Any) -> Any:
-        """Being displayed is what starts it; where no front end shows widgets, the lists as they are now."""
-        self._watcher.add(self)
+        """Start watching; a front end without widgets shows the present lists as text."""
+        self._watcher.add(self.show)
         bundle = super()._repr_mimebundle_(*args, **kwargs)
-        return bundle | {"text/plain": describe(self._watcher.look())}
+        return bundle | {"text/plain": describe(build_view(self._watcher.look()))}
 
     def _follow_views(self, change: dict[str, Any]) -> None:
-        """Rest while no page shows it (its output was cleared, say), and go on when one does again."""
+        """Pause while no page shows the panel, for example after its output is cleared."""
         if change["new"]:
-            self._watcher.add(self)
+            self._watcher.add(self.show)
         elif change["old"]:
-            self._watcher.remove(self)
+            self._watcher.remove(self.show)
 
     def close(self) -> None:
-        """Stop, and remove the panel from the page."""
-        self._watcher.remove(self)
+        """Stop watching, and remove the panel from the page."""
+        self._watcher.remove(self.show)
         with self._lock:
             if self.comm is None:
                 return
-            for row in self._rows.values():
-                row.close()
-            self._rows.clear()
+            for line in self._lines.values():
+                line.close()
+            self._lines.clear()
             self._list.children = ()
             for widget in self.children:
                 close_tree(widget)
             self.layout.close()
             super().close()
 
-    # -- told by the watcher, in its thread ---------------------------------------------------------------
+    # -- called in the watcher's thread
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show the lists; only what differs goes to the browser."""
+        """Draw a snapshot and the tail of the open log; only changes are sent to the browser."""
         with self._lock:
-            if self.comm is None:  # closed meanwhile
+            if snapshot is not self._snapshot:
+                self._snapshot = snapshot
+                self._draw()
+        self._refresh_log()
+
+    def _draw(self) -> None:
+        with self._lock:
+            if self.comm is None or self._snapshot is None:  # closed, or not shown yet
                 return
-            self._snapshot = snapshot
-            if snapshot.problem:
-                self._note.value = f'<span style="{_ERROR}">{escape(snapshot.problem)}</span>'
+            view = build_view(self._snapshot)
+            if self._snapshot.problem is not None:
+                self._note.value = f'<span style="{_ERROR}">{escape(str(self._snapshot.problem))}</span>'
                 return
-            listed = {str(container["Id"]): container for container in snapshot.containers}
-            gone = [
-                self._rows.pop(container_id)
-                for container_id in list(self._rows)
-                if container_id not in listed
-            ]
-            tail = tail_length(map(container_name, listed.values()))
-            for container_id, container in listed.items():
-                row = self._rows.get(container_id) or self._new_row(container)
-                self._rows[container_id] = row
-                row.show(container, tail=tail, is_busy=container_id in self._busy)
-            boxes = tuple(self._rows[container_id].box for container_id in listed)
+            rows = view["containers"] or []
+            ids = [row["id"] for row in rows]
+            gone = [self._lines.pop(container_id) for container_id in self._lines.keys() - set(ids)]
+            for row in rows:
+                line = self._lines.get(row["id"]) or self._new_line(row)
+                self._lines[row["id"]] = line
+                line.show(row, is_busy=row["id"] in self._busy_ids)
+            boxes = tuple(self._lines[container_id].box for container_id in ids)
             if self._list.children != boxes:
                 self._list.children = boxes
-            for row in gone:
-                row.close()
+            for line in gone:
+                line.close()
             empty = "No containers yet. Start one: <code>%dock run -d IMAGE COMMAND</code>"
-            self._note.value = "" if listed else f'<span style="{_FAINT}">{empty}</span>'
-            self._images.value = _images_html(snapshot.images)
+            self._note.value = "" if rows else f'<span style="{_FAINT}">{empty}</span>'
+            self._images.value = _images_html(view)
 
-    def refresh_log(self) -> None:
-        """Read the log's last lines again, while it is shown."""
+    def _refresh_log(self) -> None:
+        """Read the last lines of the open log."""
         name = self._log_name
         if not name:
             return
@@ -164,34 +160,33 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
             text = b"".join(entry.data for entry in entries).decode(errors="replace")
         except PyDockError as error:
             text = error.message
-        shown = escape(text) or "(nothing yet)"
+        body = f'<pre style="{_PRE_STYLE}">{escape(text) or "(empty)"}</pre>'
         with self._lock:
             if self.comm is not None and name == self._log_name:
-                body = f'<pre style="{_PRE_STYLE}">{shown}</pre>'
                 self._log.value = f'<b>Log of {escape(name)}</b><div style="{_LOG_STYLE}">{body}</div>'
 
-    # -- told by the person, in the kernel's main thread --------------------------------------------------
+    # -- called by the buttons, in the kernel's main thread
 
-    def _new_row(self, container: dict[str, Any]) -> ContainerRow:
-        container_id, name = str(container["Id"]), container_name(container)
-        return ContainerRow(
+    def _new_line(self, row: ContainerRow) -> ContainerLine:
+        container_id, name = row["id"], row["name"]
+        return ContainerLine(
             name,
             self._base_url,
-            act=lambda action: self._act(action, container_id, name),
+            act=lambda action: self._begin(action, container_id, name),
             show_log=lambda: self._show_log(name),
         )
 
-    def _act(self, action: str, container_id: str, name: str) -> None:
-        """Do it in a thread: stopping takes as long as the container takes, and the kernel has other work."""
+    def _begin(self, action: str, container_id: str, name: str) -> None:
+        """Run an action in a thread: a stop can take many seconds, and the kernel has other work."""
         with self._lock:
-            self._busy.add(container_id)
+            self._busy_ids.add(container_id)
             self._note.value = ""
-        self.show(self._snapshot)
+        self._draw()
         threading.Thread(
-            target=self._act_and_tell, args=(action, container_id, name), name=f"pydock-{action}", daemon=True
+            target=self._act, args=(action, container_id, name), name=f"pydock-{action}", daemon=True
         ).start()
 
-    def _act_and_tell(self, action: str, container_id: str, name: str) -> None:
+    def _act(self, action: str, container_id: str, name: str) -> None:
         problem = ""
         containers = self._watcher.engine.containers
         try:
@@ -205,11 +200,11 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
                     self._show_log("")
         except PyDockError as error:
             problem = f"Could not {action} {name}: {error.message} {error.hint}".strip()
-        except Exception as error:  # noqa: BLE001  # a thread has nobody else to tell
+        except Exception as error:  # noqa: BLE001  # shown in the panel: a thread has no caller
             problem = f"Could not {action} {name}: {type(error).__name__}: {error}"
         with self._lock:
-            self._busy.discard(container_id)
-        self.show(self._snapshot)
+            self._busy_ids.discard(container_id)
+        self._draw()
         if problem:
             with self._lock:
                 if self.comm is not None:
@@ -231,40 +226,26 @@ def _heading(text: str, style: str = "") -> ipywidgets.HTML:
     return ipywidgets.HTML(f"{style}<b>{escape(text)}</b>")
 
 
-def describe(snapshot: Snapshot) -> str:
+def describe(view: PanelView) -> str:
     """Return containers and images as plain text."""
-    if snapshot.problem:
-        return snapshot.problem
-    rows = [
-        (container_name(container), str(container["Image"]), str(container["Status"] or container["State"]))
-        for container in snapshot.containers
-    ]
+    if view["problem"] is not None:
+        return f"{view['problem']['message']} {view['problem']['hint']}".strip()
+    rows = [(row["name"], row["image"], row["status"]) for row in view["containers"] or ()]
     containers = Table.of(("Container", "Image", "Status"), rows).text() if rows else "No containers yet."
-    return f"{containers}\n\n{_images_table(snapshot.images).text()}"
-
-
-def _images_table(images: tuple[dict[str, Any], ...]) -> Table:
-    from pydock_core.spelling import human_size
-
-    rows = [
-        (
-            ", ".join(image.get("RepoTags") or ()) or "<none>",
-            str(image["Id"]).removeprefix("sha256:")[:12],
-            human_size(image["Size"]),
-        )
-        for image in images
+    images = [
+        (", ".join(row["names"]) or "<none>", row["id"].removeprefix("sha256:")[:12], row["size"])
+        for row in view["images"] or ()
     ]
-    return Table.of(("Image", "Id", "Size"), rows)
+    return f"{containers}\n\n{Table.of(('Image', 'Id', 'Size'), images).text()}"
 
 
-def _images_html(images: tuple[dict[str, Any], ...]) -> str:
-    if not images:
+def _images_html(view: PanelView) -> str:
+    if not view["images"]:
         return (
-            f'<span style="{_FAINT}">No images yet. Make one of this environment: '
+            f'<span style="{_FAINT}">No images yet. Capture this environment: '
             "<code>%dock image capture -t here</code></span>"
         )
-    tail = tail_length(str(name) for image in images for name in (image.get("RepoTags") or ())[:1])
-    rows = "".join(describe_image(image, tail) for image in images)
+    rows = "".join(map(image_html, view["images"]))
     return f'<div style="max-height:{IMAGE_ROWS * ROW_PIXELS}px;overflow:hidden auto">{rows}</div>'
 
 

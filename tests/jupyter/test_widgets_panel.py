@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +12,12 @@ import ipywidgets
 import pytest
 from ipywidgets.widgets import widget as registry
 
+from pydock_core.engine import Watcher
 from pydock_core.errors import ConflictError, UnavailableError
+from pydock_jupyter.panel_view import build_container_rows
 from pydock_jupyter.widgets.links import port_link, server_base_url
 from pydock_jupyter.widgets.panel import Panel
-from pydock_jupyter.widgets.rows import describe, shorten_name, tail_length
-from pydock_jupyter.widgets.watcher import Watcher
+from pydock_jupyter.widgets.rows import container_html, name_html
 
 WAIT_SECONDS = 10
 
@@ -44,6 +45,7 @@ class FakeContainers:
         size: bool = False,
     ) -> list[dict[str, Any]]:
         assert all
+        self._engine.looks += 1
         if isinstance(self._engine.failure, UnavailableError):
             raise self._engine.failure
         return [dict(item) for item in self._engine.items]
@@ -86,16 +88,30 @@ class FakeImages:
         return [{"Id": "sha256:" + "a" * 64, "RepoTags": ["demo:latest"], "Size": 1_200_000}]
 
 
+class FakeSystem:
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+
+    def revision(self) -> Hashable:
+        return repr(self._engine.items)
+
+
 class FakeEngine:
-    """Containers in a list; ``calls`` is what was done to them, ``failure`` what the next call raises."""
+    """Containers in a list; ``calls`` records the changes, ``looks`` counts the listings, each call raises ``failure``."""
 
     def __init__(self) -> None:
+        self.looks = 0
+        self.is_closed = False
         self.items = [summary("web", ports=(8888, 6006)), summary("was", "exited")]
         self.calls: list[tuple[str, str]] = []
         self.failure: Exception | None = None
         self.log = b"hello <world>\n"
         self.containers = FakeContainers(self)
         self.images = FakeImages()
+        self.system = FakeSystem(self)
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 @pytest.fixture
@@ -151,7 +167,7 @@ def show(panel: Panel) -> None:
 
 
 def test_nothing_runs_before_it_is_displayed(panel: Panel) -> None:
-    assert not [thread for thread in threading.enumerate() if thread.name == "pydock-panel"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "pydock-watch"]
 
 
 def test_shows_containers_and_images(panel: Panel) -> None:
@@ -189,14 +205,14 @@ def test_follows_what_happens(panel: Panel, engine: FakeEngine) -> None:
     until(lambda: "No containers yet" in text(panel))
 
 
-def test_sends_nothing_while_nothing_changes(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sends_nothing_while_nothing_changes(
+    panel: Panel, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     show(panel)
-    looks: list[object] = []
-    look = panel._watcher.look
-    monkeypatch.setattr(panel._watcher, "look", lambda: (looks.append(1), look())[1])
+    looks = engine.looks
     sent: list[object] = []
     monkeypatch.setattr(ipywidgets.Widget, "_send", lambda self, *args, **kwargs: sent.append(args))
-    until(lambda: len(looks) > 5)
+    until(lambda: engine.looks > looks + 5)
     assert sent == []
 
 
@@ -252,6 +268,7 @@ def test_rests_while_no_page_shows_it(panel: Panel, engine: FakeEngine) -> None:
     panel._view_count = 1
     panel._view_count = 0
     assert panel._watcher.join(WAIT_SECONDS)
+    assert engine.is_closed
     engine.items = [summary("later")]
     panel._view_count = 1
     until(lambda: named("later") in text(panel))
@@ -259,12 +276,12 @@ def test_rests_while_no_page_shows_it(panel: Panel, engine: FakeEngine) -> None:
 
 def test_rows_keep_the_ends_of_names_and_tell_states_by_shape() -> None:
     names = [f"experiment-with-a-long-name-{number:03d}-worker-a" for number in range(30)]
-    tail = tail_length(names)
-    assert tail == len("00-worker-a")
-    shown = shorten_name(names[7], tail)
+    rows = build_container_rows([summary(name) for name in names])
+    assert {len(row["label"][1]) for row in rows} == {len("00-worker-a")}
+    shown = name_html(rows[7]["label"])
     assert "07-worker-a</span>" in shown
     assert re.sub("<[^>]*>", "", shown) == names[7]
-    assert re.sub("<[^>]*>", "", shorten_name("x", tail)) == "x"
+    assert build_container_rows([summary("x")])[0]["label"] == ("x", "")
     states = [
         ("running", "Up"),
         ("exited", "Exited (0) 1s ago"),
@@ -272,17 +289,28 @@ def test_rows_keep_the_ends_of_names_and_tell_states_by_shape() -> None:
         ("paused", "Up"),
     ]
     shapes = {
-        re.sub("<[^>]*>", "", describe(summary("x") | {"State": state, "Status": status}, tail))[0]
+        re.sub("<[^>]*>", "", html_of(summary("x") | {"State": state, "Status": status}))[0]
         for state, status in [*states, ("created", "Created"), ("restarting", "Restarting")]
     }
     assert len(shapes) == 6
+
+
+def html_of(container: dict[str, Any]) -> str:
+    return container_html(build_container_rows([container])[0])
+
+
+def test_a_port_published_twice_is_one_port() -> None:
+    ports = [{"PrivatePort": 80, "Type": "tcp"}, {"PrivatePort": 53, "Type": "udp"}]
+    ports += [{"PrivatePort": 80, "Type": "tcp", "IP": ip, "PublicPort": 8080} for ip in ("0.0.0.0", "::")]
+    rows = build_container_rows([summary("x") | {"Ports": ports}, summary("y", "exited", (80,))])
+    assert [row["ports"] for row in rows] == [[{"number": 80, "published": "0.0.0.0:8080"}], []]
 
 
 def test_names_are_escaped() -> None:
     link = port_link("/", 'a"b/c', 80, "<title>")
     assert '"/pydock/c/a%22b%2Fc/80/"' in link
     assert "<title>" not in link
-    row = describe(summary("x") | {"Names": ["/<i>"], "Image": '"><b>'}, 10)
+    row = html_of(summary("x") | {"Names": ["/<i>"], "Image": '"><b>'})
     assert "<i>" not in row
     assert "<b>" not in row
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +207,18 @@ class FakeSystem:
     def info(self) -> dict[str, Any]:
         return {"ID": "fake", "Containers": 3}
 
+    def revision(self) -> Hashable:
+        return 0
+
 
 class FakeEngine:
     def __init__(self, directory: Path) -> None:
         self.containers = FakeContainers(directory)
         self.images = FakeImages()
         self.system = FakeSystem()
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 def _load_jupyter_server_extension(app: Any) -> None:

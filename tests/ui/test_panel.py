@@ -162,17 +162,17 @@ def test_live(panel: Page, image: str, dock: Callable[..., str]) -> None:
 
 def test_a_failing_server_is_told(panel: Page) -> None:
     panel.route(
-        "**/pydock/api/**", lambda route: route.fulfill(status=500, json={"message": "the disk is full."})
+        "**/pydock/panel?*", lambda route: route.fulfill(status=500, json={"message": "the disk is full."})
     )
     panel.get_by_role("button", name="Refresh").click()
     expect(panel.get_by_role("alert").filter(has_text="the disk is full.")).to_be_visible()
-    panel.unroute("**/pydock/api/**")
+    panel.unroute("**/pydock/panel?*")
     panel.get_by_role("button", name="Refresh").click()
     expect(panel.get_by_role("alert").filter(has_text="the disk is full.")).to_have_count(0)
 
 
 def test_a_server_without_pydock_is_told(panel: Page, take_picture: Callable[..., Path]) -> None:
-    panel.route("**/pydock/api/**", lambda route: route.fulfill(status=404, body="no such page"))
+    panel.route("**/pydock/panel?*", lambda route: route.fulfill(status=404, body="no such page"))
     panel.get_by_role("button", name="Refresh").click()
     expect(panel.get_by_text("jupyter server extension enable pydock_jupyter")).to_be_visible()
     take_picture(panel, "disabled")

@@ -4,6 +4,7 @@ heights, contrast and the keyboard.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from pydock_core.engine import Snapshot
+from pydock_jupyter.panel_view import build_view
 from tests.ui.look import SHAPE_CONTRAST, TEXT_CONTRAST, contrast, visible_tail
 
 CONTAINERS = 30
@@ -68,12 +71,12 @@ def image(number: int) -> dict[str, Any]:
 
 
 def play(page: Page, containers: list[dict[str, Any]], images: list[dict[str, Any]]) -> None:
-    """Answer the panel's questions in the server's stead, and wait until it shows the answers."""
+    """Stream containers and images to the panel in place of the server, and wait until it shows them."""
 
     def answer(route: Route) -> None:
-        route.fulfill(json=containers if "/containers/" in route.request.url else images)
+        route.fulfill(body=json.dumps(build_view(Snapshot(tuple(containers), tuple(images)))) + "\n")
 
-    page.route("**/pydock/api/*/json*", answer)
+    page.route("**/pydock/panel?*", answer)
     page.get_by_role("button", name="Refresh").click()
     expect(page.locator(".pydock-Container")).to_have_count(len(containers))
     expect(page.locator(".pydock-Image")).to_have_count(len(images))

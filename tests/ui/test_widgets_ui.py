@@ -75,8 +75,8 @@ def test_panel_widget(
 
 MANY = """
 from types import SimpleNamespace
+from pydock_core.engine import Watcher
 from pydock_jupyter.widgets.panel import Panel
-from pydock_jupyter.widgets.watcher import Watcher
 states = [("running", "Up 2 hours"), ("exited", "Exited (0) 1 day ago"), ("exited", "Exited (1) 1 day ago")]
 def container(n):
     state, status = states[n % 3]
@@ -87,6 +87,8 @@ images = [{"Id": f"sha256:{n:064x}", "RepoTags": [f"train:{n}"], "Size": 10**8 *
 engine = SimpleNamespace(
     containers=SimpleNamespace(list=lambda all: [container(n) for n in range(30)]),
     images=SimpleNamespace(list=lambda: images),
+    system=SimpleNamespace(revision=lambda: 0),
+    close=lambda: None,
 )
 Panel(Watcher(lambda: engine))
 """

@@ -36,6 +36,7 @@ DOUBLES = [
     (fake_engine.FakeSystem, protocol.SystemProtocol),
     (test_widgets_panel.FakeContainers, protocol.ContainersProtocol),
     (test_widgets_panel.FakeImages, protocol.ImagesProtocol),
+    (test_widgets_panel.FakeSystem, protocol.SystemProtocol),
     (test_commands_registries.FakeRegistries, protocol.RegistriesProtocol),
     (test_commands_registries.FakeImages, protocol.ImagesProtocol),
 ]
