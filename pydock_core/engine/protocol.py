@@ -14,6 +14,7 @@ containers.  The classes named in the protocols document each method.  A run of 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.images import CaptureResult
-    from pydock_core.engine.session import SessionEnd
     from pydock_core.host import Check
     from pydock_core.images.image_store import OnTaken
     from pydock_core.images.pull import Pulled
@@ -47,6 +47,19 @@ Filters = Mapping[str, Sequence[str]]
 
 Output = tuple[str, bytes]
 """A piece of output: "stdout" or "stderr", and the bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    """How a process ended.
+
+    Attributes:
+        exit_code: 0 to 255; 128+n if signal n ended it.
+        oom_killed: the kernel killed a process of the container for want of memory.
+    """
+
+    exit_code: int
+    oom_killed: bool = False
 
 
 class OutputStream(Protocol):

@@ -9,10 +9,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from pydock_core.engine.protocol import InputStream, Output, OutputStream
+from pydock_core.engine.protocol import InputStream, Output, OutputStream, SessionEnd
 from pydock_core.errors import ConflictError, PyDockError, UnavailableError
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.executor import Stdio
@@ -21,19 +20,6 @@ from pydock_core.supervision.container_status import KILLED_EXIT_CODE, derive_st
 
 _CHUNK_BYTES = 64 * 1024
 _NAMES = {1: "stdout", 2: "stderr"}
-
-
-@dataclass(frozen=True, slots=True)
-class SessionEnd:
-    """How a process ended.
-
-    Attributes:
-        exit_code: 0 to 255; 128+n if signal n ended it.
-        oom_killed: the kernel killed a process of the container for want of memory.
-    """
-
-    exit_code: int
-    oom_killed: bool = False
 
 
 class DescriptorOutput:

@@ -74,9 +74,11 @@ def shown(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def rows_of(work: str, timings: dict[str, Timing], skipped: dict[str, str]) -> list[Row]:
+def rows_of(
+    work: str, timings: dict[str, Timing], skipped: dict[str, str], ours: str = "pydock"
+) -> list[Row]:
     """Lay one measurement out, with the ratio of the medians to ours."""
-    base = timings["pydock"][0]
+    base = timings[ours][0]
     rows = [
         (work, name, shown(median), shown(best), f"{median / base:.2f} x")
         for name, (median, best) in timings.items()
@@ -128,11 +130,15 @@ def run(base: Path, *, times: int) -> list[Row]:
             rows += rows_of("run --rm IMAGE true", in_turns(connected, times=max(1, times // 2)), {})
         executing = [(peer.name, peer.start_and_exec()) for peer in peers if peer.start_and_exec is not None]
         rows += rows_of("exec CONTAINER true", in_turns(executing, times=times), {})
-        listing = [(peer.name, peer.ps) for peer in [*peers, program] if peer.ps is not None]
-        rows += rows_of("ps", in_turns(listing, times=times), {})
+        listing = [(peer.name, peer.ps) for peer in peers if peer.ps is not None and peer.commands is None]
+        rows += rows_of("ps, in process", in_turns(listing, times=times), {})
+        made = {peer.name: peer.commands() for peer in [program, *peers] if peer.commands is not None}
+        for command in made[program.name]:
+            actions = [(name, commands[command]) for name, commands in made.items()]
+            rows += rows_of(f"{command}, as a command", in_turns(actions, times=times), {}, program.name)
         rows += memory_rows("memory beside a container's own (PSS)", {p.name: p.memory for p in peers})
     finally:
-        for peer in peers:
+        for peer in [program, *peers]:
             peer.close()
         unmount_below(base)
     return rows

@@ -21,7 +21,7 @@ from tests.bench.image_peers import (
     skopeo_images,
 )
 from tests.bench.isolation import unmount_below
-from tests.bench.peer import LIMIT_SECONDS, Skipped, end
+from tests.bench.peer import LIMIT_SECONDS, Skipped, drain, end
 from tests.bench.producers import Produced, produce
 from tests.bench.samples import (
     busybox_archive,
@@ -318,12 +318,9 @@ def _layers(base: Path, times: int) -> list[Row]:
     def start(count: int) -> None:
         config = create_request(f"layers-{count}", "true", AutoRemove=True)
         container_id, _ = engine.containers.create(config)
-        with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
-            assert launch.attachment is not None
-            with launch.attachment:
-                while launch.attachment.recv(65536):
-                    pass
-            launch.wait()
+        with engine.containers.start(container_id, attach=Streams(stdin=False)) as session:
+            drain(session)
+            session.wait()
         engine.containers.remove(container_id)
 
     taken: dict[int, list[float]] = {1: [], 30: []}

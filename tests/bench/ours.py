@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,11 @@ from pydock_core.engine import Engine
 from pydock_core.engine.execution import ExecRequest
 from pydock_core.network.client import NetworkService
 from pydock_core.paths import StateRoot
+from pydock_core.program_server import program_server_spec
 from pydock_core.supervision.client import Streams, Zygote
 from pydock_core.supervision.container_status import derive_status
-from tests.bench.peer import Peer, end, pss, quietly
+from pydock_core.supervision.server_start import ask_server_surely
+from tests.bench.peer import Peer, command_actions, drain, end, pss, quietly
 from tests.support.create_request import create_request
 
 
@@ -29,14 +32,9 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
     def run(network: str | None) -> None:
         true = create_request("busybox", "true", AutoRemove=True, NetworkMode=network)
         container_id, _ = engine.containers.create(true)
-        with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
-            assert launch.attachment is not None
-            with launch.attachment:
-                while launch.attachment.recv(65536):
-                    pass
-            ended = launch.wait()
-        assert ended is not None
-        assert ended.exit_code == 0
+        with engine.containers.start(container_id, attach=Streams(stdin=False)) as session:
+            drain(session)
+            assert session.wait().exit_code == 0
         engine.containers.remove(container_id)
 
     def start() -> str:
@@ -51,7 +49,7 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
 
         def execute() -> None:
             with engine.containers.exec(container_id, ExecRequest(("true",))) as execution:
-                assert execution.wait() == 0
+                assert execution.wait().exit_code == 0
 
         return execute
 
@@ -64,7 +62,7 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
         lambda: engine.containers.list(),
         lambda: pss(derive_status(engine.root.container(start())).supervisor_pid),
         lambda: pss(zygote()),
-        [lambda: end(zygote())],
+        closers=[lambda: end(zygote())],
     )
     if is_root:
         peer.closers.append(lambda: end(int(NetworkService(engine.root).ping()["pid"])))
@@ -74,9 +72,21 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
 def dock_program_peer(base: Path) -> Peer:
     """The program ``dock`` on the state root that :func:`pydock_peer` has filled."""
     program = Path(sys.executable).with_name("dock")
-    environment = {"PYDOCK_ROOT": str(base)}
-    return Peer(
+
+    def dock(*words: object) -> subprocess.CompletedProcess[bytes]:
+        return quietly(program, *words, PYDOCK_ROOT=str(base))
+
+    def commands() -> dict[str, Callable[[], object]]:
+        name = dock("run", "-d", "--network", "none", "busybox", "sleep", "600").stdout.decode().strip()
+        peer.closers.append(lambda: dock("rm", "-f", name))
+        return command_actions(dock, name)
+
+    root = StateRoot(base / "data", base / "run")
+    server = program_server_spec(root)
+    peer = Peer(
         "dock (command)",
-        lambda: quietly(program, "run", "--rm", "--network", "none", "busybox", "true", **environment),
-        ps=lambda: quietly(program, "ps", **environment),
+        lambda: dock("run", "--rm", "--network", "none", "busybox", "true"),
+        commands=commands,
+        closers=[lambda: end(int(ask_server_surely(server, {"op": "ping"})["pid"]))],
     )
+    return peer

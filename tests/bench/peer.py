@@ -6,10 +6,12 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydock_core.engine import SessionProtocol
 
 LIMIT_SECONDS = 120
 
@@ -31,6 +33,7 @@ class Peer:
         run_connected: ``run --rm IMAGE true``, on the default network.
         start_and_exec: starts a container and returns the action ``exec CONTAINER true``.
         ps: lists the running containers.
+        commands: starts a container and returns its command line's actions: ps, images, exec, logs.
         memory: bytes (PSS) that the peer's own processes take for one more running container.
         standing_memory: bytes (PSS) of those that are there without any.
         closers: undo what was started, the last one first.
@@ -43,6 +46,7 @@ class Peer:
     ps: Callable[[], object] | None = None
     memory: Callable[[], int] | None = None
     standing_memory: Callable[[], int] | None = None
+    commands: Callable[[], Mapping[str, Callable[[], object]]] | None = None
     closers: list[Callable[[], object]] = field(default_factory=list)
 
     def close(self) -> None:
@@ -94,3 +98,20 @@ def end(pid: int) -> None:
             select.select([pidfd], [], [], LIMIT_SECONDS)
         finally:
             os.close(pidfd)
+
+
+def command_actions(call: Callable[..., object], name: str) -> dict[str, Callable[[], object]]:
+    """Return the actions of a Docker-like command line on a running container."""
+    return {
+        "ps": lambda: call("ps"),
+        "images": lambda: call("images"),
+        "exec": lambda: call("exec", name, "true"),
+        "logs": lambda: call("logs", name),
+    }
+
+
+def drain(session: SessionProtocol) -> None:
+    """Read a session's outputs to their end."""
+    for output in session.outputs:
+        while output.read() != []:
+            select.select([output], [], [])

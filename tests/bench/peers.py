@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.isolation import ensure_hugetlb, unmount_below
-from tests.bench.peer import Peer, Skipped, last_line, parent_of, pss, quietly
+from tests.bench.peer import Peer, Skipped, command_actions, last_line, parent_of, pss, quietly
 
 _DAEMON_SECONDS = 20.0
 
@@ -93,9 +93,9 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         start_and_exec,
         lambda: podman("ps"),
         memory,
-        None,
-        [lambda: unmount_below(base)],
+        closers=[lambda: unmount_below(base)],
     )
+    peer.commands = lambda: command_actions(podman, start())
     return peer
 
 
@@ -171,8 +171,9 @@ def docker_peer(base: Path, archive: Path) -> Peer:
         lambda: docker("ps"),
         memory,
         (lambda: pss(*daemon_pids)) if daemon_pids else None,
-        closers,
+        closers=closers,
     )
+    peer.commands = lambda: command_actions(docker, start())
     return peer
 
 
