@@ -111,6 +111,14 @@ CREATE_OPTIONS = (
         convert="label_files",
     ),
     Option(("-l", "--label"), "a label", "KEY[=VALUE]", many=True, field="Labels", convert="labels"),
+    Option(
+        ("--annotation",),
+        "an annotation for the OCI runtime",
+        "NAME=VALUE",
+        many=True,
+        field="Annotations",
+        convert="pairs",
+    ),
     Option(("-m", "--memory"), "memory limit: 512m, 2g", "BYTES", field="Memory", convert="bytes"),
     Option(
         ("--memory-swap",),
@@ -216,7 +224,7 @@ CREATE_OPTIONS = (
     Option(("-q", "--quiet"), "tell nothing of a pull"),
 )
 _CREATE_LATER = (
-    "--add-device --annotation --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
+    "--add-device --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
     "--cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpuset-mems --device-cgroup-rule "
     "--device-read-bps --device-read-iops --device-write-bps --device-write-iops --disable-content-trust --dns "
     "--dns-opt --dns-option --dns-search --domainname --gpus --health-cmd --health-interval --health-retries "

@@ -8,26 +8,26 @@ from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError
 
 PruneFilter = Callable[[int, Mapping[str, str]], bool]
-"""Whether a thing may go, by when it was made (nanoseconds since the epoch) and its labels."""
+"""Whether an object may be removed, by its creation time (nanoseconds since the epoch) and its labels."""
 
 
-def has_label(labels: Mapping[str, str], wanted: str) -> bool:
-    """Whether there is the label KEY, or the label KEY with the value of KEY=VALUE."""
-    key, equals, value = wanted.partition("=")
+def has_label(labels: Mapping[str, str], text: str) -> bool:
+    """Whether the labels have KEY, or KEY with the value of KEY=VALUE."""
+    key, equals, value = text.partition("=")
     return key in labels and (not equals or labels[key] == value)
 
 
 def parse_prune_filters(
     filters: Mapping[str, Sequence[str]], now_ns: int, keys: Sequence[str] = ("label", "label!", "until")
 ) -> PruneFilter:
-    """Return what the filters of a prune ask of a thing, with Docker's meaning.
+    """Return the condition that the filters of a prune set, with Docker's meaning.
 
-    Every ``label`` must be there; a thing that has all labels of ``label!`` stays, and what was made after ``until``.
+    An object needs every ``label``; one with all labels of ``label!`` stays, and one created after ``until``.
 
     Args:
         filters: key to values, as the Engine API has them.
         now_ns: since the epoch; ``until=24h`` counts from it.
-        keys: the filters that there are for the kind of thing.
+        keys: the filters that this kind of object has.
 
     Raises:
         InvalidError: an unknown key, or a malformed time.
@@ -35,7 +35,7 @@ def parse_prune_filters(
     for key in filters:
         if key not in keys:
             raise InvalidError(f"--filter {key}: unknown key", f"there are {', '.join(keys)}")
-    wanted, unwanted = list(filters.get("label", ())), list(filters.get("label!", ()))
+    required, excluded = list(filters.get("label", ())), list(filters.get("label!", ()))
     until_ns = [parse_moment_ns(text, "--filter until", now_ns) for text in filters.get("until", ())]
     if len(until_ns) > 1:
         raise InvalidError("--filter until: given twice", "give one")
@@ -43,8 +43,8 @@ def parse_prune_filters(
     def may_go(created_ns: int, labels: Mapping[str, str]) -> bool:
         if until_ns and created_ns > until_ns[0]:
             return False
-        if not all(has_label(labels, label) for label in wanted):
+        if not all(has_label(labels, label) for label in required):
             return False
-        return not unwanted or not all(has_label(labels, label) for label in unwanted)
+        return not excluded or not all(has_label(labels, label) for label in excluded)
 
     return may_go

@@ -1,7 +1,7 @@
-"""A layer below all others with what every container gets something mounted on.
+"""A layer below all others with the mount points that every container needs.
 
-An image that lacks these files (most do) would otherwise have them made in each container's writable layer, and removed
-with it: that costs time, and they would be in what is committed.  Docker's "init" layer is there for the same reason.
+If an image lacks these files (most do), they would be created in each container's writable layer and removed with it,
+which costs time, and a commit would include them.  Docker's "init" layer serves the same purpose.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 from pydock_core.paths import StateRoot
 
 OWN_FILES = {"/etc/hostname": "hostname", "/etc/hosts": "hosts", "/etc/resolv.conf": "resolv.conf"}
-"""Files that the host gives every container: path there, and name in the container's directory."""
+"""Files that every container gets from the host: path in the container, and name in the container's directory."""
 
 _DIRECTORIES = ("dev", "etc", "proc", "sys")
 
 
 def make_layer(root: StateRoot) -> Path:
-    """Make the layer's tree where it is missing (several processes may); return it."""
+    """Create the layer's tree if it is missing (several processes may at once); return it."""
     base = root.cache / "mount-points"
     if base.is_dir():
         return base
@@ -29,7 +29,7 @@ def make_layer(root: StateRoot) -> Path:
         tree = workspace.path / "tree"
         for name in _DIRECTORIES:
             (tree / name).mkdir(parents=True)
-        # The modes are said, as containers and exports show them, whatever the umask of who made them first.
+        # Containers and exports show these modes: they must not depend on the umask of the first process.
         for directory in (tree, *tree.iterdir()):
             directory.chmod(0o755)
         for path in OWN_FILES:

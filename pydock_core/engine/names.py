@@ -1,4 +1,4 @@
-"""Container names and ids: random ones, and what a given one must look like."""
+"""Container names and ids: random ones, and the rule for a given one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def random_id() -> str:
 
 
 def random_name() -> str:
-    """Return a name such as ``quiet_otter``; the caller makes sure that it is free."""
+    """Return a name such as ``quiet_otter``, which may be taken."""
     return f"{_choose(_QUALITIES)}_{_choose(_THINGS)}"
 
 
@@ -40,15 +40,15 @@ def _choose(words: Sequence[str]) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return a name without its leading slash, if it may be a container's.
+    """Return a valid container name, without its leading slash.
 
     Raises:
-        InvalidError: Docker would refuse it ([a-zA-Z0-9][a-zA-Z0-9_.-]+).
+        InvalidError: it has another form than Docker's ([a-zA-Z0-9][a-zA-Z0-9_.-]+).
     """
     plain = name.removeprefix("/")
     if not _NAME.match(plain) or len(plain) > 255:
         raise InvalidError(
-            f"container name {name!r} is not allowed",
+            f"invalid container name {name!r}",
             "two or more of letters, digits, '_', '.' and '-', beginning with a letter or digit",
             exit_code=125,
         )

@@ -119,7 +119,7 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         "root": {"path": facts.rootfs, "readonly": host["ReadonlyRootfs"]},
         "hostname": facts.hostname,
         "mounts": _build_mounts(host, facts, mounts),
-        "annotations": dict(request["Labels"]),
+        "annotations": {**request["Labels"], **host["Annotations"]},
         "linux": _build_linux(host, facts, mounts, capabilities, security),
     }
 

@@ -104,6 +104,7 @@ class HostConfig(TypedDict):
     PortBindings: dict[str, list[PortBinding]]
     AutoRemove: bool
     Mounts: list[dict[str, Any]]
+    Annotations: dict[str, str]
     CapAdd: list[str] | None
     CapDrop: list[str] | None
     ExtraHosts: list[str] | None
@@ -164,6 +165,7 @@ HOST_CONFIG: HostConfig = {
     "PortBindings": {},
     "AutoRemove": False,
     "Mounts": [],
+    "Annotations": {},
     "CapAdd": None,
     "CapDrop": None,
     "ExtraHosts": None,

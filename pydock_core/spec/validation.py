@@ -190,8 +190,7 @@ class _Checker:
         self._check_limits(host)
         for limit in host["Ulimits"]:
             self._check_ulimit(limit)
-        for line in host["ExtraHosts"] or ():
-            self._check_host_line(line)
+        host["ExtraHosts"] = [self._host_line(line) for line in host["ExtraHosts"] or ()] or None
         for device in host["Devices"]:
             self._check_device(device)
         if not host["ShmSize"]:
@@ -256,7 +255,8 @@ class _Checker:
         if hard != -1 and (soft == -1 or soft > hard):
             raise self.invalid("Ulimits", shown, "the soft limit is above the hard one", "write SOFT:HARD")
 
-    def _check_host_line(self, line: str) -> None:
+    def _host_line(self, line: str) -> str:
+        """Return NAME:ADDRESS with the address in its normal form."""
         host, _, address = line.partition(":")
         if not _HOST.fullmatch(host):
             raise self.invalid(
@@ -265,14 +265,20 @@ class _Checker:
                 f"{host!r} is not a host name",
                 "letters, digits, '-', '_' and '.': hosts(5)",
             )
-        # The zone of an IPv6 address may be any text.
-        if address != HOST_GATEWAY and not (_ADDRESS.fullmatch(address) and _is_address(address)):
+        if address == HOST_GATEWAY:
+            return line
+        try:
+            plain = str(ip_address(address))
+        except ValueError:
+            plain = ""
+        if not _ADDRESS.fullmatch(plain):  # the zone of an IPv6 address may be any text
             raise self.invalid(
                 "ExtraHosts",
                 line,
                 f"{address!r} is not an address",
                 f"write NAME:ADDRESS or NAME:{HOST_GATEWAY}",
             )
+        return f"{host}:{plain}"
 
     def _check_device(self, device: Any) -> None:
         paths = (device.get("PathOnHost"), device.get("PathInContainer"))
@@ -359,14 +365,6 @@ def _is_text_map(value: Any) -> bool:
 
 def _is_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {

@@ -161,9 +161,8 @@ def test_no_line_is_smuggled_into_a_file_of_the_container(dock: Dock) -> None:
         ("--name", "good\n"),
     ):
         result = dock("run", "--rm", "--network=none", *words, "busybox", "true", code=125)
-        assert result.stderr.startswith(f"error: {words[0] if words[0] != '--name' else 'container name'}"), (
-            words
-        )
+        subject = "invalid container name" if words[0] == "--name" else f"invalid {words[0]}"
+        assert result.stderr.startswith(f"error: {subject}"), words
     kept = ("--add-host=my_db.local:10.0.0.1", "--add-host=six=[FE80::1%eth0]")
     hosts = dock.out("run", "--rm", "--network=none", *kept, "busybox", "cat", "/etc/hosts")
     assert "10.0.0.1\tmy_db.local" in hosts.splitlines()

@@ -150,7 +150,7 @@ LINES = (
     "--memory-swap -1 -m 64m --shm-size 1m --ulimit nofile=10:20 --ulimit core=5 --sysctl net.ipv4.ip_forward=1 busybox",
     "--cap-add NET_ADMIN --cap-drop ALL --privileged --security-opt no-new-privileges --security-opt seccomp=unconfined busybox",
     "--device /dev/null:/dev/nil:r --device /dev/zero --stop-signal SIGINT --stop-timeout 3 --runtime crun busybox",
-    "--network none --log-driver json-file --log-opt max-size=1m -i busybox",
+    "--annotation a=b --annotation c=d=e --network none --log-driver json-file --log-opt max-size=1m -i busybox",
     "--network host --read-only --entrypoint /e busybox a b",
 )
 

@@ -90,6 +90,7 @@ EXAMPLES = {
     "--hostname": "box",
     "--add-host": "db:10.0.0.1",
     "--label": "a=b",
+    "--annotation": "org.example=x",
     "--memory": "64m",
     "--memory-swap": "-1",
     "--cpus": "0.5",
