@@ -76,9 +76,11 @@ def code_version() -> str:
     """Identify the code that this process would start a server from: interpreter, and the package's files as they are."""
     import hashlib  # late: listing asks no server
 
-    # "python" in a notebook and "python3" in the dock program's first line are one interpreter.
+    # "python" in a notebook and "python3" in the dock program's first line are one interpreter.  Its directory stands for
+    # the environment: sys.prefix is another one under -S, without site, as in the program server.
     interpreter = os.path.realpath(sys.executable)
-    digest = hashlib.sha256(f"{interpreter}\0{sys.prefix}\0{sys.version}".encode())
+    environment = os.path.dirname(os.path.abspath(sys.executable))
+    digest = hashlib.sha256(f"{interpreter}\0{environment}\0{sys.version}".encode())
     for folder in (_PACKAGE, *(_PACKAGE / name for name in _SERVED_PACKAGES)):
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda item: item.name):

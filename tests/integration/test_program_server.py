@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pydock_core.engine import Engine
 from pydock_core.paths import StateRoot
 from pydock_core.program_server import program_server_spec
+from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely
 from tests.integration.conftest import Dock, children_of, wait_until
 
@@ -53,6 +55,12 @@ def test_a_command_runs_in_a_child_of_the_server(dock: Dock, server: int) -> Non
     follower.wait()
     follower.stdout.close()
     wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child has ended")
+
+
+def test_its_commands_and_other_programs_share_a_zygote(dock: Dock, server: int, engine: Engine) -> None:
+    before = Zygote(engine.root).ping()["pid"]
+    output(dock, "run", "--rm", "busybox", "true")
+    assert Zygote(engine.root).ping()["pid"] == before
 
 
 def test_everything_a_command_sees_is_the_clients(dock: Dock, server: int, tmp_path: Path) -> None:
