@@ -22,9 +22,9 @@ async def list_containers(handler: ApiHandler) -> None:
     """
     handler.allow("all", "limit", "filters")
     show_all, filters, limit = handler.flag("all"), handler.filters(), handler.number("limit")
-    wanted = limit if limit is not None and limit > 0 else None
+    newest = limit if limit is not None and limit > 0 else None
     summaries = await handler.engine.call(
-        lambda engine: engine.containers.list(all=show_all, filters=filters, limit=wanted)
+        lambda engine: engine.containers.list(all=show_all, filters=filters, limit=newest)
     )
     handler.reply(summaries)
 
@@ -166,7 +166,7 @@ def frame(stream: str, data: bytes) -> bytes:
 
 
 def _timeout(handler: ApiHandler) -> float | None:
-    """The ``t`` parameter; Docker's -1 means to wait for ever, and there is no such thing here."""
+    """Return the ``t`` parameter in seconds; Docker's -1, to wait without end, is not supported."""
     seconds = handler.number("t")
     if seconds is not None and seconds < 0:
         raise UnsupportedError("parameter t: waiting without end comes later", "say a number of seconds")

@@ -231,7 +231,7 @@ def _stay(
 
 @contextlib.contextmanager
 def _given_up(context: Context, container_id: str, *, remove: bool) -> Iterator[None]:
-    """Kill a container that this command starts if a person interrupts what is not relayed to it."""
+    """Kill the container that this command starts if an interrupt comes that is not relayed to it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -248,7 +248,7 @@ def _remove(context: Context, container_id: str) -> None:
 
 
 def _steps(context: Context, container_id: str, *, proxy_signals: bool, has_started: bool) -> Sequence[Step]:
-    """Return what interrupts do to a container, which this command has started, or not."""
+    """Return the effects of interrupts on a container."""
     containers = context.engine.containers
     if not proxy_signals:
         return steps_that_leave(containers.name(container_id) if context.notebook else "")
@@ -287,12 +287,12 @@ def _follow_execution(context: Context, session: SessionProtocol, keys: bytes, *
 def _streams(names: list[str]) -> Streams | None:
     if not names:
         return None
-    wanted = {name.lower() for name in names}
-    if unknown := wanted - {"stdin", "stdout", "stderr"}:
+    chosen = {name.lower() for name in names}
+    if unknown := chosen - {"stdin", "stdout", "stderr"}:
         raise InvalidError(
             f"-a {sorted(unknown)[0]}: no such stream", "there are stdin, stdout and stderr", exit_code=125
         )
-    return Streams(stdin="stdin" in wanted, stdout="stdout" in wanted, stderr="stderr" in wanted)
+    return Streams(stdin="stdin" in chosen, stdout="stdout" in chosen, stderr="stderr" in chosen)
 
 
 def _check_terminal(context: Context, terminal: bool, stdin: bool) -> None:
@@ -312,7 +312,7 @@ def _check_terminal(context: Context, terminal: bool, stdin: bool) -> None:
 
 
 def _size(context: Context, terminal: bool) -> tuple[int, int]:
-    """Rows and columns of the person's terminal, (0, 0) where there is none."""
+    """Return the rows and columns of the terminal, (0, 0) without one."""
     if not (terminal and context.interactive and context.stdin is not None):
         return 0, 0
     try:

@@ -1,4 +1,4 @@
-"""The three files that the host gives a container: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
+"""The files that every container gets from the host: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build_resolv_conf(text: str, *, keep_loopback: bool) -> str:
 
 
 def read_host_resolv_conf() -> str:
-    """Read the host's resolv.conf: systemd-resolved's real one where there is one, as its stub listens on loopback."""
+    """Read the host's resolv.conf; systemd-resolved's own one if it exists, as its stub listens on loopback."""
     for path in _RESOLVERS:
         try:
             return path.read_text(encoding="utf-8", errors="replace")

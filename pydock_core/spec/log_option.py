@@ -11,8 +11,8 @@ from pydock_core.supervision.log_files import LogLimits
 JSON_FILE = "json-file"
 NONE = "none"
 DEFAULT_OPTIONS: Mapping[str, str] = {"max-size": "10m", "max-file": "3"}
-"""What Docker's documentation advises, and what its own default (no limit) does not do: a container cannot fill the
-disk by writing to its standard output."""
+"""The values that Docker's documentation advises.  Its own default has no limit, and a container can fill the disk by
+writing to its standard output."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}

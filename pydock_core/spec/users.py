@@ -58,16 +58,16 @@ def resolve_user(user: str, read: Callable[[str], bytes | None]) -> ResolvedUser
         NotFoundError: a name that the image does not have.
         InvalidError: a number out of range, or an empty part.
     """
-    wanted, separator, group = user.partition(":")
+    name, separator, group = user.partition(":")
     if separator and not group:
         raise InvalidError(f"user {user}: the group after the colon is missing")
-    entry = _find_user(wanted or "0", _read_passwd(read("/etc/passwd")))
+    entry = _find_user(name or "0", _read_passwd(read("/etc/passwd")))
     if entry is None:
-        if not _is_number(wanted):
+        if not _is_number(name):
             raise NotFoundError(
-                f"unable to find user {wanted}: no matching entries in passwd file", "give its number instead"
+                f"unable to find user {name}: no matching entries in passwd file", "give its number instead"
             )
-        entry = _Entry("", _check(wanted, user), 0, "/")
+        entry = _Entry("", _check(name, user), 0, "/")
     groups = _read_group(read("/etc/group"))
     if separator:
         gid = _find_group(group, user, groups)
@@ -76,29 +76,29 @@ def resolve_user(user: str, read: Callable[[str], bytes | None]) -> ResolvedUser
     return ResolvedUser(entry.uid, entry.gid, (entry.gid, *others), entry.name, entry.home)
 
 
-def _find_user(wanted: str, entries: list[_Entry]) -> _Entry | None:
+def _find_user(name: str, entries: list[_Entry]) -> _Entry | None:
     """A name wins over a number that is spelled the same, and the first line over later ones."""
     for entry in entries:
-        if entry.name == wanted:
+        if entry.name == name:
             return entry
-    if _is_number(wanted):
-        uid = _check(wanted, wanted)
+    if _is_number(name):
+        uid = _check(name, name)
         for entry in entries:
             if entry.uid == uid:
                 return entry
-    if wanted == "0":
+    if name == "0":
         return _Entry("", 0, 0, "/root")
     return None
 
 
-def _find_group(wanted: str, user: str, groups: list[tuple[str, int, list[str]]]) -> int:
-    for name, gid, _ in groups:
-        if name == wanted:
+def _find_group(name: str, user: str, groups: list[tuple[str, int, list[str]]]) -> int:
+    for known, gid, _ in groups:
+        if known == name:
             return gid
-    if _is_number(wanted):
-        return _check(wanted, user)
+    if _is_number(name):
+        return _check(name, user)
     raise NotFoundError(
-        f"unable to find group {wanted}: no matching entries in group file", "give its number instead"
+        f"unable to find group {name}: no matching entries in group file", "give its number instead"
     )
 
 
