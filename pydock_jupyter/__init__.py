@@ -3,8 +3,7 @@
     %load_ext pydock_jupyter
     %dock run IMAGE COMMAND
 
-What is imported here is imported by every kernel, server and notebook that loads any part: nothing, until it
-is needed.
+Kernels, servers and notebooks import this module first, so it imports each part only on use.
 """
 
 from __future__ import annotations
@@ -18,39 +17,39 @@ if TYPE_CHECKING:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """Make ``%dock`` known to an IPython shell (``%load_ext pydock_jupyter``)."""
+    """Register ``%dock`` in an IPython shell (``%load_ext pydock_jupyter``)."""
     from pydock_jupyter.magics.extension import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """Take ``%dock`` away again (``%unload_ext pydock_jupyter``)."""
+    """Remove ``%dock`` from an IPython shell (``%unload_ext pydock_jupyter``)."""
     from pydock_jupyter.magics.extension import unload
 
     unload(shell)
 
 
 def panel() -> Panel:
-    """Return a widget that shows containers and images live; display it as a cell's last value."""
+    """Return a live widget of containers and images; display it as the last value of a cell."""
     from pydock_jupyter.widgets.panel import Panel
 
     return Panel()
 
 
 def open_port(container: str, port: int, path: str = "", height: int = 480) -> PortView:
-    """Show what a container serves on a port: display the result as a cell's last value.
+    """Return a view of a container's port; display it as the last value of a cell.
 
     Args:
         container: name or id.
-        port: 1 to 65535; nothing needs to be published, and the container needs no network.
-        path: below the application's root, with its query.
-        height: of the frame in pixels; 0 for a link alone.
+        port: 1 to 65535; it need not be published, and the container needs no network.
+        path: path and query below the application's root.
+        height: height of the frame in pixels; 0 shows only a link.
 
     Raises:
-        NotFoundError: there is no such container.
+        NotFoundError: the container does not exist.
         ConflictError: the container is not running.
-        InvalidError: the port or the height is not a whole number in its range.
+        InvalidError: the port or the height is not an integer in its range.
     """
     from pydock_jupyter.display.port import see_port
 
@@ -58,16 +57,16 @@ def open_port(container: str, port: int, path: str = "", height: int = 480) -> P
 
 
 def layers(*names: str) -> LayersView:
-    """Show the layers of images and containers as a picture: display the result as a cell's last value.
+    """Return a diagram of the layers of images and containers; display it as the last value of a cell.
 
-    Layers that several images have are drawn once, names and the writable layers of containers on top.
+    Layers that images share are drawn once, below the images' names and the containers' writable layers.
 
     Args:
-        names: of a container, shown with its image; or of an image, shown with all of its containers.  Without any
-            all images are shown.
+        names: containers, each drawn with its image, and images, each drawn with its containers; all images by
+            default.
 
     Raises:
-        NotFoundError: there is neither a container nor an image of a name.
+        NotFoundError: a name matches neither a container nor an image.
     """
     from pydock_jupyter.display.store_pictures import see_layers
 
@@ -75,13 +74,13 @@ def layers(*names: str) -> LayersView:
 
 
 def changes(container: str) -> ChangesView:
-    """Show what a container has written to its own layer, as a tree: display the result as a cell's last value.
+    """Return the changes in a container's writable layer as a tree; display it as the last value of a cell.
 
     Args:
         container: name or id.
 
     Raises:
-        NotFoundError: there is no such container.
+        NotFoundError: the container does not exist.
     """
     from pydock_jupyter.display.store_pictures import see_changes
 
@@ -89,12 +88,12 @@ def changes(container: str) -> ChangesView:
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Where the built JupyterLab extension is, for ``jupyter labextension develop``."""
+    """Return the directory of the built JupyterLab extension, for ``jupyter labextension develop``."""
     return [{"src": "labextension", "dest": "pydock-jupyter"}]
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    """Name the module that Jupyter's server loads as an extension: this one."""
+    """Return this module as the one that Jupyter Server loads as an extension."""
     return [{"module": "pydock_jupyter"}]
 
 

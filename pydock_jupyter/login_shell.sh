@@ -1,2 +1,2 @@
-# Read by an interactive POSIX shell through ENV (sh(1)): defines dock if the PATH does not lead to it.
+# An interactive POSIX shell reads this file through ENV (sh(1)). Defines dock if it is not on the PATH.
 command -v dock >/dev/null 2>&1 || dock() { "$PYDOCK_PROGRAM" "$@"; }

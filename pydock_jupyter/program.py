@@ -1,7 +1,7 @@
-"""Makes the program ``dock`` known to what a Jupyter server and a kernel start: terminals, ``!dock``.
+"""Puts the program ``dock`` on the PATH of Jupyter's terminals and of ``!dock`` in a kernel.
 
-``/path/venv/bin/jupyter lab``, started without activating the environment, does not have the environment's programs
-on its PATH, and PyDock's messages name commands to type in a terminal.
+``/path/venv/bin/jupyter lab`` may run without an activated environment, so that its PATH lacks the environment's
+programs, while PyDock's messages name commands to type in a terminal.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from pathlib import Path
 
 PROGRAM = "dock"
 FUNCTION = f"BASH_FUNC_{PROGRAM}%%"
-"""The variable of the environment in which bash exports a function (bash(1), FUNCTIONS, "export -f")."""
-
+"""The environment variable in which bash exports a function (bash(1), FUNCTIONS, "export -f")."""
 
 LOGIN_SHELL_FILE = Path(__file__).with_name("login_shell.sh")
 
 
 def find_program() -> Path | None:
-    """Return the program of this Python's environment, or of its user's; None if it is not installed there."""
+    """Return the program of this Python environment or of the user's; None if neither has it."""
     places = [Path(sys.executable).parent, *map(Path, _script_directories())]
     return next((path for place in places if os.access(path := place / PROGRAM, os.X_OK)), None)
 
@@ -36,9 +35,9 @@ def _script_directories() -> list[str]:
 
 
 def put_on_path(environ: MutableMapping[str, str], program: Path | None) -> None:
-    """Append the program's directory to the PATH, unless there is a ``dock`` already.
+    """Append the program's directory to the PATH, unless the PATH already leads to a ``dock``.
 
-    It is the last one: the directory's other programs (python) take nobody's place.
+    It goes last, so that the directory's other programs (python) hide no program of the same name.
     """
     path = environ.get("PATH", os.defpath)
     if program is not None and shutil.which(PROGRAM, path=path) is None:
@@ -46,12 +45,12 @@ def put_on_path(environ: MutableMapping[str, str], program: Path | None) -> None
 
 
 def export_to_login_shells(environ: MutableMapping[str, str], program: Path | None) -> None:
-    """Define ``dock`` in the login shells of terminals, whose profile sets the PATH anew.
+    """Define ``dock`` in the login shells of terminals, whose profile resets the PATH.
 
-    A Jupyter server without a terminal of its own starts login shells (jupyter_server_terminals): $SHELL, or
-    sh where a service manager or JupyterHub sets none.  Debian's /etc/profile resets their PATH.  bash inherits
-    an exported function; an interactive sh (dash, ash, ksh) reads the file that ENV names.
-    A function or an ENV that is set already is kept.
+    A Jupyter server without a controlling terminal starts login shells (jupyter_server_terminals): $SHELL, or sh if
+    a service manager or JupyterHub does not set it.  Debian's /etc/profile resets their PATH.  bash inherits an
+    exported function; an interactive sh (dash, ash, ksh) reads the file that ENV names.  An existing function or ENV
+    is kept.
     """
     if program is None:
         return

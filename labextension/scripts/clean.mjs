@@ -1,4 +1,4 @@
-// Remove what a build leaves behind, so that the next one starts from the sources alone.
+// Remove the results of earlier builds.
 
 import { rmSync } from 'node:fs';
 

@@ -1,4 +1,4 @@
-// Write the digest of the sources beside the built extension, where a test compares it with the sources at hand.
+// Write the digest of the sources beside the built extension; a test compares it with the present sources.
 //
 // The digest is SHA-256 over, for each source file in the order of its path (POSIX, relative to labextension/):
 // the path, a zero byte, the SHA-256 of the file in hexadecimal, a line feed.  tests/unit/test_labextension_fresh.py

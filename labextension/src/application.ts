@@ -1,4 +1,4 @@
-/** A main-area tab that shows the application behind a container's port. */
+/** A tab in the main area with the application on a container's port. */
 
 import { MainAreaWidget } from '@jupyterlab/apputils';
 import { IFrame, launchIcon, refreshIcon, Toolbar, ToolbarButton } from '@jupyterlab/ui-components';
@@ -8,23 +8,23 @@ import type { EngineClient } from './engine';
 import { reloadFrame } from './frames';
 import { containersIcon } from './icons';
 
-/** Which application: enough to open the tab again after a reload of the page. */
+/** An application; sufficient to restore its tab after a reload of the page. */
 export interface ITarget {
   readonly name: string;
   readonly port: number;
 }
 
-/** Return the name under which a tab is remembered. */
+/** Return the key under which a tab is restored. */
 export function targetKey(target: ITarget): string {
   return `${target.name}:${target.port}`;
 }
 
 /**
- * An iframe on the proxied address, with a reload button and one that opens it in a browser tab of its own.
+ * An iframe with the proxied URL, a reload button, and a button that opens a browser tab.
  *
- * The application is served from Jupyter's own origin and may use it (`allow-same-origin`), since its cookies,
- * storage and WebSockets would not work otherwise; it may not navigate JupyterLab's page away. While the container
- * does not run, a banner says so; when it runs again, the application is loaded again.
+ * The application shares Jupyter's origin (`allow-same-origin`), because its cookies, storage and WebSockets need it; it
+ * cannot navigate JupyterLab's page. A banner appears while the container is stopped; after a restart the application
+ * is reloaded.
  */
 export class ApplicationTab extends MainAreaWidget<IFrame> {
   private readonly url: string;
@@ -91,7 +91,7 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
     );
   }
 
-  /** Load the page again that the application is at now. */
+  /** Reload the application's current page. */
   reload(): void {
     reloadFrame(this.element, this.url);
   }
@@ -108,7 +108,7 @@ export class ApplicationTab extends MainAreaWidget<IFrame> {
   private get element(): HTMLIFrameElement {
     const element = this.content.node.querySelector('iframe');
     if (element === null) {
-      throw new Error('an IFrame widget without an iframe');
+      throw new Error('IFrame widget has no iframe');
     }
     return element;
   }

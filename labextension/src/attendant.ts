@@ -1,4 +1,4 @@
-/** What stands over an application's frame while its container does not run, and brings the frame back afterwards. */
+/** Shows the state of an application's container above its frame, and reloads the frame after a restart. */
 
 import { Notification } from '@jupyterlab/apputils';
 import type { IDisposable } from '@lumino/disposable';
@@ -7,27 +7,27 @@ import { Widget } from '@lumino/widgets';
 import { type EngineClient, EngineError } from './engine';
 import { type Condition, ContainerMonitor } from './monitor';
 
-/** Watches the container of a frame. */
+/** Watches a frame's container. */
 export class FrameAttendant implements IDisposable {
   readonly banner: Banner;
   readonly monitor: ContainerMonitor;
-  /** The run whose application the frame shows; null before the first answer. */
+  /** The run that the frame shows; null before the first response. */
   private shownRun: string | null = null;
 
   /**
-   * @param isWanted - whether anybody sees the frame.
-   * @param reload - loads the application again; called when the container has been started or restarted.
+   * @param isVisible - whether the frame is visible.
+   * @param reload - reloads the frame; called after a start or restart of the container.
    */
   constructor(
     private readonly client: EngineClient,
     container: string,
-    isWanted: () => boolean,
+    isVisible: () => boolean,
     private readonly reload: () => void
   ) {
     this.banner = new Banner(() => {
       void this.start(container);
     });
-    this.monitor = new ContainerMonitor(client, container, isWanted);
+    this.monitor = new ContainerMonitor(client, container, isVisible);
     this.monitor.checked.connect((_, condition) => {
       this.attend(condition);
     });
@@ -66,7 +66,7 @@ export class FrameAttendant implements IDisposable {
   }
 }
 
-/** One line, hidden while the container runs; it offers to start a container that has ended. */
+/** A line with a start button for a stopped container; hidden while the container runs. */
 class Banner extends Widget {
   private readonly text = document.createElement('span');
   private readonly button = document.createElement('button');
@@ -88,7 +88,7 @@ class Banner extends Widget {
       return;
     }
     this.text.textContent =
-      condition.kind === 'unknown' ? condition.message : `${condition.message} What is shown below is out of date.`;
+      condition.kind === 'unknown' ? condition.message : `${condition.message} The content below is out of date.`;
     this.button.hidden = condition.kind !== 'stopped';
     this.show();
   }

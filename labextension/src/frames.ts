@@ -1,11 +1,11 @@
-/** Attends the frames that `open_port()` has put into notebooks. */
+/** Watches the frames of `open_port()` in notebooks. */
 
 import { FrameAttendant } from './attendant';
 import type { EngineClient } from './engine';
 
 const FRAME = 'iframe.pydock-frame';
 
-/** Watch for frames in the page, now and later: a frame tells by its "load" event that it is there. */
+/** Watch the present and future frames of the page; a new frame announces itself by its "load" event. */
 export function attendFrames(client: EngineClient): void {
   const attended = new WeakSet<HTMLIFrameElement>();
   const attend = (target: EventTarget | null): void => {
@@ -27,7 +27,7 @@ export function attendFrames(client: EngineClient): void {
   document.querySelectorAll(FRAME).forEach(attend);
 }
 
-/** Watch the container of one frame until the frame is taken out of the page. */
+/** Watch a frame's container until the frame leaves the page. */
 function attendFrame(client: EngineClient, frame: HTMLIFrameElement, name: string, onEnd: () => void): void {
   const attendant = new FrameAttendant(
     client,
@@ -37,7 +37,7 @@ function attendFrame(client: EngineClient, frame: HTMLIFrameElement, name: strin
       reloadFrame(frame, frame.src);
     }
   );
-  // Not attached as a widget: the notebook drops its outputs without telling the widgets in them.
+  // Not attached as a widget: a notebook removes its outputs without notifying the widgets in them.
   frame.before(attendant.banner.node);
   const observer = new MutationObserver(() => {
     if (!frame.isConnected) {
@@ -49,7 +49,7 @@ function attendFrame(client: EngineClient, frame: HTMLIFrameElement, name: strin
   observer.observe(document.body, { childList: true, subtree: true });
 }
 
-/** Load the page again that a frame is at now; its start, if it went to another origin, where it cannot be seen. */
+/** Reload a frame's current page, or its start page if the frame has left the origin. */
 export function reloadFrame(frame: HTMLIFrameElement, start: string): void {
   try {
     frame.contentWindow?.location.reload();

@@ -1,15 +1,15 @@
-/** How the sections of the panel share its height: each gets what it needs, the last one yields first. */
+/** Divides the panel's height among its sections: each has its natural height, the last one shrinks first. */
 
 import type { AccordionPanel, SplitLayout, Widget } from '@lumino/widgets';
 
-/** A section that has to yield still shows this much: four rows. */
+/** The minimum height of a section: four rows. */
 const MIN_PIXELS = 96;
 
 /**
  * Divide a height among sections.
  *
- * Each section gets what it needs, the first one first; the minimum (or the need, if that is less) is kept for those
- * after it. What is left over goes to the last one.
+ * Each section has its natural height, the first one first. The minimum, or the natural height if it is smaller, is
+ * reserved for those after it. The last section takes the rest.
  *
  * @param needs - the natural height of each section in pixels, the most important first.
  */
@@ -24,13 +24,13 @@ export function shareHeight(needs: readonly number[], available: number): number
   });
 }
 
-/** Keeps the sections of an accordion at the heights they need, until the user drags a handle. */
+/** Keeps the sections of an accordion at their shares of the height until the user drags a handle. */
 export class SharedHeights {
   private readonly observer: ResizeObserver;
   private isManual = false;
 
   /**
-   * @param bodies - the content of each section, in the accordion's order, at its natural height.
+   * @param bodies - the content of each section, at its natural height, in the accordion's order.
    */
   constructor(
     private readonly accordion: AccordionPanel,

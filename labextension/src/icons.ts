@@ -2,7 +2,7 @@
 
 import { LabIcon } from '@jupyterlab/ui-components';
 
-/** A freight container, seen from its side. */
+/** A freight container in side view. */
 export const containersIcon = new LabIcon({
   name: 'pydock-jupyter:containers',
   svgstr: `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">

@@ -1,4 +1,4 @@
-/** A main-area tab that follows what a container writes. */
+/** A tab in the main area that follows a container's log. */
 
 import { MainAreaWidget } from '@jupyterlab/apputils';
 import { listIcon } from '@jupyterlab/ui-components';
@@ -8,20 +8,20 @@ import { type EngineClient, EngineError } from './engine';
 import { type Condition, ContainerMonitor } from './monitor';
 import type { IEntry } from './stream';
 
-/** The text that is kept; older text is dropped from the top. */
+/** The maximum length of the text; older text is removed from the top. */
 const MAX_CHARACTERS = 1_000_000;
 
-/** Colours, titles and cursor movements (ECMA-48 CSI and OSC sequences): the tab shows text. */
-// eslint-disable-next-line no-control-regex -- control characters are what it is about
+/** Colours, titles and cursor movements (ECMA-48 CSI and OSC sequences), which a plain text cannot show. */
+// eslint-disable-next-line no-control-regex -- the pattern matches control characters
 const CONTROL_SEQUENCE = /\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])/g;
 
-/** The log of one container, from its last thousand lines on, through restarts, until the tab is closed. */
+/** The log of a container from its last thousand lines, across restarts, until the tab is closed. */
 export class LogTab extends MainAreaWidget<LogView> {
   constructor(client: EngineClient, container: string) {
     super({ content: new LogView(client, container) });
     this.id = `pydock-log-${container}`;
     this.title.label = `${container} log`;
-    this.title.caption = `What the container ${container} writes`;
+    this.title.caption = `Log of the container ${container}`;
     this.title.icon = listIcon;
     this.title.closable = true;
     this.toolbar.hide();
@@ -29,10 +29,10 @@ export class LogTab extends MainAreaWidget<LogView> {
 }
 
 /**
- * The text itself: it stays at its end, unless the reader has scrolled up, whatever happens to its size.
+ * The text, which stays scrolled to its end, also after a change of size, unless the user has scrolled up.
  *
- * It follows while it is visible: a browser has six connections to a server, and each follower holds one. What it missed
- * it reads when it is shown again, when the container runs again, or when the server answers again.
+ * It follows the log while it is visible: a browser has six connections to a server, and each follower holds one. It
+ * catches up when it becomes visible, when the container restarts, and when the server responds again.
  */
 export class LogView extends Widget {
   private readonly text = document.createElement('pre');
@@ -40,15 +40,15 @@ export class LogView extends Widget {
   private readonly monitor: ContainerMonitor;
   private readonly position = new LogPosition();
   private follower: AbortController | null = null;
-  /** The run whose log was read to its end and told to have ended. */
+  /** The run whose log has been read to its end, and whose exit has been reported. */
   private readRun: string | null = null;
-  /** Why the last follower broke off. */
+  /** The error of the last follower. */
   private failure = '';
-  /** The follower has just come to the end of the log. */
-  private isWhole = false;
-  /** Whether the end stays in view; the reader's scrolling decides. */
+  /** Whether the follower has just reached the end of the log. */
+  private isComplete = false;
+  /** Whether to keep the end in view; set by the user's scrolling. */
   private isFollowing = true;
-  /** The size of the view that `isFollowing` was told for: a scroll at another one is the layout's, not the reader's. */
+  /** The view's size when `isFollowing` was set; a scroll at another size comes from the layout, not the user. */
   private size = '';
   private readonly observer = new ResizeObserver(() => {
     this.size = this.currentSize();
@@ -106,23 +106,23 @@ export class LogView extends Widget {
 
   private attend(condition: Condition): void {
     if (condition.kind === 'unknown') {
-      this.say(condition.message);
+      this.showNote(condition.message);
     } else if (condition.kind === 'gone') {
-      this.say(`${condition.message} Its log is gone too; the lines below were read before.`);
+      this.showNote(`${condition.message} Its log is gone too; the lines below were read earlier.`);
     } else if (condition.kind === 'running') {
-      this.say(this.follower === null ? this.failure : '');
-      if (!this.isWhole) {
+      this.showNote(this.follower === null ? this.failure : '');
+      if (!this.isComplete) {
         this.resume();
       }
     } else if (this.follower === null) {
-      if (this.isWhole || condition.run === this.readRun) {
+      if (this.isComplete || condition.run === this.readRun) {
         this.readRun = condition.run;
-        this.say(this.text.textContent === '' ? `${condition.message} It has written nothing.` : condition.message);
+        this.showNote(this.text.textContent === '' ? `${condition.message} Its log is empty.` : condition.message);
       } else {
         this.resume();
       }
     }
-    this.isWhole = false;
+    this.isComplete = false;
   }
 
   private resume(): void {
@@ -141,17 +141,17 @@ export class LogView extends Widget {
         }
       };
       await this.client.follow(this.container, this.position.since, write, follower.signal);
-      this.isWhole = true;
+      this.isComplete = true;
       this.failure = '';
     } catch (error) {
-      // The monitor resumes; it also says what is wrong, if the server does not answer or the container is gone.
+      // The monitor resumes the follower, and reports an unreachable server or a removed container.
       this.failure = error instanceof EngineError ? `${error.message} ${error.hint}`.trim() : String(error);
     }
     this.follower = null;
     if (follower.signal.aborted) {
       this.failure = '';
-      this.resume(); // hidden and shown again meanwhile
-    } else if (this.isWhole) {
+      this.resume(); // the view was hidden and shown again
+    } else if (this.isComplete) {
       await this.monitor.refresh();
     }
   }
@@ -181,7 +181,7 @@ export class LogView extends Widget {
     return this.node.scrollHeight - this.node.scrollTop - this.node.clientHeight < 24;
   }
 
-  private say(text: string): void {
+  private showNote(text: string): void {
     if (this.note.textContent !== text) {
       this.note.textContent = text;
       this.keepEnd();
@@ -190,27 +190,26 @@ export class LogView extends Widget {
 }
 
 /**
- * Up to where a log was read, so that it can be read on without a gap and without a repetition.
+ * The position in a log, from which reading continues without a gap or a repetition.
  *
- * Many entries may have the same time. Reading goes on at the last time, not after it, and what was read of it already
- * is passed over.
+ * Many entries may have the same time. Reading continues at the last time, and skips its entries that were read before.
  */
 class LogPosition {
   private time = '';
   private seen = 0;
   private toSkip = 0;
 
-  /** The time at which to read on; undefined at the beginning. */
+  /** The time at which reading continues; undefined at the beginning. */
   get since(): string | undefined {
     return this.time === '' ? undefined : this.time;
   }
 
-  /** Begin a new response, asked for with `since`. */
+  /** Begin a response to a request with `since`. */
   rewind(): void {
     this.toSkip = this.seen;
   }
 
-  /** Take note of an entry, and return whether it is new. */
+  /** Record an entry, and return whether it is new. */
   pass(entry: IEntry): boolean {
     if (entry.time === this.time && this.toSkip > 0) {
       this.toSkip -= 1;

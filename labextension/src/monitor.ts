@@ -1,4 +1,4 @@
-/** Watches one container by name, for a tab or a frame that shows something of it. */
+/** Monitors a container by name, for a tab or a frame. */
 
 import type { IDisposable } from '@lumino/disposable';
 import { Poll } from '@lumino/polling';
@@ -10,10 +10,10 @@ const INTERVAL_MS = 2000;
 const MAX_INTERVAL_MS = 10000;
 
 /**
- * How a container stands.
+ * The state of a container.
  *
- * `run` names one run of one container: it differs after a restart, and for a new container of the same name. It is
- * empty for one that is gone or was never started.
+ * `run` identifies a run: it differs after a restart, and for a new container of the same name. It is empty for a
+ * container that is gone or was never started.
  */
 export type Condition =
   | { readonly kind: 'unknown'; readonly message: string }
@@ -21,28 +21,28 @@ export type Condition =
   | { readonly kind: 'stopped'; readonly run: string; readonly message: string }
   | { readonly kind: 'gone'; readonly run: ''; readonly message: string };
 
-/** Asks every two seconds while somebody looks, ever more rarely while the server does not answer. */
+/** Polls every two seconds while its view is visible; backs off while the server does not respond. */
 export class ContainerMonitor implements IDisposable {
   private readonly poll: Poll;
   private readonly checkedSignal = new Signal<this, Condition>(this);
 
   /**
-   * @param isWanted - whether anybody looks; while not, nothing is asked of the server.
+   * @param isVisible - whether the view is visible; polling stops while it is not.
    */
   constructor(
     private readonly client: EngineClient,
     readonly container: string,
-    isWanted: () => boolean
+    isVisible: () => boolean
   ) {
     this.poll = new Poll({
       name: `pydock-jupyter:container-${container}`,
       factory: () => this.check(),
       frequency: { interval: INTERVAL_MS, backoff: true, max: MAX_INTERVAL_MS },
-      standby: () => (isWanted() ? 'when-hidden' : true)
+      standby: () => (isVisible() ? 'when-hidden' : true)
     });
   }
 
-  /** Emitted with each answer, also if it is the same as before. */
+  /** Emitted after each poll, even if the state is unchanged. */
   get checked(): ISignal<this, Condition> {
     return this.checkedSignal;
   }
@@ -51,7 +51,7 @@ export class ContainerMonitor implements IDisposable {
     return this.poll.isDisposed;
   }
 
-  /** Ask now. */
+  /** Poll now. */
   async refresh(): Promise<void> {
     await this.poll.refresh();
   }
@@ -83,7 +83,7 @@ export class ContainerMonitor implements IDisposable {
         return { kind: 'stopped', run: '', message: `The container ${container} has not been started.` };
       }
       const reason = state.OOMKilled ? 'out of memory, ' : '';
-      return { kind: 'stopped', run, message: `The container ${container} has ended (${reason}exit code ${state.ExitCode}).` };
+      return { kind: 'stopped', run, message: `The container ${container} has exited (${reason}exit code ${state.ExitCode}).` };
     } catch (error) {
       if (error instanceof EngineError && error.status === 404) {
         return { kind: 'gone', run: '', message: `Container ${container} no longer exists.` };

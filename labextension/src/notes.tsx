@@ -1,10 +1,10 @@
-/** What the panel says in place of a list: nothing there yet, or why the list cannot be had. */
+/** The panel's notes in place of a list: an empty list, or an error. */
 
 import React from 'react';
 
 import type { EngineError } from './engine';
 
-/** There are no containers yet. */
+/** The note for an empty list of containers. */
 export function NoContainers(): React.JSX.Element {
   return (
     <div className="pydock-Note">
@@ -14,17 +14,17 @@ export function NoContainers(): React.JSX.Element {
   );
 }
 
-/** There are no images yet. */
+/** The note for an empty list of images. */
 export function NoImages(): React.JSX.Element {
   return (
     <div className="pydock-Note">
-      <p>No images yet. Make one from this Python environment:</p>
+      <p>No images yet. Capture this Python environment:</p>
       <pre>%dock image capture -t here</pre>
     </div>
   );
 }
 
-/** The lists cannot be had; `isStale` tells whether older ones are shown below. */
+/** An error; `isStale` tells whether outdated lists are shown below. */
 export function Problem(props: { problem: EngineError; isStale: boolean }): React.JSX.Element {
   const { problem, isStale } = props;
   return (
@@ -42,7 +42,7 @@ export function Problem(props: { problem: EngineError; isStale: boolean }): Reac
       ) : (
         problem.hint !== '' && <p>{problem.hint}</p>
       )}
-      {isStale && <p>What is shown below may be out of date.</p>}
+      {isStale && <p>The lists below may be out of date.</p>}
     </div>
   );
 }

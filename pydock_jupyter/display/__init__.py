@@ -1,1 +1,1 @@
-"""What commands look like in a notebook: live text, tables, and pictures of what the store holds."""
+"""Output of commands in a notebook: live text, tables, diagrams of the store."""

@@ -1,4 +1,4 @@
-"""Checks the arguments of the functions that a person calls in a notebook; a wrong one is told in one line."""
+"""Checks the arguments of functions that users call in notebooks; reports an invalid one in one line."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pydock_core.errors import InvalidError
 
 
 def check_text(value: object, what: str) -> str:
-    """Return a text as it is.
+    """Return ``value`` if it is a string.
 
     Raises:
-        InvalidError: it is not a text (a list of names, a number).
+        InvalidError: it is something else, for example a list or a number.
     """
     if not isinstance(value, str):
-        raise InvalidError(f"invalid {what}: {value!r}", f"a {what} is a text, in quotes")
+        raise InvalidError(f"invalid {what}: {value!r}", f"a {what} is a string in quotes")
     return value
 
 
 def check_number(value: object, what: str, least: int, most: int) -> int:
-    """Return a whole number (an int, or one of NumPy's) as an int.
+    """Return an integer, NumPy's included, as an int.
 
     Raises:
-        InvalidError: it is not a whole number, or not in the range, both ends included.
+        InvalidError: the value is not an integer from ``least`` to ``most``.
     """
-    hint = f"a {what} is a whole number from {least} to {most}"
+    hint = f"a {what} is an integer from {least} to {most}"
     try:
-        number = operator.index(value)  # type: ignore[arg-type]  # whether it is one is the question
+        number = operator.index(value)  # type: ignore[arg-type]  # the TypeError is the check
     except TypeError:
         raise InvalidError(f"invalid {what}: {value!r}", hint) from None
     if not least <= number <= most:

@@ -1,4 +1,4 @@
-"""What a container's writable layer holds, as a tree.  Pure: data in, text and HTML out."""
+"""Draws the changes in a writable layer as a tree, in text and HTML.  Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Change:
     Attributes:
         path: absolute, inside the container.
         kind: MODIFIED, ADDED or DELETED.
-        size_bytes: of a regular file; None for what has no size, or where it is not known.
+        size_bytes: size of a regular file; None for other files or if it is unknown.
     """
 
     path: str
@@ -49,7 +49,7 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the tree: how deep it is, its name there, and the change; None for a directory on the way."""
+    """A line of the tree; ``change`` is None for a directory that only leads to changes."""
 
     depth: int
     name: str
@@ -57,7 +57,7 @@ class Row:
 
 
 def build_rows(changes: Sequence[Change]) -> list[Row]:
-    """Return the tree's lines, each directory before what is in it, by name."""
+    """Return the lines of the tree sorted by name, each directory before its entries."""
     root = _Node()
     for change in changes:
         node = root
@@ -68,7 +68,7 @@ def build_rows(changes: Sequence[Change]) -> list[Row]:
 
 
 def _walk(root: _Node) -> Iterator[Row]:
-    # Not recursive: a container may nest directories deeper than Python nests calls.
+    # Iterative: directories may nest deeper than Python's recursion limit.
     pending = [(0, name, node) for name, node in sorted(root.children.items(), reverse=True)]
     while pending:
         depth, name, node = pending.pop()

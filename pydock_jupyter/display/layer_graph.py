@@ -1,4 +1,4 @@
-"""The layers of images and containers: what a picture of them shows, and where in it.  Pure data."""
+"""The layers of images and containers, and their places in a diagram.  Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import Any
 
 _SHELL = re.compile(r"(?:RUN )?(?:\|\d+ .*?)?/bin/sh -c (?:#\(nop\) +)?")
-"""What Docker's builders put before the words of a Dockerfile."""
+"""The prefix that Docker's builders add to a Dockerfile instruction."""
 _BUILDKIT = " # buildkit"
 _CAPTURE = "dock image "
-"""Before "capture: interpreter" and its like."""
+"""The prefix of "capture: interpreter" and other steps of a capture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Layer:
     """A read-only layer.
 
     Attributes:
-        diff_id: digest of its uncompressed tar.
-        size_bytes: of its contents; None where it is not here.
-        made_by: the step of the image's history that made it; empty where the history does not tell.
+        diff_id: digest of the uncompressed tar.
+        size_bytes: size of the contents; None if the layer is not stored here.
+        made_by: the step of the image's history that created it; empty if the history lacks it.
     """
 
     diff_id: str
@@ -45,7 +45,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container: its name, the id of its image, its state, and what its writable layer holds, in bytes."""
+    """A container: its name, image id and state, and the size of its writable layer."""
 
     name: str
     image_id: str
@@ -55,24 +55,24 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class LayerGraph:
-    """Images, and containers of these."""
+    """Images and their containers."""
 
     images: tuple[Image, ...]
     containers: tuple[Container, ...] = ()
 
     @property
     def layers(self) -> Mapping[str, Layer]:
-        """Every layer once, by diff id, the lower ones first."""
+        """Each layer once, by diff id, from the bottom up."""
         return {layer.diff_id: layer for image in self.images for layer in image.layers}
 
     def owners(self, diff_id: str) -> int:
-        """Return how many of the images have a layer."""
+        """Return the number of images that have the layer."""
         return sum(diff_id in image.diff_ids for image in self.images)
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of the picture: what ends on top of it, an image or one of its containers."""
+    """A column of the diagram, with an image or one of its containers on top."""
 
     image: Image
     container: Container | None = None
@@ -80,14 +80,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """A layer in its place.
+    """The place of a layer in the diagram.
 
     Attributes:
         layer: the layer.
         level: 0 at the bottom.
-        first, last: columns over which it reaches, inclusive.
-        owners: how many of the images have the layer.
-        is_repeated: it is drawn more than once, since it lies on different layers below it.
+        first, last: the range of columns that it spans, inclusive.
+        owners: the number of images that have the layer.
+        is_repeated: the layer is drawn more than once, on different layers below it.
     """
 
     layer: Layer
@@ -99,27 +99,26 @@ class Slab:
 
 
 def read_steps(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what made each layer, bottom first, from an image config's "history" (config.md): steps that made
-    none are left out.
+    """Return the step that created each layer, from the bottom up.
+
+    Source: "history" of the image configuration (config.md); steps without a layer are omitted.
     """
-    made = [step for step in history if not step.get("empty_layer")]
-    return [tidy_step(str(step.get("created_by") or step.get("comment") or "")) for step in made]
+    steps = [step for step in history if not step.get("empty_layer")]
+    return [tidy_step(str(step.get("created_by") or step.get("comment") or "")) for step in steps]
 
 
 def tidy_step(created_by: str) -> str:
-    """Return a step of a history without what builders put around it: "RUN apt-get install …"."""
+    """Return a step of a history without the additions of builders: "RUN apt-get install …"."""
     words = " ".join(created_by.split())
     shell = _SHELL.match(words)
     if shell:
-        # Only the classic builder's "#(nop)" is followed by an instruction; all else was a RUN.
+        # An instruction follows only the classic builder's "#(nop)"; any other step is a RUN.
         words = ("" if "#(nop)" in shell[0] else "RUN ") + words[shell.end() :]
     return words.removesuffix(_BUILDKIT).removeprefix(_CAPTURE)
 
 
 def arrange_columns(graph: LayerGraph) -> list[Column]:
-    """Return the columns, those with the same layers at the bottom next to each other: of each image first its
-    own, then its containers'.
-    """
+    """Return the columns: each image, then its containers; images that share lower layers are adjacent."""
     rank = {diff_id: number for number, diff_id in enumerate(graph.layers)}
     images = sorted(graph.images, key=lambda image: [rank[diff_id] for diff_id in image.diff_ids])
     return [
@@ -133,7 +132,7 @@ def arrange_columns(graph: LayerGraph) -> list[Column]:
 
 
 def place_layers(graph: LayerGraph, columns: Sequence[Column]) -> list[Slab]:
-    """Return the layers in their places, the lowest level first; what is shared from the bottom up is one slab."""
+    """Return the places of the layers, the lowest level first; adjacent stacks with a common base share its slabs."""
     places = list(_places(columns))
     drawn = [layer.diff_id for layer, *_ in places]
     return [
@@ -145,7 +144,7 @@ def place_layers(graph: LayerGraph, columns: Sequence[Column]) -> list[Slab]:
 def _places(columns: Sequence[Column]) -> Iterator[tuple[Layer, int, int, int]]:
     height = max((len(column.image.layers) for column in columns), default=0)
     for level in range(height):
-        # What has the same layers up to this level stands side by side.
+        # Columns with the same layers up to this level are adjacent.
         reaching = [
             (number, column.image)
             for number, column in enumerate(columns)

@@ -1,7 +1,7 @@
-"""Draws a layer graph as SVG, and writes it as text.  Pure: data in, text out.
+"""Draws a layer graph as SVG or as text.  Pure.
 
-The picture is part of the page, so it takes the theme's colours: text and outlines are "currentColor", accents
-JupyterLab's custom properties.  All colours are translucent over the page's own, and fit a light and a dark one.
+The diagram uses the colours of the page's theme: "currentColor" for text and outlines, JupyterLab's custom properties
+for accents.  All colours are translucent, so that they suit light and dark pages.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ PADDING_PIXELS = 10
 FONT_PIXELS = 12
 SMALL_PIXELS = 11
 GLYPH_EM = 0.62
-"""The width of a character of the usual fixed-width fonts, in ems, and a little more (they have 0.60)."""
+"""The width of a character in ems, slightly above the 0.60 of common fixed-width fonts."""
 NAMES_SHOWN = 4
 TOOLTIP_CHARACTERS = 2000
 LEAST_SCALE = 0.8
-"""How much smaller the picture gets where the page is narrow; beyond that it can be scrolled."""
+"""The smallest scale of the diagram on a narrow page, which otherwise scrolls."""
 
 _SANS = "font-family:var(--jp-ui-font-family,system-ui,sans-serif)"
 _MONO = "font-family:var(--jp-code-font-family,Menlo,Consolas,'DejaVu Sans Mono',monospace)"
@@ -54,10 +54,9 @@ _STEM = "stroke:currentColor;stroke-opacity:.5"
 
 
 def draw_svg(graph: LayerGraph) -> str:
-    """Return the picture as an "svg" element: layers upward from the bottom, names and containers on top.
+    """Return the diagram as an "svg" element: layers from the bottom up, names and containers on top.
 
-    What does not fit is cut off with an ellipsis, and whole in a tooltip; the picture has a title and a
-    description for those who do not see it.
+    Long text ends in an ellipsis and is complete in a tooltip.  A title and a description serve screen readers.
     """
     columns = arrange_columns(graph)
     slabs = place_layers(graph, columns)
@@ -82,14 +81,14 @@ def draw_svg(graph: LayerGraph) -> str:
 
 
 def draw_html(graph: LayerGraph) -> str:
-    """Return the picture with what its colours mean, and how much is stored; too wide a one can be scrolled."""
+    """Return the diagram, scrollable if it is too wide, with a legend and the stored size."""
     if not graph.images:
         return f'<div style="{_PAGE_COLOUR}">No images.</div>'
     return f'<div style="overflow-x:auto">{draw_svg(graph)}{_draw_legend(graph)}</div>'
 
 
 def describe(graph: LayerGraph) -> str:
-    """Return the graph as lines of text: each image with its layers from the top, its containers above them."""
+    """Return the graph as text: each image with its containers, then its layers from the top down."""
     lines: list[str] = []
     for image in dict.fromkeys(column.image for column in arrange_columns(graph)):
         names = ", ".join(map(one_line, image.names)) or "<none>"
@@ -111,7 +110,7 @@ def describe(graph: LayerGraph) -> str:
     return "\n".join(lines)
 
 
-# -- the parts of the picture ------------------------------------------------------------------------------
+# -- the parts of the diagram ------------------------------------------------------------------------------
 
 
 def _draw_slab(slab: Slab, ground: int) -> str:
@@ -126,7 +125,7 @@ def _draw_slab(slab: Slab, ground: int) -> str:
         if slab.last > slab.first:  # else there is no room
             note = f"in {slab.owners} images"
     if slab.is_repeated:
-        tooltip.append("drawn more than once: different layers lie below it")
+        tooltip.append("drawn more than once, on different layers below")
     return _draw_box(
         x,
         y,
@@ -135,13 +134,13 @@ def _draw_slab(slab: Slab, ground: int) -> str:
         head=short_id(layer.diff_id),
         note=note,
         size=_size(layer.size_bytes),
-        words=layer.made_by or "(history does not tell)",
+        words=layer.made_by or "(not in the history)",
         tooltip=tooltip,
     )
 
 
 def _draw_head(number: int, column: Column, ground: int) -> str:
-    """What ends on top of a column: an image's names, or a container's writable layer and its name."""
+    """Draw the top of a column: an image's names, or a container's writable layer and name."""
     floor = ground - _floor_pixels(len(column.image.layers))
     x = _column_x(number)
     if column.container is None:
@@ -209,7 +208,7 @@ def _draw_box(
 
 
 def _draw_name(x: int, y: int, name: str, tooltip: Sequence[str], style: str) -> str:
-    """A name in a frame, on a stem that stands on what is below it."""
+    """Draw a name in a frame, on a stem above the element below."""
     shown = shorten(one_line(name), _columns(COLUMN_PIXELS, FONT_PIXELS), keep_end=True)
     frame = NAME_PIXELS - STEP_PIXELS
     middle = x + COLUMN_PIXELS // 2
@@ -257,7 +256,7 @@ def _column_x(number: int) -> int:
 
 
 def _floor_pixels(levels: int) -> int:
-    """The height at which stands what is on top of a number of layers."""
+    """Return the height of a stack of layers."""
     return levels * (SLAB_PIXELS + STEP_PIXELS)
 
 
@@ -268,14 +267,14 @@ def _head_pixels(column: Column) -> int:
 
 
 def _columns(pixels: int, font_pixels: int) -> int:
-    """How many characters of the fixed-width font fit between the paddings."""
+    """Return the number of fixed-width characters that fit between the paddings."""
     return int((pixels - 2 * PADDING_PIXELS) / (font_pixels * GLYPH_EM))
 
 
 def _shown_names(image: Image) -> list[str]:
     names = list(image.names) or ["<none>"]
     if len(names) > NAMES_SHOWN:
-        return [*names[: NAMES_SHOWN - 1], f"and {len(names) - NAMES_SHOWN + 1} names more"]
+        return [*names[: NAMES_SHOWN - 1], f"and {len(names) - NAMES_SHOWN + 1} more names"]
     return names
 
 

@@ -1,4 +1,4 @@
-"""Foreign text made fit for a picture: one line, printable, no wider than its place."""
+"""Prepares untrusted text for a diagram: one line, printable, limited in width."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ UNPRINTABLE = "\ufffd"
 
 
 def one_line(text: str) -> str:
-    """Return text on one line, each character that is not printable as U+FFFD.
+    """Return text on one line, with U+FFFD for each unprintable character.
 
-    These are the control characters that XML 1.0 (section 2.2) does not allow, lone surrogates, and what changes
-    the direction of the text around it.
+    These are the control characters that XML 1.0 (section 2.2) forbids, lone surrogates, and characters that change
+    the direction of surrounding text.
     """
     line = " ".join(text.split())
     if line.isprintable():
@@ -21,11 +21,11 @@ def one_line(text: str) -> str:
 
 
 def shorten(text: str, columns: int, *, keep_end: bool = False) -> str:
-    """Return text no wider than a number of columns of a fixed-width font, with an ellipsis for what is cut off.
+    """Return text limited to a number of columns of a fixed-width font, with an ellipsis for the removed part.
 
     Args:
         columns: at least 1.
-        keep_end: cut the beginning off, not the end: for names, of which the end tells more.
+        keep_end: remove the beginning instead of the end, for names, which differ at the end.
     """
     if width(text) <= columns:
         return text
@@ -40,7 +40,7 @@ def shorten(text: str, columns: int, *, keep_end: bool = False) -> str:
 
 
 def width(text: str) -> int:
-    """Return how many columns a text takes (Unicode Standard Annex 11)."""
+    """Return the width of a text in columns (Unicode Standard Annex 11)."""
     if text.isascii():
         return len(text)
     return sum(

@@ -1,7 +1,7 @@
-"""Shows a container's port in a notebook: a link, and the application itself in the page.
+"""Shows a container's port in a notebook: a link, and a frame with the application.
 
-JupyterLab's extension finds the frame by its class and its data attributes; it says above the frame that the container
-has ended, and loads the application again after a restart (labextension/src/frames.ts).
+The JupyterLab extension finds the frame by its class and data attributes.  It shows above the frame that the container
+has exited, and reloads the application after a restart (labextension/src/frames.ts).
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from pydock_jupyter.widgets.links import port_link, port_url, server_base_url
 
 DEFAULT_HEIGHT_PIXELS = 480
 MAX_HEIGHT_PIXELS = 32_767
-"""Beyond that browsers differ in what they draw."""
+"""Browsers differ beyond this height."""
 
 
 class PortView:
-    """What :func:`pydock_jupyter.open_port` returns; displayed as a link and a frame.
+    """The result of :func:`pydock_jupyter.open_port`: a link and a frame.
 
     Args:
         container: name or id.
-        port: 1 to 65535; nothing needs to be published.
-        path: below the application's root, with its query: "lab?token=...".
-        height: of the frame in pixels; 0 for the link alone.
+        port: 1 to 65535; it need not be published.
+        path: path and query below the application's root: "lab?token=...".
+        height: height of the frame in pixels; 0 shows only the link.
 
     Raises:
-        InvalidError: the port or the height is not a whole number in its range, or another one is not a text.
+        InvalidError: the port or the height is not an integer in its range, or another argument is not a string.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Looks at the store for the pictures: layers of images and containers, and what a writable layer holds."""
+"""Reads the store for diagrams: layers of images and containers, changes in a writable layer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class LayersView:
-    """What :func:`pydock_jupyter.layers` returns: a picture in a notebook, lines of text elsewhere."""
+    """The result of :func:`pydock_jupyter.layers`: a diagram in a notebook, text elsewhere."""
 
     def __init__(self, graph: LayerGraph) -> None:
         self.graph = graph
 
     def svg(self) -> str:
-        """The picture as an "svg" element."""
+        """Return the diagram as an "svg" element."""
         return layer_picture.draw_svg(self.graph)
 
     def __repr__(self) -> str:
@@ -34,7 +34,7 @@ class LayersView:
 
 
 class ChangesView:
-    """What :func:`pydock_jupyter.changes` returns: a tree; ``changes`` has it as data, by path."""
+    """The result of :func:`pydock_jupyter.changes`: a tree; ``changes`` holds its data, sorted by path."""
 
     def __init__(self, name: str, changes: Sequence[Change]) -> None:
         self.name = name
@@ -73,11 +73,11 @@ def read_graph(engine: EngineProtocol, names: Sequence[str]) -> LayerGraph:
     """Return the layers of images and containers.
 
     Args:
-        names: of a container, of which it and its image are shown; or of an image, which is shown with all of its
-            containers.  As with ``dock inspect``, containers go first.  All images where there is none.
+        names: containers, each shown with its image, and images, each shown with its containers.  As in ``dock
+            inspect``, a container's name takes precedence.  All images if empty.
 
     Raises:
-        NotFoundError: there is neither a container nor an image of a name.
+        NotFoundError: a name matches neither a container nor an image.
     """
     containers = engine.containers.list(all=True, size=True)
     image_ids: list[str] = [] if names else [str(summary["Id"]) for summary in engine.images.list()]
@@ -114,14 +114,16 @@ def _image_id(engine: EngineProtocol, name: str) -> str:
         return engine.images.resolve(name).id
     except NotFoundError as error:
         raise NotFoundError(
-            f"no such container or image: {name}", "dock ps -a and dock images list what there is"
+            f"no such container or image: {name}", "list them: dock ps -a, dock images"
         ) from error
 
 
 def _read_image(engine: EngineProtocol, image_id: str) -> Image:
     diff_ids = engine.images.layers(image_id)
     steps = read_steps(engine.images.config(image_id).get("history") or ())
-    steps += [""] * (len(diff_ids) - len(steps))  # a history may tell of fewer layers than there are, or more
+    steps += [""] * (
+        len(diff_ids) - len(steps)
+    )  # a history may be shorter than the list of layers, or longer
     layers = tuple(
         Layer(diff_id, size_bytes, made_by)
         for diff_id, size_bytes, made_by in zip(
@@ -140,10 +142,10 @@ def _read_container(summary: dict[str, Any]) -> Container:
 
 
 def read_changes(engine: EngineProtocol, container: str) -> list[Change]:
-    """Return what a container's writable layer holds, by path, with the sizes of regular files.
+    """Return the changes in a container's writable layer, sorted by path, with the sizes of regular files.
 
     Raises:
-        NotFoundError: there is no such container.
+        NotFoundError: the container does not exist.
     """
     found = engine.filesystems.diff(container)
     sizes = engine.filesystems.file_sizes(

@@ -1,4 +1,4 @@
-"""A command's output in the cell that runs it, as it comes."""
+"""Writes a command's output to its cell."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TextIO
 
 
 class CellWriter:
-    """Text and a container's bytes, in order, to one of the cell's streams (a ``Writer`` of the commands'
-    context).
+    """Writes text and a container's bytes, in order, to a stream of the cell.
 
-    Bytes are decoded as UTF-8 piece by piece: a character that is cut between two pieces comes out whole, and
-    what is not UTF-8 as U+FFFD.  Of text, half a surrogate pair comes out as a question mark: no message can have it.
-    ``has_written`` tells whether anything came.
+    The ``Writer`` of the commands' context.  Bytes are decoded as UTF-8 incrementally: a character may span two calls,
+    and invalid bytes become U+FFFD.  In text, a lone surrogate becomes a question mark, because a message cannot carry
+    it.  ``has_written`` tells whether any text was written.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -30,7 +29,7 @@ class CellWriter:
         self._stream.flush()
 
     def close(self) -> None:
-        """Write what a last, incomplete character leaves; the stream stays open."""
+        """Write a last, incomplete character as U+FFFD; the stream stays open."""
         self._put(self._decoder.decode(b"", final=True))
         self._stream.flush()
 

@@ -1,4 +1,4 @@
-"""Tables in a notebook: HTML in the colours of the theme, plain columns elsewhere."""
+"""Tables: HTML in the colours of the theme in a notebook, plain columns elsewhere."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from html import escape
 
 from tabulate import tabulate
 
-# Inline, since a notebook's sanitizer drops style elements; JupyterLab's own table style does the rest.
+# Inline, because notebook sanitizers drop style elements; JupyterLab's table style adds the rest.
 _CELL = "text-align:left;vertical-align:top;white-space:pre-wrap;padding:0.25em 0.9em"
 _EMPTY = "color:var(--jp-ui-font-color2,#757575)"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Headers and rows of text; every row as long as the headers."""
+    """Headers and rows of text; each row has as many cells as there are headers."""
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -25,11 +25,11 @@ class Table:
         return cls(tuple(headers), tuple(tuple(row) for row in rows))
 
     def text(self) -> str:
-        """Return plain columns, as the ``dock`` program prints them."""
+        """Return plain columns, as ``dock`` prints them."""
         return tabulate(self.rows, self.headers, tablefmt="plain", disable_numparse=True)
 
     def html(self) -> str:
-        """Return an HTML table; every text in it is escaped."""
+        """Return an HTML table; all text is escaped."""
         head = "".join(f'<th scope="col" style="{_CELL}">{escape(header)}</th>' for header in self.headers)
         body = "".join(
             "<tr>" + "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in row) + "</tr>"

@@ -1,1 +1,1 @@
-"""The ``%dock`` and ``%%dock`` magics: words, completion, and running them."""
+"""The ``%dock`` and ``%%dock`` magics: parsing, completion, execution."""

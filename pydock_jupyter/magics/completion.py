@@ -1,8 +1,8 @@
-"""Completes what is being typed after ``%dock``, from the command table.
+"""Completion of ``%dock`` lines, from the command table.
 
-:func:`complete` is pure but for its :class:`Source`, which knows the names of the things that exist;
-:func:`build_matcher` makes an IPython matcher (API version 2, IPython 8.6 and newer) of it, which works with
-and without jedi.
+:func:`complete` is pure except for its :class:`Source`, which lists the names of existing objects.
+:func:`build_matcher` turns it into an IPython matcher (API version 2, IPython 8.6 and newer), which works with and
+without jedi.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RUNTIMES = ("embedded", "crun", "runc", "nvidia")
 
 
 class Source(Protocol):
-    """The names that exist now."""
+    """Lists the names of existing objects."""
 
     def containers(self, running: bool) -> Sequence[str]: ...
     def images(self) -> Sequence[str]: ...
@@ -35,7 +35,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """``candidates`` each replace ``fragment``, the end of what was typed; ``kind`` is shown beside them."""
+    """Replacements for ``fragment``, the end of the typed text; the menu shows ``kind`` beside them."""
 
     fragment: str
     candidates: tuple[str, ...]
@@ -43,7 +43,7 @@ class Completions:
 
 
 def complete(text: str, source: Source) -> Completions:
-    """Complete the last word of ``text``, which is what stands between ``%dock`` and the cursor."""
+    """Complete the last word of ``text``, the part of the line between ``%dock`` and the cursor."""
     words, current = split_at_cursor(text)
     while words and words[0] in OPTIONS:
         words.pop(0)
@@ -70,7 +70,7 @@ def complete(text: str, source: Source) -> Completions:
 
 
 def split_at_cursor(text: str) -> tuple[list[str], str]:
-    """Return the finished words of ``text`` and the unfinished last one, without quotes that were opened."""
+    """Return the complete words of ``text`` and the incomplete last one, both without quotes."""
     words: list[str] = []
     word: list[str] | None = None
     quote = ""
@@ -95,7 +95,7 @@ def split_at_cursor(text: str) -> tuple[list[str], str]:
 
 @dataclass(slots=True)
 class _State:
-    """Where the cursor is: after an option, at an argument, or in the container's own command."""
+    """The position of the cursor: after an option, at an argument, or in the container's command."""
 
     pending: Option | None = None
     argument: Argument | None = None
@@ -122,7 +122,7 @@ def _walk(command: Command, words: Sequence[str]) -> _State:
 
 
 def _argument(command: Command, index: int, count: str | None = None) -> Argument | None:
-    """The argument that the word number ``index`` is; the last one goes on where it takes several."""
+    """Return the argument at position ``index``; a repeatable last argument takes all further positions."""
     arguments = command.arguments
     if index >= len(arguments):
         last = arguments[-1] if arguments and arguments[-1].count in ("*", "+", "rest") else None
@@ -133,7 +133,7 @@ def _argument(command: Command, index: int, count: str | None = None) -> Argumen
 
 
 def _waiting_option(command: Command, word: str) -> Option | None:
-    """The option whose value comes next: ``--name``, ``-p``, or the last of ``-itp``."""
+    """Return the option that takes the next word as its value: ``--name``, ``-p``, the last of ``-itp``."""
     if word.startswith("--"):
         option = _option(command, word)
         return option if option is not None and option.takes_value else None
@@ -166,14 +166,14 @@ def _first_words() -> list[str]:
 
 
 def _value(kind: str | None, current: str, source: Source) -> Completions:
-    """Complete a value by what the table says it is."""
+    """Complete a value by its kind in the command table."""
     if kind == "container":
         return _among(current, source.containers(running=False), "container")
     if kind == "running":
         return _among(current, source.containers(running=True), "container")
     if kind == "image":
         return _among(current, source.images(), "image")
-    if kind == "path" and ":" not in current:  # after the colon it is a path in the container
+    if kind == "path" and ":" not in current:  # a path after a colon is inside the container
         return _among(current, source.paths(current), "path")
     fixed = {"signal": _SIGNALS, "network": _NETWORKS, "runtime": _RUNTIMES}.get(kind or "", ())
     return _among(current, fixed, kind or "value")
@@ -184,13 +184,13 @@ def _among(current: str, names: Sequence[str] | Iterator[str], kind: str) -> Com
 
 
 class EngineSource:
-    """What the engine and the file system have; a failing engine has nothing (a tab key shows no errors)."""
+    """Lists names from the engine and paths from the file system; nothing if the engine fails."""
 
     def __init__(self, get_engine: Callable[[], EngineProtocol]) -> None:
         self._get_engine = get_engine
 
     def containers(self, running: bool) -> Sequence[str]:
-        return self._ask(
+        return self._query(
             lambda engine: [
                 name.removeprefix("/")
                 for item in engine.containers.list(all=not running)
@@ -203,7 +203,7 @@ class EngineSource:
             tags = [tag for item in engine.images.list() for tag in item["RepoTags"] or ()]
             return sorted({*tags, *(tag.removesuffix(":latest") for tag in tags)})
 
-        return self._ask(names)
+        return self._query(names)
 
     def paths(self, prefix: str) -> Sequence[str]:
         directory, name = os.path.split(prefix)
@@ -218,10 +218,10 @@ class EngineSource:
             if name.startswith(".") or not entry.name.startswith(".")
         ]
 
-    def _ask(self, question: Callable[[Any], list[str]]) -> list[str]:
+    def _query(self, query: Callable[[Any], list[str]]) -> list[str]:
         try:
-            return question(self._get_engine())
-        except Exception:  # noqa: BLE001  # whatever is wrong, the command itself will say it better
+            return query(self._get_engine())
+        except Exception:  # noqa: BLE001  # completion shows no errors; the command does
             return []
 
 
@@ -252,9 +252,9 @@ def build_matcher(source: Source) -> Callable[[Any], Any]:
 
 
 def _as_typed(typed: str, fragment: str) -> tuple[str, Callable[[str], str]]:
-    """Return ``fragment`` the way it stands in the line, and what writes a candidate the same way.
+    """Return ``fragment`` as spelled in the line, and a function that spells a candidate the same way.
 
-    A name with a space is written with backslashes, unless a quotation is open, which is left open.
+    Spaces are escaped with backslashes, except inside an open quotation, which stays open.
     """
     if typed.endswith(fragment):
         opened = typed[: len(typed) - len(fragment)].endswith(("'", '"'))

@@ -1,4 +1,4 @@
-"""The magics themselves: one command each, in the cell's streams."""
+"""The ``%dock`` and ``%%dock`` magics: run a command with the cell's streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydock_core.engine import EngineProtocol
 
 EXIT_CODE_NAME = "_exit_code"
-"""The name in the notebook that holds the last command's exit code, as after IPython's own ``!command``."""
+"""The variable that holds the last command's exit code, as after IPython's ``!command``."""
 
 _READS_STDIN = frozenset({("load",), ("import",), ("login",)})
 
@@ -33,8 +33,8 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
 
     raise_on_error = Bool(
         True,
-        help="Raise subprocess.CalledProcessError when a command fails, as %%bash does. Where it is False, or with"
-        " %dock --no-raise, the exit code is written below the cell and the notebook goes on.",
+        help="Raise subprocess.CalledProcessError when a command fails, as %%bash does. If False, or with"
+        " %dock --no-raise, the exit code is printed below the cell and the notebook goes on.",
     ).tag(config=True)
 
     def __init__(self, shell: Any) -> None:
@@ -43,7 +43,7 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
         self._engine_lock = threading.Lock()
 
     def engine(self) -> EngineProtocol:
-        """Return the kernel's engine, made when it is first needed."""
+        """Return the kernel's engine, created on first use."""
         with self._engine_lock:
             if self._engine is None:
                 from pydock_core.engine import Engine
@@ -57,18 +57,18 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
     def dock(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> None:
         """Run a dock command: ``%dock run -d IMAGE``, ``%dock ps``, ``%dock --help``.
 
-        As a cell magic the rest of the cell is the command's standard input:
+        As a cell magic, the body of the cell is the command's standard input:
 
             %%dock run IMAGE python -
             print("in the container")
 
-        ``{expression}`` and ``$name`` are replaced by the notebook's values, ``$(pwd)``, ``~`` and variables
-        of the environment as in a shell.  Output appears while the command runs; interrupting the cell is
-        ctrl-c, and stops a container that does not end by itself.
+        ``{expression}`` and ``$name`` expand to values of the notebook; ``$(pwd)``, ``~`` and environment variables
+        expand as in a shell.  Output appears while the command runs.  Interrupting the cell sends Ctrl-C, and stops a
+        container that ignores it.
 
-        A command that fails raises subprocess.CalledProcessError, so that a notebook stops there.  To go on,
-        write ``%dock --no-raise COMMAND …``, or for all commands ``%config DockMagics.raise_on_error = False``.
-        Afterwards ``_exit_code`` is the exit code in any case.
+        A failing command raises subprocess.CalledProcessError, which stops a notebook.  ``%dock --no-raise COMMAND …``
+        does not raise, nor does any command after ``%config DockMagics.raise_on_error = False``.  ``_exit_code`` is
+        set in either case.
         """
         stdout, stderr = CellWriter(sys.stdout), CellWriter(sys.stderr)
         invocation = Invocation(raises=bool(self.raise_on_error))
@@ -100,7 +100,7 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
             progress=make_progress,
         )
         try:
-            words = invocation.take(split_words(line, os.environ, os.getcwd()))
+            words = invocation.apply_options(split_words(line, os.environ, os.getcwd()))
             context.debug = invocation.debug
             if cell is not None:
                 words = with_standard_input(words)
@@ -116,30 +116,30 @@ class DockMagics(Magics):  # type: ignore[misc]  # IPython is not typed
 
 
 def with_standard_input(words: Sequence[str]) -> list[str]:
-    """Return the words of a command that is to read the cell's body: ``-i`` is added where that takes it.
+    """Return the words of a command that reads the cell's body; adds ``-i`` if the command has it.
 
     Raises:
-        InvalidError: the command reads no standard input.
+        InvalidError: the command does not read standard input.
     """
     from pydock_core.commands.table import find
 
     found = find(tuple(words))
     if found is None:
-        return list(words)  # the parser says what is wrong with it
+        return list(words)  # the parser reports it
     command, length = found
     if any("--interactive" in option.flags for option in command.options):
         return [*words[:length], "--interactive", *words[length:]]
     if command.path in _READS_STDIN:
         return list(words)
     raise InvalidError(
-        f"%%dock {command.name}: the command reads no input, and the cell has a body",
-        f"write %dock {command.name} …, and other code in another cell",
+        f"%%dock {command.name}: the command does not read input, but the cell has a body",
+        f"use %dock {command.name} …, and move the body to another cell",
         exit_code=125,
     )
 
 
 def make_progress(done: str) -> Display | None:
-    """Return bars below the cell, which leave ``done`` as text; None without ipywidgets, or in a terminal."""
+    """Return progress bars that leave the text ``done``; None in a terminal or without ipywidgets."""
     from IPython import get_ipython
 
     if getattr(get_ipython(), "kernel", None) is None:
@@ -150,7 +150,7 @@ def make_progress(done: str) -> Display | None:
         return None
     from IPython.display import display
 
-    return ProgressWidget(lambda shown: display(shown, display_id=True), done)
+    return ProgressWidget(lambda widget: display(widget, display_id=True), done)
 
 
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""Puts the magics into an IPython shell, and takes them out again."""
+"""Loads the magics into an IPython shell, and unloads them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _REGISTERED = "_pydock_registered"
 
 
 def load(shell: Any) -> None:
-    """Register ``%dock`` and its completion, and start warming up the engine; loading twice is once.
+    """Register ``%dock`` and its completion, and warm up the engine.  Idempotent.
 
-    ``!dock`` works too: the program is put on the kernel's PATH.
+    Adds the program to the kernel's PATH, for ``!dock``.
     """
     unload(shell)
     put_on_path(os.environ, find_program())
@@ -24,12 +24,12 @@ def load(shell: Any) -> None:
     matcher = build_matcher(EngineSource(magics.engine))
     shell.Completer.custom_matchers.append(matcher)
     setattr(shell, _REGISTERED, matcher)
-    # The zygote is started in a thread of the engine's; what is wrong with it the first command says.
+    # Starts the zygote in a thread; the first command reports a failure.
     magics.engine().warm()
 
 
 def unload(shell: Any) -> None:
-    """Take out what :func:`load` put in; nothing happens where it was not loaded."""
+    """Undo :func:`load`; without effect if it has not run."""
     matcher = getattr(shell, _REGISTERED, None)
     if matcher is None:
         return
@@ -38,5 +38,5 @@ def unload(shell: Any) -> None:
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("dock", None)
     magics = shell.magics_manager.registry.pop(DockMagics.__name__, None)
-    if magics in shell.configurables:  # where %config looks
+    if magics in shell.configurables:  # the list of %config
         shell.configurables.remove(magics)

@@ -1,7 +1,6 @@
-"""What a ``%dock`` cell raises: the command failed, or a person interrupted it.
+"""The exceptions of a ``%dock`` cell: a failed command, an interrupted command.
 
-Both are shown as one line, for which IPython asks ``_render_traceback_``: the frames are PyDock's own and say
-nothing about the cell.
+IPython shows both as one line, from ``_render_traceback_``: the frames are PyDock's and tell nothing about the cell.
 """
 
 from __future__ import annotations
@@ -11,13 +10,13 @@ from collections.abc import Sequence
 
 
 class CommandError(subprocess.CalledProcessError):
-    """A command ended with an exit code other than 0, as ``%%bash`` raises it.
+    """A command exited with a code other than 0; ``%%bash`` raises the same base class.
 
     Args:
         words: the command's words after ``dock``.
         name: the command, "image capture".
         exit_code: 1 to 255.
-        reason: why it ended, "killed by SIGKILL"; "" if the exit code tells all.
+        reason: the cause, "killed by SIGKILL"; empty if the exit code is all that is known.
 
     Attributes:
         returncode: the exit code.
@@ -36,11 +35,11 @@ class CommandError(subprocess.CalledProcessError):
 
 
 class CommandInterrupt(KeyboardInterrupt):
-    """A person interrupted a command; a ``KeyboardInterrupt`` so that "Run All" and ``except Exception`` stop.
+    """The user interrupted a command.  A ``KeyboardInterrupt``: it ends "Run All" and passes ``except Exception``.
 
     Args:
         name: the command.
-        ending: how it ended, from :func:`describe`; "" if it was broken off.
+        ending: the result of :func:`describe`; empty if the command did not finish.
     """
 
     def __init__(self, name: str, ending: str = "") -> None:

@@ -1,4 +1,4 @@
-"""One run of ``%dock``: the magic's own options, and how the run ended."""
+"""One run of ``%dock``: the magic's options, and the outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 DEBUG = ("--debug", "-D")
 NO_RAISE = "--no-raise"
 OPTIONS = (DEBUG[0], NO_RAISE)
-"""The magic's own options, which stand before the command, as they are completed."""
+"""The magic's options, which precede the command, in the spelling that completion offers."""
 
 
 @dataclass(slots=True)
@@ -17,13 +17,13 @@ class Invocation:
     """One command in a cell.
 
     Attributes:
-        raises: a failure raises; ``--no-raise`` clears it.
-        debug: tracebacks are shown.
+        raises: raise after a failure; ``--no-raise`` clears it.
+        debug: show tracebacks.
         words: the command's words, without the magic's options.
-        exit_code: of the command; that of an interrupt until it has ended.
-        has_ended: the command came to its end, and the exit code is its own.
-        reason: why it ended, where the exit code does not tell.
-        was_interrupted: a person interrupted it.
+        exit_code: the command's exit code; that of an interrupt until the command has ended.
+        has_ended: the command has ended and set ``exit_code``.
+        reason: the cause of the end, if the exit code does not tell it.
+        was_interrupted: the user interrupted the command.
     """
 
     raises: bool = True
@@ -34,8 +34,8 @@ class Invocation:
     reason: str = ""
     was_interrupted: bool = False
 
-    def take(self, words: Sequence[str]) -> list[str]:
-        """Take the magic's own options in; return the command's words, which follow them."""
+    def apply_options(self, words: Sequence[str]) -> list[str]:
+        """Apply the magic's leading options; return the command's words."""
         rest = list(words)
         while rest and rest[0] in (*DEBUG, NO_RAISE):
             if rest.pop(0) == NO_RAISE:
@@ -47,7 +47,7 @@ class Invocation:
 
     @property
     def name(self) -> str:
-        """The command that the words name, "image capture"; the first word if there is no such command."""
+        """The name of the command, "image capture"; the first word if the command is unknown."""
         from pydock_core.commands.table import find
 
         found = find(self.words)
@@ -55,7 +55,7 @@ class Invocation:
 
     @property
     def note(self) -> str:
-        """A line below the cell, for what no exception tells; "" without one."""
+        """A line below the cell for an outcome that raises no exception; may be empty."""
         from pydock_jupyter.magics.failure import describe
 
         if self.was_interrupted or (self.exit_code and self.raises):
@@ -65,11 +65,11 @@ class Invocation:
         return f"note: {self.reason}" if self.reason else ""
 
     def check(self) -> None:
-        """Raise what the cell is to end with.
+        """Raise the exception of the outcome, if it has one.
 
         Raises:
-            CommandInterrupt: a person interrupted the command, whatever its exit code is.
-            CommandError: it failed, and ``raises`` is set.
+            CommandInterrupt: the user interrupted the command; takes precedence over its exit code.
+            CommandError: the command failed and ``raises`` is set.
         """
         if not self.was_interrupted and not (self.exit_code and self.raises):
             return

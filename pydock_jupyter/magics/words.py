@@ -1,13 +1,12 @@
-"""Turns the line after ``%dock`` into words: names of the notebook first, then what a shell would have done.
+"""Expands and splits the line after ``%dock``.  Pure.
 
-Pure functions.  ``{expression}`` and ``$name`` are replaced as IPython does it in its own magics
-(IPython.utils.text.DollarFormatter), with three differences, since the line holds a container's command too:
-what cannot be evaluated stays as it is without spoiling the rest of the line, Go templates (``{{.Names}}``)
-stay whole, and so does what looks like a brace of the shell or of awk (``{a,b}``, ``{print}``).
+First, ``{expression}`` and ``$name`` expand to values of the notebook as in IPython's magics
+(IPython.utils.text.DollarFormatter).  There are three differences, because the line also holds a container's command:
+an expression that cannot be evaluated stays without affecting the rest of the line; Go templates (``{{.Names}}``) stay;
+braces of a shell or of awk (``{a,b}``, ``{print}``) stay.
 
-Then the words are split with :mod:`shlex`, no shell being run: ``$(pwd)``, ``$NAME`` and ``${NAME}`` of the
-environment, and ``~`` are replaced where a shell would replace them (not between single quotes), each staying
-one word.  Any other command substitution is refused.
+Then :mod:`shlex` splits the line; no shell runs.  ``$(pwd)``, ``$NAME`` and ``${NAME}`` of the environment, and ``~``
+expand as in a shell (not between single quotes), each to one word.  Any other command substitution is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _NEEDS_ESCAPE = re.compile(r"([^\w@%+=:,./-])")
 
 
 class _EvaluatingFormatter(Formatter):
-    """Format strings whose fields are Python expressions, as IPython's FullEvalFormatter has them."""
+    """Evaluates the fields of a format string as Python expressions, as IPython's FullEvalFormatter does."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str]:
         return eval(field_name, {}, dict(kwargs)), field_name
@@ -40,8 +39,8 @@ class _EvaluatingFormatter(Formatter):
 def expand_names(line: str, namespace: Mapping[str, Any]) -> str:
     """Replace ``{expression}``, ``$name`` and ``${name}`` by values of the notebook.
 
-    ``$name`` may go on with attributes (``$data.path``), is left alone between single quotes, and ``$$name``
-    is a literal ``$name``.  What does not exist in ``namespace`` is left as it is.
+    Attributes may follow ``$name`` (``$data.path``).  Between single quotes it does not expand; ``$$name`` is a
+    literal ``$name``.  Names that ``namespace`` lacks stay.
     """
     out: list[str] = []
     index = 0
@@ -58,7 +57,7 @@ def expand_names(line: str, namespace: Mapping[str, Any]) -> str:
             text, index = _expand_brace(line, index, namespace)
             out.append(text)
             continue
-        elif line.startswith("${", index) and quote == "'":  # the container's shell's
+        elif line.startswith("${", index) and quote == "'":  # for the container's shell
             out.append("${")
             index += 2
             continue
@@ -72,7 +71,7 @@ def expand_names(line: str, namespace: Mapping[str, Any]) -> str:
 
 
 def _expand_brace(line: str, start: int, namespace: Mapping[str, Any]) -> tuple[str, int]:
-    """Return the text for the brace at ``start``, and where to go on."""
+    """Return the expansion of the brace at ``start``, and the index after it."""
     if line.startswith("{{", start):
         end = line.find("}}", start)
         return (line[start : end + 2], end + 2) if end >= 0 else ("{{", start + 2)
@@ -81,13 +80,13 @@ def _expand_brace(line: str, start: int, namespace: Mapping[str, Any]) -> tuple[
         return "{", start + 1
     inner = line[start + 1 : end]
     name = _NAME.fullmatch(inner)
-    if name and inner not in namespace:  # a builtin of that name (awk's {print}) is not meant
+    if name and inner not in namespace:  # awk's {print} is not the builtin
         return "{", start + 1
     if not _EXPRESSION_START.match(inner) or _JSON_KEY.match(inner) or _BRACE_EXPANSION.fullmatch(inner):
         return "{", start + 1
     try:
         return _EvaluatingFormatter().vformat(line[start : end + 1], (), namespace), end + 1
-    except Exception:  # noqa: BLE001  # a person's expression may fail in any way
+    except Exception:  # noqa: BLE001  # a user's expression may raise anything
         return "{", start + 1
 
 
@@ -101,7 +100,7 @@ def _closing_brace(line: str, start: int) -> int:
 
 
 def _expand_dollar(line: str, start: int, namespace: Mapping[str, Any]) -> tuple[str, int]:
-    """Return the text for the dollar sign at ``start``, and where to go on."""
+    """Return the expansion of the dollar sign at ``start``, and the index after it."""
     if line.startswith("$$", start) and (escaped := _ATTRIBUTES.match(line, start + 2)):
         return line[start + 1 : escaped.end()], escaped.end()
     if line.startswith("${", start):
@@ -130,18 +129,19 @@ def split_words(line: str, environ: Mapping[str, str], directory: str) -> list[s
     """Split a line as a POSIX shell does, with ``directory`` as the working directory.
 
     Raises:
-        InvalidError: a quotation that is not closed, or a command substitution other than ``$(pwd)``.
+        InvalidError: a quotation is open at the end, or a command substitution is not ``$(pwd)``.
     """
     try:
         return shlex.split(_expand_shell(line, environ, directory))
     except ValueError as error:
         raise InvalidError(
-            f"%dock: {str(error).lower()}: {line}", "close it, or put a backslash before it"
+            f"%dock: {str(error).lower()}: {line}",
+            "close the quotation, or escape the quote with a backslash",
         ) from error
 
 
 def _expand_shell(line: str, environ: Mapping[str, str], directory: str) -> str:
-    """Replace what a shell replaces, escaped so that :func:`shlex.split` keeps each value in its word."""
+    """Expand as a shell does, escaping each value so that :func:`shlex.split` keeps it in its word."""
     out: list[str] = []
     index = 0
     quote = ""
@@ -166,7 +166,7 @@ def _expand_shell(line: str, environ: Mapping[str, str], directory: str) -> str:
 
 
 def _shell_value(line: str, start: int, environ: Mapping[str, str], directory: str) -> tuple[str | None, int]:
-    """Return the value of the substitution at ``start`` (None: it stays as it is), and where it ends."""
+    """Return the value of the substitution at ``start``, None if it stays, and the index after it."""
     for opening, closing in (("$(", ")"), ("`", "`")):
         if not line.startswith(opening, start):
             continue
@@ -174,8 +174,8 @@ def _shell_value(line: str, start: int, environ: Mapping[str, str], directory: s
         command = line[start + len(opening) : end].strip() if end >= 0 else line[start:]
         if end < 0 or command not in ("pwd", "pwd -P", "pwd -L"):
             raise InvalidError(
-                f"%dock: {command!r} would need a shell, and a cell runs none",
-                "compute it in Python and write {name}, or put it between single quotes for the container",
+                f"%dock: {command!r} needs a shell, and a cell does not run one",
+                "compute it in Python and write {name}, or use single quotes to pass it to the container",
             )
         return directory, end + len(closing)
     if line.startswith("${", start):
@@ -186,7 +186,7 @@ def _shell_value(line: str, start: int, environ: Mapping[str, str], directory: s
         end = name.end() if name else -1
     if name is None or end < 0:
         return None, start + 1
-    if name.group() == "PWD":  # the environment's is that of the process that started the kernel
+    if name.group() == "PWD":  # the environment has that of the kernel's parent
         return directory, end
     return environ.get(name.group()), end
 

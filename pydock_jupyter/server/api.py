@@ -1,4 +1,4 @@
-"""The HTTP API's place in Jupyter: authentication, XSRF and origin checks as for Jupyter's own API."""
+"""The base of the HTTP API's handlers: authentication, XSRF and origin checks as in Jupyter's API."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydock_jupyter.server.authentication import AuthenticatedHandler
 
 
 class ApiBase(AuthenticatedHandler):
-    """What the handlers of :mod:`pydock_core.api` are mixed into."""
+    """A base class for the handlers of :mod:`pydock_core.api`."""
 
     async def prepare(self) -> None:
-        """Do what :class:`AuthenticatedHandler` does, never with a redirect, and refuse foreign origins.
+        """Authenticate without a redirect to the login page, and refuse foreign origins.
 
         Raises:
             HTTPError: 403.

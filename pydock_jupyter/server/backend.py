@@ -1,9 +1,7 @@
-"""Connections to container ports: dialling, a bounded pool of idle ones, and one HTTP exchange over one of
-them.
+"""Connections to container ports: dialling, a bounded pool of idle connections, one HTTP exchange.
 
-A dial makes a socket inside the container's network namespace (see the engine), so it never meets the host's
-network. The protocol is Tornado's own HTTP/1.1 machinery in its client role; bodies stream both ways and
-nothing is collected.
+Dialling creates a socket inside the container's network namespace (see the engine), so a connection never reaches the
+host's network.  Tornado's HTTP/1.1 implementation serves as the client; bodies stream in both directions.
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
 from tornado.iostream import IOStream, StreamClosedError
 
 CHUNK_BYTES = 256 * 1024
-"""How much of a body is in memory at once, per direction and layer."""
+"""The part of a body in memory, per direction and layer."""
 
 _PARAMETERS = HTTP1ConnectionParameters(
     chunk_size=CHUNK_BYTES, max_header_size=256 * 1024, max_body_size=sys.maxsize
 )
 _MAX_INFORMATIONAL = 10
-"""Tornado reads each informational response in a deeper call, and older versions without a bound."""
+"""Tornado reads each informational response in a nested call, in older versions without a limit."""
 _CHUNKED_BY_TORNADO = frozenset({"POST", "PUT", "PATCH"})
 
 Key = tuple[str, int]
@@ -39,30 +37,30 @@ Dial = Callable[[str, int], socket.socket]
 
 
 class BackendClosedError(Exception):
-    """The application closed the connection, or broke the protocol, before it had answered."""
+    """The application closed the connection or violated the protocol before its response."""
 
 
 class ResponseReceiver(Protocol):
-    """Who takes the response of an exchange."""
+    """Receives the response of an exchange."""
 
     def on_head(self, status: int, reason: str, headers: httputil.HTTPHeaders) -> Awaitable[None] | None: ...
 
     def on_body(self, data: bytes) -> Awaitable[None] | None:
-        """Take a piece of the body; the next one is read when the awaitable is done (back pressure)."""
+        """Take a piece of the body; the next one is read when the awaitable completes (back pressure)."""
         ...
 
 
 class _BackendStream(IOStream):
-    """A stream whose TCP_NODELAY is set once: HTTP1Connection would toggle it around every message."""
+    """A stream that keeps TCP_NODELAY set; HTTP1Connection toggles it around every message."""
 
     def set_nodelay(self, value: bool) -> None:
-        """Do nothing; see the class."""
+        """Keep the option as it is."""
 
     def has_unread(self) -> bool:
-        """Whether bytes, or the end, have come that belong to no response.
+        """Return whether bytes or the end of the stream have arrived outside of a response.
 
-        Of an application that sends more than its Content-Length says, or a body where none may be (HEAD, 204,
-        304), they would be read as the start of the next response (RFC 9112, section 6.3).
+        An application may exceed its Content-Length or send a body with HEAD, 204 or 304.  These bytes would be read
+        as the start of the next response (RFC 9112, section 6.3).
         """
         if self.closed() or self._read_buffer_size:
             return True
@@ -74,16 +72,15 @@ class _BackendStream(IOStream):
 class Pool:
     """Idle keep-alive connections by container id and port, bounded in number and age.
 
-    A connection that its application closes, be it because the container ended, leaves the pool in that
-        moment: the
-    kernel tells so, whatever the reason.  Not thread-safe; used on the event loop only.
+    A connection leaves the pool as soon as the application closes it or its container exits.  Not thread-safe; used
+    on the event loop only.
 
     Args:
-        dial: makes a connected socket; blocking, so it runs in ``executor``.
-        per_key: idle connections kept for one port.
-        total: idle connections kept altogether; the oldest goes first.
-        idle_seconds: how long one may idle; less than what common servers allow (gunicorn's 2 s is the
-            exception, and is why only requests that can be repeated use an idle connection).
+        dial: returns a connected socket; it blocks and runs in ``executor``.
+        per_key: the maximum number of idle connections to one port.
+        total: the maximum number of idle connections; the oldest is closed first.
+        idle_seconds: the maximum idle time, below that of common servers.  gunicorn's 2 s is an exception; therefore
+            only repeatable requests use an idle connection.
     """
 
     def __init__(
@@ -107,7 +104,7 @@ class Pool:
         return len(self._idle)
 
     def take(self, key: Key) -> IOStream | None:
-        """Return an idle connection, the one used last, or None."""
+        """Return the idle connection used last, or None."""
         streams = self._by_key.get(key)
         while streams:
             stream = streams[-1]
@@ -120,7 +117,7 @@ class Pool:
         return None
 
     async def connect(self, key: Key) -> IOStream:
-        """Dial anew.
+        """Open a new connection.
 
         Raises:
             PyDockError: as ``Engine.dial``.
@@ -132,7 +129,7 @@ class Pool:
         return _BackendStream(dialled, read_chunk_size=CHUNK_BYTES)
 
     def release(self, key: Key, stream: IOStream) -> None:
-        """Keep a connection for the next request; one with bytes left over is closed."""
+        """Keep a connection for the next request; close it if it has unread bytes."""
         assert isinstance(stream, _BackendStream)
         if stream.has_unread():
             stream.close()
@@ -141,7 +138,7 @@ class Pool:
         timer = asyncio.get_running_loop().call_later(self._idle_seconds, stream.close)
         streams.append(stream)
         self._idle[stream] = (key, timer)
-        # The callback also makes the stream listen, so that the application's close is noticed while idle.
+        # The callback also makes the stream listen, so that it detects the application's close while idle.
         stream.set_close_callback(lambda: self._forget(stream))
         if len(streams) > self._per_key:
             self._discard(streams[0])
@@ -171,9 +168,8 @@ class Pool:
 class Exchange(httputil.HTTPMessageDelegate):
     """One request and its response over one connection.
 
-    Usage: :meth:`send_head`, any number of :meth:`send_body`, :meth:`finish_request`; beside that, from the
-        first of
-    these on, :meth:`receive`.  Then either :meth:`is_reusable` and :meth:`stream` goes back to the pool, or
+    Call :meth:`send_head`, :meth:`send_body` any number of times and :meth:`finish_request`; concurrently, after
+    :meth:`send_head`, call :meth:`receive`.  Then return ``stream`` to the pool if :attr:`is_reusable`, or call
     :meth:`abort`.
     """
 
@@ -191,26 +187,24 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def send_head(self, method: str, target: str, headers: httputil.HTTPHeaders) -> None:
-        """Send the request's head.  A body in chunks is announced by ``Transfer-Encoding`` in ``headers``."""
+        """Send the request's head.  ``Transfer-Encoding`` in ``headers`` announces a chunked body."""
         chunked = "Transfer-Encoding" in headers
         if method in _CHUNKED_BY_TORNADO:
             if not chunked and "Content-Length" not in headers:
                 headers["Content-Length"] = "0"
         else:
-            self._frame_chunks = chunked  # Tornado's client sends no chunks with these methods
+            self._frame_chunks = chunked  # Tornado's client does not send chunks with these methods
         self._connection.write_headers(httputil.RequestStartLine(method, target, ""), headers)
 
     async def send_body(self, data: bytes) -> None:
-        """Send a piece of the body; returns when the kernel has it.  After the application's close it does
-        nothing.
-        """
+        """Send a piece of the body; return when the kernel has it.  No effect after the application's close."""
         if self._frame_chunks:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if not self.stream.closed() and not self._request_finished:
             await self._connection.write(data)
 
     def finish_request(self) -> None:
-        """Say that the body is whole."""
+        """Mark the end of the request's body."""
         if self.stream.closed() or self._request_finished:
             return
         if self._frame_chunks:
@@ -219,19 +213,19 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._connection.finish()
 
     async def receive(self) -> bool:
-        """Read the response and hand it to the receiver.
+        """Read the response and pass it to the receiver.
 
         Returns:
-            True when the response is whole (or the connection has been detached), False when it broke off.
+            True if the response is complete or the connection detached; False if the response was interrupted.
 
         Raises:
-            BackendClosedError: nothing of a response came.
+            BackendClosedError: the connection ended before a response.
         """
         if self._request_finished:
-            with contextlib.suppress(StreamClosedError):  # the delegate has been told
+            with contextlib.suppress(StreamClosedError):  # the delegate knows already
                 await self._connection.read_response(self)
         else:
-            # The response can end before the request; the reader itself waits for both.
+            # The response may end before the request, but the reader waits for both.
             reading = asyncio.ensure_future(self._connection.read_response(self))
             reading.add_done_callback(_retrieve)
             await asyncio.wait({reading, self._ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -243,14 +237,14 @@ class Exchange(httputil.HTTPMessageDelegate):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request may follow on this connection."""
+        """Whether the connection can carry another request."""
         return self._keep_alive and self._request_finished and self._ended.done() and not self.stream.closed()
 
     def abort(self) -> None:
-        """Close the connection, whatever is under way."""
+        """Close the connection in any state."""
         self.stream.close()
 
-    # -- the delegate that Tornado calls
+    # -- called by Tornado
 
     def headers_received(
         self,
@@ -261,11 +255,11 @@ class Exchange(httputil.HTTPMessageDelegate):
         code = start_line.code
         if code < 200 and not (code == 101 and self._upgrade):
             if code == 101:
-                raise httputil.HTTPInputError("a switch of protocols that was not asked for")
+                raise httputil.HTTPInputError("unexpected 101 Switching Protocols")
             self._informational += 1
             if self._informational > _MAX_INFORMATIONAL:
                 raise httputil.HTTPInputError("too many informational responses")
-            return None  # the client got its 100 from us already
+            return None  # the proxy has already sent a 100 to the client
         self._head_received = True
         if code == 101:
             self.detached = self._connection.detach()
@@ -279,7 +273,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         return self._receiver.on_body(chunk)
 
     def finish(self) -> None:
-        # A body that lasts until the close is whole only if the close was an orderly one.
+        # A body that ends with the connection is complete only after an orderly close.
         error = self.stream.error
         self._end(not (isinstance(error, OSError) and error.errno))
 
@@ -287,12 +281,12 @@ class Exchange(httputil.HTTPMessageDelegate):
         if self._head_received:
             self._end(False)
 
-    def _end(self, is_whole: bool) -> None:
+    def _end(self, is_complete: bool) -> None:
         if not self._ended.done():
-            self._ended.set_result(is_whole)
+            self._ended.set_result(is_complete)
 
 
 def _retrieve(reading: asyncio.Future[bool]) -> None:
-    """Take the exception of a finished reader, whose message has been dealt with by then."""
+    """Retrieve the exception of an abandoned reader, so that asyncio does not log it."""
     if not reading.cancelled():
         reading.exception()

@@ -1,15 +1,14 @@
-"""Which cookies an application behind the proxy sees, and how its own are kept apart from Jupyter's.
+"""Separates the cookies of an application from Jupyter's.
 
-Application and Jupyter share one host, so the browser sends Jupyter's cookies along.  They must not reach the
-application; yet a Jupyter server in a container sets cookies of the very same names.  Therefore the value of
-such a cookie is *marked* on its way to the browser, and of the cookies with reserved names only marked ones
-are handed on, their mark removed.  The mark ends with a letter because JupyterLab reads ``_xsrf`` from
-``document.cookie`` with a pattern that wants a word boundary at the value's end.  A script that reads Jupyter's
-``_xsrf`` instead of the application's submits the wrong value; :mod:`.credential` exchanges it.
+An application shares Jupyter's host, so the browser sends it Jupyter's cookies.  They must not reach the application,
+yet a Jupyter server in a container sets cookies of the same names.  Therefore the proxy *marks* the value of a cookie
+with a reserved name on its way to the browser.  On the way back it passes only marked cookies of these names, without
+the mark.  The mark ends with a letter because JupyterLab reads ``_xsrf`` from ``document.cookie`` with a pattern that
+requires a word boundary after the value.  A script that reads Jupyter's ``_xsrf`` instead of the application's submits
+the wrong value; :mod:`.credential` replaces it.
 
-What does not work: a cookie of such a name that an application's script sets by itself is unmarked and stays
-    with the
-browser; and a ``__Host-`` cookie needs the path "/", which an application behind a prefix does not own.
+Limitations: a script of the application that sets a cookie with a reserved name sets it unmarked, and the application
+does not receive it.  A ``__Host-`` cookie requires the path "/", which an application behind a prefix does not own.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from dataclasses import dataclass
 MARK = ".pydock"
 
 _RESERVED = re.compile(r"(?:__Host-|__Secure-)?(?:_xsrf|username-.*|jupyterhub.*|jupyter-hub.*)")
-"""The names that Jupyter Server and JupyterHub give to their cookies, where nobody configures others."""
+"""The default cookie names of Jupyter Server and JupyterHub."""
 
 
 @dataclass(frozen=True, slots=True)
 class CookiePolicy:
-    """The names that belong to Jupyter: those it always uses, and those that this server is configured with."""
+    """Reserves Jupyter's default cookie names and the names that this server configures."""
 
     configured: frozenset[str]
 
@@ -37,8 +36,8 @@ class CookiePolicy:
         """Divide the Cookie headers of a request between the application and Jupyter.
 
         Returns:
-            The Cookie header for the application (reserved names only where marked, and then unmarked), and
-            the one that Jupyter may authenticate from (everything but marked cookies of reserved names).
+            The Cookie header for the application (cookies with reserved names only if marked, without the mark), and
+            the one for Jupyter (all cookies except the marked ones with reserved names).
         """
         application: list[str] = []
         jupyter: list[str] = []
@@ -58,11 +57,10 @@ class CookiePolicy:
         return "; ".join(application), "; ".join(jupyter)
 
     def rewrite(self, header: str, prefix: str) -> str | None:
-        """Confine a Set-Cookie header (RFC 6265, section 4.1) of the application to its own part of the
-        origin.
+        """Confine a Set-Cookie header (RFC 6265, section 4.1) to the application's part of the origin.
 
-        The path is put under ``prefix``, the domain is removed, and the value of a reserved name is marked.  None
-        for a cookie without a name: the browser would send back its value alone, which may look like any cookie.
+        Adds ``prefix`` to the path, removes the domain, and marks the value of a cookie with a reserved name.  Returns
+        None for a cookie without a name: the browser would send back only its value, which can look like any cookie.
         """
         pair, *attributes = header.split(";")
         name, separator, value = pair.partition("=")
@@ -79,7 +77,7 @@ class CookiePolicy:
                 case "path":
                     path = text.strip(" \t")
                     if not path.startswith("/"):
-                        continue  # the browser takes its default path, which lies under the prefix
+                        continue  # the browser uses its default path, which is below the prefix
                     has_path = True
                     result.append(f" Path={place_under(prefix, path)}")
                 case _:
@@ -90,13 +88,13 @@ class CookiePolicy:
 
 
 def cookie_values(header: str, name: str) -> list[str]:
-    """Return the values of each cookie of that name in a Cookie header, in its order."""
+    """Return the values of all cookies with a name in a Cookie header, in order."""
     pairs = (item.strip(" \t").partition("=") for item in header.split(";"))
     return [value for key, _, value in pairs if key == name]
 
 
 def mark(value: str) -> str:
-    """Mark a cookie's value, inside its quotes where it has them."""
+    """Mark a cookie's value; a mark is inside of quotes."""
     if len(value) >= 2 and value.startswith('"') and value.endswith('"'):
         return f'{value[:-1]}{MARK}"'
     return value + MARK
@@ -107,14 +105,14 @@ def is_marked(value: str) -> bool:
 
 
 def unmark(value: str) -> str:
-    """Return what :func:`mark` was given; an unmarked value stays as it is."""
+    """Remove the mark of a value, if it has one."""
     if value.endswith('"'):
         return value[:-1].removesuffix(MARK) + '"'
     return value.removesuffix(MARK)
 
 
 def place_under(prefix: str, path: str) -> str:
-    """Put a root-absolute path under the application's prefix, unless it is there already."""
+    """Add the application's prefix to a root-absolute path that lacks it."""
     if path == prefix or path.startswith((prefix + "/", prefix + "?", prefix + "#")):
         return path
     return prefix + path

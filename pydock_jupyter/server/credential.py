@@ -1,16 +1,15 @@
 """Removal of Jupyter's secrets from requests to an application.
 
-Token: one that authenticated the request to Jupyter, or that equals the server's token, is removed from the
-Authorization header, the query and the Referer.  Any other token belongs to the application (a Jupyter server
-in a container has one) and passes.
+Token: a token that authenticated the request to Jupyter, or that equals the server's token, is removed from the
+Authorization header, the query and the Referer.  Any other token belongs to the application (a Jupyter server in a
+container has one) and passes.
 
-XSRF value: an application that protects itself by double submission has a cookie of the name that Jupyter uses
-for its own, and its script reads one of the two from ``document.cookie``: old JupyterLab the first, which is
-the application's marked one (see :mod:`.cookie`), JupyterLab 4.6 the last, which is Jupyter's.  A header or an
-argument that holds either, exactly as the browser stores it, is therefore given to the application with the
-application's own value, or is removed if the application has none.  This does not weaken the application's
-check: a page of another origin can read neither cookie (OWASP, Cross-Site Request Forgery Prevention:
-double-submit cookie).
+XSRF value: an application with double-submit protection may use the same cookie name as Jupyter, and its script reads
+one of the two from ``document.cookie``.  Old JupyterLab reads the first, the application's marked cookie (see
+:mod:`.cookie`); JupyterLab 4.6 reads the last, Jupyter's.  A header or an argument that holds either value, exactly as
+the browser stores it, receives the application's own value, or is removed if the application has none.  This does not
+weaken the application's check, because a page of another origin can read neither cookie (OWASP, Cross-Site Request
+Forgery Prevention: double-submit cookie).
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ _MASKED = re.compile(r"2\|([0-9a-f]{8})\|((?:[0-9a-f]{2})+)\|[0-9]+")
 class Secrets:
     """Values of a request that an application must not receive.
 
-    ``tokens`` are Jupyter's; ``xsrf`` pairs each XSRF value that the browser holds with the value that the
-    application receives in its place, or None.
+    ``tokens`` are Jupyter's.  ``xsrf`` maps each XSRF value in the browser to the value that the application receives
+    instead, or None.
     """
 
     tokens: tuple[str, ...] = ()
@@ -42,12 +41,12 @@ class Secrets:
         return any(_is_equal(text, token) for token in self.tokens if token)
 
     def is_authorization(self, value: str) -> bool:
-        """Whether an Authorization header's value carries a token of Jupyter."""
+        """Return whether an Authorization header carries a token of Jupyter."""
         token = authorization_token(value)
         return token is not None and self.is_token(token)
 
     def translate_xsrf(self, value: str) -> str | None:
-        """Return what the application receives for a header's or an argument's value; None for nothing."""
+        """Return the value that the application receives for a header or an argument, or None."""
         for held, given in self.xsrf:
             if _is_equal(_unmask(value), _unmask(held)):
                 return given
@@ -56,7 +55,7 @@ class Secrets:
     def clean_arguments(self, text: str) -> str:
         """Remove Jupyter's token and translate XSRF values in a raw query or URL-encoded form.
 
-        Every other byte stays.
+        All other bytes are unchanged.
         """
         kept: list[str] = []
         for item in text.split("&"):
@@ -78,10 +77,10 @@ def pair_xsrf(jupyter: Iterable[str], application: Iterable[str]) -> tuple[tuple
     """Pair the XSRF values in the browser with the application's, for :class:`Secrets`.
 
     Args:
-        jupyter: Jupyter's values of the cookie, of each path.
-        application: the application's values, unmarked, of each path, the longest path first.  The last one
-            is submitted in the place of Jupyter's: of an application behind two proxies it is the inner
-            proxy's, and Tornado takes the last one too.
+        jupyter: Jupyter's values of the cookie, one for each path.
+        application: the application's values without marks, one for each path, the longest path first.  The last
+            one replaces Jupyter's: for an application behind two proxies it is the inner proxy's, and Tornado uses
+            the last one as well.
     """
     own = list(application)
     last = own[-1] if own else None
@@ -89,13 +88,13 @@ def pair_xsrf(jupyter: Iterable[str], application: Iterable[str]) -> tuple[tuple
 
 
 def authorization_token(value: str) -> str | None:
-    """Return the token in an Authorization header of the forms that Jupyter understands."""
+    """Return the token in an Authorization header in one of Jupyter's forms."""
     match = _AUTHORIZATION.match(value)
     return match[1].strip() if match else None
 
 
 def _unmask(value: str) -> str:
-    """Return the secret in an XSRF value of Tornado, which masks it anew in each page; others as they are.
+    """Return the secret in a masked XSRF value of Tornado, which has a new mask in each page.  Others are unchanged.
 
     Source: ``tornado.web.RequestHandler.xsrf_token`` (version 2).
     """

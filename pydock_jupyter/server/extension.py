@@ -1,4 +1,4 @@
-"""Wiring: what ``jupyter server`` loads, its configuration, and the URL patterns."""
+"""The Jupyter server extension: entry point, configuration, URL patterns."""
 
 from __future__ import annotations
 
@@ -25,35 +25,38 @@ class PyDockProxy(Configurable):  # type: ignore[misc]  # pyproject has mypy ski
     content_security_policy = Unicode(
         "",
         config=True,
-        help="A Content-Security-Policy to add to everything that containers' applications send, for example"
-        " 'sandbox allow-scripts allow-forms', which keeps their pages from using Jupyter with your login"
-        " (and TensorBoard and JupyterLab from working). Empty by default.",
+        help="A Content-Security-Policy to add to the responses of applications in containers, for example"
+        " 'sandbox allow-scripts allow-forms', which prevents their pages from using Jupyter with your login"
+        " (TensorBoard and JupyterLab do not work with it). Empty by default.",
     )
     pass_password_challenges = Bool(
         False,
         config=True,
-        help="Let applications have the browser ask for a password (WWW-Authenticate: Basic and the like). The"
-        " dialog names Jupyter's host, and the application gets what is typed: for trusted applications only.",
+        help="Pass on requests of applications that make the browser ask for a password (WWW-Authenticate: Basic,"
+        " Digest and others). The dialog names Jupyter's host, and the application receives the password: for trusted"
+        " applications only.",
     )
     max_requests_per_port = Integer(
         DEFAULT_LIMITS.per_port,
         config=True,
-        help="Requests under way to one port of a container, WebSockets included.",
+        help="The maximum number of concurrent requests to one port of a container, including WebSockets.",
     )
     max_requests = Integer(
-        DEFAULT_LIMITS.total, config=True, help="Requests under way to all containers, WebSockets included."
+        DEFAULT_LIMITS.total,
+        config=True,
+        help="The maximum number of concurrent requests to all containers, including WebSockets.",
     )
     body_idle_seconds = Float(
         DEFAULT_LIMITS.body_idle_seconds,
         config=True,
-        help="How long a client may send nothing in the middle of an upload before the request is ended.",
+        help="The time without data from the client after which an upload is ended.",
     )
 
 
 def load_extension(app: Any) -> None:
     """Add the handlers to a Jupyter ServerApp, and ``dock`` to the environment of its terminals.
 
-    Nothing else happens before the first request.
+    The engine is created by the first request.
     """
     program = find_program()
     put_on_path(os.environ, program)
@@ -65,11 +68,11 @@ def load_extension(app: Any) -> None:
 
 
 def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> None:
-    """Add the handlers to a Jupyter web application, for a given engine.
+    """Add the handlers to a Jupyter web application.
 
     Args:
         web_app: the ``ServerWebApplication``.
-        engine: what the handlers work with.
+        engine: the engine of the handlers.
         config: the proxy's configuration.
     """
     base_url = web_app.settings["base_url"]
@@ -86,7 +89,7 @@ def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> Non
         str(config.content_security_policy),
         bool(config.pass_password_challenges),
     )
-    # The pattern captures nothing: Tornado would decode what it captures, and refuse what is not UTF-8.
+    # The patterns have no groups: Tornado decodes groups and refuses invalid UTF-8.
     handlers: list[Any] = [
         (re.escape(base_url) + r"pydock/c/.*", ProxyHandler, {"state": state}),
         (re.escape(base_url + SHIM_SEGMENT), ShimHandler),

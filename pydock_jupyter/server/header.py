@@ -1,7 +1,6 @@
-"""The rules for headers on their way to an application and back: pure functions over Tornado's HTTPHeaders.
+"""Translates headers between browser and application: pure functions on Tornado's HTTPHeaders.
 
-Sources: RFC 9110 section 7.6.1 (hop-by-hop fields), RFC 9112 section 6 (framing), the Fetch standard
-    (Origin).
+Sources: RFC 9110, section 7.6.1 (hop-by-hop fields); RFC 9112, section 6 (framing); the Fetch standard (Origin).
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _OWN_REQUEST_HEADERS = frozenset(
     {
         "content-length",
         "cookie",
-        "expect",  # Tornado has told the client to go on
+        "expect",  # Tornado has already sent 100 Continue
         "forwarded",
         "host",
         "origin",
@@ -51,8 +50,8 @@ _OWN_REQUEST_HEADERS = frozenset(
 )
 
 _FORWARDED_NAME = re.compile(r"[A-Za-z0-9-]+")
-"""Names that reach an application.  CGI, WSGI and PHP read ``Content_Length`` and ``Content-Length`` as one
-variable, so the first would contradict the second or forge ``X_Forwarded_For``; nginx drops them too.
+"""Names that pass.  CGI, WSGI and PHP read ``Content_Length`` and ``Content-Length`` as one variable, so that the former
+could contradict the latter, or forge ``X_Forwarded_For``; nginx drops such names too.
 """
 
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -64,10 +63,10 @@ _REFRESH_URL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What the rules need to know of one request, besides its headers.
+    """The context of one request.
 
-    ``host`` and ``protocol`` are those under which the browser sees Jupyter; ``remote_ip`` is the client's
-    address; ``cookie`` is the application's part of the received cookies.
+    ``host`` and ``protocol`` are those of Jupyter in the browser; ``remote_ip`` is the client's address; ``cookie``
+    holds the application's part of the received cookies.
     """
 
     target: Target
@@ -79,21 +78,19 @@ class Visit:
     remote_ip: str
 
     def is_own_origin(self, origin: str) -> bool:
-        """Whether an origin is Jupyter's.  The scheme is not compared: behind a TLS proxy it is not known for
-        sure.
-        """
+        """Return whether an origin is Jupyter's.  Ignores the scheme, which is unreliable behind a TLS proxy."""
         return urlsplit(origin).netloc.lower() == self.host.lower() != ""
 
 
 def connection_options(headers: HTTPHeaders) -> set[str]:
-    """Return the field names and options that the Connection header lists, in lower case."""
+    """Return the field names and options in the Connection header, in lower case."""
     return {
         option.strip().lower() for value in headers.get_list("Connection") for option in value.split(",")
     } - {""}
 
 
 def is_document_request(headers: HTTPHeaders) -> bool:
-    """Whether a browser asks for a page, which the proxy may have to rewrite."""
+    """Return whether a browser requests a page, which the proxy may have to rewrite."""
     destination = headers.get("Sec-Fetch-Dest")
     if destination is not None:
         return destination in _DOCUMENTS
@@ -101,13 +98,13 @@ def is_document_request(headers: HTTPHeaders) -> bool:
 
 
 def request_framing(headers: HTTPHeaders) -> int | None:
-    """Return the length of the request's body in bytes, or None where it comes in chunks.
+    """Return the length of the request's body in bytes, or None if it is chunked.
 
-    Tornado checks the same, but only after the handler has begun; a request whose end is disputable must not
-    reach an application at all (RFC 9112, section 11.2: request smuggling).
+    Tornado checks the framing too, but after the handler has begun.  A request with an ambiguous end must not reach an
+    application (RFC 9112, section 11.2: request smuggling).
 
     Raises:
-        InvalidError: both framings at once, an unknown transfer coding, or a malformed or contradictory
+        InvalidError: the request has both framings, an unknown transfer coding, or a malformed or contradictory
             length.
     """
     if "Transfer-Encoding" in headers:
@@ -129,8 +126,8 @@ def build_request_headers(received: HTTPHeaders, visit: Visit, *, identity: bool
     """Build the headers of the request to the application.
 
     Args:
-        received: the request's headers, whose framing :func:`request_framing` has accepted.
-        identity: ask for an uncompressed response, because it may have to be rewritten.
+        received: the request's headers; :func:`request_framing` has accepted their framing.
+        identity: request an uncompressed response, because it may have to be rewritten.
     """
     target = visit.target
     skipped = HOP_BY_HOP | _OWN_REQUEST_HEADERS | connection_options(received)
@@ -174,8 +171,8 @@ def build_response_headers(
     """Build the headers of the response to the browser.
 
     Args:
-        pass_challenges: whether the application may have the browser ask for a password.
-        policies: values of Content-Security-Policy to add; a browser enforces all of them together.
+        policies: values of Content-Security-Policy to add; a browser enforces all of them.
+        pass_challenges: whether the application may make the browser ask for a password.
     """
     skipped = HOP_BY_HOP | DROPPED.keys() | connection_options(received)
     result = HTTPHeaders()
@@ -206,7 +203,7 @@ def build_response_headers(
 
 
 def rewrite_location(location: str, visit: Visit) -> str:
-    """Bring a redirect of the application under its prefix; one that leads elsewhere stays as it is."""
+    """Add the prefix to a redirect within the application; others are unchanged."""
     prefix = visit.target.prefix
     if location.startswith("/") and not location.startswith(("//", "/\\")):
         return place_under(prefix, location)
@@ -230,9 +227,9 @@ def _rewrite_refresh(value: str, visit: Visit) -> str:
 
 
 def _rewrite_referer(referer: str, visit: Visit) -> str:
-    """Translate a page of this application to its own address; of any other Jupyter page say only the origin.
+    """Translate a page of this application to its own address; reduce any other Jupyter page to its origin.
 
-    The address of a Jupyter page can hold Jupyter's token.
+    The address of a Jupyter page may contain Jupyter's token.
     """
     if not visit.is_own_origin(referer):
         return referer

@@ -1,13 +1,11 @@
-"""Pages of applications that believe they live at "/": their root-absolute links are brought under the
-proxy's prefix.
+"""Adds the proxy's prefix to root-absolute links in pages of applications that expect to be served at "/".
 
-A page is rewritten while it streams.  Touched are the attributes that name a URL, and the JSON element from
-which JupyterLab and Jupyter Notebook take their base URL; scripts, styles, comments and text are left alone.
-Links that are relative, that name another host, or that carry the prefix already, stay as they are.  The HTML
-standard's tokenizer (section 13.2.5) is followed as far as finding tags needs it.
+A page is rewritten as it streams.  Attributes with a URL change, and the JSON element with the base URL of JupyterLab
+and Jupyter Notebook; scripts, styles, comments and text do not.  Links that are relative, name another host or have the
+prefix are unchanged.  The parser follows the HTML standard's tokenizer (section 13.2.5) as far as it needs to find tags.
 
-What a page's scripts ask for is beyond a rewriter.  Into the document that a tab or frame shows, therefore, a
-script of the proxy's own is inserted as the first one; see shim.js.
+A rewriter cannot see the requests of a page's scripts.  Therefore it inserts a script of the proxy as the first one of
+the document in a tab or frame; see shim.js.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 TAG_LIMIT_BYTES = 64 * 1024
-"""A tag longer than this is passed on as it is, so that a hostile page cannot make the proxy collect memory.
-"""
+"""A longer tag passes unchanged, so that a hostile page cannot exhaust the proxy's memory."""
 
 CONFIG_LIMIT_BYTES = 1024 * 1024
 
@@ -41,33 +38,30 @@ _SPACES = b" \t\r\n\f"
 
 
 class Rewriter(Protocol):
-    """A transformation of a streamed body, in pieces so that none has to be large."""
+    """Transforms a body as it streams, in pieces of limited size."""
 
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 
     def close(self) -> Iterator[bytes]:
-        """Yield what is left when the body has ended."""
+        """Yield the rest after the end of the body."""
         ...
 
 
 class PageRewriter:
-    """Rewrites one HTML page (in an encoding that contains ASCII) for the given prefix, such as
-    ``/pydock/c/web/80``.
+    """Rewrites one HTML page in an encoding that extends ASCII.
+
+    Args:
+        prefix: the application's prefix, ``/pydock/c/web/80``.
+        hosts: the application's own hosts, with ports; a URL with one of them is treated like one without a host.
+        first_script: an element to insert before all others, inside the head if the page has one.
     """
 
     def __init__(self, prefix: str, hosts: Iterable[str] = (), first_script: str = "") -> None:
-        """Begin a page.
-
-        Args:
-            hosts: the hosts, with their ports, under which the application knows itself; a URL that names one
-                is the application's like one that names none.
-            first_script: an element to insert before every other one, in the head where the page has one.
-        """
         self._prefix = prefix.encode("latin-1")
         self._hosts = frozenset(host.lower().encode("latin-1", "replace") for host in hosts)
         self._first_script = first_script.encode("latin-1")
         self._pending = b""
-        self._terminator: re.Pattern[bytes] | None = None  # inside of raw text or a comment: what ends it
+        self._terminator: re.Pattern[bytes] | None = None  # the end of the current raw text or comment
         self._in_config = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -91,7 +85,7 @@ class PageRewriter:
         return b"".join(out)
 
     def _pass_raw_text(self, text: bytes, position: int, out: list[bytes], is_last: bool) -> int | None:
-        """Take text up to the terminator; returns the new position, or None when more input is needed."""
+        """Pass text up to the terminator; return the new position, or None if more input is needed."""
         assert self._terminator is not None
         match = self._terminator.search(text, position)
         end = match.start() if match else -1
@@ -173,7 +167,7 @@ class PageRewriter:
 
 
 class KernelSpecRewriter:
-    """Rewrites the logo addresses in a Jupyter server's list of kernel specifications."""
+    """Rewrites the URLs of logos in a Jupyter server's list of kernel specifications."""
 
     def __init__(self, prefix: str) -> None:
         self._pattern = b'"/kernelspecs/'
@@ -191,9 +185,7 @@ class KernelSpecRewriter:
 
 
 class Decompressor:
-    """Decodes gzip or deflate in front of another rewriter; a bomb comes out in pieces and meets back
-    pressure.
-    """
+    """Decodes gzip or deflate for another rewriter, in pieces, so that back pressure limits a decompression bomb."""
 
     def __init__(self, encoding: str, rewriter: Rewriter) -> None:
         self._zlib = zlib.decompressobj(zlib.MAX_WBITS | (32 if encoding == "gzip" else 0))
@@ -203,7 +195,7 @@ class Decompressor:
         """Decode and rewrite.
 
         Raises:
-            zlib.error: the data are not what Content-Encoding says.
+            zlib.error: the data do not match Content-Encoding.
         """
         while data:
             yield from self._rewriter.feed(self._zlib.decompress(data, _DECODED_PIECE_BYTES))
@@ -215,9 +207,9 @@ class Decompressor:
 
 
 def rewrite_config(content: bytes, prefix: str) -> bytes:
-    """Put Jupyter's ``baseUrl`` and ``full…Url`` settings under the prefix, in the JSON of its page.
+    """Add the prefix to the settings ``baseUrl`` and ``full…Url`` in the JSON of a Jupyter page.
 
-    Other settings that begin with a slash stay: they are relative to the base URL, or name directories.
+    Other settings with a leading slash are unchanged: they are relative to the base URL or name directories.
     """
     try:
         config: dict[str, Any] = json.loads(content)
@@ -235,7 +227,7 @@ def rewrite_config(content: bytes, prefix: str) -> bytes:
         return content
     if not changed:
         return content
-    # "<" is escaped as in the original, so that no value can end the element.
+    # "<" is escaped as in the original, so that a value cannot end the element.
     return json.dumps(config | changed).replace("<", "\\u003c").encode()
 
 
@@ -266,4 +258,4 @@ def choose_rewriter(
         case "deflate":
             return Decompressor("deflate", rewriter)
         case _:
-            return None  # it was not asked for; a page of the application's choosing, unrewritten
+            return None  # not requested; the page passes unchanged

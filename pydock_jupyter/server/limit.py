@@ -1,4 +1,4 @@
-"""Bounds on the proxied requests of one server: how many at once, and how long one may stall."""
+"""Limits of the proxied requests of a server: their number, and the idle time of uploads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pydock_jupyter.server.backend import Key
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds.
+    """The limits of a server.
 
-    ``per_port`` and ``total`` count requests that are under way, WebSockets included, to one port and
-    altogether; ``body_idle_seconds`` is how long the client may send nothing of a request's body while the
-    application would take it.  A response has no such bound: long polls, event streams and paused downloads
-    are legitimate at any length, so their number alone is bounded.
+    ``per_port`` and ``total`` limit concurrent requests, including WebSockets, to one port and to all.
+    ``body_idle_seconds`` limits the time without data of a request's body while the application would accept some.
+    A response has no time limit: long polls, event streams and paused downloads may last for any time.
     """
 
     per_port: int = 256
@@ -28,7 +27,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class Gate:
-    """Counts the requests that are under way.  Used on the event loop only."""
+    """Counts concurrent requests.  Used on the event loop only."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -38,16 +37,16 @@ class Gate:
         """Count a request, until :meth:`leave`.
 
         Raises:
-            UnavailableError: there are as many as there may be.
+            UnavailableError: a limit is reached.
         """
         if self._counts.total() >= self._limits.total:
             raise UnavailableError(
-                f"cannot take the request: {self._limits.total} proxied requests are under way",
+                f"cannot accept the request: {self._limits.total} proxied requests are in progress",
                 "Close applications, or raise c.PyDockProxy.max_requests.",
             )
         if self._counts[key] >= self._limits.per_port:
             raise UnavailableError(
-                f"cannot take the request: {self._limits.per_port} are under way to port {key[1]}",
+                f"cannot accept the request: {self._limits.per_port} requests to port {key[1]} are in progress",
                 "Close pages of the application, or raise c.PyDockProxy.max_requests_per_port.",
             )
         self._counts[key] += 1

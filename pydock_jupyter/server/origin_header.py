@@ -1,13 +1,11 @@
-"""Response headers with which an application would act on Jupyter's origin, and what happens to each.
+"""Filters response headers that affect Jupyter's whole origin.
 
-A header that no rule names passes: it concerns one response, whose address lies under the application's
-prefix.  Passing on purpose: Content-Security-Policy, Permissions-Policy, Cross-Origin-*, X-Frame-Options and
-Reporting-Endpoints (they bind the one document), Access-Control-* (they open the application's own responses,
-and the proxy refuses other origins before that), Service workers' scripts (their scope ends at the prefix
-without Service-Worker-Allowed).
+All other headers pass: they affect one response, whose address is below the application's prefix.  Some pass on
+purpose: Content-Security-Policy, Permissions-Policy, Cross-Origin-*, X-Frame-Options and Reporting-Endpoints apply to
+one document; Access-Control-* applies to the application's responses, and the proxy has already refused other origins;
+a service worker's scope ends at the prefix without Service-Worker-Allowed.
 
-Set-Cookie is confined by :mod:`.cookie`; Location, Content-Location, Refresh and SourceMap are rewritten by
-:mod:`.header`.
+:mod:`.cookie` confines Set-Cookie; :mod:`.header` rewrites Location, Content-Location, Refresh and SourceMap.
 """
 
 from __future__ import annotations
@@ -17,43 +15,43 @@ from collections.abc import Callable
 
 DROPPED = {
     # Persisted by the browser for the origin or host
-    "accept-ch": "asks for client hints in every later request to the origin",
-    "critical-ch": "the same, with a repeated request",
-    "alt-svc": "sends later requests for the origin to another host or port",
+    "accept-ch": "requests client hints for the origin",
+    "critical-ch": "requests them and repeats the request",
+    "alt-svc": "directs requests for the origin to another host or port",
     "clear-site-data": "deletes the origin's cookies, storage and caches, and ends its sessions",
-    "expect-ct": "is kept for the host",
-    "nel": "reports each network error of the origin to a chosen address",
+    "expect-ct": "is stored for the host",
+    "nel": "reports network errors of the origin to an address",
     "report-to": "names the origin's reporting addresses",
-    "public-key-pins": "is kept for the host",
-    "public-key-pins-report-only": "is kept for the host",
-    "strict-transport-security": "makes the host unreachable without TLS",
+    "public-key-pins": "is stored for the host",
+    "public-key-pins-report-only": "is stored for the host",
+    "strict-transport-security": "makes the host require TLS",
     "set-login": "tells the browser whether the user is logged in to the origin",
     "secure-session-registration": "binds a session of the whole site to a key",
     "sec-session-registration": "the same, under its earlier name",
     "use-as-dictionary": "offers a compression dictionary for other addresses of the origin",
     "shared-storage-write": "writes to a storage of the origin",
     # Wider than the application's part of the origin
-    "origin-agent-cluster": "decides for every page of the origin in the same browsing context group",
-    "service-worker-allowed": "lets a service worker control pages outside of the prefix",
-    "speculation-rules": "has the browser load and run any page of the origin with the user's cookies",
+    "origin-agent-cluster": "applies to every page of the origin in a browsing context group",
+    "service-worker-allowed": "permits a service worker to control pages outside the prefix",
+    "speculation-rules": "makes the browser load pages of the origin with the user's cookies",
     "supports-loading-mode": "permits such loading",
     # Obeyed by a server in front of Jupyter (nginx, lighttpd, LiteSpeed, Perlbal), not by the browser
     "x-accel-charset": "is a directive to nginx",
     "x-accel-expires": "is a directive to nginx",
     "x-accel-limit-rate": "is a directive to nginx",
-    "x-accel-redirect": "has nginx send an internal file or address",
-    "x-lighttpd-send-file": "has lighttpd send a file",
-    "x-litespeed-location": "has LiteSpeed send an internal address",
-    "x-reproxy-url": "has Perlbal send another address",
-    "x-sendfile": "has Apache or lighttpd send a file",
+    "x-accel-redirect": "makes nginx send an internal file or address",
+    "x-lighttpd-send-file": "makes lighttpd send a file",
+    "x-litespeed-location": "makes LiteSpeed send an internal address",
+    "x-reproxy-url": "makes Perlbal send another address",
+    "x-sendfile": "makes Apache or lighttpd send a file",
 }
-"""Lower-case names and reasons.  X-Accel-Buffering passes: streaming applications need it."""
+"""Names in lower case, and reasons.  X-Accel-Buffering passes because streaming applications need it."""
 
 _PASSIVE_RELATIONS = frozenset(
     "alternate author canonical collection describedby edit edit-form first help item last license next prev"
     " previous profile related search self service-desc service-doc start status type up via".split()
 )
-"""Link relations (IANA's registry) on which no browser acts by itself."""
+"""Link relations (IANA's registry) that browsers do not follow by themselves."""
 
 _LINK = re.compile(
     r"\s*<(?P<target>[^<>]*)>(?P<parameters>(?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s\";,]*))?)*)\s*"
@@ -63,14 +61,14 @@ _PASSWORD_SCHEME = re.compile(r"(?:^|[\s,])(?:basic|digest|negotiate|ntlm)(?:$|[
 
 
 def filter_link(value: str, rewrite: Callable[[str], str]) -> str | None:
-    """Keep the links of a Link header that are data, such as ``rel=next``; None if there is none.
+    """Return a Link header's passive links, such as ``rel=next``; None if there are none.
 
-    A browser loads what ``preload``, ``prefetch``, ``preconnect``, ``stylesheet`` and others name, with the
-    user's cookies and from the whole origin, while a page of the application is not even open.
+    A browser loads the targets of ``preload``, ``prefetch``, ``preconnect``, ``stylesheet`` and others from the whole
+    origin with the user's cookies, even if no page of the application is open.
 
     Args:
-        value: the header's value (RFC 8288, section 3); one that cannot be parsed is dropped.
-        rewrite: brings a target under the application's prefix.
+        value: the header's value (RFC 8288, section 3); a malformed one is dropped.
+        rewrite: adds the application's prefix to a target.
     """
     kept: list[str] = []
     position = 0
@@ -87,9 +85,9 @@ def filter_link(value: str, rewrite: Callable[[str], str]) -> str | None:
 
 
 def is_password_challenge(value: str) -> bool:
-    """Whether a WWW-Authenticate header has the browser ask for a password, or send the user's identity.
+    """Return whether a WWW-Authenticate header makes the browser ask for a password or send the user's identity.
 
-    The dialog names Jupyter's host, so a person may type Jupyter's password, which the application gets.
-    Schemes without a dialog, such as Bearer, are not such challenges.
+    The dialog names Jupyter's host, so that a user may enter Jupyter's password, which the application receives.
+    Schemes without a dialog, such as Bearer, are exempt.
     """
     return _PASSWORD_SCHEME.search(value) is not None

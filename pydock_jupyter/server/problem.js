@@ -1,4 +1,4 @@
-// In a page that says what went wrong: the theme of a JupyterLab around it, and trying again.  See problem.py.
+// Runs in an error page: applies the theme of the surrounding JupyterLab, and retries.  See problem.py.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -8,21 +8,21 @@
       root.style.colorScheme = isLight === "true" ? "light" : "dark";
     }
   } catch {
-    // A window of its own (it has no body yet), or a frame of another origin.
+    // A top-level window (which has no body yet), or a frame in a page of another origin.
   }
   const first = Number(root.dataset.retrySeconds);
   if (!(first > 0)) {
     return;
   }
 
-  // A reload by script, since a refresh by <meta> or header does nothing to an address with a fragment.
+  // A refresh by <meta> or header has no effect at an address with a fragment.
   const key = `pydock-retry ${location.pathname}`;
-  const longest = 15;
+  const maxSeconds = 15;
   let seconds = first;
   try {
     const last = JSON.parse(sessionStorage.getItem(key));
-    if (last !== null && Date.now() - last.time < 2000 * longest) {
-      seconds = Math.min(1.5 * last.seconds, longest);
+    if (last !== null && Date.now() - last.time < 2000 * maxSeconds) {
+      seconds = Math.min(1.5 * last.seconds, maxSeconds);
     }
   } catch {
     // No storage, as in a sandboxed frame: no back-off.

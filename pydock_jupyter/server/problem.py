@@ -1,4 +1,4 @@
-"""How the proxy says that something went wrong: a plain page for a browser, JSON for everybody else."""
+"""The proxy's error responses: a page for browsers, JSON for other clients."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ h1{{font-size:1.3em}}p{{margin:.5em 0}}.hint{{color:light-dark(#666,#999)}}</sty
 class Problem:
     """An error response.
 
-    ``message`` is one line and ``hint`` the way out, which ends with ``command`` if there is one to type.
-    ``heading`` is what a page says instead of the status and the message.  ``is_passing`` says that the same
-    request may succeed later.
+    ``message`` is one line.  ``hint`` tells what to do, and ends with ``command``, if any.  ``heading`` replaces the
+    status and the message on a page.  ``is_transient`` tells that the same request may succeed later.
     """
 
     status: int
@@ -45,17 +44,17 @@ class Problem:
     hint: str = ""
     command: str = ""
     heading: str = ""
-    is_passing: bool = False
+    is_transient: bool = False
 
     def render(self, *, as_page: bool, may_retry: bool) -> tuple[HTTPHeaders, bytes]:
         """Return headers and body.
 
         Args:
-            as_page: HTML, else JSON in the shape of the Engine API's errors.
-            may_retry: whether the page may load itself again (the request was a GET).
+            as_page: return HTML instead of JSON in the shape of the Engine API's errors.
+            may_retry: whether the page may reload itself (the request was a GET).
         """
         headers = HTTPHeaders({"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
-        if self.is_passing:
+        if self.is_transient:
             headers["Retry-After"] = str(RETRY_SECONDS)
         if not as_page:
             headers["Content-Type"] = "application/json"
@@ -63,15 +62,15 @@ class Problem:
             return headers, json.dumps({"message": self.message, "hint": hint}).encode() + b"\n"
         headers["Content-Type"] = "text/html; charset=utf-8"
         headers["Content-Security-Policy"] = _POLICY
-        return headers, self._render_page(is_retrying=self.is_passing and may_retry).encode()
+        return headers, self._render_page(is_retrying=self.is_transient and may_retry).encode()
 
     def _render_page(self, *, is_retrying: bool) -> str:
-        """Return the page; without scripts, a retrying one is refreshed at addresses without a fragment."""
+        """Return the page; without scripts, a retry works only at an address without a fragment."""
         hint = escape(self.hint)
         if self.command:
             hint += f" <code>{escape(self.command)}</code>."
         if is_retrying:
-            hint += " This page tries again by itself."
+            hint += " This page retries automatically."
         refresh = f'<noscript><meta http-equiv="refresh" content="{RETRY_SECONDS}"></noscript>'
         return _PAGE.format(
             title=escape(self.heading) or f"{self.status} {HTTPStatus(self.status).phrase}",
@@ -84,15 +83,15 @@ class Problem:
 
 
 def describe_dial_error(error: PyDockError, container: str, port: int) -> Problem:
-    """Turn what resolving or dialling raised into a problem; that nothing listens yet is the passing one."""
+    """Map an error of resolving or dialling to a response; a port without a listener is transient."""
     if isinstance(error, UnavailableError):
         return Problem(
             503,
-            f"nothing answers on port {port} of container {container}",
+            f"container {container} does not answer on port {port}",
             "The application may still be starting. See its log:",
             f"dock logs {container}",
-            f"{container} is not answering on port {port} yet",
-            is_passing=True,
+            f"{container} does not answer on port {port} yet",
+            is_transient=True,
         )
     return Problem(error.http_status, error.message, error.hint)
 

@@ -1,19 +1,18 @@
-"""The port proxy: ``BASE_URL/pydock/c/CONTAINER/PORT/PATH`` is that path on that port of that container.
+"""The port proxy: ``BASE_URL/pydock/c/CONTAINER/PORT/PATH`` is PATH on a port of a container.
 
-Every method and WebSockets, authenticated by Jupyter (:mod:`.authentication`), streamed both ways: a piece of
-a body is read only when the one before has left, so memory stays flat at any size and any speed.
+The proxy supports every method and WebSockets.  Jupyter authenticates requests (:mod:`.authentication`).  Bodies stream
+in both directions: each piece is read after the one before it was sent, so memory use is constant.
 
-What a hostile application can do.  It shares the origin of Jupyter, so a page of it *that the user opens*
-runs with the user's power over Jupyter: its script can call Jupyter's API and so run code on the host.
-Whoever opens an application trusts it as far as that, as with every path-based proxy (jupyter-server-proxy,
-code-server).  The proxy sees to it that it takes an opened page: the application's *server* learns no cookie,
-token or XSRF value of Jupyter; its cookies are confined to its path; headers that act on the whole origin
-(Clear-Site-Data, Speculation-Rules, Alt-Svc and others, see :mod:`.origin_header`) are dropped; other sites
-can neither frame nor script it.
+Threat model: an application shares Jupyter's origin, so a page of it *that the user opens* has the user's access to
+Jupyter: its script can call Jupyter's API and thereby run code on the host.  Opening an application means trusting it to
+that extent, as with every path-based proxy (jupyter-server-proxy, code-server).  Without an opened page it has no such
+access.  The application's *server* does not receive cookies, tokens or XSRF values of Jupyter.  Its cookies are confined
+to its path.  Headers that affect the whole origin are dropped (Clear-Site-Data, Speculation-Rules, Alt-Svc and others,
+see :mod:`.origin_header`).  Other sites can neither frame nor script it.
 
-For applications that are not trusted there is ``PyDockProxy.content_security_policy``: ``sandbox
-allow-scripts`` gives their pages an origin of their own.  It is off by default because such a page may not
-use cookies, storage or its own WebSockets, and neither TensorBoard nor Jupyter works so.
+For untrusted applications, set ``PyDockProxy.content_security_policy`` to ``sandbox allow-scripts``, which gives their
+pages a separate origin.  It is off by default because such a page cannot use cookies, storage or WebSockets, which
+TensorBoard and Jupyter need.
 """
 
 from __future__ import annotations
@@ -62,27 +61,25 @@ _NO_BODY = frozenset({204, 206, 304})
 _UNREACHABLE = frozenset({502, 503, 504})
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM_LIMIT_BYTES = 64 * 1024
-"""The size up to which a URL-encoded form is held, so that an XSRF value in it can be exchanged."""
+"""The largest URL-encoded form that is buffered, so that an XSRF value in it can be replaced."""
 _LINGER_SECONDS = 5.0
-"""How long the rest of a request is read after its response has ended, so that a reset cannot destroy the
-response.
-"""
+"""How long the rest of a request is read after the response, so that a reset does not destroy the response."""
 
 _GONE = Problem(
     502,
-    "the application closed the connection without an answer",
-    "Look at the container's log:",
+    "the application closed the connection without a response",
+    "See the container's log:",
     "dock logs CONTAINER",
 )
 
-_SLOW = Problem(408, "the rest of the request did not come in time", "Send it again.")
+_SLOW = Problem(408, "the rest of the request did not arrive in time", "Send it again.")
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyState:
-    """What all requests of one server share.
+    """The state that all requests of a server share.
 
-    ``policy`` is a Content-Security-Policy to add, or empty; ``pass_challenges`` lets applications have the
+    ``policy`` is a Content-Security-Policy to add, or empty.  ``pass_challenges`` permits applications to make the
     browser ask for a password.
     """
 
@@ -96,7 +93,7 @@ class ProxyState:
 
 @web.stream_request_body
 class ProxyHandler(AuthenticatedHandler):
-    """One proxied request.  A request with a body is dialled in :meth:`prepare`, any other in its method."""
+    """One proxied request.  A request with a body is dialled in :meth:`prepare`, others in the method."""
 
     def initialize(self, state: ProxyState) -> None:
         self._state = state
@@ -118,14 +115,14 @@ class ProxyHandler(AuthenticatedHandler):
 
     @property
     def action(self) -> str:
-        """Any request can run code in an application, so it takes the permission to execute."""
+        """The permission to execute: any request may run code in an application."""
         return "execute"
 
     def check_xsrf_cookie(self) -> None:
-        """Do nothing: an application's page has no XSRF token of Jupyter; see :mod:`.authentication`."""
+        """Skip Jupyter's check: an application's page has no XSRF token; see :mod:`.authentication`."""
 
     async def prepare(self) -> None:
-        # No compressing by Jupyter: the application's bytes are what is sent.
+        # No compression by Jupyter: the application's bytes pass unchanged.
         self._transforms: list[web.OutputTransform] = []
         headers = self.request.headers
         cookies = CookiePolicy(
@@ -172,7 +169,7 @@ class ProxyHandler(AuthenticatedHandler):
             self._await_body()
 
     async def _enter(self) -> bool:
-        """Find the container and count the request; False when it has been answered instead."""
+        """Resolve the container and count the request; return False if an error has been sent instead."""
         try:
             self._key = await self._resolve()
         except PyDockError as error:
@@ -183,13 +180,13 @@ class ProxyHandler(AuthenticatedHandler):
         try:
             self._state.gate.enter(self._key)
         except UnavailableError as error:
-            self._send_problem(Problem(503, error.message, error.hint, is_passing=True))
+            self._send_problem(Problem(503, error.message, error.hint, is_transient=True))
             return False
         self._entered = self._key
         return True
 
     def _leave(self) -> None:
-        """Undo :meth:`_enter`; harmless when it is undone already."""
+        """Undo :meth:`_enter`.  Idempotent."""
         if self._body_timer is not None:
             self._body_timer.cancel()
         if self._entered is not None:
@@ -200,7 +197,7 @@ class ProxyHandler(AuthenticatedHandler):
         self._leave()
 
     def _is_small_form(self, length: int | None) -> bool:
-        """Whether the body may hold an XSRF value of the browser's, which the application must not see."""
+        """Return whether the body may contain an XSRF value of the browser, to be replaced."""
         media_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         is_small = length is not None and 0 < length <= _FORM_LIMIT_BYTES
         return is_small and media_type == _FORM_TYPE and bool(self._visit.secrets.xsrf)
@@ -232,7 +229,7 @@ class ProxyHandler(AuthenticatedHandler):
     def _connection(self) -> HTTP1Connection:
         return cast(HTTP1Connection, self.request.connection)
 
-    # -- the request's way to the application
+    # -- request to the application
 
     async def _begin_with_body(self) -> None:
         try:
@@ -246,7 +243,7 @@ class ProxyHandler(AuthenticatedHandler):
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         if (self._exchange is None and self._form is None) or self._finished:
-            return None  # answered already; the rest of the request is read and dropped
+            return None  # already answered: drop the rest of the request
         if self._body_timer is not None:
             self._body_timer.cancel()
         if self._form is not None:
@@ -262,7 +259,7 @@ class ProxyHandler(AuthenticatedHandler):
             self._await_body()
 
     def _await_body(self) -> None:
-        """Give the client its time for the next piece of the body."""
+        """Start the timer for the next piece of the body."""
         seconds = self._state.limits.body_idle_seconds
         self._body_timer = asyncio.get_running_loop().call_later(seconds, self._on_body_idle)
 
@@ -275,7 +272,7 @@ class ProxyHandler(AuthenticatedHandler):
             self._exchange.abort()
 
     async def _serve(self, *_arguments: str) -> None:
-        """Answer the request, whose body has ended."""
+        """Answer the request after the end of its body."""
         self._body_ended.set()
         if self._body_timer is not None:
             self._body_timer.cancel()
@@ -293,7 +290,7 @@ class ProxyHandler(AuthenticatedHandler):
             if exchange is not None:
                 with contextlib.suppress(BackendClosedError):
                     return await self._conclude(exchange, await exchange.receive())
-                # The application had closed it between two requests; a repeatable request is sent once more.
+                # The application closed the connection between requests; repeat the request.
             if self._client_gone:
                 return
             exchange = await self._connect()
@@ -321,7 +318,7 @@ class ProxyHandler(AuthenticatedHandler):
         return self._send_head(Exchange(stream, self)) if stream is not None else None
 
     async def _connect(self) -> Exchange:
-        """Dial, once more if the name turns out to have moved to another container, and send the head."""
+        """Dial and send the head; resolve the name again if its container is gone."""
         container = self._visit.target.container
         try:
             stream = await self._state.pool.connect(self._key)
@@ -351,7 +348,7 @@ class ProxyHandler(AuthenticatedHandler):
         self._exchange = exchange
         return exchange
 
-    # -- the response's way to the browser
+    # -- response to the browser
 
     async def _respond(self, exchange: Exchange) -> None:
         try:
@@ -363,15 +360,15 @@ class ProxyHandler(AuthenticatedHandler):
                 self.flush()
                 await self._finish()
 
-    async def _conclude(self, exchange: Exchange, is_whole: bool) -> None:
+    async def _conclude(self, exchange: Exchange, is_complete: bool) -> None:
         if exchange.detached is not None:
             await self._tunnel(exchange)
             return
-        if is_whole and self._rewriter is not None:
+        if is_complete and self._rewriter is not None:
             await self._send_rewritten(self._rewriter, None)
-        if not is_whole or self._client_gone or self._rewriter_failed:
+        if not is_complete or self._client_gone or self._rewriter_failed:
             exchange.abort()
-            self._break_off()
+            self._abort_response()
             return
         self._flush_head()
         if exchange.is_reusable:
@@ -381,7 +378,7 @@ class ProxyHandler(AuthenticatedHandler):
         await self._finish()
 
     async def _finish(self) -> None:
-        """End the response; where the request still goes on, it is read and dropped for a while before."""
+        """End the response; before that, drop the rest of the request for a limited time."""
         if not self._body_ended.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._body_ended.wait(), _LINGER_SECONDS)
@@ -389,15 +386,13 @@ class ProxyHandler(AuthenticatedHandler):
             return
         is_unframed = self.request.version == "HTTP/1.0" and "Content-Length" not in self._headers
         sent = self.finish()
-        if is_unframed:  # where there are no chunks either, the close is the body's end
+        if is_unframed:  # the close marks the end of the body
             with contextlib.suppress(StreamClosedError):
                 await sent
             self._connection.close()
 
     def on_head(self, status: int, reason: str, headers: httputil.HTTPHeaders) -> None:
-        """Take the response's head.  It leaves together with the first piece of the body, or at once if that
-        is late.
-        """
+        """Take the response's head; send it with the first piece of the body, or alone if that is late."""
         self.set_status(status, reason or None)
         policies = [self._frame_policy(), self._state.policy]
         built = build_response_headers(
@@ -439,7 +434,7 @@ class ProxyHandler(AuthenticatedHandler):
         return None if flushed.done() and flushed.exception() is None else self._await_flush(flushed)
 
     async def _send_rewritten(self, rewriter: Rewriter, data: bytes | None) -> None:
-        """Send what a piece of the body becomes; None stands for the body's end."""
+        """Rewrite and send a piece of the body; None marks the end."""
         try:
             for piece in rewriter.close() if data is None else rewriter.feed(data):
                 if piece:
@@ -459,7 +454,7 @@ class ProxyHandler(AuthenticatedHandler):
             self.flush()
 
     def _frame_policy(self) -> str:
-        """Return who may frame the page: those who may frame Jupyter's own pages."""
+        """Return the frame-ancestors directive of Jupyter's own pages."""
         for directive in self.content_security_policy.split(";"):
             if directive.strip().lower().startswith("frame-ancestors"):
                 return str(directive.strip())
@@ -481,22 +476,20 @@ class ProxyHandler(AuthenticatedHandler):
         finally:
             self._leave()
 
-    # -- when something is wrong
+    # -- errors
 
     def on_connection_close(self) -> None:
-        """The browser is gone: the application learns it by its connection's end."""
+        """Close the application's connection after the browser's."""
         self._client_gone = True
         self._leave()
         if self._exchange is not None:
             self._exchange.abort()
         super().on_connection_close()
 
-    def _break_off(self) -> None:
-        """Close the browser's connection in the middle of a response, which is the only way to say that it is
-        not whole.
-        """
+    def _abort_response(self) -> None:
+        """Close the browser's connection, the only way to mark a response as incomplete."""
         if self._finished:
-            return  # answered already, for a reason of the proxy's own
+            return  # the proxy has sent an error
         if not self._headers_written and not self._client_gone:
             self._send_problem(_GONE)
         else:
@@ -518,10 +511,10 @@ class ProxyHandler(AuthenticatedHandler):
         self.write(body)
 
     def _log(self) -> None:
-        """Log the request, once its response has ended: Tornado's hook.
+        """Log the request after its response (Tornado's hook).
 
-        Jupyter logs each status from 500 on as an error of the server, with headers.  That an application does
-        not answer is none, and a page that waits for it asks again and again: that is one line for debugging.
+        Jupyter logs each status from 500 as an error of the server, with headers.  An unreachable application is not
+        an error of the server, and a waiting page retries often: log one line for debugging.
         """
         if not self._is_unreachable:
             super()._log()
@@ -537,7 +530,7 @@ class ProxyHandler(AuthenticatedHandler):
             prometheus_log_method(self)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an HTTPError in the same form as every other problem."""
+        """Answer an HTTPError in the form of all other errors."""
         exc_info = kwargs.get("exc_info")
         error = exc_info[1] if exc_info else None
         message = responses.get(status_code, "error")

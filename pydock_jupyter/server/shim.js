@@ -1,12 +1,12 @@
-// Runs before the scripts of an application's page.  The application believes that it lives at "/"; what its
-// scripts ask of "/" on this origin is asked of the application, not of Jupyter.  An address below the prefix
-// and one of another host stay.  What a script cannot intercept stays too: location.href, import(), CSS.
+// Runs before the scripts of an application's page.  The application expects to be served at "/"; this script adds the
+// prefix to requests of its scripts for root-absolute URLs, which would otherwise go to Jupyter.  URLs below the prefix
+// or on another host are unchanged.  A script cannot intercept location.href, import() and CSS.
 (() => {
   "use strict";
   const script = document.currentScript;
   const { prefix, authority } = script.dataset;
-  script.remove(); // a framework that hydrates the whole document finds what it rendered
-  // Behind two proxies the inner one's prefix follows the outer one's.
+  script.remove(); // a framework that hydrates the document expects the elements that it rendered
+  // Behind two proxies, the inner prefix follows the outer one.
   const at = location.pathname.indexOf(`${prefix}/`);
   const root = location.pathname.slice(0, Math.max(at, 0)) + prefix;
 
@@ -20,8 +20,8 @@
     if (!/^(https?|wss?):$/.test(parsed.protocol)) {
       return url;
     }
-    const isOwnIdea = parsed.host === authority; // the application's of its address
-    if (isOwnIdea) {
+    const isOwnHost = parsed.host === authority; // the host that the application sees
+    if (isOwnHost) {
       parsed.protocol = location.protocol.replace("http", parsed.protocol.startsWith("ws") ? "ws" : "http");
       parsed.host = location.host;
     } else if (parsed.host !== location.host) {
@@ -31,7 +31,7 @@
     if (!isBelow) {
       parsed.pathname = root + parsed.pathname;
     }
-    return isOwnIdea || !isBelow ? parsed.href : url;
+    return isOwnHost || !isBelow ? parsed.href : url;
   }
 
   const isAddress = value => typeof value === "string" || value instanceof URL;

@@ -1,4 +1,4 @@
-"""The script that brings what an application's own scripts ask for under its prefix; see shim.js."""
+"""Serves the script that adds the prefix to requests of an application's scripts; see shim.js."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tornado import web
 from pydock_jupyter.server.target import Target
 
 SHIM_SEGMENT = "pydock/shim.js"
-"""The script's place below Jupyter's base URL."""
+"""The script's path below Jupyter's base URL."""
 
 _SOURCE = files(__package__).joinpath("shim.js").read_bytes()
 _VERSION = hashlib.sha256(_SOURCE).hexdigest()[:16]
@@ -20,8 +20,8 @@ _VERSION = hashlib.sha256(_SOURCE).hexdigest()[:16]
 def build_shim_element(base_url: str, target: Target) -> str:
     """Return the element that runs the shim in a page of ``target``.
 
-    The script is a file of Jupyter's origin, not inline: a page's Content-Security-Policy usually permits the
-    former, and the page's character encoding has to be declared within its first 1,024 bytes.
+    The script is a file, not inline: a page's Content-Security-Policy usually permits files of its origin, and the
+    page must declare its character encoding within its first 1,024 bytes.
     """
     source = f"{base_url}{SHIM_SEGMENT}?v={_VERSION}"
     return (
@@ -31,7 +31,7 @@ def build_shim_element(base_url: str, target: Target) -> str:
 
 
 class ShimHandler(web.RequestHandler):
-    """Serves the script to everybody: it is the same for all, and says nothing of this server."""
+    """Serves the script without authentication: it is the same everywhere and reveals nothing of the server."""
 
     def get(self) -> None:
         self.set_header("Content-Type", "text/javascript; charset=utf-8")

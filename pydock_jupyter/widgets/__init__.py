@@ -1,1 +1,1 @@
-"""The widgets: containers and images, live, in a notebook's output."""
+"""Widgets in a notebook's output: the panel of containers and images, progress bars."""

@@ -1,4 +1,4 @@
-"""Links from a notebook's output to a container's port, through the server that runs the kernel."""
+"""Links from a notebook's output to a container's port, through the kernel's Jupyter server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from urllib.parse import quote
 def server_base_url(environ: Mapping[str, str], runtime_directory: Path) -> str:
     """Return the base URL path of the Jupyter server that started this kernel, "/" or "/user/me/".
 
-    JupyterHub says it in JUPYTERHUB_SERVICE_PREFIX; else the server, whose process id it gave to the kernel
-    as JPY_PARENT_PID, has written it to ``jpserver-PID.json`` in its runtime directory (jupyter_server,
-    ServerApp.write_server_info_file).  "/" where neither is there: JupyterLab's extension knows better then.
+    JupyterHub sets JUPYTERHUB_SERVICE_PREFIX.  Otherwise the server, whose process id the kernel has as
+    JPY_PARENT_PID, has written it to ``jpserver-PID.json`` in its runtime directory (jupyter_server,
+    ServerApp.write_server_info_file).  The fallback is "/"; the JupyterLab extension does not need it.
     """
     prefix = environ.get("JUPYTERHUB_SERVICE_PREFIX")
     if prefix is None:
@@ -32,12 +32,11 @@ def port_url(base_url: str, name: str, port: int) -> str:
 
 
 def port_link(base_url: str, name: str, port: int, title: str) -> str:
-    """Return the HTML of a link that opens a port.
+    """Return the HTML of a link that opens a port in a browser tab.
 
-    The class and the data attributes are for the JupyterLab extension, which opens the port in a tab of
-    JupyterLab instead; in other front ends the link opens a tab of the browser.
+    The JupyterLab extension finds it by its class and data attributes, and opens a tab of JupyterLab instead.
     """
-    # JupyterLab gives links in a notebook's output a colour and an underline: this is a chip, inline.
+    # Inline: JupyterLab's rules for links in outputs (colour, underline) would win over a style sheet.
     style = (
         "border:1px solid var(--jp-brand-color1,#1976d2);border-radius:2px;font-size:85%;padding:1px 5px;"
         "text-decoration:none;color:var(--jp-content-font-color1,inherit)"

@@ -1,4 +1,4 @@
-"""Progress in a notebook: a bar for each layer and one for all, below the cell that works; a line of text at the end."""
+"""Progress bars in a notebook: one for each layer, one for the total; replaced by a line of text at the end."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pydock_core.progress import Event
 from pydock_jupyter.widgets.rows import close_tree
 
 INTERVAL_SECONDS = 0.1
-"""The least time between two changes of the bars: each is a message to every page that shows them."""
+"""The shortest time between two updates: each sends messages to every page that shows the bars."""
 ROW_LIMIT = 40
-"""The most layers with a bar of their own; the bar of all counts every layer."""
+"""The maximum number of layer bars; the total counts every layer."""
 
 _RUNNING, _DONE = "info", "success"
-_STEPS = 1000  # a bar's length; sizes would not fit a browser's integers
+_STEPS = 1000  # the length of a bar; sizes in bytes may exceed the integers of ipywidgets
 
 
 class ProgressWidget:
     """Bars for the events of one command; a :class:`pydock_core.commands.progress.Display`.
 
     Args:
-        show: displays the widget in the cell, and returns its place; called with the first event, so that the widget
-            stands below earlier output, and in the context of this object's maker: events may come from other
-            threads, which belong to no cell.
-        done: the completed action for the end, "saved env to x.tar".
-        clock: seconds, monotonic.
+        show: displays the widget in the cell and returns its place.  Called with the first event, so that the widget
+            appears below earlier output, and in the context of this object's creator, because events may come from
+            threads that belong to no cell.
+        done: the completed action, "saved env to x.tar", for the final line.
+        clock: monotonic time in seconds.
 
     Attributes:
         box: the displayed widget; None before the first event, and closed after the end.
@@ -54,14 +54,14 @@ class ProgressWidget:
         self.box: Any = None
 
     def show(self, event: Event) -> None:
-        """Apply an event; its changes are drawn now, with a later event or at the end."""
+        """Apply an event; it is drawn now, with a later event, or at the end."""
         with self._lock:
             self._changed.add(self._board.update(event).name)
             if self.box is None or self._clock() - self._drawn_at >= INTERVAL_SECONDS:
                 self._draw()
 
     def close(self, *, succeeded: bool) -> None:
-        """Replace the bars by a line of text, which an exported or reopened notebook has as well."""
+        """Replace the bars by a line of text, which stays in a saved or exported notebook."""
         with self._lock:
             if self._place is None:
                 return
@@ -70,12 +70,12 @@ class ProgressWidget:
                 text = ": ".join(filter(None, (self._done, self._board.summary())))
             else:
                 sizes = self._board.overall().sizes(" of ")
-                text = "broken off" + (f" after {sizes}" if sizes else "")
+                text = "stopped" + (f" after {sizes}" if sizes else "")
             self._cell.run(self._place.update, Line(text))
             close_tree(self.box)
 
     def _draw(self) -> _Bar:
-        """Draw the changes; return the bar of all."""
+        """Draw the changes; return the total's bar."""
         self._drawn_at = self._clock()
         overall = self._overall = self._overall or _Bar("total")
         for name in self._changed:
@@ -99,13 +99,13 @@ class ProgressWidget:
 class Place(Protocol):
     """The place of a displayed object (IPython's DisplayHandle)."""
 
-    def update(self, shown: Any) -> object:
-        """Display another object there."""
+    def update(self, obj: Any) -> object:
+        """Display another object in this place."""
         ...
 
 
 class Line:
-    """A line of text, displayed as it is."""
+    """A line of text, displayed verbatim."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -115,7 +115,7 @@ class Line:
 
 
 class ProgressBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not typed
-    """The bars; where no front end shows widgets, their texts."""
+    """The bars; their texts in a front end without widgets."""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)
@@ -124,7 +124,7 @@ class ProgressBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets is not t
 
 
 class _Bar:
-    """One line: name, bar, status."""
+    """A line with a name, a bar and a status."""
 
     def __init__(self, name: str) -> None:
         self._name = ipywidgets.Label(name[:19], layout=ipywidgets.Layout(width="12em"))

@@ -306,7 +306,7 @@ def test_requests_under_way_are_bounded(strict: JupyterServer, backends: Backend
             assert client.recv(65536).startswith((b"HTTP/1.1 200", b"HTTP/1.1 101"))
         full = strict.request("GET", strict.proxied(one))
         assert full.status == 503
-        assert b"3 are under way to port" in full.body
+        assert b"3 requests to port" in full.body
         assert strict.request("GET", strict.proxied(quick.port)).body == b"hello"  # another port has room
         opened += [begin(strict, other, method="GET") for _ in range(2)]
         for client in opened[3:]:

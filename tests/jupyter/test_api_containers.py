@@ -118,7 +118,7 @@ def test_a_port_without_a_network(server: JupyterServer) -> None:
     assert server.request("GET", server.proxied(8000, "/nothing", "site")).status == 404
     nothing = server.request("GET", server.proxied(8001, "/", "site"))
     assert nothing.status == 503
-    assert "port 8001 of container site" in json.loads(nothing.body)["message"]
+    assert "container site does not answer on port 8001" in json.loads(nothing.body)["message"]
     assert server.request("GET", server.proxied(8000, "/", "other")).status == 404
 
 

@@ -67,26 +67,29 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Interacti
         ),
         (
             'open_port("web", 65536)',
-            "InvalidError: invalid port: 65536\nhint: a port is a whole number from 1 to 65535",
+            "InvalidError: invalid port: 65536\nhint: a port is an integer from 1 to 65535",
         ),
         (
             'open_port("web", "80")',
-            "InvalidError: invalid port: '80'\nhint: a port is a whole number from 1 to 65535",
+            "InvalidError: invalid port: '80'\nhint: a port is an integer from 1 to 65535",
         ),
         (
             "open_port(5, 80)",
-            "InvalidError: invalid container name: 5\nhint: a container name is a text, in quotes",
+            "InvalidError: invalid container name: 5\nhint: a container name is a string in quotes",
         ),
-        ('open_port("web", 80, None)', "InvalidError: invalid path: None\nhint: a path is a text, in quotes"),
+        (
+            'open_port("web", 80, None)',
+            "InvalidError: invalid path: None\nhint: a path is a string in quotes",
+        ),
         (
             'open_port("web", 80, height="tall")',
-            "InvalidError: invalid height: 'tall'\nhint: a height is a whole number from 0 to 32767",
+            "InvalidError: invalid height: 'tall'\nhint: a height is an integer from 0 to 32767",
         ),
-        ('layers(["web"])', "InvalidError: invalid name: ['web']\nhint: a name is a text, in quotes"),
+        ('layers(["web"])', "InvalidError: invalid name: ['web']\nhint: a name is a string in quotes"),
         ('changes("nosuch")', "NotFoundError: no such container: nosuch\nhint: dock ps -a lists them"),
         (
             "changes(None)",
-            "InvalidError: invalid container name: None\nhint: a container name is a text, in quotes",
+            "InvalidError: invalid container name: None\nhint: a container name is a string in quotes",
         ),
     ],
 )

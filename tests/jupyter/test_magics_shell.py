@@ -123,7 +123,7 @@ def test_without_a_kernel_progress_is_text(run: Callable[..., CapturedIO]) -> No
 
 def test_a_command_without_input_refuses_a_cell(run: Callable[..., CapturedIO]) -> None:
     captured = run("%%dock ps\nx = 1\n", Recorder(), fails=125)
-    assert captured.stderr.startswith("error: %%dock ps: the command reads no input")
+    assert captured.stderr.startswith("error: %%dock ps: the command does not read input")
 
 
 def test_output_comes_in_order_and_whole(run: Callable[..., CapturedIO]) -> None:
@@ -249,7 +249,7 @@ def test_completion_in_the_shell(
     def engine_lists(self: Any, question: Callable[[Any], list[str]]) -> list[str]:
         return ["web", "was", "demo:latest"]
 
-    monkeypatch.setattr("pydock_jupyter.magics.completion.EngineSource._ask", engine_lists)
+    monkeypatch.setattr("pydock_jupyter.magics.completion.EngineSource._query", engine_lists)
     shell.Completer.use_jedi = use_jedi
     line = cell.splitlines()[-1]
     if "\n" not in cell:

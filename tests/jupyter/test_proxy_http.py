@@ -656,7 +656,7 @@ def test_broken_applications_are_a_bad_gateway(
     for method in ("GET", "POST"):
         got = jupyter.request(method, jupyter.proxied(port), body=b"x" if method == "POST" else None)
         assert got.status == 502
-        assert "without an answer" in json.loads(got.body)["message"]
+        assert "without a response" in json.loads(got.body)["message"]
 
 
 @pytest.mark.parametrize(
@@ -700,7 +700,7 @@ def test_errors_in_json(jupyter: JupyterServer) -> None:
     assert answer.status == 503
     assert answer.get("Retry-After") == "2"
     document = json.loads(answer.body)
-    assert document["message"] == f"nothing answers on port {port} of container web"
+    assert document["message"] == f"container web does not answer on port {port}"
     assert "dock logs web" in document["hint"]
     assert f"port {port}" not in document["hint"]
     assert jupyter.request("POST", jupyter.proxied(port), body=b"x").status == 503
@@ -719,9 +719,9 @@ def test_errors_as_a_page(jupyter: JupyterServer) -> None:
     assert b" data-retry-seconds=" in answer.body
     page = answer.body.decode()
     content = page[page.index("<body>") :]
-    assert f"<h1>web is not answering on port {port} yet</h1>" in content
+    assert f"<h1>web does not answer on port {port} yet</h1>" in content
     assert content.count(str(port)) == 1  # said once
-    assert "See its log: <code>dock logs web</code>. This page tries again" in content
+    assert "See its log: <code>dock logs web</code>. This page retries" in content
     gone = jupyter.request("GET", "/pydock/c/nothing/80/", accept)
     assert gone.status == 404
     assert b"No such container: nothing." in gone.body

@@ -102,7 +102,7 @@ def test_at_the_end_a_line_of_text_is_in_the_place_of_the_bars(progress: Progres
     failed.event("Already exists", "aaa")
     failed.event("Downloading", "bbb", 5, 1000)
     failed.widget.close(succeeded=False)
-    assert repr(failed.shown[-1]) == "broken off after 5B of 1kB"
+    assert repr(failed.shown[-1]) == "stopped after 5B of 1kB"
 
 
 def test_without_widgets_the_bars_are_text(progress: Progress) -> None:

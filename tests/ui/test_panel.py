@@ -98,7 +98,7 @@ def test_any_other_port(
     dialog.get_by_role("textbox").fill("8123")
     dialog.get_by_role("button", name="Open").click()
     frame = panel.frame_locator(f"#pydock-application-{web}-8123 iframe")
-    expect(frame.get_by_role("heading")).to_have_text(f"{web} is not answering on port 8123 yet")
+    expect(frame.get_by_role("heading")).to_have_text(f"{web} does not answer on port 8123 yet")
     take_picture(panel, "not-answering")
     place = "document.querySelector('#pydock-application-web-8123 iframe').contentWindow"
     panel.evaluate(f"() => {{ {place}.location.hash = 'timeseries' }}")
