@@ -240,7 +240,7 @@ def test_a_bomb_leaves_the_disk_as_it_was(base: Path, way: str, packer: str) -> 
         syscalls.mount("none", "/", "", 0x4000 | 0x40000)  # MS_REC | MS_PRIVATE
         syscalls.mount("disk", str(base), "tmpfs", 0, f"size={disk_bytes}")
         with opened(base / "state") as engine:
-            engine.state.image_store  # noqa: B018  # makes the skeleton
+            engine.state.image_store.snapshotter  # noqa: B018  # makes the skeleton
             before, free = contents(engine), os.statvfs(base).f_bavail
             with pytest.raises(CorruptError, match="decompression bomb"):
                 WAYS[way](engine, bomb, layer_media_type(packer))
@@ -263,7 +263,7 @@ def test_no_layer_reaches_the_host_by_another_way(base: Path, victim: Path, atta
     registry = FakeRegistry()
     registry.add_image("box", "1", layer, compression="gzip" if "compressed" in way else "")
     with opened(base / "state") as engine:
-        engine.state.image_store  # noqa: B018  # makes the skeleton
+        engine.state.image_store.snapshotter  # noqa: B018  # makes the skeleton
         before = contents(engine)
         try:
             if way == "import":

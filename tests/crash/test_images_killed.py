@@ -74,7 +74,7 @@ def test_a_pull(base: Path) -> None:
             registries(engine, registry).pull(NAME)
 
     with opened(base) as engine:
-        engine.state.image_store  # noqa: B018  # makes the skeleton, which is no step of a pull
+        engine.state.image_store.snapshotter  # noqa: B018  # makes the skeleton, which is no step of a pull
     for step in range(MANY):
         if dies_at(step, pull):
             break
@@ -107,7 +107,7 @@ def test_a_killed_pull_that_is_not_wanted_any_more(base: Path) -> None:
             registries(engine, registry).pull(NAME)
 
     with opened(base) as engine:
-        engine.state.image_store  # noqa: B018  # makes the skeleton
+        engine.state.image_store.snapshotter  # noqa: B018  # makes the skeleton
     for step in range(0, MANY, 2):
         if dies_at(step, pull):
             break

@@ -388,7 +388,7 @@ from pydock_core.paths import StateRoot
 base, container, left = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 engine = Engine(StateRoot(base / "data", base / "run"))
 engine.containers
-engine.state.image_store
+engine.state.image_store.snapshotter
 def watched(function):
     def call(*words, **keywords):
         global left

@@ -55,7 +55,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """A state root that new layers of one driver are made in."""
     monkeypatch.setenv(VARIABLE, request.param)
     with opened(tmp_path) as engine:
-        engine.state.image_store  # noqa: B018  # makes the skeleton
+        engine.state.image_store.snapshotter  # noqa: B018  # makes the skeleton
     return tmp_path
 
 
