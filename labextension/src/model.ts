@@ -67,6 +67,9 @@ export class ContainersModel implements IDisposable {
    */
   async refresh(): Promise<void> {
     this.pause();
+    if (this.isEnded) {
+      return;
+    }
     const connection = new AbortController();
     this.connection = connection;
     const first = new PromiseDelegate<void>();

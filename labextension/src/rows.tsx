@@ -201,7 +201,7 @@ function IconButton(props: {
   );
 }
 
-/** The shape says the state, and the colour says it again: no state is told by its colour alone. */
+/** A symbol for each state; shape and colour both tell states apart. */
 function StateIcon(props: { container: IContainer; isBusy: boolean }): React.JSX.Element {
   const { container, isBusy } = props;
   const look = isBusy ? 'busy' : container.look;

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 1.0
 MAX_INTERVAL_SECONDS = 30.0
 REVISION_SECONDS = 0.1
-"""The time between two reads of the revision, which take some 50 microseconds."""
+"""The time between two reads of the revision, each less than 100 microseconds for 30 containers."""
 
 
 @dataclass(frozen=True, slots=True)

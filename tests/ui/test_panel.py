@@ -159,6 +159,18 @@ def test_live(panel: Page, image: str, dock: Callable[..., str]) -> None:
     dock("rm", "late")
     expect(row(panel, "late")).to_have_count(0)
 
+    # The stream lasts as long as the panel is visible.
+    tab = panel.locator('.jp-SideBar [data-id="pydock-containers"]')
+    with panel.expect_event("requestfailed", lambda request: "/pydock/panel" in request.url):
+        tab.click()
+    dock("create", "--name", "later", "--network", "none", image, "true")
+    try:
+        expect(row(panel, "later")).to_have_count(0)
+        tab.click()
+        expect(row(panel, "later")).to_contain_text("Created")
+    finally:
+        dock("rm", "later")
+
 
 def test_a_failing_server_is_told(panel: Page) -> None:
     panel.route(
