@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -222,7 +222,7 @@ class Filesystems:
             mount_point = directory / "root"
             mount_point.mkdir(mode=0o700)
             yield {
-                "root_mounts": [asdict(mount) for mount in (*others, view)],
+                "root_mounts": [mount.to_json() for mount in (*others, view)],
                 "mount_point": str(mount_point),
             }
 

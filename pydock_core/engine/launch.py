@@ -96,6 +96,7 @@ class Launcher:
         self._networks = Networks(root, database)
         self._zygote = Zygote(root)
         self._rootless = os.geteuid() != 0
+        self._image_files: dict[tuple[tuple[str, ...], str], bytes | None] = {}
 
     @property
     def driver_name(self) -> str:
@@ -282,7 +283,7 @@ class Launcher:
             path.chmod(0o644)
 
     def _files(self, row: ContainerRow, paths: ContainerPaths) -> RootFiles:
-        return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper)
+        return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper, self._image_files)
 
     @staticmethod
     def _resolve(files: RootFiles, definition: Definition, user: str) -> ResolvedUser:

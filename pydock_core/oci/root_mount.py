@@ -31,8 +31,12 @@ class RootMount:
     devices: tuple[str, ...] = ()
     target: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the mount as JSON types."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> RootMount:
-        """Rebuild a mount from :func:`dataclasses.asdict`'s document."""
+        """Rebuild a mount from :meth:`to_json`'s document."""
         tuples = {name: tuple(document[name]) for name in ("lower", "options", "devices")}
         return cls(**{**document, **tuples})

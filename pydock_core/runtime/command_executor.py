@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from pydock_core.private_files import make_directories, open_private
 from pydock_core.runtime import reaping
 from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgroup, read_layout
 from pydock_core.runtime.container_config import read_config
-from pydock_core.runtime.executor import CreatedProcess, Stdio, do_nothing
+from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.inside import find_executable
 from pydock_core.runtime.process_setup import COMMAND_HINT, DEFAULT_PATH
 
@@ -60,14 +60,8 @@ class CommandExecutor:
 
     # -- the protocol ------------------------------------------------------------------------------------
 
-    def create(
-        self,
-        bundle: Path,
-        container_id: str,
-        stdio: Stdio | None,
-        meanwhile: Callable[[], None] = do_nothing,
-    ) -> CreatedProcess:
-        """Make the container of ``bundle``; the program is waited for, so ``meanwhile`` comes first.
+    def create(self, bundle: Path, container_id: str, stdio: Stdio | None) -> CreatedProcess:
+        """Make the container of ``bundle``.
 
         Raises:
             UnavailableError: the program is not there.
@@ -81,7 +75,6 @@ class CommandExecutor:
         directory = self._directory(container_id)
         if directory.exists():
             raise ConflictError(f"container {container_id} exists already", "delete it first")
-        meanwhile()
         make_directories(directory)
         try:
             (directory / "bundle").symlink_to(bundle.absolute())

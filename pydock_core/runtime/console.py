@@ -67,3 +67,15 @@ def make_controlling(slave_fd: int) -> None:
     fcntl.ioctl(slave_fd, termios.TIOCSCTTY, 0)
     for descriptor in (0, 1, 2):
         os.dup2(slave_fd, descriptor)
+
+
+def set_window_size(console_fd: int, rows: int, columns: int) -> None:
+    """Set a terminal's size (TIOCSWINSZ, ioctl_tty(2)); the kernel sends SIGWINCH.
+
+    Raises:
+        FailedError: it is not a terminal, or a number is out of range.
+    """
+    try:
+        fcntl.ioctl(console_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    except (OSError, struct.error) as error:
+        raise FailedError(f"cannot make the terminal {rows} by {columns}: {error}") from error

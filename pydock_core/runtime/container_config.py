@@ -92,12 +92,13 @@ def load_plan(bundle: Path, cache_dir: Path | None) -> ContainerPlan:
     """
     document = read_config(bundle)
     try:
-        return _build_plan(bundle, document, cache_dir)
+        return build_plan(bundle, document, cache_dir)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidError(f"{bundle / 'config.json'} is malformed: {error!r}") from error
 
 
-def _build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -> ContainerPlan:
+def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -> ContainerPlan:
+    """Check config.json's document; KeyError, TypeError, ValueError or AttributeError if it is malformed."""
     linux: Mapping[str, Any] = document.get("linux") or {}
     for name in _REFUSED_LINUX:
         if linux.get(name):

@@ -43,9 +43,9 @@ class ContainerRecord:
         """Return the container's control group; None where it has none."""
         return find_cgroup(self.cgroup) if self.cgroup else None
 
-    def write(self, directory: Path) -> None:
-        """Write the record in one step."""
-        document = {
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        return {
             "container_id": self.container_id,
             "bundle": self.bundle,
             "init": self.init.to_json() if self.init is not None else None,
@@ -53,7 +53,10 @@ class ContainerRecord:
             "cgroup": dict(self.cgroup),
             "has_hooks": self.has_hooks,
         }
-        write_json(directory / _FILE, document)
+
+    def write(self, directory: Path) -> None:
+        """Write the record in one step."""
+        write_json(directory / _FILE, self.to_json())
 
     @classmethod
     def read(cls, directory: Path) -> ContainerRecord | None:

@@ -42,6 +42,7 @@ from pydock_core.runtime.init_process import (
     guard_role,
     new_keyring,
     run_program,
+    take_stdio,
 )
 from pydock_core.runtime.process_setup import ProcessPlan, die_with_parent, set_oom_score_adj, set_rlimits
 
@@ -100,7 +101,8 @@ def _join_and_fork(context: ExecContext) -> None:
 def _join(context: ExecContext) -> bool:
     """Become what the process is to be, except for its PID namespace; return as :func:`become_process`."""
     process = context.process
-    begin_process(context.parent_pidfd, context.stdio)
+    begin_process(context.parent_pidfd)
+    take_stdio(context.stdio)
     set_rlimits(process)
     set_oom_score_adj(process)
     new_keyring()

@@ -17,7 +17,7 @@ The embedded executor and the OCI-command executor (crun, runc) implement it; on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,10 +49,6 @@ class CreatedProcess:
     console_fd: int | None
 
 
-def do_nothing() -> None:
-    """The default of what is done meanwhile."""
-
-
 class Executor(Protocol):
     """Makes containers out of OCI bundles, and takes nothing else.
 
@@ -63,20 +59,8 @@ class Executor(Protocol):
 
     name: str
 
-    def create(
-        self,
-        bundle: Path,
-        container_id: str,
-        stdio: Stdio | None,
-        meanwhile: Callable[[], None] = do_nothing,
-    ) -> CreatedProcess:
-        """Make the container of ``bundle``.
-
-        Args:
-            stdio: None where config.json asks for a terminal.
-            meanwhile: called once, while the container's process makes itself ready where that can be, so that the
-                time is not lost; what it raises passes through, and the container is not made then.
-        """
+    def create(self, bundle: Path, container_id: str, stdio: Stdio | None) -> CreatedProcess:
+        """Make the container of ``bundle``; ``stdio`` is None if config.json asks for a terminal."""
         ...
 
     def start(self, container_id: str) -> None:

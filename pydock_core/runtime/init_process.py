@@ -60,26 +60,35 @@ _CATCHABLE = [number for number in range(1, 32) if number not in (signal.SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class InitContext:
-    """What init inherits from the caller.
+    """What init has from its fork on.
 
     Attributes:
         link: connection to the caller while the container is being made.
-        start_listener: the start socket, listening.
         parent_pidfd: of the process that init must not outlive; negative for none.
-        stdio: streams of a process without a terminal.
+    """
+
+    link: socket.socket
+    parent_pidfd: int
+
+
+@dataclass(frozen=True, slots=True)
+class InitTask:
+    """The container that init is to become.
+
+    Attributes:
         state: OCI state for hooks; ``pid`` is filled in by whoever runs them.
         cgroup_directories: of the container's control group; empty where it has none.
         is_in_user_namespace: the caller cannot make device nodes.
     """
 
     plan: ContainerPlan
-    link: socket.socket
-    start_listener: socket.socket
-    parent_pidfd: int
-    stdio: Stdio | None
     state: Mapping[str, Any]
     cgroup_directories: Mapping[str, str]
     is_in_user_namespace: bool
+
+
+Received = tuple[InitTask, socket.socket, "Stdio | None"]
+"""A task, the start socket (listening), and the streams of a process without a terminal."""
 
 
 def guard_role(tell: Callable[[PyDockError], None], role: Callable[[], None]) -> NoReturn:
@@ -96,13 +105,35 @@ def guard_role(tell: Callable[[PyDockError], None], role: Callable[[], None]) ->
         os._exit(FAILURE)
 
 
-def run_init(context: InitContext) -> NoReturn:
+def run_init(context: InitContext, task: InitTask, listener: socket.socket, stdio: Stdio | None) -> NoReturn:
     """Be a container's init; never returns.  The caller has just forked this process."""
-    guard_role(partial(messages.send_error, context.link), lambda: _Init(context).run())
+
+    def role() -> None:
+        begin_process(context.parent_pidfd)
+        take_stdio(stdio)
+        _Init(context, task, listener).run()
+
+    guard_role(partial(messages.send_error, context.link), role)
 
 
-def begin_process(parent_pidfd: int, stdio: Stdio | None) -> None:
-    """Make a forked process a clean one: hidden, a session of its own, default signals, its streams."""
+def run_waiting_init(context: InitContext, receive: Callable[[socket.socket], Received | None]) -> NoReturn:
+    """Be a spare init until a task comes, then a container's; never returns."""
+
+    def role() -> None:
+        begin_process(context.parent_pidfd)
+        syscalls.close_except(*(fd for fd in (context.link.fileno(), context.parent_pidfd) if fd >= 0))
+        received = receive(context.link)
+        if received is None:
+            return
+        task, listener, stdio = received
+        take_stdio(stdio)
+        _Init(context, task, listener).run()
+
+    guard_role(partial(messages.send_error, context.link), role)
+
+
+def begin_process(parent_pidfd: int) -> None:
+    """Make a forked process a clean one: hidden, a session of its own, default signals."""
     # Before anything of the container can see this process: CVE-2016-9962, CVE-2019-5736.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if parent_pidfd >= 0:
@@ -112,6 +143,10 @@ def begin_process(parent_pidfd: int, stdio: Stdio | None) -> None:
     for number in _CATCHABLE:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def take_stdio(stdio: Stdio | None) -> None:
+    """Make three descriptors the standard streams; None leaves them for a terminal."""
     if stdio is not None:
         sources = (stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd)
         # Copied out of the way first: one of them may be 0, 1 or 2 itself.
@@ -148,18 +183,19 @@ def new_keyring() -> None:
 
 
 class _Init:
-    def __init__(self, context: InitContext) -> None:
+    def __init__(self, context: InitContext, task: InitTask, listener: socket.socket) -> None:
         self._context = context
-        self._plan = context.plan
+        self._task = task
+        self._plan = task.plan
+        self._listener = listener
         self._bound: dict[int, int] = {}  # index in plan.mounts to detached mount
         self._devices: dict[str, int] = {}
-        self._entrances: list[int] | None = None if context.cgroup_directories else []
+        self._entrances: list[int] | None = None if task.cgroup_directories else []
         self._root_fd = -1
         self._slave_fd = -1
 
     def run(self) -> None:
         plan, context = self._plan, self._context
-        begin_process(context.parent_pidfd, context.stdio)
         set_rlimits(plan.process)
         set_oom_score_adj(plan.process)
         new_keyring()
@@ -188,7 +224,7 @@ class _Init:
         for index, mount in enumerate(plan.mounts):
             if mount.is_bind:
                 self._bound[index] = open_bind_source(mount, plan.bundle)
-        if plan.namespaces.has("user") or self._context.is_in_user_namespace:
+        if plan.namespaces.has("user") or self._task.is_in_user_namespace:
             self._devices = open_host_devices(plan.devices)
         return tree_fd
 
@@ -307,7 +343,7 @@ class _Init:
             _write_sysctl(key, value)
         self._enter_cgroup_namespace()
         for mount in groups:
-            mount_cgroup(self._root_fd, mount, self._context.cgroup_directories)
+            mount_cgroup(self._root_fd, mount, self._task.cgroup_directories)
         mask_paths(self._root_fd, plan.masked_paths)
         make_read_only(self._root_fd, (*later_read_only, *plan.read_only_paths))
         return master_fd
@@ -341,19 +377,18 @@ class _Init:
         hooks = self._plan.hooks
         if hooks.get("prestart") or hooks.get("createRuntime"):
             self._ask("hooks")
-        run_hooks(hooks, "createContainer", {**self._context.state, "pid": os.getpid()})
+        run_hooks(hooks, "createContainer", {**self._task.state, "pid": os.getpid()})
 
     # -- 5: start ----------------------------------------------------------------------------------------
 
     def _wait_for_start(self) -> socket.socket:
-        listener = self._context.start_listener
-        listener.setblocking(True)
-        connection, _ = listener.accept()
+        self._listener.setblocking(True)
+        connection, _ = self._listener.accept()
         return connection
 
     def _execute(self) -> None:
         plan = self._plan
-        state = {**self._context.state, "status": "created", "pid": os.getpid()}
+        state = {**self._task.state, "status": "created", "pid": os.getpid()}
         run_hooks(plan.hooks, "startContainer", state)
         if self._slave_fd >= 0:
             make_controlling(self._slave_fd)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from pydock_core.errors import InvalidError
@@ -343,16 +344,21 @@ def _build_linux(
         linux["readonlyPaths"] = list(defaults.READ_ONLY_PATHS)
     if security.seccomp != UNCONFINED and not (host["Privileged"] and security.seccomp is None):
         profile = security.seccomp
-        linux["seccomp"] = resolve_profile(
-            read_default_profile() if profile is None or isinstance(profile, str) else profile,
-            capabilities,
-            facts.machine,
-            facts.kernel,
+        linux["seccomp"] = (
+            _resolve_default(tuple(capabilities), facts.machine, facts.kernel)
+            if profile is None or isinstance(profile, str)
+            else resolve_profile(profile, capabilities, facts.machine, facts.kernel)
         )
     propagation = _build_propagation(mounts)
     if propagation:
         linux["rootfsPropagation"] = propagation
     return linux
+
+
+@lru_cache(maxsize=16)
+def _resolve_default(capabilities: tuple[str, ...], machine: str, kernel: tuple[int, int]) -> dict[str, Any]:
+    """Resolve Docker's default profile; the object is shared, and must not be changed."""
+    return resolve_profile(read_default_profile(), capabilities, machine, kernel)
 
 
 def _build_namespaces(network: str) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from pydock_core import messages
 from pydock_core.errors import ConflictError, UnavailableError, from_json
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.progress import Progress
-from pydock_core.runtime.executor import Stdio, do_nothing
+from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import LogEntry, LogReader
 from pydock_core.supervision.plan import PublishedPort
@@ -229,7 +229,7 @@ def _ask_for_child(
         try:
             with status_theirs:
                 ends = [status_theirs.fileno(), *([attach_theirs.fileno()] if attach_theirs else [])]
-                reply = ask_server(spec, request, [*ends, *fds], order or do_nothing)
+                reply = ask_server(spec, request, [*ends, *fds], order)
             if attach_theirs is not None:
                 attach_theirs.close()
             if order is not None:

@@ -50,7 +50,7 @@ class StateRecord:
             "init": self.init.to_json() if self.init is not None else None,
             "supervisor": self.supervisor.to_json(),
             "started_at_ns": self.started_at_ns,
-            "ports": [asdict(port) for port in self.ports],
+            "ports": [port.to_json() for port in self.ports],
             "executor": self.executor,
         }
         write_json(path, document)

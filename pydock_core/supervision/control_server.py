@@ -15,12 +15,12 @@ from pydock_core import messages
 from pydock_core.errors import (
     ConflictError,
     CorruptError,
-    FailedError,
     InvalidError,
     PyDockError,
     UnavailableError,
     UnsupportedError,
 )
+from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.supervision import dial
 from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop, Signals
@@ -338,15 +338,3 @@ class ExecutedProcess:
         self._pid = None  # reaped: the number may belong to another process from now on
         self._connection.tell({"event": "exited", "exit_code": exit_code})
         self._connection.close()
-
-
-def set_window_size(console_fd: int, rows: int, columns: int) -> None:
-    """Set a terminal's size (TIOCSWINSZ, ioctl_tty(2)); the kernel sends SIGWINCH."""
-    import fcntl
-    import struct
-    import termios
-
-    try:
-        fcntl.ioctl(console_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    except (OSError, struct.error) as error:
-        raise FailedError(f"the terminal can not be {rows} by {columns}: {error}") from error

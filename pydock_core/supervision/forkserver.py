@@ -25,14 +25,22 @@ from pydock_core import messages, syscalls
 from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
 
 _SILENT_SECONDS = 5.0
+_SPARES = 1
+_REFILL_SECONDS = 0.0
+"""How long after a request is settled the next spare is made: what its client does next has the processors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: its document, and the descriptors that came with it."""
+    """One request: its document, and the descriptors that came with it.
+
+    Attributes:
+        settle: called when what the client waits for is done, so that the server may make a spare for the next one.
+    """
 
     document: Mapping[str, Any]
     fds: list[int]
+    settle: Callable[[], None] = lambda: None
 
 
 class Kind(enum.Enum):
@@ -57,16 +65,24 @@ class Refusal(enum.Enum):
     """The client is not in the same place: another namespace, user, installation."""
 
 
+Function = Callable[[Request], "Mapping[str, Any] | None"]
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a server does for one ``op``; the function's result is the reply, for CALL and IMMEDIATE.
+    """What a server does for one ``op``.
 
-    ``refuse`` is called before, with the request and the client's process id.
+    Attributes:
+        function: carries out a request; its result is the reply, for CALL and IMMEDIATE.
+        refuse: called before, with the request and the client's process id.
+        prepare: does, in a child, what no request changes, and returns the function.  Its argument says whether the child
+            is forked ahead of any request, so that there is time.  At most one operation of a server has it.
     """
 
     kind: Kind
-    function: Callable[[Request], Mapping[str, Any] | None]
+    function: Function | None = None
     refuse: Callable[[Request, int], Refusal | None] | None = None
+    prepare: Callable[[bool], Function] | None = None
 
 
 def take_ready() -> socket.socket:
@@ -96,6 +112,17 @@ def report_failure(ready: socket.socket, error: BaseException) -> None:
     messages.send_error(ready, error)
 
 
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A child that waits for a request: its pid, and the connection on which it gets one.
+
+    Nothing outside of the server knows it.  It ends when the connection does: with the server, however that ends.
+    """
+
+    pid: int
+    link: socket.socket
+
+
 class ForkServer:
     """The loop.
 
@@ -113,6 +140,10 @@ class ForkServer:
         self._version = str(arguments["version"])
         self._uid = os.geteuid()
         self._jobs: set[int] = set()
+        self._prepared = next((op for op in operations.values() if op.prepare is not None), None)
+        self._spares: list[Spare] = []
+        self._unsettled: dict[int, socket.socket] = {}  # links to spares that carry out a request
+        self._spare_due: float | None = None
         self._waiting: dict[int, tuple[socket.socket, float]] = {}  # connections that have not asked yet
         self._leaving = False
 
@@ -134,8 +165,10 @@ class ForkServer:
         gc.collect()
         gc.freeze()
         self._last_use = time.monotonic()
+        self._schedule_spare(0.0)
         while self._serve_once():
             pass
+        self._drop_spares()
 
     def _on_term(self, *_: object) -> None:
         self._leaving = True
@@ -146,12 +179,18 @@ class ForkServer:
             if fd == self._wake_read_fd:
                 self._reap()
                 continue
+            if fd in self._unsettled:
+                self._on_settled(fd)
+                continue
             self._last_use = time.monotonic()
             if fd == self._listener.fileno():
                 self._accept_all()
             else:
                 self._read(fd)
         now = time.monotonic()
+        if self._spare_due is not None and now >= self._spare_due:
+            self._spare_due = None
+            self._make_spare()
         for fd, (_, since) in list(self._waiting.items()):
             if now - since >= _SILENT_SECONDS:
                 self._take(fd).close()
@@ -159,16 +198,96 @@ class ForkServer:
             self._leaving = True
         if not self._leaving:
             return True
+        self._drop_spares()
         self._leave_place()
         self._accept_all()  # those who had connected before
         return bool(self._jobs or self._waiting)
 
     def _timeout_seconds(self) -> float | None:
+        if self._spare_due is not None:
+            return max(0.0, self._spare_due - time.monotonic())
         if self._waiting:
             return 1.0
         if self._jobs:
             return None
         return max(0.0, self._idle_seconds - (time.monotonic() - self._last_use))
+
+    # -- spares ------------------------------------------------------------------------------------------
+
+    def _schedule_spare(self, seconds: float) -> None:
+        """Make a spare after that time, if one is missing by then."""
+        if self._prepared is not None and not self._leaving:
+            self._spare_due = time.monotonic() + seconds
+
+    def _make_spare(self) -> None:
+        """Make the spare that is missing.  In a burst of requests that is left until they are settled."""
+        if len(self._spares) >= _SPARES or self._unsettled or self._leaving:
+            return
+        with contextlib.suppress(FailedError):  # whoever asks next says why
+            self._spares.append(self._fork_spare(ahead=True))
+        if len(self._spares) < _SPARES:
+            self._schedule_spare(_REFILL_SECONDS)
+
+    def _fork_spare(self, *, ahead: bool) -> Spare:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = self._fork()
+        if pid == 0:
+            ours.close()
+            self._run_spare(theirs, ahead=ahead)
+        theirs.close()
+        return Spare(pid, ours)
+
+    def _drop_spares(self) -> None:
+        for spare in self._spares:
+            spare.link.close()
+        self._spares.clear()
+
+    def _hand_over(self, request: Request) -> int:
+        """Give a request to a spare, a new one if there is none; return the pid of the process that carries it out."""
+        while True:
+            is_new = not self._spares
+            spare = self._fork_spare(ahead=False) if is_new else self._spares.pop()
+            try:
+                messages.send(spare.link, request.document, request.fds)
+            except OSError:  # it has been killed
+                spare.link.close()
+                if is_new:
+                    raise FailedError("the server's child has ended") from None
+                continue
+            self._unsettled[spare.link.fileno()] = spare.link
+            self._poll.register(spare.link, select.EPOLLIN)
+            return spare.pid
+
+    def _on_settled(self, fd: int) -> None:
+        """Forget a spare whose request is settled, or that has ended; make the next one."""
+        self._poll.unregister(fd)
+        self._unsettled.pop(fd).close()
+        self._schedule_spare(_REFILL_SECONDS)
+
+    def _run_spare(self, link: socket.socket, *, ahead: bool) -> NoReturn:
+        code = 1
+        try:
+            self._shed()
+            if self._prepared is None or self._prepared.prepare is None:
+                raise AssertionError("only a prepared operation has spares")
+            os.setsid()
+            function = self._prepared.prepare(ahead)
+            message = messages.receive(link)
+            if message is not None:
+                function(Request(*message, settle=link.close))
+            code = 0
+        except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError):
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _fork(self) -> int:
+        try:
+            return os.fork()
+        except OSError as error:
+            raise FailedError(f"the server can not fork: {error.strerror}") from error
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -254,32 +373,34 @@ class ForkServer:
                 self._leave_place()
             if refusal is not None:
                 return {"ok": False, refusal.value: True}
+        if operation.prepare is not None:
+            return {"ok": True, "pid": self._hand_over(request)}
+        assert operation.function is not None
         if operation.kind is Kind.IMMEDIATE:
             return {"ok": True, **(operation.function(request) or {})}
-        try:
-            pid = os.fork()
-        except OSError as error:
-            raise FailedError(f"the server can not fork: {error.strerror}") from error
+        pid = self._fork()
         if pid == 0:
-            self._run_child(operation, request, connection)
+            self._run_child(operation, operation.function, request, connection)
         if operation.kind is not Kind.SESSION:
             self._jobs.add(pid)
         return None if operation.kind is Kind.CALL else {"ok": True, "pid": pid}
 
-    def _run_child(self, operation: Operation, request: Request, connection: socket.socket) -> NoReturn:
+    def _run_child(
+        self, operation: Operation, function: Function, request: Request, connection: socket.socket
+    ) -> NoReturn:
         code = 1
         try:
             self._shed()
             if operation.kind is Kind.CALL:
                 try:
-                    messages.send(connection, {"ok": True, **(operation.function(request) or {})})
+                    messages.send(connection, {"ok": True, **(function(request) or {})})
                 except PyDockError as error:
                     messages.send_error(connection, error)
             else:
                 connection.close()
                 if operation.kind is Kind.SESSION:
                     os.setsid()
-                operation.function(request)
+                function(request)
             code = 0
         except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
             traceback.print_exc()
@@ -300,3 +421,5 @@ class ForkServer:
         for connection, _ in self._waiting.values():
             connection.close()
         self._waiting.clear()
+        for link in (*(spare.link for spare in self._spares), *self._unsettled.values()):
+            link.close()

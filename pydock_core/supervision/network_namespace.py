@@ -15,15 +15,14 @@ from pydock_core.supervision.plan import LaunchPlan
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-_OWN_NAMESPACE = "/proc/self/ns/net"
+OWN_NAMESPACE = "/proc/self/ns/net"
 _ATTACH_TIMEOUT_SECONDS = 30.0
 
 
 def enter(plan: LaunchPlan, namespace_file: Path) -> None:
-    """Move the calling process into the network namespace of its container, made if need be.
+    """Be in the network namespace of a plan's container; the calling process has made one for itself (:func:`make`).
 
-    Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``, in the caller's
-    mount namespace; its loopback is up.
+    Postcondition: the namespace is bound on ``namespace_file``, in the caller's mount namespace; its loopback is up.
 
     Raises:
         InvalidError: an unknown mode.
@@ -31,21 +30,19 @@ def enter(plan: LaunchPlan, namespace_file: Path) -> None:
         PyDockError: the network service could not attach it.
     """
     mode = plan.network.mode
-    if mode == "host":
-        return
     if mode == "container":
         _join(plan.network.namespace_path)
-    elif mode in ("none", "bridge"):
-        try:
-            syscalls.unshare(syscalls.CLONE_NEWNET)
-            set_loopback_up()
-        except OSError as error:
-            raise FailedError(f"a network namespace can not be made: {error.strerror}") from error
-    else:
+    elif mode not in ("none", "bridge"):
         raise InvalidError(f"unknown network mode {mode!r}")
     bind_namespace(namespace_file)
     if mode == "bridge":
         _attach(plan)
+
+
+def make() -> None:
+    """Move the calling process into a network namespace of its own, with its loopback up."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    set_loopback_up()
 
 
 def _join(path: str) -> None:
@@ -72,7 +69,7 @@ def set_loopback_up() -> None:
 def bind_namespace(target: Path) -> None:
     """Bind the caller's network namespace on a file, so that it has a path that is no process's."""
     target.touch(mode=0o600)
-    syscalls.mount(_OWN_NAMESPACE, str(target), "", syscalls.MS_BIND)
+    syscalls.mount(OWN_NAMESPACE, str(target), "", syscalls.MS_BIND)
 
 
 def _attach(plan: LaunchPlan) -> None:
@@ -86,7 +83,7 @@ def _attach(plan: LaunchPlan) -> None:
         "gateway": network.gateway,
         "mac_address": network.mac_address,
     }
-    namespace_fd = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+    namespace_fd = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with messages.connect(plan.network_socket) as connection:
             connection.settimeout(_ATTACH_TIMEOUT_SECONDS)

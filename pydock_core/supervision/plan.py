@@ -9,7 +9,7 @@ filesystem is mounted, the network, published ports, the log, and what to do whe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.record_file import read_json
 
 EMBEDDED = "embedded"
+
+
+def _fields(record: PublishedPort | NetworkAttachment) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,10 @@ class PublishedPort:
     host_port: int
     container_port: int
     protocol: str = "tcp"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the port as JSON types."""
+        return _fields(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,13 @@ class LaunchPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""
-        return asdict(self)
+        # Not dataclasses.asdict(), which copies every value of every level, and takes as long as all the rest.
+        return {
+            **{name: getattr(self, name) for name in self.__slots__},
+            "root_mounts": [mount.to_json() for mount in self.root_mounts],
+            "network": _fields(self.network),
+            "ports": [port.to_json() for port in self.ports],
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> LaunchPlan:

@@ -19,7 +19,6 @@ from pydock_core import messages
 from pydock_core.errors import DeniedError, FailedError, NotFoundError, UnavailableError
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import open_private
-from pydock_core.runtime.executor import do_nothing
 
 IDLE_SECONDS = 600.0
 _START_TIMEOUT_SECONDS = 30.0
@@ -94,12 +93,12 @@ def ask_server(
     spec: ServerSpec,
     request: Mapping[str, Any],
     fds: Sequence[int] = (),
-    meanwhile: Callable[[], object] = do_nothing,
+    prepare: Callable[[], object] | None = None,
 ) -> dict[str, Any] | None:
     """Send one request to a server, starting or replacing it as needed; return its reply.
 
     Args:
-        meanwhile: called once each time when the request is under way, before the reply is waited for.
+        prepare: called each time the request is under way, before the reply is waited for.
 
     Returns None where the server ended without a reply; the request may or may not have been carried out.
 
@@ -115,7 +114,8 @@ def ask_server(
         with connection:
             try:
                 messages.send(connection, document, fds)
-                meanwhile()
+                if prepare is not None:
+                    prepare()
                 message = messages.receive(connection)
             except (ConnectionResetError, BrokenPipeError):
                 return None

@@ -8,36 +8,43 @@ backwards.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime import reaping
-from pydock_core.runtime.cgroups.oom_counter import OomCounter
+from pydock_core.runtime.cgroups.oom_counter import read_oom_kills
+from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
+from pydock_core.runtime.mounts import make_tmpfs
 from pydock_core.runtime.process_identity import ProcessIdentity, boot_id
+from pydock_core.runtime.record_file import write_json
+from pydock_core.runtime.rehearsal import rehearse
 from pydock_core.runtime.rootfs import mount_root
-from pydock_core.supervision import container_status, dial, network_namespace, ports
+from pydock_core.supervision import container_status, dial, ports
 from pydock_core.supervision.container_status import ExitRecord, StateRecord
-from pydock_core.supervision.control_server import ControlServer, set_window_size
+from pydock_core.supervision.control_server import ControlServer
 from pydock_core.supervision.event_loop import EventLoop, Signals
 from pydock_core.supervision.executor_choice import make_executor
+from pydock_core.supervision.forkserver import Request
 from pydock_core.supervision.log_files import LogLimits
 from pydock_core.supervision.logs import LogWriter
+from pydock_core.supervision.maker import Made
 from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
 from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
+from pydock_core.supervision.surroundings import Surroundings
 
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
@@ -45,13 +52,32 @@ _FORWARDER_DEATH_SECONDS = 10.0
 _FAILED_EXIT_CODE = 125
 
 
-def run(document: Mapping[str, Any], fds: list[int]) -> None:
-    """Be a supervisor for a "supervise" request: its descriptors are the status socket and, with "attach", a
-    stream.  Which container it is for comes on the status socket, when it has been made ready."""
-    status = socket.socket(fileno=fds.pop(0))
-    attachment = socket.socket(fileno=fds.pop(0)) if fds else None
+def prepare(*, ahead: bool) -> Callable[[Request], None]:
+    """Do all that is the same for every container; return what supervises one, for a "supervise" request.
+
+    Args:
+        ahead: nobody waits, so pages are copied too (:mod:`pydock_core.runtime.rehearsal`).
+
+    The request's descriptors are the status socket and, with "attach", a stream.  Which container it is for comes on
+    the status socket, when that has been made ready.
+    """
     loop = EventLoop()
     signals = Signals(loop)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    surroundings = Surroundings(rehearse if ahead else None)
+    surroundings.enter()
+    if ahead:
+        _rehearse(loop, signals, surroundings)
+
+    def supervise(request: Request) -> None:
+        _supervise(request, loop, signals, surroundings)
+
+    return supervise
+
+
+def _supervise(request: Request, loop: EventLoop, signals: Signals, surroundings: Surroundings) -> None:
+    status = socket.socket(fileno=request.fds.pop(0))
+    attachment = socket.socket(fileno=request.fds.pop(0)) if request.fds else None
     try:
         order = messages.receive(status)
     except OSError:
@@ -64,7 +90,29 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
         return
-    Supervisor(plan, executor, status, loop, signals).run(attachment, document.get("attach") or {})
+    supervisor = Supervisor(plan, executor, status, loop, signals, surroundings)
+    supervisor.run(attachment, request.document.get("attach") or {}, request.settle)
+
+
+def _rehearse(loop: EventLoop, signals: Signals, surroundings: Surroundings) -> None:
+    """Run most of a start's code on an empty container in a file system of its own, for the sake of its pages.
+
+    See :mod:`pydock_core.runtime.rehearsal`.
+    """
+    status, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    root_fd = -1
+    with status, client, contextlib.suppress(PyDockError, OSError):
+        root_fd = make_tmpfs(0, size="256k", mode="700")
+        base = f"/proc/self/fd/{root_fd}"
+        layer = RootMount("overlay", lower=(base, base), upper=f"{base}/upper", work=f"{base}/work")
+        plan = LaunchPlan("rehearsal", base, base, root_mounts=(layer,), log_path=f"{base}/log.json")
+        write_json(Path(f"{base}/plan.json"), plan.to_json())
+        plan = read_plan(Path(f"{base}/plan.json"))
+        executor = make_executor(plan.executor, ContainerPaths(Path(base), Path(base)))
+        Supervisor(plan, executor, status, loop, signals, surroundings).rehearse()
+        messages.receive(client)
+    if root_fd >= 0:
+        os.close(root_fd)
 
 
 def _tell(status: socket.socket, message: Mapping[str, Any]) -> bool:
@@ -84,10 +132,17 @@ class Supervisor:
         executor: that makes it.
         status: the socket of whoever asked for it.
         loop, signals: what everything happens in.
+        surroundings: what was made ahead.
     """
 
     def __init__(
-        self, plan: LaunchPlan, executor: Executor, status: socket.socket, loop: EventLoop, signals: Signals
+        self,
+        plan: LaunchPlan,
+        executor: Executor,
+        status: socket.socket,
+        loop: EventLoop,
+        signals: Signals,
+        surroundings: Surroundings,
     ) -> None:
         self.plan = plan
         self.paths = ContainerPaths(Path(plan.data_dir), Path(plan.run_dir))
@@ -97,6 +152,7 @@ class Supervisor:
         self.signals = signals
         self.relay = StdioRelay(self.loop)
         self._executor = executor
+        self._surroundings = surroundings
         self._status = status
         self._undo = contextlib.ExitStack()
         self._mounts = contextlib.ExitStack()
@@ -107,10 +163,18 @@ class Supervisor:
         self._ports: tuple[PublishedPort, ...] = ()
         self._log: LogWriter | None = None
         self._control: ControlServer | None = None
-        self._oom: OomCounter | None = None
+        self._oom_file = ""
+        self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
 
-    def run(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
-        """Start the container, serve until it has ended, record it; returns when nothing is left to do."""
+    def run(
+        self, attachment: socket.socket | None, wanted: Mapping[str, bool], settle: Callable[[], None]
+    ) -> None:
+        """Start the container, serve until it has ended, record it; returns when nothing is left to do.
+
+        Args:
+            wanted: the streams that ``attachment`` carries.
+            settle: called when the client has heard how the start went.
+        """
         try:
             lock_fd = self._take_lock()
         except PyDockError as error:
@@ -122,6 +186,7 @@ class Supervisor:
             heard = _tell(self._status, {"event": "failed", "error": failure.to_json()})
             self._remove_if_unattended(heard)
             return
+        settle()
         ended = self._serve()
         assert self._control is not None
         heard = _tell(
@@ -130,6 +195,7 @@ class Supervisor:
         )
         self._status.close()
         self._control.finish(ended.exit_code)
+        self.relay.finish_clients()
         # Nobody but the next start, which waits for the lock, need wait for this: unmounting an overlay
         # writes out the whole filesystem below it (ovl_sync_fs).
         self._mounts.close()
@@ -155,6 +221,24 @@ class Supervisor:
             if runs or time.monotonic() > deadline:
                 raise ConflictError(f"container {self.short_id} is already running", exit_code=125)
             time.sleep(_LOCK_INTERVAL_SECONDS)
+
+    def rehearse(self) -> None:
+        """Do what surrounds a container's start and its end, without a container."""
+        lock_fd = self._take_lock()
+        self._undo.callback(os.close, lock_fd)
+        record_killed(self.paths)
+        identity = ProcessIdentity.of(os.getpid())
+        StateRecord(identity, identity, 0, (), self.plan.executor).write(self.paths.state_file)
+        self._open_log()
+        with contextlib.ExitStack() as theirs:
+            self._make_pipes(theirs)
+            with contextlib.suppress(PyDockError):
+                mount_root(self.plan.root_mounts, self.paths.rootfs)
+        self._listen()
+        self._begin_relay()
+        _tell(self._status, {"event": "started", "pid": 0, "ports": self._ports_json()})
+        ExitRecord(0, False, "", 0, time.time_ns()).write(self.paths.exit_file)
+        self._undo.close()
 
     # -- start -------------------------------------------------------------------------------------------
 
@@ -195,35 +279,33 @@ class Supervisor:
     def _launch(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
         supervisor = ProcessIdentity.of(os.getpid())
         StateRecord(None, supervisor, 0, (), self.plan.executor).write(self.paths.state_file)
-        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
         if self.plan.ports and self.plan.network.mode == "host":
             raise InvalidError("ports are not published with the host's network", exit_code=125)
-        listeners = ports.listen(self.plan.ports)
+        listeners: list[ports.Listener] = []
+        if self.plan.ports:
+            with self._surroundings.in_host_network():
+                listeners = ports.listen(self.plan.ports)
         self._ports = tuple(listener.port for listener in listeners)
         for listener in listeners:
             self._undo.callback(listener.socket.close)
+        self._undo.callback(self.signals.reap)
+        self.signals.on(signal.SIGTERM, self.stop)
         self._open_log()
-        self._make_filesystem()
-        network_namespace.enter(self.plan, self.paths.network_namespace)
-        if self.plan.network.mode != "host":
-            self._mounts.callback(_unmount, self.paths.network_namespace)
+        made = self._make(listeners)
         if attachment is not None:
             self.relay.attach(attachment, wanted)
-        self._create()
-        if listeners:
-            self._start_forwarder(listeners)
-        self._executor.start(self.plan.container_id)
+        self._init_pid = made.pid
+        self._oom_file = made.oom_file
+        self._console_fd = made.console_fd
+        self._begin_relay()
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
-        self._oom = OomCounter.of_process(self._init_pid)
         self.paths.exit_file.unlink(missing_ok=True)
         state = StateRecord(init, supervisor, self._started_at_ns, self._ports, self.plan.executor)
         state.write(self.paths.state_file)
         _tell(self._status, {"event": "started", "pid": self._init_pid, "ports": self._ports_json()})
 
     def _open_log(self) -> None:
-        self._undo.callback(self.signals.reap)
-        self.signals.on(signal.SIGTERM, self.stop)
         if self.plan.log_path:
             try:
                 self._log = LogWriter(
@@ -241,37 +323,37 @@ class Supervisor:
         if self._log is not None and self._log.flush() and self._control is not None:
             self._control.on_log_growth()
 
-    def _make_filesystem(self) -> None:
-        syscalls.unshare(syscalls.CLONE_NEWNS)
-        # Slave again: mounts made here go nowhere, whatever the state of the zygote's own namespace.
-        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-        if self.plan.root_mounts:
-            mount_root(self.plan.root_mounts, self.paths.rootfs)
-            self._mounts.callback(_unmount, self.paths.rootfs)
-
-    def _create(self) -> None:
-        """Have the container made, with its streams connected to the relay."""
+    def _make(self, listeners: list[ports.Listener]) -> Made:
+        """Have the container made and started, and make what is outside of it in the meantime."""
         with contextlib.ExitStack() as theirs:
-            stdio: Stdio | None = None
-            stdin_fd: int | None = None
-            outputs: dict[str, int] = {}
-            if not self.plan.terminal:
-                stdio, stdin_fd, outputs = self._make_pipes(theirs)
-            try:
-                created = self._executor.create(
-                    self.paths.bundle, self.plan.container_id, stdio, self._listen
-                )
-            except BaseException:
-                messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
-                raise
-        self._undo.callback(self._executor.delete, self.plan.container_id)
-        self._init_pid = created.pid
-        if created.console_fd is not None:
-            self._console_fd = created.console_fd
-            outputs = {STDOUT: created.console_fd}
-            stdin_fd = created.console_fd if self.plan.open_stdin else None
-            if self.plan.tty_rows and self.plan.tty_columns:
-                set_window_size(created.console_fd, self.plan.tty_rows, self.plan.tty_columns)
+            stdio = None if self.plan.terminal else self._make_pipes(theirs)
+            maker = self._surroundings.take_maker()
+            with maker:
+                maker.begin(self.plan, stdio)
+                if self.plan.root_mounts:
+                    mount_root(self.plan.root_mounts, self.paths.rootfs)
+                    self._mounts.callback(_unmount, self.paths.rootfs)
+                self._surroundings.enter_network(self.plan, self.paths.network_namespace)
+                if self.plan.network.mode != "host":
+                    self._mounts.callback(_unmount, self.paths.network_namespace)
+                # Even a maker that is killed may leave something.
+                self._undo.callback(self._executor.delete, self.plan.container_id)
+                maker.go()
+                try:
+                    self._listen()
+                    if listeners:
+                        self._start_forwarder(listeners)
+                finally:
+                    made = maker.finish()
+        return made
+
+    def _begin_relay(self) -> None:
+        """Connect the container's streams to the log and to the attached clients."""
+        stdin_fd, outputs = self._pipes
+        if self._console_fd is not None:
+            outputs = {STDOUT: self._console_fd}
+            stdin_fd = self._console_fd if self.plan.open_stdin else None
+        self._pipes = (None, {})
         streams = ContainerStreams(stdin_fd, outputs, self.plan.terminal, self.plan.stdin_once)
         self.relay.begin(streams, self._log)
 
@@ -280,21 +362,28 @@ class Supervisor:
         self._control = ControlServer(self.loop, self, str(self.paths.control_socket))
         self._undo.callback(self._control.close_socket)
 
-    def _make_pipes(self, theirs: contextlib.ExitStack) -> tuple[Stdio, int | None, dict[str, int]]:
-        """Make the container's three descriptors (closed with ``theirs``) and the relay's ends of them."""
-        outputs = {}
+    def _make_pipes(self, theirs: contextlib.ExitStack) -> Stdio:
+        """Make the container's three descriptors, which are closed with ``theirs``, and the relay's ends of them."""
+        outputs: dict[str, int] = {}
         ends = []
         for name in (STDOUT, STDERR):
-            read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            outputs[name], write_fd = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, write_fd)
-            outputs[name] = read_fd
             ends.append(write_fd)
+        stdin_fd: int | None = None
         if self.plan.open_stdin:
             in_fd, stdin_fd = os.pipe2(os.O_CLOEXEC)
         else:
-            in_fd, stdin_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), None
+            in_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         theirs.callback(os.close, in_fd)
-        return Stdio(in_fd, ends[0], ends[1]), stdin_fd, outputs
+        self._pipes = (stdin_fd, outputs)
+        self._undo.callback(self._close_pipes)
+        return Stdio(in_fd, ends[0], ends[1])
+
+    def _close_pipes(self) -> None:
+        """Close the relay's ends of the pipes, if the relay has not taken them."""
+        stdin_fd, outputs = self._pipes
+        messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
 
     def _start_forwarder(self, listeners: list[ports.Listener]) -> None:
         pid = ports.fork_forwarder(listeners, self.hosts, [2])
@@ -317,7 +406,7 @@ class Supervisor:
         }
 
     def _ports_json(self) -> list[dict[str, Any]]:
-        return [dataclasses.asdict(port) for port in self._ports]
+        return [port.to_json() for port in self._ports]
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of the container's terminal."""
@@ -362,7 +451,7 @@ class Supervisor:
         # wrote is in the pipes, and no more will come.
         self.relay.drain()
         assert self._init_code is not None
-        oom_killed = self._oom is not None and self._oom.has_grown()
+        oom_killed = bool(self._oom_file) and read_oom_kills(self._oom_file) > 0
         ended = ExitRecord(self._init_code, oom_killed, "", self._started_at_ns, time.time_ns())
         if self._log is not None:
             self._log.flush()

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from pydock_core import syscalls
@@ -97,7 +97,7 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
         _preload()
         operations = {
             "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "supervise": Operation(Kind.SESSION, _supervise),
+            "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
             "work": Operation(Kind.JOB, _work),
         }
         ForkServer(operations, arguments).serve(ready)
@@ -116,10 +116,10 @@ def _preload() -> None:
     preload()
 
 
-def _supervise(request: Request) -> None:
-    from pydock_core.supervision.supervisor import run
+def _prepare_supervisor(ahead: bool) -> Callable[[Request], None]:
+    from pydock_core.supervision.supervisor import prepare
 
-    run(request.document, request.fds)
+    return prepare(ahead=ahead)
 
 
 def _work(request: Request) -> None:

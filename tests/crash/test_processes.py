@@ -22,9 +22,12 @@ from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision import container_status as process
 from pydock_core.supervision import network_namespace as supervisor_network
-from pydock_core.supervision import ports, supervisor
+from pydock_core.supervision import supervisor
 from pydock_core.supervision.client import Streams, Zygote, wait_for_exit
 from pydock_core.supervision.control_server import ControlServer
+from pydock_core.supervision.forkserver import Request
+from pydock_core.supervision.logs import LogWriter
+from pydock_core.supervision.maker import Maker
 from tests.support.supervised import (
     BUSYBOX,
     Box,
@@ -185,15 +188,16 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the test 
 STARTING: dict[str, Patch] = {
     "lock": kill_after(process, "take_lock"),
     "first state": kill_after(process.StateRecord, "write", 1),
-    "listen": kill_after(ports, "listen"),
+    "log": kill_after(LogWriter, "__init__"),
     "before mounting": kill_before(supervisor, "mount_root"),
     "mounted": kill_after(supervisor, "mount_root"),
     "network": kill_after(supervisor_network, "enter"),
-    "before create": kill_before(EmbeddedExecutor, "create"),
-    "created": kill_after(EmbeddedExecutor, "create"),
+    "before planning": kill_before(Maker, "begin"),
+    "planning": kill_after(Maker, "begin"),
+    "before making": kill_before(Maker, "go"),
+    "making": kill_after(Maker, "go"),
     "control socket": kill_after(ControlServer, "__init__"),
-    "before start": kill_before(EmbeddedExecutor, "start"),
-    "started": kill_after(EmbeddedExecutor, "start"),
+    "started": kill_after(Maker, "finish"),
 }
 ENDING: dict[str, Patch] = {
     "running": kill_after(process.StateRecord, "write", 2),
@@ -216,8 +220,9 @@ def run_supervisor(box: Box, patch: Patch, monkeypatch: pytest.MonkeyPatch) -> i
         try:
             status.close()
             os.setsid()
+            supervise = supervisor.prepare(ahead=False)
             patch(monkeypatch)
-            supervisor.run({}, [theirs.detach()])
+            supervise(Request({}, [theirs.detach()]))
         finally:
             os._exit(99)
     theirs.close()

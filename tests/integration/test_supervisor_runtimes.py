@@ -120,7 +120,7 @@ def test_the_supervisor_is_killed(root: StateRoot, lower: Path, program: str) ->
     with box.launch():
         init = box.status().pid
         end_server(box.status().supervisor_pid)
-    status = box.status()
+    status = box.reaped()
     assert (status.status, status.exit_code, status.error) == ("exited", 137, "")
     wait_until(lambda: not Path(f"/proc/{init}").exists(), "the container's process has ended")
     assert not any(leftovers(root).values())

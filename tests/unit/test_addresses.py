@@ -79,11 +79,11 @@ def test_where_to_dial() -> None:
 
 
 def test_the_memory_counter_of_both_versions() -> None:
-    unified = cgroup_events.find_counter("0::/a/b\n")
-    assert str(unified) == "/sys/fs/cgroup/a/b/memory.events"
-    legacy = cgroup_events.find_counter("5:memory:/x\n1:name=systemd:/y\n0::/\n")
-    assert str(legacy) == "/sys/fs/cgroup/memory/x/memory.oom_control"
-    assert cgroup_events.find_counter("3:cpu:/x\n") is None
+    unified = cgroup_events.find_counter_of("0::/a/b\n")
+    assert unified == "/sys/fs/cgroup/a/b/memory.events"
+    legacy = cgroup_events.find_counter_of("5:memory:/x\n1:name=systemd:/y\n0::/\n")
+    assert legacy == "/sys/fs/cgroup/memory/x/memory.oom_control"
+    assert cgroup_events.find_counter_of("3:cpu:/x\n") == ""
     assert cgroup_events.parse_oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n") == 3
     assert cgroup_events.parse_oom_kills("low 0\n") == 0
 

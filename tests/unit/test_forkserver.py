@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def wait_for_word(request: Request) -> None:
     os.read(request.fds[1], 1)
 
 
+def write_how(ahead: bool, request: Request) -> None:
+    """Say who carries a request out, and settle it when told to."""
+    os.write(request.fds[0], b"%d %d" % (os.getpid(), ahead))
+    os.read(request.fds[1], 1)
+    request.settle()
+    os.read(request.fds[1], 1)
+
+
 def refuse(request: Request) -> None:
     raise ConflictError("it is taken")
 
@@ -47,6 +56,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "session": Operation(Kind.SESSION, write_pid),
     "long_session": Operation(Kind.SESSION, wait_for_word),
     "job": Operation(Kind.JOB, wait_for_word),
+    "prepared": Operation(Kind.SESSION, prepare=lambda ahead: partial(write_how, ahead)),
 }
 
 Start = Callable[..., int]
@@ -222,6 +232,95 @@ def test_many_clients_at_once_while_servers_leave(spec: ServerSpec, start: Start
         thread.join()
     assert failures == []
     wait_until(lambda: ended(first))
+
+
+class Prepared:
+    """One request of the operation that is prepared: who carries it out, and whether that was made ahead."""
+
+    def __init__(self, spec: ServerSpec) -> None:
+        read_fd, write_fd = os.pipe()
+        word_fd, self._word_fd = os.pipe()
+        reply = ask_server(spec, {"op": "prepared"}, [write_fd, word_fd])
+        pid, ahead = os.read(read_fd, 100).split()
+        for fd in (read_fd, write_fd, word_fd):
+            os.close(fd)
+        self.pid, self.was_ahead = int(pid), ahead == b"1"
+        assert reply == {"ok": True, "pid": self.pid}
+
+    def settle(self) -> None:
+        os.write(self._word_fd, b"x")
+
+    def end(self) -> None:
+        os.close(self._word_fd)
+        wait_until(lambda: not Path(f"/proc/{self.pid}").exists() or is_zombie(self.pid))
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if not is_zombie(int(child))]
+
+
+def is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_spare_waits_and_is_replaced_when_its_request_is_settled(spec: ServerSpec, start: Start) -> None:
+    server = start()
+    wait_until(lambda: len(children(server)) == 1)
+    (spare,) = children(server)
+    first = Prepared(spec)
+    assert (first.pid, first.was_ahead) == (spare, True)
+    assert children(server) == [spare], "no other is made while somebody waits for the first"
+    second = Prepared(spec)  # so it is forked for the request
+    assert not second.was_ahead
+    first.settle()
+    assert not Prepared(spec).was_ahead, "the second one is not settled"
+    second.settle()
+    first.end()
+    second.end()
+
+
+def test_a_spare_that_was_killed_is_replaced(spec: ServerSpec, start: Start) -> None:
+    server = start()
+    wait_until(lambda: len(children(server)) == 1)
+    (spare,) = children(server)
+    os.kill(spare, signal.SIGKILL)
+    wait_until(lambda: children(server) == [])
+    request = Prepared(spec)
+    assert request.pid != spare
+    request.settle()
+    wait_until(lambda: len(children(server)) == 2)
+    request.end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_spare_ends_with_its_server_and_a_request_does_not(
+    spec: ServerSpec, start: Start, number: signal.Signals
+) -> None:
+    server = start()
+    wait_until(lambda: len(children(server)) == 1)
+    request = Prepared(spec)
+    request.settle()
+    wait_until(lambda: len(children(server)) == 2)
+    (spare,) = set(children(server)) - {request.pid}
+    os.kill(server, number)
+    wait_until(lambda: ended(server))
+    wait_until(lambda: is_zombie(spare))
+    assert not is_zombie(request.pid)
+    request.end()
+
+
+def test_a_server_of_other_code_gives_up_its_spare(spec: ServerSpec, start: Start) -> None:
+    server = start(version="2")
+    wait_until(lambda: len(children(server)) == 1)
+    (spare,) = children(server)
+    request = Prepared(spec)
+    assert request.pid != spare
+    wait_until(lambda: is_zombie(spare))
+    request.end()
 
 
 def test_a_missing_directory_is_told(tmp_path: Path, start: Start) -> None:

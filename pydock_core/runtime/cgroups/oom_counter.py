@@ -1,51 +1,43 @@
-"""Counts how often the kernel killed a process of a cgroup for memory."""
+"""Counts how often the kernel killed a process of a container's cgroup for memory.
+
+``oom_kill`` is in memory.events (version 2) and in memory.oom_control (version 1, Linux 4.13 on).
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
-_ROOT = Path("/sys/fs/cgroup")
+from pydock_core.runtime.record_file import read_file
 
-
-class OomCounter:
-    """The counter of one memory cgroup, version 1 or 2.
-
-    ``oom_kill`` is in memory.events (version 2) and in memory.oom_control (version 1, Linux 4.13 on).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._first = self._read()
-
-    @classmethod
-    def of_process(cls, pid: int) -> OomCounter | None:
-        """Return the counter of the cgroup that a process is in now; None where there is none to read."""
-        try:
-            path = find_counter(Path(f"/proc/{pid}/cgroup").read_text())
-        except OSError:
-            return None
-        return cls(path) if path is not None and path.exists() else None
-
-    def _read(self) -> int:
-        try:
-            return parse_oom_kills(self._path.read_text())
-        except OSError:
-            return 0
-
-    def has_grown(self) -> bool:
-        """Whether a process was killed since the counter was made."""
-        return self._read() > self._first
+_ROOT = "/sys/fs/cgroup"
 
 
-def find_counter(text: str, root: Path = _ROOT) -> Path | None:
-    """Return the file that counts, from the contents of /proc/PID/cgroup (cgroups(7))."""
-    unified = None
+def find_counter(pid: int) -> str:
+    """Return the file that counts for the cgroup that a process is in now; empty if there is none to read."""
+    try:
+        path = find_counter_of(read_file(f"/proc/{pid}/cgroup").decode())
+    except OSError:
+        return ""
+    return path if path and os.path.exists(path) else ""
+
+
+def read_oom_kills(path: str) -> int:
+    """Read a counter; 0 if the file is gone."""
+    try:
+        return parse_oom_kills(read_file(path).decode())
+    except OSError:
+        return 0
+
+
+def find_counter_of(text: str, root: str = _ROOT) -> str:
+    """Return the file that counts, from the contents of /proc/PID/cgroup (cgroups(7)); empty for none."""
+    unified = ""
     for line in text.splitlines():
         hierarchy, controllers, path = line.split(":", 2)
         if "memory" in controllers.split(","):
-            return root / "memory" / path.lstrip("/") / "memory.oom_control"
+            return f"{root}/memory{path}/memory.oom_control"
         if hierarchy == "0" and not controllers:
-            unified = root / path.lstrip("/") / "memory.events"
+            unified = f"{root}{path}/memory.events"
     return unified
 
 

@@ -1,0 +1,155 @@
+"""Makes one container for a supervisor, in a process of its own that ends when the container is there.
+
+Reading the bundle, planning its mounts and its control group takes most of the memory that a start needs.  All of it goes
+with this process; the supervisor, which stays, keeps its pages shared with the zygote.  The container's init is a child
+of the supervisor (CLONE_PARENT).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydock_core import messages, syscalls
+from pydock_core.errors import FailedError, PyDockError
+from pydock_core.paths import ContainerPaths
+from pydock_core.runtime.cgroups.oom_counter import find_counter
+from pydock_core.runtime.console import set_window_size
+from pydock_core.runtime.embedded import EmbeddedExecutor
+from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.spare_init import SpareInit
+from pydock_core.supervision.executor_choice import make_executor
+from pydock_core.supervision.plan import LaunchPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A container that runs.
+
+    Attributes:
+        pid: of its init.
+        console_fd: the master of its terminal, or None.
+        oom_file: the file that counts processes that were killed for memory (OomCounter); empty if there is none.
+    """
+
+    pid: int
+    console_fd: int | None
+    oom_file: str
+
+
+class Maker:
+    """The supervisor's side of a maker, which waits for what it is to make."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+
+    @classmethod
+    def fork(cls, rehearse: Callable[[], None] | None = None) -> Maker:
+        """Fork a maker; it and its spare init end when the calling process does, or closes the maker."""
+        link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent_pidfd = os.pidfd_open(os.getpid())
+        if os.fork() == 0:
+            _run(child_link, parent_pidfd, rehearse)
+        os.close(parent_pidfd)
+        child_link.close()
+        return cls(link)
+
+    def begin(self, plan: LaunchPlan, stdio: Stdio | None) -> None:
+        """Have the plan's container planned, and nothing made before :meth:`go`."""
+        request = {
+            "executor": plan.executor,
+            "data_dir": plan.data_dir,
+            "run_dir": plan.run_dir,
+            "container_id": plan.container_id,
+            "size": [plan.tty_rows, plan.tty_columns],
+        }
+        fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
+        messages.send(self._link, request, fds)
+
+    def go(self) -> None:
+        """Have the container made and started: its root filesystem is mounted, its network is there."""
+        messages.send(self._link, {})
+
+    def finish(self) -> Made:
+        """Wait until the container's process runs; it is a child of the calling process.
+
+        Raises:
+            PyDockError: what prevented it; the executor may have to delete the container.
+        """
+        try:
+            received = messages.receive(self._link)
+        except ConnectionResetError:
+            received = None
+        if received is None:
+            raise FailedError("the process that makes the container was killed")
+        document, fds = received
+        messages.checked(document)
+        return Made(int(document["pid"]), fds[0] if fds else None, document["oom_file"])
+
+    def close(self) -> None:
+        """Let it end; harmless when it has."""
+        self._link.close()
+
+    def __enter__(self) -> Maker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _run(link: socket.socket, parent_pidfd: int, rehearse: Callable[[], None] | None) -> NoReturn:
+    try:
+        # The supervisor's wake-up descriptor is closed here, and its number will be another file's.
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        syscalls.close_except(link.fileno(), parent_pidfd)
+        spare = SpareInit.fork(parent_pidfd, rehearse)
+        if rehearse is not None:
+            rehearse()
+        received = messages.receive(link)
+        if received is not None:
+            _make(link, spare, *received)
+    except OSError:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds: list[int]) -> None:
+    paths = ContainerPaths(Path(request["data_dir"]), Path(request["run_dir"]))
+    stdio = Stdio(*fds) if fds else None
+    container_id = request["container_id"]
+
+    def wait_for_go() -> None:
+        if messages.receive(link) is None:
+            os._exit(0)  # the supervisor has given up
+
+    try:
+        executor = make_executor(request["executor"], paths)
+        if isinstance(executor, EmbeddedExecutor):
+            created = executor.create(paths.bundle, container_id, stdio, spare, wait_for_go)
+        else:
+            spare.discard()
+            wait_for_go()
+            created = executor.create(paths.bundle, container_id, stdio)
+        if created.console_fd is not None and all(request["size"]):
+            set_window_size(created.console_fd, *request["size"])
+        counter = find_counter(created.pid)
+        executor.start(container_id)
+    except PyDockError as error:
+        messages.send_error(link, error)
+    except Exception as error:  # noqa: BLE001 - the supervisor reports it, whatever it is
+        traceback.print_exc()
+        messages.send_error(link, FailedError(f"cannot make the container: {error}"))
+    else:
+        reply = {"ok": True, "pid": created.pid, "oom_file": counter}
+        messages.send(link, reply, [] if created.console_fd is None else [created.console_fd])

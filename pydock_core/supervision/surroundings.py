@@ -1,0 +1,93 @@
+"""The surroundings of a supervisor that need no container: namespaces, and a process that waits to make the container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydock_core import syscalls
+from pydock_core.errors import FailedError
+from pydock_core.runtime.namespaces import is_in_user_namespace
+from pydock_core.supervision import network_namespace
+from pydock_core.supervision.maker import Maker
+from pydock_core.supervision.plan import LaunchPlan
+
+
+class Surroundings:
+    """Made ahead for a container with a network namespace of its own; other plans change them.
+
+    Args:
+        rehearse: called in the maker and in its spare init.
+
+    The maker and the spare init are in the host's network namespace; init joins the container's by its path.
+    """
+
+    def __init__(self, rehearse: Callable[[], None] | None = None) -> None:
+        self._rehearse = rehearse
+        self._host_network_fd: int | None = None
+        """The way back; None while this process is in the host's network namespace."""
+        self._maker: Maker | None = None
+        self._problem: OSError | None = None
+
+    def enter(self) -> None:
+        """Enter a mount namespace and a network namespace of this process's own, and fork the maker.
+
+        What prevents it is raised by :meth:`take_maker`, when there is somebody to hear it.
+        """
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            # Slave again: mounts made here go nowhere, whatever the state of the zygote's own namespace.
+            syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+            self._maker = Maker.fork(self._rehearse)
+            # From a user namespace there is no way back into the host's network (setns(2)).
+            if not is_in_user_namespace():
+                self._leave_host_network()
+        except OSError as error:
+            self._problem = error
+
+    def _leave_host_network(self) -> None:
+        host_fd = os.open(network_namespace.OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        network_namespace.make()
+        self._host_network_fd = host_fd
+
+    @contextlib.contextmanager
+    def in_host_network(self) -> Iterator[None]:
+        """Be in the host's network namespace for a while."""
+        if self._host_network_fd is None:
+            yield
+            return
+        own_fd = os.open(network_namespace.OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(self._host_network_fd, syscalls.CLONE_NEWNET)
+            yield
+            syscalls.setns(own_fd, syscalls.CLONE_NEWNET)
+        finally:
+            os.close(own_fd)
+
+    def take_maker(self) -> Maker:
+        """Return the maker; the caller's to close."""
+        if self._maker is None or self._problem is not None:
+            reason = f": {self._problem.strerror}" if self._problem else ""
+            raise FailedError(f"cannot make the container's namespaces{reason}")
+        maker, self._maker = self._maker, None
+        return maker
+
+    def enter_network(self, plan: LaunchPlan, namespace_file: Path) -> None:
+        """Be in the plan's network namespace for good.
+
+        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.
+        """
+        if plan.network.mode == "host":
+            if self._host_network_fd is not None:
+                syscalls.setns(self._host_network_fd, syscalls.CLONE_NEWNET)
+        else:
+            if self._host_network_fd is None and plan.network.mode != "container":
+                try:
+                    network_namespace.make()
+                except OSError as error:
+                    raise FailedError(f"cannot make a network namespace: {error.strerror}") from error
+            network_namespace.enter(plan, namespace_file)
+        if self._host_network_fd is not None:
+            os.close(self._host_network_fd)
