@@ -92,7 +92,7 @@ sys.addaudithook(trace)
 request = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "AutoRemove": True}}
 container_id, _ = engine.containers.create(request)
 with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
-    launch.wait(20)
+    launch.wait()
 engine.containers.remove(container_id)
 print("finished", seen)
 """
