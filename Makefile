@@ -72,6 +72,7 @@ check: $(STAMPS)/check $(STAMPS)/node
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --collect-only --quiet --quiet
 	cd labextension && PATH="$(CURDIR)/$(BIN):$$PATH" jlpm typecheck && PATH="$(CURDIR)/$(BIN):$$PATH" jlpm lint
 
 bench: $(STAMPS)/test

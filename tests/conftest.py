@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Mount the hugetlb controller, in the process that is not a worker of another."""
     global _made_hugetlb, _state_before
-    if "PYTEST_XDIST_WORKER" not in os.environ:
+    if "PYTEST_XDIST_WORKER" not in os.environ and not session.config.option.collectonly:
         _state_before = read_state()
     if os.geteuid() == 0 and "PYTEST_XDIST_WORKER" not in os.environ:
         was_there = HUGETLB.exists()
