@@ -103,7 +103,7 @@ def _read_memory(fds: list[int]) -> bytes:
             raise CorruptError(f"a message of {size} bytes is longer than {DOCUMENT_BYTES} bytes")
         return os.pread(memory_fd, size, 0)
     except OSError as error:
-        raise CorruptError("a message's descriptor can not be read") from error
+        raise CorruptError("cannot read a message's descriptor") from error
     finally:
         os.close(memory_fd)
 

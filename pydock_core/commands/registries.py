@@ -152,7 +152,7 @@ def search(context: Context, words: Namespace) -> int:
     limit = parse_integer(words.limit, "--limit", 1, 100)
     scheme, mark, name = words.TERM.partition("://")
     if mark:
-        raise InvalidError(f"{words.TERM}: an address is no name", f"leave {scheme}:// out: {name}")
+        raise InvalidError(f"{words.TERM}: an address is not a name", f"leave {scheme}:// out: {name}")
     if words.list_tags:
         if words.filter:
             raise InvalidError("--list-tags and --filter contradict each other", "leave one of the two out")

@@ -126,7 +126,7 @@ def _load_docker(spool: Spool) -> list[StoredImage]:
     subject = f"{spool.subject}: manifest.json"
     items = spool.document("manifest.json")
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-        raise CorruptError(f"{subject} is no list of images", ANEW)
+        raise CorruptError(f"{subject} is not a list of images", ANEW)
     if not items:
         raise _no_images(spool, "manifest.json")
     _check_count(len(items), subject)
@@ -161,7 +161,7 @@ def _load_docker(spool: Spool) -> list[StoredImage]:
 def _names(item: Mapping[str, Any], key: str, subject: str) -> Sequence[str]:
     names = item.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CorruptError(f"{subject}: {key} is no list of names", ANEW)
+        raise CorruptError(f"{subject}: {key} is not a list of names", ANEW)
     if len(names) > _LAYERS_LIMIT:
         raise CorruptError(f"{subject}: {len(names)} {key} are more than any image has", ANEW)
     return names
@@ -286,7 +286,7 @@ def _choose(spool: Spool, entry: Descriptor, platform: Platform, depth: int) -> 
         return entry
     if entry.media_type not in INDEX_TYPES or depth == 0:
         raise UnsupportedError(
-            f"{spool.subject}: {entry.digest} is of type {entry.media_type!r}, which is no image",
+            f"{spool.subject}: {entry.digest} is of type {entry.media_type!r}, which is not an image",
             "save an image, not another kind of artifact",
         )
     index = Index.from_json(_document(spool, entry), f"{spool.subject}: index {entry.digest}")

@@ -32,7 +32,7 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
         instruction = _INSTRUCTIONS.get(word.upper())
         if instruction is None:
             raise InvalidError(
-                f"--change {change!r}: {word or 'nothing'} is no instruction that can be carried out here",
+                f"--change {change!r}: cannot carry out the instruction {word or 'nothing'} here",
                 f"there are {', '.join(sorted(_INSTRUCTIONS))}",
             )
         if not rest.strip():
@@ -102,7 +102,7 @@ def _set_ports(config: dict[str, Any], text: str) -> None:
         match = _PORT.fullmatch(word)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
         if match is None or not 1 <= first <= last <= 65535:
-            raise ValueError(f"{word} is no port")
+            raise ValueError(f"invalid port {word}")
         ports.update({f"{port}/{match[3] or 'tcp'}": {} for port in range(first, last + 1)})
     config["ExposedPorts"] = ports
 
@@ -111,7 +111,7 @@ def _set_volumes(config: dict[str, Any], text: str) -> None:
     volumes = dict(config.get("Volumes") or {})
     for path in _words(text):
         if not path.startswith("/"):
-            raise ValueError(f"{path} is no absolute path")
+            raise ValueError(f"{path} is not an absolute path")
         volumes[path] = {}
     config["Volumes"] = volumes
 
@@ -148,7 +148,7 @@ def _set_health_check(config: dict[str, Any], text: str) -> None:
         elif key in _HEALTH_TIMES:
             check[_HEALTH_TIMES[key]] = _nanoseconds(value)
         else:
-            raise ValueError(f"{option} is no option of HEALTHCHECK")
+            raise ValueError(f"unknown option of HEALTHCHECK: {option}")
     word, _, rest = text.partition(" ")
     if word.upper() == "NONE" and not rest and not check:
         config["Healthcheck"] = {"Test": ["NONE"]}
@@ -183,7 +183,7 @@ _UNITS_NS = {
 def _nanoseconds(text: str) -> int:
     """A duration as Go writes it: "1m30s"."""
     if not _TIME.fullmatch(text):
-        raise ValueError(f"{text!r} is no duration, as 30s or 1m30s is")
+        raise ValueError(f"invalid duration {text!r}: write 30s or 1m30s")
     return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _TIME_PART.findall(text))
 
 

@@ -53,7 +53,7 @@ def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
         ConflictError: a device of this name is there that is no bridge.
     """
     address, _, prefix = gateway.partition("/")
-    with _explained(f"the bridge {name} can not be made"), IPRoute() as route:
+    with _explained(f"cannot make the bridge {name}"), IPRoute() as route:
         index = _index(route, name)
         if index is None:
             try:
@@ -79,7 +79,7 @@ def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
 
 def remove_bridge(name: str) -> None:
     """Remove a bridge device; one that is not there is not an error."""
-    with _explained(f"the bridge {name} can not be removed"), IPRoute() as route:
+    with _explained(f"cannot remove the bridge {name}"), IPRoute() as route:
         index = _index(route, name)
         if index is not None:
             route.link("del", index=index)
@@ -99,7 +99,7 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
     """
     host_name = port_name(address)
     own, _, prefix = address.partition("/")
-    with _explained(f"container {container_id[:12]} can not be attached to {bridge}"):
+    with _explained(f"cannot attach container {container_id[:12]} to {bridge}"):
         with IPRoute() as route:
             bridge_index = _index(route, bridge)
             if bridge_index is None:

@@ -40,7 +40,7 @@ def ensure(rules: BridgeRules, admission: Admission | None) -> str:
     iptables = shutil.which("iptables")
     if iptables is None:
         raise UnsupportedError(
-            "this host has no nft and no iptables, so containers on a bridge can not reach the outside",
+            "this host has no nft and no iptables, so containers on a bridge cannot reach the outside",
             hint="install nftables, or use --network none or host",
             exit_code=125,
         )
@@ -131,7 +131,7 @@ def _enable_forwarding() -> None:
             _FORWARDING.write_text("1")
     except OSError as error:
         raise FailedError(
-            f"IPv4 forwarding can not be enabled: {error.strerror}", hint="sysctl net.ipv4.ip_forward=1"
+            f"cannot enable IPv4 forwarding: {error.strerror}", hint="sysctl net.ipv4.ip_forward=1"
         ) from error
 
 
@@ -141,7 +141,7 @@ def _try(command: Sequence[str], script: str | None = None) -> subprocess.Comple
             command, input=script, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise FailedError(f"{command[0]} can not be run: {error}", exit_code=125) from error
+        raise FailedError(f"cannot run {command[0]}: {error}", exit_code=125) from error
 
 
 def _run(command: Sequence[str], script: str | None = None) -> None:

@@ -115,7 +115,7 @@ class Descriptor:
         if not isinstance(digest, str) or not is_digest(digest):
             raise CorruptError(f"{subject}: {reprlib.repr(digest)} is no SHA-256 digest", _ANEW)
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
-            raise CorruptError(f"{subject}: {reprlib.repr(size)} is no size", _ANEW)
+            raise CorruptError(f"{subject}: {reprlib.repr(size)} is not a size", _ANEW)
         return cls(
             _text(checked, "mediaType", subject),
             digest,
@@ -307,19 +307,19 @@ def _text(document: Mapping[str, Any], key: str, subject: str, default: str = ""
     if value is None:
         return default
     if not isinstance(value, str):
-        raise CorruptError(f"{subject}: {key} is no text", _ANEW)
+        raise CorruptError(f"{subject}: {key} is not a string", _ANEW)
     return value
 
 
 def _texts(value: Any, subject: str) -> tuple[str, ...]:
     texts = _sequence(value, f"{subject}, urls")
     if not all(isinstance(text, str) for text in texts):
-        raise CorruptError(f"{subject}: an address is no text", _ANEW)
+        raise CorruptError(f"{subject}: an address is not a string", _ANEW)
     return tuple(texts)
 
 
 def _strings(value: Any, subject: str) -> dict[str, str]:
     strings = _mapping(value or {}, f"{subject}, annotations")
     if not all(isinstance(text, str) for text in strings.values()):
-        raise CorruptError(f"{subject}: an annotation is no text", _ANEW)
+        raise CorruptError(f"{subject}: an annotation is not a string", _ANEW)
     return strings

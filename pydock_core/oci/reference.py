@@ -100,7 +100,7 @@ def parse_reference(text: str) -> Reference:
             raise _invalid(text, "a tag is up to 128 letters, digits, dots, dashes and underscores")
     domain, path = _split_domain(remainder)
     if not _DOMAIN.fullmatch(domain):
-        raise _invalid(text, f"{domain!r} is no registry host")
+        raise _invalid(text, f"{domain!r} is not a registry host")
     if not _PATH.fullmatch(path):
         if _PATH.fullmatch(path.lower()):
             raise _invalid(text, "a repository name is in lower case")

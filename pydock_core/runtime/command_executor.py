@@ -323,7 +323,7 @@ def _judge(error: FailedError, root: Path, process: Mapping[str, Any]) -> PyDock
         return NotFoundError(f'exec: "{arguments[0]}": {where}', COMMAND_HINT, exit_code=127)
     if verdict == 126:
         return FailedError(
-            f'exec: "{arguments[0]}": permission denied', "it is no executable file", exit_code=126
+            f'exec: "{arguments[0]}": permission denied', "it is not an executable file", exit_code=126
         )
     return error
 

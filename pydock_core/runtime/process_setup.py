@@ -323,7 +323,7 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
     reason = "is a directory" if refusal.errno == errno.EISDIR else (refusal.strerror or "").lower()
     hint = {
         errno.EACCES: "the file needs execute permission for the process's user",
-        errno.ENOEXEC: "the file is no program of this machine, and no script with a #! line",
+        errno.ENOEXEC: "the file is neither a program of this machine nor a script with a #! line",
         errno.E2BIG: "the arguments and the environment are too long",
     }.get(refusal.errno or 0, "")
     return FailedError(f'exec: "{command}": {reason}', hint, exit_code=126)

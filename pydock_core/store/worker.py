@@ -80,6 +80,6 @@ def perform(
         PyDockError: as the function raises.
     """
     if function not in ALLOWED_FUNCTIONS:
-        raise DeniedError(f"{function} is no storage job", "see ALLOWED_FUNCTIONS")
+        raise DeniedError(f"{function} is not a storage job", "see ALLOWED_FUNCTIONS")
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)(**arguments, fds=fds, progress=progress)

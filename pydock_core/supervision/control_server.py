@@ -219,7 +219,7 @@ class ControlServer:
     def _dial(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
         port = int(document["port"])
         if not 1 <= port <= 65535:
-            raise InvalidError(f"{port} is no port")
+            raise InvalidError(f"invalid port {port}")
         if document.get("protocol", "tcp") != "tcp":
             raise UnsupportedError("only TCP ports can be dialled")
 

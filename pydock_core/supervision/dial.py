@@ -105,4 +105,4 @@ def describe(code: int, port: int, subject: str) -> str:
     """Say why a dial failed, in one line."""
     if code == errno.ECONNREFUSED:
         return f"nothing listens on port {port} of {subject}"
-    return f"port {port} of {subject} can not be reached: {os.strerror(code)}"
+    return f"cannot reach port {port} of {subject}: {os.strerror(code)}"

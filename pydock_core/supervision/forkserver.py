@@ -287,7 +287,7 @@ class ForkServer:
         try:
             return os.fork()
         except OSError as error:
-            raise FailedError(f"the server can not fork: {error.strerror}") from error
+            raise FailedError(f"cannot fork the server: {error.strerror}") from error
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):

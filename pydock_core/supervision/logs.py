@@ -82,7 +82,7 @@ def decode_entry(line: bytes) -> LogEntry | None:
 
 
 class LogWriter:
-    """Appends what a container writes, in batches; never fails: a log that can not be written loses entries.
+    """Appends what a container writes, in batches; never fails: a log that cannot be written loses entries.
 
     Args:
         path: of the log file.

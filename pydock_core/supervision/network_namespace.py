@@ -53,7 +53,7 @@ def _join(path: str) -> None:
     try:
         syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)
     except OSError as error:
-        raise FailedError(f"the network namespace {path} can not be joined: {error.strerror}") from error
+        raise FailedError(f"cannot join the network namespace {path}: {error.strerror}") from error
     finally:
         os.close(namespace_fd)
 
@@ -91,7 +91,7 @@ def _attach(plan: LaunchPlan) -> None:
             reply = messages.receive(connection)
     except OSError as error:
         raise UnavailableError(
-            f"the network service can not be reached: {error.strerror or error}", exit_code=125
+            f"cannot reach the network service: {error.strerror or error}", exit_code=125
         ) from error
     finally:
         os.close(namespace_fd)

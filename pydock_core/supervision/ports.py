@@ -91,15 +91,15 @@ def _explain(error: OSError, port: PublishedPort) -> PyDockError:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return DeniedError(
-            f"{subject} can not be bound: permission denied",
+            f"cannot bind {subject}: permission denied",
             hint="ports below net.ipv4.ip_unprivileged_port_start need root",
             exit_code=125,
         )
     if isinstance(error, socket.gaierror):
         return InvalidError(f"{port.host_ip!r} is not an IP address", exit_code=125)
     if error.errno == errno.EADDRNOTAVAIL:
-        return UnavailableError(f"{subject} can not be bound: this host has no such address", exit_code=125)
-    return UnavailableError(f"{subject} can not be bound: {error.strerror}", exit_code=125)
+        return UnavailableError(f"cannot bind {subject}: this host has no such address", exit_code=125)
+    return UnavailableError(f"cannot bind {subject}: {error.strerror}", exit_code=125)
 
 
 class _PipePool:

@@ -126,7 +126,7 @@ def ask_server(
         if reply.get("stale"):
             continue  # it runs other code than ours, and has left its place
         return dict(messages.checked(reply))
-    raise UnavailableError(f"the {spec.name} can not be reached", hint=f"read {spec.log_path}")
+    raise UnavailableError(f"cannot reach the {spec.name}", hint=f"read {spec.log_path}")
 
 
 def ask_server_surely(
@@ -163,7 +163,7 @@ def start_lock(spec: ServerSpec) -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFoundError(f"the directory {spec.lock_path.parent} is missing") from error
     except PermissionError as error:
-        raise DeniedError(f"{spec.lock_path} can not be opened: permission denied") from error
+        raise DeniedError(f"cannot open {spec.lock_path}: permission denied") from error
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX)
         yield

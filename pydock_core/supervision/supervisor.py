@@ -212,7 +212,7 @@ class Supervisor:
                 lock_fd = container_status.take_lock(self.paths.lock_file)
             except OSError as error:
                 raise FailedError(
-                    f"the lock {self.paths.lock_file} can not be taken: {error.strerror}", exit_code=125
+                    f"cannot take the lock {self.paths.lock_file}: {error.strerror}", exit_code=125
                 ) from error
             if lock_fd is not None:
                 return lock_fd
@@ -251,7 +251,7 @@ class Supervisor:
             failure = error
         except Exception as error:  # noqa: BLE001 - whatever goes wrong must be undone and reported
             traceback.print_exc()
-            failure = FailedError(f"container {self.short_id} can not be started: {error}")
+            failure = FailedError(f"cannot start container {self.short_id}: {error}")
         else:
             return None
         if failure.exit_code is None:
@@ -312,9 +312,7 @@ class Supervisor:
                     self.plan.log_path, LogLimits(self.plan.log_file_bytes, self.plan.log_files)
                 )
             except OSError as error:
-                raise FailedError(
-                    f"the log {self.plan.log_path} can not be opened: {error.strerror}"
-                ) from error
+                raise FailedError(f"cannot open the log {self.plan.log_path}: {error.strerror}") from error
             self._undo.callback(self._log.close)
         self._undo.callback(self.relay.close)
         self.loop.before_wait = self._flush_log
@@ -415,9 +413,9 @@ class Supervisor:
         set_window_size(self._console_fd, rows, columns)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to init, which is a child of this process, so its pid can not mean another one."""
+        """Send a signal to init, which is a child of this process, so its pid cannot mean another one."""
         if number not in signal.valid_signals():
-            raise InvalidError(f"{number} is no signal")
+            raise InvalidError(f"unknown signal {number}")
         if self._init_code is not None:
             return
         os.kill(self._init_pid, number)

@@ -77,7 +77,7 @@ def enter(mapper: socket.socket) -> str:
     if answer == b"f":
         return FULL
     if answer != b"s":
-        raise FailedError(f"subordinate ids can not be mapped: {answer[1:].decode(errors='replace')}")
+        raise FailedError(f"cannot map subordinate ids: {answer[1:].decode(errors='replace')}")
     try:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"0 {uid} 1")

@@ -52,7 +52,7 @@ def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[
         try:
             _protect(interpreter)
         except OSError as error:
-            raise FailedError(f"{interpreter} can not be mounted read-only: {error.strerror}") from error
+            raise FailedError(f"cannot mount {interpreter} read-only: {error.strerror}") from error
         os.set_inheritable(ready.fileno(), True)
         passed = {**arguments, "mapping": mapping, "ready_fd": ready.fileno()}
         program = "import sys, json; a = json.loads(sys.argv[1]); sys.path += a['paths']; "

@@ -136,7 +136,7 @@ def test_a_storage_job_runs_in_a_worker(root: StateRoot) -> None:
 
 
 def test_what_is_no_storage_job_is_refused(root: StateRoot) -> None:
-    with pytest.raises(DeniedError, match="no storage job"):
+    with pytest.raises(DeniedError, match="not a storage job"):
         ZygoteWorker(root).call("os:system", {"command": "true"})
 
 

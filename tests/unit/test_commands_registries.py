@@ -319,7 +319,7 @@ def test_search(front: Front) -> None:
 def test_an_address_is_no_term(front: Front, more: tuple[str, ...]) -> None:
     front.run("search", *more, "http://registry.test/box", code=1)
     assert front.err.text == (
-        "error: http://registry.test/box: an address is no name\nhint: leave http:// out: registry.test/box\n"
+        "error: http://registry.test/box: an address is not a name\nhint: leave http:// out: registry.test/box\n"
     )
 
 

@@ -179,7 +179,7 @@ def apply_blob(
     """
     compression = layer_compression(media_type)
     if compression is None:
-        raise UnsupportedError(f"layer {diff_id} has media type {media_type!r}, which is no layer's", ANEW)
+        raise UnsupportedError(f"layer {diff_id} has media type {media_type!r}, which is not a layer's", ANEW)
     subject = f"layer {short_id(diff_id)}"
     tree = os.path.join(target, TREE)
     with mapped(subject, "apply", "see dock doctor"):

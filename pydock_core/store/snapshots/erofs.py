@@ -137,7 +137,7 @@ def _make(diff_id: str, blob: LayerBlob, made: Path, subject: str, progress: Pro
     compression = layer_compression(blob.media_type)
     if compression is None:
         raise UnsupportedError(
-            f"layer {diff_id} has media type {blob.media_type!r}, which is no layer's", ANEW
+            f"layer {diff_id} has media type {blob.media_type!r}, which is not a layer's", ANEW
         )
     index_fd = os.open(made / INDEX, NEW, 0o600)
     try:
