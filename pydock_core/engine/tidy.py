@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pydock_core.errors import PyDockError
@@ -24,11 +26,17 @@ class Remover:
         self._root = root
         self._database = database
         self._removal = ContainerRemoval(root, database, worker)
+        self._quick_removal = ContainerRemoval(root, database, worker, _run_in_thread)
 
     def remove(self, container_id: str, *, volumes: bool, durable: bool = True) -> None:
-        """Remove a container that does not run; see :meth:`ContainerRemoval.remove`."""
+        """Remove a container that does not run; see :meth:`ContainerRemoval.remove`.
+
+        The files of what need not survive a crash (``--rm``) are removed by a thread, which the interpreter waits for at its
+        end; a killed one leaves them to the next sweep.
+        """
         reap_killed(self._root.container(container_id))
-        self._removal.remove(container_id, volumes=volumes, durable=durable)
+        removal = self._removal if durable else self._quick_removal
+        removal.remove(container_id, volumes=volumes, durable=durable)
 
     def remove_volume(self, name: str) -> bool:
         """Remove a volume that no container uses; return whether it was removed."""
@@ -76,6 +84,14 @@ class Remover:
         elif paths.run.is_dir():
             reap_killed(paths)
         self._removal.remove_directories(container_id)
+
+
+def _run_in_thread(action: Callable[[], None]) -> None:
+    def run() -> None:
+        with contextlib.suppress(PyDockError):  # the next sweep says what cannot be removed
+            action()
+
+    threading.Thread(target=run, name="pydock-removal").start()
 
 
 def _names(directory: Path) -> list[str]:

@@ -23,9 +23,17 @@ class ContainerRemoval:
 
     Args:
         worker: removes trees, which may hold files of the user's subordinate ids.
+        later: runs what nobody needs to wait for: the removal of directories whose row is gone.
     """
 
-    def __init__(self, root: StateRoot, database: Database, worker: Worker) -> None:
+    def __init__(
+        self,
+        root: StateRoot,
+        database: Database,
+        worker: Worker,
+        later: Callable[[Callable[[], None]], None] = lambda action: action(),
+    ) -> None:
+        self._later = later
         self._root = root
         self._database = database
         self._worker = worker
@@ -42,7 +50,7 @@ class ContainerRemoval:
             # Its own files may be what fills the disk.  If this is killed in between, the container has never run.
             self.remove_directories(container_id)
             orphans = table.delete(self._database, container_id, durable=durable)
-        self.remove_directories(container_id)
+        self._later(lambda: self.remove_directories(container_id))
         if volumes and orphans:
             for name in orphans:
                 self._discard(self._root.volumes / name)

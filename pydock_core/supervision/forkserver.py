@@ -26,7 +26,7 @@ from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidEr
 
 _SILENT_SECONDS = 5.0
 _SPARES = 1
-_REFILL_SECONDS = 0.0
+_REFILL_SECONDS = 0.05
 """How long after a request is settled the next spare is made: what its client does next has the processors."""
 
 

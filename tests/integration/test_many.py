@@ -35,8 +35,10 @@ def everything(dock: Dock, engine: Engine) -> dict[str, object]:
 
 
 def is_idle(engine: Engine) -> bool:
-    """Whether the zygote has no child but its spare."""
-    return len(children_of(Zygote(engine.root).ping()["pid"])) == 1
+    """Whether the zygote has no child but its spare, and no container has files."""
+    children = children_of(Zygote(engine.root).ping()["pid"])
+    places = (engine.root.trash, engine.root.containers, engine.root.run / "c")
+    return len(children) == 1 and not any(map(os.listdir, places))
 
 
 def _sees(process: Path, base: Path) -> bool:
