@@ -24,9 +24,10 @@ from pydock_core.runtime.cgroups.oom_counter import find_counter
 from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
+from pydock_core.runtime.rootfs import mount_root
 from pydock_core.runtime.spare_init import SpareInit
 from pydock_core.supervision.executor_choice import make_executor
-from pydock_core.supervision.plan import LaunchPlan
+from pydock_core.supervision.plan import read_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +62,14 @@ class Maker:
         child_link.close()
         return cls(link)
 
-    def begin(self, plan: LaunchPlan, stdio: Stdio | None) -> None:
+    def begin(self, plan_file: Path, stdio: Stdio | None) -> None:
         """Have the plan's container planned, and nothing made before :meth:`go`."""
-        request = {
-            "executor": plan.executor,
-            "data_dir": plan.data_dir,
-            "run_dir": plan.run_dir,
-            "container_id": plan.container_id,
-            "size": [plan.tty_rows, plan.tty_columns],
-        }
+        request = {"plan": str(plan_file)}
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
         messages.send(self._link, request, fds)
 
     def go(self) -> None:
-        """Have the container made and started: its root filesystem is mounted, its network is there."""
+        """Have the root filesystem mounted, and the container made and started; its network is there."""
         messages.send(self._link, {})
 
     def finish(self) -> Made:
@@ -125,24 +120,28 @@ def _run(link: socket.socket, parent_pidfd: int, rehearse: Callable[[], None] | 
 
 
 def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds: list[int]) -> None:
-    paths = ContainerPaths(Path(request["data_dir"]), Path(request["run_dir"]))
     stdio = Stdio(*fds) if fds else None
-    container_id = request["container_id"]
 
     def wait_for_go() -> None:
         if messages.receive(link) is None:
             os._exit(0)  # the supervisor has given up
+        # In the mount namespace that is the supervisor's too, which unmounts it.
+        if plan.root_mounts:
+            mount_root(plan.root_mounts, paths.rootfs)
 
     try:
-        executor = make_executor(request["executor"], paths)
+        plan = read_plan(Path(request["plan"]))
+        paths = ContainerPaths(Path(plan.data_dir), Path(plan.run_dir))
+        container_id = plan.container_id
+        executor = make_executor(plan.executor, paths)
         if isinstance(executor, EmbeddedExecutor):
             created = executor.create(paths.bundle, container_id, stdio, spare, wait_for_go)
         else:
             spare.discard()
             wait_for_go()
             created = executor.create(paths.bundle, container_id, stdio)
-        if created.console_fd is not None and all(request["size"]):
-            set_window_size(created.console_fd, *request["size"])
+        if created.console_fd is not None and plan.tty_rows and plan.tty_columns:
+            set_window_size(created.console_fd, plan.tty_rows, plan.tty_columns)
         counter = find_counter(created.pid)
         executor.start(container_id)
     except PyDockError as error:

@@ -15,13 +15,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
-from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime import reaping
 from pydock_core.runtime.cgroups.oom_counter import read_oom_kills
@@ -29,9 +28,8 @@ from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 from pydock_core.runtime.mounts import make_tmpfs
 from pydock_core.runtime.process_identity import ProcessIdentity, boot_id
-from pydock_core.runtime.record_file import write_json
+from pydock_core.runtime.record_file import write_whole
 from pydock_core.runtime.rehearsal import rehearse
-from pydock_core.runtime.rootfs import mount_root
 from pydock_core.supervision import container_status, dial, ports
 from pydock_core.supervision.container_status import ExitRecord, StateRecord
 from pydock_core.supervision.control_server import ControlServer
@@ -46,6 +44,11 @@ from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
 
+_EMPTY_PLAN = (
+    b'{"container_id": "rehearsal", "data_dir": "%b", "run_dir": "%b", "log_path": "%b/log.json",'
+    b' "root_mounts": [], "network": {}, "ports": []}'
+)
+"""Written by hand: to build it would copy pages that no supervisor needs."""
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FORWARDER_DEATH_SECONDS = 10.0
@@ -86,11 +89,10 @@ def _supervise(request: Request, loop: EventLoop, signals: Signals, surroundings
         return  # it could not be made ready: its client knows why
     try:
         plan = read_plan(Path(order[0]["plan"]))
-        executor = make_executor(plan.executor, ContainerPaths(Path(plan.data_dir), Path(plan.run_dir)))
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
         return
-    supervisor = Supervisor(plan, executor, status, loop, signals, surroundings)
+    supervisor = Supervisor(plan, status, loop, signals, surroundings)
     supervisor.run(attachment, request.document.get("attach") or {}, request.settle)
 
 
@@ -104,12 +106,9 @@ def _rehearse(loop: EventLoop, signals: Signals, surroundings: Surroundings) -> 
     with status, client, contextlib.suppress(PyDockError, OSError):
         root_fd = make_tmpfs(0, size="256k", mode="700")
         base = f"/proc/self/fd/{root_fd}"
-        layer = RootMount("overlay", lower=(base, base), upper=f"{base}/upper", work=f"{base}/work")
-        plan = LaunchPlan("rehearsal", base, base, root_mounts=(layer,), log_path=f"{base}/log.json")
-        write_json(Path(f"{base}/plan.json"), plan.to_json())
+        write_whole(Path(f"{base}/plan.json"), _EMPTY_PLAN % (base.encode(), base.encode(), base.encode()))
         plan = read_plan(Path(f"{base}/plan.json"))
-        executor = make_executor(plan.executor, ContainerPaths(Path(base), Path(base)))
-        Supervisor(plan, executor, status, loop, signals, surroundings).rehearse()
+        Supervisor(plan, status, loop, signals, surroundings).rehearse()
         messages.receive(client)
     if root_fd >= 0:
         os.close(root_fd)
@@ -129,7 +128,6 @@ class Supervisor:
 
     Args:
         plan: what to run.
-        executor: that makes it.
         status: the socket of whoever asked for it.
         loop, signals: what everything happens in.
         surroundings: what was made ahead.
@@ -138,7 +136,6 @@ class Supervisor:
     def __init__(
         self,
         plan: LaunchPlan,
-        executor: Executor,
         status: socket.socket,
         loop: EventLoop,
         signals: Signals,
@@ -151,7 +148,6 @@ class Supervisor:
         self.loop = loop
         self.signals = signals
         self.relay = StdioRelay(self.loop)
-        self._executor = executor
         self._surroundings = surroundings
         self._status = status
         self._undo = contextlib.ExitStack()
@@ -165,6 +161,11 @@ class Supervisor:
         self._control: ControlServer | None = None
         self._oom_file = ""
         self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
+
+    @cached_property
+    def _executor(self) -> Executor:
+        """What made the container; needed first for a further process, or at the end."""
+        return make_executor(self.plan.executor, self.paths)
 
     def run(
         self, attachment: socket.socket | None, wanted: Mapping[str, bool], settle: Callable[[], None]
@@ -232,8 +233,6 @@ class Supervisor:
         self._open_log()
         with contextlib.ExitStack() as theirs:
             self._make_pipes(theirs)
-            with contextlib.suppress(PyDockError):
-                mount_root(self.plan.root_mounts, self.paths.rootfs)
         self._listen()
         self._begin_relay()
         _tell(self._status, {"event": "started", "pid": 0, "ports": self._ports_json()})
@@ -327,15 +326,14 @@ class Supervisor:
             stdio = None if self.plan.terminal else self._make_pipes(theirs)
             maker = self._surroundings.take_maker()
             with maker:
-                maker.begin(self.plan, stdio)
+                maker.begin(self.paths.plan_file, stdio)
                 if self.plan.root_mounts:
-                    mount_root(self.plan.root_mounts, self.paths.rootfs)
                     self._mounts.callback(_unmount, self.paths.rootfs)
                 self._surroundings.enter_network(self.plan, self.paths.network_namespace)
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)
                 # Even a maker that is killed may leave something.
-                self._undo.callback(self._executor.delete, self.plan.container_id)
+                self._undo.callback(self._delete)
                 maker.go()
                 try:
                     self._listen()
@@ -354,6 +352,9 @@ class Supervisor:
         self._pipes = (None, {})
         streams = ContainerStreams(stdin_fd, outputs, self.plan.terminal, self.plan.stdin_once)
         self.relay.begin(streams, self._log)
+
+    def _delete(self) -> None:
+        self._executor.delete(self.plan.container_id)
 
     def _listen(self) -> None:
         """Serve the control socket; who connects is answered when the container runs."""

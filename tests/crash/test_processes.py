@@ -189,8 +189,6 @@ STARTING: dict[str, Patch] = {
     "lock": kill_after(process, "take_lock"),
     "first state": kill_after(process.StateRecord, "write", 1),
     "log": kill_after(LogWriter, "__init__"),
-    "before mounting": kill_before(supervisor, "mount_root"),
-    "mounted": kill_after(supervisor, "mount_root"),
     "network": kill_after(supervisor_network, "enter"),
     "before planning": kill_before(Maker, "begin"),
     "planning": kill_after(Maker, "begin"),
@@ -258,6 +256,27 @@ def test_a_supervisor_is_killed_at(
         end = launch.wait(10)
     assert end is not None
     assert end.exit_code == (137 if starts else 3)
+    assert_clean(box)
+
+
+def kill_maker(patch: pytest.MonkeyPatch) -> None:
+    """Kill the maker, the first child of the supervisor, when it has been told to go."""
+    real = Maker.go
+
+    def go(maker: Maker) -> None:
+        real(maker)
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        os.kill(min(map(int, children)), signal.SIGKILL)
+
+    patch.setattr(Maker, "go", go)
+
+
+@needs_root
+def test_a_maker_is_killed(root: StateRoot, lower: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Box(root, lower, ["sleep", "1000"])
+    assert os.waitstatus_to_exitcode(run_supervisor(box, kill_maker, monkeypatch)) == 99  # it returned
+    assert box.status().status == "created"
+    assert "killed" in box.status().error
     assert_clean(box)
 
 
