@@ -14,22 +14,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
 
 from tests.bench import images
 from tests.bench.isolation import isolate, removing_groups, unmount_below
-from tests.bench.ours import dock_program_peer, pydock_peer
-from tests.bench.peer import Peer, Skipped
+from tests.bench.ours import dock_program_peer, magic_peer, pydock_peer
+from tests.bench.peer import Peer, Skipped, private, pss
 from tests.bench.peers import crun_peer, docker_peer, podman_peer
 from tests.bench.producers import debian_root
-from tests.bench.samples import bare_bundle, busybox_archive, default_bundle
+from tests.bench.samples import busybox_archive, default_bundle, spec_bundle
 
 Row = tuple[str, str, str, str, str]
 Timing = tuple[float, float]
 """Median and best, in seconds."""
 
+CRUN_SPEC = "crun run (crun spec)"
+MAGIC = "%dock (IPython)"
 _SETTLE_SECONDS = 0.5
 _CALM_LOOKS = 5
 
@@ -86,6 +89,21 @@ def rows_of(
     return rows + [(work, name, "-", "-", reason) for name, reason in skipped.items()]
 
 
+def verdicts(timings: dict[str, Timing], *wanted: tuple[str, float, str]) -> list[Row]:
+    """Judge medians: of each (who, limit, peer), whether the first takes at most so many times what the peer takes."""
+    return [
+        (
+            f"  at most {limit:g} x {peer}",
+            who,
+            f"{timings[who][0] / timings[peer][0]:.2f} x",
+            "",
+            "met" if timings[who][0] <= limit * timings[peer][0] else "missed",
+        )
+        for who, limit, peer in wanted
+        if who in timings and peer in timings
+    ]
+
+
 def memory_rows(work: str, figures: dict[str, Callable[[], int] | None]) -> list[Row]:
     """Lay out what each takes in memory."""
     sizes = {name: figure() for name, figure in figures.items() if figure is not None}
@@ -114,31 +132,46 @@ def run(base: Path, *, times: int) -> list[Row]:
         [
             lambda: pydock_peer(base / "pydock", archive),
             lambda: crun_peer("crun run", default_bundle(base / "default")),
-            lambda: crun_peer("crun run (bare)", bare_bundle(base / "bare")),
+            lambda: crun_peer(CRUN_SPEC, spec_bundle(base / "spec")),
             lambda: podman_peer(base / "podman", archive),
             lambda: docker_peer(base / "docker", archive),
         ]
     )
     program = dock_program_peer(base / "pydock")
+    magic = magic_peer(base / "pydock")
     rows: list[Row] = []
     try:
         rows += memory_rows("memory with no container (PSS)", {p.name: p.standing_memory for p in peers})
-        with_run = [(peer.name, peer.run_true) for peer in [*peers, program]]
-        rows += rows_of("run --rm --network none IMAGE true", in_turns(with_run, times=times), skipped)
-        connected = [(peer.name, peer.run_connected) for peer in peers if peer.run_connected is not None]
+        with_run = [(peer.name, peer.run_true) for peer in [*peers, magic, program]]
+        timings = in_turns(with_run, times=times)
+        rows += rows_of("run --rm --network none IMAGE true", timings, skipped)
+        rows += verdicts(timings, ("pydock", 0.8, CRUN_SPEC), (MAGIC, 1.0, CRUN_SPEC))
+        connected = [
+            (peer.name, peer.run_connected) for peer in [*peers, magic] if peer.run_connected is not None
+        ]
         if connected:
-            rows += rows_of("run --rm IMAGE true", in_turns(connected, times=max(1, times // 2)), {})
+            crun = [(name, action) for name, action in with_run if name == CRUN_SPEC]
+            timings = in_turns([*connected, *crun], times=max(1, times // 2))
+            rows += rows_of("run --rm IMAGE true", timings, {})
+            rows += verdicts(timings, (MAGIC, 2.5, CRUN_SPEC))
         executing = [(peer.name, peer.start_and_exec()) for peer in peers if peer.start_and_exec is not None]
-        rows += rows_of("exec CONTAINER true", in_turns(executing, times=times), {})
+        timings = in_turns(executing, times=times)
+        rows += rows_of("exec CONTAINER true", timings, {})
+        rows += verdicts(timings, ("pydock", 0.1, "docker"))
         listing = [(peer.name, peer.ps) for peer in peers if peer.ps is not None and peer.commands is None]
         rows += rows_of("ps, in process", in_turns(listing, times=times), {})
         made = {peer.name: peer.commands() for peer in [program, *peers] if peer.commands is not None}
         for command in made[program.name]:
             actions = [(name, commands[command]) for name, commands in made.items()]
             rows += rows_of(f"{command}, as a command", in_turns(actions, times=times), {}, program.name)
-        rows += memory_rows("memory beside a container's own (PSS)", {p.name: p.memory for p in peers})
+        keepers = {peer.name: peer.keeper() for peer in peers if peer.keeper is not None}
+        for kind, figure in (("PSS", pss), ("private", private)):
+            rows += memory_rows(
+                f"memory beside a container's own ({kind})",
+                {name: partial(figure, pid) for name, pid in keepers.items()},
+            )
     finally:
-        for peer in [program, *peers]:
+        for peer in [magic, program, *peers]:
             peer.close()
         unmount_below(base)
     return rows

@@ -60,7 +60,7 @@ def pydock_peer(base: Path, archive: Path) -> Peer:
         (lambda: run("bridge")) if is_root else None,
         start_and_exec,
         lambda: engine.containers.list(),
-        lambda: pss(derive_status(engine.root.container(start())).supervisor_pid),
+        lambda: derive_status(engine.root.container(start())).supervisor_pid,
         lambda: pss(zygote()),
         closers=[lambda: end(zygote())],
     )
@@ -90,3 +90,23 @@ def dock_program_peer(base: Path) -> Peer:
         closers=[lambda: end(int(ask_server_surely(server, {"op": "ping"})["pid"]))],
     )
     return peer
+
+
+def magic_peer(base: Path) -> Peer:
+    """``%dock`` in an IPython shell of this process, on the state root that :func:`pydock_peer` has filled."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    os.environ["PYDOCK_ROOT"] = str(base)
+    shell = InteractiveShell.instance()
+    shell.run_line_magic("load_ext", "pydock_jupyter")
+
+    def run(network: str) -> None:
+        shell.run_line_magic("dock", f"run --rm {network} busybox true")
+        assert shell.user_ns["_exit_code"] == 0
+
+    return Peer(
+        "%dock (IPython)",
+        lambda: run("--network none"),
+        (lambda: run("")) if os.geteuid() == 0 else None,
+        closers=[lambda: os.environ.pop("PYDOCK_ROOT")],
+    )

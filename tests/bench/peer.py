@@ -34,7 +34,7 @@ class Peer:
         start_and_exec: starts a container and returns the action ``exec CONTAINER true``.
         ps: lists the running containers.
         commands: starts a container and returns its command line's actions: ps, images, exec, logs.
-        memory: bytes (PSS) that the peer's own processes take for one more running container.
+        keeper: starts a container, and returns the process of the peer's own that stays with it.
         standing_memory: bytes (PSS) of those that are there without any.
         closers: undo what was started, the last one first.
     """
@@ -44,7 +44,7 @@ class Peer:
     run_connected: Callable[[], object] | None = None
     start_and_exec: Callable[[], Callable[[], object]] | None = None
     ps: Callable[[], object] | None = None
-    memory: Callable[[], int] | None = None
+    keeper: Callable[[], int] | None = None
     standing_memory: Callable[[], int] | None = None
     commands: Callable[[], Mapping[str, Callable[[], object]]] | None = None
     closers: list[Callable[[], object]] = field(default_factory=list)
@@ -75,12 +75,17 @@ def last_line(error: subprocess.CalledProcessError) -> str:
 
 def pss(*pids: int) -> int:
     """Proportional set size of processes together, in bytes (proc_pid_smaps_rollup)."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
+    return sum(_rollup(pid, "Pss:") for pid in pids)
+
+
+def private(pid: int) -> int:
+    """The memory that no other process shares, in bytes."""
+    return _rollup(pid, "Private_Clean:") + _rollup(pid, "Private_Dirty:")
+
+
+def _rollup(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def parent_of(pid: int) -> int:

@@ -71,8 +71,8 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         name = start()
         return lambda: podman("exec", name, "true")
 
-    def memory() -> int:
-        return pss(int(podman("inspect", "--format", "{{.State.ConmonPid}}", start()).stdout))
+    def keeper() -> int:
+        return int(podman("inspect", "--format", "{{.State.ConmonPid}}", start()).stdout)
 
     def run_true() -> None:
         podman("run", "--rm", *limits, "--network", "none", "busybox", "true")
@@ -92,7 +92,7 @@ def podman_peer(base: Path, archive: Path) -> Peer:
         run_connected if _works(run_connected) else None,
         start_and_exec,
         lambda: podman("ps"),
-        memory,
+        keeper,
         closers=[lambda: unmount_below(base)],
     )
     peer.commands = lambda: command_actions(podman, start())
@@ -147,8 +147,8 @@ def docker_peer(base: Path, archive: Path) -> Peer:
         name = start()
         return lambda: docker("exec", name, "true")
 
-    def memory() -> int:
-        return pss(parent_of(int(docker("inspect", "--format", "{{.State.Pid}}", start()).stdout)))
+    def keeper() -> int:
+        return parent_of(int(docker("inspect", "--format", "{{.State.Pid}}", start()).stdout))
 
     def run_true() -> None:
         docker("run", "--rm", "--network", "none", "busybox", "true")
@@ -169,7 +169,7 @@ def docker_peer(base: Path, archive: Path) -> Peer:
         run_connected if _works(run_connected) else None,
         start_and_exec,
         lambda: docker("ps"),
-        memory,
+        keeper,
         (lambda: pss(*daemon_pids)) if daemon_pids else None,
         closers=closers,
     )

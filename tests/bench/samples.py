@@ -8,6 +8,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,31 +104,14 @@ def default_bundle(directory: Path) -> Path:
     return directory
 
 
-def bare_bundle(directory: Path) -> Path:
-    """An OCI bundle that runs true with namespaces and a cgroup, but none of the confinement of a default container."""
+def spec_bundle(directory: Path) -> Path:
+    """An OCI bundle of the configuration that ``crun spec`` writes: no seccomp filter, no user, no network."""
     busybox_tree(directory / "rootfs")
-    config = {
-        "ociVersion": "1.0.2",
-        "process": {"user": {"uid": 0, "gid": 0}, "args": ["true"], "env": ["PATH=/bin"], "cwd": "/"},
-        "root": {"path": "rootfs"},
-        "hostname": "bench",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {
-                "destination": "/dev/pts",
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["newinstance", "ptmxmode=0666"],
-            },
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
-        ],
-        "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "cgroupsPath": "/pydock-bench",
-        },
-    }
-    (directory / "config.json").write_text(json.dumps(config))
+    subprocess.run(["crun", "spec"], cwd=directory, check=True)
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config["process"] |= {"args": ["true"], "terminal": False, "env": ["PATH=/bin"]}
+    path.write_text(json.dumps(config))
     return directory
 
 
