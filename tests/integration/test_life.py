@@ -25,7 +25,7 @@ def test_run_gives_output_error_and_exit_code(dock: Dock) -> None:
         (["busybox", "nonesuch"], 127, "nonesuch"),
         (["busybox", "/etc/passwd"], 126, "passwd"),
         (["nonesuch", "true"], 125, "no such image"),
-        (["--name", "bad name", "busybox", "true"], 125, "not allowed"),
+        (["--name", "bad name", "busybox", "true"], 125, "invalid container name 'bad name'"),
         (["-w", "/etc/passwd", "busybox", "true"], 125, "passwd"),
         (["-u", "nobody-here", "busybox", "true"], 125, "nobody-here"),
         (["--runtime", "nonesuch", "busybox", "true"], 125, "nonesuch"),

@@ -14,6 +14,7 @@ import pytest
 
 from pydock_core.api import EngineAccess
 from pydock_jupyter.server.panel import build_operation
+from tests.support.event_loop import run_async
 from tests.support.fake_engine import IDLE, FakeEngine
 from tests.support.jupyter_servers import TOKEN, JupyterServer, run_jupyter
 
@@ -66,7 +67,7 @@ def test_ends_with_its_client(tmp_path: Path) -> None:
 
     handler.flush = flush
     operation = build_operation(EngineAccess(lambda: engine))
-    asyncio.run(asyncio.wait_for(operation(handler), WAIT_SECONDS))
+    run_async(asyncio.wait_for(operation(handler), WAIT_SECONDS))
     assert len(handler.lines) == 1
     for thread in threading.enumerate():
         if thread.name == "pydock-watch":

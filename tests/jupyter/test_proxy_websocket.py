@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tornado import httpclient, httpserver, web, websocket
 
+from tests.support.event_loop import run_async
 from tests.support.jupyter_servers import TOKEN, Backend, Backends, JupyterServer, free_port
 
 MIB = 1 << 20
@@ -99,7 +100,7 @@ def converse(
             while protocol.stream is not None and not protocol.stream.closed():
                 await asyncio.sleep(0.01)  # the closing handshake; bounded below
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    run_async(asyncio.wait_for(run(), 30))
 
 
 @pytest.mark.parametrize("base", ["jupyter", "hub_like"])

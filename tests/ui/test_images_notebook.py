@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.ui.conftest import REPOSITORY, Lab
 
 RUN_MILLISECONDS = 120_000
-LAST_HEADING = "What it takes of the disk"
+LAST_HEADING = "Disk usage"
 PICTURES = 3
 
 MEASURE = """svg => {
