@@ -11,12 +11,14 @@ streams and the directory, answered by ``{"ok": true, "pid"}``; then one byte on
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -160,7 +162,12 @@ def _run(request: Request) -> None:
         except OSError:
             code = code or 1
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    status.send(bytes([code & 0xFF]))
+    with contextlib.suppress(OSError):  # the client was killed just now
+        status.send(bytes([code & 0xFF]))
+    # As the interpreter does at its end: a thread may be removing the files of a --rm container.
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
 
 
 def _writer(fd: int, encoding: str, errors: str) -> io.TextIOWrapper:

@@ -60,6 +60,7 @@ def test_a_command_runs_in_a_child_of_the_server(dock: Dock, server: int) -> Non
 def test_its_commands_and_other_programs_share_a_zygote(dock: Dock, server: int, engine: Engine) -> None:
     before = Zygote(engine.root).ping()["pid"]
     output(dock, "run", "--rm", "busybox", "true")
+    wait_until(lambda: not any(engine.root.trash.iterdir()), "the container's files are removed")
     assert Zygote(engine.root).ping()["pid"] == before
 
 
