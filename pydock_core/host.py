@@ -1,4 +1,4 @@
-"""Says what this host offers and lacks, what each lack costs, and the command that mends it (``dock doctor``)."""
+"""Examines the host for ``dock doctor``: each feature, the cost of its absence, and the command that adds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of others (an image's, a registry's, a file's name) made fit for a terminal."""
+"""Makes untrusted text (from images, registries, file names) safe for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has the program server run a command, so that the ``dock`` program need not load what the command needs.
+"""Delegates a command to the program server, so that ``dock`` need not import the command's modules.
 
 The server (:mod:`pydock_core.program_server`) has everything loaded, and forks a child that runs the command with
 this process's standard streams, directory, environment and umask; this process forwards signals and exits with the child's

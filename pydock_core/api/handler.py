@@ -1,5 +1,4 @@
-"""The frame of the HTTP API: versions, routing, parameters, errors; what each call does is in the other
-modules.
+"""The frame of the HTTP API: versions, routing, parameters and errors.  The other modules implement the calls.
 
 Paths may begin with a version (``/v1.51/containers/json``) as in Docker; every version is answered in the
 shapes of the newest, which clients of older ones understand.  What the Engine API has and PyDock has not is

@@ -1,1 +1,1 @@
-"""The command table, what each command does with the engine, and the ``dock`` program."""
+"""The command table, the command handlers, and the ``dock`` program."""

@@ -1,4 +1,4 @@
-"""What the command table is made of: commands, their options and their arguments.  Pure data."""
+"""The types of the command table: commands, options and arguments.  Pure data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of the command table that is about containers.  Pure data."""
+"""The command table's entries for containers.  Pure data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command is given besides its words: the engine and the streams of the front end that called it."""
+"""The context of a command: the engine, and the calling front end's streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describes how a container's command ended, where an exit code alone does not tell it.  Pure functions."""
+"""Describes how a container ended if its exit code alone does not tell: signals, out of memory.  Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has the image of a new container there: ``run`` and ``create`` pull one that is missing, as Docker's do.
+"""Pulls a missing image for ``run`` and ``create``, as Docker does.
 
 ``--pull`` says when: missing (the default), always, never.  The environment variable PYDOCK_PULL gives another default,
 for hosts that reach no registry.  What it tells goes to standard error.

@@ -1,4 +1,4 @@
-"""The part of the command table that is about images and registries.  Pure data."""
+"""The command table's entries for images and registries.  Pure data."""
 
 from __future__ import annotations
 

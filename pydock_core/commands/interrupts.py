@@ -1,4 +1,4 @@
-"""What interrupts do to a command in the foreground: a first one, the next ones, and none while time passes.
+"""The escalation of interrupts for a command in the foreground: ask, stop, kill.
 
 A terminal's ctrl-c does what Docker's does.  A notebook's cell has to end, and its stop button says nothing of
 what it does: each step there is told, and leads to the next one by itself when its time is up.

@@ -1,4 +1,4 @@
-"""The part of the command table that is about PyDock itself, or about more than one kind of thing.  Pure data."""
+"""The command table's entries for PyDock itself and for several kinds of objects.  Pure data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command table: what commands there are, and what words each takes.
+"""The command table: every command with its options and arguments.
 
 Pure data.  The parser, the help, the completions and the magics are made from it, so that the same words
 mean the same everywhere.  What Docker has and PyDock has not yet stands in ``later``, and is refused by name.

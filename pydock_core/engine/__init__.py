@@ -1,4 +1,4 @@
-"""The engine: what every front end (program, magics, widgets, HTTP) calls, and the only package that they import.
+"""The engine: the only package that front ends (program, magics, widgets, HTTP) import.
 
 :class:`~pydock_core.engine.protocol.EngineProtocol` says what a front end may ask; :class:`Engine` answers for this host.
 Names are imported when they are first used: a front end pays for what it touches.

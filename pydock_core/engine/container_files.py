@@ -1,4 +1,4 @@
-"""The files that every container gets from the host: /etc/hostname, /etc/hosts and /etc/resolv.conf."""
+"""Generates each container's /etc/hostname, /etc/hosts and /etc/resolv.conf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The use cases of containers: create, start, stop, remove, and all that is asked of a running one."""
+"""The use cases of containers: create, start, stop, remove, list, inspect, logs, exec and dial."""
 
 from __future__ import annotations
 

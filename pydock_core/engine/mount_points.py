@@ -1,4 +1,4 @@
-"""A layer below all others with the mount points that every container needs.
+"""The bottom layer: empty mount points (Docker's init layer).
 
 If an image lacks these files (most do), they would be created in each container's writable layer and removed with it,
 which costs time, and a commit would include them.  Docker's "init" layer serves the same purpose.

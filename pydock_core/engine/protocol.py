@@ -1,4 +1,4 @@
-"""The seam between front ends and an engine: what a front end may ask, whoever answers.
+"""The seam between front ends and an engine: the requests that a front end may make.
 
 Vocabulary, as Docker's: an *image* is named by a reference or an id; a *container* by its id, a unique prefix of it, or
 its name; documents are dictionaries in the shapes of the Docker Engine API 1.51.  Every method raises

@@ -1,4 +1,4 @@
-"""What the parts of an engine share: one state root's database, store and workers, each made when first used."""
+"""The shared parts of an engine: one state root's database, store and workers, each created on first use."""
 
 from __future__ import annotations
 

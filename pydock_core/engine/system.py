@@ -1,4 +1,4 @@
-"""What is known of this PyDock and its host: version and info, in Engine API shapes."""
+"""Version, host information and diagnosis, in Engine API shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disk usage and prunes: what images, containers and volumes take, and taking away what nothing uses."""
+"""Disk usage of images, containers and volumes, and pruning of unused ones."""
 
 from __future__ import annotations
 

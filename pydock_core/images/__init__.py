@@ -1,1 +1,1 @@
-"""Where images come from: archives, root filesystem tars, the Python environment that is running."""
+"""Sources of images: registries, archives, root filesystem tars and the running Python environment."""

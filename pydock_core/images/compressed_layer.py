@@ -1,4 +1,4 @@
-"""A layer's gzip form, compressed on all cores into a file that is read while it grows."""
+"""Compresses a layer with gzip on all cores, into a file that readers can follow."""
 
 from __future__ import annotations
 

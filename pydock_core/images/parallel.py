@@ -1,4 +1,4 @@
-"""Work on several layers at once: the first failure ends all of it, and is what the caller gets."""
+"""Runs work on several layers at once; the first failure cancels the rest and is raised."""
 
 from __future__ import annotations
 

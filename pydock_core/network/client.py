@@ -1,4 +1,4 @@
-"""Asks the network service: what the engine calls before it starts a container on a bridge."""
+"""The client of the network service: the engine calls it before it starts a container on a bridge."""
 
 from __future__ import annotations
 

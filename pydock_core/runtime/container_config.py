@@ -1,4 +1,4 @@
-"""An OCI bundle's config.json, read and checked by the embedded executor: what it cannot honour is refused."""
+"""Reads and checks an OCI bundle's config.json; the embedded executor refuses what it cannot honour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report pipe of a further process: the error that kept it from executing its program.
+"""The report pipe of an exec'd process: carries the error if its program cannot be executed.
 
 The writer is in the container, where a process with CAP_SYS_PTRACE may take the pipe over.  So the reader takes an
 error of at most :data:`REPORT_BYTES`, of a fixed form, and no descriptors.

@@ -1,4 +1,4 @@
-"""Mount options of an OCI ``mounts`` entry, parsed into what the kernel's mount calls take: pure.
+"""Parses the mount options of an OCI ``mounts`` entry into arguments of the kernel's mount calls.  Pure.
 
 The words are those of the runtime specification (config.md, "Linux mount options") and of mount(8).
 """

@@ -1,4 +1,4 @@
-"""The mounts of a container: made detached, attached by descriptor on targets resolved inside its root.
+"""Mounts a container's filesystems: created detached, then attached by descriptor to targets inside its root.
 
 No path of the container is ever given to mount(2): the target is an O_PATH descriptor from openat2(2), the
 mount one from open_tree(2) or fsmount(2), and move_mount(2) joins the two (Linux 5.12, for mount_setattr(2)).

@@ -1,4 +1,4 @@
-"""From a joined or made container to its program: what init and every further process do last.
+"""The last steps of init and of an exec'd process before execve(2): identity, capabilities, seccomp.
 
 Limits, identity, capabilities, seccomp, environment, working directory and execve(2) of an OCI ``process``
 object (config.md, "Process").  The order follows capabilities(7) and prctl(2): what needs privilege is done

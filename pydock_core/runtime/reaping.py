@@ -1,4 +1,4 @@
-"""Children that a tracer may hold: nothing here waits without a limit.
+"""Reaps children that a tracer may hold, with a time limit on every wait.
 
 A child that has ended under a tracer is a zombie that only the tracer can wait for.  wait4(2) of the parent does not
 find it before the tracer has waited for it, let go of it or ended (wait_consider_task() in the kernel's kernel/exit.c).

@@ -1,4 +1,4 @@
-"""Runs what a start runs, on an empty bundle, so that a spare process has its own pages before it is needed.
+"""Rehearses a start on an empty bundle, so that a spare process has copied its pages before it is needed.
 
 A forked process copies each page that it writes to, and Python writes to every object that it looks at.  The copies are
 made here, while nobody waits.

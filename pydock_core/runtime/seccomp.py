@@ -1,4 +1,4 @@
-"""Seccomp: an OCI ``linux.seccomp`` object made into a BPF program, kept, and loaded.
+"""Compiles an OCI ``linux.seccomp`` object to a BPF program, caches it and loads it.
 
 libseccomp does the compiling (through the pyseccomp package, imported only when a profile has not been seen
 before).  What is added by hand is a prologue for system calls that are newer than the installed libseccomp:

@@ -1,4 +1,4 @@
-"""An init that is forked ahead: it waits, in a PID namespace of its own, for the container that it is to become.
+"""A pre-forked init: waits in a PID namespace of its own for a container to become.
 
 It has done what no bundle changes: died to its parent's death, hidden itself, made its session and reset its signals,
 and it has touched the pages that it will need.  What it holds besides is one end of a connection and a descriptor of its

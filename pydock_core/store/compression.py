@@ -1,4 +1,4 @@
-"""Compressed streams: what a stream is compressed with, and its plain content.
+"""Detects a stream's compression and reads its plain content.
 
 gzip goes through ISA-L (isal), several times as fast as zlib; zstd through zstandard.
 

@@ -1,4 +1,4 @@
-"""A file that one thread writes while others read it: from the page cache, as far as it has got.
+"""A file that one thread writes while others read it.
 
 The writer says how far it is; readers wait for more, and for the end::
 

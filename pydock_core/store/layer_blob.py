@@ -1,4 +1,4 @@
-"""A layer's blob as drivers get it: a file that is whole, or one that is still arriving from a registry.
+"""A layer's blob: a complete file, or one that is still being downloaded.
 
 A layer is inflated while it is downloaded, and the bytes are read from the page cache.
 """

@@ -1,4 +1,4 @@
-"""What an entry of a layer means, for every driver: names, whiteouts and errors.
+"""The rules for a layer's entries, common to all drivers: names, whiteouts and errors.
 
 Rules (image specification, layer.md): an entry ``.wh.NAME`` hides NAME of the layers below and becomes a
 character device 0/0; ``.wh..wh..opq`` hides everything that the layers below have in its directory and

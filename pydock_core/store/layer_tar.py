@@ -1,4 +1,4 @@
-"""Applies a layer's tar to a directory of its own, in overlayfs's terms; no archive can reach out of it.
+"""Extracts a layer's tar into a directory in overlayfs's form; no entry can escape it.
 
 The rules are those of :mod:`pydock_core.store.layer_rules`.  Every directory is reached by openat2(2) with
 RESOLVE_IN_ROOT from the layer's root, and every last component is made with O_EXCL or its like, which follow no link.

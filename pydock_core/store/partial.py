@@ -1,4 +1,4 @@
-"""Blobs that are being downloaded: one file each, kept when a download breaks off, and one downloader at a time.
+"""Partial downloads of blobs: one file each, kept for resumption, with one writer at a time.
 
 Under the image layout's ``partial/``, named by their digest.  Who downloads holds the file's lock (flock(2)): a second
 process that wants the same blob waits for it, and finds the blob in the store.  What a killed process has left is

@@ -1,4 +1,4 @@
-"""A little of the disk that is held back, so that a full one can be freed.
+"""A small reserve of disk space, so that a full disk can be freed.
 
 To remove an image the database needs a few pages first, and to be opened at all a file of 32 KiB and another one beside
 it (sqlite.org, "Write-Ahead Logging"); on a disk without a free byte, or with all the files that it can have, the commands

@@ -1,4 +1,4 @@
-"""Reads tar archives that may be hostile: every entry is checked before it is handed on, and nothing hangs.
+"""Reads hostile tar archives safely: checks every entry and bounds time and memory.
 
 :mod:`pydock_core.store.tar_header` parses single blocks.  This module puts the headers of an entry together, checks the
 whole, and reads the entry's data.  What headers take in memory is bounded:

@@ -1,4 +1,4 @@
-"""Where an archive is read from: a file, or a stream that is read once."""
+"""The source of an archive: a file, or a stream that is read once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walks a directory tree that somebody may be changing, and writes it as a tar, the same bytes for the same tree.
+"""Writes a directory tree, possibly changing, as a tar; equal trees give equal bytes.
 
 Every directory is opened by its name in the one above, with O_NOFOLLOW, and every file in its directory: whatever is
 renamed or replaced meanwhile, nothing outside of the tree is reached.  What vanishes between two looks is left out.

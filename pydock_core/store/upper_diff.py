@@ -1,4 +1,4 @@
-"""Lists what a container has changed in its file system, from its writable layer.  Runs in a worker.
+"""Lists a container's changes to its file system from its writable layer.  Runs in a worker.
 
 The rules are Docker's (github.com/moby/go-archive, changes.go): an entry is modified where its mode, owner, device or
 capabilities differ, of what is no directory also where size or time do; with a change in it a directory counts as

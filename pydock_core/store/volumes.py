@@ -1,4 +1,4 @@
-"""Fills a new volume with what an image has where the volume is mounted, as Docker does.  Runs in a worker."""
+"""Fills a new volume with the image's content at its mount point, as Docker does.  Runs in a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam to whoever runs a storage job: in this process, or in a worker that the zygote forks.
+"""The seam for storage jobs: run in this process, or in a worker that the zygote forks.
 
 An ordinary user's layers hold files of the user's subordinate ids, which only root of the user's namespace
 can make and remove.  So such jobs are plain functions at the top level of a module, named "module:function",

@@ -1,1 +1,1 @@
-"""What starts containers and stays with them: the zygote, supervisors, their protocols and their clients."""
+"""Process supervision: the zygote, the supervisors, their protocols and their clients."""

@@ -1,4 +1,4 @@
-"""Asks the zygote and the supervisors: what the engine calls.
+"""The client of the zygote and the supervisors, for the engine.
 
 Synchronous and thread-safe (every request has a connection of its own), usable in a process with threads and
 a

@@ -1,4 +1,4 @@
-"""Connects to a TCP port of a container, from a process that is in the container's network namespace."""
+"""Connects to a container's TCP port from inside its network namespace."""
 
 from __future__ import annotations
 

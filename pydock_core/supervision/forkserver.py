@@ -1,4 +1,4 @@
-"""Serves a socket by forking a child per request: what the zygote and the network service have in common.
+"""A server that forks a child per request: the base of the zygote, the network service and the program server.
 
 Single-threaded, and without state: killing it loses nothing.  It never waits for a client: connections are
 read when they are readable, and one that says nothing is closed after a while.

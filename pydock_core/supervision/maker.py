@@ -1,4 +1,4 @@
-"""Makes one container for a supervisor, in a process of its own that ends when the container is there.
+"""Creates one container for a supervisor, in a process that ends once the container has started.
 
 Reading the bundle, planning its mounts and its control group takes most of the memory that a start needs.  All of it goes
 with this process; the supervisor, which stays, keeps its pages shared with the zygote.  The container's init is a child

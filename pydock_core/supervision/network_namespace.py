@@ -1,4 +1,4 @@
-"""Puts a supervisor into its container's network namespace, and keeps that namespace where the executor finds it."""
+"""Moves a supervisor into its container's network namespace, and binds the namespace for the executor."""
 
 from __future__ import annotations
 

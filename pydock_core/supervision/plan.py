@@ -1,4 +1,4 @@
-"""What crosses from the engine to a supervisor: the launch plan, pure data with a JSON round trip.
+"""The launch plan, which the engine passes to a supervisor: pure data with a JSON round trip.
 
 The engine writes the plan into the container's run directory and asks the zygote for a supervisor; the
 supervisor reads it and nothing else of PyDock's state (no database).  What the container *is* stands in the

@@ -1,5 +1,4 @@
-"""Runs one storage job in a process of its own: the zygote's half of
-:class:`pydock_core.supervision.client.ZygoteWorker`."""
+"""Runs one storage job in a process; the zygote's half of :class:`pydock_core.supervision.client.ZygoteWorker`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which devices a container may use: OCI device rules as version 1 lines and as a version 2 eBPF program. Pure.
+"""Translates OCI device rules to cgroup version 1 lines and to a version 2 eBPF program.  Pure.
 
 The last rule that matches decides, as in version 1, whose files are written in order; a request that no rule
 matches is allowed.  Documents: admin-guide/cgroup-v1/devices.rst, admin-guide/cgroup-v2.rst ("Device

@@ -1,4 +1,4 @@
-"""What the two versions of control groups share: the group of one container, its figures, its removal."""
+"""The parts common to both cgroup versions: a container's group, its statistics and its removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The SQL of what is known about registries: digests of images there, compressed forms, places of blobs, leases."""
+"""SQL for registries: digests of images, compressed layers, locations of blobs, and leases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What setxattr(2) does with the attributes of a new file, for images that are not made by it."""
+"""Applies the kernel's setxattr(2) rules to the attributes of files in an EROFS image."""
 
 from __future__ import annotations
 

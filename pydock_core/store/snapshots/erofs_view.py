@@ -1,4 +1,4 @@
-"""A layer's index read without mounting it, and what the files of the EROFS driver are called."""
+"""Reads a layer's EROFS index without mounting it, and names the EROFS driver's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All layers of a store, whichever driver keeps them: new ones by the best that works here, old ones where they are.
+"""The layers of a store across drivers: new layers use the best driver that works, existing ones keep theirs.
 
 The environment variable PYDOCK_SNAPSHOTTER forces a driver for new layers: "directory", or "erofs", which is refused
 where it cannot be mounted.  Layers of the other stay usable; where EROFS cannot be mounted any more (another kernel),

@@ -1,4 +1,4 @@
-"""Where a driver keeps what it has made: entries come whole, by a rename, and go by one.
+"""A driver's directory of entries; each appears and disappears by one rename.
 
 Under ``StateRoot.layers/DRIVER``, mode 0700 (a layer holds set-user-id programs and device nodes that nobody on the host
 may reach)::
