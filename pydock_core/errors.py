@@ -12,7 +12,7 @@
     └── FailedError                failed          500   read the cause
 
 Every error has a one-line ``message`` that names its subject and a ``hint`` at the way out.  ``exit_code`` is
-the code of the ``dock`` program where it is not the command's default: 125 (PyDock failed), 126 (the command
+the code of the ``dock`` program if it is not the command's default: 125 (PyDock failed), 126 (the command
 cannot be executed), 127 (the command is not there), as ``docker run`` has them.
 """
 
@@ -41,7 +41,7 @@ class PyDockError(Exception):
 
     Args:
         message: one line, naming what is wrong with what; see :func:`shortened`.
-        hint: one line, the way out; empty where there is none.
+        hint: one line, the way out; empty if there is none.
         exit_code: the exit code of the program, where the command's own default does not do.
     """
 

@@ -29,8 +29,8 @@ class Check:
         name: what.
         state: "ok", "limited" (something is lost) or "missing".
         found: what there is, in a few words.
-        cost: what its lack costs; empty where ``state`` is ok.
-        remedy: the command that mends it; empty where ``state`` is ok.
+        cost: what its lack costs; empty if ``state`` is ok.
+        remedy: the command that mends it; empty if ``state`` is ok.
         required: nothing runs without it.
     """
 

@@ -78,7 +78,7 @@ def make_directories(path: Path) -> None:
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file, for the caller alone where it is new: an ``opener`` of open()."""
+    """Open a file, for the caller alone if it is new: an ``opener`` of open()."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
@@ -164,7 +164,7 @@ def _is_private_group(fd: int, status: os.stat_result) -> bool:
 
     So it is where each user has a group ("usergroups" of pam_umask(8)), and in a Jupyter image, whose one user's home can
     be written to by the group "users", or by one that Kubernetes gives the volume (fsGroup).  The group's bits of the
-    mode are the access control list's mask, where there is one (acl(5)): then it is not asked.
+    mode are the access control list's mask, if there is one (acl(5)): then it is not asked.
     """
     import grp  # late: seldom needed
     import pwd
@@ -182,7 +182,7 @@ def _is_private_group(fd: int, status: os.stat_result) -> bool:
         return members <= trusted
     if (group.gr_name, gid) == (user.pw_name, user.pw_gid):
         return set(group.gr_mem) <= {user.pw_name}
-    # A directory service often lists no accounts, so others may have the group where it does not list the caller's.
+    # A directory service often lists no accounts, so others may have the group if it does not list the caller's.
     return user.pw_name in trusted and members.union(group.gr_mem) <= trusted
 
 

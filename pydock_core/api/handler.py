@@ -131,7 +131,7 @@ class ApiHandler(web.RequestHandler):
         return self.get_query_argument(name, "").strip().lower() not in _FALSE
 
     def number(self, name: str) -> int | None:
-        """Return an integer parameter, or None where it is not given.
+        """Return an integer parameter, or None if it is not given.
 
         Raises:
             InvalidError: it is something else.

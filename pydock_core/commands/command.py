@@ -16,7 +16,7 @@ class Option:
     Attributes:
         flags: "-e", "--env"; the long one names the parsed value (``--env-file`` gives ``env_file``).
         help: one line.
-        metavar: what the value is called; FLAG where there is none.
+        metavar: what the value is called; FLAG if there is none.
         many: may be given several times, and collects a list.
         default: the value where the option is not given (None); of a flag "true" where it is set unless
             ``--flag=false`` says otherwise.

@@ -63,7 +63,7 @@ class Context:
     Attributes:
         engine: what does the work.
         stdout, stderr: where output goes.
-        stdin: standard input as a binary stream with or without a descriptor; None where there is none.
+        stdin: standard input as a binary stream with or without a descriptor; None if there is none.
         interactive: standard input and output are a real terminal that may be put in raw mode.
         owns_process: this process exists for the command: its signals are the container's (the program, not a kernel).
         notebook: a cell of a notebook: it has no terminal, and an interrupt has to end it.

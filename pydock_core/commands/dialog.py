@@ -58,7 +58,7 @@ def _ask(context: Context, prompt: str, problem: str, hint: str) -> str:
 
 
 def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -> str:
-    """Return what is answered; InvalidError where there is no answer."""
+    """Return what is answered; InvalidError if there is no answer."""
     try:
         return ask()
     except KeyboardInterrupt:

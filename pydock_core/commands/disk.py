@@ -230,7 +230,7 @@ def _prune_containers(context: Context, filters: Mapping[str, Sequence[str]]) ->
 
 
 class _Listed:
-    """A list that is written as it grows: a title, lines, an empty line; nothing where nothing came."""
+    """A list that is written as it grows: a title, lines, an empty line; nothing if nothing came."""
 
     def __init__(self, context: Context, title: str) -> None:
         self._context = context

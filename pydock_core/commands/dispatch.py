@@ -53,7 +53,7 @@ def for_each(context: Context, names: Sequence[str], action: Callable[[str], obj
 
 
 def show_error(error: PyDockError, context: Context) -> None:
-    """Write an error as a person sees it: one line, and a hint where there is one."""
+    """Write an error as a person sees it: one line, and a hint if there is one."""
     if context.debug:
         context.stderr.write("".join(traceback.format_exception(error)))
     context.stderr.write(f"error: {printable(error.line)}\n")

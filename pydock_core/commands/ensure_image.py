@@ -60,7 +60,7 @@ def ensure_image(
 
 
 def _look(context: Context, reference: str, platform: str | None) -> None:
-    """Raise NotFoundError where there is no such image, or one for another platform."""
+    """Raise NotFoundError if there is no such image, or one for another platform."""
     if platform:
         context.engine.images.require_platform(reference, platform)
     else:

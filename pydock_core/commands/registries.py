@@ -97,7 +97,7 @@ def login(context: Context, words: Namespace) -> int:
 
 
 def _login_again(context: Context, server: str) -> str | None:
-    """Try the credentials that are stored, as Docker does before it asks; None where there are none that are good."""
+    """Try the credentials that are stored, as Docker does before it asks; None if there are none that are good."""
     registries = context.engine.registries
     username = registries.credentials(server)
     if not username:

@@ -42,7 +42,7 @@ LATER_SUBCOMMANDS = frozenset(
 
 
 def find(words: tuple[str, ...]) -> tuple[Command, int] | None:
-    """Return the command that ``words`` begin with and how many words name it; None where there is none."""
+    """Return the command that ``words`` begin with and how many words name it; None if there is none."""
     for length in (2, 1):
         head = words[:length]
         if len(head) < length:

@@ -50,7 +50,7 @@ _NAME_ATTEMPTS = 20
 class Containers:
     """Containers of one state root.
 
-    A container is named by its id, a unique prefix of it, or its name; NotFoundError where there is none,
+    A container is named by its id, a unique prefix of it, or its name; NotFoundError if there is none,
     ConflictError where a prefix fits several.  Safe to use from several threads and processes at once.
     """
 

@@ -131,7 +131,7 @@ class Filesystems:
     def _keep_layer(
         self, container_id: str, name: str, directory: Path, *, pause: bool, progress: Progress | None
     ) -> LayerRow | None:
-        """Put the writable layer into the blob store; None where it is empty."""
+        """Put the writable layer into the blob store; None if it is empty."""
         paths = self._root.container(container_id)
         place = directory / "upper.tar"
         file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

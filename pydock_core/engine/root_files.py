@@ -37,7 +37,7 @@ class RootFiles:
         self._kept = kept
 
     def read(self, path: str) -> bytes | None:
-        """Return the contents of a regular file, None where there is none (or more than 4 MiB of it)."""
+        """Return the contents of a regular file, None if there is none (or more than 4 MiB of it)."""
         if not self._is_untouched():
             return self._snapshotter.read_file(self._diff_ids, path, self._upper)
         key = (self._diff_ids, path)

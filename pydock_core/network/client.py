@@ -14,7 +14,7 @@ from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
 
 class NetworkService:
-    """The network service of one state root; started where it is missing.  Only root has one.
+    """The network service of one state root; started if it is missing.  Only root has one.
 
     Args:
         root: whose ``run`` directory must exist; ``root.network_socket()`` is what a launch plan names.

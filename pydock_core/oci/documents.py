@@ -77,7 +77,7 @@ class Descriptor:
         media_type, digest: as specified; the digest is always SHA-256.
         size_bytes: of the blob as it is stored.
         annotations: free.
-        platform: {"os": ..., "architecture": ..., "variant": ...}; empty where not said.
+        platform: {"os": ..., "architecture": ..., "variant": ...}; empty if not said.
         urls: where else the blob can be had, as "foreign" layers say.
     """
 
@@ -211,7 +211,7 @@ class ImageConfig:
             Volumes, WorkingDir, Labels, StopSignal, and Docker's Healthcheck, Shell, OnBuild.
         diff_ids: digests of the uncompressed layers, bottom first.
         history: one mapping per step, as specified.
-        created: RFC 3339 time, empty where not said.
+        created: RFC 3339 time, empty if not said.
         author, comment: free text; ``comment`` is Docker's.
     """
 

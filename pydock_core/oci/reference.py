@@ -38,8 +38,8 @@ class Reference:
     Attributes:
         domain: "docker.io", "ghcr.io", "localhost:5000".
         path: "library/busybox", "a/b"; without the domain.
-        tag: empty where none was given.
-        digest: "sha256:...", empty where none was given.
+        tag: empty if none was given.
+        digest: "sha256:...", empty if none was given.
     """
 
     domain: str

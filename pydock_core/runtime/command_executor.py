@@ -47,7 +47,7 @@ class CommandExecutor:
 
     Args:
         program: path or name of the program.
-        state_dir: holds the program's state and this class's files; made where it is missing (0700).
+        state_dir: holds the program's state and this class's files; made if it is missing (0700).
         exec_patience_seconds: how long the program's ``exec`` may take; the container can hold up the process that
             it brings in.
     """
@@ -135,7 +135,7 @@ class CommandExecutor:
             directory.rmdir()
 
     def read_stats(self, container_id: str) -> CgroupStats:
-        """Read the figures of the container's control group; all None where its place is not known."""
+        """Read the figures of the container's control group; all None if its place is not known."""
         group = self._find_group(container_id)
         return group.read_stats() if group is not None else CgroupStats()
 
@@ -172,7 +172,7 @@ class CommandExecutor:
         return directory
 
     def _state(self, container_id: str) -> dict[str, Any]:
-        """Return the program's ``state`` document; empty where it knows no such container."""
+        """Return the program's ``state`` document; empty if it knows no such container."""
         output_fd = os.memfd_create("state", os.MFD_CLOEXEC)
         try:
             self._run(container_id, ["state", container_id], stdout_fd=output_fd)

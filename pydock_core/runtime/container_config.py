@@ -78,7 +78,7 @@ def read_config(bundle: Path) -> dict[str, Any]:
 
 
 def compile_filter(linux: Mapping[str, Any], cache_dir: Path | None) -> Filter | None:
-    """Compile ``linux.seccomp`` (from the cache where it is known); None where there is none."""
+    """Compile ``linux.seccomp`` (from the cache where it is known); None if there is none."""
     profile = linux.get("seccomp")
     return Filter(prepare_program(profile, cache_dir), read_flags(profile)) if profile else None
 

@@ -24,7 +24,7 @@ class ContainerRecord:
         init: its first process; None while it is being made.
         bundle: absolute host path.
         namespaces: kinds that it does not share with the process that made it.
-        cgroup: see :attr:`pydock_core.runtime.cgroups.ContainerCgroup.directories`; empty where it has none.
+        cgroup: see :attr:`pydock_core.runtime.cgroups.ContainerCgroup.directories`; empty if it has none.
         has_hooks: the bundle's hooks matter after the creation, too.
     """
 
@@ -40,7 +40,7 @@ class ContainerRecord:
         return replace(self, init=init)
 
     def find_cgroup(self) -> ContainerCgroup | None:
-        """Return the container's control group; None where it has none."""
+        """Return the container's control group; None if it has none."""
         return find_cgroup(self.cgroup) if self.cgroup else None
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class ContainerRecord:
 
     @classmethod
     def read(cls, directory: Path) -> ContainerRecord | None:
-        """Read the record; None where there is none."""
+        """Read the record; None if there is none."""
         document = read_json(directory / _FILE)
         if document is None:
             return None

@@ -69,7 +69,7 @@ def parse_devices(entries: Iterable[Mapping[str, Any]]) -> list[Device]:
 def open_host_devices(devices: Iterable[Device]) -> dict[str, int]:
     """Return detached mounts of the host's nodes, for a user namespace: path in the container to descriptor.
 
-    A node is taken at the same path on the host; FailedError where it is not there.
+    A node is taken at the same path on the host; FailedError if it is not there.
     """
     opened: dict[str, int] = {}
     for device in devices:
@@ -110,7 +110,7 @@ def make_devices(root_fd: int, devices: Iterable[Device], bound: Mapping[str, in
 
 
 class _made:
-    """An empty file to mount on, made where it is missing; a context that closes it."""
+    """An empty file to mount on, made if it is missing; a context that closes it."""
 
     def __init__(self, root_fd: int, path: str) -> None:
         self._fd = make_inside(root_fd, path, directory=False, mode=0o666)

@@ -36,7 +36,7 @@ class EmbeddedExecutor:
     """See :class:`pydock_core.runtime.executor.Executor`, the protocol.
 
     Args:
-        state_dir: holds one directory for each container; made where it is missing (0700).
+        state_dir: holds one directory for each container; made if it is missing (0700).
         cache_dir: keeps compiled seccomp filters; None keeps them in memory only.
         die_with_parent: the container's processes are killed when the process that made them ends.
         exec_patience_seconds: how long a further process may take until it executes its program.
@@ -262,7 +262,7 @@ class EmbeddedExecutor:
         ContainerRecord.remove(directory, START_SOCKET)
 
     def read_stats(self, container_id: str) -> CgroupStats:
-        """Read the figures of the container's control group; all None where it has none."""
+        """Read the figures of the container's control group; all None if it has none."""
         group = self._read(container_id)[0].find_cgroup()
         return group.read_stats() if group is not None else CgroupStats()
 

@@ -59,7 +59,7 @@ class ExecContext:
         init_pidfd: of the container's init, whose namespaces are joined.
         namespaces: CLONE_NEW* bits of the namespaces to join.
         cgroup_entrances: see :func:`pydock_core.runtime.cgroups.group.enter`.
-        uid_mappings: of the container's user namespace; empty where it has none of its own.
+        uid_mappings: of the container's user namespace; empty if it has none of its own.
         parent_pidfd, stdio: as in :class:`pydock_core.runtime.init_process.InitContext`.
     """
 

@@ -53,7 +53,7 @@ class Executor(Protocol):
     """Makes containers out of OCI bundles, and takes nothing else.
 
     Every method raises only :class:`pydock_core.errors.PyDockError`; a failed ``create`` has removed what it
-    had made.  The exit_code of an error is 127 where the command is not there and 126 where it cannot be
+    had made.  The exit_code of an error is 127 where the command is not there and 126 if it cannot be
     executed.
     """
 

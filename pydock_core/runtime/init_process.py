@@ -77,7 +77,7 @@ class InitTask:
 
     Attributes:
         state: OCI state for hooks; ``pid`` is filled in by whoever runs them.
-        cgroup_directories: of the container's control group; empty where it has none.
+        cgroup_directories: of the container's control group; empty if it has none.
         is_in_user_namespace: the caller cannot make device nodes.
     """
 
@@ -349,7 +349,7 @@ class _Init:
         return master_fd
 
     def _make_working_directory(self) -> None:
-        """Make a working directory that is missing, as crun and runc do; where it cannot be made, entering it says why."""
+        """Make a working directory that is missing, as crun and runc do; if it cannot be made, entering it says why."""
         cwd = self._plan.process.cwd
         if cwd != "/":
             with contextlib.suppress(OSError):

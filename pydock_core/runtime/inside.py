@@ -126,12 +126,12 @@ def find_executable(root_fd: int, command: str, search_path: str, directory: str
 
     Args:
         root_fd: the root directory of the container.
-        command: argv[0]; looked up in ``search_path`` where it has no slash.
+        command: argv[0]; looked up in ``search_path`` if it has no slash.
         search_path: the container's PATH.
         directory: the working directory of the process.
 
     Returns:
-        0 where it can be executed, 127 where it is not there, 126 where it cannot be executed.
+        0 if it can be executed, 127 if it is not there, 126 if it cannot be executed.
     """
     if "/" in command:
         candidates = [command if command.startswith("/") else f"{directory}/{command}"]

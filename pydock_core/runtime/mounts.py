@@ -115,7 +115,7 @@ def mount_plan(
         attributes: MOUNT_ATTR_* in place of the plan's own (for what is made read-only only later).
 
     Raises:
-        PyDockError: naming the target, where it cannot or may not be mounted on.
+        PyDockError: naming the target, if it cannot or may not be mounted on.
     """
     try:
         mount_fd = (
@@ -141,7 +141,7 @@ def mount_plan(
 
 
 def open_target(root_fd: int, plan: MountPlan, mount_fd: int | None) -> int:
-    """Open the target of a mount inside the root, making it where it is missing, and check it.
+    """Open the target of a mount inside the root, making it if it is missing, and check it.
 
     Raises:
         InvalidError: the target is, or lies in, the kernel's own /proc or /sys; or is of the wrong sort.

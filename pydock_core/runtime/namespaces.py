@@ -102,7 +102,7 @@ class NamespacePlan:
 
 
 def join_path(kind: str, path: str) -> None:
-    """Join the namespace at ``path``; FailedError names both where it cannot be done."""
+    """Join the namespace at ``path``; FailedError names both if it cannot be done."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -131,7 +131,7 @@ def write_id_maps(
 
 
 def map_to_parent(container_id: int, mappings: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return what an id of a user namespace is outside of it, by OCI mappings; None where it is not mapped."""
+    """Return what an id of a user namespace is outside of it, by OCI mappings; None if it is not mapped."""
     for mapping in mappings:
         offset = container_id - int(mapping["containerID"])
         if 0 <= offset < int(mapping["size"]):

@@ -36,7 +36,7 @@ class ProcessIdentity:
             return False
 
     def open(self) -> int | None:
-        """Return a pidfd of this very process, or None where it is gone."""
+        """Return a pidfd of this very process, or None if it is gone."""
         try:
             pidfd = os.pidfd_open(self.pid)
         except OSError as error:

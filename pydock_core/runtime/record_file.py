@@ -52,7 +52,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a small record; None where there is none, CorruptError where it is none."""
+    """Read a small record; None if there is none, CorruptError where it is none."""
     try:
         document = json.loads(read_file(path))
     except FileNotFoundError:

@@ -79,11 +79,11 @@ class LayerMounts:
         return directory if fd is None else f"/proc/self/fd/{fd}"
 
     def take(self, directory: str) -> int | None:
-        """The mount that goes on ``directory``, the caller's from now on; None where there is none."""
+        """The mount that goes on ``directory``, the caller's from now on; None if there is none."""
         return self._fds.pop(directory, None)
 
     def attach(self) -> bool:
-        """Attach all; False where there are none."""
+        """Attach all; False if there are none."""
         found = bool(self._fds)
         for directory in list(self._fds):
             _attach(self._fds.pop(directory), Path(directory))

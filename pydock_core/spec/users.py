@@ -21,7 +21,7 @@ class ResolvedUser:
     Attributes:
         uid, gid: in the container's user namespace.
         additional_gids: the supplementary groups; ``gid`` is the first of them.
-        name: the user's name in passwd; empty where it has none.
+        name: the user's name in passwd; empty if it has none.
         home: its home directory; "/" where passwd does not say.
     """
 

@@ -145,7 +145,7 @@ class _Checker:
             if name in defaults:
                 if value is None or value is defaults[name]:
                     continue
-                if value == [] and name != "Entrypoint":  # where it is not the image's
+                if value == [] and name != "Entrypoint":  # if it is not the image's
                     continue
                 check, kind = _TYPES[shape.__annotations__[name].__forward_arg__]
                 if not check(value):

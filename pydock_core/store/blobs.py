@@ -95,7 +95,7 @@ class BlobStore:
         self._blobs = path / "blobs" / "sha256"
 
     def ensure(self) -> None:
-        """Make the layout's skeleton where it is missing: oci-layout, index.json, blobs/sha256."""
+        """Make the layout's skeleton if it is missing: oci-layout, index.json, blobs/sha256."""
         if (self.path / "index.json").exists():
             return
         with mapped("the image store"):

@@ -24,7 +24,7 @@ class LayerBlob:
         media_type: says how it is compressed.
         verified: the blob's own digest was compared with its content; a plain blob's is its diff id.  Of one that
             is arriving, it is verified when the stream has ended without an error.
-        arrival: None where the file is whole.
+        arrival: None if the file is whole.
         digest: the blob's own, where it is known; the file's name in the blob store says it too.
         paired: it is known to be, inflated, the layer that it is applied as.
     """

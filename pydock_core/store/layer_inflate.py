@@ -62,7 +62,7 @@ class _Writer(threading.Thread):
         self._pieces: queue.Queue[bytes] = queue.Queue(_PIECES)
 
     def put(self, data: bytes) -> bool:
-        """Hand a piece over, b"" for the end; False where writing has failed."""
+        """Hand a piece over, b"" for the end; False if writing has failed."""
         self._pieces.put(data)
         return self.error is None
 

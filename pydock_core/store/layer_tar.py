@@ -268,7 +268,7 @@ class LayerApplier:
     # -- directories -------------------------------------------------------------------------------------
 
     def _parent(self, path: str) -> int:
-        """Return a descriptor (O_PATH) of the directory ``path``, which is made where it is missing."""
+        """Return a descriptor (O_PATH) of the directory ``path``, which is made if it is missing."""
         if not path:
             return self._root_fd
         fd = self._parents.get(path)
@@ -291,7 +291,7 @@ class LayerApplier:
         """Take note of a directory before an entry is made in it."""
 
     def _open_existing(self, path: str) -> int | None:
-        """Return a new descriptor of a directory, or None where it, or a directory on the way, is missing."""
+        """Return a new descriptor of a directory, or None if it, or a directory on the way, is missing."""
         flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         while True:
             try:

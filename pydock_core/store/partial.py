@@ -129,7 +129,7 @@ class PartialBlobs:
         waiting: Callable[[int], None],
         is_cancelled: Callable[[], bool],
     ) -> Iterator[PartialBlob | None]:
-        """Begin or continue a download; None where the blob is in the store, put there by another process meanwhile.
+        """Begin or continue a download; None if the blob is in the store, put there by another process meanwhile.
 
         When the block ends without an error, the caller has called :meth:`PartialBlob.finish`, and the blob is moved
         into the store.  When it ends with one, what is there stays for the next attempt; but for wrong or hostile

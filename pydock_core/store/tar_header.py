@@ -185,7 +185,7 @@ def _is_number(field: bytes) -> bool:
 
 
 class Extension(NamedTuple):
-    """What an extended header says of its entry; None or b"" where it says nothing.
+    """What an extended header says of its entry; None or b"" if it says nothing.
 
     Attributes:
         path, link: replace the header's; a zero byte in them is the caller's to refuse.

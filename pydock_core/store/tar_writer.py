@@ -168,7 +168,7 @@ _FIXED_SUM = _CHECKSUM_SPACES + sum(_MAGIC)
 
 
 def _split(name: bytes) -> tuple[bytes, bytes] | None:
-    """Split a long name at a slash into ustar's prefix and name; None where it does not fit."""
+    """Split a long name at a slash into ustar's prefix and name; None if it does not fit."""
     if len(name) > _PREFIX_BYTES + 1 + _NAME_BYTES:
         return None
     # The last slash at which the prefix fits and something of the name is left.

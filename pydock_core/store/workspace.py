@@ -71,7 +71,7 @@ def _make(parent: Path, kind: str) -> Workspace:
 
 
 def _lock(path: Path) -> int | None:
-    """Take the lock of a workspace; None where another holds it or the directory is gone."""
+    """Take the lock of a workspace; None if another holds it or the directory is gone."""
     lock = path / _LOCK_NAME
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -68,7 +68,7 @@ class Launch:
         return self._status.fileno()
 
     def wait(self, timeout_seconds: float | None = None) -> LaunchEnd | None:
-        """Wait for the container's end; None where the time is up first.
+        """Wait for the container's end; None if the time is up first.
 
         When it returns, the exit is recorded, the container's cgroups and ports are gone, and it can
         be started again or removed.
@@ -112,7 +112,7 @@ class LaunchEnd:
 
 
 class Zygote:
-    """The zygote of one state root; started where it is missing.
+    """The zygote of one state root; started if it is missing.
 
     Args:
         root: whose ``run`` directory must exist (:meth:`StateRoot.ensure`).
@@ -301,7 +301,7 @@ class ExecSession:
             messages.send(self._connection, document)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """Wait for the process's end; return its exit code, 128+n for a signal; None where the time is up first.
+        """Wait for the process's end; return its exit code, 128+n for a signal; None if the time is up first.
 
         Raises:
             UnavailableError: the container's supervisor was killed.
@@ -393,7 +393,7 @@ class SupervisorClient:
         return ours
 
     def resize(self, rows: int, columns: int) -> None:
-        """Set the size of the container's terminal; ConflictError where it has none."""
+        """Set the size of the container's terminal; ConflictError if it has none."""
         self._ask({"op": "resize", "rows": rows, "columns": columns})
 
     def signal(self, number: int) -> None:
@@ -442,7 +442,7 @@ class SupervisorClient:
         Args:
             process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities,
                 ...).
-            stdio: the process's three descriptors, copied; None where ``process`` has a terminal.
+            stdio: the process's three descriptors, copied; None if ``process`` has a terminal.
 
         Raises:
             PyDockError: with exit_code 126 or 127 where the command cannot be executed or is not there.

@@ -57,7 +57,7 @@ class StateRecord:
 
     @classmethod
     def read(cls, path: Path) -> StateRecord | None:
-        """Read the record; None where there is none."""
+        """Read the record; None if there is none."""
         document = read_json(path)
         if document is None:
             return None
@@ -77,7 +77,7 @@ class ExitRecord:
     Attributes:
         exit_code: 0 to 255; 128+n for signal n; 125, 126, 127 where the container could not be started.
         oom_killed: a process of the container was killed for memory.
-        error: one line; empty where the container ended by itself.
+        error: one line; empty if the container ended by itself.
         started_at_ns, finished_at_ns: Unix time in nanoseconds.
     """
 
@@ -99,7 +99,7 @@ class ExitRecord:
 
     @classmethod
     def read(cls, path: Path) -> ExitRecord | None:
-        """Read the record; None where there is none."""
+        """Read the record; None if there is none."""
         document = read_json(path)
         return None if document is None else cls(**document)
 
@@ -110,12 +110,12 @@ class Status:
 
     Attributes:
         status: "created", "starting", "running" or "exited".
-        pid: of init in this PID namespace; 0 where it does not run.
-        supervisor_pid: 0 where there is none.
+        pid: of init in this PID namespace; 0 if it does not run.
+        supervisor_pid: 0 if there is none.
         exit_code: of the last run, or of the start that failed ("created" with ``error``); 0 while there is
             none.
         oom_killed, error: as in :class:`ExitRecord`.
-        started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 where it has not happened.
+        started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 if it has not happened.
         ports: published ports of a running container, with the host ports that were chosen.
     """
 
@@ -187,7 +187,7 @@ def _status_of_exit(record: ExitRecord) -> Status:
 
 
 def take_lock(path: Path) -> int | None:
-    """Take the container's lock; return the descriptor that holds it, or None where somebody else does."""
+    """Take the container's lock; return the descriptor that holds it, or None if somebody else does."""
     lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))

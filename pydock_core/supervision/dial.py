@@ -19,7 +19,7 @@ def addresses(own_address: str) -> tuple[str, ...]:
     """Where an application inside may listen: loopback first (Jupyter's default), then the container's own address.
 
     Args:
-        own_address: with or without a prefix length; empty where the container has none.
+        own_address: with or without a prefix length; empty if the container has none.
     """
     own = own_address.partition("/")[0]
     return ("127.0.0.1", "::1", *([own] if own else []))

@@ -359,7 +359,7 @@ class ForkServer:
                 messages.close_all(request.fds)
 
     def _handle(self, request: Request, connection: socket.socket) -> Mapping[str, Any] | None:
-        """Carry out a request; return the server's reply, None where a child replies."""
+        """Carry out a request; return the server's reply, None if a child replies."""
         # A supervisor asks without a version: it was made by whatever code there was when it started.
         if request.document.get("version") not in (None, self._version):
             self._leave_place()

@@ -86,7 +86,7 @@ class LaunchPlan:
         log_path: the log in Docker's json-file format; empty for no log.
         log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
-        tty_rows, tty_columns: initial size of the terminal; 0 where unknown.
+        tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
     """
 
     container_id: str

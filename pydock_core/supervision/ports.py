@@ -280,7 +280,7 @@ class _UdpSessions:
             session.send(data)
 
     def connect(self) -> socket.socket:
-        """Connect to the container's own address, or loopback where it has none: a datagram is not refused in time."""
+        """Connect to the container's own address, or loopback if it has none: a datagram is not refused in time."""
         host = self._forwarder.hosts[-1] if len(self._forwarder.hosts) > 2 else self._forwarder.hosts[0]
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         inside = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)

@@ -1,4 +1,4 @@
-"""Asks a fork server, and starts it where it is missing: the client's half of
+"""Asks a fork server, and starts it if it is missing: the client's half of
 :mod:`pydock_core.supervision.forkserver`."""
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def ask_server(
     Args:
         prepare: called each time the request is under way, before the reply is waited for.
 
-    Returns None where the server ended without a reply; the request may or may not have been carried out.
+    Returns None if the server ended without a reply; the request may or may not have been carried out.
 
     Raises:
         PyDockError: the server's own error, or what kept it from starting.

@@ -37,7 +37,7 @@ class ContainerStreams:
     """The supervisor's ends of a container's standard streams.
 
     Attributes:
-        stdin_fd: to write to; None where standard input is /dev/null.  The terminal's master with a terminal.
+        stdin_fd: to write to; None if standard input is /dev/null.  The terminal's master with a terminal.
         outputs: stream name to the descriptor to read from.
         terminal: there is one descriptor, a terminal's master, and no framing.
         stdin_once: standard input ends with the first client's.

@@ -44,7 +44,7 @@ def build_mapping(own_id: int, ranges: Sequence[Range]) -> list[tuple[int, int, 
 
 
 def subordinate_ids(path: Path) -> list[Range]:
-    """Return this user's ranges in /etc/subuid or /etc/subgid; empty where there are none."""
+    """Return this user's ranges in /etc/subuid or /etc/subgid; empty if there are none."""
     import pwd  # late: the directory service may be slow, and root never asks it
 
     names = [str(os.getuid())]

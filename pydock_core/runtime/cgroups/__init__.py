@@ -34,10 +34,10 @@ class CgroupSupport:
     """Which limits this process can set on containers.
 
     Attributes:
-        version: 1, 2, or 0 where no hierarchy is mounted.
+        version: 1, 2, or 0 if no hierarchy is mounted.
         available: groups can be made at all.
         memory, swap, cpu, cpuset, pids, io, devices: the controller can be used.
-        reason: one line on why something is missing; empty where nothing is.
+        reason: one line on why something is missing; empty if nothing is.
     """
 
     version: int

@@ -48,7 +48,7 @@ class GroupFreezer:
 
 
 def find_freezer(pid: int, container_id: str, layout: CgroupLayout | None = None) -> GroupFreezer | None:
-    """Return the freezer of the container that a process is the init of; None where it has no group of its own.
+    """Return the freezer of the container that a process is the init of; None if it has no group of its own.
 
     Its group must bear the container's id: a privileged container can move its processes into any group, and nobody
     else's processes may be stopped for it.

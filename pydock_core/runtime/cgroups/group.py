@@ -122,7 +122,7 @@ def enter(entrances: Sequence[int]) -> None:
 
 
 def read_number(path: str) -> int | None:
-    """Read a control file of one number; None where it is missing, "max" or -1."""
+    """Read a control file of one number; None if it is missing, "max" or -1."""
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read().strip()
@@ -132,7 +132,7 @@ def read_number(path: str) -> int | None:
 
 
 def read_keyed(path: str) -> dict[str, int]:
-    """Read a control file of ``key number`` lines; empty where it is missing."""
+    """Read a control file of ``key number`` lines; empty if it is missing."""
     try:
         with open(path, encoding="utf-8") as stream:
             pairs = [line.split() for line in stream]

@@ -89,7 +89,7 @@ def is_writable(directory: Path) -> bool:
 
 
 def find_v2_base(layout: CgroupLayout) -> Path | None:
-    """Return the directory of version 2 below which this user's groups are made; None where there is none.
+    """Return the directory of version 2 below which this user's groups are made; None if there is none.
 
     It is the hierarchy's root where that is writable, else the topmost group above this process's own that has
     been delegated to the user (cgroups(7), "Delegation"), so that processes can be moved within it.

@@ -42,7 +42,7 @@ def find_counter_of(text: str, root: str = _ROOT) -> str:
 
 
 def parse_oom_kills(text: str) -> int:
-    """Return the value of ``oom_kill`` among lines of "key value"; 0 where it is missing."""
+    """Return the value of ``oom_kill`` among lines of "key value"; 0 if it is missing."""
     for line in text.splitlines():
         key, _, value = line.partition(" ")
         if key == "oom_kill" and value.strip().isdigit():

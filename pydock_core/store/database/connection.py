@@ -136,7 +136,7 @@ class Database:
             return connection.execute(statement, parameters).fetchall()
 
     def query_one(self, statement: str, parameters: Sequence[object] = ()) -> Any:
-        """Return the first row of a SELECT, None where there is none."""
+        """Return the first row of a SELECT, None if there is none."""
         rows = self.query(statement, parameters)
         return rows[0] if rows else None
 

@@ -26,7 +26,7 @@ class LayerForm:
 
 
 def add_repository_digest(database: Database, repository: str, digest: str, image_id: str) -> bool:
-    """Record that ``repository`` (familiar form) has an image under a digest; return False where the image has gone."""
+    """Record that ``repository`` (familiar form) has an image under a digest; return False if the image has gone."""
     with database.transaction() as connection:
         return bool(
             connection.execute(

@@ -16,7 +16,7 @@ class LayerRow:
 
     Attributes:
         diff_id: digest of the plain tar.
-        blob_digest: of the tar as it is stored; the same where it is not compressed.
+        blob_digest: of the tar as it is stored; the same if it is not compressed.
         media_type: of the blob.
     """
 
@@ -165,7 +165,7 @@ def set_labels(database: Database, image_id: str, labels: str) -> None:
 
 
 def set_tag(database: Database, repository: str, tag: str, image_id: str) -> bool:
-    """Give an image a name, taking it from another image; return False where the image has gone."""
+    """Give an image a name, taking it from another image; return False if the image has gone."""
     with database.transaction() as connection:
         if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
             return False

@@ -24,7 +24,7 @@ def find(database: Database, name: str) -> NetworkRow | None:
 
 
 def ensure(database: Database, name: str, bridge: str, choose_subnet: Callable[[], str]) -> NetworkRow:
-    """Return a network; where it is new, with a subnet chosen now."""
+    """Return a network; if it is new, with a subnet chosen now."""
     rows = database.query("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,))
     if not rows:
         subnet = choose_subnet()

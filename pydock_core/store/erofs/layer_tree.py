@@ -321,7 +321,7 @@ class LayerTree(Tree):
     # -- directories -------------------------------------------------------------------------------------
 
     def _parent(self, path: bytes) -> Directory:
-        """Return the directory ``path``, which is made where it is missing."""
+        """Return the directory ``path``, which is made if it is missing."""
         if not path:
             return self.root
         directory = self._existing(path)
@@ -333,7 +333,7 @@ class LayerTree(Tree):
         return directory
 
     def _existing(self, path: bytes) -> Directory | None:
-        """Resolve a path within the root, as openat2(2) with RESOLVE_IN_ROOT; None where it is no directory."""
+        """Resolve a path within the root, as openat2(2) with RESOLVE_IN_ROOT; None if it is no directory."""
         if len(path) > _PATH_LIMIT:
             raise _error(errno.ENAMETOOLONG)
         stack = [self.root]

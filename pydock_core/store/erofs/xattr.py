@@ -87,7 +87,7 @@ def apply_acl(mode: int, name: bytes, value: bytes, *, is_directory: bool) -> tu
         value: as setxattr(2) takes it (include/uapi/linux/posix_acl_xattr.h).
 
     Returns:
-        None where Linux does not take it.
+        None if Linux does not take it.
     """
     permissions = _parse(value)
     if permissions is None or (name != _ACCESS and not is_directory):

@@ -166,7 +166,7 @@ def apply_blob(
         diff_id: what the uncompressed tar's digest must be.
         target: an empty directory.
         user_xattrs: see :class:`DirectorySnapshotter`.
-        size_bytes: of the blob; 0 where it arrives through a pipe.
+        size_bytes: of the blob; 0 if it arrives through a pipe.
         is_verified: a plain blob is known to have the digest; it is not computed again.
         fds: the blob, a file at its start or a pipe; and what is kept open while it runs.
         progress: see the protocol's ``apply``.

@@ -1,7 +1,7 @@
 """The layers of a store across drivers: new layers use the best driver that works, existing ones keep theirs.
 
 The environment variable PYDOCK_SNAPSHOTTER forces a driver for new layers: "directory", or "erofs", which is refused
-where it cannot be mounted.  Layers of the other stay usable; where EROFS cannot be mounted any more (another kernel),
+if it cannot be mounted.  Layers of the other stay usable; where EROFS cannot be mounted any more (another kernel),
 the directory driver makes its own form of a layer from the tar that the index is over.
 
 A layer is made once: who would make it too, in any thread or process, waits and finds it.
@@ -294,7 +294,7 @@ def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> L
 
     Raises:
         InvalidError: there is no such driver.
-        UnsupportedError: "erofs", where it cannot be mounted.
+        UnsupportedError: "erofs", if it cannot be mounted.
     """
     if choice is None:
         choice = os.environ.get(VARIABLE, "")

@@ -82,7 +82,7 @@ class Snapshotter(Protocol):
         ...
 
     def size_bytes(self, diff_id: str) -> int:
-        """Return the size of a layer's contents, as ``apply`` did; NotFoundError where it is not there."""
+        """Return the size of a layer's contents, as ``apply`` did; NotFoundError if it is not there."""
         ...
 
     def diff_ids(self) -> list[str]:
@@ -106,7 +106,7 @@ class Snapshotter(Protocol):
             upper: a writable layer's directory, which need not be there.
 
         Returns:
-            None where there is no such file, or it is larger than 4 MiB.
+            None if there is no such file, or it is larger than 4 MiB.
 
         Raises:
             NotFoundError: a layer is not there.

@@ -44,7 +44,7 @@ class LayerView(Protocol):
     """One layer, read without mounting it."""
 
     def root(self) -> Node | None:
-        """The layer's root; None where it is not there (a writable layer before the first start)."""
+        """The layer's root; None if it is not there (a writable layer before the first start)."""
         ...
 
     def lookup(self, directory: Node, name: bytes) -> Node | None:
@@ -100,11 +100,11 @@ class Merged(Protocol):
     """Has the layers from the bottom up to one in one piece, for some images."""
 
     def merged_lower(self, chain_id: str) -> tuple[str, tuple[RootMount, ...]] | None:
-        """The directory for an overlay, and what must be mounted on it first; None where they are not merged."""
+        """The directory for an overlay, and what must be mounted on it first; None if they are not merged."""
         ...
 
     def merged_view(self, chain_id: str) -> LayerView | None:
-        """The layers, for reading; None where they are not merged."""
+        """The layers, for reading; None if they are not merged."""
         ...
 
 
@@ -224,7 +224,7 @@ def read_merged(
     merged: Merged | None = None,
     chained: Chained | None = None,
 ) -> bytes | None:
-    """Return the contents of a regular file of a stack; None where there is none, or more than 4 MiB of it.
+    """Return the contents of a regular file of a stack; None if there is none, or more than 4 MiB of it.
 
     Args:
         drivers: the layers' own.
