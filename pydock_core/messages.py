@@ -59,7 +59,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
     Returns None at the connection's end.
 
     Raises:
-        CorruptError: the packet is no message; its descriptors were closed.
+        CorruptError: the packet is not a message; its descriptors were closed.
         OSError: as recvmsg(2); BlockingIOError where the socket is non-blocking and nothing is there.
     """
     fd_bytes = array.array("i").itemsize

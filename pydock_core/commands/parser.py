@@ -23,7 +23,7 @@ from pydock_core.spelling import parse_boolean
 USAGE_EXIT_CODE = 125
 PROGRAM = "dock"
 _HELP = ("--help", "-h")
-"""Docker takes the short one too, where it is no flag of the command's own (``run -h NAME``)."""
+"""Docker takes the short one too, where it is not a flag of the command's own (``run -h NAME``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,7 +177,7 @@ class Containers:
         )
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
-        """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is no error."""
+        """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is not an error."""
         row = self._row(reference)
         number = signal_number(signal) if signal else None
         self._stop(self._root.container(row.id), number, timeout_seconds)

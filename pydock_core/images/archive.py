@@ -77,7 +77,7 @@ def load_archive(
 
     Raises:
         CorruptError: the archive is damaged, truncated, or lacks what it names.
-        InvalidError: it is no archive of images, or an image's name is none.
+        InvalidError: it is not an archive of images, or an image's name is none.
         UnsupportedError: it has no image for this host, or the platform.
         UnavailableError: the disk is full.
     """

@@ -82,7 +82,7 @@ def build_image_config(
     Args:
         parent: the parent's.
         execution: of :func:`build_execution`.
-        diff_id: of the layer; None if the container changed nothing, which is no layer but a step of the history,
+        diff_id: of the layer; None if the container changed nothing, which is not a layer but a step of the history,
             as Docker has it.
         created: RFC 3339.
         created_by: the container's command.

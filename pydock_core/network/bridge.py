@@ -50,7 +50,7 @@ def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
         What ``protect`` returns.
 
     Raises:
-        ConflictError: a device of this name is there that is no bridge.
+        ConflictError: a device of this name is there that is not a bridge.
     """
     address, _, prefix = gateway.partition("/")
     with _explained(f"cannot make the bridge {name}"), IPRoute() as route:

@@ -37,7 +37,7 @@ class NetworkService:
 
         Raises:
             UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
-            ConflictError: a device of this name is no bridge.
+            ConflictError: a device of this name is not a bridge.
         """
         request: dict[str, Any] = {"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway}
         if admission is not None:

@@ -53,7 +53,7 @@ _LAYER_TYPES = {
 
 
 def layer_compression(media_type: str) -> str | None:
-    """Return "", "gzip" or "zstd" for a layer's media type, and None for one that is no layer this store
+    """Return "", "gzip" or "zstd" for a layer's media type, and None for one that is not a layer this store
     reads.
     """
     return _LAYER_TYPES.get(media_type)
@@ -269,7 +269,7 @@ def decode(data: bytes, subject: str) -> Any:
     """Parse the bytes of a document that ``subject`` names.
 
     Raises:
-        CorruptError: it is no JSON in UTF-8.
+        CorruptError: it is not JSON in UTF-8.
     """
     try:
         # Decoded first: given bytes, json takes UTF-16 and a byte order mark too, which no other tool would.

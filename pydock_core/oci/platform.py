@@ -174,7 +174,7 @@ def is_of_unknown_kind(entry: Descriptor) -> bool:
 
 
 def is_attestation(entry: Descriptor) -> bool:
-    """Whether an entry of an index tells of another entry and is no image: its platform is "unknown", as BuildKit has it."""
+    """Whether an entry of an index tells of another entry and is not an image: its platform is "unknown", as BuildKit has it."""
     return _said(entry.platform) == Platform("unknown", "unknown")
 
 

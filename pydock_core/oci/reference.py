@@ -81,7 +81,7 @@ def parse_reference(text: str) -> Reference:
     """Parse a reference in familiar or full form; :meth:`Reference.familiar` and ``canonical`` are inverses.
 
     Raises:
-        InvalidError: ``text`` is no reference.
+        InvalidError: ``text`` is not a reference.
     """
     if "://" in text:
         raise _invalid(

@@ -13,7 +13,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_timestamp(text: str) -> int | None:
-    """Return nanoseconds since the epoch, or None if ``text`` is no RFC 3339 time."""
+    """Return nanoseconds since the epoch, or None if ``text`` is not an RFC 3339 time."""
     match = _FORM.fullmatch(text)
     if match is None:
         return None

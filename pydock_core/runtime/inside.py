@@ -110,7 +110,7 @@ def _components(path: str) -> list[str]:
 
 
 def _make_one(parent_fd: int, name: str, *, directory: bool, mode: int) -> None:
-    # EEXIST means that somebody else made it in between: the final open decides what it is.
+    # EEXIST means that another process made it in between: the final open decides what it is.
     try:
         if directory:
             os.mkdir(name, mode, dir_fd=parent_fd)

@@ -393,7 +393,7 @@ class LayerApplier:
             for path in self._whiteouts:
                 self._restore_whiteout(path)
             for path in self._opaque:
-                # Of a name that is no directory in the end, nothing below shows anyway.
+                # Of a name that is not a directory in the end, nothing below shows anyway.
                 self._finish_directory(path, lambda at: os.setxattr(at, self._opaque_xattr, b"y"))
             for path, mtime_ns in self._times.items():
                 self._finish_directory(path, partial(os.utime, ns=(mtime_ns, mtime_ns)))

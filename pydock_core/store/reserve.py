@@ -30,7 +30,7 @@ class Reserve:
         self._path = path
 
     def keep(self) -> None:
-        """Make them where they are missing and there is ample room.  What fails is no error: then there are none."""
+        """Make them where they are missing and there is ample room.  What fails is not an error: then there are none."""
         if os.path.isdir(self._path):
             return
         with contextlib.suppress(OSError):

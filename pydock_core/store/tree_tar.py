@@ -179,7 +179,7 @@ class TreeTar:
         os.close(fd)
         return None
 
-    # -- what is no directory ----------------------------------------------------------------------------
+    # -- what is not a directory ----------------------------------------------------------------------------
 
     def _open_file(self, directory_fd: int, name: str) -> int:
         try:
@@ -259,7 +259,7 @@ class TreeTar:
         return True
 
     def is_hidden(self, status: os.stat_result, xattrs: tuple[()] | list[str], path: bytes) -> bool:
-        """Whether this is no file but a mark, which the subclass has dealt with."""
+        """Whether this is not a file but a mark, which the subclass has dealt with."""
         return False
 
     def after_directory(self, fd: int, path: bytes, xattrs: list[str]) -> None:

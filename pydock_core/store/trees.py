@@ -48,7 +48,7 @@ def remove_tree(
 
 
 def discard(path: Path, trash: Path, name: str, remove: Callable[[Path], None]) -> None:
-    """Remove a tree so that it is gone at one moment: put aside first; one that is not there is no error.
+    """Remove a tree so that it is gone at one moment: put aside first; one that is not there is not an error.
 
     Args:
         trash: a directory of the same file system, whose entries may be removed by anybody at any time.
@@ -143,7 +143,7 @@ def tree_sizes(
     fds: Sequence[int] = (),
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[int]:
-    """Return the sizes of trees in bytes: of what is no directory, a file with several links once.  A worker function.
+    """Return the sizes of trees in bytes: of what is not a directory, a file with several links once.  A worker function.
 
     That is Docker's measure (directory.Size of moby), so that sizes can be compared.  A tree may change meanwhile:
     what is gone is not counted, and a directory that becomes a link is not entered.

@@ -1,7 +1,7 @@
 """Lists a container's changes to its file system from its writable layer.  Runs in a worker.
 
 The rules are Docker's (github.com/moby/go-archive, changes.go): an entry is modified where its mode, owner, device or
-capabilities differ, of what is no directory also where size or time do; with a change in it a directory counts as
+capabilities differ, of what is not a directory also where size or time do; with a change in it a directory counts as
 modified; what was removed with its directory is not listed by itself.
 """
 

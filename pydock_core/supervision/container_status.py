@@ -187,7 +187,7 @@ def _status_of_exit(record: ExitRecord) -> Status:
 
 
 def take_lock(path: Path) -> int | None:
-    """Take the container's lock; return the descriptor that holds it, or None if somebody else does."""
+    """Take the container's lock; return the descriptor that holds it, or None if another process does."""
     lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))

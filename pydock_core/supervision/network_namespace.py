@@ -67,7 +67,7 @@ def set_loopback_up() -> None:
 
 
 def bind_namespace(target: Path) -> None:
-    """Bind the caller's network namespace on a file, so that it has a path that is no process's."""
+    """Bind the caller's network namespace on a file, so that it has a path that is not a process's."""
     target.touch(mode=0o600)
     syscalls.mount(OWN_NAMESPACE, str(target), "", syscalls.MS_BIND)
 

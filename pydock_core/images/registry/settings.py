@@ -249,7 +249,7 @@ def _split(address: str) -> urllib.parse.SplitResult | None:
     try:
         parts = urllib.parse.urlsplit(address)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is no number
+    except ValueError:  # a bracket that is not closed, a port that is not a number
         return None
     return parts if is_address else None
 

@@ -333,7 +333,7 @@ class LayerTree(Tree):
         return directory
 
     def _existing(self, path: bytes) -> Directory | None:
-        """Resolve a path within the root, as openat2(2) with RESOLVE_IN_ROOT; None if it is no directory."""
+        """Resolve a path within the root, as openat2(2) with RESOLVE_IN_ROOT; None if it is not a directory."""
         if len(path) > _PATH_LIMIT:
             raise _error(errno.ENAMETOOLONG)
         stack = [self.root]

@@ -88,7 +88,7 @@ class _Merge:
             raise UnsupportedError(f"{subject} has more than 1 TiB of layers", "they are mounted one by one")
 
     def add(self, number: int, *, is_opaque: bool) -> None:
-        """Put a layer on top of what there is; what is no directory is noted as ``layer << 40 | nid``."""
+        """Put a layer on top of what there is; what is not a directory is noted as ``layer << 40 | nid``."""
         index = self._indexes[number]
         if is_opaque:
             self.tree.root.children.clear()

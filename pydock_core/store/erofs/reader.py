@@ -33,7 +33,7 @@ class Index:
 
     Raises:
         OSError: one cannot be opened.
-        CorruptError: it is no index of ours.
+        CorruptError: it is not an index of ours.
     """
 
     def __init__(self, index: str, files: Sequence[str], subject: str) -> None:

@@ -16,7 +16,7 @@ MEMORY_LIMIT_BYTES = 72 << 20
 """What a tree may take: some 400,000 files.  With it a program that pulls stays below 150 MB whatever a layer has; what has
 more becomes a directory, which takes none."""
 ENTRY_BYTES = 160
-"""What a name that is no directory takes, without the length of the name: a key, its place in a dictionary, a number, an
+"""What a name that is not a directory takes, without the length of the name: a key, its place in a dictionary, a number, an
 inode.  Measured with CPython 3.11, as the next."""
 _DIRECTORY_BYTES = 550
 ONE_TREE = threading.Lock()
@@ -31,7 +31,7 @@ class Directory:
     """A directory of the layer.
 
     Attributes:
-        children: by name; what is no directory is an integer, ``offset in inodes // 32 << 4 | type``.
+        children: by name; what is not a directory is an integer, ``offset in inodes // 32 << 4 | type``.
         nid: given by the writer.
     """
 
@@ -59,7 +59,7 @@ class Tree:
 
     Attributes:
         root: the root directory.
-        inodes: the records of all that is no directory.
+        inodes: the records of all that is not a directory.
         blocks: (offset of an inode, content) of what needs blocks of its own: long symlink targets.
         chunked: files whose data is copied, or has holes.
         charged_bytes: what all this takes, and will take while it is written, about.

@@ -133,7 +133,7 @@ class Shelf:
         sync(self.base)
 
     def discard(self, place: Path) -> None:
-        """Remove an entry, at one moment; one that is not there is no error."""
+        """Remove an entry, at one moment; one that is not there is not an error."""
         discard(place, self._trash, f"layer-{place.name[-HEX_LENGTH:][:12]}", self._remove_tree)
 
     def _remove_tree(self, path: Path) -> None:

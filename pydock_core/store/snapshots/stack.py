@@ -30,7 +30,7 @@ class Node:
     Attributes:
         view: the layer.
         place: what the layer finds it by.
-        mode: its type (stat.S_IF*); S_IFCHR for a whiteout alone, 0 for what is no file, directory or link.
+        mode: its type (stat.S_IF*); S_IFCHR for a whiteout alone, 0 for what is not a file, directory or link.
         target: of a symbolic link.
     """
 
