@@ -1,4 +1,4 @@
-"""Where the state lives: one object that names every published path.
+"""The locations of the state: one object names every published path.
 
 Rootful state is under /var/lib/pydock and /run/pydock, rootless state under the XDG data and runtime
 directories (XDG Base Directory Specification 0.8).  The environment variable PYDOCK_ROOT moves all of it
@@ -68,7 +68,7 @@ class StateRoot:
 
     @property
     def cache(self) -> Path:
-        """What can be made again at any time (compiled seccomp filters)."""
+        """The cache: files that can be recreated at any time (compiled seccomp filters)."""
         return self.data / "cache"
 
     def container(self, container_id: str) -> ContainerPaths:

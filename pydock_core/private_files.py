@@ -20,7 +20,7 @@ _LINK_LIMIT = 40
 """As the kernel has it: path_resolution(7)."""
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNMAPPED_ID = 65534
-"""What stat(2) shows for an owner who has no id in this user namespace: user_namespaces(7)."""
+"""The owner that stat(2) reports for an id without a mapping in this user namespace: user_namespaces(7)."""
 _OTHER_DIRECTORY = "set PYDOCK_ROOT to a directory of your own"
 
 

@@ -20,7 +20,7 @@ SETTING = "PYDOCK_PROGRAM_SERVER"
 COMMANDS = frozenset(
     "create exec history images info inspect kill logs ls port ps rename restart rm run start stop version wait".split()
 )
-"""What the server runs: commands that are over soon, or that wait for a container."""
+"""The commands that the server runs: short ones, and those that wait for a container."""
 
 ATTACHING = frozenset(("exec", "run", "start"))
 """Commands that may read the terminal, which belongs to this process's session: with one, they run here."""

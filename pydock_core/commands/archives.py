@@ -159,7 +159,7 @@ def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
 
 
 def _pack_hint(name: str) -> str:
-    """How to make an archive of a directory, which may be an OCI layout."""
+    """Return a hint for archiving a directory, which may be an OCI layout."""
     if os.path.exists(os.path.join(name, "oci-layout")):
         return f"pack the OCI layout into an archive: tar -C {shlex.quote(name)} -cf - . | dock load"
     return "name a file that can be read"

@@ -17,7 +17,7 @@ TableRenderer = Callable[[Sequence[str], Sequence[Sequence[str]]], None]
 
 
 class Writer(Protocol):
-    """Where text and a container's bytes go; the two may be mixed, and come out in order."""
+    """An output for text and for a container's bytes; mixed writes keep their order."""
 
     def write(self, text: str) -> object: ...
     def write_bytes(self, data: bytes) -> object: ...

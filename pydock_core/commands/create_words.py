@@ -39,7 +39,7 @@ _MOUNT_ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro
 
 
 class Caller(NamedTuple):
-    """What a conversion depends on beside its text.
+    """The context of a conversion, beside its text.
 
     Attributes:
         flag: of the option, for errors.

@@ -191,7 +191,7 @@ class Foreground:
         return pieces is not None and not pieces
 
     def _patience(self, source: _Source | None, buffer: bytes) -> float | None:
-        """How long to wait for something to happen, in milliseconds; None for ever."""
+        """Return the timeout of the next poll(2) in milliseconds; None for no limit."""
         if source is not None and source.fd is None and not buffer:
             return 0
         seconds = self._escalation.remaining_seconds()

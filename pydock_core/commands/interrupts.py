@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pydock_core.engine import signal_name
 
 GRACE_SECONDS = 3.0
-"""How long a program in a notebook may take to end after SIGINT."""
+"""The grace period after SIGINT for a program in a notebook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an interrupt does.
+    """One step of an escalation.
 
     Attributes:
         signal: sent to the process; None lets go of it: it runs on, and the command ends.

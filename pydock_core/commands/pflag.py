@@ -25,7 +25,7 @@ class SyntaxProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What words become.
+    """The result of parsing words.
 
     Attributes:
         options: each option as it was given, in order, with its value; "" of one that is not known.

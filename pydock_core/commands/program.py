@@ -13,7 +13,7 @@ from pydock_core.commands.dispatch import run_command, show_error
 from pydock_core.errors import FailedError, PyDockError
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What a redirection ends with; where the store or an archive is written, it is an error of its own."""
+"""Errors of a redirected standard output; the store and archives report theirs themselves."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,7 +45,7 @@ _WRITE_UPPER = "pydock_core.store.upper_tar:write_upper"
 
 
 class Filesystems:
-    """What containers have in their file systems; a container is named as in
+    """The file systems of containers; a container is named as in
     :class:`pydock_core.engine.containers.Containers`.
     """
 
@@ -203,7 +203,7 @@ class Filesystems:
 
     @contextlib.contextmanager
     def _private(self, row: ContainerRow, kind: str, upper: Path | None = None) -> Iterator[dict[str, Any]]:
-        """What a worker needs to mount a container's file system for itself, read-only.
+        """Yield a worker's arguments for mounting a container's file system read-only.
 
         Args:
             kind: of the operation, for the workspace's name.

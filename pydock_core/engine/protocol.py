@@ -51,7 +51,7 @@ Output = tuple[str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
-    """How a process ended.
+    """A process's end.
 
     Attributes:
         exit_code: 0 to 255; 128+n if signal n ended it.
@@ -63,7 +63,7 @@ class SessionEnd:
 
 
 class OutputStream(Protocol):
-    """What a process writes.  Several streams may be one, as with a terminal."""
+    """An output of a process.  Several streams may be one, as with a terminal."""
 
     def fileno(self) -> int:
         """Return a descriptor to wait for with poll(2)."""
@@ -75,7 +75,7 @@ class OutputStream(Protocol):
 
 
 class InputStream(Protocol):
-    """What a process reads."""
+    """The standard input of a process."""
 
     def fileno(self) -> int:
         """Return a descriptor to wait for with poll(2)."""

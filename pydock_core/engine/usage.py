@@ -34,7 +34,7 @@ _BUSY = "an image is being added or read, so what no image needs any more goes l
 
 
 class Usage:
-    """What one state root takes of the disk; sizes are in bytes, of contents (not of blocks), as Docker has them."""
+    """Disk usage of one state root.  Sizes are in bytes of content, not of blocks, as in Docker."""
 
     def __init__(self, state: State, containers: Containers) -> None:
         self._state = state
@@ -88,7 +88,7 @@ class Usage:
     def _needed_bytes(
         self, images: Iterable[SeenImage], layers: Mapping[str, Sequence[LayerRow]], sizes: Mapping[str, int]
     ) -> int:
-        """What images take together: their layers, and the blobs of these, of the configs and of the manifests."""
+        """Return the size of images together: their layers, and the blobs of layers, configurations and manifests."""
         diff_ids: set[str] = set()
         chains: set[str] = set()
         digests: set[str] = set()
@@ -107,16 +107,16 @@ class Usage:
         )
 
     def _footprint(self) -> int:
-        """What images take, whether anything refers to it or not."""
+        """Return the size of all layers and blobs, referenced or not."""
         return sum(self._layer_sizes().values()) + self._chains_bytes() + self._blobs_bytes()
 
     def _chains_bytes(self) -> int:
-        """What layers take that were applied once more, over the layers below them."""
+        """Return the size of layers that were applied again over the layers below them."""
         snapshotter = self._state.snapshotter
         return sum(snapshotter.chain_size_bytes(chain_id) for chain_id in snapshotter.chains())
 
     def _blobs_bytes(self) -> int:
-        """What is kept beside the layers: blobs, and what interrupted pulls have left."""
+        """Return the size of blobs and of partial downloads."""
         blobs = self._state.image_store.blobs
         partial_bytes = self._tree_sizes([str(self._root.images / "partial")])[0]
         return partial_bytes + sum(_blob_size(blobs.blob_path(digest)) for digest in blobs.digests())

@@ -29,7 +29,7 @@ def name_volumes(request: CreateRequest) -> tuple[Definition, dict[str, bool]]:
 
 
 def volume_directory(root: StateRoot, name: str) -> Path:
-    """Where a volume's files are."""
+    """Return the directory of a volume's files."""
     return root.volumes / name / "_data"
 
 

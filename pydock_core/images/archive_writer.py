@@ -156,7 +156,7 @@ class _Archive:
             yield "repositories", _sorted(self._repositories)
 
     def reporter(self, progress: Progress | None) -> Callable[[int], None] | None:
-        """What the writer calls with the number of bytes that it has written."""
+        """Count the bytes that the writer has written."""
         if progress is None:
             return None
         total = sum(blob.size_bytes for blob in self._kept.values())

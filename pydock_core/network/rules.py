@@ -85,7 +85,7 @@ _VERSION = f"{zlib.crc32((_NFT + _NFT_PORTS + _NFT_GUARD + _NFT_GUARD_PORTS).enc
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
-    """What the rules of a bridge are made of.
+    """The parameters of a bridge's rules.
 
     Attributes:
         bridge: name of the device.
@@ -108,7 +108,7 @@ class BridgeRules:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What one container on a bridge may reach of its host.
+    """The access of one container on a bridge to its host.
 
     Attributes:
         address: the container's, without prefix length.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
-"""What operations need is loaded before the first of them: pyroute2 takes 150 ms."""
+"""Modules that are imported before the first operation: pyroute2 takes 150 ms."""
 
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:

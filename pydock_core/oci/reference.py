@@ -58,7 +58,7 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """What Docker shows: "busybox:latest"."""
+        """Docker's familiar form: "busybox:latest"."""
         return self.repository + self._suffix()
 
     @property

@@ -26,7 +26,7 @@ from pydock_core.runtime.process_setup import ProcessPlan
 
 @dataclass(frozen=True, slots=True)
 class ExecTarget:
-    """Where the process is to run.
+    """The container's namespaces and control group, which the process joins.
 
     Attributes:
         init_pidfd, namespaces, cgroup_entrances, uid_mappings: as in :class:`ExecContext`.

@@ -49,7 +49,7 @@ from pydock_core.runtime.process_setup import ProcessPlan, die_with_parent, set_
 
 @dataclass(frozen=True, slots=True)
 class ExecContext:
-    """What the joiner inherits from the caller.
+    """The state that the joiner inherits from the caller.
 
     Attributes:
         link: connection to the caller; it ends when the joiner has joined.

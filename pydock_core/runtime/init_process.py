@@ -60,7 +60,7 @@ _CATCHABLE = [number for number in range(1, 32) if number not in (signal.SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class InitContext:
-    """What init has from its fork on.
+    """The state that init has from its fork on.
 
     Attributes:
         link: connection to the caller while the container is being made.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 OCI_VERSION = "1.0.2"
-"""What crun and runc of every supported distribution read; nothing newer is used."""
+"""The version that crun and runc of every supported distribution read; nothing newer is used."""
 
 CAPABILITIES = (
     "CAP_CHOWN",

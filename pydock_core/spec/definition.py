@@ -29,7 +29,7 @@ class LogConfig(TypedDict):
 
 
 class PortBinding(TypedDict):
-    """Where the host listens; an empty port lets the kernel choose."""
+    """An address and a port of the host; an empty port lets the kernel choose."""
 
     HostIp: str
     HostPort: str
@@ -52,7 +52,7 @@ class DeviceMapping(TypedDict):
 
 
 class EndpointSettings(TypedDict):
-    """How a container is attached to one network."""
+    """A container's attachment to one network."""
 
     IPAMConfig: dict[str, str] | None
     Aliases: list[str] | None

@@ -1,4 +1,4 @@
-"""Who a container's process runs as: ``--user`` resolved against the image's passwd and group files. Pure.
+"""Resolves ``--user`` against the image's passwd and group files.  Pure.
 
 The rules are those of the image specification (config.md, "User") as Docker carries them out.
 """

@@ -53,7 +53,7 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Further values of unsupported fields that mean their default: clients send them."""
 
 Names = Mapping[str, str]
-"""How a requester calls a field: "Memory" to "--memory"; the field's own name unless it is there."""
+"""The requester's name of a field: "--memory" for "Memory"; the field's own name by default."""
 
 
 def check_request(document: Mapping[str, Any], names: Names | None = None) -> CreateRequest:

@@ -23,7 +23,7 @@ from pydock_core.errors import CorruptError, UnsupportedError
 BUFFER_BYTES = 1 << 20
 _COMPRESSED_BYTES = 128 << 10
 _ZSTD_WINDOW_LIMIT = 128 << 20
-"""What zstd(1) accepts without --long, and --ultra -22 makes (RFC 8878 asks decoders for 8 MiB at least)."""
+"""The window that zstd(1) accepts without --long, and that --ultra -22 makes (RFC 8878 requires at least 8 MiB)."""
 _ZSTD_HEADER_BYTES = 18
 _XZ_MEMORY_LIMIT = 128 << 20
 """xz -9 needs 65 MiB to inflate (xz(1))."""

@@ -22,7 +22,7 @@ _WRITE_OUT_BYTES = 16 << 20
 
 
 class Arrival:
-    """How much of a growing file is there; threads of one process share it.
+    """The length of a growing file, shared by the threads of one process.
 
     Args:
         size_bytes: the part that is there from the beginning (a download that goes on).

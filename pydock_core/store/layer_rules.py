@@ -31,7 +31,7 @@ HOSTILE = "the archive is broken or hostile; do not use it"
 
 @dataclass(slots=True)
 class Applied:
-    """What a layer consists of.
+    """The result of applying a layer.
 
     Attributes:
         size_bytes: contents of all files.

@@ -185,7 +185,7 @@ def _is_number(field: bytes) -> bool:
 
 
 class Extension(NamedTuple):
-    """What an extended header says of its entry; None or b"" if it says nothing.
+    """The fields of an extended header; None or b"" for absent ones.
 
     Attributes:
         path, link: replace the header's; a zero byte in them is the caller's to refuse.

@@ -377,7 +377,7 @@ class TarReader:
 
 
 class _Description:
-    """What precedes the header of an entry, and describes it.
+    """The extended headers that precede an entry.
 
     Attributes:
         name, link: the GNU long ones.

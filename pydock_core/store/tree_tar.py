@@ -36,7 +36,7 @@ Xattrs = list[tuple[bytes, bytes]]
 
 @dataclass(slots=True)
 class TreeNotes:
-    """What was left out, one line each, the first ones; the rest is counted."""
+    """The omitted entries, one line each: the first ones, and a count of the rest."""
 
     lines: list[str] = field(default_factory=list)
     _count: int = 0

@@ -29,7 +29,7 @@ ALLOWED_FUNCTIONS = frozenset(
         "pydock_core.store.volumes:fill_volume",
     }
 )
-"""What a worker may be asked for; a worker refuses everything else."""
+"""The functions that a worker runs; it refuses all others."""
 
 
 class Worker(Protocol):

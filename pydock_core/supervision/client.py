@@ -31,7 +31,7 @@ from pydock_core.supervision.server_start import ServerSpec, ask_server, ask_ser
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What an attached client wants of the container's standard streams."""
+    """An attached client's choice of the container's standard streams."""
 
     stdin: bool = True
     stdout: bool = True
@@ -105,7 +105,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class LaunchEnd:
-    """How a launched container ended: its exit code (0 to 255), and whether memory ran out."""
+    """The end of a launched container: its exit code (0 to 255), and whether memory ran out."""
 
     exit_code: int
     oom_killed: bool

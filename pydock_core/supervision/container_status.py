@@ -106,7 +106,7 @@ class ExitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a container does now, derived.
+    """The current state of a container, derived.
 
     Attributes:
         status: "created", "starting", "running" or "exited".

@@ -16,7 +16,7 @@ Done = Callable[[socket.socket | None, int], None]
 
 
 def addresses(own_address: str) -> tuple[str, ...]:
-    """Where an application inside may listen: loopback first (Jupyter's default), then the container's own address.
+    """Return the addresses to try inside a container: loopback first (Jupyter's default), then its own address.
 
     Args:
         own_address: with or without a prefix length; empty if the container has none.

@@ -27,7 +27,7 @@ from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidEr
 _SILENT_SECONDS = 5.0
 _SPARES = 1
 _REFILL_SECONDS = 0.05
-"""How long after a request is settled the next spare is made: what its client does next has the processors."""
+"""The delay between a settled request and the next spare, which leaves the processors to the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Request:
 
 
 class Kind(enum.Enum):
-    """How an operation is carried out."""
+    """The way in which an operation is carried out."""
 
     SESSION = "session"
     """In a child that outlives the server; the server replies ``{"ok": true, "pid"}``."""
@@ -70,7 +70,7 @@ Function = Callable[[Request], "Mapping[str, Any] | None"]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a server does for one ``op``.
+    """A server's implementation of one ``op``.
 
     Attributes:
         function: carries out a request; its result is the reply, for CALL and IMMEDIATE.

@@ -18,7 +18,7 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
-    """How much of a log is kept.
+    """The limits of a log.
 
     Attributes:
         file_bytes: above this a file is not appended to, unless it is empty; 0 for no limit.

@@ -48,7 +48,7 @@ def choose_freezer(init_pid: int, container_id: str) -> Freezer:
 
 
 class Pause:
-    """Who holds the container stopped.  A holder is any object; one that goes away must be released.
+    """The holders of a stopped container.  A holder is any object; one that goes away must be released.
 
     Args:
         loop: in which is waited.

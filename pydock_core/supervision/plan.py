@@ -47,7 +47,7 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class NetworkAttachment:
-    """How the container's network namespace is made.
+    """The construction of the container's network namespace.
 
     Attributes:
         mode: "none" (a new namespace with loopback up), "host" (no new namespace), "bridge" (a new namespace,

@@ -56,7 +56,7 @@ class ServerSpec:
 
     @property
     def log_path(self) -> Path:
-        """Where the server's own errors go."""
+        """The file of the server's own errors."""
         return self.socket_path.with_suffix(".log")
 
 

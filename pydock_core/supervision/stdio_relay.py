@@ -72,7 +72,7 @@ class AttachedClient:
         return self._reads_input
 
     def events(self) -> int:
-        """What to wait for on the socket."""
+        """Return the poll(2) events to wait for on the socket."""
         reads = self._reads_input and not self._relay.is_stdin_full
         return (READ if reads else 0) | (WRITE if self._pending else 0)
 

@@ -164,7 +164,7 @@ class Supervisor:
 
     @cached_property
     def _executor(self) -> Executor:
-        """What made the container; needed first for a further process, or at the end."""
+        """The executor of the container, created on first use: for an exec, or at the end."""
         return make_executor(self.plan.executor, self.paths)
 
     def run(

@@ -63,7 +63,7 @@ _FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM_LIMIT_BYTES = 64 * 1024
 """The largest URL-encoded form that is buffered, so that an XSRF value in it can be replaced."""
 _LINGER_SECONDS = 5.0
-"""How long the rest of a request is read after the response, so that a reset does not destroy the response."""
+"""The time for reading the rest of a request after the response; a reset would destroy the response."""
 
 _GONE = Problem(
     502,

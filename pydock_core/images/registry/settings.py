@@ -1,4 +1,4 @@
-"""How each registry is reached: mirrors, insecure registries, certificates; in Docker's words and layout.
+"""Registry settings: mirrors, insecure registries and certificates, in Docker's terms and layout.
 
 A file holds a JSON object with Docker's keys "registry-mirrors" (addresses of mirrors of docker.io) and
 "insecure-registries" (hosts, host:port, networks).  Of several files the first that has a key decides about it:

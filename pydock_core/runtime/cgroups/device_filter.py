@@ -44,7 +44,7 @@ DEFAULT_RULES = (
     DeviceRule(True, "c", 5, 2),
     DeviceRule(True, "c", 136, None),
 )
-"""What every container may use (as runc has it): making any node, the default devices, its terminals."""
+"""Rules for every container, as in runc: creating nodes, the default devices, its terminals."""
 
 
 def parse_rules(entries: Iterable[Mapping[str, Any]]) -> list[DeviceRule]:

@@ -1,4 +1,4 @@
-"""Where this host has its control groups: version 1, version 2, or both (hybrid); cgroups(7)."""
+"""The layout of the host's control groups: version 1, version 2, or both (hybrid); cgroups(7)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pydock_core.store.database.connection import Database
 
 @dataclass(frozen=True, slots=True)
 class LayerForm:
-    """What a plain layer becomes when it is compressed; compression is deterministic, so it can be known before.
+    """The compressed form of a plain layer; compression is deterministic, so the form is known in advance.
 
     Attributes:
         media_type, digest: of the compressed blob.

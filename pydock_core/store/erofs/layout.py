@@ -22,7 +22,7 @@ MAGIC = 0xE0F5E1E2
 SUPER_OFFSET = 1024
 DEVICE_OFFSET = 1152
 SLOT_BYTES = 32
-"""What inode numbers count."""
+"""The unit of inode numbers."""
 BLOCK_BITS = 9
 TAR_ADDRESS = 1 << 31
 """The first block of the first tar in the address space; so an index has at most 1 TiB, and so have its tars."""

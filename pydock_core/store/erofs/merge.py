@@ -21,7 +21,7 @@ _BLOCK_BYTES = 1 << layout.BLOCK_BITS
 _LAYER_SHIFT = 40
 _NS = 1_000_000_000
 _MAPPED_BYTES = 50
-"""What a name takes of the pages of its layer's own index, which stay mapped."""
+"""The bytes of a name in its layer's own index, which stays mapped."""
 
 
 @dataclass(frozen=True, slots=True)

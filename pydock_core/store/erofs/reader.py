@@ -191,10 +191,10 @@ class Index:
 
 
 def xattr_bytes(inode: Inode) -> int:
-    """How much the attributes behind an inode take."""
+    """Return the size of an inode's attributes."""
     return layout.XATTR_HEADER_BYTES + 4 * (inode.xattr_count - 1) if inode.xattr_count else 0
 
 
 def chunks_offset(inode: Inode) -> int:
-    """Where the chunk indexes of an inode are."""
+    """Return the offset of an inode's chunk indexes."""
     return layout.round_up(inode.offset + layout.INODE_BYTES + xattr_bytes(inode), layout.CHUNK.size)

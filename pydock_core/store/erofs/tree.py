@@ -13,10 +13,10 @@ from pydock_core.errors import UnsupportedError
 from pydock_core.store.erofs.chunks import ChunkedFile
 
 MEMORY_LIMIT_BYTES = 72 << 20
-"""What a tree may take: some 400,000 files.  With it a program that pulls stays below 150 MB whatever a layer has; what has
-more becomes a directory, which takes none."""
+"""The memory budget of a tree, enough for some 400,000 files.  With it a program that pulls stays below 150 MB
+whatever a layer holds; the directory driver takes a larger layer."""
 ENTRY_BYTES = 160
-"""What a name that is not a directory takes, without the length of the name: a key, its place in a dictionary, a number, an
+"""The memory of a name that is not a directory, without its length: a key, its place in a dictionary, a number, an
 inode.  Measured with CPython 3.11, as the next."""
 _DIRECTORY_BYTES = 550
 ONE_TREE = threading.Lock()
@@ -47,12 +47,12 @@ class Directory:
 
 
 def child_offset(child: int) -> int:
-    """Where the inode of a child is in :attr:`LayerTree.inodes`."""
+    """Return the position of a child's inode in :attr:`LayerTree.inodes`."""
     return child >> _KIND_BITS << 5
 
 
 class Tree:
-    """What an index is written of.
+    """The contents of an index.
 
     Args:
         subject: names what it is of in errors.

@@ -86,7 +86,7 @@ def write_image(
 
 
 class _Image:
-    """Where everything of an index is, and its bytes."""
+    """The positions of an index's parts, and their bytes."""
 
     def __init__(
         self, tree: Tree, block_bits: int, devices: Sequence[tuple[str, int, int]], subject: str
@@ -243,7 +243,7 @@ class _Image:
 
 
 class _Data:
-    """What stands behind the inodes: written as it comes, from a block's boundary each.
+    """The data after the inodes; each piece starts at a block boundary.
 
     Args:
         fd: the image.

@@ -13,7 +13,7 @@ INDEX = "index.erofs"
 TAR = "layer.tar"
 MOUNT_POINT = "fs"
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-"""How each file of the driver is opened: nothing is written twice."""
+"""The flags for opening the driver's files; no file is written twice."""
 
 
 class IndexView:

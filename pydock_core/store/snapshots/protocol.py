@@ -114,7 +114,7 @@ class Snapshotter(Protocol):
         ...
 
     def status(self) -> list[tuple[str, str]]:
-        """What ``info`` tells of the driver (Engine API, SystemInfo.DriverStatus)."""
+        """Return the driver's lines of ``info`` (Engine API, SystemInfo.DriverStatus)."""
         ...
 
     def remove(self, diff_id: str) -> None:

@@ -36,7 +36,7 @@ _REMOVE = "pydock_core.store.trees:remove_tree"
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What is being made.
+    """An entry that is being made.
 
     Attributes:
         path: an empty directory, mode 0700.
@@ -69,7 +69,7 @@ class Shelf:
         spread_directories(root.temporary)
 
     def place(self, diff_id: str) -> Path:
-        """Where a layer is, or will be."""
+        """Return a layer's path, existing or not."""
         return self.base / digest_hex(diff_id)
 
     def has(self, diff_id: str) -> bool:
@@ -81,7 +81,7 @@ class Shelf:
         return [f"sha256:{entry.name}" for entry in os.scandir(self.base) if len(entry.name) == HEX_LENGTH]
 
     def metadata(self, diff_id: str) -> dict[str, Any]:
-        """What a layer's maker has written about it.
+        """Return the record of a layer's maker.
 
         Raises:
             NotFoundError: the layer is not there.

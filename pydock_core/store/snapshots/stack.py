@@ -48,7 +48,7 @@ class LayerView(Protocol):
         ...
 
     def lookup(self, directory: Node, name: bytes) -> Node | None:
-        """What a directory has under a name, None for nothing."""
+        """Return a directory's entry by name; None if there is none."""
         ...
 
     def is_opaque(self, directory: Node) -> bool:
@@ -65,7 +65,7 @@ class LayerView(Protocol):
 
 
 class Driver(Protocol):
-    """What a driver tells of a layer so that layers of several can be stacked."""
+    """The facts about a layer that stacking layers of several drivers needs."""
 
     def has(self, diff_id: str) -> bool:
         """Whether the layer is there."""
@@ -80,7 +80,7 @@ class Driver(Protocol):
         ...
 
     def metadata(self, diff_id: str) -> Mapping[str, Any]:
-        """What the layer's maker has written about it: :class:`pydock_core.store.layer_rules.Applied`, as a dictionary.
+        """The record of the layer's maker: :class:`pydock_core.store.layer_rules.Applied`, as a dictionary.
 
         Raises:
             NotFoundError: the layer is not there.
