@@ -225,7 +225,7 @@ def _network(*, rootless: bool) -> Check:
             "limited",
             "none and host",
             "a container of an ordinary user has no way out; its ports are reached through the proxy and -p all the same",
-            "as root there is a bridge; bridges for ordinary users come with a later version",
+            "as root there is a bridge; this version has none for ordinary users",
         )
     from pydock_core.network.firewall import probe_guard
     from pydock_core.network.rules import HOST_ACCESS, NO_NFT

@@ -106,7 +106,7 @@ async def wait_for_container(handler: ApiHandler, id: str) -> None:
     if condition not in ("not-running", "next-exit", "removed"):
         raise InvalidError(f'invalid condition: "{condition}"', "not-running is one")
     if condition != "not-running":
-        raise UnsupportedError(f"condition {condition} comes later", "use not-running")
+        raise UnsupportedError(f"condition {condition} is not supported yet", "use not-running")
     container_id = await handler.engine.call(lambda engine: engine.containers.resolve(id))
     handler.set_header("Content-Type", "application/json")
     await handler.flush()
@@ -169,7 +169,9 @@ def _timeout(handler: ApiHandler) -> float | None:
     """Return the ``t`` parameter in seconds; Docker's -1, to wait without end, is not supported."""
     seconds = handler.number("t")
     if seconds is not None and seconds < 0:
-        raise UnsupportedError("parameter t: waiting without end comes later", "say a number of seconds")
+        raise UnsupportedError(
+            "parameter t: waiting without end is not supported yet", "say a number of seconds"
+        )
     return None if seconds is None else float(seconds)
 
 

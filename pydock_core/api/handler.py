@@ -108,7 +108,7 @@ class ApiHandler(web.RequestHandler):
                 return operation, {name: unquote(text) for name, text in match.groupdict().items()}
         shown = re.sub(r"[^!-~]", "?", path)[:200]
         raise UnsupportedError(
-            f"{self.request.method} {shown} comes later", "dock does it on the command line"
+            f"{self.request.method} {shown} is not supported yet", "dock does it on the command line"
         )
 
     # -- parameters
@@ -124,7 +124,7 @@ class ApiHandler(web.RequestHandler):
             if name in names or name in ("token", "_xsrf", "no_track_activity"):
                 continue
             if any(value.decode("utf-8", "replace").lower() not in _FALSE for value in values):
-                raise UnsupportedError(f"parameter {name} comes later", "leave it out")
+                raise UnsupportedError(f"parameter {name} is not supported yet", "leave it out")
 
     def flag(self, name: str) -> bool:
         """Return a boolean parameter, as Docker reads them: everything is true but "", 0, no, false and none."""

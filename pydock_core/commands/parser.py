@@ -69,7 +69,7 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
 
     Raises:
         InvalidError: no such command, a bad option, a missing argument (exit code 125).
-        UnsupportedError: a command or an option of Docker's that comes later (exit code 125).
+        UnsupportedError: a command or an option of Docker's that is not supported yet (exit code 125).
     """
     words = tuple(argv)
     if any("\0" in word for word in words):  # only a notebook can: execve(2) ends a word there
@@ -135,7 +135,7 @@ def _not_here(command: Command, flag: str) -> UnsupportedError:
     what = (
         f"is refused: {command.refused[flag]}"
         if flag in command.refused
-        else "comes with a later version of PyDock"
+        else "is not supported by this version of PyDock"
     )
     return UnsupportedError(
         f"{PROGRAM} {command.name}: option {flag} {what}", "leave it out", exit_code=USAGE_EXIT_CODE
@@ -170,7 +170,7 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
     if words[0] in LATER_COMMANDS or tuple(words[:2]) in LATER_SUBCOMMANDS:
         return UnsupportedError(
-            f"{PROGRAM} {name} comes with a later version of PyDock",
+            f"{PROGRAM} {name} is not supported by this version of PyDock",
             f"{PROGRAM} --help lists what there is",
             exit_code=USAGE_EXIT_CODE,
         )

@@ -74,7 +74,7 @@ def create(context: Context, words: Namespace) -> int:
     request = build_request(words, os.environ, os.getcwd())
     if words.attach:
         raise UnsupportedError(
-            "dock create: option -a comes with a later version of PyDock",
+            "dock create: option -a is not supported by this version of PyDock",
             "choose at start: dock start -a",
             exit_code=125,
         )

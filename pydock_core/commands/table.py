@@ -33,7 +33,7 @@ LATER_COMMANDS = frozenset(
         "trust scout init"
     ).split()
 )
-"""Docker's commands that come with a later version: refused by name."""
+"""Docker's commands that this version does not support: refused by name."""
 LATER_SUBCOMMANDS = frozenset(
     {("container", word) for word in "cp pause unpause stats top update".split()}
     | {("image", word) for word in "build".split()}

@@ -111,7 +111,7 @@ class _Checker:
 
     def unsupported(self, field: str) -> UnsupportedError:
         return UnsupportedError(
-            f"field {field} comes with a later version of PyDock", "leave it out", exit_code=125
+            f"field {field} is not supported by this version of PyDock", "leave it out", exit_code=125
         )
 
     def object(self, field: str, value: Any) -> dict[str, Any]:
@@ -301,7 +301,7 @@ class _Checker:
         if len(endpoints) > 1:
             raise UnsupportedError(
                 f"networks {', '.join(endpoints)}: a container can be attached to one network only",
-                "give one; several come with a later version of PyDock",
+                "give one; this version of PyDock supports one",
                 exit_code=125,
             )
         for name, settings in endpoints.items():
@@ -317,7 +317,7 @@ class _Checker:
         request["NetworkingConfig"] = {"EndpointsConfig": {}}
         if mode and mode not in NETWORK_MODES and not (mode.startswith("container:") and mode[10:]):
             raise UnsupportedError(
-                f"{self.name('NetworkMode')} {mode}: user-defined networks come with a later version of PyDock",
+                f"{self.name('NetworkMode')} {mode}: this version of PyDock does not support user-defined networks",
                 "there are none, host, bridge and container:NAME",
                 exit_code=125,
             )

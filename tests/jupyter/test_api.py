@@ -124,7 +124,7 @@ def test_foreign_versions_are_refused(server: JupyterServer, version: str, word:
 def test_what_comes_later_is_refused_by_name(server: JupyterServer, method: str, path: str) -> None:
     answer = call(server, method, path)
     assert answer.status == 501
-    assert "comes later" in message(answer)
+    assert "is not supported yet" in message(answer)
     assert method in message(answer)
 
 

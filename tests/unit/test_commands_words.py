@@ -100,7 +100,9 @@ def test_port_ranges_go_in_step() -> None:
 def test_an_error_names_the_option() -> None:
     with pytest.raises(InvalidError, match="invalid --memory 1024: less than 6 MiB"):
         request_of_line("-m 1k image")
-    with pytest.raises(UnsupportedError, match="--network web: user-defined networks"):
+    with pytest.raises(
+        UnsupportedError, match="--network web: this version of PyDock does not support user-defined networks"
+    ):
         request_of_line("--network web image")
 
 
