@@ -1,4 +1,4 @@
-"""The one error tree of the project, and how an error is shown.
+"""The error tree of the project, and the text form of an error.
 
     PyDockError                    code            HTTP  what the caller can do
     ├── NotFoundError              not_found       404   name something that exists
@@ -8,12 +8,12 @@
     ├── DeniedError                denied          403   get the permission
     ├── UnavailableError           unavailable     503   try again, or start what is missing
     │   └── NoSpaceError           no_space        507   free some space
-    ├── CorruptError               corrupt         500   get the data anew
+    ├── CorruptError               corrupt         500   fetch the data again
     └── FailedError                failed          500   read the cause
 
-Every error has a one-line ``message`` that names its subject and a ``hint`` at the way out.  ``exit_code`` is
-the code of the ``dock`` program if it is not the command's default: 125 (PyDock failed), 126 (the command
-cannot be executed), 127 (the command is not there), as ``docker run`` has them.
+Every error has a one-line ``message`` that names its subject, and a ``hint`` at the way out.  ``exit_code`` is the
+exit code of the ``dock`` program if it differs from the command's default: 125 (PyDock failed), 126 (the command
+cannot be executed), 127 (the command was not found), as with ``docker run``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _TAIL_CHARACTERS = 300
 
 
 def shortened(text: str) -> str:
-    """Return a line of an error with its middle left out if it is too long for a person to read.
+    """Return a line of an error, without its middle if it is too long to read.
 
-    A name in it may be anybody's, an archive's or a registry's; the line's beginning names the subject, and its end
-    says what is wrong.
+    A name in it may come from an archive or a registry.  The beginning of the line names the subject, and its end
+    names the fault.
     """
     if len(text) <= _LINE_CHARACTERS:
         return text
@@ -40,9 +40,9 @@ class PyDockError(Exception):
     """Root of all errors that PyDock raises on purpose.
 
     Args:
-        message: one line, naming what is wrong with what; see :func:`shortened`.
+        message: one line that names the subject and the fault; see :func:`shortened`.
         hint: one line, the way out; empty if there is none.
-        exit_code: the exit code of the program, where the command's own default does not do.
+        exit_code: the exit code of the program; None for the command's default.
     """
 
     code: ClassVar[str] = "failed"
@@ -56,11 +56,11 @@ class PyDockError(Exception):
 
     @property
     def line(self) -> str:
-        """The message, and in the same line what was noted on the way up (``add_note``)."""
+        """The message and the notes added to it (``add_note``), in one line."""
         return shortened("; ".join([self.message, *getattr(self, "__notes__", [])]))
 
     def _render_traceback_(self) -> list[str]:
-        """Return what IPython shows in place of a traceback: the error in one line, and its hint."""
+        """Return the text that IPython shows in place of a traceback: the error in one line, and its hint."""
         return [f"{type(self).__name__}: {self.line}", *([f"hint: {self.hint}"] if self.hint else [])]
 
     def to_json(self) -> dict[str, Any]:
@@ -74,14 +74,14 @@ class PyDockError(Exception):
 
 
 class NotFoundError(PyDockError):
-    """The thing that was named does not exist."""
+    """The named object does not exist."""
 
     code = "not_found"
     http_status = 404
 
 
 class ConflictError(PyDockError):
-    """The state of things does not allow it (a taken name, a running container)."""
+    """The current state does not allow it (a taken name, a running container)."""
 
     code = "conflict"
     http_status = 409
@@ -109,28 +109,28 @@ class DeniedError(PyDockError):
 
 
 class UnavailableError(PyDockError):
-    """A process, a socket or a resource is not there now, and may be later."""
+    """A process, a socket or a resource is not available now, and may be later."""
 
     code = "unavailable"
     http_status = 503
 
 
 class NoSpaceError(UnavailableError):
-    """The disk, or the user's part of it, is full."""
+    """The disk, or the user's quota, is full."""
 
     code = "no_space"
     http_status = 507
 
 
 class CorruptError(PyDockError):
-    """Data does not have the digest, the size or the form that it should have."""
+    """Data does not have the expected digest, size or format."""
 
     code = "corrupt"
     http_status = 500
 
 
 class FailedError(PyDockError):
-    """An operation of the system failed; the message carries its cause."""
+    """A system operation failed; the message carries the cause."""
 
     code = "failed"
     http_status = 500

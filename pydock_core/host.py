@@ -1,4 +1,4 @@
-"""Examines the host for ``dock doctor``: each feature, the cost of its absence, and the command that adds it."""
+"""Reports this host's features, the cost of each missing one, and the command that fixes it (``dock doctor``)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _PROBE_SECONDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at.
+    """The result of one check.
 
     Attributes:
-        name: what.
+        name: the feature.
         state: "ok", "limited" (something is lost) or "missing".
-        found: what there is, in a few words.
-        cost: what its lack costs; empty if ``state`` is ok.
-        remedy: the command that mends it; empty if ``state`` is ok.
-        required: nothing runs without it.
+        found: what the check found, in a few words.
+        cost: the consequence; empty if ``state`` is ok.
+        remedy: the command that fixes it; empty if ``state`` is ok.
+        required: no container runs without it.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Check:
 
 
 def examine(root: StateRoot) -> list[Check]:
-    """Look at everything; changes nothing on the host.
+    """Run all checks; they change nothing on the host.
 
     Args:
-        root: the state root, whose file system is looked at too.
+        root: the state root, whose filesystem is checked too.
     """
     rootless = os.geteuid() != 0
     checks: list[Callable[[], Check]] = [
@@ -86,7 +86,7 @@ def _kernel() -> Check:
 
 
 def _user_namespaces(*, required: bool) -> Check:
-    """Try, in a process of its own: the settings that forbid it are many, and differ between distributions."""
+    """Try it in a separate process: many settings can forbid it, and they differ between distributions."""
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "from pydock_core import syscalls\n"
@@ -301,7 +301,9 @@ def _state_directory(root: StateRoot) -> Check:
 
 
 def _file_system_of(path: Path) -> str:
-    """The type of the mount that holds a path: the last of the longest mount points above it (proc_pid_mountinfo(5))."""
+    """Return the filesystem type of a path: that of the last mount among the longest mount points above it
+    (proc_pid_mountinfo(5)).
+    """
     best, kind = "", "unknown"
     target = f"{path.resolve()}/"
     for line in (_read("/proc/self/mountinfo") or "").splitlines():

@@ -1,7 +1,7 @@
-"""Sends and receives the project's local messages: one JSON object per SOCK_SEQPACKET packet, descriptors beside it.
+"""Sends and receives local messages: one JSON object per SOCK_SEQPACKET packet, with descriptors.
 
-Used by both sides of every control socket.  A document that does not fit one packet travels in a memfd (the
-last descriptor), so that an exec with a huge environment needs no second protocol.
+Both sides of every control socket use it.  A document larger than one packet travels in a memfd (the last
+descriptor), so an exec with a huge environment needs no second protocol.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKET_BYTES = 64 * 1024
 """Largest packet; well under the default send buffer of an AF_UNIX socket (net.core.wmem_default)."""
 
 DOCUMENT_BYTES = 8 * 1024 * 1024
-"""Largest document that is accepted at all."""
+"""Largest accepted document."""
 
 MAXIMUM_FDS = 32
 _PATH_BYTES = 107  # sun_path is 108 bytes with its terminating zero: unix(7)
@@ -32,7 +32,7 @@ def send(connection: socket.socket, document: Mapping[str, Any], fds: Sequence[i
     """Send one message; the caller keeps its descriptors.
 
     Raises:
-        OSError: as sendmsg(2), EPIPE where the peer is gone (no SIGPIPE is raised).
+        OSError: as sendmsg(2); EPIPE if the peer is gone (without SIGPIPE).
     """
     payload = json.dumps(document, separators=(",", ":")).encode()
     if len(payload) <= PACKET_BYTES:
@@ -54,21 +54,21 @@ def _send_packet(connection: socket.socket, payload: bytes, fds: Sequence[int]) 
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Receive one message: the document and the descriptors that came with it (close-on-exec, now the caller's).
+    """Receive one message: the document and its descriptors (close-on-exec, owned by the caller).
 
-    Returns None at the connection's end.
+    Returns None at the end of the connection.
 
     Raises:
         CorruptError: the packet is not a message; its descriptors were closed.
-        OSError: as recvmsg(2); BlockingIOError where the socket is non-blocking and nothing is there.
+        OSError: as recvmsg(2); BlockingIOError if the socket is non-blocking and empty.
     """
     fd_bytes = array.array("i").itemsize
     space = socket.CMSG_SPACE(MAXIMUM_FDS * fd_bytes)
     try:
         received = connection.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
-        # The other side closed with something of ours unread.  The kernel says so once, and before it gives
-        # out what that side had sent: its last words (an error, an exit code) are still to be had.
+        # The peer closed with data from this side unread.  The kernel reports that once, before it delivers the
+        # peer's last messages (an error, an exit code).
         received = connection.recvmsg(PACKET_BYTES + 1, space, socket.MSG_CMSG_CLOEXEC)
     payload, ancillary, flags, _ = received
     fds: list[int] = []
@@ -89,7 +89,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
         close_all(fds)
         if isinstance(error, CorruptError):
             raise
-        raise CorruptError("a message is not JSON") from error
+        raise CorruptError("a message is not valid JSON") from error
     return document, fds
 
 
@@ -109,14 +109,14 @@ def _read_memory(fds: list[int]) -> bytes:
 
 
 def close_all(fds: Sequence[int]) -> None:
-    """Close every descriptor; one that is closed already is not an error."""
+    """Close every descriptor; ignore those already closed."""
     for fd in fds:
         with suppress(OSError):
             os.close(fd)
 
 
 def send_error(connection: socket.socket, error: PyDockError) -> None:
-    """Reply with an error; a peer that is gone is not an error."""
+    """Reply with an error; ignore a peer that is gone."""
     with suppress(OSError):
         send(connection, {"ok": False, "error": error.to_json()})
 
@@ -130,7 +130,7 @@ def checked(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @contextmanager
 def short_address(path: str) -> Iterator[str]:
-    """Give an address for bind(2) or connect(2) that fits sun_path, through a descriptor of the directory if needed."""
+    """Yield an address for bind(2) or connect(2) that fits sun_path, through a directory descriptor if needed."""
     if len(os.fsencode(path)) <= _PATH_BYTES:
         yield path
         return
@@ -142,7 +142,7 @@ def short_address(path: str) -> Iterator[str]:
 
 
 def connect(path: str) -> socket.socket:
-    """Connect to a SEQPACKET socket; OSError (ENOENT, ECONNREFUSED) where nobody listens."""
+    """Connect to a SEQPACKET socket; OSError (ENOENT, ECONNREFUSED) if nobody listens."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
         with short_address(path) as address:
@@ -154,11 +154,11 @@ def connect(path: str) -> socket.socket:
 
 
 def listen(path: str, backlog: int = 1024) -> socket.socket:
-    """Make a SEQPACKET listener at ``path`` (mode 0600), replacing what lies there in one step."""
+    """Make a SEQPACKET listener at ``path`` (mode 0600), atomically replacing an existing file."""
     listener = socket.socket(
         socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     )
-    # Bound under another name and renamed when it listens: nobody can meet a socket that refuses.
+    # Bound under another name and renamed once it listens: no client can find a socket that refuses.
     temporary = f"{path}.{os.getpid()}"
     try:
         os.fchmod(
@@ -175,6 +175,6 @@ def listen(path: str, backlog: int = 1024) -> socket.socket:
 
 
 def peer(connection: socket.socket) -> tuple[int, int]:
-    """Return the pid and the uid of the process that connected (SO_PEERCRED, unix(7))."""
+    """Return the pid and uid of the peer (SO_PEERCRED, unix(7))."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(data[0:4], sys.byteorder), int.from_bytes(data[4:8], sys.byteorder)

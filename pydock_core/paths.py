@@ -1,8 +1,8 @@
-"""The locations of the state: one object names every published path.
+"""Paths of the state: one object names every published path.
 
 Rootful state is under /var/lib/pydock and /run/pydock, rootless state under the XDG data and runtime
 directories (XDG Base Directory Specification 0.8).  The environment variable PYDOCK_ROOT moves all of it
-under one directory, so that several engines can live side by side.
+under one directory, so that several engines can run side by side.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _PRIVATE_DIRECTORY = stat.S_IFDIR | 0o700
 
 @dataclass(frozen=True, slots=True)
 class StateRoot:
-    """The two directories that hold everything: ``data`` survives a reboot, ``run`` need not.
+    """The two directories of a state root: ``data`` survives a reboot, ``run`` need not.
 
-    Nothing is created here; :meth:`ensure` makes the skeleton, each directory with mode 0700.
+    Creating one touches no file; :meth:`ensure` makes the directories, each with mode 0700.
     """
 
     data: Path
@@ -58,17 +58,17 @@ class StateRoot:
 
     @property
     def temporary(self) -> Path:
-        """Things half made; renamed to their place when whole, swept when their maker is gone."""
+        """Unfinished files; renamed into place when complete, swept when their process is gone."""
         return self.data / "tmp"
 
     @property
     def trash(self) -> Path:
-        """Things half deleted: renamed here first, then removed."""
+        """Files being deleted: renamed to this directory first, then removed."""
         return self.data / "trash"
 
     @property
     def cache(self) -> Path:
-        """The cache: files that can be recreated at any time (compiled seccomp filters)."""
+        """Files that can be rebuilt at any time (compiled seccomp filters)."""
         return self.data / "cache"
 
     def container(self, container_id: str) -> ContainerPaths:
@@ -82,14 +82,14 @@ class StateRoot:
         return self.run / "network.sock"
 
     def ensure(self) -> None:
-        """Make the skeleton of directories, for the caller alone; existing ones are looked at, and made private.
+        """Make the directories, private to the caller; check existing ones and make them private.
 
         Raises:
-            DeniedError: another user has a hand in one of them, or in a directory above.
+            DeniedError: another user can change one of them, or a directory above.
             OSError: one cannot be made.
         """
         uid = os.geteuid()
-        # 0700: a container's files may be set-user-id, and must be out of other users' reach.
+        # 0700: a container's files may be set-user-id, and must be unreachable for other users.
         make_private(self.data)
         make_private(self.run)
         for path in (
@@ -112,7 +112,7 @@ class StateRoot:
 
 
 def _make_database_private(database: Path) -> None:
-    """Take away other users' access to the database of an earlier version; SQLite gives its WAL the same mode."""
+    """Remove other users' access to the database of an earlier version; SQLite gives its WAL the same mode."""
     with suppress(FileNotFoundError):
         if os.lstat(database).st_mode & 0o077:
             for suffix in ("", "-wal", "-shm"):
@@ -172,7 +172,7 @@ class ContainerPaths:
 
     @property
     def lock_file(self) -> Path:
-        """Held (flock, exclusive) by the supervisor from before it starts the container until it ends."""
+        """Held (an open file description lock) by the supervisor, from before it starts the container until it has cleaned up."""
         return self.run / "lock"
 
     @property

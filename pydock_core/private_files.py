@@ -1,9 +1,9 @@
-"""Directories and files that no other user of the host can read, or lead elsewhere.
+"""Directories and files that no other user of the host can read or redirect.
 
-The rule for the way to a directory is that of sshd's StrictModes (sshd_config(5)) and of sudo's plugins: each
-directory on it belongs to root or to the caller, and nobody else may write to it.  A sticky directory (/tmp) may be
-written to by all, because what root or the caller owns in it can be neither removed nor renamed by others.  A symbolic
-link on the way counts as what it is: root or the caller must own it.
+The rule for a directory's path is that of sshd's StrictModes (sshd_config(5)) and of sudo's plugins: root or the
+caller owns each directory on it, and nobody else may write to it.  A sticky directory (/tmp) may be writable by all,
+because others can neither remove nor rename files of root or the caller in it.  Root or the caller must also own each
+symbolic link on the path.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from pathlib import Path
 from pydock_core.errors import DeniedError
 
 _LINK_LIMIT = 40
-"""As the kernel has it: path_resolution(7)."""
+"""The kernel's limit: path_resolution(7)."""
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNMAPPED_ID = 65534
-"""The owner that stat(2) reports for an id without a mapping in this user namespace: user_namespaces(7)."""
+"""The id that stat(2) shows for an owner without an id in this user namespace: user_namespaces(7)."""
 _OTHER_DIRECTORY = "set PYDOCK_ROOT to a directory of your own"
 
 
 def make_private(path: Path) -> None:
-    """Make a directory and its parents where they are missing, and let nobody but the caller into it.
+    """Make a directory and its missing parents, accessible to the caller only.
 
-    An existing directory with a wider mode gets 0700, unless others could have written to it: what it holds may be
-    theirs.  New directories have mode 0700 from the first moment.
+    An existing directory with a wider mode gets 0700, unless others could have written to it: its contents may be
+    theirs.  New directories have mode 0700 from the start.
 
     Args:
         path: absolute.
 
     Raises:
-        DeniedError: another user owns the directory, can change what is in it, or can change where the path leads.
+        DeniedError: another user owns the directory, can change its contents, or can redirect the path.
         OSError: another errno of openat(2) or mkdirat(2); its ``filename`` is absolute.
     """
     fd = _walk(path, make=True)
@@ -57,17 +57,17 @@ def make_private(path: Path) -> None:
 
 
 def check_way(path: Path) -> None:
-    """Check the existing part of the way to a directory, as :func:`make_private` does; change nothing.
+    """Check the existing part of a directory's path, as :func:`make_private` does; change nothing.
 
     Raises:
-        DeniedError, OSError: as there.
+        DeniedError, OSError: as :func:`make_private`.
     """
     with suppress(FileNotFoundError):
         os.close(_walk(path, make=False))
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory below a private one, with its parents, each with mode 0700; an existing one stays as it is."""
+    """Make a directory below a private one, with its parents, each with mode 0700; leave an existing one unchanged."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
@@ -78,15 +78,15 @@ def make_directories(path: Path) -> None:
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file, for the caller alone if it is new: an ``opener`` of open()."""
+    """Open a file, with mode 0600 if it is new; an ``opener`` for open()."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _walk(path: Path, *, make: bool) -> int:
-    """Return an O_PATH descriptor of a directory, having looked at each step of the way to it."""
+    """Return an O_PATH descriptor of a directory after checking each component of its path."""
     pending = list(reversed(path.parts[1:]))
     links = 0
-    taken: list[str] = []  # the steps taken, for messages
+    taken: list[str] = []  # the components so far, for messages
     fd = os.open("/", _LOOK | os.O_DIRECTORY)
     try:
         _check(fd, "/", path)
@@ -134,7 +134,7 @@ def _open_step(parent_fd: int, name: str, *, make: bool) -> int:
 
 
 def _check(fd: int, at: str, path: Path) -> str | None:
-    """Look at one step; return where it leads if it is a symbolic link."""
+    """Check one path component; return its target if it is a symbolic link."""
     status = os.fstat(fd)
     if status.st_uid not in (0, os.geteuid()) and not _is_unmapped(status.st_uid):
         raise DeniedError(
@@ -160,11 +160,11 @@ def _is_writable_by_others(fd: int, status: os.stat_result) -> bool:
 
 
 def _is_private_group(fd: int, status: os.stat_result) -> bool:
-    """Whether a directory's group is the caller alone, as far as the account database says.
+    """Whether the caller is the only member of a directory's group, according to the account database.
 
-    So it is where each user has a group ("usergroups" of pam_umask(8)), and in a Jupyter image, whose one user's home can
-    be written to by the group "users", or by one that Kubernetes gives the volume (fsGroup).  The group's bits of the
-    mode are the access control list's mask, if there is one (acl(5)): then it is not asked.
+    This holds if each user has a group ("usergroups" of pam_umask(8)), and in a Jupyter image, where the home of the only
+    user is writable by the group "users" or by the volume's group in Kubernetes (fsGroup).  With an access control list,
+    the mode's group bits are its mask (acl(5)), so the answer is no.
     """
     import grp  # late: seldom needed
     import pwd
@@ -195,7 +195,7 @@ def _has_access_list(fd: int) -> bool:
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Whether an owner may be the root of an outer user namespace, whose id is not to be had in this one."""
+    """Whether an owner may be root of an outer user namespace, which has no id in this one."""
     if uid != _UNMAPPED_ID:
         return False
     with open("/proc/self/uid_map", encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""The events of a long operation, as its steps report them and as displays receive them."""
+"""The progress events of a long operation, from its steps to the displays."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Required, TypedDict
 
 
 class Event(TypedDict, total=False):
-    """One event: a JSONMessage of the Engine API, with its progressDetail laid flat.
+    """One event: a JSONMessage of the Engine API, with progressDetail flattened.
 
-    An event with neither an id nor numbers is a message of its own ("Digest: sha256:...").
+    An event with neither an id nor numbers is a plain message ("Digest: sha256:...").
 
     Attributes:
         status: "Downloading", "Pull complete", ...
-        id: of the layer or object; absent if the event is about the whole operation.
+        id: the id of the layer or object; absent for the whole operation.
         current: bytes so far in this phase.
-        total: bytes of this phase; absent if unknown.
+        total: total bytes of this phase; absent if unknown.
     """
 
     status: Required[str]

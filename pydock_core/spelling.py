@@ -1,4 +1,4 @@
-"""The spelling of sizes and booleans, as in Docker."""
+"""Spells and parses sizes and booleans as Docker does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernel calls that Python's os module lacks; the only module of the project that uses ctypes.
+"""System calls that Python's os module lacks; the only module that uses ctypes.
 
 Every function raises :class:`OSError` with the kernel's errno.  Descriptors that are returned are
 close-on-exec.  The numbers are those of x86_64 and aarch64 (arch/x86/entry/syscalls/syscall_64.tbl and
@@ -136,7 +136,7 @@ CLOSE_RANGE_CLOEXEC = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-# Keeps the interpreter's lock over the call, which a fork needs.
+# Holds the interpreter's lock during the call, which a fork needs.
 _libc_with_lock = ctypes.PyDLL(None, use_errno=True)
 _libc_with_lock.syscall.restype = ctypes.c_long
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
@@ -157,13 +157,13 @@ def _syscall(name: str, *arguments: Any, subject: str | None = None) -> int:
     """Call by number.  Plain integers are widened: a variadic C int would leave the upper half undefined."""
     number = _NUMBERS.get(name)
     if number is None:
-        raise OSError(38, f"no number is known for {name} on {MACHINE}", subject)
+        raise OSError(38, f"unknown system call number: {name} on {MACHINE}", subject)
     wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     return _check(int(_libc.syscall(ctypes.c_long(number), *wide)), subject)
 
 
 def fork(flags: int) -> int:
-    """os.fork() with flags of clone(2): CLONE_NEWPID, CLONE_PARENT and such, none that shares memory.
+    """os.fork() with flags of clone(2): CLONE_NEWPID, CLONE_PARENT and others that do not share memory.
 
     For a process of one thread.  What os.fork() does around the system call is done here too.
 
@@ -172,9 +172,9 @@ def fork(flags: int) -> int:
     """
     number = _NUMBERS.get("clone")
     if number is None:
-        raise OSError(38, f"no number is known for clone on {MACHINE}")
+        raise OSError(38, f"unknown system call number: clone on {MACHINE}")
     # The exit signal is the lowest byte; with CLONE_PARENT the kernel takes the caller's own instead.  All the
-    # other arguments are zero: no stack of its own is how the child goes on here, as after fork(2).
+    # other arguments are zero: without a stack of its own, the child continues here, as after fork(2).
     arguments = [ctypes.c_long(value) for value in (number, flags | signal.SIGCHLD, 0, 0, 0, 0)]
     ctypes.pythonapi.PyOS_BeforeFork()
     pid = int(_libc_with_lock.syscall(*arguments))
@@ -301,7 +301,7 @@ def filesystem_magic(descriptor: int) -> int:
 
 
 def sync_file_range(descriptor: int, offset: int, count: int) -> None:
-    """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: begin to write a range out, and do not wait for it.
+    """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: start writing a range to disk, without waiting.
 
     It makes nothing durable (the metadata stays out); a later fsync(2) finds less to do.
     """
@@ -309,7 +309,7 @@ def sync_file_range(descriptor: int, offset: int, count: int) -> None:
 
 
 def syncfs(descriptor: int) -> None:
-    """syncfs(2): write what the filesystem of a descriptor holds in memory to its device."""
+    """syncfs(2): write the dirty data of a descriptor's filesystem to its device."""
     _check(_libc.syncfs(descriptor))
 
 
@@ -345,7 +345,7 @@ def close_range(first_fd: int, last_fd: int = 0x7FFFFFFF, flags: int = 0) -> Non
 
 
 def close_except(*kept_fds: int) -> None:
-    """Close every descriptor above the standard streams but the ones given."""
+    """Close every descriptor above the standard streams except the given ones."""
     first = 3
     for kept_fd in sorted(kept_fds):
         if first < kept_fd:
@@ -394,6 +394,6 @@ def bpf_load_device_program(instructions: bytes) -> int:
 
 
 def bpf_attach_device_program(cgroup_fd: int, program_fd: int) -> None:
-    """bpf(2): attach a device program to a version 2 cgroup; others that are attached above stay in force."""
+    """bpf(2): attach a device program to a version 2 cgroup; programs attached above it stay in force."""
     attribute = struct.pack("=IIIII", cgroup_fd, program_fd, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI, 0)
     _syscall("bpf", BPF_PROG_ATTACH, attribute, len(attribute))

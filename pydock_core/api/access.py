@@ -1,6 +1,4 @@
-"""The engine as an event loop uses it: made when first needed, called on threads, so that the loop never
-waits.
-"""
+"""Calls the engine from an event loop: made at the first use, called on threads, so that the loop never blocks."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ _QUEUED_ITEMS = 256
 
 
 class EngineAccess:
-    """One lazily made engine, threads for its calls, and a short memory of resolved names.
+    """One lazily made engine, threads for its calls, and a short-lived cache of resolved names.
 
     Args:
         make: makes the engine; called once, on a thread, at the first use.
@@ -36,22 +34,20 @@ class EngineAccess:
         self.executor = ThreadPoolExecutor(8, thread_name_prefix="pydock")
 
     def get(self) -> EngineProtocol:
-        """Return the engine.  May import and open a database: to be called on a thread."""
+        """Return the engine.  Call it on a thread: it may import modules and open a database."""
         with self._lock:
             if self._engine is None:
                 self._engine = self._make()
             return self._engine
 
     async def call(self, function: Callable[[EngineProtocol], T]) -> T:
-        """Call a function with the engine on a thread of the pool, and return its result or raise its
-        exception.
-        """
+        """Call a function with the engine on a pool thread; return its result or raise its exception."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, lambda: function(self.get()))
 
     async def call_long(self, function: Callable[[EngineProtocol], T]) -> T:
-        """Do what :meth:`call` does on a thread of its own, for what may take long (waiting, stopping).
+        """Do as :meth:`call` on a thread of its own, for calls that may take long (waiting, stopping).
 
-        The thread is a daemon: a server that ends does not wait for a container to end.
+        The thread is a daemon: a server can exit before a container does.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -76,13 +72,13 @@ class EngineAccess:
         return await future
 
     def stream(self, function: Callable[[EngineProtocol], Iterable[T]]) -> Stream[T]:
-        """Iterate on a thread of its own over what a function of the engine yields."""
+        """Iterate, on a thread of its own, over the items that a function of the engine yields."""
         return Stream(lambda: function(self.get()))
 
     async def resolve(self, ref: str) -> str:
         """Return the full id of a container.
 
-        An answer is good for a second: a page asks for dozens of resources at once, all of one container.  A name
+        An answer is valid for a second: a page requests dozens of resources of one container at once.  A name
         that moves to another container is followed with that delay.
 
         Raises:
@@ -99,14 +95,14 @@ class EngineAccess:
         return container_id
 
     def forget(self, ref: str) -> None:
-        """Ask anew at the next :meth:`resolve`; for when an answer proved outdated."""
+        """Drop a cached answer that proved outdated."""
         self._resolved.pop(ref, None)
 
 
 class Stream(Generic[T]):
-    """Items that a thread produces, in batches for the event loop; a slow consumer makes the thread wait.
+    """Items from a thread, in batches for the event loop; a slow consumer makes the thread wait.
 
-    After :meth:`close` the thread ends with its next item; until then it waits where the iterator waits.
+    After :meth:`close` the thread ends at its next item; until then it is blocked in the iterator.
     """
 
     def __init__(self, make: Callable[[], Iterable[T]]) -> None:
@@ -121,7 +117,7 @@ class Stream(Generic[T]):
         threading.Thread(target=self._produce, name="pydock-stream", daemon=True).start()
 
     async def batches(self) -> AsyncIterator[list[T]]:
-        """Yield what has come since the last time; ends, or raises, as the iterator does."""
+        """Yield the items since the last batch; end, or raise, as the iterator does."""
         while True:
             await self._ready.wait()
             with self._condition:
@@ -137,7 +133,7 @@ class Stream(Generic[T]):
                 return
 
     def close(self) -> None:
-        """Want no more items."""
+        """Stop the thread at its next item."""
         with self._condition:
             self._is_closed = True
             self._condition.notify()
@@ -171,9 +167,7 @@ def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *
 
 
 def make_default_engine() -> EngineProtocol:
-    """Make the engine of this user's state root.  The import costs, so it happens here and not at a server's
-    start.
-    """
+    """Make the engine of this user's state root.  The expensive import happens here, not at a server's start."""
     from pydock_core.engine import Engine
 
     return Engine()

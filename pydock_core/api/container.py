@@ -1,4 +1,4 @@
-"""API calls about containers: lists, the life cycle and logs."""
+"""Container operations of the API: lists, the life cycle and logs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ _STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
 async def list_containers(handler: ApiHandler) -> None:
-    """ContainerList.  ``limit`` implies all, as in Docker; ``size`` is refused, for it means walking every
-    layer.
-    """
+    """ContainerList.  ``limit`` implies all, as in Docker.  ``size`` is refused: it would walk every layer."""
     handler.allow("all", "limit", "filters")
     show_all, filters, limit = handler.flag("all"), handler.filters(), handler.number("limit")
     newest = limit if limit is not None and limit > 0 else None
@@ -92,15 +90,13 @@ async def rename_container(handler: ApiHandler, id: str) -> None:
     handler.allow("name")
     name = handler.get_query_argument("name", "")
     if not name:
-        raise InvalidError("parameter name is missing", "say the new name")
+        raise InvalidError("parameter name is missing", "set name to the new name")
     await handler.engine.call(lambda engine: engine.containers.rename(id, name))
     handler.reply_nothing()
 
 
 async def wait_for_container(handler: ApiHandler, id: str) -> None:
-    """ContainerWait.  As in Docker the head of the response leaves at once, to say that the waiting has
-    begun.
-    """
+    """ContainerWait.  As in Docker, the response headers are sent at once: waiting has begun."""
     handler.allow("condition")
     condition = handler.get_query_argument("condition", "") or "not-running"
     if condition not in ("not-running", "next-exit", "removed"):
@@ -122,9 +118,7 @@ async def remove_container(handler: ApiHandler, id: str) -> None:
 
 
 async def show_logs(handler: ApiHandler, id: str) -> None:
-    """ContainerLogs: multiplexed frames (8 bytes of head: stream, three zeros, length), or raw bytes with a
-    terminal.
-    """
+    """ContainerLogs: multiplexed frames (8-byte header: stream, three zeros, length), or raw bytes with a terminal."""
     handler.allow("stdout", "stderr", "follow", "tail", "timestamps", "since", "until")
     stdout, stderr = handler.flag("stdout"), handler.flag("stderr")
     if not (stdout or stderr):
@@ -166,11 +160,11 @@ def frame(stream: str, data: bytes) -> bytes:
 
 
 def _timeout(handler: ApiHandler) -> float | None:
-    """Return the ``t`` parameter in seconds; Docker's -1, to wait without end, is not supported."""
+    """Return the ``t`` parameter in seconds; Docker's -1 (wait forever) is not supported."""
     seconds = handler.number("t")
     if seconds is not None and seconds < 0:
         raise UnsupportedError(
-            "parameter t: waiting without end is not supported yet", "say a number of seconds"
+            "parameter t: waiting without end is not supported yet", "set t to a number of seconds"
         )
     return None if seconds is None else float(seconds)
 
@@ -185,9 +179,7 @@ def _tail(handler: ApiHandler) -> int | None:
 
 
 def _time(handler: ApiHandler, name: str) -> int | None:
-    """Return a point in time in Unix nanoseconds: ``1700000000``, ``1700000000.000000001`` or RFC 3339; 0
-    means none.
-    """
+    """Return a time in Unix nanoseconds: ``1700000000``, ``1700000000.000000001`` or RFC 3339.  0 means none."""
     text = handler.get_query_argument(name, "")
     if text in ("", "0"):
         return None

@@ -1,8 +1,8 @@
-"""The frame of the HTTP API: versions, routing, parameters and errors.  The other modules implement the calls.
+"""Handles requests to the HTTP API: versions, routing, parameters, errors.  The other modules hold the operations.
 
-Paths may begin with a version (``/v1.51/containers/json``) as in Docker; every version is answered in the
-shapes of the newest, which clients of older ones understand.  What the Engine API has and PyDock has not is
-refused by name with 501, never ignored.
+Paths may begin with a version (``/v1.51/containers/json``) as in Docker; every version gets
+the shapes of the newest, which older clients understand.  A part of the Engine API that PyDock lacks is refused
+by name with 501, never ignored.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pydock_core.errors import InvalidError, PyDockError, UnsupportedError
 
 API_VERSION = (1, 51)
 MIN_API_VERSION = (1, 24)
-"""The oldest version that Docker's own engine speaks; older clients expect other shapes."""
+"""The oldest version of Docker's own engine; older clients expect other shapes."""
 
 _VERSION = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/)")
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 
 Operation = Callable[..., Awaitable[None]]
-"""A call of the API: takes the handler and, as keyword arguments, the path's parameters."""
+"""An operation of the API: takes the handler and, as keyword arguments, the path's parameters."""
 
 Route = tuple[str, re.Pattern[str], Operation]
-"""Method, pattern of the path, and what answers it."""
+"""Method, pattern of the path, and the operation."""
 
 
 class ApiHandler(web.RequestHandler):
@@ -43,7 +43,7 @@ class ApiHandler(web.RequestHandler):
     routes: Sequence[Route] = ()
 
     def initialize(self, engine: EngineAccess, root: str) -> None:
-        """Take what the handler works with.
+        """Set the engine and the API's path.
 
         Args:
             engine: the engine.
@@ -54,7 +54,7 @@ class ApiHandler(web.RequestHandler):
         self._root = root
 
     def on_connection_close(self) -> None:
-        """Tell the running operation (its ``on_gone``) that nobody listens any more."""
+        """Tell the running operation, through ``on_gone``, that the client has disconnected."""
         if self.on_gone is not None:
             self.on_gone()
         super().on_connection_close()
@@ -117,7 +117,7 @@ class ApiHandler(web.RequestHandler):
         """Refuse query parameters other than those named, unless they are empty or off.
 
         Raises:
-            UnsupportedError: one of them asks for something.
+            UnsupportedError: another parameter is set.
         """
         for name, values in self.request.query_arguments.items():
             # Jupyter's own clients add these.
@@ -127,14 +127,14 @@ class ApiHandler(web.RequestHandler):
                 raise UnsupportedError(f"parameter {name} is not supported yet", "leave it out")
 
     def flag(self, name: str) -> bool:
-        """Return a boolean parameter, as Docker reads them: everything is true but "", 0, no, false and none."""
+        """Return a boolean parameter as Docker reads it: every value is true except "", 0, no, false and none."""
         return self.get_query_argument(name, "").strip().lower() not in _FALSE
 
     def number(self, name: str) -> int | None:
-        """Return an integer parameter, or None if it is not given.
+        """Return an integer parameter, or None if it is absent.
 
         Raises:
-            InvalidError: it is something else.
+            InvalidError: it has another type.
         """
         text = self.get_query_argument(name, "")
         if not text:
@@ -145,11 +145,11 @@ class ApiHandler(web.RequestHandler):
             raise InvalidError(f"parameter {name}: {text!r} is not a number") from None
 
     def filters(self) -> dict[str, list[str]]:
-        """Return the ``filters`` parameter: ``{"status": ["running"]}``, or Docker's older ``{"status":
-        {"running": true}}``.
+        """Return the ``filters`` parameter: ``{"status": ["running"]}``, or Docker's older form,
+        ``{"status": {"running": true}}``.
 
         Raises:
-            InvalidError: it is something else.
+            InvalidError: it has another type.
         """
         text = self.get_query_argument("filters", "")
         if not text:
@@ -173,7 +173,7 @@ class ApiHandler(web.RequestHandler):
         """Return the body, a JSON object.
 
         Raises:
-            InvalidError: it is something else.
+            InvalidError: it has another type.
         """
         try:
             document = json.loads(self.request.body)
@@ -186,18 +186,18 @@ class ApiHandler(web.RequestHandler):
     # -- replies
 
     def reply(self, document: object, status: int = 200) -> None:
-        """Answer with JSON.  Tornado adds an ETag, and makes it a 304 where the client has the same already."""
+        """Answer with JSON.  Tornado adds an ETag, and answers 304 if the client has the same document."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(document, separators=(",", ":")).encode() + b"\n")
 
     def reply_nothing(self, *, changed: bool = True) -> None:
-        """Answer 204, or 304 where everything was as asked for already."""
+        """Answer 204, or 304 if nothing had to change."""
         self.set_status(204 if changed else 304)
         self.finish()
 
     def reply_error(self, error: PyDockError) -> None:
-        """Answer with an ErrorResponse; where a stream has begun already, its end has to do."""
+        """Answer with an ErrorResponse; end the response if a stream has already begun."""
         if self._headers_written:
             self.finish()
             return
@@ -205,7 +205,7 @@ class ApiHandler(web.RequestHandler):
         self.reply(document, error.http_status)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer an HTTPError, or an exception that nobody expected, in the same shape."""
+        """Answer an HTTPError, or an unexpected exception, in the same shape."""
         error = kwargs["exc_info"][1] if kwargs.get("exc_info") else None
         message = error.log_message if isinstance(error, web.HTTPError) else None
         self.reply({"message": message or responses.get(status_code, "error")}, status_code)

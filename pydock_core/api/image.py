@@ -1,4 +1,4 @@
-"""API calls about images."""
+"""Image operations of the API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API calls about the engine itself: ``_ping``, ``version`` and ``info``."""
+"""System operations of the API: ``_ping``, ``version`` and ``info``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _API_VERSION = f"{API_VERSION[0]}.{API_VERSION[1]}"
 
 
 async def ping(handler: ApiHandler) -> None:
-    """Say that the API is there, and its version in the headers from which clients take it."""
+    """Answer OK, with the API version in the headers that clients read."""
     handler.set_header("Api-Version", _API_VERSION)
     handler.set_header("Docker-Experimental", "false")
     handler.set_header("Ostype", "linux")

@@ -36,7 +36,7 @@ from pydock_core.store.worker import Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
 OnTaken = Callable[[str, str], None]
-"""Called with a name that an image has taken, and with the full id of the image that had it before."""
+"""Called with a name that an image has taken, and the full id of the image that held it before."""
 _TIME_LIMIT_NS = 1 << 63
 """The database's range.  Go's zero time, which tools for reproducible images write, is the year 1 and means none."""
 _LEASE_SECONDS = 7 * 24 * 3600
@@ -236,7 +236,7 @@ class ImageStore:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold the store's lock, shared: blobs and layers stay, even those of an image that is removed meanwhile."""
+        """Hold the store's lock, shared: blobs and layers stay, even those of an image that is removed at the same time."""
         with self.blobs.lock(exclusive=False):
             yield
 

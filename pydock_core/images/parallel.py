@@ -35,7 +35,7 @@ class Cancellation:
         self._event.set()
 
     def check(self) -> None:
-        """Raise CancelledTransfer where it is set."""
+        """Raise CancelledTransfer if it is set."""
         if self._event.is_set():
             raise CancelledTransfer
 

@@ -134,7 +134,7 @@ def _fetch(
 
     Returns:
         the image; the digest of the referenced manifest or index; and whether the image is recorded already, perhaps
-        with other blobs of the same layers (it was pushed from here), in which case the new ones were not fetched.
+        with other blobs of the same layers (it was pushed from this store); then the new blobs were not fetched.
     """
     named = client.manifest(reference.path, reference.digest or reference.tag)
     report({"status": f"Pulling from {reference.path}", "id": reference.tag or reference.digest})

@@ -1,6 +1,4 @@
-"""What every source of images hands to the engine: an image whose blobs are in the store, not yet
-recorded.
-"""
+"""An image whose blobs are in the store but which is not yet recorded; every source of images returns one."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ class StoredImage:
         id: digest of the config.
         manifest_digest, manifest_type: of the manifest; the type is a media type.
         config: parsed.
-        layers: bottom first; each blob is in the store, and its diff id is what the config says (compared
+        layers: bottom first; each blob is in the store, and its diff id is the config's (compared
         when
             the layer is applied).
         references: names that the image is to get, each with a tag.

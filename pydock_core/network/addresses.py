@@ -1,4 +1,4 @@
-"""Arithmetic of IPv4 networks and addresses; pure, but for reading the host's routes."""
+"""Arithmetic of IPv4 networks and addresses; pure, except for reading the host's routes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DEFAULT_CANDIDATES = (
     *(f"172.{second}.0.0/16" for second in range(30, 16, -1)),
     *(f"10.{second}.0.0/16" for second in range(240, 130, -1)),
 )
-"""Subnets that are tried for a bridge, in this order: private (RFC 1918), and from the other end than Docker's and podman's."""
+"""Candidate subnets for a bridge, in this order: private (RFC 1918), from the opposite end of Docker's and podman's."""
 
 
 def pick_subnet(candidates: Iterable[str], in_use: Iterable[str]) -> str:
-    """Return the first candidate that overlaps nothing in use.
+    """Return the first candidate that does not overlap a network in use.
 
     Args:
         candidates: networks, "172.30.0.0/16".
@@ -36,7 +36,7 @@ def pick_subnet(candidates: Iterable[str], in_use: Iterable[str]) -> str:
 
 
 def is_shadowed(subnet: str, routes: Iterable[str]) -> bool:
-    """Return whether a route takes packets away from a subnet: one to the same network, or to a part of it.
+    """Whether a route diverts packets from a subnet: a route to the same network, or to a part of it.
 
     A wider route does not: the longest prefix wins (RFC 1812, section 5.2.4.3).
     """
@@ -72,9 +72,9 @@ def pick_address(subnet: str, taken: Collection[str]) -> str:
 
 
 def mac_address_of(address: str) -> str:
-    """Return the MAC address that goes with an IPv4 address, as Docker made them: 02:42 and the four bytes.
+    """Return the MAC address of an IPv4 address, by Docker's old rule: 02:42 and the four bytes.
 
-    The same address has the same MAC again, so neighbours' ARP caches stay true when it is given out anew.
+    The same address always has the same MAC, so neighbours' ARP caches stay valid when it is assigned again.
     """
     packed = ipaddress.IPv4Address(address.partition("/")[0]).packed
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + packed)
@@ -87,7 +87,7 @@ def parse_routes(text: str) -> list[str]:
         fields = line.split()
         if len(fields) < 8:
             continue
-        # Both are hexadecimal in the byte order of the host, little-endian on what this runs on.
+        # Both are hexadecimal in the host's byte order, little-endian on all supported machines.
         destination = int.from_bytes(bytes.fromhex(fields[1]), "little")
         prefix = int(fields[7], 16).bit_count()
         if prefix:
@@ -96,7 +96,7 @@ def parse_routes(text: str) -> list[str]:
 
 
 def host_routes() -> list[str]:
-    """Return the networks that this host has routes to."""
+    """Return the networks of this host's routes."""
     try:
         return parse_routes(Path("/proc/net/route").read_text())
     except FileNotFoundError:  # a kernel without IPv4
@@ -107,7 +107,7 @@ def _network(subnet: str) -> ipaddress.IPv4Network:
     try:
         network = ipaddress.IPv4Network(subnet)
     except ValueError as error:
-        raise InvalidError(f"{subnet!r} is no IPv4 subnet: {error}") from error
+        raise InvalidError(f"{subnet!r} is not an IPv4 subnet: {error}") from error
     if network.prefixlen > 30:
         raise InvalidError(f"the subnet {subnet} has no room for a container")
     return network

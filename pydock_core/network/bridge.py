@@ -1,4 +1,4 @@
-"""Makes bridges, and plugs network namespaces into them, with rtnetlink (pyroute2).
+"""Makes bridges, and attaches network namespaces to them, with rtnetlink (pyroute2).
 
 Runs in a process of its own per request (:mod:`pydock_core.network.service`): it changes its network
 namespace, and pyroute2's synchronous classes do not work under a running event loop.
@@ -26,7 +26,7 @@ INTERFACE = "eth0"
 
 @contextmanager
 def _explained(subject: str) -> Iterator[None]:
-    """Map netlink's errors, by errno, at this seam."""
+    """Map netlink's errors to PyDockError by errno."""
     try:
         yield
     except NetlinkError as error:
@@ -40,7 +40,7 @@ def _explained(subject: str) -> Iterator[None]:
 
 
 def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
-    """Have a bridge device with this address, up; idempotent, also when several do it at once.
+    """Make sure that a bridge device with this address is up; idempotent, also when called concurrently.
 
     Args:
         gateway: its address with prefix length.
@@ -57,8 +57,7 @@ def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
         index = _index(route, name)
         if index is None:
             try:
-                # A MAC address of its own: else the bridge takes over a port's, and changes it as ports come
-                # and go.
+                # A MAC address of its own: otherwise the bridge takes a port's, which changes as ports come and go.
                 route.link("add", ifname=name, kind="bridge", address=mac_address_of(address))
             except NetlinkError as error:
                 if error.code != errno.EEXIST:
@@ -71,14 +70,14 @@ def ensure_bridge(name: str, gateway: str, protect: Callable[[], str]) -> str:
         except NetlinkError as error:
             if error.code != errno.EEXIST:
                 raise
-        harden(name)  # each time: an earlier version made it without
+        harden(name)  # every time: an earlier version made it without
         result = protect()
         route.link("set", index=index, state="up")
     return result
 
 
 def remove_bridge(name: str) -> None:
-    """Remove a bridge device; one that is not there is not an error."""
+    """Remove a bridge device, if it exists."""
     with _explained(f"cannot remove the bridge {name}"), IPRoute() as route:
         index = _index(route, name)
         if index is not None:
@@ -88,14 +87,14 @@ def remove_bridge(name: str) -> None:
 def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gateway: str, mac: str) -> None:
     """Connect a network namespace to a bridge: a veth pair, of which one end becomes the namespace's eth0.
 
-    The calling process ends up in that namespace.  The pair goes when the namespace goes.  The firewall lets
-    its packets in if the address was admitted (:func:`pydock_core.network.firewall.ensure`).
+    The calling process stays in that namespace.  The pair disappears with the namespace.  The firewall admits
+    its packets if the address was admitted (:func:`pydock_core.network.firewall.ensure`).
 
     Args:
         namespace_fd: of the network namespace.
         address: of eth0, with prefix length.
         gateway: of the default route, with or without prefix length.
-        mac: of eth0; empty for the one that goes with the address.
+        mac: of eth0; empty for the address's own (:func:`mac_address_of`).
     """
     host_name = port_name(address)
     own, _, prefix = address.partition("/")
@@ -125,7 +124,7 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
 
 
 def _remove_leftover(route: IPRoute, name: str, bridge: str, bridge_index: int) -> None:
-    """Remove the port of an earlier run that is only just going away.
+    """Remove the port of an earlier run that is still disappearing.
 
     Raises:
         ConflictError: a device of this name belongs to another bridge: ports are named after addresses.

@@ -1,4 +1,4 @@
-"""The client of the network service: the engine calls it before it starts a container on a bridge."""
+"""Client of the network service, called by the engine before it starts a container on a bridge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
 
 class NetworkService:
-    """The network service of one state root; started if it is missing.  Only root has one.
+    """The network service of one state root, started on demand.  Only root has one.
 
     Args:
         root: whose ``run`` directory must exist; ``root.network_socket()`` is what a launch plan names.
@@ -24,16 +24,16 @@ class NetworkService:
         self._spec = network_spec(root)
 
     def ensure(self, bridge: str, subnet: str, gateway: str, admission: Admission | None = None) -> str:
-        """Have a bridge with its address and its firewall rules; call it before each start on that bridge.
+        """Make sure that a bridge has its address and firewall rules; call it before each start on that bridge.
 
         Args:
             bridge: name of the device, at most 15 bytes.
             subnet: "172.30.0.0/16".
             gateway: the bridge's own address with prefix length.
-            admission: of the container that is to be attached; without it, its packets are dropped.
+            admission: of the container to attach; without it, the container's packets are dropped.
 
         Returns:
-            Why containers of the bridge can impersonate each other; "" if they cannot.
+            The reason why containers of the bridge can impersonate each other; "" if they cannot.
 
         Raises:
             UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
@@ -49,7 +49,7 @@ class NetworkService:
         self._ask({"op": "remove", "bridge": bridge, "subnet": subnet})
 
     def ping(self) -> dict[str, Any]:
-        """Start the service if need be; return {"pid", "version"}."""
+        """Start the service if necessary; return {"pid", "version"}."""
         return self._ask({"op": "ping"})
 
     def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Applies a bridge's firewall rules: two nftables tables per bridge, or iptables if nft is missing.
 
-A table of our own cannot lift what another drops: with a FORWARD policy of DROP (Docker's, in iptables) the
+PyDock's table cannot lift another table's drop: with a FORWARD policy of DROP (Docker's, in iptables) the
 host's own rules must accept the bridge.  ``dock doctor`` says so.
 """
 
@@ -21,13 +21,13 @@ _TIMEOUT_SECONDS = 20.0
 
 
 def ensure(rules: BridgeRules, admission: Admission | None) -> str:
-    """Make a bridge's rules what they should be, and let a container's packets in; idempotent.
+    """Install a bridge's rules and admit a container's packets; idempotent.
 
     Args:
         admission: None for the bridge alone.
 
     Returns:
-        Why containers of the bridge can impersonate each other; "" if they cannot.
+        The reason why containers of the bridge can impersonate each other; "" if they cannot.
 
     Raises:
         UnsupportedError: the host has neither nft nor iptables.
@@ -49,7 +49,7 @@ def ensure(rules: BridgeRules, admission: Admission | None) -> str:
 
 
 def remove(rules: BridgeRules) -> None:
-    """Take away what :func:`ensure` made; what is not there is not an error."""
+    """Remove the rules of :func:`ensure`, if they exist."""
     nft = shutil.which("nft")
     if nft is not None:
         _run([nft, "-f", "-"], build.build_nft_removal(rules, "ip"))
@@ -64,9 +64,9 @@ def remove(rules: BridgeRules) -> None:
 
 
 def probe_guard() -> str:
-    """Return why containers of a bridge could impersonate each other on this host; "" if they cannot.
+    """Return the reason why containers of a bridge could impersonate each other on this host; "" if they cannot.
 
-    Asks the kernel, and changes nothing; only root may.
+    Needs root; asks the kernel and changes nothing.
     """
     nft = shutil.which("nft")
     if nft is None:
@@ -76,7 +76,7 @@ def probe_guard() -> str:
 
 
 def _ensure_nft(nft: str, rules: BridgeRules, admission: Admission | None) -> str:
-    # In an admission the kernel waits for no grace period: it takes a tenth of the time of the whole.
+    # An admission waits for no grace period of the kernel: it takes a tenth of the time of the full script.
     weakness = ""
     admitted = _admit(nft, rules, admission, guard=True) if admission is not None else False
     if not admitted:
@@ -91,7 +91,7 @@ def _ensure_nft(nft: str, rules: BridgeRules, admission: Admission | None) -> st
 
 
 def _admit(nft: str, rules: BridgeRules, admission: Admission, *, guard: bool) -> bool:
-    """Let a container's packets in; False if the tables are not there, or another version's."""
+    """Admit a container's packets; return False if the tables are missing or of another version."""
     opened = _try([nft, "-f", "-"], build.build_nft_opened(rules))
     if opened.returncode != 0:
         return False
@@ -103,7 +103,7 @@ def _admit(nft: str, rules: BridgeRules, admission: Admission, *, guard: bool) -
 
 def _ensure_iptables(iptables: str, rules: BridgeRules, admission: Admission | None) -> None:
     _try([iptables, "-w", "-N", rules.table])
-    # Inserted at the front, so that a chain which ends in a rejection does not keep them from being reached.
+    # Inserted at the front: a chain may end in a rejection.
     for table, chain, rule in reversed(build.build_iptables_rules(rules)):
         _insert(iptables, table, chain, rule)
     if admission is not None:
@@ -150,6 +150,6 @@ def _run(command: Sequence[str], script: str | None = None) -> None:
         lines = outcome.stderr.strip().splitlines() or [f"exit code {outcome.returncode}"]
         raise FailedError(
             f"{Path(command[0]).name} refused the firewall's rules: {lines[0]}",
-            hint="`dock doctor` says what the kernel lacks",
+            hint="`dock doctor` lists what the kernel lacks",
             exit_code=125,
         )

@@ -1,7 +1,7 @@
-"""Sets a network device's kernel settings so that packets from a container configure nothing.
+"""Sets a network device's kernel settings so that a container's packets cannot reconfigure it.
 
-Applies to the caller's network namespace.  A device is created down: set these before it goes up, as an IPv6
-device that goes up solicits routers and acts on the first advertisement it gets (CVE-2020-13401).
+Applies to the caller's network namespace.  A device is created down: set these before it goes up, because an
+IPv6 device that goes up solicits routers and acts on the first advertisement (CVE-2020-13401).
 Source of the names: Documentation/networking/ip-sysctl.rst in the kernel's tree.
 """
 
@@ -13,12 +13,12 @@ from pydock_core.errors import FailedError
 
 _ROOT = Path("/proc/sys/net")
 _IPV4 = {"accept_redirects": "0", "accept_source_route": "0"}
-# disable_ipv6 comes last: the others stay in force if somebody sets it back.
+# disable_ipv6 comes last: the others stay in force if it is reset.
 _IPV6 = {"accept_ra": "0", "autoconf": "0", "accept_redirects": "0", "disable_ipv6": "1"}
 
 
 def harden(device: str) -> None:
-    """Switch IPv6 off on a device, and everything by which a neighbour could change its configuration.
+    """Disable IPv6 on a device, and every way for a neighbour to change its configuration.
 
     Raises:
         FailedError: a setting cannot be written.

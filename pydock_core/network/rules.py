@@ -1,16 +1,16 @@
 """Builds the firewall's rules of one bridge, for nftables and for iptables.  Pure.
 
-What they promise (nftables; iptables lacks the guard):
+The rules guarantee (nftables; iptables lacks the guard):
 
-- Guard, family bridge: a port sends IPv4 and ARP only, with the MAC address and the IPv4 address that it was
-  given.  Every other frame is dropped before the bridge learns from it: other sources, IPv6 and so router
+- Guard, family bridge: a port sends only IPv4 and ARP, from its assigned MAC and IPv4 address.
+  Every other frame is dropped before the bridge learns from it: other sources, IPv6 and so router
   advertisements, DHCP server replies, VLAN tags, reserved multicast.
-- Host: a container reaches none of the host's own addresses, and nothing link-local (cloud metadata), but for
+- Host: a container reaches none of the host's own addresses, and nothing link-local (cloud metadata), except
   echo requests, replies, and the name servers of its resolv.conf.
-- Forwarding: out under the host's address; in only for what was asked for, so other bridges have no way in.
+- Forwarding: outgoing packets take the host's address; only replies come in, so other bridges have no way in.
 
 A port's name, MAC address and set element all follow from its IPv4 address.  So an element never becomes wrong:
-a container's end needs no cleaning, and attaching one is one ``add element``, whatever the number of containers.
+a container's end needs no cleaning, and attaching a container is one ``add element``, whatever the number of containers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydock_core.network.addresses import gateway_of, mac_address_of
 
 NO_NFT = "this host has no nft"
 NO_BRIDGE_FAMILY = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE)"
-"""Why containers of a bridge can impersonate each other."""
+"""Reasons why containers of a bridge can impersonate each other."""
 LINK_LOCAL = "169.254.0.0/16"  # RFC 3927; cloud metadata is at 169.254.169.254
 _PREFIX = "pd"
 
@@ -79,7 +79,7 @@ _NFT_GUARD_PORTS = """\
 add rule bridge {table} prerouting iifname "{pattern}" jump port
 add rule bridge {table} input iifname "{pattern}" ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 drop
 """
-# Elements of another version's sets would be lost on its successor's: the sets' names tell them apart.
+# A successor's sets lose the elements of another version's: the version is part of the sets' names.
 _VERSION = f"{zlib.crc32((_NFT + _NFT_PORTS + _NFT_GUARD + _NFT_GUARD_PORTS).encode()):08x}"
 
 
@@ -108,12 +108,12 @@ class BridgeRules:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """The access of one container on a bridge to its host.
+    """A container's access to its host from a bridge.
 
     Attributes:
         address: the container's, without prefix length.
         access: "none", "gateway" (the bridge's own address) or "all" (every address of the host, and link-local).
-        resolvers: IPv4 name servers, of which port 53 is open.
+        resolvers: IPv4 name servers, whose port 53 is open.
     """
 
     address: str
@@ -122,7 +122,7 @@ class Admission:
 
 
 HOST_ACCESS = "PYDOCK_HOST_ACCESS"
-"""The environment variable that says what a container on the bridge reaches of its host: "none" or "all"."""
+"""Environment variable: the access of a container on the bridge to its host, "none" or "all"."""
 
 
 def host_access(environment: Mapping[str, str]) -> str:
@@ -138,12 +138,12 @@ def host_access(environment: Mapping[str, str]) -> str:
 
 
 def port_name(address: str) -> str:
-    """Return the name of the bridge port that goes with a container's address: "pdac1e0002" for 172.30.0.2."""
+    """Return the name of the bridge port of a container's address: "pdac1e0002" for 172.30.0.2."""
     return _PREFIX + ipaddress.IPv4Address(address.partition("/")[0]).packed.hex()
 
 
 def port_patterns(subnet: str) -> list[str]:
-    """Return what the names of a subnet's ports begin with: "pdac1e" for 172.30.0.0/16."""
+    """Return the prefixes of the names of a subnet's ports: "pdac1e" for 172.30.0.0/16."""
     network = ipaddress.IPv4Network(subnet)
     digits = -(-network.prefixlen // 4)
     blocks = network.subnets(new_prefix=min(4 * digits, 32))
@@ -168,13 +168,13 @@ def port_addresses(subnet: str, names: Iterable[str]) -> list[str]:
 
 
 def build_nft_script(rules: BridgeRules, addresses: Collection[str], *, guard: bool) -> str:
-    """Return the script that makes a bridge's tables what they should be, whatever they were.
+    """Return the script that installs a bridge's tables, whatever their state.
 
-    nft applies it atomically.  The sets keep their elements, so it can be run beside an admission.
+    nft applies it atomically.  The sets keep their elements, so the script may run beside an admission.
 
     Args:
-        addresses: of the ports that exist, which the guard has to know.
-        guard: with the table of family bridge.
+        addresses: of the existing ports, for the guard.
+        guard: include the table of family bridge.
     """
     names = {
         "table": rules.table,
@@ -195,10 +195,10 @@ def build_nft_script(rules: BridgeRules, addresses: Collection[str], *, guard: b
 
 
 def build_nft_admission(rules: BridgeRules, admission: Admission, *, guard: bool) -> str:
-    """Return the script that lets a container's packets in.
+    """Return the script that admits a container's packets.
 
-    It only adds, so the kernel waits for no grace period.  It fails if the tables are missing or another version's, and
-    if the address is opened to something else: close it first.
+    It only adds, so the kernel waits for no grace period.  It fails if the tables are missing or of another version, and
+    if the address has another opening: close that first.
     """
     lines = _port_element(rules, admission.address) if guard else ""
     if admission.access != "none":
@@ -211,7 +211,7 @@ def build_nft_admission(rules: BridgeRules, admission: Admission, *, guard: bool
 
 
 def build_nft_opened(rules: BridgeRules) -> str:
-    """Return the command that lists the addresses that are opened to something; it fails as the admission does."""
+    """Return the command that lists the addresses with an opening; it fails if the admission would."""
     return f"list map ip {rules.table} opened-{_VERSION}\n"
 
 
@@ -221,12 +221,12 @@ def is_listed(listing: str, address: str) -> bool:
 
 
 def build_nft_closing(rules: BridgeRules, address: str) -> str:
-    """Return the script that takes from an address what an earlier container there could reach."""
+    """Return the script that removes an earlier container's opening from an address."""
     return f"delete element ip {rules.table} opened-{_VERSION} {{ {address} }}\n"
 
 
 def build_nft_removal(rules: BridgeRules, family: str) -> str:
-    """Return the script that removes a table, also one that is not there."""
+    """Return the script that removes a table, if it exists."""
     return f"add table {family} {rules.table}\ndelete table {family} {rules.table}\n"
 
 
@@ -240,10 +240,10 @@ Rule = tuple[str, str, Sequence[str]]
 
 
 def build_iptables_rules(rules: BridgeRules) -> list[Rule]:
-    """Return a bridge's rules for iptables, in the order in which they stand in each chain.
+    """Return a bridge's rules for iptables, in their order in each chain.
 
-    What the nftables set elements say stands in a chain of the bridge's own (:func:`build_iptables_admission`).
-    New connections into the bridge are dropped in "mangle", which no other bridge's ACCEPT comes before.
+    A chain of the bridge holds the equivalent of the nftables set elements (:func:`build_iptables_admission`).  New
+    connections into the bridge are dropped in "mangle", before any other bridge's ACCEPT.
     """
     bridge = rules.bridge
     inside = ["-i", bridge]
@@ -272,7 +272,7 @@ def build_iptables_rules(rules: BridgeRules) -> list[Rule]:
 
 
 def build_iptables_admission(rules: BridgeRules, admission: Admission) -> tuple[list[Rule], list[Rule]]:
-    """Return the rules that a container must have and must not have in its bridge's chain."""
+    """Return the rules that a container's bridge chain must contain, and those that it must not."""
     source = ["-s", f"{admission.address}/32"]
     openings: dict[str, Rule] = {
         "gateway": ("filter", rules.table, [*source, "-d", f"{rules.gateway}/32", "-j", "ACCEPT"]),

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
-"""Modules that are imported before the first operation: pyroute2 takes 150 ms."""
+"""Imported before the first request: pyroute2 takes 150 ms."""
 
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
-    """Start the service; standard input is the socket on which the starter waits for the word."""
+    """Start the service; standard input is the socket on which the starter waits."""
     ready = forkserver.take_ready()
     if os.fork():
         os._exit(0)

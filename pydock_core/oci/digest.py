@@ -1,4 +1,4 @@
-"""Content digests, ``algorithm:hex``, as the OCI image specification has them (descriptor.md, "Digests")."""
+"""Content digests, ``algorithm:hex``, as in the OCI image specification (descriptor.md, "Digests")."""
 
 from __future__ import annotations
 
@@ -13,36 +13,34 @@ HEX_LENGTH = 64
 
 
 def is_digest(text: str) -> bool:
-    """Whether ``text`` is a SHA-256 digest, the one algorithm that image stores must and that this one does
-    know.
-    """
+    """Whether ``text`` is a SHA-256 digest, the only supported algorithm."""
     return _SHA256.fullmatch(text) is not None
 
 
 def is_other_digest(text: str) -> bool:
-    """Whether ``text`` is a digest of another algorithm ("sha512:..."), which is not known here."""
+    """Whether ``text`` is a digest of an unsupported algorithm ("sha512:...")."""
     return _ANY.fullmatch(text) is not None and not text.startswith("sha256:")
 
 
 def parse_digest(text: str, subject: str = "digest") -> str:
-    """Return ``text`` where it is a digest.
+    """Return ``text`` if it is a digest.
 
     Args:
-        text: what should be a digest.
-        subject: what it is the digest of, for the message.
+        text: the presumed digest.
+        subject: the digest's subject, for the message.
 
     Raises:
         InvalidError: it is not ``sha256:`` and 64 lower-case hexadecimal digits.
     """
     if not is_digest(text):
         raise InvalidError(
-            f"{subject} {text!r} is no SHA-256 digest", "a digest is sha256: and 64 hexadecimal digits"
+            f"{subject} {text!r} is not a SHA-256 digest", "a digest is sha256: and 64 hexadecimal digits"
         )
     return text
 
 
 def digest_hex(digest: str) -> str:
-    """Return the hexadecimal part of a digest: a safe file name, as the digest is checked."""
+    """Return the hexadecimal part of a digest; it is checked, so it is a safe file name."""
     return parse_digest(digest).partition(":")[2]
 
 
@@ -52,5 +50,5 @@ def digest_of(data: bytes) -> str:
 
 
 def short_id(digest: str) -> str:
-    """Return the 12 hexadecimal digits that Docker shows."""
+    """Return the first 12 hexadecimal digits, Docker's short id."""
     return digest.partition(":")[2][:12]

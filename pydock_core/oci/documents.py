@@ -1,8 +1,8 @@
 """Manifests, indexes and image configs of the OCI image specification 1.1, with a JSON round trip.
 
-Docker's own media types (image manifest version 2, schema 2) are read as what they correspond to.  Fields
-that this module does not know are kept where a document is only passed on, because the bytes are kept: a
-document is identified by the digest of its bytes, and :func:`encode` makes the bytes of a new one.
+Docker's own media types (image manifest version 2, schema 2) are read as their OCI counterparts.  A document that is
+only passed on keeps unknown fields, because its bytes are kept: the digest of its bytes identifies a document, and
+:func:`encode` makes the bytes of a new one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
 _SIZE_LIMIT = 1 << 63
-"""Sizes are of 64 bits, signed (descriptor.md)."""
+"""Sizes are signed 64-bit integers (descriptor.md)."""
 
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation of an index entry: the name within the layout (annotations.md)."""
 CONTAINERD_NAME = "io.containerd.image.name"
-"""Annotation by which containerd and Docker give an image's full reference."""
+"""Annotation of containerd and Docker: an image's full reference."""
 
 # Layer media types -> compression.  The "nondistributable" and "foreign" ones name the same content.
 _LAYER_TYPES = {
@@ -53,9 +53,7 @@ _LAYER_TYPES = {
 
 
 def layer_compression(media_type: str) -> str | None:
-    """Return "", "gzip" or "zstd" for a layer's media type, and None for one that is not a layer this store
-    reads.
-    """
+    """Return "", "gzip" or "zstd" for a layer's media type, None for any other type."""
     return _LAYER_TYPES.get(media_type)
 
 
@@ -75,10 +73,10 @@ class Descriptor:
 
     Attributes:
         media_type, digest: as specified; the digest is always SHA-256.
-        size_bytes: of the blob as it is stored.
+        size_bytes: the size of the stored blob.
         annotations: free.
-        platform: {"os": ..., "architecture": ..., "variant": ...}; empty if not said.
-        urls: where else the blob can be had, as "foreign" layers say.
+        platform: {"os": ..., "architecture": ..., "variant": ...}; empty if absent.
+        urls: other addresses of the blob, from "foreign" layers.
     """
 
     media_type: str
@@ -109,11 +107,11 @@ class Descriptor:
         digest, size = checked.get("digest"), checked.get("size")
         if isinstance(digest, str) and is_other_digest(digest):
             raise UnsupportedError(
-                f"{subject} has a digest of the algorithm {digest.partition(':')[0]}, which is not known here",
-                "have the image made with SHA-256 digests, as registries have them",
+                f"{subject} has a digest of the algorithm {digest.partition(':')[0]}, which is not supported",
+                "use an image with SHA-256 digests",
             )
         if not isinstance(digest, str) or not is_digest(digest):
-            raise CorruptError(f"{subject}: {reprlib.repr(digest)} is no SHA-256 digest", _ANEW)
+            raise CorruptError(f"{subject}: {reprlib.repr(digest)} is not a SHA-256 digest", _ANEW)
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
             raise CorruptError(f"{subject}: {reprlib.repr(size)} is not a size", _ANEW)
         return cls(
@@ -168,8 +166,8 @@ class Manifest:
 class Index:
     """An image index (image-index.md), also the index.json of an image layout.
 
-    Entries with digests of another algorithm than SHA-256 are not among those that are read: nothing could be done
-    with them, and the others are of use without them.
+    Entries with a digest of an algorithm other than SHA-256 are skipped: they are of no use, and the others are usable
+    without them.
     """
 
     manifests: tuple[Descriptor, ...]
@@ -203,15 +201,15 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class ImageConfig:
-    """An image config (config.md), which Docker's image JSON is a superset of.
+    """An image config (config.md); Docker's image JSON is a superset.
 
     Attributes:
-        architecture, os, variant: the platform, in Go's words ("amd64", "linux").
+        architecture, os, variant: the platform, in Go's terms ("amd64", "linux").
         config: the execution parameters, keys as specified: User, ExposedPorts, Env, Entrypoint, Cmd,
             Volumes, WorkingDir, Labels, StopSignal, and Docker's Healthcheck, Shell, OnBuild.
         diff_ids: digests of the uncompressed layers, bottom first.
         history: one mapping per step, as specified.
-        created: RFC 3339 time, empty if not said.
+        created: RFC 3339 time, empty if absent.
         author, comment: free text; ``comment`` is Docker's.
     """
 
@@ -243,7 +241,9 @@ class ImageConfig:
         diff_ids = tuple(_sequence(rootfs.get("diff_ids"), f"{subject}, diff_ids"))
         for diff_id in diff_ids:
             if not isinstance(diff_id, str) or not is_digest(diff_id):
-                raise CorruptError(f"{subject}: diff id {reprlib.repr(diff_id)} is no SHA-256 digest", _ANEW)
+                raise CorruptError(
+                    f"{subject}: diff id {reprlib.repr(diff_id)} is not a SHA-256 digest", _ANEW
+                )
         return cls(
             architecture=_text(checked, "architecture", subject),
             os=_text(checked, "os", subject),
@@ -257,7 +257,7 @@ class ImageConfig:
         )
 
 
-_ANEW = "get the image anew; it is damaged, or was written by a broken tool"
+_ANEW = "get the image again; it is damaged, or was written by a broken tool"
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
@@ -266,22 +266,22 @@ def encode(document: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes, subject: str) -> Any:
-    """Parse the bytes of a document that ``subject`` names.
+    """Parse the bytes of a document; ``subject`` names it in errors.
 
     Raises:
         CorruptError: it is not JSON in UTF-8.
     """
     try:
-        # Decoded first: given bytes, json takes UTF-16 and a byte order mark too, which no other tool would.
+        # Decoded first: from bytes, json accepts UTF-16 and a byte order mark too, unlike other tools.
         return json.loads(data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{subject} is no JSON: {error}", _ANEW) from error
+        raise CorruptError(f"{subject} is not valid JSON: {error}", _ANEW) from error
 
 
 def _check_kind(
     document: Mapping[str, Any], subject: str, other_types: frozenset[str], other_keys: Sequence[str]
 ) -> None:
-    """Refuse a document that another reader may take for one of another kind (CVE-2021-41190)."""
+    """Refuse a document that another reader may interpret as another kind (CVE-2021-41190)."""
     if _text(document, "mediaType", subject) in other_types or any(key in document for key in other_keys):
         raise CorruptError(
             f"{subject} can be read as an index and as a manifest", "the image is hostile; tell its owner"
@@ -290,7 +290,7 @@ def _check_kind(
 
 def _mapping(value: Any, subject: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise CorruptError(f"{subject} is no JSON object", _ANEW)
+        raise CorruptError(f"{subject} is not a JSON object", _ANEW)
     return dict(value)
 
 
@@ -298,7 +298,7 @@ def _sequence(value: Any, subject: str) -> Sequence[Any]:
     if value is None:  # Go writes an empty slice as null
         return ()
     if not isinstance(value, list):
-        raise CorruptError(f"{subject} is no JSON array", _ANEW)
+        raise CorruptError(f"{subject} is not a JSON array", _ANEW)
     return value
 
 

@@ -1,6 +1,6 @@
-"""Platforms in the image specification's words: this host's, one that a person writes, the choice among an index's entries.
+"""Platforms of the image specification: the host's, parsing, and the choice of an index's entry.
 
-The normal forms and what a platform can run besides its own are containerd's (github.com/containerd/platforms).
+The normal forms and the list of compatible platforms are containerd's (github.com/containerd/platforms).
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Platform:
 
     Attributes:
         os: "linux".
-        architecture: in Go's words: "amd64", "arm64", "arm".
-        variant: "v6", "v7" of arm, "v8.2", "v9" of arm64; empty for the plain amd64, and for the arm64 that all have (v8).
+        architecture: in Go's terms: "amd64", "arm64", "arm".
+        variant: "v6", "v7" of arm, "v8.2", "v9" of arm64; empty for baseline amd64, and for baseline arm64 (v8).
     """
 
     os: str
@@ -68,7 +68,7 @@ class Platform:
 
 
 def host_architecture() -> tuple[str, str]:
-    """Return (architecture, variant) of this host in Go's words: ("amd64", ""), ("arm64", "v8")."""
+    """Return (architecture, variant) of this host in Go's terms: ("amd64", ""), ("arm64", "v8")."""
     machine = platform.machine()
     return _ARCHITECTURES.get(machine, (machine, ""))
 
@@ -97,17 +97,17 @@ def normal_platform(os: str, architecture: str, variant: str = "") -> Platform:
 
 
 def platform_of(config: ImageConfig) -> Platform:
-    """Return the platform that an image's config says, in normal form."""
+    """Return the platform in an image's config, in normal form."""
     return normal_platform(config.os, config.architecture, config.variant)
 
 
 def parse_platform(text: str) -> Platform:
-    """Parse "OS[/ARCHITECTURE[/VARIANT]]", or an architecture alone, which is of linux.
+    """Parse "OS[/ARCHITECTURE[/VARIANT]]", or an architecture alone, which implies linux.
 
-    An operating system alone is that on this host's architecture.
+    An operating system alone implies this host's architecture.
 
     Raises:
-        InvalidError: it is no platform.
+        InvalidError: it is not a platform.
     """
     words = text.strip().lower().split("/")
     forms = (_COMPONENT, _COMPONENT, _VARIANT)
@@ -123,9 +123,9 @@ def parse_platform(text: str) -> Platform:
 
 
 def runnable(wanted: Platform) -> list[Platform]:
-    """Return what runs on a platform, the best first: an arm v7 runs v6 and v5, an amd64 runs 386.
+    """Return the platforms that run on a platform, the best first: arm v7 runs v6 and v5, amd64 runs 386.
 
-    An arm64 runs the lower versions of arm64, and arm of 32 bits; no arm64 is lower than v8.
+    arm64 runs the lower versions of arm64, and 32-bit arm; no arm64 is lower than v8.
     """
     os, architecture, variant = wanted.os, wanted.architecture, wanted.variant
     number = int(variant[1:]) if re.fullmatch(r"v\d", variant) else 0
@@ -141,7 +141,7 @@ def runnable(wanted: Platform) -> list[Platform]:
 
 
 def _arm64_below(variant: str) -> list[str]:
-    """Return the versions of arm64 that one has within itself, the highest first: v9.0 has v8.5, v9.1 v8.6."""
+    """Return the versions of arm64 that a version includes, the highest first: v9.0 includes v8.5, v9.1 v8.6."""
     found = re.fullmatch(r"v([89])(?:\.(\d))?", variant)
     if found is None:
         return []
@@ -151,10 +151,10 @@ def _arm64_below(variant: str) -> list[str]:
 
 
 def choose_manifest(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
-    """Choose the entry of an index for a platform: the best that runs there, of equal ones the first (image-index.md).
+    """Choose an index's best entry for a platform, the first among equals (image-index.md).
 
-    An entry without a platform fits any, after those that say theirs.  Attestations and other entries for the
-    platform "unknown" fit none, and one of an unknown media type is ignored, as the specification asks.
+    An entry without a platform fits every platform, after entries that name one.  Attestations and other entries for the
+    platform "unknown" fit none, and an entry of an unknown media type is ignored, as the specification requires.
     """
     rank = {fitting: number for number, fitting in enumerate(runnable(wanted))}
     best: Descriptor | None = None
@@ -162,25 +162,25 @@ def choose_manifest(entries: Sequence[Descriptor], wanted: Platform) -> Descript
     for entry in entries:
         if is_of_unknown_kind(entry):
             continue
-        entry_rank = rank.get(_said(entry.platform), best_rank) if entry.platform else len(rank)
+        entry_rank = rank.get(_entry_platform(entry.platform), best_rank) if entry.platform else len(rank)
         if entry_rank < best_rank:
             best, best_rank = entry, entry_rank
     return best
 
 
 def is_of_unknown_kind(entry: Descriptor) -> bool:
-    """Whether an entry of an index is neither a manifest nor another index; one that says nothing may be either."""
+    """Whether an index's entry is neither a manifest nor an index; one without a media type may be either."""
     return bool(entry.media_type) and entry.media_type not in _CHOSEN_TYPES
 
 
 def is_attestation(entry: Descriptor) -> bool:
-    """Whether an entry of an index tells of another entry and is not an image: its platform is "unknown", as BuildKit has it."""
-    return _said(entry.platform) == Platform("unknown", "unknown")
+    """Whether an index's entry describes another entry instead of an image: BuildKit sets its platform to "unknown"."""
+    return _entry_platform(entry.platform) == Platform("unknown", "unknown")
 
 
-def _said(said: Mapping[str, Any]) -> Platform:
-    """The platform of an entry; a damaged one is of no system."""
-    words = [said.get(key) or "" for key in ("os", "architecture", "variant")]
+def _entry_platform(document: Mapping[str, Any]) -> Platform:
+    """Return the platform of an entry; an empty one if it is malformed."""
+    words = [document.get(key) or "" for key in ("os", "architecture", "variant")]
     if not all(isinstance(word, str) for word in words):
         return Platform("", "")
     return normal_platform(*words)

@@ -1,11 +1,11 @@
-"""Image references: parsing, and the normal and the familiar form, as Docker has them.
+"""Parses image references into Docker's normal and familiar forms.
 
 The grammar is that of github.com/distribution/reference::
 
     reference  := name [ ":" tag ] [ "@" digest ]
     name       := [ domain "/" ] path-component { "/" path-component }
 
-A first component counts as a domain where it has a dot, a colon or an upper-case letter, or is "localhost".
+A first component counts as a domain if it has a dot, a colon or an upper-case letter, or is "localhost".
 Without one the domain is docker.io, and a single component is in its "library".
 """
 
@@ -38,8 +38,8 @@ class Reference:
     Attributes:
         domain: "docker.io", "ghcr.io", "localhost:5000".
         path: "library/busybox", "a/b"; without the domain.
-        tag: empty if none was given.
-        digest: "sha256:...", empty if none was given.
+        tag: empty if absent.
+        digest: "sha256:...", empty if absent.
     """
 
     domain: str
@@ -53,12 +53,12 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return f"{self.domain}/{self.path}"
         remainder = self.path.removeprefix(_OFFICIAL)
-        # "library/a/b" is no official image: shortened it would be read back as another name.
+        # "library/a/b" is not an official image: shortened, it would parse as another name.
         return self.path if "/" in remainder else remainder
 
     @property
     def familiar(self) -> str:
-        """Docker's familiar form: "busybox:latest"."""
+        """The form that Docker displays: "busybox:latest"."""
         return self.repository + self._suffix()
 
     @property
@@ -70,7 +70,7 @@ class Reference:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
     def with_default_tag(self) -> Reference:
-        """Return the reference with the tag "latest" where it has neither tag nor digest."""
+        """Return the reference with the tag "latest" if it has neither tag nor digest."""
         return self if self.tag or self.digest else replace(self, tag=DEFAULT_TAG)
 
     def __str__(self) -> str:
@@ -108,16 +108,16 @@ def parse_reference(text: str) -> Reference:
     if len(domain) + 1 + len(path) > _NAME_LIMIT:
         raise _invalid(text, f"a name has at most {_NAME_LIMIT} characters")
     if (domain, path) == (DEFAULT_DOMAIN, _OFFICIAL + _ALGORITHM):
-        # With a tag it reads as an image id.  Docker's engine refuses it too: "refusing to create an ambiguous tag".
+        # With a tag, it would parse as an image id.  Docker's engine refuses it too: "refusing to create an ambiguous tag".
         raise _invalid(text, f"{_ALGORITHM}: begins an image id, and {_ALGORITHM} cannot be a name")
     return Reference(domain, path, tag, digest)
 
 
 def parse_tagged(text: str) -> Reference:
-    """Parse a name that an image is to get: with its tag ("latest" by default), and without a digest.
+    """Parse a new name for an image, with a tag ("latest" by default) and without a digest.
 
     Raises:
-        InvalidError: no reference, or one with a digest.
+        InvalidError: not a reference, or one with a digest.
     """
     reference = parse_reference(text)
     if reference.digest:

@@ -151,8 +151,8 @@ def test_the_manifest_of_this_platform_is_chosen() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
 def test_documents_are_in_utf_8(encoding: str) -> None:
-    """What another tool cannot read, or reads otherwise, is no document (RFC 8259, 8.1)."""
-    with pytest.raises(CorruptError, match="is no JSON"):
+    """What another tool cannot read, or reads otherwise, is not a document (RFC 8259, 8.1)."""
+    with pytest.raises(CorruptError, match="is not valid JSON"):
         decode('{"schemaVersion": 2}'.encode(encoding), "manifest")
 
 
@@ -164,7 +164,7 @@ def test_digests_of_another_algorithm() -> None:
     assert index.manifests == (known,)
     with pytest.raises(UnsupportedError, match="layer 0 has a digest of the algorithm sha512"):
         Manifest.from_json({"schemaVersion": 2, "config": known.to_json(), "layers": [other]})
-    with pytest.raises(CorruptError, match="no SHA-256 digest"):
+    with pytest.raises(CorruptError, match="is not a SHA-256 digest"):
         Index.from_json({"schemaVersion": 2, "manifests": [{**other, "digest": "sha256:a"}]})
 
 

@@ -1,4 +1,4 @@
 """The client of registries (OCI distribution specification 1.1, Docker's token authentication).
 
-Nothing is imported here: ``client`` loads an HTTP library, which only commands that speak to a registry should pay for.
+This module imports nothing: ``client`` loads an HTTP library, and only commands that use a registry should pay for it.
 """

@@ -99,7 +99,7 @@ class Authenticator:
             return f"Bearer {self._token(self._server, tuple(scopes))}"
 
     def learn(self, challenges: Iterable[Challenge], origin: Origin) -> None:
-        """Take note of the challenges of the registry at ``origin``.
+        """Record the challenges of the registry at ``origin``.
 
         Raises:
             DeniedError: the registry names an untrustworthy token server.
@@ -129,8 +129,8 @@ class Authenticator:
             key = tuple(scopes)
             for challenge in challenges:
                 if challenge.scheme == "bearer" and challenge.parameters.get("scope"):
-                    wanted = tuple(challenge.parameters["scope"].split()[:16])
-                    self._extra_scopes[key] = tuple(scope for scope in wanted if scope not in key)
+                    requested = tuple(challenge.parameters["scope"].split()[:16])
+                    self._extra_scopes[key] = tuple(scope for scope in requested if scope not in key)
             token = self._tokens.get(key)
             if token is not None and rejected == f"Bearer {token.value}":
                 del self._tokens[key]

@@ -403,7 +403,7 @@ class Upload:
             self._report(position)
 
     def _ask(self) -> None:
-        """After a failure, ask for the session's position; a lost session is begun anew."""
+        """After a failure, ask for the session's position; a lost session is restarted."""
         if not self._location:
             return
         try:

@@ -1,4 +1,4 @@
-"""The client of one registry: manifests, blobs, tags, in the distribution specification's verbs."""
+"""The client of one registry: manifests, blobs and tags, by the distribution specification."""
 
 from __future__ import annotations
 
@@ -389,7 +389,7 @@ def _media_type(subject: str, sent: str, data: bytes) -> str:
     if _SCHEMA_1.fullmatch(sent) or document.get("schemaVersion") == 1:
         raise UnsupportedError(
             f"{subject} is in the image format of 2014 (manifest schema 1)",
-            "registries and tools no longer support it; ask its owner to push the image anew",
+            "registries and tools no longer support it; ask its owner to push the image again",
         )
     stated = document.get("mediaType")
     if isinstance(stated, str) and stated:

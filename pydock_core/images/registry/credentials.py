@@ -66,7 +66,7 @@ class CredentialStore:
     Args:
         path: of the file; by default config.json in $DOCKER_CONFIG or ~/.docker.
         environment: instead of this process's.
-        helper_seconds: the time limit of a helper; some ask the person.
+        helper_seconds: the time limit of a helper; some ask the user.
     """
 
     def __init__(
@@ -203,21 +203,21 @@ class CredentialStore:
         except subprocess.TimeoutExpired:
             raise UnavailableError(
                 f"{program} {verb} took longer than {self._helper_seconds:.0f} s",
-                "does it wait for an answer?",
+                "check whether it waits for input",
             ) from None
         output = done.stdout.decode("utf-8", "replace")
         if done.returncode == 0:
             return output
         if verb in ("get", "erase") and _NOT_FOUND in output:
             return None
-        said = (output if verb != "get" else "") + done.stderr.decode("utf-8", "replace")
+        reply = (output if verb != "get" else "") + done.stderr.decode("utf-8", "replace")
         if verb == "get" and not output.lstrip().startswith("{"):
-            said = output + said
+            reply = output + reply
         if secret:
-            said = said.replace(secret, "***")
+            reply = reply.replace(secret, "***")
         raise FailedError(
             f"{program} {verb} failed ({done.returncode})"
-            + (f": {printable_line(said)}" if said.strip() else ""),
+            + (f": {printable_line(reply)}" if reply.strip() else ""),
             f"{self.path} names it",
         )
 

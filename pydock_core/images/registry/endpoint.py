@@ -19,7 +19,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _REDIRECT_LIMIT = 10
 
 Body = bytes | Callable[[], Iterable[bytes]]
-"""A request's body: bytes, or a function that returns the pieces anew for each attempt."""
+"""A request's body: bytes, or a function that returns the pieces for each attempt."""
 
 
 class Endpoint:
@@ -212,7 +212,7 @@ class Endpoint:
                     response.read_beginning(4096)
                     return origin
             except (BrokenConnectionError, TlsError) as error:
-                # If nobody listens at all, the plain connection's failure says less.
+                # If nothing listens at all, the plain connection's failure is less informative.
                 first = first or error
                 if scheme == self._schemes[-1]:
                     if isinstance(first, TlsError) and isinstance(error, BrokenConnectionError):

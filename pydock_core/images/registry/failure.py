@@ -1,4 +1,4 @@
-"""The failures of a registry as the project's errors: two tables, and the functions that look them up.
+"""Maps the failures of a registry to PyDockError, by two tables.
 
 ``FAILURES`` has the exceptions of the libraries below (urllib3, http.client, ssl, sockets); ``STATUSES`` and ``CODES``
 have a registry's refusals, by HTTP status and by the distribution specification's error codes.  No other module of this
@@ -37,7 +37,7 @@ class BrokenConnectionError(UnavailableError):
 
 
 class RefusedConnectionError(BrokenConnectionError):
-    """A host that is unknown, or a port that nobody listens on; waiting rarely helps."""
+    """An unknown host, or a port without a listener; waiting rarely helps."""
 
 
 class TlsError(UnavailableError):
@@ -117,7 +117,7 @@ _CERTIFICATE_ALERTS = frozenset(
 def mapped_failures(
     host: str, closed: threading.Event | None = None, settings: RegistrySettings | None = None
 ) -> Iterator[None]:
-    """Map the foreign exceptions of a block.
+    """Map the foreign exceptions that a block raises.
 
     Args:
         host: the peer, for messages.
@@ -135,7 +135,7 @@ def mapped_failures(
 
 
 def map_failure(host: str, error: BaseException, settings: RegistrySettings) -> PyDockError:
-    """Return the project's error for a foreign exception, by the table ``FAILURES``."""
+    """Return the PyDockError for a foreign exception, by the table ``FAILURES``."""
     meaning = meaning_of(type(error))
     if isinstance(error, pool.ProxyError) and isinstance(error.original_error, _FOREIGN):
         below = map_failure(f"{host}, through the proxy", error.original_error, settings)
@@ -232,7 +232,7 @@ CODES: Mapping[str, Meaning] = {
     "UNSUPPORTED": _UNSUPPORTED,
     "TOOMANYREQUESTS": _LIMITED,
 }
-"""The meaning of each error code (distribution specification, "Error Codes"), for a status that says little."""
+"""The meaning of each error code (distribution specification, "Error Codes"), for an unspecific status."""
 
 
 def refusal(

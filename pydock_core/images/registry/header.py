@@ -1,4 +1,4 @@
-"""Parsers of the HTTP headers that registries send; none raises, whatever the text.
+"""Parsers of the HTTP headers that registries send; none raises, for any text.
 
 Grammars: RFC 9110 (WWW-Authenticate, Retry-After, Content-Range), RFC 8288 (Link), the distribution specification
 (Range of an upload), draft-ietf-httpapi-ratelimit-headers (RateLimit-*, as Docker Hub has them).
@@ -115,7 +115,7 @@ def _link_relation(text: str, position: int) -> tuple[str, int]:
 def parse_upload_range(text: str) -> int | None:
     """Return how many bytes an upload session has ("0-1023": 1024), or None for other text.
 
-    Registries send "0-0" for an empty session, so it means 0 here, and a session of a single byte is sent anew.
+    Registries send "0-0" for an empty session, so it means 0 here, and a session of a single byte is sent again.
     """
     match = _UPLOAD_RANGE.fullmatch(text.strip())
     if match is None or int(match.group(1)) != 0:

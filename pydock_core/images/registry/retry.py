@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class Attempts:
-    """The attempts at one thing.
+    """The attempts at one operation.
 
     Args:
         limit: of attempts, the first one included.
@@ -87,7 +87,7 @@ def exchange(
     Raises:
         BrokenConnectionError: the last attempt's.
         BusyError: the registry fails or asks to be called later, after the last attempt.
-        what ``refuse`` returned, if another attempt is not worth it.
+        the result of ``refuse``, if another attempt is not worthwhile.
     """
     while True:
         try:
@@ -109,7 +109,7 @@ def exchange(
 
 
 def pause_after(status: int, headers: Mapping[str, str]) -> float | None:
-    """Return the least pause after an answer, in seconds; None if another attempt is not worth it."""
+    """Return the least pause after an answer, in seconds; None if another attempt is not worthwhile."""
     if not _POLICY.is_retry("GET", status):
         return None
     seconds = seconds_to_wait(headers) if status in (429, 503) else 0.0

@@ -1,10 +1,10 @@
-"""Registry settings: mirrors, insecure registries and certificates, in Docker's terms and layout.
+"""Configures registries: mirrors, insecure registries, certificates; with Docker's keys and layout.
 
 A file holds a JSON object with Docker's keys "registry-mirrors" (addresses of mirrors of docker.io) and
-"insecure-registries" (hosts, host:port, networks).  Of several files the first that has a key decides about it:
+"insecure-registries" (hosts, host:port, networks).  The first file that has a key wins:
 $PYDOCK_REGISTRIES, $XDG_CONFIG_HOME/pydock/registries.json, /etc/pydock/registries.json, /etc/docker/daemon.json.
 Certificates are in HOST[:PORT]/ below the directories certs.d: each file NAME.crt is a certificate authority for that host, and
-NAME.cert with NAME.key is what this client shows of itself.
+NAME.cert with NAME.key is a client certificate.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Certificates:
 
     Attributes:
         authorities: files of certificate authorities.
-        client: pairs (certificate, key) that this client may show.
+        client: pairs (certificate, key) for this client.
     """
 
     authorities: tuple[Path, ...] = ()
@@ -54,8 +54,8 @@ class RegistrySettings:
 
     Attributes:
         mirrors: addresses of mirrors of docker.io, "https://mirror.example:5000", in the order to try.
-        insecure: hosts, hosts with ports and networks that may be spoken to without a (valid) certificate, in lower case.
-        certificate_directories: the directories certs.d, first one first.
+        insecure: hosts, hosts with ports and networks that need no (valid) certificate, in lower case.
+        certificate_directories: the directories certs.d, in order of priority.
     """
 
     mirrors: tuple[str, ...] = ()
@@ -72,10 +72,10 @@ class RegistrySettings:
         return self.mirrors if domain == HUB_DOMAIN else ()
 
     def is_insecure(self, host: str) -> bool:
-        """Whether a host ("HOST" or "HOST:PORT") may be spoken to over plain HTTP, or with any certificate.
+        """Whether a host ("HOST" or "HOST:PORT") may use plain HTTP or any certificate.
 
-        Loopback always may, as Docker has it, unless certs.d has an authority for it.  Names are not resolved: a
-        name server does not decide about encryption.
+        Loopback always may, as in Docker, unless certs.d has an authority for it.  Names are not resolved: a
+        name server must not decide about encryption.
         """
         if self.certificates(host).authorities:
             return False
@@ -108,7 +108,7 @@ class RegistrySettings:
         return Certificates()
 
     def place_for_certificates(self) -> Path:
-        """The directory certs.d that this user can put something into: the host's for root."""
+        """The directory certs.d that this user can write to: the host's for root."""
         if os.geteuid() == 0 or not self.certificate_directories:
             return _HOST_CERTIFICATES
         return self.certificate_directories[0]
@@ -142,7 +142,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
 
     Raises:
         InvalidError: a file is malformed, or one of PyDock's own has an unknown key; the message names it.
-        NotFoundError: the file that PYDOCK_REGISTRIES names is not there.
+        NotFoundError: the file that PYDOCK_REGISTRIES names does not exist.
     """
     variables = os.environ if environment is None else environment
     home = Path(variables.get("XDG_CONFIG_HOME") or Path(variables.get("HOME") or "/") / ".config")
@@ -169,7 +169,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
 
 
 def timeout_seconds(environment: Mapping[str, str] | None = None) -> float:
-    """Return after how long without a byte a registry counts as stalled: PYDOCK_REGISTRY_TIMEOUT, else a minute.
+    """Return the seconds of silence after which a registry counts as stalled: PYDOCK_REGISTRY_TIMEOUT, else 60.
 
     Raises:
         InvalidError: the variable has no positive number.
@@ -230,7 +230,7 @@ def _check_mirror(file: Path, entry: str) -> str:
 
 
 def _check_insecure(file: Path, entry: str) -> str:
-    """Docker takes addresses here, too, of which the host counts."""
+    """Docker accepts addresses here too, and uses their host."""
     if "://" in entry:
         parts = _split(entry)
         host = parts.netloc if parts is not None and parts.username is None else ""
@@ -245,11 +245,11 @@ def _check_insecure(file: Path, entry: str) -> str:
 
 
 def _split(address: str) -> urllib.parse.SplitResult | None:
-    """Take an address of a registry apart; None if it is malformed."""
+    """Split an address of a registry; return None if it is malformed."""
     try:
         parts = urllib.parse.urlsplit(address)
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is not a number
+    except ValueError:  # an unclosed bracket, a port that is not a number
         return None
     return parts if is_address else None
 

@@ -1,7 +1,7 @@
 """One HTTP exchange with any host: pooled connections, TLS, proxies, time limits.
 
-It follows no redirect, retries nothing, and knows no credentials.  A time limit for silence alone is not enough, as a
-peer that sends a byte now and then is never silent: the head of an answer and a document have a deadline, too.
+It follows no redirect, retries nothing, and knows no credentials.  A time limit for silence is not enough, because a
+peer that sends a byte now and then is never silent: the head of an answer and a document also have a deadline.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class Transport:
             pool.close()
 
     def opened(self, connected: socket.socket) -> None:
-        """Take note of a new connection: it gets the limit for silence, and ends with the transport."""
+        """Register a new connection: it gets the limit for silence, and ends with the transport."""
         connected.settimeout(self._timeout_seconds)
         with self._lock:
             self._sockets.add(connected)
@@ -318,7 +318,7 @@ class Transport:
                 connected.shutdown(socket.SHUT_RDWR)
 
     def ended(self, connected: socket.socket) -> None:
-        """Take note of a closed connection."""
+        """Unregister a closed connection."""
         with self._lock:
             self._sockets.discard(connected)
 
@@ -404,7 +404,7 @@ def proxy_for(origin: Origin) -> dict[str, Any] | None:
     """Return the arguments of a ProxyManager for an origin, from the environment; None for a direct connection.
 
     HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in either case, as the standard library reads them; never for
-    loopback, as Go has it.
+    loopback, as in Go.
 
     Raises:
         InvalidError: the proxy's address is invalid.
