@@ -224,7 +224,7 @@ def _network(*, rootless: bool) -> Check:
             "network",
             "limited",
             "none and host",
-            "a container of an ordinary user has no way out; its ports are reached through the proxy and -p all the same",
+            "an ordinary user's container cannot reach other hosts; its ports are still reachable through the proxy and -p",
             "as root there is a bridge; this version has none for ordinary users",
         )
     from pydock_core.network.firewall import probe_guard
@@ -253,7 +253,7 @@ def _network(*, rootless: bool) -> Check:
             "network",
             "limited",
             f"bridge, with {tools[0]}; {HOST_ACCESS} is set",
-            "containers started with it reach whatever this host listens for, and link-local addresses (cloud metadata)",
+            "containers started with it reach every service of this host, and link-local addresses (cloud metadata)",
             f"unset {HOST_ACCESS}; --add-host host.docker.internal:host-gateway opens the gateway to one container",
         )
     return Check(

@@ -26,9 +26,9 @@ ATTACHING = frozenset(("exec", "run", "start"))
 """Commands that may read the terminal, which belongs to this process's session: with one, they run here."""
 
 NO_SERVER = -1
-"""There is no server, or it has just left as its code is not this program's."""
+"""There is no server, or it has just exited because its code differs from this program's."""
 REFUSED = -2
-"""The server does not run the command, or cannot be given it."""
+"""The server refuses the command, or cannot receive it."""
 _FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 _REQUEST_BYTES = 60 * 1024
 

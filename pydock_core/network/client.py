@@ -56,7 +56,7 @@ class NetworkService:
         if os.geteuid() != 0:
             raise UnsupportedError(
                 "bridge networks need root",
-                hint="use --network none (ports open in the notebook all the same) or host",
+                hint="use --network none (its ports still open in the notebook) or host",
                 exit_code=125,
             )
         return ask_server_surely(self._spec, request)

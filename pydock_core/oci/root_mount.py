@@ -19,7 +19,7 @@ class RootMount:
         upper, work: the overlay's upper and work directories; both empty for a read-only mount.
         options: further options, as in mount(8): "userxattr", "ro", ...
         devices: of "erofs": the files with the data.
-        target: of "erofs": an existing directory; of the others empty, as they go where the root is to be.
+        target: of "erofs": an existing directory; empty for the others, which are mounted on the root.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""RFC 3339 times with nanoseconds, as image configs and the Engine API have them."""
+"""RFC 3339 times with nanoseconds, as in image configs and the Engine API."""
 
 from __future__ import annotations
 
