@@ -142,9 +142,15 @@ def _encode(words: list[str], ignored: list[int], umask: int) -> bytes:
 
 def _wait(status: _socket.socket, pid: int, ignored: list[int]) -> int:
     """Forward signals to the child until it ends; return its exit code."""
-    child_fd = os.pidfd_open(pid)
+    try:
+        child_fd = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has ended already, and its exit code is on the way
+        return _exit_code(_receive(status), 0)
+    forwarded = 0
 
     def forward(number: int, _frame: object) -> None:
+        nonlocal forwarded
+        forwarded = number
         try:  # noqa: SIM105 - contextlib is an import that this program can do without
             _signal.pidfd_send_signal(child_fd, number)
         except ProcessLookupError:
@@ -163,7 +169,12 @@ def _wait(status: _socket.socket, pid: int, ignored: list[int]) -> int:
         code = _receive(status)
     finally:
         os.close(child_fd)
-    return code[0] if code else 128 + _signal.SIGKILL
+    return _exit_code(code, forwarded)
+
+
+def _exit_code(received: bytes, forwarded: int) -> int:
+    """Return the child's exit code; without one it was killed, by a forwarded signal if there was one."""
+    return received[0] if received else 128 + (forwarded or _signal.SIGKILL)
 
 
 def _receive(status: _socket.socket) -> bytes:

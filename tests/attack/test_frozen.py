@@ -81,7 +81,7 @@ def test_killing_thaws(dock: Dock, engine: Engine, runtime: str) -> None:
     if runtime == "embedded":
         # A look shows its end; the next start reaps what the killed supervisor has left.
         os.kill(derive_status(engine.root.container(container_id)).supervisor_pid, signal.SIGKILL)
-        assert "Exited (137)" in dock.out("ps", "-a", timeout=20)
+        wait_until(lambda: "Exited (137)" in dock.out("ps", "-a", timeout=20), "a look shows its end")
         start_frozen(dock, name)
     dock("rm", "-f", name, timeout=20)
     assert frozen_groups(container_id) == 0
