@@ -75,6 +75,11 @@ class StateRoot:
         """Return the paths of one container, by its full id."""
         return ContainerPaths(self.containers / container_id, self.run / "c" / container_id)
 
+    @property
+    def changed(self) -> Path:
+        """A file whose times are set after each change of the database."""
+        return self.run / "changed"
+
     def zygote_socket(self) -> Path:
         return self.run / "zygote.sock"
 

@@ -12,6 +12,7 @@ from pydock_core.engine import shapes
 from pydock_core.engine.execution import ExecRequest, build_exec_process
 from pydock_core.engine.filters import ContainerFilter
 from pydock_core.engine.names import check_name, random_id, random_name
+from pydock_core.engine.recorder import last_run
 from pydock_core.engine.session import ContainerSession, begin_execution
 from pydock_core.engine.shapes import Seen
 from pydock_core.engine.volumes import name_volumes
@@ -22,12 +23,11 @@ from pydock_core.errors import (
     PyDockError,
     UnsupportedError,
 )
-from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.definition import CreateRequest, decode, encode
 from pydock_core.spec.log_option import NONE
 from pydock_core.store.database import containers as table
-from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.containers import ContainerRow, build_event
 from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
 from pydock_core.supervision.client import (
@@ -39,6 +39,7 @@ from pydock_core.supervision.client import (
 )
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import LogEntry, read_log
+from pydock_core.supervision.reaper import reap_killed
 
 if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
@@ -141,7 +142,7 @@ class Containers:
                     f"container {reference} is running",
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
-            self._stop(paths, signal_number("KILL"), 0.0)
+            self._stop(row, signal_number("KILL"), 0.0)
         is_transient = decode(row.definition).host["AutoRemove"]
         self._state.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
@@ -165,12 +166,19 @@ class Containers:
         """
         self._state.sweep_once()
         row = self._row(reference)
+        paths = self._root.container(row.id)
         definition = decode(row.definition)
+        began_ns = time.time_ns()
+        if paths.exit_file.exists():  # the start removes it: the last chance for an end that was not recorded
+            self._state.recorder.run(row, last_run(reap_killed(paths)))
         launch = self._zygote.supervise(
             lambda: self._state.launcher.prepare(row, definition, size), attach=attach
         )
+        attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
+        started = build_event(row, "start", time_ns=launch.started_at_ns)
+        self._state.recorder.note(*attached, started)
         return ContainerSession(
-            self._root.container(row.id),
+            paths,
             launch.attachment,
             terminal=definition.request["Tty"],
             launch=launch,
@@ -179,8 +187,8 @@ class Containers:
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is not an error."""
         row = self._row(reference)
-        number = signal_number(signal) if signal else None
-        self._stop(self._root.container(row.id), number, timeout_seconds)
+        if self._stop(row, signal_number(signal) if signal else None, timeout_seconds):
+            self._state.recorder.container(row, "stop")
 
     def restart(
         self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
@@ -197,6 +205,7 @@ class Containers:
             )
         self.stop(reference, timeout_seconds, signal)
         self.start(reference).close()
+        self._state.recorder.container(self._row(reference), "restart")
 
     def kill(self, reference: str, signal: str = "KILL") -> None:
         """Send a signal to a running container's first process; after SIGKILL it has ended when this returns.
@@ -211,23 +220,33 @@ class Containers:
         if not derive_status(paths).is_running:
             raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
         if number == signal_number("KILL"):
-            self._stop(paths, number, None)
+            self._stop(row, number, None)
         else:
             SupervisorClient(paths, reference).signal(number)
+            self._state.recorder.container(row, "kill", signal=str(number))
 
     def wait(self, reference: str) -> int:
         """Wait until a container does not run; return its exit code."""
-        return wait_for_exit(self._root.container(self.resolve(reference))).exit_code
+        row = self._row(reference)
+        status = wait_for_exit(self._root.container(row.id))
+        self._state.recorder.run(row, last_run(status))
+        return status.exit_code
 
-    @staticmethod
-    def _stop(paths: ContainerPaths, number: int | None, timeout_seconds: float | None) -> None:
+    def _stop(self, row: ContainerRow, number: int | None, timeout_seconds: float | None) -> bool:
+        """Stop a container; return whether it ran.  Its end is recorded."""
+        paths = self._root.container(row.id)
+        was_running = derive_status(paths).is_running
+        if was_running:
+            sent = number or signal_number(decode(row.definition).request["StopSignal"] or "TERM")
+            self._state.recorder.container(row, "kill", signal=str(sent))
         try:
             SupervisorClient(paths).stop(number, timeout_seconds)
         except PyDockError:
             # It was not running, or its supervisor went away: the state that is asked for, unless it lives on.
             if derive_status(paths).is_running:
                 raise
-        wait_for_exit(paths)
+        self._state.recorder.run(row, last_run(wait_for_exit(paths)))
+        return was_running
 
     # -- looking ---------------------------------------------------------------------------------------
 
@@ -346,7 +365,9 @@ class Containers:
         row = self._row(reference)
         paths = self._root.container(row.id)
         terminal = decode(row.definition).request["Tty"]
-        return ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
+        session = ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
+        self._state.recorder.container(row, "attach")
+        return session
 
     def exec(
         self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
@@ -367,7 +388,24 @@ class Containers:
         base = json.loads(paths.config_file.read_bytes())["process"]
         user = None if request.user is None else self._state.launcher.user(row, definition, request.user)
         process = build_exec_process(base, request, user)
-        return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
+        exec_id = random_id()
+        began_ns = time.time_ns()
+        session = begin_execution(
+            SupervisorClient(paths, reference),
+            process,
+            exec_id=exec_id,
+            stdin=stdin,
+            detach=detach,
+            on_end=lambda code: self._state.recorder.container(
+                row, "exec_die", execID=exec_id, exitCode=str(code)
+            ),
+        )
+        words = " ".join(process["args"])
+        self._state.recorder.note(
+            build_event(row, f"exec_create: {words}", time_ns=began_ns, execID=exec_id),
+            build_event(row, f"exec_start: {words}", time_ns=began_ns, execID=exec_id),
+        )
+        return session
 
     def dial(self, reference: str, port: int) -> socket.socket:
         """Connect to a TCP port inside a running container; nothing needs to be published.

@@ -24,7 +24,7 @@ from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.spec.defaults import DEFAULT_PATH
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
-from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.containers import ContainerRow, build_event
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.pipe import writing_end
 from pydock_core.store.snapshots.directory import needs_user_xattrs
@@ -114,7 +114,9 @@ class Filesystems:
                 config = known
             layers = [*below, *([layer] if layer else [])]
             image = store_image(store.blobs, directory, encode(config.to_json()), config, layers, references)
-            store.record([image], progress)
+            named = references[0].familiar if references else ""
+            committed = build_event(row, "commit", comment=message, imageID=image.id, imageRef=named)
+            store.record([image], progress, event_of=lambda _: committed)
         return image.id
 
     def _made_before(self, config: ImageConfig) -> ImageConfig | None:
@@ -200,6 +202,7 @@ class Filesystems:
             ZygoteWorker(self._root).call(
                 _EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd]
             )
+        self._state.recorder.container(row, "export")
 
     @contextlib.contextmanager
     def _private(self, row: ContainerRow, kind: str, upper: Path | None = None) -> Iterator[dict[str, Any]]:

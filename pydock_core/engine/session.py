@@ -218,6 +218,7 @@ class ExecutionSession:
         connection: the supervisor's session.
         stdin, outputs: the near ends of its streams.
         fds: what the session closes beside them.
+        on_end: called once with the exit code, when :meth:`wait` has it.
     """
 
     def __init__(
@@ -228,12 +229,14 @@ class ExecutionSession:
         fds: Sequence[int],
         *,
         terminal: bool,
+        on_end: Callable[[int], None],
     ) -> None:
         self.terminal = terminal
         self.stdin = stdin
         self.outputs = outputs
         self._connection = connection
         self._fds = list(fds)
+        self._on_end = on_end
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the process has ended."""
@@ -249,6 +252,7 @@ class ExecutionSession:
     def wait(self) -> SessionEnd:
         code = self._connection.wait()
         assert code is not None  # no timeout was given
+        self._on_end(code)
         return SessionEnd(code)
 
     def close(self) -> None:
@@ -266,32 +270,44 @@ class ExecutionSession:
 
 
 def begin_execution(
-    client: SupervisorClient, process: Mapping[str, Any], *, stdin: bool, detach: bool
+    client: SupervisorClient,
+    process: Mapping[str, Any],
+    *,
+    exec_id: str,
+    stdin: bool,
+    detach: bool,
+    on_end: Callable[[int], None],
 ) -> ExecutionSession:
     """Start a process in a running container, with pipes or a terminal of its own.
 
     It never gets a descriptor of this process's terminal, into which it could type (TIOCSTI).
+
+    Args:
+        exec_id: names the process in events.
+        on_end: see :class:`ExecutionSession`.
     """
     if process["terminal"]:
-        connection = client.exec_(process, None)
+        connection = client.exec_(process, None, exec_id)
         console_fd = connection.console_fd
         assert console_fd is not None
         os.set_blocking(console_fd, False)
         outputs = [DescriptorOutput(console_fd, "stdout")]
-        return ExecutionSession(connection, TerminalInput(console_fd), outputs, [console_fd], terminal=True)
+        return ExecutionSession(
+            connection, TerminalInput(console_fd), outputs, [console_fd], terminal=True, on_end=on_end
+        )
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     theirs = [null_fd]
     ours: list[int] = []
     try:
         if detach:
-            connection = client.exec_(process, Stdio(null_fd, null_fd, null_fd))
-            return ExecutionSession(connection, None, (), (), terminal=False)
+            connection = client.exec_(process, Stdio(null_fd, null_fd, null_fd), exec_id)
+            return ExecutionSession(connection, None, (), (), terminal=False, on_end=on_end)
         stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC) if stdin else (null_fd, -1)
         stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         theirs += [stdout_write, stderr_write] + ([stdin_read] if stdin else [])
         ours += [stdout_read, stderr_read] + ([stdin_write] if stdin else [])
-        connection = client.exec_(process, Stdio(stdin_read, stdout_write, stderr_write))
+        connection = client.exec_(process, Stdio(stdin_read, stdout_write, stderr_write), exec_id)
         for fd in ours:
             os.set_blocking(fd, False)
         session = ExecutionSession(
@@ -300,6 +316,7 @@ def begin_execution(
             (DescriptorOutput(stdout_read, "stdout"), DescriptorOutput(stderr_read, "stderr")),
             (stdout_read, stderr_read),
             terminal=False,
+            on_end=on_end,
         )
         ours.clear()
         return session

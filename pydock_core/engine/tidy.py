@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pydock_core.engine.recorder import last_run
 from pydock_core.errors import PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.store.container_removal import ContainerRemoval
@@ -34,9 +35,9 @@ class Remover:
         The files of what need not survive a crash (``--rm``) are removed by a thread, which the interpreter waits for at its
         end; a killed one leaves them to the next sweep.
         """
-        reap_killed(self._root.container(container_id))
+        run = last_run(reap_killed(self._root.container(container_id)))
         removal = self._removal if durable else self._quick_removal
-        removal.remove(container_id, volumes=volumes, durable=durable)
+        removal.remove(container_id, run, volumes=volumes, durable=durable)
 
     def remove_volume(self, name: str) -> bool:
         """Remove a volume that no container uses; return whether it was removed."""

@@ -18,6 +18,7 @@ from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
 from pydock_core.store.database.containers import VolumeRow
+from pydock_core.store.database.events import Event
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.snapshots.stack import chain_ids
 from pydock_core.supervision.container_status import derive_status
@@ -185,9 +186,11 @@ class Usage:
                 distribution.release_all(self._database)
         store.sweep()
         is_done = store.collect()
+        reclaimed_bytes = max(before_bytes - self._footprint(), 0)
+        self._note_prune("image", reclaimed_bytes)
         return {
             "ImagesDeleted": deleted,
-            "SpaceReclaimed": max(before_bytes - self._footprint(), 0),
+            "SpaceReclaimed": reclaimed_bytes,
             "Warnings": [] if is_done else [_BUSY],
         }
 
@@ -226,6 +229,7 @@ class Usage:
             reclaimed_bytes += size
             if progress:
                 progress({"status": "Deleted", "id": row_id})
+        self._note_prune("container", reclaimed_bytes)
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
 
     def prune_volumes(self, filters: Filters | None = None) -> dict[str, Any]:
@@ -253,7 +257,11 @@ class Usage:
             if self._state.remover.remove_volume(row.name):
                 deleted.append(row.name)
                 reclaimed_bytes += size
+        self._note_prune("volume", reclaimed_bytes)
         return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
+
+    def _note_prune(self, kind: str, reclaimed_bytes: int) -> None:
+        self._state.recorder.note(Event(kind, "prune", "", {"reclaimed": str(reclaimed_bytes)}))
 
 
 def _is_stopped(status: str) -> bool:

@@ -13,6 +13,7 @@ from pydock_core.errors import NoSpaceError, PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
+from pydock_core.store.database.containers import Run
 from pydock_core.store.reserve import Reserve
 from pydock_core.store.trees import discard
 from pydock_core.store.worker import LocalWorker, Worker
@@ -38,18 +39,21 @@ class ContainerRemoval:
         self._database = database
         self._worker = worker
 
-    def remove(self, container_id: str, *, volumes: bool, durable: bool = True) -> None:
+    def remove(
+        self, container_id: str, run: Run | None = None, *, volumes: bool, durable: bool = True
+    ) -> None:
         """Remove a container: its row, its directories, and on request its anonymous volumes.
 
         Args:
+            run: the last one, whose end may not be recorded yet; None if it never ran.
             durable: its row does not come back after a crash of the machine (without its files, as "created").
         """
         try:
-            orphans = table.delete(self._database, container_id, durable=durable)
+            orphans = table.delete(self._database, container_id, run, durable=durable)
         except NoSpaceError:
             # Its own files may be what fills the disk.  If this is killed in between, the container has never run.
             self.remove_directories(container_id)
-            orphans = table.delete(self._database, container_id, durable=durable)
+            orphans = table.delete(self._database, container_id, run, durable=durable)
         self._later(lambda: self.remove_directories(container_id))
         if volumes and orphans:
             for name in orphans:
@@ -80,6 +84,10 @@ def remove_container(
     data: str,
     run: str,
     container_id: str,
+    started_at_ns: int,
+    finished_at_ns: int,
+    exit_code: int,
+    oom_killed: bool,
     fds: Sequence[int] = (),
     progress: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
@@ -88,8 +96,11 @@ def remove_container(
     Args:
         data, run: the two directories of the state root.
         container_id: full.
+        started_at_ns, finished_at_ns, exit_code, oom_killed: of its last run, see
+            :class:`~pydock_core.store.database.containers.Run`.
         fds, progress: unused; the signature is that of all worker functions.
     """
     root = StateRoot(Path(data), Path(run))
-    database = Database(root.database, Reserve(root.reserve))
-    ContainerRemoval(root, database, LocalWorker()).remove(container_id, volumes=True)
+    database = Database(root.database, Reserve(root.reserve), root.changed)
+    last = Run(started_at_ns, finished_at_ns, exit_code, oom_killed)
+    ContainerRemoval(root, database, LocalWorker()).remove(container_id, last, volumes=True)

@@ -19,6 +19,7 @@ from pydock_core.progress import Progress
 ALLOWED_FUNCTIONS = frozenset(
     {
         "pydock_core.store.container_removal:remove_container",
+        "pydock_core.store.event_recording:record_events",
         "pydock_core.store.snapshots.chained:apply_over",
         "pydock_core.store.snapshots.directory:apply_blob",
         "pydock_core.store.tree_tar:export_tree",

@@ -46,6 +46,7 @@ class Launch:
 
     Attributes:
         pid: of the container's init.
+        started_at_ns: when it began, since the epoch.
         ports: published ports with the host ports that were chosen.
         attachment: the stream socket of the attached streams (see "attach" in ARCHITECTURE.md), or None;
             the caller's to close.
@@ -55,11 +56,13 @@ class Launch:
         self,
         status: socket.socket,
         pid: int,
+        started_at_ns: int,
         ports: tuple[PublishedPort, ...],
         attachment: socket.socket | None,
     ) -> None:
         self._status = status
         self.pid = pid
+        self.started_at_ns = started_at_ns
         self.ports = ports
         self.attachment = attachment
 
@@ -153,7 +156,7 @@ class Zygote:
             if message["event"] == "failed":
                 raise from_json(message["error"])
             ports = tuple(PublishedPort(**port) for port in message["ports"])
-            return Launch(status, message["pid"], ports, attachment)
+            return Launch(status, message["pid"], message["started_at_ns"], ports, attachment)
         except BaseException:
             status.close()
             if attachment is not None:
@@ -436,19 +439,22 @@ class SupervisorClient:
 
         return finish
 
-    def exec_(self, process: Mapping[str, Any], stdio: Stdio | None) -> ExecSession:
+    def exec_(self, process: Mapping[str, Any], stdio: Stdio | None, exec_id: str = "") -> ExecSession:
         """Run a further process in the container.
 
         Args:
             process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities,
                 ...).
             stdio: the process's three descriptors, copied; None if ``process`` has a terminal.
+            exec_id: the name under which the supervisor records its end if this client does not hear of it.
 
         Raises:
             PyDockError: with exit_code 126 or 127 where the command cannot be executed or is not there.
         """
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
-        connection, document, received = self._open({"op": "exec", "process": dict(process)}, fds)
+        connection, document, received = self._open(
+            {"op": "exec", "process": dict(process), "id": exec_id}, fds
+        )
         return ExecSession(connection, int(document["pid"]), received[0] if received else None)
 
     @contextmanager

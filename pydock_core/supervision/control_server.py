@@ -63,6 +63,10 @@ class Supervised(Protocol):
         """Run a further process (an OCI process object)."""
         ...
 
+    def report(self, action: str, attributes: Mapping[str, str]) -> None:
+        """Record an event of the container that no client records."""
+        ...
+
 
 class Connection:
     """One client: a request, its replies, and what it says afterwards."""
@@ -101,11 +105,13 @@ class Connection:
         self.on_message = _reject_second
         self._server.handle(self, document, fds)
 
-    def tell(self, document: Mapping[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Send a message; a client that is gone or does not read is none of the container's business."""
+    def tell(self, document: Mapping[str, Any], fds: tuple[int, ...] = ()) -> bool:
+        """Send a message, and return whether it went out; a client that is gone or does not read is not an error."""
         if self._socket.fileno() >= 0:
             with suppress(OSError):
                 messages.send(self._socket, document, fds)
+                return True
+        return False
 
     def reply(self, facts: Mapping[str, Any] | None = None, fds: tuple[int, ...] = ()) -> None:
         """Send a reply, the last message of this connection."""
@@ -278,7 +284,8 @@ class ControlServer:
         if len(fds) != (0 if wants_terminal else 3):
             raise InvalidError("exec needs three descriptors, or none with a terminal")
         created = self._supervisor.execute(process, None if wants_terminal else Stdio(*fds))
-        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd)
+        exec_id = str(document.get("id", ""))
+        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd, exec_id)
 
     # -- events ------------------------------------------------------------------------------------------
 
@@ -309,9 +316,16 @@ class ExecutedProcess:
     """A further process in the container, and the connection that it was asked for on."""
 
     def __init__(
-        self, connection: Connection, supervisor: Supervised, pid: int, console_fd: int | None
+        self,
+        connection: Connection,
+        supervisor: Supervised,
+        pid: int,
+        console_fd: int | None,
+        exec_id: str,
     ) -> None:
         self._connection = connection
+        self._supervisor = supervisor
+        self._exec_id = exec_id
         self._pid: int | None = pid
         self._console_fd = console_fd
         connection.on_message = self._on_message
@@ -336,5 +350,7 @@ class ExecutedProcess:
 
     def _on_exit(self, exit_code: int) -> None:
         self._pid = None  # reaped: the number may belong to another process from now on
-        self._connection.tell({"event": "exited", "exit_code": exit_code})
+        heard = self._connection.tell({"event": "exited", "exit_code": exit_code})
         self._connection.close()
+        if not heard:
+            self._supervisor.report("exec_die", {"execID": self._exec_id, "exitCode": str(exit_code)})

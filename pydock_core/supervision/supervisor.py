@@ -41,6 +41,7 @@ from pydock_core.supervision.logs import LogWriter
 from pydock_core.supervision.maker import Made
 from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
 from pydock_core.supervision.reaper import record_killed
+from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
 
@@ -53,6 +54,7 @@ _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FORWARDER_DEATH_SECONDS = 10.0
 _FAILED_EXIT_CODE = 125
+_NO_RUN = {"started_at_ns": 0, "finished_at_ns": 0, "exit_code": 0, "oom_killed": False}
 
 
 def prepare(*, ahead: bool) -> Callable[[Request], None]:
@@ -167,6 +169,11 @@ class Supervisor:
         """The executor of the container, created on first use: for an exec, or at the end."""
         return make_executor(self.plan.executor, self.paths)
 
+    @cached_property
+    def _recording(self) -> Recording:
+        """Records events; created on first use."""
+        return Recording(self.paths)
+
     def run(
         self, attachment: socket.socket | None, wanted: Mapping[str, bool], settle: Callable[[], None]
     ) -> None:
@@ -185,7 +192,7 @@ class Supervisor:
         if failure is not None:
             os.close(lock_fd)
             heard = _tell(self._status, {"event": "failed", "error": failure.to_json()})
-            self._remove_if_unattended(heard)
+            self._remove_if_unattended(None, heard)
             return
         settle()
         ended = self._serve()
@@ -197,13 +204,16 @@ class Supervisor:
         self._status.close()
         self._control.finish(ended.exit_code)
         self.relay.finish_clients()
+        if not self.plan.auto_remove:
+            self._recording.record_end(_run(ended))
         # Nobody but the next start, which waits for the lock, need wait for this: unmounting an overlay
         # writes out the whole filesystem below it (ovl_sync_fs).
         self._mounts.close()
         os.close(lock_fd)
-        self._remove_if_unattended(heard)
+        self._remove_if_unattended(ended, heard)
         while self.relay.finish_clients():
             self.loop.run_once()
+        self._recording.wait()
 
     def _take_lock(self) -> int:
         """Take the container's lock; wait a little for one that is just being given up."""
@@ -235,7 +245,7 @@ class Supervisor:
             self._make_pipes(theirs)
         self._listen()
         self._begin_relay()
-        _tell(self._status, {"event": "started", "pid": 0, "ports": self._ports_json()})
+        _tell(self._status, {"event": "started", "pid": 0, "started_at_ns": 0, "ports": self._ports_json()})
         ExitRecord(0, False, "", 0, time.time_ns()).write(self.paths.exit_file)
         self._undo.close()
 
@@ -302,7 +312,8 @@ class Supervisor:
         self.paths.exit_file.unlink(missing_ok=True)
         state = StateRecord(init, supervisor, self._started_at_ns, self._ports, self.plan.executor)
         state.write(self.paths.state_file)
-        _tell(self._status, {"event": "started", "pid": self._init_pid, "ports": self._ports_json()})
+        started = {"pid": self._init_pid, "started_at_ns": self._started_at_ns, "ports": self._ports_json()}
+        _tell(self._status, {"event": "started", **started})
 
     def _open_log(self) -> None:
         if self.plan.log_path:
@@ -440,6 +451,10 @@ class Supervisor:
             raise ConflictError(f"container {self.short_id} is not running")
         return self._executor.execute(self.plan.container_id, process_document, stdio)
 
+    def report(self, action: str, attributes: Mapping[str, str]) -> None:
+        """Record an event of the container that no client records."""
+        self._recording.record(action, attributes)
+
     # -- end ---------------------------------------------------------------------------------------------
 
     def _serve(self) -> ExitRecord:
@@ -473,8 +488,8 @@ class Supervisor:
         self._init_code = code
         self.loop.stop()
 
-    def _remove_if_unattended(self, is_attended: bool) -> None:
-        """Remove a ``--rm`` container whose client is gone."""
+    def _remove_if_unattended(self, ended: ExitRecord | None, is_attended: bool) -> None:
+        """Remove a ``--rm`` container whose client is gone; ``ended`` is None if it never ran."""
         if not self.plan.auto_remove or is_attended:
             return
         if container_status.is_locked(self.paths.lock_file):
@@ -483,11 +498,22 @@ class Supervisor:
             # A worker function, which loads the database only here, at the very end.
             from pydock_core.store.worker import perform
 
-            data, run_dir = self.paths.data.parent.parent, self.paths.run.parent.parent
-            arguments = {"data": str(data), "run": str(run_dir), "container_id": self.plan.container_id}
-            perform("pydock_core.store.container_removal:remove_container", arguments)
+            run = _run(ended) if ended is not None else _NO_RUN
+            perform(
+                "pydock_core.store.container_removal:remove_container", {**self._recording.subject, **run}
+            )
         except Exception:  # noqa: BLE001 - the next command tidies up; the log says why this did not
             traceback.print_exc()
+
+
+def _run(ended: ExitRecord) -> dict[str, Any]:
+    """Return the fields of a run in the state database."""
+    return {
+        "started_at_ns": ended.started_at_ns,
+        "finished_at_ns": ended.finished_at_ns,
+        "exit_code": ended.exit_code,
+        "oom_killed": ended.oom_killed,
+    }
 
 
 def _unmount(path: Path) -> None:

@@ -34,10 +34,10 @@ def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def downgrade(path: Path) -> None:
-    """Undo versions 3, 4 and 5."""
+    """Undo versions 3 to 6."""
     connection = sqlite3.connect(path)
     connection.execute("ALTER TABLE container RENAME COLUMN definition TO config")
-    for table in ("repository_digest", "layer_form", "blob_place", "lease"):
+    for table in ("repository_digest", "layer_form", "blob_place", "lease", "event"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE image DROP COLUMN labels")
     connection.execute("ALTER TABLE image DROP COLUMN tagged_ns")

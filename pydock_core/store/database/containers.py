@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydock_core.errors import ConflictError, NotFoundError
+from pydock_core.store.database import events
 from pydock_core.store.database.connection import Database
+from pydock_core.store.database.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,23 @@ class VolumeRow:
     created_ns: int
     anonymous: bool
     users: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a container, from its start to its end, as the small records of its supervisor have it.
+
+    Attributes:
+        started_at_ns: since the epoch; 0 if the process never ran.
+        finished_at_ns: since the epoch; 0 while it runs.
+        exit_code: 0 to 255.
+        oom_killed: the kernel killed a process of the container for want of memory.
+    """
+
+    started_at_ns: int
+    finished_at_ns: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
 
 
 _COLUMNS = "id, name, image_id, created_ns, definition"
@@ -66,6 +86,28 @@ def insert(
         connection.executemany(
             "INSERT INTO container_volume VALUES (?, ?)", [(row.id, name) for name in volumes]
         )
+        events.record(connection, build_event(row, "create", time_ns=row.created_ns))
+
+
+def build_event(row: ContainerRow, action: str, *, time_ns: int = 0, **attributes: str) -> Event:
+    """Return an event of a container, with its labels, image and name among the attributes, as Docker has it."""
+    request = json.loads(row.definition)["request"]
+    described = {**(request.get("Labels") or {}), "image": request.get("Image", ""), "name": row.name}
+    return Event("container", action, row.id, {**described, **attributes}, time_ns)
+
+
+def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> None:
+    """Record a run's start and end, each unless it is recorded: whoever learns of them first does it."""
+    if not run.started_at_ns:
+        return
+    events.record_once(connection, build_event(row, "start", time_ns=run.started_at_ns))
+    if not run.finished_at_ns:
+        return
+    if run.oom_killed:
+        events.record_once(connection, build_event(row, "oom", time_ns=run.finished_at_ns))
+    seconds = (run.finished_at_ns - run.started_at_ns) // 1_000_000_000
+    ended = {"execDuration": str(seconds), "exitCode": str(run.exit_code)}
+    events.record_once(connection, build_event(row, "die", time_ns=run.finished_at_ns, **ended))
 
 
 def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
@@ -113,15 +155,36 @@ def rename(database: Database, container_id: str, name: str) -> None:
         ConflictError: the name is taken.
     """
     with database.transaction() as connection:
+        before = _row(connection, container_id)
         try:
             connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container_id))
         except sqlite3.IntegrityError:
             raise _taken(connection, name) from None
+        if before is not None:
+            event = build_event(replace(before, name=name), "rename", oldName=f"/{before.name}")
+            events.record(connection, event)
 
 
-def delete(database: Database, container_id: str, *, durable: bool = True) -> list[str]:
-    """Forget a container and its addresses; return the names of the anonymous volumes that it alone used."""
+def _row(connection: sqlite3.Connection, container_id: str) -> ContainerRow | None:
+    found = connection.execute(f"SELECT {_COLUMNS} FROM container WHERE id = ?", (container_id,)).fetchone()
+    return ContainerRow(*found) if found else None
+
+
+def delete(
+    database: Database, container_id: str, run: Run | None = None, *, durable: bool = True
+) -> list[str]:
+    """Forget a container and its addresses; return the names of the anonymous volumes that it alone used.
+
+    Args:
+        run: the last one, whose end may not be recorded yet.
+        durable: see :meth:`Database.transaction`.
+    """
     with database.transaction(durable=durable) as connection:
+        row = _row(connection, container_id)
+        if row is not None:
+            if run is not None:
+                record_run(connection, row, run)
+            events.record(connection, build_event(row, "destroy"))
         volumes = connection.execute(
             "SELECT volume.name FROM container_volume JOIN volume ON volume.name = container_volume.volume "
             "WHERE container_id = ? AND anonymous = 1 AND NOT EXISTS (SELECT 1 FROM container_volume AS other "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydock_core.store.database import events as event_sql
 from pydock_core.store.database.connection import Database
+from pydock_core.store.database.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ class DigestRow:
         return f"{self.repository}@{self.digest}"
 
 
+def build_event(
+    action: str, image_id: str, labels: Mapping[str, str] | None, *, actor: str = "", name: str = ""
+) -> Event:
+    """Return an event of an image, with its labels and a name among the attributes, as Docker has it.
+
+    Args:
+        actor: what Docker names as the object: the id, or of pull and push the reference.
+        name: the id if it is empty.
+    """
+    return Event("image", action, actor or image_id, {**(labels or {}), "name": name or image_id})
+
+
 _COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels, tagged_ns"
 
 
@@ -83,10 +97,12 @@ def insert(
     tags: Sequence[tuple[str, str]],
     *,
     replace: bool = False,
+    event: Event | None = None,
 ) -> list[TagRow]:
     """Record an image and give it names, taking them from other images.
 
     Args:
+        event: recorded with it.
         replace: an image that is there gets this manifest and these blobs; otherwise it keeps its own.
 
     Returns:
@@ -128,6 +144,8 @@ def insert(
             if had is not None:
                 taken.append(TagRow(*had))
             _set_tag(connection, repository, tag, image.id)
+        if event is not None:
+            event_sql.record(connection, event)
         return taken
 
 
@@ -164,12 +182,18 @@ def set_labels(database: Database, image_id: str, labels: str) -> None:
         connection.execute("UPDATE image SET labels = ? WHERE id = ?", (labels, image_id))
 
 
-def set_tag(database: Database, repository: str, tag: str, image_id: str) -> bool:
-    """Give an image a name, taking it from another image; return False if the image has gone."""
+def set_tag(database: Database, repository: str, tag: str, image_id: str, event: Event | None = None) -> bool:
+    """Give an image a name, taking it from another image; return False if the image has gone.
+
+    Args:
+        event: recorded with it.
+    """
     with database.transaction() as connection:
         if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
             return False
         _set_tag(connection, repository, tag, image_id)
+        if event is not None:
+            event_sql.record(connection, event)
         return True
 
 
@@ -304,19 +328,32 @@ def container_counts(database: Database) -> dict[str, int]:
     return dict(database.query("SELECT image_id, count(*) FROM container GROUP BY image_id"))
 
 
-def delete_names(database: Database, tags: Sequence[TagRow], digests: Sequence[DigestRow] = ()) -> None:
-    """Take names and repository digests away, each where it is still the same image's."""
+def delete_names(
+    database: Database,
+    tags: Sequence[TagRow],
+    digests: Sequence[DigestRow] = (),
+    events: Sequence[Event] = (),
+) -> None:
+    """Take names and repository digests away, each where it is still the same image's; record events with it."""
     with database.transaction() as connection:
         _delete_names(connection, tags, digests)
+        event_sql.record(connection, *events)
 
 
 def delete_unused(
-    database: Database, image_id: str, tags: Sequence[TagRow], digests: Sequence[DigestRow] = ()
+    database: Database,
+    image_id: str,
+    tags: Sequence[TagRow],
+    digests: Sequence[DigestRow] = (),
+    events: Sequence[Event] = (),
 ) -> bool:
     """Take names away and delete the image, where it then has no other name or digest and no container.
 
     Containers are recorded in a transaction that looks for their image (containers.py), so one of the two comes first:
     an image that a container was just made from stays, or the container is not made.
+
+    Args:
+        events: recorded with it.
 
     Returns:
         whether the image was deleted; if not, nothing was changed.
@@ -334,7 +371,10 @@ def delete_unused(
         if any(tuple(name) not in going for name in names.fetchall()):
             return False
         _delete_names(connection, tags, digests)
-        return connection.execute("DELETE FROM image WHERE id = ?", (image_id,)).rowcount > 0
+        if not connection.execute("DELETE FROM image WHERE id = ?", (image_id,)).rowcount:
+            return False
+        event_sql.record(connection, *events)
+        return True
 
 
 def _delete_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-VERSION = 5
+VERSION = 6
 """Kept in the file as its user_version; 0 is an empty file."""
 
 _DISTRIBUTION = """
@@ -34,6 +34,18 @@ CREATE TABLE lease (            -- what an interrupted pull has, kept so that it
     expires_ns INTEGER NOT NULL,
     PRIMARY KEY (owner, digest)
 ) STRICT;
+"""
+
+_EVENTS = """
+CREATE TABLE event (            -- what verbs did and what happened to containers; the newest are kept (events.py)
+    id INTEGER PRIMARY KEY,     -- the order of recording
+    time_ns INTEGER NOT NULL,
+    type TEXT NOT NULL,         -- "container", "image", "network", "volume", "daemon"
+    action TEXT NOT NULL,       -- Docker's word, with its argument: "die", "exec_start: sh"
+    actor TEXT NOT NULL,        -- an id or a name
+    attributes TEXT NOT NULL    -- JSON object of texts
+) STRICT;
+CREATE INDEX event_time ON event(time_ns);
 """
 
 _ALL = """
@@ -93,7 +105,7 @@ CREATE TABLE container_volume (
 ) STRICT;
 """
 
-CREATE = _ALL + _DISTRIBUTION
+CREATE = _ALL + _DISTRIBUTION + _EVENTS
 """Makes the present schema."""
 
 UPGRADES: Mapping[int, str] = {
@@ -101,6 +113,7 @@ UPGRADES: Mapping[int, str] = {
     3: "ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;",
     4: "ALTER TABLE container RENAME COLUMN config TO definition;"
     "\nUPDATE container SET definition = convert_definition(definition);",
+    5: _EVENTS,
 }
 """The scripts from each earlier version to the next; ``convert_definition`` is
 :func:`pydock_core.store.database.definition_upgrade.convert`."""

@@ -1,0 +1,164 @@
+"""Events: what verbs and ends of containers record."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+import pytest
+
+from pydock_core.engine import Engine
+from pydock_core.store.database import events
+from pydock_core.store.database.events import Event
+from pydock_core.supervision.container_status import derive_status
+from tests.integration.conftest import Dock, wait_until
+
+
+class Recorded:
+    """The events since a test began."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._database = engine.state.database
+        self._first = events.last_id(self._database)
+
+    def all(self) -> list[Event]:
+        return list(events.select(self._database, after_id=self._first))
+
+    def of(self, name: str) -> list[str]:
+        """The actions of a container or image, in order."""
+        return [event.action for event in self.all() if event.attributes.get("name") == name]
+
+    def one(self, action: str) -> Event:
+        (found,) = [event for event in self.all() if event.action == action]
+        return found
+
+    def wait_for(self, name: str, actions: Sequence[str]) -> None:
+        wait_until(lambda: self.of(name) == list(actions), f"{actions} of {name}")
+
+
+@pytest.fixture
+def recorded(engine: Engine) -> Recorded:
+    return Recorded(engine)
+
+
+def test_a_container_in_the_foreground(dock: Dock, recorded: Recorded) -> None:
+    dock("run", "--rm", "--name", "front", "-l", "team=a", "busybox", "sh", "-c", "exit 3", code=3)
+    assert recorded.of("front") == ["create", "attach", "start", "die", "destroy"]
+    died = recorded.one("die")
+    assert dict(died.attributes) == {
+        "team": "a",
+        "image": "busybox",
+        "name": "front",
+        "exitCode": "3",
+        "execDuration": "0",
+    }
+    times = [event.time_ns for event in recorded.all()]
+    assert times == sorted(times)
+
+
+def test_the_end_of_a_detached_container_is_recorded_by_its_supervisor(
+    dock: Dock, recorded: Recorded
+) -> None:
+    dock("run", "-d", "--name", "alone", "busybox", "sh", "-c", "exit 4")
+    recorded.wait_for("alone", ["create", "start", "die"])
+    assert recorded.one("die").attributes["exitCode"] == "4"
+    dock("start", "-a", "alone", code=4)
+    recorded.wait_for("alone", ["create", "start", "die", "attach", "start", "die"])
+    dock("rm", "alone")
+    assert recorded.of("alone")[-1] == "destroy"
+    assert len(recorded.of("alone")) == 7
+
+
+def test_a_detached_container_with_rm(dock: Dock, recorded: Recorded) -> None:
+    dock("run", "-d", "--rm", "--name", "gone", "busybox", "sh", "-c", "exit 4")
+    recorded.wait_for("gone", ["create", "start", "die", "destroy"])
+
+
+def test_the_verbs_of_a_life(dock: Dock, recorded: Recorded) -> None:
+    dock("run", "-d", "--name", "life", "busybox", "sleep", "1000")
+    dock("kill", "-s", "WINCH", "life")
+    dock("restart", "-t", "0", "life")
+    dock("rename", "life", "later")
+    dock("stop", "-t", "0", "later")
+    dock("stop", "later")  # stopped: nothing happens
+    dock("rm", "later")
+    assert recorded.of("life") == ["create", "start", "kill", "kill", "die", "stop", "start", "restart"]
+    assert recorded.of("later") == ["rename", "kill", "die", "stop", "destroy"]
+    assert recorded.one("rename").attributes["oldName"] == "/life"
+
+
+def test_a_container_that_does_not_start_has_no_start(dock: Dock, recorded: Recorded) -> None:
+    dock("run", "--name", "never", "busybox", "nonesuch", code=127)
+    dock("rm", "never")
+    assert recorded.of("never") == ["create", "destroy"]
+
+
+def test_an_exec_that_is_heard_and_one_that_is_not(dock: Dock, recorded: Recorded) -> None:
+    dock("run", "-d", "--name", "host", "busybox", "sleep", "1000")
+    dock("exec", "host", "sh", "-c", "exit 5", code=5)
+    dock("exec", "-d", "host", "sh", "-c", "exit 6")
+    words = "sh -c exit"
+    recorded.wait_for(
+        "host",
+        [
+            "create",
+            "start",
+            *(
+                action
+                for code in (5, 6)
+                for action in (f"exec_create: {words} {code}", f"exec_start: {words} {code}", "exec_die")
+            ),
+        ],
+    )
+    created, died = (
+        [event for event in recorded.all() if event.action.startswith(word)]
+        for word in ("exec_create", "exec_die")
+    )
+    assert [event.attributes["exitCode"] for event in died] == ["5", "6"]
+    assert [event.attributes["execID"] for event in died] == [event.attributes["execID"] for event in created]
+
+
+def test_the_end_of_a_killed_supervisor_is_recorded_by_the_next_verb(
+    dock: Dock, engine: Engine, recorded: Recorded
+) -> None:
+    container_id = dock.out("run", "-d", "--name", "killed", "busybox", "sleep", "1000")
+    paths = engine.root.container(container_id)
+    os.kill(derive_status(paths).supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: not derive_status(paths).is_running, "the container has ended")
+    dock("ps", "-a")
+    assert recorded.of("killed") == ["create", "start"]  # a read changes nothing
+    dock("wait", "killed")
+    assert recorded.of("killed") == ["create", "start", "die"]
+    assert recorded.one("die").attributes["exitCode"] == "137"
+    dock("rm", "killed")
+    assert recorded.of("killed") == ["create", "start", "die", "destroy"]
+
+
+def test_images(dock: Dock, engine: Engine, recorded: Recorded) -> None:
+    image_id = engine.images.resolve("busybox").id
+    dock("tag", "busybox", "other:1")
+    dock("rmi", "other:1")
+    dock("save", "-o", dock.base / "saved.tar", "busybox")
+    dock("load", "-q", "-i", dock.base / "saved.tar")
+    dock("create", "--name", "source", "busybox")
+    dock("commit", "source", "made:1")
+    dock("export", "-o", dock.base / "tree.tar", "source")
+    dock("import", dock.base / "tree.tar", "imported:1")
+    dock("rmi", "made:1", "imported:1", code=None)
+    kinds = [(event.type, event.action) for event in recorded.all() if event.action != "delete"]
+    assert kinds == [
+        ("image", "tag"),
+        ("image", "untag"),
+        ("image", "save"),
+        ("image", "load"),
+        ("container", "create"),
+        ("container", "commit"),
+        ("container", "export"),
+        ("image", "import"),
+        ("image", "untag"),
+        ("image", "untag"),
+    ]
+    assert recorded.one("tag").actor == image_id
+    assert recorded.one("tag").attributes["name"] == "other:1"
+    assert recorded.one("commit").attributes["imageRef"] == "made:1"
