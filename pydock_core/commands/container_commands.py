@@ -79,6 +79,13 @@ CREATE_OPTIONS = (
     ),
     Option(("--name",), "name of the container", "NAME"),
     Option(("--rm",), "remove the container when it ends", field="AutoRemove"),
+    Option(
+        ("--restart",),
+        "start it again when it ends: no, on-failure[:COUNT], always, unless-stopped",
+        "POLICY",
+        field="RestartPolicy",
+        convert="restart",
+    ),
     Option(("-w", "--workdir"), "working directory in the container", "DIR", field="WorkingDir"),
     Option(("-u", "--user"), "user and group: name or number", "USER[:GROUP]", field="User"),
     Option(("--group-add",), "a further group", "GROUP", many=True, field="GroupAdd"),
@@ -231,7 +238,7 @@ _CREATE_LATER = (
     "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
     "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --mac-address "
     "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
-    "--pid --publish-all -P --restart --storage-opt --use-api-socket --userns --uts "
+    "--pid --publish-all -P --storage-opt --use-api-socket --userns --uts "
     "--volume-driver --volumes-from"
 ).split()
 

@@ -257,6 +257,19 @@ def _host(text: str) -> str:
     return f"{name}:{address.strip('[]')}"
 
 
+def parse_restart_policy(text: str, flag: str) -> dict[str, Any]:
+    """Parse NAME[:COUNT]; which names and counts there are is the validation's duty.
+
+    Raises:
+        InvalidError: the count is not a number; exit code 125.
+    """
+    name, colon, count = text.partition(":")
+    return {
+        "Name": name,
+        "MaximumRetryCount": parse_integer(count, f"{flag} {text}", -_LARGEST, _LARGEST) if colon else 0,
+    }
+
+
 def _ulimit(text: str, caller: Caller) -> dict[str, Any]:
     name, _, values = text.partition("=")
     soft, _, hard = values.partition(":")
@@ -295,6 +308,7 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "ulimit": lambda texts, caller: [_ulimit(text, caller) for text in texts],
     "device": lambda texts, _: list(map(_device, texts)),
     "word": lambda texts, _: texts,
+    "restart": lambda texts, caller: parse_restart_policy(texts[0], caller.flag),
     "bytes": lambda texts, caller: parse_bytes(texts[0], caller.flag),
     "swap": lambda texts, caller: _swap(texts[0], caller),
     "cpus": lambda texts, caller: round(parse_float(texts[0], caller.flag) * 1e9),

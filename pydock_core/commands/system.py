@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydock_core.commands.context import Context
+from pydock_core.commands.dispatch import show_error
 from pydock_core.commands.format import write_columns, write_fields
 
 
@@ -43,6 +45,30 @@ def info(context: Context, words: Namespace) -> int:
     for warning in () if words.format else document["Warnings"]:
         context.warn(warning)
     return 0
+
+
+def install_restart(context: Context, words: Namespace) -> int:
+    """Install the unit that starts containers after a boot, or remove it."""
+    path = context.engine.system.install_restart(remove=words.remove)
+    if words.remove:
+        context.print(f"Removed {path}")
+        return 0
+    context.print(f"Installed {path}")
+    if os.geteuid() != 0:
+        context.print("It runs at log-in; to have it run at boot: loginctl enable-linger")
+    return 0
+
+
+def start_restart(context: Context, words: Namespace) -> int:
+    """Start containers by their restart policies; print their names."""
+    code = 0
+    for name, error in context.engine.system.start_by_policy():
+        if error is None:
+            context.print(name)
+        else:
+            show_error(error, context)
+            code = 1
+    return code
 
 
 def info_lines(document: Mapping[str, Any]) -> Iterator[str]:

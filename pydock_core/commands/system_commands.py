@@ -47,6 +47,17 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        ("system", "install-restart"),
+        "Have the host start containers by their restart policies when it boots (systemd)",
+        "system:install_restart",
+        (Option(("--remove",), "remove the unit again"),),
+    ),
+    Command(
+        ("system", "start-restart"),
+        "Start the containers that their restart policies start after a boot",
+        "system:start_restart",
+    ),
+    Command(
         ("system", "prune"),
         "Remove stopped containers, and images that nothing uses",
         "disk:system_prune",

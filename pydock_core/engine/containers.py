@@ -20,7 +20,7 @@ from pydock_core.errors import (
     ConflictError,
     InvalidError,
     NotFoundError,
-    PyDockError,
+    UnavailableError,
     UnsupportedError,
 )
 from pydock_core.runtime.signals import signal_number
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from pydock_core.engine.state import State
 
 _NAME_ATTEMPTS = 20
+_STOP_PATIENCE_SECONDS = 5.0
+_STOP_INTERVAL_SECONDS = 0.01
 
 
 class Containers:
@@ -136,10 +138,12 @@ class Containers:
         self._state.sweep_once()
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if derive_status(paths).status in ("running", "starting"):
+        status = derive_status(paths)
+        if status.is_active:
             if not force:
+                state = "restarting" if status.status == "restarting" else "running"
                 raise ConflictError(
-                    f"container {reference} is running",
+                    f"container {reference} is {state}",
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(row, signal_number("KILL"), 0.0)
@@ -217,7 +221,7 @@ class Containers:
         number = signal_number(signal)
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if not derive_status(paths).is_running:
+        if derive_status(paths).status not in ("running", "restarting"):
             raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
         if number == signal_number("KILL"):
             self._stop(row, number, None)
@@ -239,13 +243,20 @@ class Containers:
         if was_running:
             sent = number or signal_number(decode(row.definition).request["StopSignal"] or "TERM")
             self._state.recorder.container(row, "kill", signal=str(sent))
-        try:
-            SupervisorClient(paths).stop(number, timeout_seconds)
-        except PyDockError:
-            # It was not running, or its supervisor went away: the state that is asked for, unless it lives on.
-            if derive_status(paths).is_running:
-                raise
-        self._state.recorder.run(row, last_run(wait_for_exit(paths)))
+        deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
+        while True:
+            try:
+                SupervisorClient(paths).stop(number, timeout_seconds)
+            except (ConflictError, UnavailableError):
+                # It did not run, or its supervisor went away: the state that is asked for, unless it lives on.
+                if derive_status(paths).is_running and time.monotonic() > deadline:
+                    raise
+            # Between two runs of a restart policy, nobody may have heard the request.
+            status = reap_killed(paths)
+            if not status.is_active:
+                break
+            time.sleep(_STOP_INTERVAL_SECONDS)
+        self._state.recorder.run(row, last_run(status))
         return was_running
 
     # -- looking ---------------------------------------------------------------------------------------
@@ -287,7 +298,8 @@ class Containers:
             seen = self._see(row)
             if seen is None or not condition.matches(seen):
                 continue
-            if all or limit or condition.names_a_status or seen.status.is_running:
+            is_shown = seen.status.status in ("running", "restarting")
+            if all or limit or condition.names_a_status or is_shown:
                 chosen.append(shapes.build_summary(seen))
             if limit and len(chosen) == limit:
                 break
@@ -380,7 +392,12 @@ class Containers:
         """
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if not derive_status(paths).is_running:
+        status = derive_status(paths)
+        if status.status == "restarting":
+            raise ConflictError(
+                f"container {reference} is restarting", "wait until it runs (dock ps)", exit_code=1
+            )
+        if not status.is_running:
             raise ConflictError(
                 f"container {reference} is not running", f"start it: dock start {reference}", exit_code=1
             )

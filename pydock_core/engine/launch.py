@@ -83,6 +83,8 @@ def build_plan(
         auto_remove=host["AutoRemove"],
         tty_rows=size[0],
         tty_columns=size[1],
+        restart_policy=host["RestartPolicy"]["Name"],
+        restart_most=host["RestartPolicy"]["MaximumRetryCount"],
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.images import CaptureResult
+    from pydock_core.errors import PyDockError
     from pydock_core.host import Check
     from pydock_core.images.image_store import OnTaken
     from pydock_core.images.pull import Pulled
@@ -335,6 +336,10 @@ class SystemProtocol(Protocol):
     def info(self) -> Document: ...
 
     def examine(self) -> list[Check]: ...
+
+    def start_by_policy(self) -> Iterator[tuple[str, PyDockError | None]]: ...
+
+    def install_restart(self, *, remove: bool = False) -> str: ...
 
     def revision(self) -> Hashable: ...
 

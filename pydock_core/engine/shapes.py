@@ -35,7 +35,7 @@ class Seen:
 
     @property
     def state(self) -> str:
-        """Docker's word: created, running or exited; a container that is being started is "created"."""
+        """Docker's word: created, running, restarting or exited; a container that is being started is "created"."""
         return "created" if self.status.status == "starting" else self.status.status
 
     @property
@@ -48,6 +48,8 @@ def describe_status(status: Status, now_ns: int) -> str:
     """Return the STATUS column: "Up 5 minutes", "Exited (0) 2 hours ago", "Created"."""
     if status.status == "running":
         return f"Up {_span(now_ns - status.started_at_ns)}"
+    if status.status == "restarting":
+        return f"Restarting ({status.exit_code}) {_span(now_ns - status.finished_at_ns)} ago"
     if status.status == "exited" and not status.finished_at_ns:  # killed, and not recorded yet
         return f"Exited ({status.exit_code})"
     if status.status == "exited":
@@ -98,9 +100,9 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "Args": words[1:],
         "State": {
             "Status": seen.state,
-            "Running": status.is_running,
+            "Running": status.status in ("running", "restarting"),
             "Paused": False,
-            "Restarting": False,
+            "Restarting": status.status == "restarting",
             "OOMKilled": status.oom_killed,
             "Dead": False,
             "Pid": status.pid,
@@ -115,7 +117,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "HostsPath": str(paths.data / "hosts"),
         "LogPath": "" if definition.host["LogConfig"]["Type"] == NONE else str(paths.log_file),
         "Name": f"/{row.name}",
-        "RestartCount": 0,
+        "RestartCount": status.restart_count,
         "Driver": driver,
         "Platform": "linux",
         "MountLabel": "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from pydock_core.oci.platform import host_architecture
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.state import State
+    from pydock_core.errors import PyDockError
     from pydock_core.host import Check
 
 API_VERSION = "1.51"
@@ -70,6 +71,18 @@ class System:
         from pydock_core.host import examine
 
         return examine(self._state.root)
+
+    def start_by_policy(self) -> Iterator[tuple[str, PyDockError | None]]:
+        """Start containers after a reboot; see :func:`pydock_core.engine.boot.start_containers`."""
+        from pydock_core.engine.boot import start_containers
+
+        return start_containers(self._state, self._containers)
+
+    def install_restart(self, *, remove: bool = False) -> str:
+        """Install the unit that does so, or remove it; see :func:`pydock_core.engine.boot.install_unit`."""
+        from pydock_core.engine.boot import install_unit
+
+        return install_unit(remove=remove)
 
     def revision(self) -> Hashable:
         """Return a value that differs after a change of containers or images, cheap enough to poll.

@@ -43,6 +43,13 @@ class Ulimit(TypedDict):
     Hard: int
 
 
+class RestartPolicy(TypedDict):
+    """When a container is started again; the count is of "on-failure" only, and 0 is any number."""
+
+    Name: str
+    MaximumRetryCount: int
+
+
 class DeviceMapping(TypedDict):
     """A device of the host, its path in the container, and the allowed subset of "rwm"."""
 
@@ -92,6 +99,9 @@ class ContainerConfig(TypedDict):
     StopTimeout: float | None
 
 
+_RestartPolicy = RestartPolicy
+
+
 class HostConfig(TypedDict):
     """The part of a definition that depends on the host.
 
@@ -125,6 +135,7 @@ class HostConfig(TypedDict):
     MemorySwap: int
     PidsLimit: int | None
     Ulimits: list[Ulimit]
+    RestartPolicy: _RestartPolicy
 
 
 _Host = HostConfig
@@ -186,6 +197,7 @@ HOST_CONFIG: HostConfig = {
     "MemorySwap": 0,
     "PidsLimit": None,
     "Ulimits": [],
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
 }
 ENDPOINT: EndpointSettings = {"IPAMConfig": None, "Aliases": None, "MacAddress": ""}
 
@@ -193,7 +205,6 @@ FIXED_CONFIG: Mapping[str, Any] = {"Domainname": "", "OnBuild": None}
 """Fields that ``docker inspect`` shows and that have one value here."""
 FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "ContainerIDFile": "",
-    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
     "VolumeDriver": "",
     "VolumesFrom": None,
     "ConsoleSize": [0, 0],

@@ -24,12 +24,15 @@ from pydock_core.spec.definition import (
     CreateRequest,
     EndpointSettings,
     HostConfig,
+    RestartPolicy,
     complete,
 )
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import read_mounts
 from pydock_core.spec.port import check_port, read_ports
 from pydock_core.spec.security import read_security
+from pydock_core.supervision.restart_policy import NAMES as POLICY_NAMES
+from pydock_core.supervision.restart_policy import NO, ON_FAILURE
 
 HOST_GATEWAY = "host-gateway"
 """Docker's word for the host's address in ExtraHosts."""
@@ -46,7 +49,6 @@ _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
 _DEVICE_ACCESS = re.compile(r"[rwm]{1,3}")
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "RestartPolicy": ({"Name": "", "MaximumRetryCount": 0}, {"Name": ""}, {"Name": "no"}),
     "Isolation": ("default",),
     "MemorySwappiness": (-1,),
 }
@@ -206,6 +208,14 @@ class _Checker:
             raise self.invalid("LogConfig", None, "malformed", "give Type and Config")
         host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
         parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
+        host["RestartPolicy"] = check_restart_policy(host["RestartPolicy"], self.name("RestartPolicy"))
+        if host["AutoRemove"] and host["RestartPolicy"]["Name"] != NO:
+            raise InvalidError(
+                f"{self.name('AutoRemove')} cannot be combined with {self.name('RestartPolicy')} "
+                f"{host['RestartPolicy']['Name']}: a container that is removed at its end is not started again",
+                "leave one of the two out",
+                exit_code=125,
+            )
 
     def _capability(self, field: str, name: str) -> str:
         try:
@@ -332,6 +342,33 @@ class _Checker:
             targets.add(mount.target)
 
 
+def check_restart_policy(policy: Mapping[str, Any], name: str = "RestartPolicy") -> RestartPolicy:
+    """Return a restart policy with both fields; an empty name is "no".
+
+    Args:
+        name: how errors call the field.
+
+    Raises:
+        InvalidError: there is no such policy, or its count is not one; exit code 125.
+    """
+    kind, most = policy.get("Name") or NO, policy.get("MaximumRetryCount") or 0
+    if kind not in POLICY_NAMES:
+        raise InvalidError(
+            f"invalid {name} {kind}: unknown policy", f"there are {', '.join(POLICY_NAMES)}", exit_code=125
+        )
+    if not _is_integer(most) or most < 0:
+        raise InvalidError(
+            f"invalid {name} {kind}:{most}: not a number of restarts", "write on-failure:3", exit_code=125
+        )
+    if most and kind != ON_FAILURE:
+        raise InvalidError(
+            f"invalid {name} {kind}:{most}: only on-failure has a number of restarts",
+            f"write {kind}, or on-failure:{most}",
+            exit_code=125,
+        )
+    return {"Name": kind, "MaximumRetryCount": most}
+
+
 def _is_encodable(text: str) -> bool:
     try:
         os.fsencode(text)
@@ -381,6 +418,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "LogConfig": (lambda value: isinstance(value, dict), "an object"),
     "list[dict[str, Any]]": (_is_objects, "a list of objects"),
     "list[Ulimit]": (_is_objects, "a list of objects"),
+    "_RestartPolicy": (lambda value: isinstance(value, dict), "an object"),
     "list[DeviceMapping]": (_is_objects, "a list of objects"),
     "dict[str, list[PortBinding]]": (
         lambda value: (

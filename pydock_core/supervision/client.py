@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -419,6 +419,16 @@ class SupervisorClient:
         """Wait for the container's end; return its exit code."""
         return self.begin_wait()()
 
+    def set_restart_policy(self, name: str, most: int) -> None:
+        """Have the container follow another restart policy from now on.
+
+        There must be a zygote (:meth:`Zygote.ping`), because a container that has had no policy gets a keeper from it.
+
+        Args:
+            name, most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
+        """
+        self._ask({"op": "restart_policy", "name": name, "most": most})
+
     def begin_wait(self) -> Callable[[], int]:
         """Ask now for the container's end; return what waits for it and gives the exit code, to be called once.
 
@@ -498,13 +508,19 @@ class SupervisorClient:
 
 
 def wait_for_exit(paths: ContainerPaths) -> Status:
-    """Wait until the container does not run, and reap it if its supervisor was killed; return its status then."""
+    """Wait for the end of the container's run, and reap it if its supervisor was killed; return its status then.
+
+    The status is "restarting" if the restart policy starts the container again, even if that has happened by now.
+    """
     while True:
+        exit_code = None
         with suppress(ConflictError, UnavailableError):
-            SupervisorClient(paths).wait()
+            exit_code = SupervisorClient(paths).wait()
         status = reap_killed(paths)
-        if status.status not in ("starting", "running"):
+        if not status.is_active:
             return status
+        if exit_code is not None:
+            return replace(status, status="restarting", exit_code=exit_code)
         time.sleep(
             0.01
         )  # between the lock and the control socket of a start, or a supervisor that was just killed

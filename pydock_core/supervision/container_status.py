@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydock_core.paths import ContainerPaths
@@ -36,6 +36,8 @@ class StateRecord:
         started_at_ns: Unix time in nanoseconds.
         ports: what is published, with the host ports that were chosen.
         executor: of the launch plan, so that what is left can be removed without it.
+        restart_count: how often its restart policy has started it again.
+        is_restarting: its last run is over, and its restart policy starts it again.
     """
 
     init: ProcessIdentity | None
@@ -43,6 +45,8 @@ class StateRecord:
     started_at_ns: int
     ports: tuple[PublishedPort, ...]
     executor: str
+    restart_count: int = 0
+    is_restarting: bool = False
 
     def write(self, path: Path) -> None:
         """Write the record in one step."""
@@ -53,6 +57,8 @@ class StateRecord:
             "ports": [port.to_json() for port in self.ports],
             "executor": self.executor,
         }
+        if self.restart_count or self.is_restarting:
+            document |= {"restart_count": self.restart_count, "is_restarting": self.is_restarting}
         write_json(path, document)
 
     @classmethod
@@ -67,6 +73,8 @@ class StateRecord:
             document["started_at_ns"],
             tuple(PublishedPort(**port) for port in document["ports"]),
             document["executor"],
+            document.get("restart_count", 0),
+            document.get("is_restarting", False),
         )
 
 
@@ -79,6 +87,8 @@ class ExitRecord:
         oom_killed: a process of the container was killed for memory.
         error: one line; empty if the container ended by itself.
         started_at_ns, finished_at_ns: Unix time in nanoseconds.
+        restart_count: how often its restart policy had started it again.
+        stopped_by_hand: a client had asked for the end; a reboot does not start such a container ("unless-stopped").
     """
 
     exit_code: int
@@ -86,12 +96,14 @@ class ExitRecord:
     error: str
     started_at_ns: int
     finished_at_ns: int
+    restart_count: int = 0
+    stopped_by_hand: bool = False
 
     @classmethod
     def of_killed(cls, state: StateRecord, finished_at_ns: int) -> ExitRecord:
         """Return the end of a run whose supervisor was killed; ``finished_at_ns`` is 0 while it is not recorded."""
         error = "" if state.init else "the container's supervisor was killed while it started the container"
-        return cls(KILLED_EXIT_CODE, False, error, state.started_at_ns, finished_at_ns)
+        return cls(KILLED_EXIT_CODE, False, error, state.started_at_ns, finished_at_ns, state.restart_count)
 
     def write(self, path: Path) -> None:
         """Write the record in one step."""
@@ -109,7 +121,8 @@ class Status:
     """The current state of a container, derived.
 
     Attributes:
-        status: "created", "starting", "running" or "exited".
+        status: "created", "starting", "running", "restarting" (between two runs, or at the start of the next one) or
+            "exited".
         pid: of init in this PID namespace; 0 if it does not run.
         supervisor_pid: 0 if there is none.
         exit_code: of the last run, or of the start that failed ("created" with ``error``); 0 while there is
@@ -117,6 +130,7 @@ class Status:
         oom_killed, error: as in :class:`ExitRecord`.
         started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 if it has not happened.
         ports: published ports of a running container, with the host ports that were chosen.
+        restart_count: how often its restart policy has started it again.
     """
 
     status: str
@@ -128,10 +142,16 @@ class Status:
     started_at_ns: int = 0
     finished_at_ns: int = 0
     ports: tuple[PublishedPort, ...] = ()
+    restart_count: int = 0
 
     @property
     def is_running(self) -> bool:
         return self.status == "running"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs, or will run without being asked: what has to be stopped before it can be removed."""
+        return self.status in ("starting", "running", "restarting")
 
 
 def derive_status(paths: ContainerPaths) -> Status:
@@ -146,9 +166,9 @@ def derive_status(paths: ContainerPaths) -> Status:
     while True:
         locked = is_locked(paths.lock_file)
         state = StateRecord.read(paths.state_file)
-        ended = ExitRecord.read(paths.exit_file) if state is None or not locked else None
         if state is not None and locked:
-            return _status_of_state(state)
+            return _status_of_state(state, paths)
+        ended = ExitRecord.read(paths.exit_file)
         if ended is not None:
             # With a state record, too: it is this run's end, or the last run's if this one never began.
             return _status_of_exit(ended)
@@ -161,13 +181,22 @@ def derive_status(paths: ContainerPaths) -> Status:
             return _status_of_exit(ExitRecord.of_killed(state, 0))
 
 
-def _status_of_state(state: StateRecord) -> Status:
+def _status_of_state(state: StateRecord, paths: ContainerPaths) -> Status:
+    if state.is_restarting and not state.init:
+        ended = ExitRecord.read(paths.exit_file) or ExitRecord(0, False, "", state.started_at_ns, 0)
+        return replace(
+            _status_of_exit(ended),
+            status="restarting",
+            supervisor_pid=state.supervisor.pid,
+            restart_count=state.restart_count,
+        )
     return Status(
         "running" if state.init else "starting",
         pid=state.init.pid if state.init else 0,
         supervisor_pid=state.supervisor.pid,
         started_at_ns=state.started_at_ns,
         ports=state.ports,
+        restart_count=state.restart_count,
     )
 
 
@@ -179,6 +208,7 @@ def _status_of_exit(record: ExitRecord) -> Status:
         error=record.error,
         started_at_ns=record.started_at_ns,
         finished_at_ns=record.finished_at_ns,
+        restart_count=record.restart_count,
     )
 
 

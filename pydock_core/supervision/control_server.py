@@ -25,7 +25,15 @@ from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.supervision import dial
 from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop, Signals
 from pydock_core.supervision.pause import Pause, choose_freezer
-from pydock_core.supervision.stdio_relay import StdioRelay
+from pydock_core.supervision.restart_policy import RestartPolicy
+
+
+class Attachable(Protocol):
+    """What a client attaches to."""
+
+    def attach(self, connection: socket.socket, wanted: Mapping[str, bool]) -> None:
+        """Serve a client; its socket is closed in any case."""
+        ...
 
 
 class Supervised(Protocol):
@@ -34,14 +42,16 @@ class Supervised(Protocol):
     Attributes:
         short_id: for messages.
         hosts: the addresses at which a port of the container is dialled.
-        relay: its standard streams.
+        relay: takes clients of its standard streams.
         signals: reports the ends of its processes.
     """
 
     short_id: str
     hosts: tuple[str, ...]
-    relay: StdioRelay
     signals: Signals
+
+    @property
+    def relay(self) -> Attachable: ...
 
     def describe(self) -> dict[str, Any]:
         """Return the reply to "state"."""
@@ -65,6 +75,10 @@ class Supervised(Protocol):
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
         """Record an event of the container that no client records."""
+        ...
+
+    def set_restart_policy(self, policy: RestartPolicy) -> None:
+        """Follow another restart policy from now on."""
         ...
 
 
@@ -165,6 +179,7 @@ class ControlServer:
             "dial": self._dial,
             "follow": self._follow,
             "freeze": self._freeze,
+            "restart_policy": self._restart_policy,
         }
 
     def _on_accept(self, _: int) -> None:
@@ -221,6 +236,10 @@ class ControlServer:
         self._followers.add(connection)
         connection.on_close = partial(self._followers.discard, connection)
         connection.tell({"ok": True})
+
+    def _restart_policy(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        self._supervisor.set_restart_policy(RestartPolicy(str(document["name"]), int(document["most"])))
+        connection.reply()
 
     def _dial(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
         port = int(document["port"])

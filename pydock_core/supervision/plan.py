@@ -87,6 +87,7 @@ class LaunchPlan:
         log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
+        restart_policy, restart_most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
     """
 
     container_id: str
@@ -108,6 +109,8 @@ class LaunchPlan:
     auto_remove: bool = False
     tty_rows: int = 0
     tty_columns: int = 0
+    restart_policy: str = "no"
+    restart_most: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""

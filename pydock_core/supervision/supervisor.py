@@ -36,12 +36,14 @@ from pydock_core.supervision.control_server import ControlServer
 from pydock_core.supervision.event_loop import EventLoop, Signals
 from pydock_core.supervision.executor_choice import make_executor
 from pydock_core.supervision.forkserver import Request
+from pydock_core.supervision.keeper_link import Succession
 from pydock_core.supervision.log_files import LogLimits
 from pydock_core.supervision.logs import LogWriter
 from pydock_core.supervision.maker import Made
 from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
 from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.recording import Recording
+from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
 
@@ -96,6 +98,26 @@ def _supervise(request: Request, loop: EventLoop, signals: Signals, surroundings
         return
     supervisor = Supervisor(plan, status, loop, signals, surroundings)
     supervisor.run(attachment, request.document.get("attach") or {}, request.settle)
+
+
+def supervise_again(plan: LaunchPlan, restarts: Restarts, lock_fd: int, link: socket.socket) -> None:
+    """Supervise a further run of a container; its keeper has forked this process.
+
+    Args:
+        restarts: the policy, and the restarts with this one.
+        lock_fd: holds the container's lock, and is this process's to close.
+        link: the connection to the keeper.
+    """
+    loop = EventLoop()
+    signals = Signals(loop)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    surroundings = Surroundings()
+    surroundings.enter()
+    status, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.close()
+    supervisor = Supervisor(plan, status, loop, signals, surroundings)
+    supervisor.succession.join(restarts, link, ProcessIdentity.of(os.getppid()))
+    supervisor.run(None, {}, lambda: None, lock_fd)
 
 
 def _rehearse(loop: EventLoop, signals: Signals, surroundings: Surroundings) -> None:
@@ -163,6 +185,9 @@ class Supervisor:
         self._control: ControlServer | None = None
         self._oom_file = ""
         self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
+        self.succession = Succession(self.paths)
+        self._is_stopping = False
+        self._is_stopped_by_hand = False
 
     @cached_property
     def _executor(self) -> Executor:
@@ -175,27 +200,35 @@ class Supervisor:
         return Recording(self.paths)
 
     def run(
-        self, attachment: socket.socket | None, wanted: Mapping[str, bool], settle: Callable[[], None]
+        self,
+        attachment: socket.socket | None,
+        wanted: Mapping[str, bool],
+        settle: Callable[[], None],
+        lock_fd: int = -1,
     ) -> None:
         """Start the container, serve until it has ended, record it; returns when nothing is left to do.
 
         Args:
             wanted: the streams that ``attachment`` carries.
             settle: called when the client has heard how the start went.
+            lock_fd: holds the container's lock, of a further run; taken here for the first one.
         """
         try:
-            lock_fd = self._take_lock()
+            lock_fd = lock_fd if lock_fd >= 0 else self._take_lock()
         except PyDockError as error:
             _tell(self._status, {"event": "failed", "error": error.to_json()})
             return
         failure = self._start(attachment, wanted)
         if failure is not None:
             os.close(lock_fd)
+            self.succession.dismiss()
             heard = _tell(self._status, {"event": "failed", "error": failure.to_json()})
             self._remove_if_unattended(None, heard)
             return
         settle()
-        ended = self._serve()
+        if self.succession.count:  # of the first run, the client records the start
+            self._recording.record_end({**_NO_RUN, "started_at_ns": self._started_at_ns})
+        ended, is_restarting = self._serve(lock_fd)
         assert self._control is not None
         heard = _tell(
             self._status,
@@ -210,6 +243,8 @@ class Supervisor:
         # writes out the whole filesystem below it (ovl_sync_fs).
         self._mounts.close()
         os.close(lock_fd)
+        if is_restarting:
+            self.succession.release()
         self._remove_if_unattended(ended, heard)
         while self.relay.finish_clients():
             self.loop.run_once()
@@ -229,6 +264,8 @@ class Supervisor:
                 return lock_fd
             state = StateRecord.read(self.paths.state_file)
             runs = state is not None and state.init is not None and not self.paths.exit_file.exists()
+            if state is not None and state.is_restarting:
+                raise ConflictError(f"container {self.short_id} is restarting", exit_code=125)
             if runs or time.monotonic() > deadline:
                 raise ConflictError(f"container {self.short_id} is already running", exit_code=125)
             time.sleep(_LOCK_INTERVAL_SECONDS)
@@ -253,7 +290,8 @@ class Supervisor:
 
     def _start(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> PyDockError | None:
         """Start the container; return what kept it from starting, with everything undone and recorded."""
-        record_killed(self.paths)  # an earlier supervisor may have been killed
+        if not self.succession.count:  # a keeper has seen to it
+            record_killed(self.paths)  # an earlier supervisor may have been killed
         try:
             self._launch(attachment, wanted)
         except PyDockError as error:
@@ -277,6 +315,7 @@ class Supervisor:
             failure.line,
             last.started_at_ns if last else 0,
             last.finished_at_ns if last else 0,
+            self.succession.count,
         )
         try:
             record.write(self.paths.exit_file)
@@ -287,7 +326,12 @@ class Supervisor:
 
     def _launch(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
         supervisor = ProcessIdentity.of(os.getpid())
-        StateRecord(None, supervisor, 0, (), self.plan.executor).write(self.paths.state_file)
+        count = self.succession.count
+        StateRecord(None, supervisor, 0, (), self.plan.executor, count, is_restarting=count > 0).write(
+            self.paths.state_file
+        )
+        if self.plan.restart_policy != NO and not count:
+            self.succession.set_policy(RestartPolicy(self.plan.restart_policy, self.plan.restart_most))
         if self.plan.ports and self.plan.network.mode == "host":
             raise InvalidError("ports are not published with the host's network", exit_code=125)
         listeners: list[ports.Listener] = []
@@ -298,7 +342,7 @@ class Supervisor:
         for listener in listeners:
             self._undo.callback(listener.socket.close)
         self._undo.callback(self.signals.reap)
-        self.signals.on(signal.SIGTERM, self.stop)
+        self.signals.on(signal.SIGTERM, self._on_term)
         self._open_log()
         made = self._make(listeners)
         if attachment is not None:
@@ -310,7 +354,9 @@ class Supervisor:
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
         self.paths.exit_file.unlink(missing_ok=True)
-        state = StateRecord(init, supervisor, self._started_at_ns, self._ports, self.plan.executor)
+        state = StateRecord(
+            init, supervisor, self._started_at_ns, self._ports, self.plan.executor, self.succession.count
+        )
         state.write(self.paths.state_file)
         started = {"pid": self._init_pid, "started_at_ns": self._started_at_ns, "ports": self._ports_json()}
         _tell(self._status, {"event": "started", **started})
@@ -425,9 +471,15 @@ class Supervisor:
         set_window_size(self._console_fd, rows, columns)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to init, which is a child of this process, so its pid cannot mean another one."""
+        """Send a client's signal to init; SIGKILL and the stop signal end the restart policy too."""
         if number not in signal.valid_signals():
             raise InvalidError(f"unknown signal {number}")
+        if number in (signal.SIGKILL, self.plan.stop_signal):
+            self._is_stopping = self._is_stopped_by_hand = True
+        self._signal_init(number)
+
+    def _signal_init(self, number: int) -> None:
+        """Send a signal to init, which is a child of this process, so its pid cannot mean another one."""
         if self._init_code is not None:
             return
         os.kill(self._init_pid, number)
@@ -440,10 +492,21 @@ class Supervisor:
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> None:
         """Ask init to end; after the timeout (negative: never) kill everything in the container."""
+        if number is not None and number not in signal.valid_signals():
+            raise InvalidError(f"unknown signal {number}")
+        self._is_stopped_by_hand = True
+        self._end_init(number, timeout_seconds)
+
+    def _on_term(self) -> None:
+        """End with the host: the container is not started again now, but after the reboot."""
+        self._end_init(None, None)
+
+    def _end_init(self, number: int | None, timeout_seconds: float | None) -> None:
+        self._is_stopping = True
         timeout = self.plan.stop_timeout_seconds if timeout_seconds is None else timeout_seconds
-        self.send_signal(self.plan.stop_signal if number is None else number)
+        self._signal_init(self.plan.stop_signal if number is None else number)
         if timeout >= 0:
-            self.loop.call_later(timeout, partial(self.send_signal, signal.SIGKILL))
+            self.loop.call_later(timeout, partial(self._signal_init, signal.SIGKILL))
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run a further process in the container."""
@@ -451,14 +514,22 @@ class Supervisor:
             raise ConflictError(f"container {self.short_id} is not running")
         return self._executor.execute(self.plan.container_id, process_document, stdio)
 
+    def set_restart_policy(self, policy: RestartPolicy) -> None:
+        """Follow another restart policy from now on."""
+        self.succession.set_policy(policy)
+
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
         """Record an event of the container that no client records."""
         self._recording.record(action, attributes)
 
     # -- end ---------------------------------------------------------------------------------------------
 
-    def _serve(self) -> ExitRecord:
-        """Relay and serve until init has ended; take everything down and record the end."""
+    def _serve(self, lock_fd: int) -> tuple[ExitRecord, bool]:
+        """Relay and serve until init has ended; take everything down, record the end, and hand over to the keeper.
+
+        Returns:
+            The end, and whether the container is started again.
+        """
         self.signals.on_exit(self._init_pid, self._on_init_exit)
         self.loop.run()
         # When init is waited for, every process of its PID namespace is gone (pid_namespaces(7)): what they
@@ -466,7 +537,15 @@ class Supervisor:
         self.relay.drain()
         assert self._init_code is not None
         oom_killed = bool(self._oom_file) and read_oom_kills(self._oom_file) > 0
-        ended = ExitRecord(self._init_code, oom_killed, "", self._started_at_ns, time.time_ns())
+        ended = ExitRecord(
+            self._init_code,
+            oom_killed,
+            "",
+            self._started_at_ns,
+            time.time_ns(),
+            self.succession.count,
+            self._is_stopped_by_hand,
+        )
         if self._log is not None:
             self._log.flush()
         try:
@@ -480,9 +559,13 @@ class Supervisor:
             self._undo.close()
         except Exception as error:  # noqa: BLE001 - the exit is recorded; the state stays for whoever reaps
             print(f"container {self.short_id}: not everything was removed: {error}", file=sys.stderr)
+            self.succession.dismiss()
         else:
+            if not self._is_stopping and self.succession.hand_over(ended, self.plan.executor, lock_fd):
+                return ended, True
+            self.succession.dismiss()
             self.paths.state_file.unlink(missing_ok=True)
-        return ended
+        return ended, False
 
     def _on_init_exit(self, code: int) -> None:
         self._init_code = code

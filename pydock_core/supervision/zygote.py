@@ -99,6 +99,7 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
             "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
             "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
             "work": Operation(Kind.JOB, _work),
+            "keep": Operation(Kind.SESSION, _keep),
         }
         ForkServer(operations, arguments).serve(ready)
         code = 0
@@ -120,6 +121,12 @@ def _prepare_supervisor(ahead: bool) -> Callable[[Request], None]:
     from pydock_core.supervision.supervisor import prepare
 
     return prepare(ahead=ahead)
+
+
+def _keep(request: Request) -> None:
+    from pydock_core.supervision.keeper import keep
+
+    keep(request)
 
 
 def _work(request: Request) -> None:

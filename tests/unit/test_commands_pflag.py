@@ -152,6 +152,8 @@ LINES = (
     "--device /dev/null:/dev/nil:r --device /dev/zero --stop-signal SIGINT --stop-timeout 3 --runtime crun busybox",
     "--annotation a=b --annotation c=d=e --network none --log-driver json-file --log-opt max-size=1m -i busybox",
     "--network host --read-only --entrypoint /e busybox a b",
+    "--restart on-failure:3 busybox",
+    "--restart=unless-stopped busybox",
 )
 
 
@@ -229,7 +231,7 @@ def test_dockers_own_program_asks_for_the_same(tmp_path: Path) -> None:
                     sent = check_request(asked[0])
                     for request in (sent, built):  # the client keeps these in maps, so their order is random
                         request["Env"].sort()
-                        request["HostConfig"]["Binds"].sort()
+                        (request["HostConfig"]["Binds"] or []).sort()
                         request["HostConfig"]["Ulimits"].sort(key=lambda limit: limit["Name"])
                     assert sent == built, line
     finally:

@@ -110,6 +110,7 @@ EXAMPLES = {
     "--runtime": "crun",
     "--log-driver": "none",
     "--log-opt": "max-size=1m",
+    "--restart": "on-failure:3",
 }
 OPTIONS = [option for option in CREATE_OPTIONS if option.field]
 
@@ -205,7 +206,7 @@ def test_a_document_of_defaults_is_accepted() -> None:
         ({"Nonsense": 1}, "Nonsense"),
         ({"HostConfig": {"IpcMode": "host"}}, "IpcMode"),
         ({"HostConfig": {"PidMode": "host"}}, "PidMode"),
-        ({"HostConfig": {"RestartPolicy": {"Name": "always"}}}, "RestartPolicy"),
+        ({"HostConfig": {"CpuCount": 2}}, "CpuCount"),
         ({"HostConfig": {"Dns": ["1.1.1.1"]}}, "Dns"),
         ({"HostConfig": {"Init": True}}, "Init"),
         ({"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "Consistency": "x"}]}}, "Consistency"),
