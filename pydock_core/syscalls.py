@@ -134,6 +134,9 @@ _NUMBERS = {
 
 CLOSE_RANGE_CLOEXEC = 4
 
+IN_ATTRIB = 0x4
+IN_DELETE_SELF = 0x400
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 # Holds the interpreter's lock during the call, which a fork needs.
@@ -352,6 +355,16 @@ def close_except(*kept_fds: int) -> None:
             close_range(first, kept_fd - 1)
         first = max(first, kept_fd + 1)
     close_range(first)
+
+
+def inotify_init() -> int:
+    """inotify_init1(2): a queue of file events; the descriptor does not block and is close-on-exec."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def inotify_add_watch(queue_fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2): queue the events of a file that are in ``mask`` (IN_*)."""
+    return _check(_libc.inotify_add_watch(queue_fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
 
 
 def join_new_session_keyring() -> None:

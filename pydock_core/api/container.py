@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pydock_core.api.handler import ApiHandler
@@ -12,7 +10,6 @@ from pydock_core.errors import InvalidError, UnsupportedError
 if TYPE_CHECKING:
     from pydock_core.engine import EngineProtocol
 
-_UNIX_TIME = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
 _STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
@@ -124,7 +121,7 @@ async def show_logs(handler: ApiHandler, id: str) -> None:
     if not (stdout or stderr):
         raise InvalidError("Bad parameters: you must choose at least one stream", "add stdout=1 or stderr=1")
     follow, timestamps = handler.flag("follow"), handler.flag("timestamps")
-    tail, since_ns, until_ns = _tail(handler), _time(handler, "since"), _time(handler, "until")
+    tail, since_ns, until_ns = _tail(handler), handler.moment("since"), handler.moment("until")
     config = (await handler.engine.call(lambda engine: engine.containers.inspect(id)))["Config"]
     is_raw = bool(config.get("Tty"))
     kind = "raw" if is_raw else "multiplexed"
@@ -176,20 +173,3 @@ def _tail(handler: ApiHandler) -> int | None:
     if not text.isascii() or not text.isdigit():
         raise InvalidError(f"parameter tail: {text!r} is not a number", "a number, or all")
     return int(text)
-
-
-def _time(handler: ApiHandler, name: str) -> int | None:
-    """Return a time in Unix nanoseconds: ``1700000000``, ``1700000000.000000001`` or RFC 3339.  0 means none."""
-    text = handler.get_query_argument(name, "")
-    if text in ("", "0"):
-        return None
-    match = _UNIX_TIME.fullmatch(text)
-    if match is not None:
-        return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
-    try:
-        moment = datetime.fromisoformat(text)
-        return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
-    except ValueError:
-        raise InvalidError(
-            f"parameter {name}: {text!r} is not a point in time", "Unix seconds, or RFC 3339"
-        ) from None

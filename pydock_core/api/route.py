@@ -26,6 +26,7 @@ ROUTES = (
     route("HEAD", "/_ping", system.ping),
     route("GET", "/version", system.show_version),
     route("GET", "/info", system.show_info),
+    route("GET", "/events", system.show_events),
     route("GET", "/containers/json", container.list_containers),
     route("POST", "/containers/create", container.create_container),
     route("GET", "/containers/{id}/json", container.inspect_container),

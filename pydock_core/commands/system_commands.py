@@ -10,6 +10,7 @@ from pydock_core.commands.command import (
     Command,
     Option,
     document_format,
+    filter_option,
     listing_format,
 )
 
@@ -36,6 +37,18 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         "system:info",
         (document_format("{{.Driver}}", "-f"),),
         aliases=(("system", "info"),),
+    ),
+    Command(
+        ("events",),
+        "Show what has happened, and what happens, to containers, images, networks and volumes",
+        "events:events",
+        (
+            filter_option("container=web, event=die, type=image"),
+            document_format("{{.Type}} {{.Action}} {{.Actor.ID}}"),
+            Option(("--since",), "from a time (RFC 3339) or a while ago (10m) on", "TIME"),
+            Option(("--until",), "until a time (RFC 3339) or a while ago (10m)", "TIME"),
+        ),
+        aliases=(("system", "events"),),
     ),
     Command(
         ("system", "df"),

@@ -28,7 +28,7 @@ GROUPS = {"container": "Manage containers", "image": "Manage images", "system": 
 
 LATER_COMMANDS = frozenset(
     (
-        "build buildx builder compose cp events pause unpause "
+        "build buildx builder compose cp pause unpause "
         "stats top update volume network manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
@@ -37,7 +37,7 @@ LATER_COMMANDS = frozenset(
 LATER_SUBCOMMANDS = frozenset(
     {("container", word) for word in "cp pause unpause stats top update".split()}
     | {("image", word) for word in "build".split()}
-    | {("system", word) for word in "events dial-stdio".split()}
+    | {("system", word) for word in "dial-stdio".split()}
 )
 
 

@@ -13,7 +13,7 @@ containers.  The classes named in the protocols document each method.  A run of 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -341,7 +341,36 @@ class SystemProtocol(Protocol):
 
     def install_restart(self, *, remove: bool = False) -> str: ...
 
-    def revision(self) -> Hashable: ...
+
+class EventStreamProtocol(Protocol):
+    """See :class:`pydock_core.engine.events.EventStream`."""
+
+    def __iter__(self) -> Iterator[Document]: ...
+
+    def close(self) -> None: ...
+
+
+class ChangesProtocol(Protocol):
+    """See :class:`pydock_core.change_watch.ChangeWatch`."""
+
+    def wait(self, timeout_seconds: float | None = None) -> bool: ...
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class EventsProtocol(Protocol):
+    """See :class:`pydock_core.engine.events.Events`."""
+
+    def stream(
+        self,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        filters: Filters | None = None,
+    ) -> EventStreamProtocol: ...
+
+    def changes(self) -> ChangesProtocol: ...
 
 
 class EngineProtocol(Protocol):
@@ -358,6 +387,9 @@ class EngineProtocol(Protocol):
 
     @property
     def filesystems(self) -> FilesystemsProtocol: ...
+
+    @property
+    def events(self) -> EventsProtocol: ...
 
     @property
     def usage(self) -> UsageProtocol: ...

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Hashable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -83,21 +82,6 @@ class System:
         from pydock_core.engine.boot import install_unit
 
         return install_unit(remove=remove)
-
-    def revision(self) -> Hashable:
-        """Return a value that differs after a change of containers or images, cheap enough to poll.
-
-        It consists of SQLite's data_version, which counts the commits of other connections (so compare values of one
-        thread only), and the modification times of the run directories, where a start and an exit make and remove
-        state.json.  Two changes within a tick of the kernel's clock may share a value.
-        """
-        version = self._state.database.query_one("PRAGMA data_version")[0]
-        times = {}
-        with suppress(FileNotFoundError), os.scandir(self._state.root.run / "c") as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    times[entry.name] = entry.stat().st_mtime_ns
-        return version, frozenset(times.items())
 
 
 def package_version() -> str:

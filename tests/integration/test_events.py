@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import re
+import shutil
 import signal
+import subprocess
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from pydock_core.engine import Engine
+from pydock_core.paths import StateRoot
 from pydock_core.store.database import events
 from pydock_core.store.database.events import Event
 from pydock_core.supervision.container_status import derive_status
@@ -23,7 +31,7 @@ class Recorded:
         self._first = events.last_id(self._database)
 
     def all(self) -> list[Event]:
-        return list(events.select(self._database, after_id=self._first))
+        return events.select_after(self._database, self._first)[0]
 
     def of(self, name: str) -> list[str]:
         """The actions of a container or image, in order."""
@@ -162,3 +170,80 @@ def test_images(dock: Dock, engine: Engine, recorded: Recorded) -> None:
     assert recorded.one("tag").actor == image_id
     assert recorded.one("tag").attributes["name"] == "other:1"
     assert recorded.one("commit").attributes["imageRef"] == "made:1"
+
+
+def test_the_command_has_dockers_text_and_formats(dock: Dock) -> None:
+    before = f"{time.time():.6f}"
+    container_id = dock.out("run", "-d", "--name", "shown", "-l", "a=1", "busybox", "true")
+    dock("wait", "shown")
+    now = f"{time.time() + 1:.6f}"
+    interval = ("--since", before, "--until", now, "--filter", "container=shown")
+    lines = dock.out("events", *interval).splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d) container die "
+        + container_id
+        + r" \(a=1, execDuration=0, exitCode=0, image=busybox, name=shown\)",
+        lines[2],
+    )
+    document = json.loads(dock.out("events", *interval, "--format", "json").splitlines()[0])
+    assert list(document) == ["status", "id", "from", "Type", "Action", "Actor", "scope", "time", "timeNano"]
+    template = "{{.Type}} {{.Action}} {{.Actor.Attributes.name}} {{.From}} {{.Scope}}"
+    assert dock.out("system", "events", *interval, "-f", "event=die", "--format", template) == (
+        "container die shown busybox local"
+    )
+    result = dock("events", "--filter", "nonesuch=1", code=1)
+    assert result.stderr.splitlines()[0] == "error: --filter nonesuch: unknown key"
+    result = dock("events", "--since", "yesterday", code=125)
+    assert "--since yesterday: not a time" in result.stderr
+
+
+def test_the_command_follows(dock: Dock) -> None:
+    words = ("events", "--filter", "container=followed", "--format", "{{.Action}}")
+    follower = dock.start(*words, stdout=subprocess.PIPE)
+    assert follower.stdout is not None
+    wait_until(lambda: _is_waiting(follower.pid), "the command waits")
+    dock("run", "--rm", "--name", "followed", "busybox", "true")
+    actions = [follower.stdout.readline().decode().strip() for _ in range(5)]
+    assert actions == ["create", "attach", "start", "die", "destroy"]
+    follower.send_signal(signal.SIGINT)
+    assert follower.wait(20) == 130
+    follower.stdout.close()
+
+
+def _is_waiting(pid: int) -> bool:
+    """Whether a process has a queue of inotify."""
+    with contextlib.suppress(FileNotFoundError):
+        return any("inotify" in os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
+def test_100_000_events_are_searched_in_50_milliseconds(engine: Engine) -> None:
+    first_ns, count = 1_700_000_000 * 10**9, 100_000
+    base = engine.root.data / "many"
+    many = Engine(StateRoot(base / "data", base / "run"))
+    made = [
+        Event(
+            "container",
+            ("create", "start", "die", "destroy")[number % 4],
+            f"{number // 4:064x}",
+            {"image": "jupyter/base-notebook", "name": f"name{number // 4}", "maintainer": "somebody"},
+            first_ns + number,
+        )
+        for number in range(count)
+    ]
+    with many.state.database.transaction() as connection:
+        events.record(connection, *made)
+    for since_ns, filters, expected in (
+        (first_ns + count - 1000, {}, 1000),
+        (first_ns, {"container": ["name12345"]}, 4),
+    ):
+        took = []
+        for _ in range(5):
+            began = time.process_time()
+            found = sum(1 for _ in many.events.stream(since_ns, first_ns + count, filters))
+            took.append(time.process_time() - began)
+            assert found == expected
+        assert min(took) < 0.05
+    many.close()
+    shutil.rmtree(base)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema
 import pytest
@@ -20,7 +21,7 @@ import pytest
 from pydock_core.paths import StateRoot
 from pydock_core.supervision.client import Zygote
 from tests.bench.samples import BUSYBOX, busybox_archive
-from tests.support.jupyter_servers import JupyterServer, Response, run_jupyter, server_environment
+from tests.support.jupyter_servers import TOKEN, JupyterServer, Response, run_jupyter, server_environment
 
 pytestmark = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
 
@@ -49,6 +50,7 @@ def read_definitions() -> Any:
 
 
 SPECIFICATION = read_definitions()
+AUTHORIZATION = f"Authorization: token {TOKEN}"
 SERVE = "mkdir -p /www && echo hello > /www/index.txt && echo ready && echo oops >&2 && exec httpd -f -p 8000 -h /www"
 
 
@@ -199,7 +201,7 @@ def test_shapes(server: JupyterServer) -> None:
     check(load(server, f"/images/{images[0]['Id']}/json"), "ImageInspect")
     check(load(server, "/version"), "SystemVersion")
     check(load(server, "/info"), "SystemInfo")
-    for path in ("/containers/nothing/json", "/images/nothing/json", "/events"):
+    for path in ("/containers/nothing/json", "/images/nothing/json", "/plugins"):
         check(json.loads(call(server, "GET", path).body), "ErrorResponse")
 
 
@@ -222,6 +224,33 @@ def test_logs_and_exit_code(server: JupyterServer) -> None:
     assert {logs.body[:12], logs.body[12:]} == frames
     assert call(server, "DELETE", "/containers/short").status == 204
     assert call(server, "POST", "/containers/short/wait").status == 404
+
+
+def test_events_of_the_past_and_of_the_future(server: JupyterServer) -> None:
+    filters = quote(json.dumps({"container": ["short-lived"], "event": ["create", "die"]}))
+    home = server.root.parent
+    dock(home, "run", "--rm", "--name", "short-lived", "--network", "none", "busybox", "true")
+    answer = call(server, "GET", f"/events?since=1&until={time.time() + 0.001:.9f}&filters={filters}")
+    past = [json.loads(line) for line in answer.body.splitlines()]
+    assert [message["Action"] for message in past] == ["create", "die"]
+    for message in past:
+        check(message, "EventMessage")
+    path = f"{server.base_url}pydock/api/events?filters={filters}"
+    for _ in range(10):  # more than there are threads in the pool; each leaves in the middle
+        with server.connect() as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\n{AUTHORIZATION}\r\n\r\n".encode())
+            data = client.recv(65536)
+            assert data.startswith(b"HTTP/1.1 200")
+    with server.connect() as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\n{AUTHORIZATION}\r\n\r\n".encode())
+        data = client.recv(65536)
+        dock(home, "run", "--rm", "--name", "short-lived", "--network", "none", "busybox", "true")
+        while b'"Action":"die"' not in data:
+            piece = client.recv(65536)
+            assert piece
+            data += piece
+        assert b'"Action":"create"' in data
+    assert call(server, "GET", "/events?filters=" + quote('{"nonesuch":["1"]}')).status == 400
 
 
 def test_start_imports_no_engine() -> None:

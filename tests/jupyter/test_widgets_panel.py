@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydock_jupyter.panel_view import build_container_rows
 from pydock_jupyter.widgets.links import port_link, server_base_url
 from pydock_jupyter.widgets.panel import Panel
 from pydock_jupyter.widgets.rows import container_html, name_html
+from tests.support.fake_engine import FakeEvents
 
 WAIT_SECONDS = 10
 
@@ -88,14 +89,6 @@ class FakeImages:
         return [{"Id": "sha256:" + "a" * 64, "RepoTags": ["demo:latest"], "Size": 1_200_000}]
 
 
-class FakeSystem:
-    def __init__(self, engine: FakeEngine) -> None:
-        self._engine = engine
-
-    def revision(self) -> Hashable:
-        return repr(self._engine.items)
-
-
 class FakeEngine:
     """Containers in a list; ``calls`` records the changes, ``looks`` counts the listings, each call raises ``failure``."""
 
@@ -108,7 +101,7 @@ class FakeEngine:
         self.log = b"hello <world>\n"
         self.containers = FakeContainers(self)
         self.images = FakeImages()
-        self.system = FakeSystem(self)
+        self.events = FakeEvents()
 
     def close(self) -> None:
         self.is_closed = True

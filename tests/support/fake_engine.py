@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -207,8 +207,30 @@ class FakeSystem:
     def info(self) -> dict[str, Any]:
         return {"ID": "fake", "Containers": 3}
 
-    def revision(self) -> Hashable:
-        return 0
+
+class FakeChanges:
+    """No changes: a wait ends with its time, or when it is interrupted."""
+
+    def __init__(self) -> None:
+        self._interrupted = threading.Event()
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        self._interrupted.wait(timeout_seconds)
+        self._interrupted.clear()
+        return False
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+class FakeEvents:
+    """Without a past and a future."""
+
+    def changes(self) -> FakeChanges:
+        return FakeChanges()
 
 
 class FakeEngine:
@@ -216,6 +238,7 @@ class FakeEngine:
         self.containers = FakeContainers(directory)
         self.images = FakeImages()
         self.system = FakeSystem()
+        self.events = FakeEvents()
 
     def close(self) -> None:
         """Close nothing."""

@@ -39,6 +39,8 @@ SUMMARY: dict[str, Any] = {
     "NetworkSettings": {"Networks": {}},
 }
 FOUND = {"name": "box", "description": "", "star_count": 3, "is_official": True, "is_automated": False}
+ENDING = {"events": ["--until", "0s"]}
+"""The options with which a command ends that would go on."""
 ARGUMENTS = {"IMAGE": "box:1", "CONTAINER": CONTAINER, "NAME": "box:1", "TERM": "box"}
 
 
@@ -72,7 +74,8 @@ def run(context: Context, command: Command, *words: str) -> str:
     needed = [ARGUMENTS[argument.name] for argument in command.arguments if argument.count in ("1", "+")]
     assert isinstance(context.stdout, Output)
     context.stdout.clear()
-    code = run_command([*command.path, *words, *needed], context)
+    ending = ENDING.get(command.name, [])
+    code = run_command([*command.path, *ending, *words, *needed], context)
     written = context.stdout.text
     assert code == 0 or command.name == "doctor", written
     assert "error:" not in written

@@ -34,7 +34,7 @@ def test_a_container_s_events_have_its_labels_image_and_name(database: Database)
     containers.delete(database, ROW.id, Run(2000, 5_000_002_000, 3, oom_killed=True))
     described = {"team": "a", "image": "busybox", "name": "site"}
     recorded = [
-        (event.action, event.time_ns, dict(event.attributes)) for event in events.select(database, after_id=0)
+        (event.action, event.time_ns, dict(event.attributes)) for event in events.select_after(database, 0)[0]
     ]
     create, rename, start, oom, die, destroy = recorded
     assert create == ("create", 1000, {**described, "name": "web"})
@@ -93,7 +93,7 @@ def test_an_interval_is_inclusive_and_in_order_of_time(database: Database) -> No
     found = [event.time_ns for event in events.select(database, since_ns=10, until_ns=30)]
     assert found == [10, 20, 30]
     last = events.last_id(database)
-    assert [event.time_ns for event in events.select(database, after_id=last - 2)] == [20, 40]
+    assert [event.time_ns for event in events.select_after(database, last - 2)[0]] == [20, 40]
 
 
 def test_a_commit_touches_the_signal_and_a_rollback_does_not(database: Database, tmp_path: Path) -> None:

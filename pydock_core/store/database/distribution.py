@@ -28,7 +28,7 @@ class LayerForm:
 
 
 def add_repository_digest(
-    database: Database, repository: str, digest: str, image_id: str, event: Event
+    database: Database, repository: str, digest: str, image_id: str, event: Event | None = None
 ) -> bool:
     """Record that ``repository`` (familiar form) has an image under a digest; return False if the image has gone.
 
@@ -41,7 +41,8 @@ def add_repository_digest(
             (repository, digest, image_id),
         ).rowcount:
             return False
-        events.record(connection, event)
+        if event is not None:
+            events.record(connection, event)
         return True
 
 

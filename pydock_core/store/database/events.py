@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydock_core.errors import NoSpaceError, UnavailableError
@@ -22,6 +22,7 @@ from pydock_core.store.database.connection import Database
 RETAINED_EVENTS = 100_000
 """At least the newest so many are kept (some 25 MiB)."""
 _PRUNE_EVERY = 1024
+_PAGE_ROWS = 2000
 _COLUMNS = "time_ns, type, action, actor, attributes"
 
 
@@ -95,27 +96,140 @@ def last_id(database: Database) -> int:
     return int(database.query_one("SELECT coalesce(max(id), 0) FROM event")[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """The events that are wanted, as Docker's filters have it; an empty field does not matter.
+
+    Attributes:
+        types: the type is one of these.
+        actions: the action is one of these.
+        action_starts: or the action begins with one of these.
+        subjects: for each group, the actor or the attribute "name" begins with one of its texts.
+        images: the image (the actor of an image's event, the attribute "image" of a container's) has one of these ids or
+            names; a name without a tag fits every tag.
+        labels: each is an attribute: its key, and its value unless that is None.
+    """
+
+    types: Sequence[str] = ()
+    actions: Sequence[str] = ()
+    action_starts: Sequence[str] = ()
+    subjects: Sequence[Sequence[str]] = ()
+    images: Sequence[str] = ()
+    labels: Sequence[tuple[str, str | None]] = ()
+
+
+ALL = Criteria()
+
+
+class _Where:
+    """A condition of SQL with its values.
+
+    The attributes are searched as text: what :func:`record` wrote has one form, in which a quotation mark within a text
+    is escaped, so ``"key": "value"`` is found only where it is a pair.
+    """
+
+    def __init__(self) -> None:
+        self._texts = ["1"]
+        self._values: list[object] = []
+
+    def add(self, *alternatives: tuple[str, object]) -> None:
+        """Add a condition: one of the alternatives, each a text with one value.  None at all does not matter."""
+        if alternatives:
+            self._texts.append(f"({' OR '.join(text for text, _ in alternatives)})")
+            self._values += [value for _, value in alternatives]
+
+    @property
+    def text(self) -> str:
+        return " AND ".join(self._texts)
+
+    @property
+    def values(self) -> list[object]:
+        return self._values
+
+
+_HAS_TEXT = "instr(attributes, ?)"
+
+
+def _starts(column: str, text: str) -> tuple[str, object]:
+    return f"instr({column}, ?) = 1", text
+
+
+def _pair(key: str, value: str, *, whole: bool = True) -> tuple[str, object]:
+    text = f"{json.dumps(key)}: {json.dumps(value)}"
+    return _HAS_TEXT, text if whole else text[:-1]
+
+
+def _of(kind: str, *conditions: tuple[str, object]) -> list[tuple[str, object]]:
+    return [(f"(type = '{kind}' AND {text})", value) for text, value in conditions]
+
+
+def _build_where(criteria: Criteria) -> _Where:
+    where = _Where()
+    where.add(*(("type = ?", value) for value in criteria.types))
+    where.add(
+        *(("action = ?", value) for value in criteria.actions),
+        *(_starts("action", value) for value in criteria.action_starts),
+    )
+    for group in criteria.subjects:
+        where.add(
+            *(_starts("actor", value) for value in group),
+            *(_pair("name", value, whole=False) for value in group),
+        )
+    images: list[tuple[str, object]] = []
+    for value in criteria.images:
+        tagged = f"{value}:"
+        images += _of("image", ("actor = ?", value), _starts("actor", tagged))
+        for kind, key in (("image", "name"), ("container", "image")):
+            images += _of(kind, _pair(key, value), _pair(key, tagged, whole=False))
+    where.add(*images)
+    for key, label in criteria.labels:
+        where.add((_HAS_TEXT, f"{json.dumps(key)}: ") if label is None else _pair(key, label))
+    return where
+
+
 def select(
     database: Database,
+    criteria: Criteria = ALL,
     *,
-    after_id: int | None = None,
     since_ns: int | None = None,
     until_ns: int | None = None,
+    last_id: int | None = None,
 ) -> Iterator[Event]:
-    """Yield the events of an interval by time, or by order of recording with ``after_id``.
+    """Yield the events of an interval, by time; other processes' changes in the meantime may or may not be among them.
 
     Args:
-        after_id: only those that were recorded after this one.
         since_ns, until_ns: inclusive, since the epoch.
+        last_id: none that was recorded after this one.
     """
-    conditions = ["1"]
-    for text, value in (("id > ?", after_id), ("time_ns >= ?", since_ns), ("time_ns <= ?", until_ns)):
+    where = _build_where(criteria)
+    for text, value in (("time_ns >= ?", since_ns), ("time_ns <= ?", until_ns), ("id <= ?", last_id)):
         if value is not None:
-            conditions.append(text)
-    values = [value for value in (after_id, since_ns, until_ns) if value is not None]
-    order = "time_ns, id" if after_id is None else "id"
+            where.add((text, value))
+    after = (-1, -1)
+    while True:
+        # By pages: a read transaction that lasts would keep the write-ahead log growing.
+        rows = database.query(
+            f"SELECT {_COLUMNS}, id FROM event WHERE {where.text} AND (time_ns, id) > (?, ?) "
+            "ORDER BY time_ns, id LIMIT ?",
+            [*where.values, *after, _PAGE_ROWS],
+        )
+        yield from _events(rows)
+        if len(rows) < _PAGE_ROWS:
+            return
+        after = (rows[-1][0], rows[-1][5])
+
+
+def select_after(database: Database, event_id: int, criteria: Criteria = ALL) -> tuple[list[Event], int]:
+    """Return the events that were recorded after one, in that order, and the id to go on from."""
+    where = _build_where(criteria)
+    newest = last_id(database)
     rows = database.query(
-        f"SELECT {_COLUMNS}, id FROM event WHERE {' AND '.join(conditions)} ORDER BY {order}", values
+        f"SELECT {_COLUMNS}, id FROM event WHERE id > ? AND id <= ? AND {where.text} ORDER BY id",
+        [event_id, newest, *where.values],
     )
+    return list(_events(rows)), newest
+
+
+def _events(rows: Sequence[tuple[int, str, str, str, str, int]]) -> Iterator[Event]:
     for time_ns, kind, action, actor, attributes, number in rows:
         yield Event(kind, action, actor, json.loads(attributes), time_ns, number)
