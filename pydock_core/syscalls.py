@@ -88,6 +88,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 _SYNC_FILE_RANGE_WRITE = 2
+_RENAME_NOREPLACE = 1
 
 SECCOMP_SET_MODE_FILTER = 1
 
@@ -106,6 +107,7 @@ _PER_MACHINE = {
         "capset": 126,
         "pivot_root": 155,
         "keyctl": 250,
+        "renameat2": 316,
         "seccomp": 317,
         "bpf": 321,
     },
@@ -115,6 +117,7 @@ _PER_MACHINE = {
         "capset": 91,
         "pivot_root": 41,
         "keyctl": 219,
+        "renameat2": 276,
         "seccomp": 277,
         "bpf": 280,
     },
@@ -293,6 +296,19 @@ def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve:
     """openat2(2) (Linux 5.6); the descriptor is close-on-exec."""
     record = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
     return _syscall("openat2", directory_fd, os.fsencode(path), record, len(record), subject=path)
+
+
+def rename_noreplace(source_dir: int, source: str, target_dir: int, target: str) -> None:
+    """renameat2(2) with RENAME_NOREPLACE: FileExistsError if the target exists."""
+    _syscall(
+        "renameat2",
+        source_dir,
+        os.fsencode(source),
+        target_dir,
+        os.fsencode(target),
+        _RENAME_NOREPLACE,
+        subject=source,
+    )
 
 
 def filesystem_magic(descriptor: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tornado import web
 
-from pydock_core.api import container, image, system
+from pydock_core.api import container, image, system, volume
 from pydock_core.api.handler import ApiHandler, Operation, Route
 
 
@@ -40,6 +40,12 @@ ROUTES = (
     route("DELETE", "/containers/{id}", container.remove_container),
     route("GET", "/images/json", image.list_images),
     route("GET", "/images/{name}/json", image.inspect_image),
+    route("GET", "/volumes", volume.list_volumes),
+    route("POST", "/volumes/create", volume.create_volume),
+    route("POST", "/volumes/prune", volume.prune_volumes),
+    route("GET", "/volumes/{name}", volume.inspect_volume),
+    route("PUT", "/volumes/{name}", volume.update_volume),
+    route("DELETE", "/volumes/{name}", volume.remove_volume),
 )
 
 

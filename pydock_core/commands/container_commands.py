@@ -60,6 +60,15 @@ CREATE_OPTIONS = (
         field="Mounts",
         convert="mount",
     ),
+    Option(
+        ("--volumes-from",),
+        "mount what another container has",
+        "CONTAINER[:ro]",
+        many=True,
+        complete="container",
+        field="VolumesFrom",
+    ),
+    Option(("--volume-driver",), "driver of volumes: local", "DRIVER", field="VolumeDriver"),
     Option(("--tmpfs",), "mount a tmpfs", "TARGET[:OPTIONS]", many=True, field="Tmpfs", convert="tmpfs"),
     Option(
         ("-p", "--publish"),
@@ -238,8 +247,7 @@ _CREATE_LATER = (
     "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
     "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --mac-address "
     "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
-    "--pid --publish-all -P --storage-opt --use-api-socket --userns --uts "
-    "--volume-driver --volumes-from"
+    "--pid --publish-all -P --storage-opt --use-api-socket --userns --uts"
 ).split()
 
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")

@@ -30,10 +30,26 @@ _MOUNT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "source": ("Source",),
     "target": ("Target",),
     "readonly": ("ReadOnly",),
+    "consistency": ("Consistency",),
     "bind-propagation": ("BindOptions", "Propagation"),
+    "bind-nonrecursive": ("BindOptions", "NonRecursive"),
+    "bind-recursive": ("BindOptions", ""),
+    "bind-create-src": ("BindOptions", "CreateMountpoint"),
+    "volume-subpath": ("VolumeOptions", "Subpath"),
     "volume-nocopy": ("VolumeOptions", "NoCopy"),
+    "volume-label": ("VolumeOptions", "Labels"),
+    "volume-driver": ("VolumeOptions", "DriverConfig", "Name"),
+    "volume-opt": ("VolumeOptions", "DriverConfig", "Options"),
+    "image-subpath": ("ImageOptions", "Subpath"),
     "tmpfs-size": ("TmpfsOptions", "SizeBytes"),
     "tmpfs-mode": ("TmpfsOptions", "Mode"),
+}
+_MOUNT_FLAGS = ("readonly", "bind-nonrecursive", "bind-create-src", "volume-nocopy")
+_BIND_RECURSIVE: Mapping[str, dict[str, bool]] = {
+    "enabled": {},
+    "disabled": {"NonRecursive": True},
+    "writable": {"ReadOnlyNonRecursive": True},
+    "readonly": {"ReadOnlyForceRecursive": True},
 }
 _MOUNT_ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 
@@ -159,25 +175,62 @@ def _bind(text: str, caller: Caller) -> str:
 
 
 def _mount(text: str, caller: Caller) -> dict[str, Any]:
-    """Parse type=bind|volume|tmpfs,source=…,target=…[,readonly][,bind-propagation=…][,tmpfs-size=…]."""
+    """Parse ``--mount``: type=bind|volume|tmpfs|image,source=…,target=…; a field in quotes may have commas, as in CSV."""
     mount: dict[str, Any] = {"Type": "volume"}
-    for part in text.split(","):
+    for part in _split_fields(text, caller):
         key, equals, value = part.partition("=")
         key = _MOUNT_ALIASES.get(key.strip().lower(), key.strip().lower())
         if key not in _MOUNT_FIELDS:
             raise _invalid(
                 f"{caller.flag} {text}: unknown key {key}", f"there are {', '.join(sorted(_MOUNT_FIELDS))}"
             )
-        _put(mount, list(_MOUNT_FIELDS[key]), _mount_value(key, value if equals else "true", caller))
-    if mount["Type"] == "bind" and mount.get("Source"):
+        if not equals and key not in _MOUNT_FLAGS:
+            raise _invalid(f"{caller.flag} {text}: {key} has no value", f"write {key}=VALUE")
+        path = [name for name in _MOUNT_FIELDS[key] if name]
+        _put(mount, path, _mount_value(key, value if equals else "true", caller))
+    kind = mount["Type"]
+    for field in ("BindOptions", "VolumeOptions", "TmpfsOptions", "ImageOptions"):
+        option = field.removesuffix("Options").lower()
+        if field in mount and option != kind:
+            raise _invalid(
+                f"{caller.flag} {text}: {option}-* options do not go with the type {kind}",
+                f"leave them out, or write type={option}",
+            )
+    bind = mount.get("BindOptions", {})
+    if bind.get("ReadOnlyForceRecursive") and bind.get("Propagation") != "rprivate":
+        raise _invalid(
+            f"{caller.flag} {text}: bind-recursive=readonly needs a private mount",
+            "add bind-propagation=rprivate",
+        )
+    if kind == "bind" and mount.get("Source"):
         mount["Source"] = os.path.normpath(os.path.join(caller.directory, mount["Source"]))
     return mount
 
 
+def _split_fields(text: str, caller: Caller) -> list[str]:
+    """Split at commas, as RFC 4180 has it."""
+    if '"' not in text:
+        return text.split(",")
+    import csv  # late: quotes are rare
+
+    try:
+        (fields,) = csv.reader([text], strict=True)
+    except (csv.Error, ValueError) as error:
+        raise _invalid(f"{caller.flag} {text}: {error}", "close the quotes") from error
+    return fields
+
+
 def _mount_value(key: str, text: str, caller: Caller) -> object:
     option = f"{caller.flag} {key}"
-    if key in ("readonly", "volume-nocopy"):
+    if key in _MOUNT_FLAGS:
         return parse_boolean(text, option)
+    if key == "bind-recursive":
+        if text not in _BIND_RECURSIVE:
+            raise _invalid(f"{option} {text}: no such value", f"there are {', '.join(_BIND_RECURSIVE)}")
+        return dict(_BIND_RECURSIVE[text])
+    if key in ("volume-label", "volume-opt"):
+        name, _, value = text.partition("=")
+        return {name: value}
     if key == "tmpfs-size":
         return parse_bytes(text, option)
     if key == "tmpfs-mode":

@@ -32,25 +32,26 @@ them with these values, so that a template may name them for any image.
 
 
 def inspect(context: Context, words: Namespace) -> int:
-    """Show containers or images, whichever have the name (containers first)."""
-    if words.type not in (None, "container", "image"):
-        raise InvalidError(f"--type {words.type}: no such type", "there are container and image")
+    """Show objects of whichever kind has the name, in Docker's order: containers, images, volumes."""
+    kinds: dict[str, Callable[[str], dict[str, Any]]] = {
+        "container": lambda name: context.engine.containers.inspect(name, size=words.size),
+        "image": lambda name: _look_at_image(context, name),
+        "volume": context.engine.volumes.inspect,
+    }
+    if words.type is not None and words.type not in kinds:
+        raise InvalidError(f"--type {words.type}: no such type", f"there are {', '.join(kinds)}")
 
     def look(name: str) -> dict[str, Any]:
-        if words.type != "image":
+        if words.type is not None:
+            return kinds[words.type](name)
+        for look_at in kinds.values():
             try:
-                return context.engine.containers.inspect(name, size=words.size)
+                return look_at(name)
             except NotFoundError:
-                if words.type == "container":
-                    raise
-        try:
-            return _look_at_image(context, name)
-        except NotFoundError as error:
-            if words.type == "image":
-                raise
-            raise NotFoundError(
-                f"no such container or image: {name}", "dock ps -a and dock images list what there is"
-            ) from error
+                continue
+        raise NotFoundError(
+            f"no such object: {name}", "dock ps -a, dock images and dock volume ls list what there is"
+        )
 
     return _inspect_all(context, words.NAME, words.format, look)
 
@@ -74,6 +75,11 @@ def inspect_image(context: Context, words: Namespace) -> int:
         return _look_at_image(context, name)
 
     return _inspect_all(context, words.IMAGE, words.format, look)
+
+
+def inspect_volume(context: Context, words: Namespace) -> int:
+    """Show volumes."""
+    return _inspect_all(context, words.VOLUME, words.format, context.engine.volumes.inspect)
 
 
 def _look_at_image(context: Context, name: str) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from pydock_core.commands.command import (
 SYSTEM_COMMANDS: tuple[Command, ...] = (
     Command(
         ("inspect",),
-        "Show all there is to know of containers or images, as JSON",
+        "Show all there is to know of containers, images or volumes, as JSON",
         "inspect:inspect",
-        (document_format("{{.Id}}", "-f"), SIZE, Option(("--type",), "container or image", "TYPE")),
+        (document_format("{{.Id}}", "-f"), SIZE, Option(("--type",), "container, image or volume", "TYPE")),
         (Argument("NAME", "+", complete="container"),),
     ),
     Command(

@@ -10,6 +10,7 @@ from pydock_core.commands.command import Argument, Command, Option
 from pydock_core.commands.container_commands import CONTAINER_COMMANDS
 from pydock_core.commands.image_commands import IMAGE_COMMANDS
 from pydock_core.commands.system_commands import SYSTEM_COMMANDS
+from pydock_core.commands.volume_commands import VOLUME_COMMANDS
 
 __all__ = [
     "COMMANDS",
@@ -22,14 +23,19 @@ __all__ = [
     "find",
 ]
 
-COMMANDS: tuple[Command, ...] = (*CONTAINER_COMMANDS, *IMAGE_COMMANDS, *SYSTEM_COMMANDS)
+COMMANDS: tuple[Command, ...] = (*CONTAINER_COMMANDS, *IMAGE_COMMANDS, *VOLUME_COMMANDS, *SYSTEM_COMMANDS)
 
-GROUPS = {"container": "Manage containers", "image": "Manage images", "system": "Manage PyDock"}
+GROUPS = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "Manage PyDock",
+    "volume": "Manage volumes",
+}
 
 LATER_COMMANDS = frozenset(
     (
         "build buildx builder compose cp pause unpause "
-        "stats top update volume network manifest context plugin swarm service stack node secret config checkpoint "
+        "stats top update network manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pydock_core.engine.mount_points import OWN_FILES
-from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
@@ -27,6 +26,7 @@ def collect_facts(
     container_id: str,
     definition: Definition,
     mounts: list[Mount],
+    volumes: Mapping[str, str],
     user: ResolvedUser,
     size: tuple[int, int],
     *,
@@ -37,6 +37,7 @@ def collect_facts(
 
     Args:
         mounts: the definition's.
+        volumes: host paths of its volumes and images, by mount target.
         size: rows and columns of the terminal, zeros if unknown.
         rootless: the container runs in the user's own user namespace.
         single_mapping: only one id is mapped there.
@@ -62,11 +63,7 @@ def collect_facts(
         user=user,
         network_namespace="host" if is_host else str(paths.network_namespace),
         files=_own_files(paths),
-        volumes={
-            mount.target: str(volume_directory(root, mount.source))
-            for mount in mounts
-            if mount.kind == "volume"
-        },
+        volumes=volumes,
         devices=[_device(device) for device in devices],
         console_size=size,
         cgroups_path=f"/pydock/{container_id}" if support.available else "",

@@ -15,7 +15,7 @@ from pydock_core.engine.names import check_name, random_id, random_name
 from pydock_core.engine.recorder import last_run
 from pydock_core.engine.session import ContainerSession, begin_execution
 from pydock_core.engine.shapes import Seen
-from pydock_core.engine.volumes import name_volumes
+from pydock_core.engine.volume_files import name_volumes
 from pydock_core.errors import (
     ConflictError,
     InvalidError,
@@ -26,8 +26,9 @@ from pydock_core.errors import (
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.definition import CreateRequest, decode, encode
 from pydock_core.spec.log_option import NONE
+from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
-from pydock_core.store.database.containers import ContainerRow, build_event
+from pydock_core.store.database.containers import ContainerRow, build_event, build_mount_event
 from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
 from pydock_core.supervision.client import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
     from pydock_core.engine.state import State
 
+Documents = list[dict[str, Any]]
 _NAME_ATTEMPTS = 20
 _STOP_PATIENCE_SECONDS = 5.0
 _STOP_INTERVAL_SECONDS = 0.01
@@ -101,7 +103,7 @@ class Containers:
             warnings += self._state.images.platform_warnings(image_id)
         wanted = check_name(name) if name else None
         container_id = random_id()
-        definition, used = name_volumes(merged)
+        definition, used = name_volumes(merged, self._inherited(merged), self._mounted_image)
         for attempt in range(_NAME_ATTEMPTS):
             row = ContainerRow(
                 container_id,
@@ -180,7 +182,12 @@ class Containers:
         )
         attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
         started = build_event(row, "start", time_ns=launch.started_at_ns)
-        self._state.recorder.note(*attached, started)
+        mounted = [
+            build_mount_event(row.id, mount.source, mount.target, not mount.read_only, launch.started_at_ns)
+            for mount in definition_mounts(definition)
+            if mount.kind == "volume"
+        ]
+        self._state.recorder.note(*attached, *mounted, started)
         return ContainerSession(
             paths,
             launch.attachment,
@@ -439,6 +446,29 @@ class Containers:
         return SupervisorClient(self._root.container(self.resolve(reference)), reference).dial(port)
 
     # -- parts -----------------------------------------------------------------------------------------
+
+    def _inherited(self, request: CreateRequest) -> Documents:
+        """Return the mounts that VolumesFrom stands for."""
+        sources = request["HostConfig"]["VolumesFrom"]
+        if not sources:
+            return []
+        from pydock_core.spec.mount import inherit_mounts
+
+        def mounts_of(name: str) -> Sequence[Mount]:
+            try:
+                return definition_mounts(decode(self._row(name).definition))
+            except NotFoundError as error:
+                error.exit_code = 125
+                raise
+
+        return inherit_mounts(sources, mounts_of)
+
+    def _mounted_image(self, reference: str) -> str:
+        try:
+            return self._state.images.resolve(reference).id
+        except NotFoundError as error:
+            error.exit_code = 125
+            raise
 
     def _image_id(self, reference: str) -> str:
         """Return the id of an image; empty if there is none."""

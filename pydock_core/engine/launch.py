@@ -13,8 +13,9 @@ from pydock_core.engine import container_files, mount_points
 from pydock_core.engine.bundle import collect_facts
 from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
-from pydock_core.engine.volumes import fill_new_volumes
+from pydock_core.engine.volume_files import fill_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
+from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.private_files import make_directories
@@ -24,10 +25,11 @@ from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_spec
 from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
 from pydock_core.spec.log_option import parse_limits
-from pydock_core.spec.mount import read_mounts
+from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import read_ports
 from pydock_core.spec.users import ResolvedUser, resolve_user
 from pydock_core.spec.validation import HOST_GATEWAY
+from pydock_core.spec.volume import check_volume
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.client import Zygote, ZygoteWorker
@@ -49,6 +51,7 @@ def build_plan(
     *,
     executor: str,
     root_mounts: tuple[RootMount, ...],
+    sources: tuple[MountSource, ...] = (),
     network: NetworkAttachment,
     network_socket: Path,
     size: tuple[int, int],
@@ -57,6 +60,7 @@ def build_plan(
 
     Args:
         executor: "embedded", or the path of an OCI runtime program.
+        sources: volumes and images that are mounted first.
         network_socket: of the network service.
         size: rows and columns of the terminal, zeros if unknown.
     """
@@ -69,6 +73,7 @@ def build_plan(
         run_dir=str(paths.run),
         executor=executor,
         root_mounts=root_mounts,
+        sources=sources,
         network=network,
         ports=read_ports(host["PortBindings"]),
         network_socket=str(network_socket) if network.mode == "bridge" else "",
@@ -93,6 +98,7 @@ class Launcher:
 
     def __init__(self, root: StateRoot, database: Database, images: Images, snapshotter: Snapshotter) -> None:
         self._root = root
+        self._database = database
         self._images = images
         self._snapshotter = snapshotter
         self._networks = Networks(root, database)
@@ -134,6 +140,8 @@ class Launcher:
             host = {**host, "NetworkMode": f"container:{find(other)}"}
         self._executor(host["Runtime"])
         for mount in read_mounts(request, {}):
+            if mount.kind == "volume" and mount.volume_options:
+                check_volume(mount.source, "", dict(mount.volume_options), rootless=self._rootless)
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
                 raise NotFoundError(
                     f"bind source {mount.source} does not exist",
@@ -210,13 +218,14 @@ class Launcher:
         )
         network = self._attachment(row.id, definition, resolv)
         self._write_files(row.id, definition, network, resolv)
-        mounts = read_mounts(definition.request, definition.volumes)
-        fill_new_volumes(self._root, mounts, lambda: self._snapshotter.mounts(diff_ids, None, None))
+        mounts = definition_mounts(definition)
+        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
         facts = collect_facts(
             self._root,
             row.id,
             definition,
             mounts,
+            volumes,
             self._resolve(self._files(row, paths), definition, definition.request["User"]),
             size,
             rootless=self._rootless,
@@ -229,12 +238,43 @@ class Launcher:
             paths,
             executor=self._executor(host["Runtime"]),
             root_mounts=self._writable_root(diff_ids, paths, is_transient=host["AutoRemove"]),
+            sources=tuple(sources),
             network=network,
             network_socket=self._root.network_socket(),
             size=size,
         )
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
+
+    def _prepare_volumes(
+        self, paths: ContainerPaths, mounts: Sequence[Mount], diff_ids: Sequence[str]
+    ) -> tuple[dict[str, str], list[MountSource]]:
+        """Make and fill a container's volumes; return what :func:`build_sources` does."""
+        if not any(mount.kind in ("volume", "image") for mount in mounts):
+            return {}, []
+        from pydock_core.engine.mount_sources import build_sources  # late: most containers have no volume
+        from pydock_core.store.database import volumes as table
+
+        options = {
+            mount.source: table.find(self._database, mount.source).options
+            for mount in mounts
+            if mount.kind == "volume"
+        }
+        plain = [mount for mount in mounts if mount.kind == "volume" and not options[mount.source]]
+        fill_volumes(
+            self._root,
+            self._database,
+            plain,
+            lambda: self._snapshotter.mounts(diff_ids, None, None),
+            is_first_start=not paths.config_file.exists(),
+        )
+        return build_sources(
+            self._root,
+            paths,
+            mounts,
+            options.__getitem__,
+            lambda image_id: self._snapshotter.mounts(self._images.layers(image_id), None, None),
+        )
 
     def _writable_root(
         self, diff_ids: Sequence[str], paths: ContainerPaths, *, is_transient: bool

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
     from pydock_core.engine.usage import Usage
+    from pydock_core.engine.volumes import Volumes
 
 
 class Engine:
@@ -37,6 +38,7 @@ class Engine:
         registries: see :class:`pydock_core.engine.registries.Registries`.
         system: see :class:`pydock_core.engine.system.System`.
         usage: see :class:`pydock_core.engine.usage.Usage`.
+        volumes: see :class:`pydock_core.engine.volumes.Volumes`.
         state: what the parts share; not for front ends.
     """
 
@@ -85,7 +87,13 @@ class Engine:
     def usage(self) -> Usage:
         from pydock_core.engine.usage import Usage
 
-        return Usage(self.state, self.containers)
+        return Usage(self.state, self.containers, self.volumes)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        from pydock_core.engine.volumes import Volumes
+
+        return Volumes(self.state)
 
     def close(self) -> None:
         """Close what this thread holds open (the database); the engine can still be used."""

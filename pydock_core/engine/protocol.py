@@ -325,7 +325,28 @@ class UsageProtocol(Protocol):
         self, filters: Filters | None = None, progress: Progress | None = None
     ) -> Document: ...
 
-    def prune_volumes(self, filters: Filters | None = None) -> Document: ...
+
+class VolumesProtocol(Protocol):
+    """See :class:`pydock_core.engine.volumes.Volumes`."""
+
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        driver: str = "local",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Document: ...
+
+    def list(self, filters: Filters | None = None) -> Documents: ...
+
+    def inspect(self, name: str) -> Document: ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def remove(self, name: str, *, force: bool = False) -> None: ...
+
+    def prune(self, filters: Filters | None = None) -> Document: ...
 
 
 class SystemProtocol(Protocol):
@@ -396,6 +417,9 @@ class EngineProtocol(Protocol):
 
     @property
     def system(self) -> SystemProtocol: ...
+
+    @property
+    def volumes(self) -> VolumesProtocol: ...
 
     def close(self) -> None:
         """Close what this thread holds open; the engine can still be used."""

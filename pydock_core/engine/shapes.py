@@ -12,7 +12,7 @@ from pydock_core.engine.spans import human_duration
 from pydock_core.paths import ContainerPaths
 from pydock_core.spec.definition import FIXED_CONFIG, FIXED_HOST_CONFIG, Definition
 from pydock_core.spec.log_option import NONE
-from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import format_time
@@ -41,7 +41,7 @@ class Seen:
     @property
     def mounts(self) -> list[Mount]:
         """Its mounts, volumes with their names."""
-        return read_mounts(self.definition.request, self.definition.volumes)
+        return definition_mounts(self.definition)
 
 
 def describe_status(status: Status, now_ns: int) -> str:

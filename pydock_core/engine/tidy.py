@@ -14,6 +14,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.store.container_removal import ContainerRemoval
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
+from pydock_core.store.volume_removal import restore_volume
 from pydock_core.store.worker import Worker
 from pydock_core.supervision.client import SupervisorClient, wait_for_exit
 from pydock_core.supervision.container_status import derive_status, is_locked
@@ -41,16 +42,7 @@ class Remover:
 
     def remove_volume(self, name: str) -> bool:
         """Remove a volume that no container uses; return whether it was removed."""
-        trash = self._root.trash / f"volume-{os.urandom(8).hex()}"
-
-        def put_away() -> None:
-            with contextlib.suppress(FileNotFoundError):  # it is made when a container starts
-                os.rename(self._root.volumes / name, trash)
-
-        if not table.delete_unused_volume(self._database, name, put_away):
-            return False
-        self._removal.remove_tree(trash)
-        return True
+        return self._removal.remove_volume(name)
 
     def sweep(self) -> None:
         """Tidy up after killed processes: auto-removed containers that ended, files without a row, full trash."""
@@ -66,7 +58,9 @@ class Remover:
                 if name not in known and not self._is_new(name):
                     self._remove_orphan(name)
         for name in _names(self._root.trash):
-            self._removal.remove_tree(self._root.trash / name)
+            aside = self._root.trash / name
+            if not restore_volume(self._root, self._database, aside):
+                self._removal.remove_tree(aside)
 
     def _is_new(self, container_id: str) -> bool:
         """Whether the container was created since the rows were read: directories come after the row."""

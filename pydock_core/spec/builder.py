@@ -17,7 +17,7 @@ from pydock_core.runtime.capabilities import normalize_name
 from pydock_core.spec import defaults
 from pydock_core.spec.definition import CreateRequest, Definition, HostConfig, Ulimit
 from pydock_core.spec.merge import merge_environment
-from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.spec.mount import TOP_ONLY, Mount, definition_mounts
 from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profile
 from pydock_core.spec.security import UNCONFINED, Security, read_security
 from pydock_core.spec.users import ResolvedUser
@@ -62,7 +62,7 @@ class HostFacts:
         user: the definition's User and GroupAdd, resolved in the image.
         network_namespace: path to join; empty for a new one; "host" for none.
         files: host paths of the files that every container gets (/etc/hosts, ...), by target.
-        volumes: host paths of the definition's volumes, by mount target.
+        volumes: host paths of the definition's volumes and mounted images, by mount target.
         devices: the definition's devices; with Privileged, all of the host's.
         console_size: rows and columns of the terminal; zeros if unknown.
         cgroups_path: "/pydock/ID"; empty if no control group can be made, and then there are no limits.
@@ -113,7 +113,7 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         host["CapAdd"] or (), host["CapDrop"] or (), privileged=host["Privileged"]
     )
     security = read_security(host["SecurityOpt"] or ())
-    mounts = read_mounts(request, definition.volumes)
+    mounts = definition_mounts(definition)
     return {
         "ociVersion": defaults.OCI_VERSION,
         "process": _build_process(definition, facts, capabilities, security),
@@ -308,8 +308,13 @@ def _build_mount(mount: Mount, facts: HostFacts) -> dict[str, Any]:
     if mount.kind == "tmpfs":
         options = [*defaults.TMPFS_OPTIONS, *read_only, *mount.options]
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
-    source = facts.volumes[mount.target] if mount.kind == "volume" else mount.source
-    options = ["rbind", mount.propagation, *read_only]
+    if mount.kind == "bind":
+        source = mount.source
+        if mount.read_only and mount.is_recursive and mount.read_only_below != TOP_ONLY:
+            read_only = ["rro"]
+    else:
+        source = facts.volumes[mount.target]
+    options = ["rbind" if mount.is_recursive else "bind", mount.propagation, *read_only]
     return {"destination": mount.target, "type": "bind", "source": source, "options": options}
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 from pydock_core.errors import CorruptError
 
 VERSION = 1
-"""Of the stored form: an object with the keys version, request and volumes."""
+"""Of the stored form: an object with the keys version, request, volumes and, if there are any, inherited."""
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 SHORT_ID_DIGITS = 12
 
@@ -114,6 +114,8 @@ class HostConfig(TypedDict):
     PortBindings: dict[str, list[PortBinding]]
     AutoRemove: bool
     Mounts: list[dict[str, Any]]
+    VolumesFrom: list[str] | None
+    VolumeDriver: str
     Annotations: dict[str, str]
     CapAdd: list[str] | None
     CapDrop: list[str] | None
@@ -176,6 +178,8 @@ HOST_CONFIG: HostConfig = {
     "PortBindings": {},
     "AutoRemove": False,
     "Mounts": [],
+    "VolumesFrom": None,
+    "VolumeDriver": "",
     "Annotations": {},
     "CapAdd": None,
     "CapDrop": None,
@@ -205,8 +209,6 @@ FIXED_CONFIG: Mapping[str, Any] = {"Domainname": "", "OnBuild": None}
 """Fields that ``docker inspect`` shows and that have one value here."""
 FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "ContainerIDFile": "",
-    "VolumeDriver": "",
-    "VolumesFrom": None,
     "ConsoleSize": [0, 0],
     "CgroupnsMode": "private",
     "Dns": [],
@@ -249,11 +251,14 @@ class Definition(NamedTuple):
 
     Attributes:
         request: complete, and merged with the image's configuration.
-        volumes: the generated names of its anonymous volumes, by mount target.
+        volumes: the generated names of its anonymous volumes, and the ids of the images that it mounts, by mount target.
+        inherited: the mounts that VolumesFrom stood for when it was created; see
+            :func:`pydock_core.spec.mount.inherit_mounts`.
     """
 
     request: CreateRequest
     volumes: dict[str, str]
+    inherited: list[dict[str, Any]] = []  # noqa: RUF012 - of a NamedTuple, and never changed
 
     @property
     def host(self) -> HostConfig:
@@ -305,9 +310,8 @@ def _differing(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 
 def encode(definition: Definition) -> str:
     """Return the stored form; :func:`decode` is the inverse."""
-    return json.dumps(
-        {"version": VERSION, "request": compact(definition.request), "volumes": definition.volumes}
-    )
+    document = {"version": VERSION, "request": compact(definition.request), "volumes": definition.volumes}
+    return json.dumps(document | ({"inherited": definition.inherited} if definition.inherited else {}))
 
 
 def decode(text: str) -> Definition:
@@ -322,4 +326,4 @@ def decode(text: str) -> Definition:
             f"a container's definition has version {document['version']}, this PyDock reads {VERSION}",
             "use the PyDock that wrote it",
         )
-    return Definition(complete(document["request"]), document["volumes"])
+    return Definition(complete(document["request"]), document["volumes"], document.get("inherited", []))

@@ -28,9 +28,10 @@ from pydock_core.spec.definition import (
     complete,
 )
 from pydock_core.spec.log_option import parse_limits
-from pydock_core.spec.mount import read_mounts
+from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
 from pydock_core.spec.security import read_security
+from pydock_core.spec.volume import check_driver
 from pydock_core.supervision.restart_policy import NAMES as POLICY_NAMES
 from pydock_core.supervision.restart_policy import NO, ON_FAILURE
 
@@ -201,6 +202,9 @@ class _Checker:
         host["CapDrop"] = [self._capability("CapDrop", name) for name in host["CapDrop"] or ()] or None
         host["Mounts"] = [_without_empty(mount) for mount in host["Mounts"]]
         host["PidsLimit"] = host["PidsLimit"] or None
+        check_driver(host["VolumeDriver"])
+        for text in host["VolumesFrom"] or ():
+            parse_volumes_from(text)
         read_security(host["SecurityOpt"] or ())
         read_ports(host["PortBindings"])
         log = host["LogConfig"]

@@ -55,10 +55,15 @@ class ContainerRemoval:
             self.remove_directories(container_id)
             orphans = table.delete(self._database, container_id, run, durable=durable)
         self._later(lambda: self.remove_directories(container_id))
-        if volumes and orphans:
+        if volumes:
             for name in orphans:
-                self._discard(self._root.volumes / name)
-            table.delete_volumes(self._database, orphans)
+                self.remove_volume(name, durable=durable)
+
+    def remove_volume(self, name: str, *, durable: bool = True) -> bool:
+        """Remove a volume that no container has; see :func:`pydock_core.store.volume_removal.remove_volume`."""
+        from pydock_core.store.volume_removal import remove_volume  # late: most containers have no volume
+
+        return remove_volume(self._root, self._database, name, self.remove_tree, durable=durable)
 
     def remove_directories(self, container_id: str) -> None:
         """Remove the two directories of a container."""

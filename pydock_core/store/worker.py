@@ -28,6 +28,7 @@ ALLOWED_FUNCTIONS = frozenset(
         "pydock_core.store.upper_tar:write_upper",
         "pydock_core.store.trees:tree_sizes",
         "pydock_core.store.volumes:fill_volume",
+        "pydock_core.store.volumes:settle_volume",
     }
 )
 """The functions that a worker runs; it refuses all others."""

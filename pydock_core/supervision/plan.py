@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydock_core.errors import CorruptError
+from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.record_file import read_json
 
@@ -78,6 +79,7 @@ class LaunchPlan:
         root_mounts: mounted in this order on bundle/rootfs in the supervisor's own mount namespace.
         network: see :class:`NetworkAttachment`.
         ports: sockets to listen on in the host's network namespace.
+        sources: volumes and images that are mounted before the container is made, in the same namespace.
         network_socket: path of the network service's socket, needed for mode "bridge".
         terminal: the container's process has a pseudo-terminal (OCI process.terminal says the same).
         open_stdin: keep standard input open (``-i``); otherwise the process reads /dev/null.
@@ -97,6 +99,7 @@ class LaunchPlan:
     root_mounts: tuple[RootMount, ...] = ()
     network: NetworkAttachment = field(default_factory=NetworkAttachment)
     ports: tuple[PublishedPort, ...] = ()
+    sources: tuple[MountSource, ...] = ()
     network_socket: str = ""
     terminal: bool = False
     open_stdin: bool = False
@@ -120,6 +123,7 @@ class LaunchPlan:
             "root_mounts": [mount.to_json() for mount in self.root_mounts],
             "network": _fields(self.network),
             "ports": [port.to_json() for port in self.ports],
+            "sources": [source.to_json() for source in self.sources],
         }
 
     @classmethod
@@ -129,6 +133,7 @@ class LaunchPlan:
         values["root_mounts"] = tuple(RootMount.from_json(mount) for mount in values["root_mounts"])
         values["network"] = NetworkAttachment(**values["network"])
         values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
+        values["sources"] = tuple(MountSource.from_json(source) for source in values.get("sources", ()))
         return cls(**values)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
+from pydock_core.oci.mount_source import BASE, PART
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime import reaping
 from pydock_core.runtime.cgroups.oom_counter import read_oom_kills
@@ -386,6 +387,9 @@ class Supervisor:
                 maker.begin(self.paths.plan_file, stdio)
                 if self.plan.root_mounts:
                     self._mounts.callback(_unmount, self.paths.rootfs)
+                for source in self.plan.sources:
+                    for name in (BASE, PART):
+                        self._mounts.callback(_unmount, Path(source.place) / name)
                 self._surroundings.enter_network(self.plan, self.paths.network_namespace)
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)

@@ -41,7 +41,7 @@ SUMMARY: dict[str, Any] = {
 FOUND = {"name": "box", "description": "", "star_count": 3, "is_official": True, "is_automated": False}
 ENDING = {"events": ["--until", "0s"]}
 """The options with which a command ends that would go on."""
-ARGUMENTS = {"IMAGE": "box:1", "CONTAINER": CONTAINER, "NAME": "box:1", "TERM": "box"}
+ARGUMENTS = {"IMAGE": "box:1", "CONTAINER": CONTAINER, "NAME": "box:1", "TERM": "box", "VOLUME": "kept"}
 
 
 def with_option(flag: str) -> list[tuple[Command, Option]]:
@@ -64,6 +64,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     config = build_config(Cmd=["sh"]).replace(b'"rootfs"', b'"history": [{"created_by": "x"}], "rootfs"')
     config = config.replace(b'"x"', b'"x", "empty_layer": true')
     engine.images.load(io.BytesIO(build_docker_archive(tags=["box:1"], config=config)))
+    engine.volumes.create("kept")
     output = Output()
     yield Context(engine=engine, stdout=output, stderr=output)
     engine.close()

@@ -144,6 +144,23 @@ LINES = (
     "-v /srv:/data:ro -v cache:/cache:nocopy -v /anonymous --tmpfs /run:size=2m,exec busybox",
     "--mount type=bind,source=/srv,target=/x,readonly,bind-propagation=rslave busybox",
     "--mount type=volume,source=named,target=/x,volume-nocopy --mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700 busybox",
+    "--volumes-from one --volumes-from=two:ro --volume-driver local -v cache:/cache busybox",
+    "--mount type=volume,src=v,dst=/x,volume-subpath=a/b,volume-label=k=v=w,volume-label=l,volume-driver=local busybox",
+    "--mount type=volume,src=v,dst=/x,volume-opt=type=tmpfs,volume-opt=device=tmpfs,ro=false busybox",
+    '--mount type=volume,src=v,dst=/x,volume-opt=type=none,"volume-opt=o=bind,ro",volume-opt=device=/srv busybox',
+    '--mount type=volume,src=v,dst=/x,"volume-opt=o=bind busybox',
+    "--mount type=bind,src=/srv,dst=/x,bind-nonrecursive busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=enabled,consistency=cached busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=disabled busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=writable,readonly busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=readonly,ro,bind-propagation=rprivate busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=writable busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=readonly,ro busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=sometimes busybox",
+    "--mount type=image,src=busybox,dst=/x,image-subpath=etc busybox",
+    "--mount type=bind,src=/srv,dst=/x,volume-nocopy busybox",
+    "--mount type=volume,src=v,dst=/x,tmpfs-size=1m busybox",
+    "--mount type=volume,src=v,dst=/x,volume-subpath busybox",
     "-p 127.0.0.1:8080:80 -p 127.0.0.2::53/udp -p 127.0.0.1:82-83:82-83 --expose 6006 busybox",
     "--group-add 5 --hostname box --add-host db:10.0.0.1 --add-host=six=[fe80::1] --add-host h:host-gateway busybox",
     "-m 64m --memory-swap 128m --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0 --pids-limit 10 --oom-score-adj 7 busybox",
@@ -187,7 +204,7 @@ def engine(path: Path, asked: list[dict[str, Any]]) -> Iterator[None]:
                 asked.append(json.loads(body))
             reply = b'{"Id": "0123456789ab", "Warnings": []}'
             self.send_response(201 if self.command == "POST" else 200)
-            self.send_header("Api-Version", "1.43")
+            self.send_header("Api-Version", "1.51")
             self.send_header("Ostype", "linux")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(reply)))

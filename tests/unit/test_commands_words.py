@@ -53,7 +53,7 @@ def test_everything_at_once() -> None:
         Mount("volume", "cache", "/cache"),
         Mount("tmpfs", "", "/t", options=("size=1048576", "mode=1777")),
         Mount("tmpfs", "", "/run", options=("size=2m",)),
-        Mount("volume", "made", "/anonymous"),
+        Mount("volume", "made", "/anonymous", unnamed=True),
     ]
     assert read_ports(host["PortBindings"]) == (
         PublishedPort("127.0.0.1", 8080, 80),

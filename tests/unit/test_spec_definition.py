@@ -16,7 +16,7 @@ from pydock_core.commands.create_words import CONVERSIONS, build_request
 from pydock_core.commands.parser import Parsed, parse
 from pydock_core.engine.launch import build_plan
 from pydock_core.engine.shapes import Seen, build_inspect, build_summary
-from pydock_core.engine.volumes import name_volumes
+from pydock_core.engine.volume_files import name_volumes
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnsupportedError
 from pydock_core.paths import StateRoot
 from pydock_core.spec import definition as documents
@@ -79,6 +79,8 @@ EXAMPLES = {
     "--env": "A=1",
     "--volume": "/srv:/data:ro",
     "--mount": "type=bind,source=/srv,target=/data,readonly",
+    "--volumes-from": "other:ro",
+    "--volume-driver": "local",
     "--tmpfs": "/scratch:size=1m",
     "--publish": "8080:80",
     "--expose": "6006",
@@ -211,9 +213,11 @@ def test_a_document_of_defaults_is_accepted() -> None:
         ({"HostConfig": {"Init": True}}, "Init"),
         ({"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "Consistency": "x"}]}}, "Consistency"),
         (
-            {"HostConfig": {"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"a": "b"}}}]}},
-            "Labels",
+            {"HostConfig": {"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Colour": {"a": "b"}}}]}},
+            "Colour",
         ),
+        ({"HostConfig": {"VolumeDriver": "convoy"}}, "convoy"),
+        ({"HostConfig": {"VolumesFrom": ["other:z"]}}, "SELinux"),
         ({"HostConfig": {"SecurityOpt": ["frobnicate=1"]}}, "frobnicate"),
         ({"HostConfig": {"LogConfig": {"Type": "syslog"}}}, "syslog"),
         ({"HostConfig": {"NetworkMode": "web"}}, "web"),

@@ -29,7 +29,7 @@ def actions(database: Database) -> list[str]:
 
 
 def test_a_container_s_events_have_its_labels_image_and_name(database: Database) -> None:
-    containers.insert(database, ROW, {})
+    containers.insert(database, ROW, containers.Uses())
     containers.rename(database, ROW.id, "site")
     containers.delete(database, ROW.id, Run(2000, 5_000_002_000, 3, oom_killed=True))
     described = {"team": "a", "image": "busybox", "name": "site"}
@@ -46,7 +46,7 @@ def test_a_container_s_events_have_its_labels_image_and_name(database: Database)
 
 
 def test_a_change_that_fails_records_nothing(database: Database) -> None:
-    containers.insert(database, ROW, {})
+    containers.insert(database, ROW, containers.Uses())
 
     def fail() -> None:
         with database.transaction() as connection:
@@ -59,7 +59,7 @@ def test_a_change_that_fails_records_nothing(database: Database) -> None:
 
 
 def test_a_run_is_recorded_once_whoever_learns_of_it(database: Database) -> None:
-    containers.insert(database, ROW, {})
+    containers.insert(database, ROW, containers.Uses())
     for run in (Run(2000), Run(2000, 3000, 1), Run(2000, 3000, 1), Run(0)):
         with database.transaction() as connection:
             containers.record_run(connection, ROW, run)

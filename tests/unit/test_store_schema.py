@@ -41,6 +41,14 @@ def downgrade(path: Path) -> None:
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE image DROP COLUMN labels")
     connection.execute("ALTER TABLE image DROP COLUMN tagged_ns")
+    for table, column in (
+        ("volume", "labels"),
+        ("volume", "options"),
+        ("container_volume", "anonymous"),
+        ("container_volume", "targets"),
+    ):
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute("DROP TABLE mounted_image")
     connection.execute("PRAGMA user_version = 2")
     connection.commit()
     connection.close()
@@ -119,10 +127,10 @@ def test_a_definition_of_version_4_keeps_everything(tmp_path: Path) -> None:
         Mount("bind", "/srv/shared", "/shared", propagation="rslave", create_source=True),
         Mount("volume", "cache", "/cache"),
         Mount("volume", "model", "/model", True, no_copy=True),
-        Mount("volume", "03" * 32, "/anonymous"),
+        Mount("volume", "03" * 32, "/anonymous", unnamed=True),
         Mount("bind", "/etc", "/host", True, "rslave"),
         Mount("volume", "named", "/named", no_copy=True),
-        Mount("volume", "04" * 32, "/unnamed", True),
+        Mount("volume", "04" * 32, "/unnamed", True, unnamed=True),
         Mount("tmpfs", "", "/t", options=("nosuid", "nodev", "size=1048576", "mode=700")),
         Mount("tmpfs", "", "/run", options=("noexec", "nosuid", "nodev", "size=2m")),
         Mount("tmpfs", "", "/scratch", True, options=("nosuid", "nodev", "exec", "ro")),

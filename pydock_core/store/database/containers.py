@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pydock_core.errors import ConflictError, NotFoundError
 from pydock_core.store.database import events
 from pydock_core.store.database.connection import Database
 from pydock_core.store.database.events import Event
+from pydock_core.store.database.volumes import NewVolume, add
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +26,20 @@ class ContainerRow:
     definition: str
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRow:
-    """One volume; ``users`` is how many containers have it."""
+class Uses(NamedTuple):
+    """The objects that a container uses beside its image.
 
-    name: str
-    created_ns: int
-    anonymous: bool
-    users: int
+    Attributes:
+        volumes: each volume by name, as it is recorded if there is none of its name.
+        unnamed: the names of those volumes that the container did not name.
+        targets: where the container mounts each volume: the path, and whether it can write there.
+        images: the ids of the images that it mounts.
+    """
+
+    volumes: Mapping[str, NewVolume] = {}
+    unnamed: frozenset[str] = frozenset()
+    targets: Mapping[str, Sequence[tuple[str, bool]]] = {}
+    images: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +62,11 @@ class Run:
 _COLUMNS = "id, name, image_id, created_ns, definition"
 
 
-def insert(
-    database: Database, row: ContainerRow, volumes: Mapping[str, bool], *, durable: bool = True
-) -> None:
-    """Record a container and the volumes it uses.
+def insert(database: Database, row: ContainerRow, uses: Uses, *, durable: bool = True) -> None:
+    """Record a container and the volumes and images it uses.
 
     Args:
-        volumes: of each name, whether it is anonymous.
+        uses: the volumes and the mounted images.
         durable: see :meth:`Database.transaction`.
 
     Raises:
@@ -68,10 +74,11 @@ def insert(
         NotFoundError: the image has gone in the meantime.
     """
     with database.transaction(durable=durable) as connection:
-        if connection.execute("SELECT 1 FROM image WHERE id = ?", (row.image_id,)).fetchone() is None:
-            raise NotFoundError(
-                f"image {row.image_id} is gone", "dock images lists what there is", exit_code=125
-            )
+        for image_id in (row.image_id, *uses.images):
+            if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
+                raise NotFoundError(
+                    f"image {image_id} is gone", "dock images lists what there is", exit_code=125
+                )
         try:
             connection.execute(
                 f"INSERT INTO container ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
@@ -79,12 +86,17 @@ def insert(
             )
         except sqlite3.IntegrityError:
             raise _taken(connection, row.name) from None
+        for name, volume in uses.volumes.items():
+            add(connection, name, volume, row.created_ns)
         connection.executemany(
-            "INSERT OR IGNORE INTO volume VALUES (?, ?, ?)",
-            [(name, row.created_ns, int(anonymous)) for name, anonymous in volumes.items()],
+            "INSERT INTO container_volume (container_id, volume, anonymous, targets) VALUES (?, ?, ?, ?)",
+            [
+                (row.id, name, int(name in uses.unnamed), json.dumps(uses.targets.get(name, ())))
+                for name in uses.volumes
+            ],
         )
         connection.executemany(
-            "INSERT INTO container_volume VALUES (?, ?)", [(row.id, name) for name in volumes]
+            "INSERT INTO mounted_image VALUES (?, ?)", [(row.id, image_id) for image_id in uses.images]
         )
         events.record(connection, build_event(row, "create", time_ns=row.created_ns))
 
@@ -100,6 +112,13 @@ def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> N
     """Record a run's start and end, each unless it is recorded: whoever learns of them first does it."""
     if not run.started_at_ns:
         return
+    uses = connection.execute(
+        "SELECT volume, targets FROM container_volume WHERE container_id = ? ORDER BY volume", (row.id,)
+    ).fetchall()
+    for name, targets in uses:
+        for target, is_writable in json.loads(targets):
+            mounted = build_mount_event(row.id, name, target, is_writable, run.started_at_ns)
+            events.record_once(connection, mounted)
     events.record_once(connection, build_event(row, "start", time_ns=run.started_at_ns))
     if not run.finished_at_ns:
         return
@@ -108,6 +127,21 @@ def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> N
     seconds = (run.finished_at_ns - run.started_at_ns) // 1_000_000_000
     ended = {"execDuration": str(seconds), "exitCode": str(run.exit_code)}
     events.record_once(connection, build_event(row, "die", time_ns=run.finished_at_ns, **ended))
+    for name, _ in uses:
+        attributes = {"container": row.id, "driver": "local"}
+        events.record_once(connection, Event("volume", "unmount", name, attributes, run.finished_at_ns))
+
+
+def build_mount_event(container_id: str, name: str, target: str, is_writable: bool, time_ns: int) -> Event:
+    """Return the event of a volume that a container has mounted, as Docker has it."""
+    attributes = {
+        "container": container_id,
+        "destination": target,
+        "driver": "local",
+        "propagation": "",
+        "read/write": str(is_writable).lower(),
+    }
+    return Event("volume", "mount", name, attributes, time_ns)
 
 
 def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
@@ -173,7 +207,7 @@ def _row(connection: sqlite3.Connection, container_id: str) -> ContainerRow | No
 def delete(
     database: Database, container_id: str, run: Run | None = None, *, durable: bool = True
 ) -> list[str]:
-    """Forget a container and its addresses; return the names of the anonymous volumes that it alone used.
+    """Forget a container and its addresses; return the names of the volumes that it alone has and did not name.
 
     Args:
         run: the last one, whose end may not be recorded yet.
@@ -186,49 +220,11 @@ def delete(
                 record_run(connection, row, run)
             events.record(connection, build_event(row, "destroy"))
         volumes = connection.execute(
-            "SELECT volume.name FROM container_volume JOIN volume ON volume.name = container_volume.volume "
-            "WHERE container_id = ? AND anonymous = 1 AND NOT EXISTS (SELECT 1 FROM container_volume AS other "
-            "WHERE other.volume = volume.name AND other.container_id <> ?)",
-            (container_id, container_id),
+            "SELECT volume FROM container_volume WHERE container_id = ?1 AND anonymous = 1 AND NOT EXISTS "
+            "(SELECT 1 FROM container_volume AS other WHERE other.volume = container_volume.volume "
+            "AND other.container_id <> ?1)",
+            (container_id,),
         ).fetchall()
         connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
         connection.execute("DELETE FROM address WHERE container_id = ?", (container_id,))
     return [row[0] for row in volumes]
-
-
-def all_volumes(database: Database) -> list[VolumeRow]:
-    """Return every volume, by name."""
-    rows = database.query(
-        "SELECT name, created_ns, anonymous, (SELECT count(*) FROM container_volume WHERE volume = name) "
-        "FROM volume ORDER BY name"
-    )
-    return [
-        VolumeRow(name, created_ns, bool(anonymous), users) for name, created_ns, anonymous, users in rows
-    ]
-
-
-def delete_volumes(database: Database, names: Sequence[str]) -> None:
-    """Forget volumes."""
-    with database.transaction() as connection:
-        connection.executemany("DELETE FROM volume WHERE name = ?", [(name,) for name in names])
-
-
-def delete_unused_volume(database: Database, name: str, discard: Callable[[], object]) -> bool:
-    """Forget a volume that no container uses, and put its files away.
-
-    Args:
-        discard: puts the files away by a rename; within the transaction, so that a container that is made meanwhile
-            begins with a new volume of the name.
-
-    Returns:
-        whether it was forgotten.
-    """
-    with database.transaction() as connection:
-        forgotten = connection.execute(
-            "DELETE FROM volume WHERE name = ?1 "
-            "AND NOT EXISTS (SELECT 1 FROM container_volume WHERE volume = ?1)",
-            (name,),
-        ).rowcount
-        if forgotten:
-            discard()
-        return bool(forgotten)

@@ -318,8 +318,12 @@ def layers_by_image(database: Database) -> dict[str, list[LayerRow]]:
 
 
 def containers_of(database: Database, image_id: str) -> list[str]:
-    """Return the full ids of the containers made from an image."""
-    rows = database.query("SELECT id FROM container WHERE image_id = ?", (image_id,))
+    """Return the full ids of the containers made from an image, and of those that mount it."""
+    rows = database.query(
+        "SELECT id FROM container WHERE image_id = ?1 "
+        "UNION SELECT container_id FROM mounted_image WHERE image_id = ?1",
+        (image_id,),
+    )
     return [row[0] for row in rows]
 
 
@@ -359,7 +363,11 @@ def delete_unused(
         whether the image was deleted; if not, nothing was changed.
     """
     with database.transaction() as connection:
-        if connection.execute("SELECT 1 FROM container WHERE image_id = ?", (image_id,)).fetchone():
+        uses = (
+            "SELECT 1 FROM container WHERE image_id = ?1 "
+            "UNION SELECT 1 FROM mounted_image WHERE image_id = ?1"
+        )
+        if connection.execute(uses, (image_id,)).fetchone():
             return False
         going = {(tag.repository, tag.tag) for tag in tags}
         going |= {(row.repository, row.digest) for row in digests}

@@ -96,13 +96,37 @@ CREATE TABLE address (          -- addresses on bridge networks, given out at st
 CREATE TABLE volume (
     name TEXT PRIMARY KEY,
     created_ns INTEGER NOT NULL,
-    anonymous INTEGER NOT NULL  -- 1: made for one container, and removed with it by rm -v or --rm
+    anonymous INTEGER NOT NULL, -- 1: made without a name
+    labels TEXT NOT NULL,       -- JSON object
+    options TEXT NOT NULL       -- JSON object: of the local driver
 ) STRICT;
 CREATE TABLE container_volume (
     container_id TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE,
     volume TEXT NOT NULL,
+    anonymous INTEGER NOT NULL, -- 1: the container did not name it; rm -v and --rm remove it
+    targets TEXT NOT NULL,      -- JSON list of [path in the container, whether it can write there]
     PRIMARY KEY (container_id, volume)
 ) STRICT;
+CREATE TABLE mounted_image (  -- images that a container mounts, beside its own
+    container_id TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE,
+    image_id TEXT NOT NULL,
+    PRIMARY KEY (container_id, image_id)
+) STRICT;
+CREATE INDEX mounted_image_image ON mounted_image(image_id);
+"""
+
+_VOLUMES_6 = """
+ALTER TABLE volume ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE volume ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE container_volume ADD COLUMN anonymous INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE container_volume ADD COLUMN targets TEXT NOT NULL DEFAULT '[]';
+UPDATE container_volume SET anonymous = coalesce((SELECT anonymous FROM volume WHERE name = volume), 0);
+CREATE TABLE mounted_image (
+    container_id TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE,
+    image_id TEXT NOT NULL,
+    PRIMARY KEY (container_id, image_id)
+) STRICT;
+CREATE INDEX mounted_image_image ON mounted_image(image_id);
 """
 
 CREATE = _ALL + _DISTRIBUTION + _EVENTS
@@ -113,7 +137,7 @@ UPGRADES: Mapping[int, str] = {
     3: "ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;",
     4: "ALTER TABLE container RENAME COLUMN config TO definition;"
     "\nUPDATE container SET definition = convert_definition(definition);",
-    5: _EVENTS,
+    5: _EVENTS + _VOLUMES_6,
 }
 """The scripts from each earlier version to the next; ``convert_definition`` is
 :func:`pydock_core.store.database.definition_upgrade.convert`."""

@@ -1,0 +1,208 @@
+"""The files of volumes: their names, their directories, and the image's files that an empty volume gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydock_core.errors import FailedError
+from pydock_core.oci.root_mount import RootMount
+from pydock_core.paths import StateRoot
+from pydock_core.private_files import make_directories
+from pydock_core.spec.definition import CreateRequest, Definition
+from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.store.database import Database
+from pydock_core.store.database.containers import Uses
+from pydock_core.store.database.volumes import NewVolume
+from pydock_core.store.worker import LocalWorker, Worker
+from pydock_core.supervision.client import ZygoteWorker
+
+if TYPE_CHECKING:
+    from pydock_core.store.workspace import Workspace
+
+_DATA = "_data"
+_FILL = "fill"
+"""Beside a volume's files: the image's files that are being moved there."""
+_DIRECTORY_MODE = 0o755
+"""Of a new volume, whatever the umask."""
+
+
+def no_image(reference: str) -> str:
+    """Refuse an image mount: of a request that has none."""
+    raise AssertionError(f"image mount {reference}")
+
+
+def name_volumes(
+    request: CreateRequest,
+    inherited: Sequence[Mapping[str, Any]] = (),
+    find_image: Callable[[str], str] = no_image,
+) -> tuple[Definition, Uses]:
+    """Give each anonymous volume a name and each mounted image its id.
+
+    Args:
+        inherited: the mounts that VolumesFrom stands for.
+        find_image: returns the id of an image.
+
+    Returns:
+        The definition, and what the container uses.
+    """
+    chosen: dict[str, str] = {}
+    volumes: dict[str, NewVolume] = {}
+    unnamed: set[str] = set()
+    targets: dict[str, list[tuple[str, bool]]] = {}
+    images: set[str] = set()
+    for mount in read_mounts(request, {}, inherited):
+        if mount.kind == "image":
+            chosen[mount.target] = find_image(mount.source)
+            images.add(chosen[mount.target])
+        elif mount.kind == "volume":
+            name = mount.source or chosen.setdefault(mount.target, os.urandom(32).hex())
+            is_new = NewVolume(not mount.source, dict(mount.labels), dict(mount.volume_options))
+            volumes.setdefault(name, is_new)
+            targets.setdefault(name, []).append((mount.target, not mount.read_only))
+            if mount.unnamed:
+                unnamed.add(name)
+    definition = Definition(request, chosen, [dict(mount) for mount in inherited])
+    return definition, Uses(volumes, frozenset(unnamed), targets, frozenset(images))
+
+
+def volume_directory(root: StateRoot, name: str) -> Path:
+    """Return the directory of a volume's files."""
+    return root.volumes / name / _DATA
+
+
+def make_directory(root: StateRoot, name: str) -> None:
+    """Make the directory of a volume's files if it is missing: it appears by a rename.
+
+    Raises:
+        FailedError: it cannot be made.
+    """
+    if volume_directory(root, name).exists():
+        return
+    with _opened_workspace(root, LocalWorker()) as workspace:
+        _place_new(root, name, _make_data(workspace.path / "volume"))
+
+
+def fill_volumes(
+    root: StateRoot,
+    database: Database,
+    mounts: Iterable[Mount],
+    image_mounts: Callable[[], Sequence[RootMount]],
+    *,
+    is_first_start: bool,
+) -> None:
+    """Make the missing directories of a container's volumes, and fill the empty volumes of one that has never started.
+
+    A volume gets the image's files at its target, as in Docker.  The directory of a new volume appears, filled, by a rename.
+    The files of an empty one are put beside it by a rename (``fill``), and then moved one by one: whoever finds them
+    there goes on, so a kill at any moment loses nothing, and a running container that has the volume sees the files.
+
+    Args:
+        mounts: of the container; those that are not volumes with a directory of their own are passed over.
+        image_mounts: returns the mounts of the image's file system, read-only.
+        is_first_start: the container has never been started.
+    """
+    for mount in mounts:
+        if mount.kind != "volume":
+            continue
+        directory = volume_directory(root, mount.source)
+        if not directory.exists():
+            _make_filled(root, database, mount, image_mounts)
+        elif (directory.parent / _FILL).exists():
+            _settle(root, mount.source)
+        elif is_first_start and not mount.no_copy and not mount.subpath and _may_be_empty(directory):
+            _fill_empty(root, mount, image_mounts)
+
+
+def _make_filled(
+    root: StateRoot, database: Database, mount: Mount, image_mounts: Callable[[], Sequence[RootMount]]
+) -> None:
+    from pydock_core.store.volume_removal import (
+        restore_missing_volume,
+    )  # late: few containers have a new volume
+
+    restore_missing_volume(root, database, mount.source)
+    if volume_directory(root, mount.source).exists():
+        return
+    with _opened_workspace(root, ZygoteWorker(root)) as workspace:
+        data = _make_data(workspace.path / "volume")
+        if not mount.no_copy and not mount.subpath:
+            _copy_image(root, workspace, mount, data, image_mounts)
+        _place_new(root, mount.source, data)
+
+
+def _fill_empty(root: StateRoot, mount: Mount, image_mounts: Callable[[], Sequence[RootMount]]) -> None:
+    with _opened_workspace(root, ZygoteWorker(root)) as workspace:
+        data = _make_data(workspace.path / _FILL)
+        if _copy_image(root, workspace, mount, data, image_mounts):
+            with suppress(OSError):  # another start was first
+                os.rename(data.parent, root.volumes / mount.source / _FILL)
+    if (root.volumes / mount.source / _FILL).exists():
+        _settle(root, mount.source)
+
+
+def _settle(root: StateRoot, name: str) -> None:
+    """Move the files that are beside a volume into it, if it is empty or half filled."""
+    directory = root.volumes / name
+    arguments = {"fill": str(directory / _FILL), "source": _DATA, "volume": str(directory / _DATA)}
+    ZygoteWorker(root).call("pydock_core.store.volumes:settle_volume", arguments)
+
+
+def _may_be_empty(directory: Path) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+    except PermissionError:  # a subordinate id's, so a container has had it
+        return False
+
+
+def _make_data(parent: Path) -> Path:
+    data = parent / _DATA
+    make_directories(data)
+    data.chmod(_DIRECTORY_MODE)
+    return data
+
+
+def _place_new(root: StateRoot, name: str, data: Path) -> None:
+    """Give a new volume its place; of two starts at once one wins, and both go on with the same."""
+    with suppress(OSError):  # another start was first, or the look below tells
+        os.rename(data.parent, root.volumes / name)
+    if not volume_directory(root, name).is_dir():
+        raise FailedError(f"volume {name} could not be made", "check the free space (dock doctor)")
+
+
+def _copy_image(
+    root: StateRoot,
+    workspace: Workspace,
+    mount: Mount,
+    data: Path,
+    image_mounts: Callable[[], Sequence[RootMount]],
+) -> bool:
+    """Copy the image's files at a mount's target; return whether there are any."""
+    point = workspace.path / "root"
+    point.mkdir(mode=0o700)
+    arguments = {
+        "root_mounts": [asdict(layer) for layer in image_mounts()],
+        "mount_point": str(point),
+        "target": mount.target,
+        "volume": str(data),
+    }
+    # For root too: a process of its own makes a mount namespace.  With the lock's descriptor: a worker that outlives
+    # this process keeps its directory from sweepers.
+    worker = ZygoteWorker(root)
+    return bool(worker.call("pydock_core.store.volumes:fill_volume", arguments, [workspace.lock_fd]))
+
+
+@contextmanager
+def _opened_workspace(root: StateRoot, worker: Worker) -> Iterator[Workspace]:
+    from pydock_core.store.workspace import open_workspace  # late: most containers have no new volume
+
+    def remove(path: Path) -> None:
+        worker.call("pydock_core.store.trees:remove_tree", {"path": str(path)})
+
+    with open_workspace(root.temporary, "volume", remove) as workspace:
+        yield workspace
