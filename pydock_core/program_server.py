@@ -57,9 +57,13 @@ def start_quietly() -> None:
     """Start the server of this user's state root if there is none; what keeps it from starting is in its log."""
     from pydock_core.errors import PyDockError
     from pydock_core.paths import default_root
+    from pydock_core.private_files import make_private
 
+    root = default_root()
     try:
-        ask_server_surely(program_server_spec(default_root()), {"op": "ping"})
+        if root.run.is_dir():  # the command before may have made no state, or refused to use this directory
+            make_private(root.run)
+            ask_server_surely(program_server_spec(root), {"op": "ping"})
     except (PyDockError, OSError) as error:
         print(f"the program server did not start: {error}", file=sys.stderr)
 

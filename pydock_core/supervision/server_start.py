@@ -159,7 +159,7 @@ def _connect(spec: ServerSpec) -> socket.socket | None:
 def start_lock(spec: ServerSpec) -> Iterator[None]:
     """Hold the right to put a server into its place or to take it away."""
     try:
-        lock_fd = os.open(spec.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock_fd = open_private(str(spec.lock_path), os.O_RDWR | os.O_CREAT)
     except FileNotFoundError as error:
         raise NotFoundError(f"the directory {spec.lock_path.parent} is missing") from error
     except PermissionError as error:
