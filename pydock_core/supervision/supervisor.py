@@ -502,21 +502,25 @@ def _unmount(path: Path) -> None:
 
 
 def preload() -> None:
-    """Prepare the zygote's memory, which its forks share until they write to it.
-
-    Supervisors' late imports are done.  Their code has run as often as CPython 3.11 needs to specialize it (PEP 659), so
-    no fork writes specialized instructions again.  All objects are frozen (gc.freeze), so no collection in a fork writes
-    to them, and collections are rare, as each writes to the objects of a fork's own.
-    """
+    """Import what supervisors import late, so that it is there, and shared, after the zygote's fork."""
     import fcntl  # noqa: F401 - to have been imported is the point
     import struct  # noqa: F401 - to have been imported is the point
     import termios  # noqa: F401 - to have been imported is the point
 
     from pydock_core.runtime import embedded  # noqa: F401 - to have been imported is the point
+
+
+def warm_up() -> None:
+    """Prepare the zygote's memory, which its forks share until they write to it.
+
+    The facts that are the same for everything below the zygote are read.  Supervisors' code has run as often as CPython
+    3.11 needs to specialize it (PEP 659), so no fork writes specialized instructions again.  All objects are frozen
+    (gc.freeze), so no collection in a fork writes to them, and collections are rare, as each writes to the objects of a
+    fork's own.
+    """
     from pydock_core.runtime.cgroups import read_layout
     from pydock_core.runtime.namespaces import is_in_user_namespace
 
-    # What is one and the same for everything below the zygote.
     boot_id()
     read_layout()
     is_in_user_namespace()

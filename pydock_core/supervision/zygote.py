@@ -1,8 +1,9 @@
 """The zygote: a fork server that makes supervisors and storage workers, as root of the host or of a user namespace.
 
-It starts in two steps.  The first makes the namespaces and bind-mounts the interpreter's own file read-only
-on itself; the second is the same interpreter, executed through that mount.  So ``/proc/PID/exe`` of whatever
-it forks leads to a read-only mount, while the process lives and after (CVE-2019-5736).
+It starts in two steps.  The first makes the namespaces and a read-only copy of the mount tree, makes that its root
+directory and executes the interpreter anew; the second loads what supervisors need and returns to the real root.  So
+``/proc/PID/exe`` and ``/proc/PID/map_files`` of whatever it forks lead to read-only mounts, while the process lives and
+after (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         interpreter = os.readlink("/proc/self/exe")
         try:
-            _protect(interpreter)
+            roots = _enter_read_only_root()
         except OSError as error:
-            raise FailedError(f"cannot mount {interpreter} read-only: {error.strerror}") from error
+            raise FailedError(f"cannot mount / read-only: {error.strerror}") from error
         os.set_inheritable(ready.fileno(), True)
-        passed = {**arguments, "mapping": mapping, "ready_fd": ready.fileno()}
+        passed = {**arguments, "mapping": mapping, "ready_fd": ready.fileno(), "roots": roots}
         program = "import sys, json; a = json.loads(sys.argv[1]); sys.path += a['paths']; "
         program += f"from {__name__} import main; main(a)"
         argv = [interpreter, "-I", "-S", "-X", "utf8", "-c", program, json.dumps(passed)]
@@ -74,18 +75,21 @@ def _unshare_mounts() -> None:
         ) from error
 
 
-def _protect(path: str) -> None:
-    """Bind-mount a file read-only on itself, in this mount namespace."""
-    tree_fd = syscalls.open_tree(
-        syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
-    )
-    target_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        syscalls.mount_setattr(tree_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY)
-        syscalls.move_mount(tree_fd, target_fd)
-    finally:
-        os.close(tree_fd)
-        os.close(target_fd)
+def _enter_read_only_root() -> tuple[int, int]:
+    """Make a read-only copy of the mount tree the root directory of this process.
+
+    Returns:
+        Descriptors of the real root and of the copy, both inherited by the next program.  The copy lasts as long as its
+        descriptor, and each mount of it as long as a file that is mapped from it.
+    """
+    real_fd = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    copy_fd = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
+    syscalls.mount_setattr(copy_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
+    for fd in (real_fd, copy_fd):
+        os.set_inheritable(fd, True)
+    os.fchdir(copy_fd)
+    os.chroot(".")
+    return real_fd, copy_fd
 
 
 def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
@@ -94,7 +98,7 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
     code = 1
     try:
         facts = {"pid": os.getpid(), "version": arguments["version"], "mapping": arguments["mapping"]}
-        _preload()
+        _load(*arguments["roots"])
         operations = {
             "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
             "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
@@ -109,11 +113,16 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
         os._exit(code)
 
 
-def _preload() -> None:
-    """Import what every supervisor needs, so that it is there, and shared, after the fork."""
-    from pydock_core.supervision.supervisor import preload
+def _load(real_fd: int, copy_fd: int) -> None:
+    """Load what every supervisor needs, so that it is there, and shared, after the fork; return to the real root."""
+    from pydock_core.supervision import supervisor
 
-    preload()
+    supervisor.preload()
+    os.fchdir(real_fd)
+    os.chroot(".")
+    os.close(real_fd)
+    os.close(copy_fd)
+    supervisor.warm_up()
 
 
 def _prepare_supervisor(ahead: bool) -> Callable[[Request], None]:
