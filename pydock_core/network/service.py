@@ -1,8 +1,7 @@
 """The network service (root): a fork server with pyroute2 loaded, one child per request.
 
-Requests: ``{"op": "ensure", bridge, gateway, subnet, admission?: {address, access, resolvers}}``, answered by
-``{weakness}``; ``{"op": "attach", container_id, bridge, address, gateway, mac_address}`` with the network
-namespace's descriptor; ``{"op": "remove", bridge, subnet}``; ``{"op": "ping"}``.
+Its requests are EnsureRequest, PlugRequest (with the network namespace's descriptor), RemoveRequest and PingRequest of
+:mod:`pydock_core.supervision.protocol`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Requ
 
 if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
+    from pydock_core.supervision.protocol import EnsureReply
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
 """Imported before the first request: pyroute2 takes 150 ms."""
@@ -44,7 +44,7 @@ def main(arguments: Mapping[str, Any]) -> NoReturn:
         }
         ForkServer(operations, arguments).serve(ready)
         code = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
         forkserver.report_failure(ready, error)
     finally:
         sys.stderr.flush()
@@ -64,7 +64,7 @@ def _rules(request: Request) -> BridgeRules:
     return BridgeRules(_text(request, "bridge"), _text(request, "subnet"))
 
 
-def _ensure(request: Request) -> Mapping[str, Any]:
+def _ensure(request: Request) -> EnsureReply:
     from pydock_core.network import bridge, firewall
     from pydock_core.network.rules import Admission
 

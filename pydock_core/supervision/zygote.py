@@ -1,9 +1,9 @@
 """The zygote: a fork server that makes supervisors and storage workers, as root of the host or of a user namespace.
 
-It starts in two steps.  The first makes the namespaces and a read-only copy of the mount tree, makes that its root
-directory and executes the interpreter anew; the second loads what supervisors need and returns to the real root.  So
-``/proc/PID/exe`` and ``/proc/PID/map_files`` of whatever it forks lead to read-only mounts, while the process lives and
-after (CVE-2019-5736).
+It starts in two steps.  The first makes the namespaces and a read-only copy of the mount tree, makes that copy its root
+directory and executes the interpreter again; the second loads the modules of supervisors and returns to the real root.  So
+``/proc/PID/exe`` and ``/proc/PID/map_files`` of every process that it forks lead to read-only mounts, during the process's
+life and after it (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.supervision import forkserver, user_namespace
 from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import ServerFacts
+
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
-    """Start the zygote; standard input is the socket on which the starter waits for the word."""
+    """Start the zygote; standard input is the socket on which the starter waits."""
     if "mapping" in arguments:
         _second_step(arguments)
     ready = forkserver.take_ready()
@@ -30,7 +33,7 @@ def main(arguments: Mapping[str, Any]) -> NoReturn:
     pid = os.fork()
     if pid:
         mapper.close()
-        user_namespace.serve_mapping(served, pid)  # ends at once where the child does not ask
+        user_namespace.serve_mapping(served, pid)  # returns at once if the child does not ask
         os._exit(0)
     served.close()
     try:
@@ -60,7 +63,7 @@ def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[
         program += f"from {__name__} import main; main(a)"
         argv = [interpreter, "-I", "-S", "-X", "utf8", "-c", program, json.dumps(passed)]
         os.execv(interpreter, argv)
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
         forkserver.report_failure(ready, error)
 
 
@@ -69,8 +72,8 @@ def _unshare_mounts() -> None:
         syscalls.unshare(syscalls.CLONE_NEWNS)
     except OSError as error:
         raise UnsupportedError(
-            f"this process is root without the right to make namespaces ({error.strerror})",
-            hint="give the surrounding container CAP_SYS_ADMIN, or be an ordinary user; see `dock doctor`",
+            f"cannot make namespaces, although this process is root: {error.strerror}",
+            hint="give the surrounding container CAP_SYS_ADMIN, or run as an ordinary user; see `dock doctor`",
             exit_code=125,
         ) from error
 
@@ -97,7 +100,10 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
     ready.set_inheritable(False)
     code = 1
     try:
-        facts = {"pid": os.getpid(), "version": arguments["version"], "mapping": arguments["mapping"]}
+        facts = cast(
+            "ServerFacts",
+            {"pid": os.getpid(), "version": arguments["version"], "mapping": arguments["mapping"]},
+        )
         _load(*arguments["roots"])
         operations = {
             "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
@@ -106,7 +112,7 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
         }
         ForkServer(operations, arguments).serve(ready)
         code = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
         forkserver.report_failure(ready, error)
     finally:
         sys.stderr.flush()
@@ -114,7 +120,7 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
 
 
 def _load(real_fd: int, copy_fd: int) -> None:
-    """Load what every supervisor needs, so that it is there, and shared, after the fork; return to the real root."""
+    """Import the modules that every supervisor needs, so that forks share them; return to the real root."""
     from pydock_core.supervision import supervisor
 
     supervisor.preload()
