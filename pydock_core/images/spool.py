@@ -160,10 +160,10 @@ class Spool:
 
     def _report(self, name: str, current: int, total: int) -> None:
         if self._progress is not None:
-            shown = (
+            label = (
                 posixpath.dirname(name)[:12] if name.endswith("/layer.tar") else posixpath.basename(name)[:12]
             )
-            self._progress({"status": "Loading layer", "id": shown, "current": current, "total": total})
+            self._progress({"status": "Loading layer", "id": label, "current": current, "total": total})
 
     # -- members -----------------------------------------------------------------------------------------
 

@@ -160,9 +160,9 @@ def set_rlimits(plan: ProcessPlan) -> None:
             resource.setrlimit(number, (soft, hard))
         except (ValueError, OSError) as error:
             _, current = resource.getrlimit(number)
-            shown = "unlimited" if current == resource.RLIM_INFINITY else current
+            spelling = "unlimited" if current == resource.RLIM_INFINITY else current
             raise DeniedError(
-                f"resource limit {name}: {soft}:{hard} is refused, the hard limit here is {shown}: {error}",
+                f"resource limit {name}: {soft}:{hard} is refused, the hard limit here is {spelling}: {error}",
                 "ask for a limit at most as high, or run with CAP_SYS_RESOURCE",
             ) from error
 

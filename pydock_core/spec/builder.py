@@ -278,16 +278,16 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
         system = [_without_read_only(mount) for mount in system]
-    asked = [_build_mount(mount, facts) for mount in mounts]
+    requested = [_build_mount(mount, facts) for mount in mounts]
     if facts.rootless:
-        asked += [_build_device_bind(device) for device in facts.devices]
-    taken = {mount["destination"] for mount in asked}
+        requested += [_build_device_bind(device) for device in facts.devices]
+    taken = {mount["destination"] for mount in requested}
     kept = [mount for mount in system if mount["destination"] not in taken]
     if "/etc" not in taken:
-        asked += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
+        requested += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
     # A sort is stable: mounts on one depth keep the user's order.
-    asked.sort(key=lambda mount: mount["destination"].count("/"))
-    return [{**mount, "options": list(mount["options"])} for mount in (*kept, *asked)]
+    requested.sort(key=lambda mount: mount["destination"].count("/"))
+    return [{**mount, "options": list(mount["options"])} for mount in (*kept, *requested)]
 
 
 def _build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:

@@ -108,43 +108,43 @@ def parse_mount(document: Mapping[str, Any]) -> Mount:
         InvalidError, UnsupportedError: malformed; exit code 125.
     """
     kind, target = document.get("Type"), document.get("Target") or ""
-    shown = ",".join(f"{key}={value}" for key, value in document.items())
+    spelling = ",".join(f"{key}={value}" for key, value in document.items())
     source, read_only = document.get("Source") or "", document.get("ReadOnly") or False
     if not (isinstance(target, str) and isinstance(source, str) and isinstance(read_only, bool)):
-        raise _invalid(shown, "a field has another type", "see the Engine API")
+        raise _invalid(spelling, "a field has another type", "see the Engine API")
     if not isinstance(kind, str) or kind not in _KEYS:
-        raise _invalid(shown, f"unknown type {kind}", "there are bind, volume and tmpfs")
+        raise _invalid(spelling, f"unknown type {kind}", "there are bind, volume and tmpfs")
     allowed = {"Type", "Source", "Target", "ReadOnly", *_KEYS[kind]}
     for key, value in document.items():
         if key not in allowed and value and (key, value) != ("Consistency", "default"):
             raise UnsupportedError(
-                f"mount {shown}: {key} is not supported for the type {kind}",
+                f"mount {spelling}: {key} is not supported for the type {kind}",
                 f"there are {', '.join(sorted(allowed))}",
                 exit_code=125,
             )
     if not target:
-        raise _invalid(shown, "target is missing", "add target=/PATH")
-    target = _check_target(target, shown)
+        raise _invalid(spelling, "target is missing", "add target=/PATH")
+    target = _check_target(target, spelling)
     if kind == "bind":
-        options = _options(document, "BindOptions", {"Propagation": str, "CreateMountpoint": bool}, shown)
+        options = _options(document, "BindOptions", {"Propagation": str, "CreateMountpoint": bool}, spelling)
         propagation = options.get("Propagation") or "rprivate"
         if not source:
-            raise _invalid(shown, "source is missing", "add source=PATH")
+            raise _invalid(spelling, "source is missing", "add source=PATH")
         if not source.startswith("/"):
-            raise _invalid(shown, f"{source!r} is not an absolute path of the host", "begin it with /")
+            raise _invalid(spelling, f"{source!r} is not an absolute path of the host", "begin it with /")
         if propagation not in PROPAGATIONS:
             raise _invalid(
-                shown, f"unknown propagation {propagation}", f"there are {', '.join(PROPAGATIONS)}"
+                spelling, f"unknown propagation {propagation}", f"there are {', '.join(PROPAGATIONS)}"
             )
         created = bool(options.get("CreateMountpoint"))
         return Mount("bind", posixpath.normpath(source), target, read_only, propagation, created)
     if kind == "volume":
-        options = _options(document, "VolumeOptions", {"NoCopy": bool}, shown)
-        name = _check_name(source, shown) if source else ""
+        options = _options(document, "VolumeOptions", {"NoCopy": bool}, spelling)
+        name = _check_name(source, spelling) if source else ""
         return Mount("volume", name, target, read_only, no_copy=bool(options.get("NoCopy")))
     if source:
-        raise _invalid(shown, "a tmpfs has no source", "leave source out")
-    options = _options(document, "TmpfsOptions", {"SizeBytes": int, "Mode": int}, shown)
+        raise _invalid(spelling, "a tmpfs has no source", "leave source out")
+    options = _options(document, "TmpfsOptions", {"SizeBytes": int, "Mode": int}, spelling)
     size = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
     return Mount("tmpfs", "", target, read_only, options=(*size, f"mode={options.get('Mode') or 0o1777:o}"))
 
@@ -155,40 +155,44 @@ def parse_tmpfs(target: str, options: str) -> Mount:
     return Mount("tmpfs", "", _check_target(target, target), "ro" in words, options=words)
 
 
-def _options(document: Mapping[str, Any], name: str, types: Mapping[str, type], shown: str) -> dict[str, Any]:
+def _options(
+    document: Mapping[str, Any], name: str, types: Mapping[str, type], spelling: str
+) -> dict[str, Any]:
     options = document.get(name) or {}
     if not isinstance(options, dict):
-        raise _invalid(shown, f"{name} is not an object", "see the Engine API")
+        raise _invalid(spelling, f"{name} is not an object", "see the Engine API")
     for key, value in options.items():
         if key not in types and value:
             raise UnsupportedError(
-                f"mount {shown}: {name}.{key} is not supported", f"there is {', '.join(types)}", exit_code=125
+                f"mount {spelling}: {name}.{key} is not supported",
+                f"there is {', '.join(types)}",
+                exit_code=125,
             )
         if key in types and value is not None and type(value) is not types[key]:
             raise _invalid(
-                shown, f"{name}.{key} is not of the type {types[key].__name__}", "see the Engine API"
+                spelling, f"{name}.{key} is not of the type {types[key].__name__}", "see the Engine API"
             )
     return dict(options)
 
 
-def _check_target(path: str, shown: str) -> str:
+def _check_target(path: str, spelling: str) -> str:
     if not path.startswith("/"):
-        raise _invalid(shown, f"{path!r} is not an absolute path", "a path in the container begins with /")
+        raise _invalid(spelling, f"{path!r} is not an absolute path", "a path in the container begins with /")
     normal = posixpath.normpath("/" + path.lstrip("/"))
     if normal == "/":
-        raise _invalid(shown, "/ cannot be a target", "mount below /")
+        raise _invalid(spelling, "/ cannot be a target", "mount below /")
     return normal
 
 
-def _check_name(name: str, shown: str) -> str:
+def _check_name(name: str, spelling: str) -> str:
     if not _VOLUME_NAME.match(name):
         raise _invalid(
-            shown,
+            spelling,
             f"{name!r} is neither a path nor a name of a volume",
             "begin a path with / or ./; a name has letters, digits, '_', '.' and '-'",
         )
     return name
 
 
-def _invalid(shown: str, reason: str, hint: str) -> InvalidError:
-    return InvalidError(f"invalid mount {shown}: {reason}", hint, exit_code=125)
+def _invalid(spelling: str, reason: str, hint: str) -> InvalidError:
+    return InvalidError(f"invalid mount {spelling}: {reason}", hint, exit_code=125)

@@ -70,8 +70,8 @@ def _spell_out(arguments: Sequence[Mapping[str, Any]]) -> list[list[dict[str, An
             spelled.append([dict(each) for each in conditions])  # an unknown operator is refused later
             continue
         value, second = int(family["value"]) & _WORD, int(family.get("valueTwo") or 0) & _WORD
-        wanted = [number for number in range(_FAMILIES) if holds(number, value, second)]
-        spelled += [[_block(start, size), *others] for start, size in _blocks(wanted)]
+        families = [number for number in range(_FAMILIES) if holds(number, value, second)]
+        spelled += [[_block(start, size), *others] for start, size in _blocks(families)]
     return spelled
 
 

@@ -241,8 +241,8 @@ class Supervisor:
         identity = ProcessIdentity.of(os.getpid())
         StateRecord(identity, identity, 0, (), self.plan.executor).write(self.paths.state_file)
         self._open_log()
-        with contextlib.ExitStack() as theirs:
-            self._make_pipes(theirs)
+        with contextlib.ExitStack() as child_ends:
+            self._make_pipes(child_ends)
         self._listen()
         self._begin_relay()
         _tell(self._status, {"event": "started", "pid": 0, "ports": self._ports_json()})
@@ -334,8 +334,8 @@ class Supervisor:
 
     def _make(self, listeners: list[ports.Listener]) -> Made:
         """Have the maker create and start the container, and set up the network and the control socket at the same time."""
-        with contextlib.ExitStack() as theirs:
-            stdio = None if self.plan.terminal else self._make_pipes(theirs)
+        with contextlib.ExitStack() as child_ends:
+            stdio = None if self.plan.terminal else self._make_pipes(child_ends)
             maker = self._surroundings.take_maker()
             with maker:
                 maker.begin(self.paths.plan_file, stdio)
@@ -373,20 +373,20 @@ class Supervisor:
         self._control = ControlServer(self.loop, self, str(self.paths.control_socket))
         self._undo.callback(self._control.close_socket)
 
-    def _make_pipes(self, theirs: contextlib.ExitStack) -> Stdio:
-        """Make the container's three descriptors, closed with ``theirs``, and the relay's ends of them."""
+    def _make_pipes(self, child_ends: contextlib.ExitStack) -> Stdio:
+        """Make the container's three descriptors, closed with ``child_ends``, and the relay's ends of them."""
         outputs: dict[str, int] = {}
         ends = []
         for name in (STDOUT, STDERR):
             outputs[name], write_fd = os.pipe2(os.O_CLOEXEC)
-            theirs.callback(os.close, write_fd)
+            child_ends.callback(os.close, write_fd)
             ends.append(write_fd)
         stdin_fd: int | None = None
         if self.plan.open_stdin:
             in_fd, stdin_fd = os.pipe2(os.O_CLOEXEC)
         else:
             in_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        theirs.callback(os.close, in_fd)
+        child_ends.callback(os.close, in_fd)
         self._pipes = (stdin_fd, outputs)
         self._undo.callback(self._close_pipes)
         return Stdio(in_fd, ends[0], ends[1])
