@@ -66,7 +66,7 @@ def import_(context: Context, words: Namespace) -> int:
     source = getattr(words, "FILE|-")
     if "://" in source:
         raise InvalidError(
-            f"{source}: an address cannot be imported from",
+            f"cannot import from an address: {source}",
             "download it first, or pipe it in: curl … | dock import -",
         )
     reference = getattr(words, "REPOSITORY[:TAG]")

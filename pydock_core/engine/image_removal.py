@@ -43,13 +43,13 @@ def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: boo
     running = named is None and next((user for user in used_by if _is_running(store, user)), "")
     if running:
         raise ConflictError(
-            f"image {short_id(row.id)} cannot be removed: container {running[:12]} runs from it",
+            f"cannot remove image {short_id(row.id)}: container {running[:12]} runs from it",
             f"stop the container first: dock stop {running[:12]}",
         )
     if used_by and not (force and names):
         subject = f"image {short_id(row.id)}" if named is None else f"name {reference}"
         raise ConflictError(
-            f"{subject} cannot be removed: container {used_by[0][:12]} uses image {short_id(row.id)}",
+            f"cannot remove {subject}: container {used_by[0][:12]} uses image {short_id(row.id)}",
             f"remove its containers first: dock rm -f {' '.join(user[:12] for user in used_by)}"
             + ("" if named is None else "; or use rmi -f, which removes only the name"),
         )

@@ -169,7 +169,7 @@ class Launcher:
         options = ", ".join(limits[name][0] for name in lost)
         reason = support.reason or "its cgroup controller is not there"
         return {name: cast("Mapping[str, Any]", HOST_CONFIG)[name] for name in lost}, [
-            f"{options} cannot be enforced here: {reason} (dock doctor)"
+            f"cannot enforce {options} here: {reason} (dock doctor)"
         ]
 
     @staticmethod

@@ -124,7 +124,7 @@ class Networks:
         status = derive_status(self._root.container(container_id))
         if not status.is_running:
             raise ConflictError(
-                f"container {reference} is not running, so its network cannot be joined",
+                f"cannot join the network of container {reference}: it is not running",
                 f"start it: dock start {reference}",
                 exit_code=125,
             )

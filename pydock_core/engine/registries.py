@@ -57,7 +57,7 @@ class Registries:
         name = parse_reference(reference)
         if all_tags and (name.tag or name.digest):
             raise InvalidError(
-                f"{reference}: a tag or digest cannot be given with -a", "leave it out: all tags are pulled"
+                f"{reference}: -a does not take a tag or digest", "leave it out: all tags are pulled"
             )
         chosen = parse_platform(platform) if platform else None
         with self._connect(name.domain) as client:
@@ -92,12 +92,10 @@ class Registries:
         name = parse_reference(reference)
         if name.digest:
             raise InvalidError(
-                f"{reference}: a digest cannot be pushed to", "push a tag: the registry computes the digest"
+                f"cannot push to a digest: {reference}", "push a tag: the registry computes the digest"
             )
         if all_tags and name.tag:
-            raise InvalidError(
-                f"{reference}: a tag cannot be given with -a", "leave it out: all tags are pushed"
-            )
+            raise InvalidError(f"{reference}: -a does not take a tag", "leave it out: all tags are pushed")
         names = self._tagged(name) if all_tags else [name.with_default_tag()]
         rows = [(one, find_tagged(self._store.database, one)) for one in names]
         if platform:

@@ -118,7 +118,7 @@ def map_error(
             "give the user more subordinate ids in /etc/subuid and /etc/subgid (dock doctor)",
         )
     if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT):
-        return InvalidError(f"{at} cannot be made: {reason}", HOSTILE)
+        return InvalidError(f"cannot apply {at}: {reason}", HOSTILE)
     if error.errno in (errno.EPERM, errno.EACCES):
-        return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
-    return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
+        return DeniedError(f"cannot apply {at}: {reason}", "see dock doctor for what this host allows")
+    return FailedError(f"cannot apply {at}: {reason}", "see dock doctor")

@@ -62,7 +62,7 @@ def list_changes(
             stack.callback(os.close, lower_fd)
             changes = _Comparison(upper_fd, lower_fd, user_xattrs).run()
         except OSError as error:
-            raise FailedError(f"the container's changes cannot be read: {error}") from error
+            raise FailedError(f"cannot read the container's changes: {error}") from error
     return [[path, changes[path]] for path in sorted(changes, key=os.fsencode)]
 
 

@@ -102,7 +102,7 @@ class RegistrySettings:
                 continue
             except PermissionError as error:
                 raise DeniedError(
-                    f"{directory / host} cannot be read", "ask who administers this host"
+                    f"cannot read {directory / host}: permission denied", "ask the administrator of this host"
                 ) from error
             return _certificates(directory / host, names)
         return Certificates()
@@ -194,9 +194,9 @@ def _read(file: Path) -> Mapping[str, Any]:
     except PermissionError as error:
         if file == _DOCKER_FILE:  # another program's, read as a courtesy
             return {}
-        raise DeniedError(f"{file} cannot be read", "change its mode") from error
+        raise DeniedError(f"cannot read {file}: permission denied", "change its mode") from error
     except OSError as error:
-        raise InvalidError(f"{file} cannot be read: {error.strerror}", "mend or remove it") from error
+        raise InvalidError(f"cannot read {file}: {error.strerror}", "correct or remove it") from error
     except (ValueError, RecursionError) as error:
         raise InvalidError(f"{file} is not JSON: {error}", "mend or remove it") from error
     if not isinstance(document, dict):

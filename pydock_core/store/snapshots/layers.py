@@ -299,7 +299,7 @@ def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> L
     if choice is None:
         choice = os.environ.get(VARIABLE, "")
     if choice not in ("", "directory", "erofs"):
-        raise InvalidError(f"{VARIABLE}: there is no driver {choice!r}", "it is directory or erofs")
+        raise InvalidError(f"{VARIABLE}: unknown driver {choice!r}", "it is directory or erofs")
     directory = DirectorySnapshotter(root, worker)
     if needs_user_xattrs():
         if choice == "erofs":
@@ -321,6 +321,6 @@ def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> L
 
 def _refused(reason: str) -> UnsupportedError:
     return UnsupportedError(
-        f"the EROFS driver cannot be used: {reason}",
+        f"cannot use the EROFS driver: {reason}",
         f"it needs root and Linux 6.12; {VARIABLE}=directory works everywhere",
     )
