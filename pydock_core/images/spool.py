@@ -209,7 +209,7 @@ class Spool:
         """Return a parsed JSON document that is an object."""
         document = self.document(name)
         if not isinstance(document, Mapping):
-            raise CorruptError(f"{self.subject}: {name} is no JSON object", ANEW)
+            raise CorruptError(f"{self.subject}: {name} is not a JSON object", ANEW)
         return document
 
     def keep(self, name: str) -> Member:

@@ -834,7 +834,7 @@ def test_a_long_name_is_shortened_in_an_error(store: Store, name: str) -> None:
 
 
 HARD_LINKS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
-    "whiteout": ([entry(".wh.gone"), entry("h", "hard", linkname="gone")], "which is not there"),
+    "whiteout": ([entry(".wh.gone"), entry("h", "hard", linkname="gone")], "which does not exist"),
     "whiteout through a link": (
         [
             entry("d", "dir"),
@@ -842,11 +842,11 @@ HARD_LINKS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
             entry("l/.wh.gone"),
             entry("h", "hard", linkname="d/gone"),
         ],
-        "which is not there",
+        "which does not exist",
     ),
     "device that is one": (
         [entry("gone", "char", devmajor=0, devminor=0), entry("h", "hard", linkname="gone")],
-        "which is not there",
+        "which does not exist",
     ),
     "out": ([entry("h", "hard", linkname="../../x")], r"hard link 'h' leads to '../../x', out of the image"),
 }

@@ -23,7 +23,7 @@ class ContainerRow:
 
 @dataclass(frozen=True, slots=True)
 class VolumeRow:
-    """One volume; ``users`` is how many containers have it."""
+    """One volume; ``users`` is the number of containers that use it."""
 
     name: str
     created_ns: int
@@ -40,17 +40,17 @@ def insert(
     """Record a container and the volumes it uses.
 
     Args:
-        volumes: of each name, whether it is anonymous.
+        volumes: names, and whether each is anonymous.
         durable: see :meth:`Database.transaction`.
 
     Raises:
         ConflictError: the name is taken.
-        NotFoundError: the image has gone in the meantime.
+        NotFoundError: the image has been removed in the meantime.
     """
     with database.transaction(durable=durable) as connection:
         if connection.execute("SELECT 1 FROM image WHERE id = ?", (row.image_id,)).fetchone() is None:
             raise NotFoundError(
-                f"image {row.image_id} is gone", "dock images lists what there is", exit_code=125
+                f"image {row.image_id} was removed just now", "dock images lists what there is", exit_code=125
             )
         try:
             connection.execute(
@@ -84,11 +84,11 @@ def all_rows(database: Database) -> list[ContainerRow]:
 
 
 def find(database: Database, reference: str) -> ContainerRow:
-    """Return the container that a full id, a name or a unique id prefix names.
+    """Return the container with a full id, a name or a unique id prefix.
 
     Raises:
         NotFoundError: there is none.
-        ConflictError: the prefix fits several.
+        ConflictError: the prefix matches several.
     """
     name = reference.removeprefix("/")
     rows = database.query(f"SELECT {_COLUMNS} FROM container WHERE id = ? OR name = ?", (reference, name))
@@ -120,7 +120,7 @@ def rename(database: Database, container_id: str, name: str) -> None:
 
 
 def delete(database: Database, container_id: str, *, durable: bool = True) -> list[str]:
-    """Forget a container and its addresses; return the names of the anonymous volumes that it alone used."""
+    """Delete a container and its addresses; return the names of the anonymous volumes that only it used."""
     with database.transaction(durable=durable) as connection:
         volumes = connection.execute(
             "SELECT volume.name FROM container_volume JOIN volume ON volume.name = container_volume.volume "
@@ -145,20 +145,20 @@ def all_volumes(database: Database) -> list[VolumeRow]:
 
 
 def delete_volumes(database: Database, names: Sequence[str]) -> None:
-    """Forget volumes."""
+    """Delete volumes."""
     with database.transaction() as connection:
         connection.executemany("DELETE FROM volume WHERE name = ?", [(name,) for name in names])
 
 
 def delete_unused_volume(database: Database, name: str, discard: Callable[[], object]) -> bool:
-    """Forget a volume that no container uses, and put its files away.
+    """Delete a volume that no container uses, and discard its files.
 
     Args:
-        discard: puts the files away by a rename; within the transaction, so that a container that is made meanwhile
+        discard: renames the files away, within the transaction, so that a container that is created at the same time
             begins with a new volume of the name.
 
     Returns:
-        whether it was forgotten.
+        whether it was deleted.
     """
     with database.transaction() as connection:
         forgotten = connection.execute(

@@ -1,4 +1,4 @@
-"""The schema of the state database, and how one of an earlier version becomes the present one.  Pure data."""
+"""The schema of the state database, and the upgrades from earlier versions.  Pure data."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ CREATE TABLE container_volume (
 """
 
 CREATE = _ALL + _DISTRIBUTION
-"""Makes the present schema."""
+"""Creates the current schema."""
 
 UPGRADES: Mapping[int, str] = {
     2: "ALTER TABLE image ADD COLUMN labels TEXT NOT NULL DEFAULT '';" + _DISTRIBUTION,
