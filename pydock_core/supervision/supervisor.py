@@ -61,7 +61,7 @@ _EMPTY_PLAN = (
 """A literal, because building it would copy pages that supervisors do not need otherwise."""
 _SPECIALIZING_RUNS = 10
 _COLLECTION_THRESHOLD = 5000
-"""Allocations between two collections: a start makes fewer, and garbage of a supervisor's life stays below 1 MiB."""
+"""Allocations between two collections: a start makes fewer, and a supervisor's garbage stays below 1 MiB."""
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FORWARDER_DEATH_SECONDS = 10.0
