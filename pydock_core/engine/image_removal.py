@@ -19,9 +19,8 @@ NameRow = TagRow | DigestRow
 def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: bool) -> Changes:
     """Remove a name; with the last one, or by id, remove the image with the parts that no other image needs.
 
-    An image that a container uses keeps its last name unless ``force``, and is itself kept as long as the container
-    exists; one with several names is removed by id only with ``force``, and one that a running container uses not even
-    then.
+    An image that a container uses keeps its last name unless ``force`` is set, and is itself kept as long as the container
+    exists.  An image with several names is removed by id only with ``force``, and never while a running container uses it.
 
     Args:
         row: the image.
@@ -87,7 +86,7 @@ def discard_image(
 
 
 def _find_name(reference: str, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> NameRow | None:
-    """Return the name that ``reference`` is; None if it is an id."""
+    """Return the name in ``reference``; None if it is an id."""
     try:
         name = parse_reference(reference).with_default_tag()
     except InvalidError:
@@ -107,7 +106,7 @@ def _find_name(reference: str, tags: Sequence[TagRow], digests: Sequence[DigestR
 def _names_to_remove(
     named: NameRow | None, tags: Sequence[TagRow], digests: Sequence[DigestRow]
 ) -> tuple[Sequence[TagRow], Sequence[DigestRow]]:
-    """Return the names that go with a name: with a repository's last tag its digests, too; by id, all."""
+    """Return the names to remove: with a repository's last tag, its digests too; by id, all."""
     if named is None:
         return tags, digests
     if isinstance(named, DigestRow):

@@ -1,4 +1,4 @@
-"""Makes a definition ready to start: the bundle, the files that are mounted into it, and the launch plan."""
+"""Prepares the start of a definition: the bundle, the files that are mounted into it, and the launch plan."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build_plan(
     network_socket: Path,
     size: tuple[int, int],
 ) -> LaunchPlan:
-    """Return the part of a start that the OCI configuration leaves out.  Pure.
+    """Return the part of a start that the OCI configuration does not cover.  Pure.
 
     Args:
         executor: "embedded", or the path of an OCI runtime program.
@@ -111,7 +111,7 @@ class Launcher:
     # -- at create -------------------------------------------------------------------------------------
 
     def check(self, request: CreateRequest, find: Callable[[str], str]) -> tuple[CreateRequest, list[str]]:
-        """Refuse what this host cannot do, and drop limits that it cannot enforce.
+        """Refuse settings that this host does not support, and drop limits that it cannot enforce.
 
         Args:
             request: merged with the image's configuration.
@@ -191,13 +191,13 @@ class Launcher:
     def prepare(self, row: ContainerRow, definition: Definition, size: tuple[int, int]) -> Path:
         """Write the files of a start, and return the launch plan's path.
 
-        Everything is made anew from the definition; an earlier start's files are replaced, except the writable layer
+        Everything is generated from the definition; the files of an earlier start are replaced, except the writable layer
         and the log.
         """
         paths = self._root.container(row.id)
         host = definition.host
         if host["AutoRemove"] and paths.work.exists():
-            # A volatile overlay leaves a mark there, and does not start with it again.
+            # A volatile overlay leaves a mark there, which prevents its next mount.
             ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             make_directories(directory)

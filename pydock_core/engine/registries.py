@@ -52,7 +52,7 @@ class Registries:
 
         Raises:
             InvalidError: the reference is malformed, or has a tag with ``all_tags``.
-            as :func:`pydock_core.images.pull.pull_image` does.
+            PyDockError: as in :func:`pydock_core.images.pull.pull_image`.
         """
         name = parse_reference(reference)
         if all_tags and (name.tag or name.digest):
@@ -62,7 +62,7 @@ class Registries:
         chosen = parse_platform(platform) if platform else None
         with self._connect(name.domain) as client:
             tags = list(client.tags(name.path)) if all_tags else []
-            # Parsed, as a registry may call anything a tag.
+            # Parsed, because a registry may return any text as a tag.
             names = [parse_reference(f"{name.canonical}:{tag}") for tag in tags] or [name.with_default_tag()]
             return [pull_image(self._store, client, one, chosen, progress) for one in names]
 
@@ -87,7 +87,7 @@ class Registries:
         Raises:
             InvalidError: the reference is malformed, has a digest, or has a tag with ``all_tags``.
             NotFoundError: there is no image of that name.
-            as :func:`pydock_core.images.push.push_image` does.
+            PyDockError: as in :func:`pydock_core.images.push.push_image`.
         """
         name = parse_reference(reference)
         if name.digest:
@@ -193,7 +193,7 @@ class Registries:
 
 
 def _server(text: str) -> str:
-    """Return the domain of a registry given as nothing, a host, or an address.
+    """Return the domain of a registry, given as a host, a URL, or nothing (Docker Hub).
 
     Raises:
         InvalidError: the host is malformed.

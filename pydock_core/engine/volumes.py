@@ -38,11 +38,11 @@ def fill_new_volumes(
 ) -> None:
     """Make the directories of a container's volumes; a new one gets the image's files at its target.
 
-    The directory appears, filled, by a rename; of two starts at once one wins, and both go on with the same.
+    The filled directory appears by a rename; of two simultaneous starts one wins, and both use the same directory.
     """
     from pydock_core.store.workspace import open_workspace  # late: most containers have no new volume
 
-    worker = ZygoteWorker(root)  # for root too: a process of its own makes a mount namespace
+    worker = ZygoteWorker(root)  # for root too: a mount namespace needs a process of its own
 
     def remove(path: Path) -> None:
         worker.call("pydock_core.store.trees:remove_tree", {"path": str(path)})
@@ -53,7 +53,7 @@ def fill_new_volumes(
         with open_workspace(root.temporary, "volume", remove) as workspace:
             data, point = workspace.path / "volume" / "_data", workspace.path / "root"
             make_directories(data)
-            # The container sees this mode if the image has nothing there, whatever the umask.
+            # The container sees this mode if the image has nothing there, so it is independent of the umask.
             data.chmod(0o755)
             point.mkdir(mode=0o700)
             if not mount.no_copy:
@@ -68,6 +68,4 @@ def fill_new_volumes(
             with suppress(OSError):  # another start was first, or the look below says so
                 os.rename(data.parent, root.volumes / mount.source)
         if not volume_directory(root, mount.source).is_dir():
-            raise FailedError(
-                f"volume {mount.source} could not be made", "check the free space (dock doctor)"
-            )
+            raise FailedError(f"cannot make volume {mount.source}", "check the free space (dock doctor)")

@@ -47,7 +47,7 @@ class Snapshot:
     Attributes:
         containers: ContainerSummary documents of the Engine API; None before the first successful look.
         images: ImageSummary documents, likewise.
-        problem: why the latest look failed; the lists are those of the last successful one.
+        problem: the error of the latest look, if it failed; the lists are those of the last successful one.
     """
 
     containers: tuple[Document, ...] | None = None
@@ -111,7 +111,7 @@ class Watcher:
         return thread is None or not thread.is_alive()
 
     def look(self) -> Snapshot:
-        """Return a snapshot of this moment."""
+        """Return a snapshot of the current moment."""
         return self._look(Snapshot(), None)[0]
 
     def _run(self) -> None:

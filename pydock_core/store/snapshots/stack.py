@@ -174,7 +174,7 @@ def root_mounts(
     """
     lower: list[str] = []
     first: list[RootMount] = []
-    # overlayfs refuses a directory that it has already.  Of a layer that is there twice the upper place decides:
+    # overlayfs refuses a directory twice.  Of a layer that is there twice the upper place decides:
     # whatever it changes, it changes there again.
     seen = set()
     for diff_id, chain_id in zip(reversed(diff_ids), reversed(chain_ids(diff_ids)), strict=True):
