@@ -26,13 +26,13 @@ _EMPTY_CONFIG: Mapping[str, Any] = {
     "Healthcheck": None,
     "Shell": None,
 }
-"""What an image says nothing of.  The Engine API leaves such fields out (they are not null there); Docker's command has
-them with these values, so that a template may name them for any image.
+"""Values of fields that an image does not set.  The Engine API omits them (they are not null there); Docker's command shows
+them with these values, so that a template can use them for any image.
 """
 
 
 def inspect(context: Context, words: Namespace) -> int:
-    """Show containers or images, whichever have the name (containers first)."""
+    """Show the containers or images with the given names; a container takes precedence."""
     if words.type not in (None, "container", "image"):
         raise InvalidError(f"--type {words.type}: no such type", "there are container and image")
 
@@ -49,7 +49,7 @@ def inspect(context: Context, words: Namespace) -> int:
             if words.type == "image":
                 raise
             raise NotFoundError(
-                f"no such container or image: {name}", "dock ps -a and dock images list what there is"
+                f"no such container or image: {name}", "dock ps -a and dock images list them"
             ) from error
 
     return _inspect_all(context, words.NAME, words.format, look)

@@ -800,7 +800,7 @@ def test_a_name_that_reads_as_an_id(store: Store, tag: str) -> None:
     [("manifest.json", b"[]"), ("index.json", b'{"manifests": []}'), ("repositories", b"{}")],
 )
 def test_an_archive_of_no_images(store: Store, name: str, content: bytes) -> None:
-    with pytest.raises(InvalidError, match=f"holds no images: its {name} is empty"):
+    with pytest.raises(InvalidError, match=f"contains no images: its {name} is empty"):
         store.images.load(io.BytesIO(build_tar([entry(name, data=content)])))
 
 

@@ -174,8 +174,8 @@ def root_mounts(
     """
     lower: list[str] = []
     first: list[RootMount] = []
-    # overlayfs refuses a directory twice.  Of a layer that is there twice the upper place decides:
-    # whatever it changes, it changes there again.
+    # overlayfs refuses a directory twice.  Of two occurrences of a layer, only the upper one matters, because it repeats
+    # every change.
     seen = set()
     for diff_id, chain_id in zip(reversed(diff_ids), reversed(chain_ids(diff_ids)), strict=True):
         rest = merged.merged_lower(chain_id) if merged is not None and chain_id != diff_id else None
