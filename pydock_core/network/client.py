@@ -25,7 +25,7 @@ class NetworkService:
     """The network service of one state root, started on demand.  Only root has one.
 
     Args:
-        root: whose ``run`` directory must exist; ``root.network_socket()`` is what a launch plan names.
+        root: whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
     """
 
     def __init__(self, root: StateRoot) -> None:

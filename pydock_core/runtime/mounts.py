@@ -175,7 +175,7 @@ def _check_target(
         raise InvalidError(f"mount {plan.destination}: the target is a symbolic link")
     if stat.S_ISDIR(status.st_mode) != is_directory:
         sort = ("a file", "a directory") if is_directory else ("a directory", "a file")
-        raise InvalidError(f"mount {plan.destination}: the target is {sort[0]}, what is mounted {sort[1]}")
+        raise InvalidError(f"mount {plan.destination}: the target is {sort[0]} and the source {sort[1]}")
     if os.path.samestat(status, os.fstat(root_fd)):
         raise InvalidError(f"mount {plan.destination}: the root itself cannot be a mount target")
     if not plan.is_bind and plan.kind != "tmpfs":

@@ -37,7 +37,7 @@ class DeviceNode:
         major, minor: device numbers.
         mode: permission bits.
         uid, gid: owner in the container.
-        access: what the device control group allows, of "rwm".
+        access: the accesses that the device control group allows, a subset of "rwm".
     """
 
     host_path: str
@@ -171,7 +171,7 @@ def build_process(
 def build_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged: bool = False) -> list[str]:
     """Return the capabilities of a container, in the kernel's order, as Docker computes them.
 
-    ``ALL`` is understood in both lists.  Adding beats dropping, but for what is dropped from ``--cap-add ALL``.
+    ``ALL`` is allowed in both lists.  Adding takes precedence over dropping, except with ``--cap-add ALL``.
 
     Raises:
         InvalidError: a name that no capability has.

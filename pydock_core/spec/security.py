@@ -45,7 +45,7 @@ def read_security(options: Iterable[str]) -> Security:
         elif name == "seccomp" and value:
             security = security._replace(seccomp=_parse_profile(value))
         elif (name, value) not in (("apparmor", UNCONFINED), ("label", "disable")):
-            # Those two ask for what is: PyDock confines by neither AppArmor nor SELinux.
+            # These two have no effect: PyDock uses neither AppArmor nor SELinux.
             raise UnsupportedError(
                 f"unknown security option {option[:80]}",
                 "there are no-new-privileges, seccomp=unconfined and seccomp=FILE",

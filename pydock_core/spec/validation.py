@@ -1,4 +1,4 @@
-"""Validation of a create request, from whatever source.  Pure, but for the number of this host's processors."""
+"""Validates a create request, whatever its source.  Pure, except for the number of this host's processors."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class BlobWriter:
 
     @property
     def digest(self) -> str:
-        """Of what was written so far."""
+        """Return the digest of the bytes written so far."""
         return "sha256:" + self._hash.hexdigest()
 
     def close(self) -> None:

@@ -97,16 +97,16 @@ def open_running_root(supervisor: Mapping[str, Any], rootfs: str) -> int:
         rootfs: the supervisor's mount point of the root.
 
     Raises:
-        ConflictError: the container has ended meanwhile.
+        ConflictError: the container has ended.
         OSError: its mount namespace cannot be joined.
     """
     pidfd = ProcessIdentity(**supervisor).open()
     if pidfd is None:
-        raise ConflictError("the container has ended meanwhile", "try again")
+        raise ConflictError("the container has just ended", "try again")
     try:
         syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
     except ProcessLookupError:
-        raise ConflictError("the container has ended meanwhile", "try again") from None
+        raise ConflictError("the container has just ended", "try again") from None
     finally:
         os.close(pidfd)
     tree_fd = syscalls.open_tree(syscalls.AT_FDCWD, rootfs, syscalls.OPEN_TREE_CLONE)

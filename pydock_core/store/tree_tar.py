@@ -293,7 +293,7 @@ def export_tree(
         {"size_bytes", "entries", "notes"}.
 
     Raises:
-        ConflictError: the container has ended meanwhile.
+        ConflictError: the container has ended.
         UnavailableError: the archive's disk is full.
         FailedError: the archive's reader is gone, or a file cannot be read.
     """

@@ -128,7 +128,7 @@ def _open_child(name: str, directory_fd: int) -> int:
 
 
 def _make_writable(directory_fd: int) -> None:
-    """Let the owner remove entries; root need not be let (CAP_DAC_OVERRIDE)."""
+    """Give the owner write permission, which root does not need (CAP_DAC_OVERRIDE)."""
     if os.geteuid() != 0 and os.fstat(directory_fd).st_mode & 0o300 != 0o300:
         os.fchmod(directory_fd, 0o700)
 
@@ -139,13 +139,13 @@ def tree_sizes(
     fds: Sequence[int] = (),
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[int]:
-    """Return the sizes of trees in bytes: of what is not a directory, a file with several links once.  A worker function.
+    """Return the sizes of trees in bytes, without directories, and with hard-linked files counted once.  A worker function.
 
-    That is Docker's measure (directory.Size of moby), so that sizes can be compared.  A tree may change meanwhile:
-    what is gone is not counted, and a directory that becomes a link is not entered.
+    This is Docker's measure (directory.Size of moby), so that sizes can be compared.  A tree may be changing: a file that
+    is gone is not counted, and a directory that becomes a link is not entered.
 
     Args:
-        paths: absolute, their parents trusted; one that is not there has the size 0.
+        paths: absolute, with trusted parents; a missing one has the size 0.
         fds, progress: unused; the signature is that of all worker functions.
 
     Raises:
@@ -161,7 +161,7 @@ def _tree_size(path: str) -> int:
         return 0
     size = 0
     linked: set[tuple[int, int]] = set()
-    # (descriptor, path below it): a directory yet to be read; None for the path: the descriptor has had its use.
+    # (descriptor, path below it) of directories to read; the path None marks a descriptor to close.
     pending: list[tuple[int, str | None]] = [(top_fd, None), (top_fd, ".")]
     try:
         while pending:
@@ -194,7 +194,7 @@ def _tree_size(path: str) -> int:
                 if directory_fd != base_fd:
                     os.close(directory_fd)
     except OSError as error:
-        raise FailedError(f"{path} could not be measured: {error.strerror}", "see dock doctor") from error
+        raise FailedError(f"cannot measure {path}: {error.strerror}", "see dock doctor") from error
     finally:
         for descriptor, below in pending:
             if below is None:
@@ -203,7 +203,7 @@ def _tree_size(path: str) -> int:
 
 
 def _entry_size(status: os.stat_result, linked: set[tuple[int, int]]) -> int:
-    """The size of an entry, 0 for a further link to a file that was counted."""
+    """Return the size of an entry; 0 for another link to a counted file."""
     if status.st_nlink > 1:
         if (status.st_dev, status.st_ino) in linked:
             return 0

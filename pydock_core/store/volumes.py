@@ -25,9 +25,9 @@ def fill_volume(
     fds: Sequence[int] = (),
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> bool:
-    """Copy ``target`` of an image into an empty volume; the process gets a mount namespace of its own for it.
+    """Copy ``target`` of an image into an empty volume.
 
-    Only for a worker process that ends afterwards.
+    The calling process enters a new mount namespace, so it must be a worker that ends afterwards.
 
     Args:
         root_mounts: the image's, read-only, as data (:class:`RootMount`).
@@ -40,7 +40,7 @@ def fill_volume(
         Whether the image has a directory there.
 
     Raises:
-        FailedError: something could not be copied.
+        FailedError: a file could not be copied.
     """
     try:
         root_fd = open_private_root(root_mounts, mount_point)
@@ -62,7 +62,7 @@ def fill_volume(
 
 
 def _copy(source: str, destination: str) -> None:
-    """Copy one entry with all below it; links are copied as links."""
+    """Copy one entry with everything below it; links are copied as links."""
     status = os.lstat(source)
     if stat.S_ISDIR(status.st_mode):
         os.mkdir(destination)
@@ -81,7 +81,7 @@ def _copy(source: str, destination: str) -> None:
 
 
 def _copy_data(source: str, destination: str) -> None:
-    """Copy a file's content, holes as holes: an image can have a file that is larger than the disk."""
+    """Copy a file's content and keep its holes: an image can have a sparse file that is larger than the disk."""
     with open(source, "rb", opener=_open_unfollowed) as file, open(destination, "xb") as copy:
         size_bytes = os.fstat(file.fileno()).st_size
         for offset, length in data_segments(file.fileno(), size_bytes):
@@ -101,4 +101,4 @@ def _open_unfollowed(path: str, flags: int) -> int:
 
 def _copy_attributes(status: os.stat_result, destination: str) -> None:
     os.chown(destination, status.st_uid, status.st_gid)
-    os.chmod(destination, stat.S_IMODE(status.st_mode))  # after chown, which takes setuid bits away
+    os.chmod(destination, stat.S_IMODE(status.st_mode))  # after chown, which clears setuid bits

@@ -193,7 +193,7 @@ class CredentialStore:
             )
         except FileNotFoundError:
             raise UnavailableError(
-                f"{program} is not there",
+                f"{program} is not installed",
                 f"install it, or remove it from {self.path} (credsStore, credHelpers)",
             ) from None
         except OSError as error:
@@ -291,7 +291,7 @@ def _object(data: bytes | str | None, subject: str) -> dict[str, Any]:
     try:
         document = json.loads(data or "{}")
     except (ValueError, RecursionError):
-        raise InvalidError(f"{subject} is not JSON", "mend or remove it") from None
+        raise InvalidError(f"{subject} is not valid JSON", "mend or remove it") from None
     if not isinstance(document, dict):
         raise InvalidError(f"{subject} is not a JSON object", "mend or remove it")
     return document

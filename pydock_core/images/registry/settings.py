@@ -152,7 +152,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
         files.insert(0, Path(named))
         if not files[0].exists():
             raise NotFoundError(
-                f"{named} is not there", f"{REGISTRIES_VARIABLE} names it; make the file or unset that"
+                f"{named} does not exist", f"{REGISTRIES_VARIABLE} names it; make the file or unset that"
             )
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
@@ -198,7 +198,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise InvalidError(f"cannot read {file}: {error.strerror}", "correct or remove it") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{file} is not JSON: {error}", "mend or remove it") from error
+        raise InvalidError(f"{file} is not valid JSON: {error}", "mend or remove it") from error
     if not isinstance(document, dict):
         raise InvalidError(f"{file} is not a JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
     return document

@@ -175,7 +175,7 @@ def kill_until_empty(list_pids: Callable[[], list[int]], thaw: Callable[[], None
         thaw()
         if time.monotonic() > deadline:
             return
-        # The kernel tells nobody when a killed process has left its group.
+        # The kernel does not report when a killed process has left its group.
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
 
@@ -199,7 +199,7 @@ def remove_tree(directory: str) -> None:
             for below in list_tree(directory)[:-1]:
                 with contextlib.suppress(OSError):
                     os.rmdir(below)
-            # The kernel tells nobody when a killed process has left its group.
+            # The kernel does not report when a killed process has left its group.
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
         else:

@@ -51,7 +51,7 @@ class V1Cgroup:
         Args:
             path: OCI ``linux.cgroupsPath``: absolute in each hierarchy, or relative to this process's group.
             can_mount: the container can mount hierarchies, so it gets a group in version 2's too (hybrid mode).
-                Entering that group takes 2 ms on average and up to 10, because the kernel blocks all forks meanwhile.
+                Entering that group takes 2 ms on average and up to 10, because the kernel blocks all forks.
 
         Raises:
             UnsupportedError: a limit needs a controller that is not mounted.

@@ -388,7 +388,7 @@ class LayerTree(Tree):
             self._whiteouts.discard(prefix)
             self.make_directory(parent, name).xattrs[_OPAQUE_XATTR] = b"y"
         elif isinstance(child, int) and child & KIND_MASK == layout.TYPE_SYMLINK:
-            self._implied.discard(prefix)  # the directory is what the link leads to
+            self._implied.discard(prefix)  # the directory is the link's target
             target = self._targets[child]
             self._make_parents(target if target.startswith(b"/") else where + b"/" + target, depth + 1)
         else:

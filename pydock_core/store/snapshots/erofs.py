@@ -211,7 +211,7 @@ def _link_file(fd: int, target: Path) -> None:
     """Hard-link an open file, or copy it to another file system."""
     directory_fd = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Through the descriptor: the blob may have been renamed meanwhile.  With a directory's descriptor, so that it is
+        # Through the descriptor: the blob may have been renamed.  With a directory's descriptor, so that it is
         # linkat(2), which follows the link that /proc has.
         os.link(f"/proc/self/fd/{fd}", target.name, dst_dir_fd=directory_fd, follow_symlinks=True)
     except OSError as error:

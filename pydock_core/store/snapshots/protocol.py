@@ -107,7 +107,7 @@ class Snapshotter(Protocol):
             None if there is no such file, or it is larger than 4 MiB.
 
         Raises:
-            NotFoundError: a layer is not there.
+            NotFoundError: a layer is missing.
         """
         ...
 
