@@ -25,7 +25,7 @@ from typing import Any, Literal, NoReturn, TypedDict, cast
 from pydock_core.paths import StateRoot
 from pydock_core.program_client import installation
 from pydock_core.supervision import forkserver
-from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Refusal, Request
+from pydock_core.supervision.forkserver import Kind, Operation, Refusal, Request
 from pydock_core.supervision.server_start import ServerSpec, ask_server_surely
 from pydock_core.supervision.worker_process import end_with_peer
 
@@ -81,27 +81,16 @@ def start_quietly() -> None:
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
     """Start the server; standard input is the socket on which the starter waits."""
-    ready = forkserver.take_ready()
-    if os.fork():
-        os._exit(0)
-    code = 1
-    try:
-        forkserver.detach(ready.fileno())
-        for name in _WARM:
-            importlib.import_module(name)
-        guard = _Guard()
-        facts = {"pid": os.getpid(), "version": arguments["version"]}
-        operations = {
-            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "run": Operation(Kind.JOB, _run, guard.refuse),
-        }
-        ForkServer(operations, arguments).serve(ready)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
-        forkserver.report_failure(ready, error)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    forkserver.fork_and_serve(arguments, lambda: _build_operations(arguments))
+
+
+def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    for name in _WARM:
+        importlib.import_module(name)
+    return {
+        "ping": forkserver.answer_ping({"pid": os.getpid(), "version": arguments["version"]}),
+        "run": Operation(Kind.JOB, _run, _Guard().refuse),
+    }
 
 
 class _Guard:

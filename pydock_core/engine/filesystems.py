@@ -29,7 +29,7 @@ from pydock_core.store.database.images import LayerRow
 from pydock_core.store.pipe import writing_end
 from pydock_core.store.snapshots.directory import needs_user_xattrs
 from pydock_core.store.upper_size import file_sizes
-from pydock_core.supervision.client import SupervisorClient, ZygoteWorker
+from pydock_core.supervision.client import SupervisorClient, Zygote
 from pydock_core.supervision.container_status import derive_status, take_lock
 from pydock_core.supervision.reaper import reap_killed
 
@@ -166,7 +166,7 @@ class Filesystems:
         paths = self._root.container(row.id)
         with self._private(row, "diff") as arguments:
             arguments.update(upper=str(paths.upper), user_xattrs=needs_user_xattrs())
-            changes = ZygoteWorker(self._root).call(_LIST_CHANGES, arguments)
+            changes = Zygote(self._root).call(_LIST_CHANGES, arguments)
         return [{"Path": path, "Kind": kind} for path, kind in changes]
 
     def file_sizes(self, container: str, paths: Sequence[str]) -> dict[str, int]:
@@ -196,9 +196,7 @@ class Filesystems:
                 stack.enter_context(self._still(paths, container, pause=False))
                 arguments.update(stack.enter_context(self._private(row, "export", paths.upper)))
             output_fd = stack.enter_context(writing_end(stream))
-            ZygoteWorker(self._root).call(
-                _EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd]
-            )
+            Zygote(self._root).call(_EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd])
 
     @contextlib.contextmanager
     def _private(self, row: ContainerRow, kind: str, upper: Path | None = None) -> Iterator[dict[str, Any]]:

@@ -30,7 +30,7 @@ from pydock_core.spec.users import ResolvedUser, resolve_user
 from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
-from pydock_core.supervision.client import Zygote, ZygoteWorker
+from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Launcher:
         host = definition.host
         if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, which prevents its next mount.
-            ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
+            Zygote(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             make_directories(directory)
         paths.upper.chmod(0o755)  # the mode of the container's root directory

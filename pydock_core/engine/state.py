@@ -58,9 +58,9 @@ class State:
             from pydock_core.store.worker import LocalWorker
 
             return LocalWorker()
-        from pydock_core.supervision.client import ZygoteWorker
+        from pydock_core.supervision.client import Zygote
 
-        return ZygoteWorker(self.root)
+        return Zygote(self.root)
 
     @cached_property
     def snapshotter(self) -> Snapshotter:

@@ -14,7 +14,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.private_files import make_directories
 from pydock_core.spec.definition import CreateRequest, Definition
 from pydock_core.spec.mount import Mount, read_mounts
-from pydock_core.supervision.client import ZygoteWorker
+from pydock_core.supervision.client import Zygote
 
 
 def name_volumes(request: CreateRequest) -> tuple[Definition, dict[str, bool]]:
@@ -42,7 +42,7 @@ def fill_new_volumes(
     """
     from pydock_core.store.workspace import open_workspace  # late: most containers have no new volume
 
-    worker = ZygoteWorker(root)  # for root too: a mount namespace needs a process of its own
+    worker = Zygote(root)  # for root too: a mount namespace needs a process of its own
 
     def remove(path: Path) -> None:
         worker.call("pydock_core.store.trees:remove_tree", {"path": str(path)})

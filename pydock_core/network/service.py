@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core.errors import InvalidError
 from pydock_core.supervision import forkserver
-from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision.forkserver import Kind, Operation, Request
 
 if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
@@ -26,29 +25,18 @@ _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
     """Start the service; standard input is the socket on which the starter waits."""
-    ready = forkserver.take_ready()
-    if os.fork():
-        os._exit(0)
-    code = 1
-    try:
-        forkserver.detach(ready.fileno())
-        for name in _WARM:
-            importlib.import_module(name)
+    forkserver.fork_and_serve(arguments, lambda: _build_operations(arguments))
 
-        facts = {"pid": os.getpid(), "version": arguments["version"]}
-        operations = {
-            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "ensure": Operation(Kind.CALL, _ensure),
-            "attach": Operation(Kind.CALL, _attach),
-            "remove": Operation(Kind.CALL, _remove),
-        }
-        ForkServer(operations, arguments).serve(ready)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
-        forkserver.report_failure(ready, error)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    for name in _WARM:
+        importlib.import_module(name)
+    return {
+        "ping": forkserver.answer_ping({"pid": os.getpid(), "version": arguments["version"]}),
+        "ensure": Operation(Kind.CALL, _ensure),
+        "attach": Operation(Kind.CALL, _attach),
+        "remove": Operation(Kind.CALL, _remove),
+    }
 
 
 def _text(request: Request, name: str) -> str:

@@ -125,7 +125,7 @@ class LaunchEnd:
 
 
 class Zygote:
-    """The zygote of one state root, started if it is missing.
+    """The zygote of one state root, started if it is missing; runs storage jobs (:class:`pydock_core.store.worker.Worker`).
 
     Args:
         root: whose ``run`` directory must exist (:meth:`StateRoot.ensure`).
@@ -179,7 +179,7 @@ class Zygote:
                 attachment.close()
             raise
 
-    def work(
+    def call(
         self,
         function: str,
         arguments: Mapping[str, Any],
@@ -209,23 +209,6 @@ class Zygote:
             if event["event"] == "failed":
                 raise from_json(event["error"])
             return event["result"]
-
-
-class ZygoteWorker:
-    """Runs storage jobs in workers of the zygote: the store's Worker protocol."""
-
-    def __init__(self, root: StateRoot) -> None:
-        self._zygote = Zygote(root)
-
-    def call(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        fds: Sequence[int] = (),
-        progress: Progress | None = None,
-    ) -> Any:
-        """See :meth:`Zygote.work`."""
-        return self._zygote.work(function, arguments, fds, progress)
 
 
 def _ask_for_child(

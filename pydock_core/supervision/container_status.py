@@ -1,6 +1,6 @@
 """The container's lock, its small records, and the status that follows from them.
 
-:func:`derive_status` follows the table in ARCHITECTURE.md, "What is recorded, and what is derived".  Nothing here changes
+:func:`derive_status` follows the table in ARCHITECTURE.md, "Recorded and derived state".  Nothing here changes
 a container; :mod:`pydock_core.supervision.reaper` does, after a supervisor was killed.
 """
 

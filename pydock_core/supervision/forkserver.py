@@ -19,10 +19,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import ServerFacts
 
 _SILENT_SECONDS = 5.0
 _SPARES = 1
@@ -86,6 +89,9 @@ class Operation:
     prepare: Callable[[bool], Function] | None = None
 
 
+BuildOperations = Callable[[], Mapping[str, Operation]]
+
+
 def take_ready() -> socket.socket:
     """Move the socket that the starter waits on from standard input to another descriptor."""
     return socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3))
@@ -103,6 +109,40 @@ def detach(*kept_fds: int) -> None:
     os.dup2(null_fd, 0)
     os.dup2(null_fd, 1)
     syscalls.close_except(*kept_fds)
+
+
+def fork_and_serve(arguments: Mapping[str, Any], build_operations: BuildOperations) -> NoReturn:
+    """Run a server in a detached child, and end this process; standard input is the socket on which the starter waits.
+
+    Args:
+        arguments: see :class:`ForkServer`.
+        build_operations: loads the modules of the server and returns its operations.
+    """
+    ready = take_ready()
+    if os.fork():
+        os._exit(0)
+    detach(ready.fileno())
+    serve_to_end(ready, arguments, build_operations)
+
+
+def serve_to_end(
+    ready: socket.socket, arguments: Mapping[str, Any], build_operations: BuildOperations
+) -> NoReturn:
+    """Run a server in this process, then end it; report a failed start to the starter, which waits on ``ready``."""
+    code = 1
+    try:
+        ForkServer(build_operations(), arguments).serve(ready)
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
+        report_failure(ready, error)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def answer_ping(facts: ServerFacts) -> Operation:
+    """Return the operation "ping" of a server with these facts."""
+    return Operation(Kind.IMMEDIATE, lambda request: facts)
 
 
 def report_failure(ready: socket.socket, error: BaseException) -> None:

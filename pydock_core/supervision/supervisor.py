@@ -1,6 +1,6 @@
 """The supervisor: the process that makes one container, stays with it, and records its end.
 
-ARCHITECTURE.md ("The processes", "What is recorded, and what is derived") defines the order of the steps, and when their
+ARCHITECTURE.md ("The processes", "Recorded and derived state") defines the order of the steps, and when their
 results become visible.  Each step pushes its undo action; a failed start runs them in reverse.
 """
 

@@ -1,4 +1,4 @@
-"""Runs one storage job in a process; the zygote's half of :class:`pydock_core.supervision.client.ZygoteWorker`."""
+"""Runs one storage job in a process; the zygote's half of :class:`pydock_core.supervision.client.Zygote`."""
 
 from __future__ import annotations
 

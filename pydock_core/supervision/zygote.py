@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.supervision import forkserver, user_namespace
-from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision.forkserver import Kind, Operation, Request
 
 if TYPE_CHECKING:
     from pydock_core.supervision.protocol import ServerFacts
@@ -98,25 +97,21 @@ def _enter_read_only_root() -> tuple[int, int]:
 def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
     ready = socket.socket(fileno=int(arguments["ready_fd"]))
     ready.set_inheritable(False)
-    code = 1
-    try:
-        facts = cast(
-            "ServerFacts",
-            {"pid": os.getpid(), "version": arguments["version"], "mapping": arguments["mapping"]},
-        )
-        _load(*arguments["roots"])
-        operations = {
-            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
-            "work": Operation(Kind.JOB, _work),
-        }
-        ForkServer(operations, arguments).serve(ready)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
-        forkserver.report_failure(ready, error)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    forkserver.serve_to_end(ready, arguments, lambda: _build_operations(arguments))
+
+
+def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    _load(*arguments["roots"])
+    facts: ServerFacts = {
+        "pid": os.getpid(),
+        "version": arguments["version"],
+        "mapping": arguments["mapping"],
+    }
+    return {
+        "ping": forkserver.answer_ping(facts),
+        "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
+        "work": Operation(Kind.JOB, _work),
+    }
 
 
 def _load(real_fd: int, copy_fd: int) -> None:
