@@ -179,7 +179,7 @@ def test_the_layout_before_docker_1_10(store: Store) -> None:
     assert config["config"] == {"Cmd": ["sh"]}
     assert config["history"][0]["created_by"] == "/bin/sh -c x"
     members["aaa/json"] = json.dumps({"id": "aaa", "parent": "bbb"}).encode()
-    with pytest.raises(CorruptError, match="circle"):
+    with pytest.raises(CorruptError, match="cycle"):
         store.images.load(io.BytesIO(tar_of(members)))
 
 
