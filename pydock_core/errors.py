@@ -19,7 +19,7 @@ cannot be executed), 127 (the command was not found), as with ``docker run``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 _LINE_CHARACTERS = 1000
 _TAIL_CHARACTERS = 300
@@ -34,6 +34,15 @@ def shortened(text: str) -> str:
     if len(text) <= _LINE_CHARACTERS:
         return text
     return f"{text[: _LINE_CHARACTERS - _TAIL_CHARACTERS]} [...] {text[-_TAIL_CHARACTERS:]}"
+
+
+class ErrorDocument(TypedDict):
+    """An error as plain data, for a socket: :meth:`PyDockError.to_json`."""
+
+    code: str
+    message: str
+    hint: str
+    exit_code: int | None
 
 
 class PyDockError(Exception):
@@ -63,7 +72,7 @@ class PyDockError(Exception):
         """Return the text that IPython shows in place of a traceback: the error in one line, and its hint."""
         return [f"{type(self).__name__}: {self.line}", *([f"hint: {self.hint}"] if self.hint else [])]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ErrorDocument:
         """Return the error as plain data, for a socket; the inverse of :func:`from_json`."""
         return {
             "code": self.code,

@@ -2,10 +2,10 @@
 
 The server (:mod:`pydock_core.program_server`) has everything loaded, and forks a child that runs the command with
 this process's standard streams, directory, environment and umask; this process forwards signals and exits with the child's
-code.  The program runs the command itself if there is no server, or if the server says that it is not in the same place
-(namespaces, credentials, version).
+code.  The program runs the command itself if there is no server, or if the server refuses (it has other namespaces,
+credentials or code).
 
-This module is the start of a program that is measured in milliseconds: it imports only what is built into Python.
+The program's start takes milliseconds, so this module imports only modules that are built into Python.
 """
 
 import _signal  # type: ignore[import-not-found]  # typeshed has no stub; "signal" itself imports enum: 3 ms
@@ -34,7 +34,7 @@ _REQUEST_BYTES = 60 * 1024
 
 
 def socket_path() -> str:
-    """Return where the server of this user's state root listens; see :func:`pydock_core.paths.default_root`."""
+    """Return the socket of the server of this user's state root; see :func:`pydock_core.paths.default_root`."""
     environ = os.environ
     moved = environ.get("PYDOCK_ROOT")
     if moved:
@@ -57,7 +57,7 @@ def installation() -> str:
 
 
 def is_served(words: list[str]) -> bool:
-    """Whether a command line is for the server, if there is one."""
+    """Whether the server, if there is one, runs a command line."""
     names = words[1:] if words[:1] in (["container"], ["image"]) else words
     name = names[0] if names else ""
     if name not in COMMANDS or os.environ.get(SETTING) == "off":
@@ -186,7 +186,7 @@ def _receive(status: _socket.socket) -> bytes:
 
 
 def start_server() -> None:
-    """Start the server in the background, for the next command; it ends when nobody has asked for ten minutes."""
+    """Start the server in the background, for the next command; it exits after ten minutes without a request."""
     program = (
         f"import sys; sys.path += {[path for path in sys.path if path]!r}; "
         "from pydock_core.program_server import start_quietly; start_quietly()"

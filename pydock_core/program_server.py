@@ -1,12 +1,11 @@
 """The program server: a fork server that has the commands loaded, and runs them for ``dock`` programs.
 
-A child is the command in everything that the command can see: the client's standard streams, directory, environment, umask
-and ignored signals; what the client is sent is forwarded to it.  It ends with its client.  The server refuses a client that
-is not in the same place as it is: another root directory, namespace, set of credentials, seccomp filter or installation.
-Such a client runs the command itself.
+A child runs the command with the client's standard streams, directory, environment, umask and ignored signals; the client
+forwards its signals to the child.  The child ends with its client.  The server refuses a client with another root
+directory, namespace, set of credentials, seccomp filter or installation.  Such a client runs the command itself.
 
-``{"op": "run", argv, environ, umask, ignored, encoding, installation}`` with the descriptors of the status socket, the three
-streams and the directory, answered by ``{"ok": true, "pid"}``; then one byte on the status socket is the exit code.
+A :class:`RunRequest` comes with the descriptors of the status socket, the three streams and the directory.  The reply is
+``{"ok": true, "pid"}``; at the command's end, its exit code is sent as one byte on the status socket.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypedDict, cast
 
 from pydock_core.paths import StateRoot
 from pydock_core.program_client import installation
 from pydock_core.supervision import forkserver
-from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Refusal, Request
+from pydock_core.supervision.forkserver import Kind, Operation, Refusal, Request
 from pydock_core.supervision.server_start import ServerSpec, ask_server_surely
 from pydock_core.supervision.worker_process import end_with_peer
 
@@ -48,45 +47,50 @@ _SAME_LINKS = (
 _SAME_STATUS = (b"Uid:", b"Gid:", b"Groups:", b"CapEff:", b"CapBnd:", b"NoNewPrivs:", b"Seccomp:")
 
 
+class RunRequest(TypedDict):
+    """A command to run, from :mod:`pydock_core.program_client`; bytes are spelled as characters of Latin-1."""
+
+    op: Literal["run"]
+    argv: list[str]
+    environ: dict[str, str]
+    umask: int
+    ignored: list[int]
+    encoding: str
+    installation: str
+
+
 def program_server_spec(root: StateRoot) -> ServerSpec:
     """Return the program server of a state root."""
     return ServerSpec("program server", __name__, root.run / "program.sock")
 
 
 def start_quietly() -> None:
-    """Start the server of this user's state root if there is none; what keeps it from starting is in its log."""
+    """Start the server of this user's state root if there is none; its log has the cause of a failure."""
     from pydock_core.errors import PyDockError
     from pydock_core.paths import default_root
+    from pydock_core.private_files import make_private
 
+    root = default_root()
     try:
-        ask_server_surely(program_server_spec(default_root()), {"op": "ping"})
+        if root.run.is_dir():  # the command before may have made no state, or refused to use this directory
+            make_private(root.run)
+            ask_server_surely(program_server_spec(root), {"op": "ping"})
     except (PyDockError, OSError) as error:
         print(f"the program server did not start: {error}", file=sys.stderr)
 
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
-    """Start the server; standard input is the socket on which the starter waits for the word."""
-    ready = forkserver.take_ready()
-    if os.fork():
-        os._exit(0)
-    code = 1
-    try:
-        forkserver.detach(ready.fileno())
-        for name in _WARM:
-            importlib.import_module(name)
-        guard = _Guard()
-        facts = {"pid": os.getpid(), "version": arguments["version"]}
-        operations = {
-            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "run": Operation(Kind.JOB, _run, guard.refuse),
-        }
-        ForkServer(operations, arguments).serve(ready)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
-        forkserver.report_failure(ready, error)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    """Start the server; standard input is the socket on which the starter waits."""
+    forkserver.fork_and_serve(arguments, lambda: _build_operations(arguments))
+
+
+def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    for name in _WARM:
+        importlib.import_module(name)
+    return {
+        "ping": forkserver.answer_ping({"pid": os.getpid(), "version": arguments["version"]}),
+        "run": Operation(Kind.JOB, _run, _Guard().refuse),
+    }
 
 
 class _Guard:
@@ -102,8 +106,8 @@ class _Guard:
         }
 
     def refuse(self, request: Request, peer_pid: int) -> Refusal | None:
-        """Return why a request is not carried out, None if it is."""
-        document = request.document
+        """Return the reason for refusing a request, or None."""
+        document = cast("RunRequest", request.document)
         if _bytes(document["installation"]) != self._installation or _place(peer_pid) != self._place:
             return Refusal.ELSEWHERE
         try:
@@ -114,22 +118,22 @@ class _Guard:
 
 
 def _place(pid: int) -> tuple[object, ...]:
-    """Return what decides that a process can stand in for another: root, namespaces, credentials, filters."""
+    """Return a process's root, namespaces, credentials and filters; two processes with equal ones can replace each other."""
     links = tuple(os.readlink(f"/proc/{pid}/{name}") for name in _SAME_LINKS)
     with open(f"/proc/{pid}/status", "rb") as file:
         lines = tuple(line for line in file if line.startswith(_SAME_STATUS))
     return links + lines
 
 
-def _bytes(text: object) -> bytes:
-    return str(text).encode("latin-1")
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1")
 
 
 def _run(request: Request) -> None:
-    """Be the command; the exit code is sent when everything is written."""
+    """Run the command in this process; send the exit code after all output is written."""
     status_fd, *streams, directory_fd = request.fds
     status = socket.socket(fileno=status_fd)
-    document = request.document
+    document = cast("RunRequest", request.document)
     os.setsid()
     os.fchdir(directory_fd)
     os.umask(int(document["umask"]))

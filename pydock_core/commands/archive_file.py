@@ -1,4 +1,4 @@
-"""A file that appears under its name when it is whole, and leaves nothing behind when its writer is killed."""
+"""Writes a file that appears under its name only when it is complete; a killed writer leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_MODE = 0o666  # less the umask, as any new file
-# What open(2) says of O_TMPFILE if the file system (EOPNOTSUPP), or the kernel (EISDIR), has no such files; a network
-# or FUSE file system may answer otherwise (EINVAL).
+_MODE = 0o666  # minus the umask, like any new file
+# The errors of O_TMPFILE without support in the file system (EOPNOTSUPP) or the kernel (EISDIR): open(2).  A network or
+# FUSE file system may return EINVAL.
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 @contextlib.contextmanager
 def replaced_file(target: Path) -> Iterator[BinaryIO]:
-    """Yield a stream; its content is in the file ``target``, and on the disk, when the block has ended.
+    """Yield a stream; at the end of the block, its content is synced to disk as the file ``target``.
 
-    A block that raises leaves ``target`` as it was.  So does a kill: the file has no name until it is whole (open(2),
-    O_TMPFILE), on file systems that have such files.  On others it has a hidden name beside the target, which the next
-    writer of the same target removes.
+    If the block raises, ``target`` is unchanged.  So it is after a kill: the file has no name until it is complete
+    (O_TMPFILE of open(2)).  On file systems without such files, it has a hidden name beside the target, and the next
+    writer of the same target removes it.
 
     Raises:
         OSError: the file cannot be made or written.
@@ -44,13 +44,13 @@ def replaced_file(target: Path) -> Iterator[BinaryIO]:
             is_named = True
         try:
             with open(fd, "wb") as stream:
-                with contextlib.suppress(OSError):  # tells _sweep of another process that this writer lives
+                with contextlib.suppress(OSError):  # shows other processes' _sweep that this writer is alive
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
                 if not is_named:
-                    # linkat(2) replaces nothing; the descriptor of the directory makes os.link follow the first name.
+                    # linkat(2) never replaces a file; with a directory descriptor, os.link follows the first name.
                     os.link(f"/proc/self/fd/{stream.fileno()}", scratch, dst_dir_fd=directory_fd)
                     is_named = True
                 os.rename(scratch, target.name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)

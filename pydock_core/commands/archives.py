@@ -30,7 +30,7 @@ def load(context: Context, words: Namespace) -> int:
     ):
         try:
             loaded = context.engine.images.load(stream, report.progress, words.platform, taken.__setitem__)
-        finally:  # of an archive that is broken further on, too: what was loaded by then stays
+        finally:  # even if the archive turns out to be broken: images that were loaded before stay
             for name in loaded or tuple(taken):
                 old_id = taken.pop(name, None)
                 if old_id:
@@ -66,7 +66,7 @@ def import_(context: Context, words: Namespace) -> int:
     source = getattr(words, "FILE|-")
     if "://" in source:
         raise InvalidError(
-            f"{source}: an address cannot be imported from",
+            f"cannot import from an address: {source}",
             "download it first, or pipe it in: curl … | dock import -",
         )
     reference = getattr(words, "REPOSITORY[:TAG]")
@@ -130,13 +130,13 @@ def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
-    """The stream to write an archive to: standard output, or a file that appears when it is whole."""
+    """Yield the stream for an archive: standard output, or a file that appears when it is complete."""
     if not name:
         if context.notebook or (context.owns_process and sys.stdout.isatty()):
             where = "a cell" if context.notebook else "a terminal"
-            raise InvalidError(f"an archive is not written to {where}", "write to a file with -o")
+            raise InvalidError(f"cannot write an archive to {where}", "write to a file with -o")
         context.stdout.flush()
-        if context.owns_process:  # the descriptor itself: files go there within the kernel
+        if context.owns_process:  # the descriptor itself, so that the kernel copies files to it
             yield cast(BinaryIO, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
@@ -149,7 +149,7 @@ def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
         if is_special and target.is_dir():
             raise InvalidError(f"archive {name}: is a directory", "name a file in it")
         if not is_special:
-            target = target.resolve()  # through a link: the file that it leads to is replaced, not the link
+            target = target.resolve()  # the target of a link is replaced, not the link
     if is_special:  # a pipe or a device: nothing to rename
         with _mapped(name), target.open("wb") as stream:
             yield stream
@@ -167,7 +167,7 @@ def _pack_hint(name: str) -> str:
 
 @contextlib.contextmanager
 def _mapped(name: str) -> Iterator[None]:
-    """Turn failures of the file into ours; the engine's own pass through."""
+    """Map errors of the file to PyDockError; the engine's own errors pass through."""
     try:
         yield
     except OSError as error:
@@ -177,12 +177,12 @@ def _mapped(name: str) -> Iterator[None]:
             ) from error
         raise FailedError(
             f"archive {name}: {error.strerror or error}",
-            "choose a directory that is there and can be written to",
+            "choose an existing directory that is writable",
         ) from error
 
 
 class _WriterStream:
-    """A binary stream over the front end's standard output; it cannot be sought in, and has no descriptor."""
+    """A binary stream over the front end's standard output; it is not seekable and has no descriptor."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer

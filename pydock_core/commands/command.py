@@ -16,11 +16,11 @@ class Option:
     Attributes:
         flags: "-e", "--env"; the long one names the parsed value (``--env-file`` gives ``env_file``).
         help: one line.
-        metavar: what the value is called; FLAG if there is none.
+        metavar: the name of the value in the help; FLAG if there is none.
         many: may be given several times, and collects a list.
-        default: the value where the option is not given (None); of a flag "true" where it is set unless
-            ``--flag=false`` says otherwise.
-        complete: what the value is completed with: "container", "running", "image", "path", "volume",
+        default: the value if the option is not given, or None; "true" for a flag that is set unless ``--flag=false`` is
+            given.
+        complete: the kind of words that complete the value: "container", "running", "image", "path", "volume",
             "network", "runtime", "signal" or None.
         field: the field of the create request or its HostConfig that it sets: "Env", "CapAdd", "LogConfig.Type";
             empty for none.
@@ -54,7 +54,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One positional word: ``count`` is "1", "?", "*", "+", or "rest" (everything that follows, options included)."""
+    """A positional word: ``count`` is "1", "?", "*", "+", or "rest" (everything that follows, including options)."""
 
     name: str
     count: str = "1"
@@ -69,9 +69,9 @@ class Command:
         path: its words, ("image", "capture").
         summary: one line.
         handler: "module:function" below pydock_core.commands, called with a Context and the parsed words.
-        aliases: other words for the same, ("container", "ps").
-        later: Docker's options for it that are not there yet.
-        refused: Docker's options that make no sense here, each with the reason; "--flag=false" refuses that value.
+        aliases: other words for the same command, ("container", "ps").
+        later: Docker's options for it that are not supported yet.
+        refused: Docker's options that do not apply here, each with the reason; "--flag=false" refuses that value.
     """
 
     path: tuple[str, ...]
@@ -88,19 +88,19 @@ class Command:
         return " ".join(self.path)
 
 
-# What several commands have.
+# Shared by several commands.
 def listing_format(example: str) -> Option:
-    """Return the option of a listing; the example is a template that it takes."""
+    """Return the option ``--format`` of a listing; ``example`` is a template for the help."""
     return Option(("--format",), f"table, json, or a Go template: '{example}'", "FORMAT")
 
 
 def document_format(example: str, *flags: str) -> Option:
-    """Return the option of a command that shows documents; the example is a template that they fit."""
+    """Return the option ``--format`` of a command that shows documents; ``example`` is a template for the help."""
     return Option((*flags, "--format"), f"json, or a Go template: '{example}'", "FORMAT")
 
 
 def filter_option(examples: str) -> Option:
-    """Return the option of a listing; the examples are filters that it takes."""
+    """Return the option ``--filter`` of a listing; ``examples`` are filters for the help."""
     return Option(("-f", "--filter"), f"show only what matches: {examples}", "KEY=VALUE", many=True)
 
 

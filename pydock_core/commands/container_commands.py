@@ -21,7 +21,7 @@ _STOP = (
     Option(("-t", "--timeout", "--time"), "seconds to wait before it is killed", "SECONDS"),
 )
 
-# A file comes before the option for one value, which wins.
+# The file option precedes the option for single values, which override it.
 CREATE_OPTIONS = (
     Option(("-a", "--attach"), "attach to stdin, stdout or stderr", "STREAM", many=True),
     Option(("-i", "--interactive"), "keep standard input open", field="OpenStdin"),
@@ -266,7 +266,7 @@ def _container(
     later: tuple[str, ...] = (),
     aliases: tuple[str, ...] = (),
 ) -> Command:
-    """A command on containers: ``dock NAME`` and ``dock container NAME`` are the same."""
+    """Return a command on containers: ``dock NAME`` and ``dock container NAME`` are the same."""
     words = tuple(alias.split() for alias in aliases)
     return Command(
         (name,),

@@ -1,4 +1,4 @@
-"""The commands on containers that exist: ps, stop, restart, kill, rm, rename, logs, wait, port, diff."""
+"""The commands on existing containers: ps, stop, restart, kill, rm, rename, logs, wait, port, diff."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ps(context: Context, words: Namespace) -> int:
 
 
 def ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
-    """Return the row of a listing for a ContainerSummary; ids and commands in full where ``whole``."""
+    """Return the row of a listing for a ContainerSummary; with ``whole``, ids and commands in full."""
     command = summary["Command"] if whole else shorten(summary["Command"], _COMMAND_WIDTH)
     size, whole_size = summary.get("SizeRw", 0), summary.get("SizeRootFs", 0)
     return {
@@ -133,7 +133,7 @@ def kill(context: Context, words: Namespace) -> int:
 
 
 def rm(context: Context, words: Namespace) -> int:
-    """Remove containers; with -f one that does not exist is not an error."""
+    """Remove containers; with -f, ignore those that do not exist."""
 
     def one(name: str) -> None:
         try:
@@ -161,7 +161,7 @@ def wait(context: Context, words: Namespace) -> int:
 
 
 def logs(context: Context, words: Namespace) -> int:
-    """Show what a container has written, on the stream on which it wrote it."""
+    """Show a container's output, on the stream to which it was written."""
     tail = None if words.tail in ("all", "-1") else parse_integer(words.tail, "--tail", 0, 1 << 40)
     now_ns = time.time_ns()
     entries = context.engine.containers.logs(
@@ -186,7 +186,7 @@ def diff(context: Context, words: Namespace) -> int:
 
 
 def port(context: Context, words: Namespace) -> int:
-    """Show where a container's ports are published."""
+    """Show the published addresses of a container's ports."""
     bindings = context.engine.containers.inspect(words.CONTAINER)["NetworkSettings"]["Ports"]
     wanted = None
     if words.PORT:

@@ -27,8 +27,8 @@ class Writer(Protocol):
 class StreamWriter:
     """A :class:`Writer` over one of this process's standard streams.
 
-    What the stream's encoding does not have is written as a question mark; but for the undecodable bytes of a file's name,
-    which come out as they are.
+    Characters outside the stream's encoding are written as question marks; undecodable bytes of a file name are written
+    unchanged.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -61,19 +61,20 @@ class Context:
     """The surroundings of one command.
 
     Attributes:
-        engine: what does the work.
-        stdout, stderr: where output goes.
+        engine: carries out the command.
+        stdout, stderr: the outputs.
         stdin: standard input as a binary stream with or without a descriptor; None if there is none.
-        interactive: standard input and output are a real terminal that may be put in raw mode.
-        owns_process: this process exists for the command: its signals are the container's (the program, not a kernel).
-        notebook: a cell of a notebook: it has no terminal, and an interrupt has to end it.
+        interactive: standard input and output are a real terminal, which may be put in raw mode.
+        owns_process: this process exists for the command, so its signals are forwarded to the container (the program, not
+            a kernel).
+        notebook: the front end is a cell of a notebook: it has no terminal, and an interrupt must end it.
         table: renders a table (headers, rows) in place of plain columns; None for plain columns.
         progress: makes the front end's own display of progress; None for bars in a terminal, and text elsewhere.
-        exact: standard output is a pipe or a file, and gets what others wrote (an image, a container, a registry) byte for
-            byte, as scripts need it.  A person is shown a space for each character that a terminal obeys.
+        exact: standard output is a pipe or a file, and gets foreign text (of an image, a container, a registry) byte for
+            byte, as scripts need it.  For a person, each character that a terminal interprets becomes a space.
         debug: show tracebacks.
-        ending: set by a command that stayed with a container: what ended it, where the exit code does not tell.
-        was_interrupted: set when a person interrupted what ran in the foreground.
+        ending: set by a command that stayed with a container: the cause of its end, if the exit code does not tell it.
+        was_interrupted: set when a person interrupted a process in the foreground.
     """
 
     engine: EngineProtocol
@@ -91,11 +92,11 @@ class Context:
     was_interrupted: bool = False
 
     def print(self, text: str = "") -> None:
-        """Write a line to standard output, fit for who reads it."""
+        """Write a line to standard output, in the form for its reader; see ``exact``."""
         self.stdout.write(self.shown(text) + "\n")
 
     def shown(self, text: str) -> str:
-        """Make text of others fit for who reads standard output; see ``exact``.  Line breaks and tabs stay."""
+        """Convert foreign text for the reader of standard output; see ``exact``.  Line breaks and tabs stay."""
         return text if self.exact else printable_lines(text)
 
     def warn(self, text: str) -> None:

@@ -1,7 +1,7 @@
-"""Builds the create request of ``run`` and ``create`` from their options: parsing only, no look at images.
+"""Builds the create request of ``run`` and ``create`` from their options; parses only, without reading images.
 
-Each option of the command table names its field and its conversion.  The rules of the values themselves are those of
-:func:`pydock_core.spec.validation.check_request`, which the HTTP API shares.
+Each option of the command table names its field and its conversion.
+:func:`pydock_core.spec.validation.check_request`, which the HTTP API shares, validates the values.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ _MOUNT_ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro
 
 
 class Caller(NamedTuple):
-    """The context of a conversion, beside its text.
+    """The context of a conversion.
 
     Attributes:
         flag: of the option, for errors.
-        environment: from which ``-e NAME`` takes its value.
-        directory: the working directory, which relative bind sources start from.
+        environment: the source of the value for ``-e NAME``.
+        directory: the working directory, to which relative bind sources refer.
     """
 
     flag: str
@@ -78,7 +78,7 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
 
     Raises:
         InvalidError: a value is malformed; exit code 125.
-        UnsupportedError: PyDock does not have it; exit code 125.
+        UnsupportedError: PyDock does not support a setting; exit code 125.
         NotFoundError: an --env-file or --label-file does not exist.
     """
     host: dict[str, Any] = {}
@@ -91,7 +91,7 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
             texts = given if option.many else [given]
             given = CONVERSIONS[option.convert](texts, Caller(option.long_flag, environment, directory))
         _put(document if option.field in CONFIG else host, option.field.split("."), given)
-    if "Binds" in host:  # Docker has a volume without a source among the Volumes
+    if "Binds" in host:  # Docker puts a volume without a source into Volumes
         document["Volumes"] = {bind: {} for bind in host["Binds"] if ":" not in bind}
         host["Binds"] = [bind for bind in host["Binds"] if ":" in bind]
     is_attached = not getattr(words, "detach", False)
@@ -101,7 +101,7 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
 
 
 def _put(document: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set a field; a list or an object that another option has set is extended."""
+    """Set a field, or extend a list or an object that another option has set."""
     *parents, name = path
     for parent in parents:
         document = document.setdefault(parent, {})
@@ -132,7 +132,7 @@ def parse_environment(texts: Iterable[str], environment: Mapping[str, str]) -> l
 
 def read_lines(files: Iterable[str], flag: str) -> list[str]:
     """Return the lines of files of variables or labels, without comments and empty lines."""
-    # Not by splitlines(), which takes further characters of a value for a line's end.
+    # Not splitlines(), which also splits at other characters that a value may contain.
     lines = [line for name in files for line in _read_file(name, flag).replace("\r\n", "\n").split("\n")]
     return [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
@@ -154,7 +154,7 @@ def _labels(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _security(text: str, caller: Caller) -> str:
-    """Put a seccomp profile in its file's place, as Docker's program does."""
+    """Replace the name of a seccomp file by its contents, as Docker's program does."""
     name, value = split_security_option(text)
     if name == "seccomp" and value not in ("", "unconfined", "builtin", "default"):
         return f"seccomp={_read_file(value, f'{caller.flag} seccomp')}"
@@ -165,7 +165,7 @@ def _security(text: str, caller: Caller) -> str:
 
 
 def _bind(text: str, caller: Caller) -> str:
-    """Make the source of ``-v`` absolute: one with a slash or a dot in front is a host path, else a volume."""
+    """Make the source of ``-v`` absolute; it is a host path if it begins with a slash or a dot, else a volume."""
     source, colon, rest = text.partition(":")
     if not source or text.endswith(":"):
         raise _invalid(f"-v {text}: malformed", "write -v SOURCE:TARGET[:ro]")
@@ -368,4 +368,4 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "integer": lambda texts, caller: parse_integer(texts[0], caller.flag, -_LARGEST, _LARGEST),
     "seconds": lambda texts, caller: parse_seconds(texts[0], caller.flag),
 }
-"""The conversions of the command table: texts of one option to the value of its field."""
+"""The conversions of the command table, from the texts of one option to the value of its field."""

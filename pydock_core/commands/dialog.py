@@ -1,4 +1,4 @@
-"""Asks a person: to confirm, for a name, for a password.  In a terminal, or below the cell of a notebook."""
+"""Asks a person for a confirmation, a name or a password, in a terminal or below the cell of a notebook."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pydock_core.errors import InvalidError
 
 
 def confirm(context: Context, question: str) -> bool:
-    """Ask a question as Docker does, "[y/N]"; only "y" is a yes.
+    """Ask a question as Docker does, "[y/N]"; only "y" confirms.
 
-    Without a person, a line of standard input is the answer, as of ``yes | dock container prune``; none is a no.
+    Without a person, a line of standard input is the answer, as in ``yes | dock container prune``; without a line, it is
+    no.
 
     Raises:
         InvalidError: a notebook's front end takes no input.
@@ -31,7 +32,7 @@ def confirm(context: Context, question: str) -> bool:
 
 
 def ask_name(context: Context, question: str) -> str:
-    """Ask for a line of text; InvalidError where there is nobody to ask."""
+    """Ask for a line of text; InvalidError if there is no person to ask."""
     problem, hint = "nobody can be asked for the user name", "give it with -u"
     if not _has_person(context):
         raise InvalidError(problem, hint)
@@ -39,10 +40,10 @@ def ask_name(context: Context, question: str) -> str:
 
 
 def ask_password(context: Context) -> str:
-    """Ask for a password, which is not shown.
+    """Ask for a password without echoing it.
 
     Raises:
-        InvalidError: there is nobody to ask.
+        InvalidError: there is no person to ask.
     """
     message, hint = "nobody can be asked for the password", "pipe it in, with --password-stdin"
     if not _has_person(context):
@@ -58,11 +59,11 @@ def _ask(context: Context, prompt: str, problem: str, hint: str) -> str:
 
 
 def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -> str:
-    """Return what is answered; InvalidError if there is no answer."""
+    """Return the answer; InvalidError if there is none."""
     try:
         return ask()
     except KeyboardInterrupt:
-        # The line of the question is left, so that the shell's prompt does not stand in it.
+        # End the line of the question, so that the shell's prompt begins a new one.
         context.stdout.write("\n")
         context.stdout.flush()
         raise
@@ -74,7 +75,7 @@ def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -
 
 
 def _has_person(context: Context) -> bool:
-    # If a cell's body is standard input, or in a pipe, nobody sees a question.
+    # If standard input is a cell's body or a pipe, no person sees a question.
     if context.notebook:
         return context.stdin is None
     return context.owns_process and sys.stdin is not None and sys.stdin.isatty()

@@ -51,7 +51,7 @@ _SURE = "Are you sure you want to continue?"
 
 
 def df(context: Context, words: Namespace) -> int:
-    """Show how much of the disk things take."""
+    """Show the disk usage of images, containers and volumes."""
     usage = context.engine.usage.df()
     if words.verbose:
         return _verbose(context, usage, words.format)
@@ -147,7 +147,7 @@ def _verbose(context: Context, usage: Mapping[str, Any], template: str | None) -
 
 
 def image_prune(context: Context, words: Namespace) -> int:
-    """Remove images that nothing uses."""
+    """Remove unused images."""
     what = (
         "all images without at least one container associated to them" if words.all else "all dangling images"
     )
@@ -161,7 +161,7 @@ def image_prune(context: Context, words: Namespace) -> int:
 
 
 def container_prune(context: Context, words: Namespace) -> int:
-    """Remove the containers that do not run."""
+    """Remove stopped containers."""
     filters = parse_filters(words.filter)
     warning = f"WARNING! This will remove all stopped containers.\n{_SURE}"
     if not words.force and not confirm(context, warning):
@@ -188,7 +188,7 @@ def volume_prune(context: Context, words: Namespace) -> int:
 
 
 def system_prune(context: Context, words: Namespace) -> int:
-    """Remove stopped containers, images that nothing uses, and on request volumes, in this order."""
+    """Remove stopped containers, unused images and, on request, volumes, in this order."""
     filters = parse_filters(words.filter)
     if words.volumes and "until" in filters:
         raise InvalidError('the filter "until" does not go with --volumes', "leave one of the two out")
@@ -224,7 +224,7 @@ def _prune_images(context: Context, all_unused: bool, filters: Mapping[str, Sequ
     def show(event: Mapping[str, Any]) -> None:
         if "id" in event:
             listed.add(f"{event['status'].lower()}: {event['id']}")
-        elif context.interactive:  # it may take long; without a person nobody waits for a word
+        elif context.interactive:  # it may take long; only a person needs the message
             context.stderr.write("Freeing space ...\n")
 
     report = context.engine.usage.prune_images(all=all_unused, filters=filters, progress=show)
@@ -251,7 +251,7 @@ def _prune_volumes(context: Context, filters: Mapping[str, Sequence[str]]) -> in
 
 
 class _Listed:
-    """A list that is written as it grows: a title, lines, an empty line; nothing if nothing came."""
+    """A list that is written as it grows: a title, lines, an empty line; nothing without lines."""
 
     def __init__(self, context: Context, title: str) -> None:
         self._context = context

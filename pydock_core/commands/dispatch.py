@@ -1,4 +1,4 @@
-"""Runs a command line: parses it, calls the handler, and turns an error into one line, a hint and an exit code."""
+"""Runs a command line: parses it, calls the handler, and reports an error as one line, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def run_command(argv: Sequence[str], context: Context) -> int:
         context: the engine and the streams.
 
     Returns:
-        The exit code: 0; the container's own for run, start -a, attach and exec; 125 where PyDock refused or failed
-        before anything ran; 126 and 127 where the command cannot be executed or is not there; 1 for the rest.
+        The exit code: 0; the container's own for run, start -a, attach and exec; 125 if PyDock refused or failed
+        before anything ran; 126 or 127 if the command cannot be executed or was not found; 1 for other errors.
 
     Raises:
-        KeyboardInterrupt: a person interrupted something that was not a container.
+        KeyboardInterrupt: a person interrupted a command that was not attached to a container.
     """
     try:
         parsed = parse(argv)
@@ -41,7 +41,7 @@ def run_command(argv: Sequence[str], context: Context) -> int:
 
 
 def for_each(context: Context, names: Sequence[str], action: Callable[[str], object]) -> int:
-    """Do something with each name; errors are shown, the rest is done all the same; 1 if there was one."""
+    """Call ``action`` for each name, and show errors without stopping; return 1 if there was an error, else 0."""
     code = 0
     for name in names:
         try:
@@ -53,7 +53,7 @@ def for_each(context: Context, names: Sequence[str], action: Callable[[str], obj
 
 
 def show_error(error: PyDockError, context: Context) -> None:
-    """Write an error as a person sees it: one line, and a hint if there is one."""
+    """Write an error: one line, and its hint if it has one."""
     if context.debug:
         context.stderr.write("".join(traceback.format_exception(error)))
     context.stderr.write(f"error: {printable(error.line)}\n")

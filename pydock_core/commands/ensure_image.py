@@ -1,7 +1,7 @@
 """Pulls a missing image for ``run`` and ``create``, as Docker does.
 
-``--pull`` says when: missing (the default), always, never.  The environment variable PYDOCK_PULL gives another default,
-for hosts that reach no registry.  What it tells goes to standard error.
+``--pull`` sets the policy: missing (the default), always, never.  The environment variable PYDOCK_PULL sets another
+default, for hosts that reach no registry.  Messages go to standard error.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ POLICIES = ("missing", "always", "never")
 def ensure_image(
     context: Context, reference: str, policy: str | None, platform: str | None, *, quiet: bool
 ) -> None:
-    """Pull an image where the policy says so.
+    """Pull an image if the policy requires it.
 
     Args:
         context: of the command.
         reference: a name, or an id, which is never pulled.
         policy: the option's value.
-        platform: the option's value; an image that is here for another one counts as missing.
-        quiet: tell nothing of the pull.
+        platform: the option's value; a local image for another platform counts as missing.
+        quiet: do not show the pull.
 
     Raises:
-        InvalidError: there is no such policy or platform.
-        NotFoundError: it is not here and not to be pulled, or the registry does not have it.
-        what a pull raises; all with exit code 125.
+        InvalidError: the policy or the platform is unknown.
+        NotFoundError: the image is missing and must not be pulled, or the registry does not have it.
+        PyDockError: as in a pull; all with exit code 125.
     """
     wanted = policy or os.environ.get(VARIABLE) or "missing"
     source = "--pull" if policy else VARIABLE
@@ -60,7 +60,7 @@ def ensure_image(
 
 
 def _look(context: Context, reference: str, platform: str | None) -> None:
-    """Raise NotFoundError if there is no such image, or one for another platform."""
+    """Raise NotFoundError if there is no such image, or only one for another platform."""
     if platform:
         context.engine.images.require_platform(reference, platform)
     else:
@@ -68,13 +68,13 @@ def _look(context: Context, reference: str, platform: str | None) -> None:
 
 
 def _is_id(context: Context, reference: str) -> bool:
-    """Whether it can only be an id, or is the beginning of one that is here."""
+    """Whether a reference can only be an id, or is the prefix of a local one."""
     if reference.startswith("sha256:"):
         return True
     try:
         parse_reference(reference)
     except InvalidError:
-        return True  # whoever looks for the image says what is wrong with it
+        return True  # the later look-up of the image reports the error
     try:
         row = context.engine.images.resolve(reference)
     except PyDockError:

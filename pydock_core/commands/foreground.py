@@ -1,7 +1,7 @@
-"""Keeps a person's terminal, pipe or notebook cell connected to a container's streams while it runs in the foreground.
+"""Connects a person's terminal, pipe or notebook cell with a container's streams while it runs in the foreground.
 
-One loop over poll(2): the container's output to the front end, standard input to the container, signals and
-window sizes on the way.  With a terminal, standard input is in raw mode and the detach keys are watched for.
+One loop over poll(2) relays the container's output, standard input, signals and window sizes.  With a terminal, standard
+input is in raw mode, and the detach keys are detected.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PROXIED = (
 
 
 def parse_detach_keys(text: str) -> bytes:
-    """Return the bytes that a key sequence sends: "ctrl-p,ctrl-q", "a,b", "ctrl-@"; empty text for none.
+    """Return the bytes of a key sequence: "ctrl-p,ctrl-q", "a,b", "ctrl-@"; empty text for none.
 
     Raises:
         InvalidError: a key is neither a character nor ctrl-CHARACTER.
@@ -59,14 +59,14 @@ def parse_detach_keys(text: str) -> bytes:
 
 
 class DetachWatcher:
-    """Watches typed bytes for the detach keys."""
+    """Detects the detach keys in typed bytes."""
 
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
         self._matched = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """Return what is to be passed on (held-back keys come out when the sequence breaks), and whether to detach."""
+        """Return the bytes to forward, and whether to detach; keys of an incomplete sequence are held back."""
         if not self._keys:
             return data, False
         passed = bytearray()
@@ -88,11 +88,11 @@ class Foreground:
     """One session in the foreground.
 
     Args:
-        context: whose streams are used.
-        session: of the process; with a terminal, the person's is put in raw mode.
+        context: provides the front end's streams.
+        session: of the process; if that has a terminal, the person's terminal is put in raw mode.
         detach_keys: bytes that end the session without ending the container.
-        proxy_signals: pass on what this process is sent.
-        interrupts: what ctrl-c, or the stop button of a notebook, does.
+        proxy_signals: forward this process's signals.
+        interrupts: the effect of ctrl-c, or of a notebook's stop button.
     """
 
     def __init__(
@@ -118,12 +118,12 @@ class Foreground:
         """Relay until every output has ended, and the process with them.
 
         Args:
-            stdin: give the process this front end's standard input.
-            leaves_orphans: children of the process may hold the outputs open after its end, and are not waited for
-                when it was interrupted.
+            stdin: forward the front end's standard input to the process.
+            leaves_orphans: children of the process may hold the outputs open after its end; after an interrupt, do not
+                wait for them.
 
         Returns:
-            True if the person detached, or an interrupt let go of the process; False if the process ended.
+            True if the person detached, or an interrupt released the process; False if the process ended.
         """
         with self._raw_mode(), self._signals() as wake_fd:
             self._send_size()
@@ -178,13 +178,13 @@ class Foreground:
             if end_fd in ready:
                 end_fd = -1
             if end_fd < 0 and leaves_orphans and self._escalation.has_begun:
-                for stream in outputs.values():  # once: an orphan may write for ever
+                for stream in outputs.values():  # once: an orphan may write forever
                     self._relay(stream)
                 return False
         return False
 
     def _relay(self, stream: OutputStream) -> bool:
-        """Write what has come on an output; return whether it has ended."""
+        """Write the available data of an output; return whether it has ended."""
         pieces = stream.read()
         for name, data in pieces or ():
             self._writers[name].write_bytes(data)
@@ -198,7 +198,7 @@ class Foreground:
         return None if seconds is None else seconds * 1000
 
     def _interrupt(self) -> None:
-        """Take the next step: a person pressed ctrl-c or the notebook's stop button, or waited for long enough."""
+        """Take the next step, after an interrupt or because the grace period is over."""
         self._context.was_interrupted = True
         step = self._escalation.advance()
         if step.signal is None:
@@ -236,7 +236,7 @@ class Foreground:
         fd = self._stdin_fd()
         before = termios.tcgetattr(fd)
         try:
-            tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead is the container's
+            tty.setraw(fd, termios.TCSADRAIN)  # input that was typed ahead goes to the container
             yield
         finally:
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
@@ -271,7 +271,7 @@ class Foreground:
 
 
 class _Source:
-    """Standard input: a descriptor to poll where it has one, else a stream that is read at once (a cell's body)."""
+    """Standard input: a descriptor to poll, or a stream without one, which is read at once (a cell's body)."""
 
     def __init__(self, stream: BinaryIO | None) -> None:
         self._stream = stream

@@ -14,7 +14,7 @@ _LEAST_WIDTH = 7
 
 
 def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table: the front end's own if it has one, else columns three spaces apart, as in Docker."""
+    """Write a table: the front end's own if it has one, else columns with three spaces between them, as in Docker."""
     rows = [[printable(cell) for cell in row] for row in rows]
     if context.table is not None:
         context.table(headers, rows)
@@ -46,7 +46,7 @@ def write_listing(
     template: str | None,
     headers: Mapping[str, str],
 ) -> None:
-    """Write a listing by the option ``--format``: table (the default), json (a line each), or a template per record.
+    """Write a listing by the option ``--format``: table (the default), json (one line per record), or a template.
 
     Args:
         columns: (header, field) of the default table.

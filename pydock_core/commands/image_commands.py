@@ -19,7 +19,7 @@ from pydock_core.commands.command import (
 
 _ALL_TAGS = Option(("-a", "--all-tags"), "all tags of the repository")
 _NO_PROGRESS = Option(("-q", "--quiet"), "no progress, only the result")
-# Docker's default; what it asks for is what is done, and its opposite is refused.
+# Docker's default, and the only behaviour here; the opposite is refused.
 _NO_TRUST = Option(("--disable-content-trust",), "no signatures are looked at: always so", default="true")
 _NO_TRUST_REASON = {
     "--disable-content-trust=false": "signatures of Docker Content Trust (Notary version 1) are not looked at; digests always are"

@@ -1,4 +1,4 @@
-"""The commands on images that are here: images, history, tag, rmi, capture."""
+"""The commands on local images: images, history, tag, rmi, capture."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _tree(context: Context, words: Namespace, filters: Mapping[str, list[str]]) 
 
 
 def history(context: Context, words: Namespace) -> int:
-    """Show the steps in which an image was made, the newest first."""
+    """Show the steps of an image's creation, the newest first."""
     if words.platform:
         context.engine.images.require_platform(words.IMAGE, words.platform)
     steps = context.engine.images.history(words.IMAGE)
@@ -200,7 +200,7 @@ def rmi(context: Context, words: Namespace) -> int:
 
 
 def _note_what_stays(context: Context, seen: SeenImage) -> None:
-    """Say that an image which has lost its last name stays: containers are made from it."""
+    """Report that an image without names stays, because containers use it."""
     if seen.containers and not seen.tags and not seen.digests:
         users = f"{seen.containers} container{'s' if seen.containers > 1 else ''}"
         context.stderr.write(
@@ -210,7 +210,7 @@ def _note_what_stays(context: Context, seen: SeenImage) -> None:
 
 
 def tag(context: Context, words: Namespace) -> int:
-    """Give an image a further name."""
+    """Give an image another name."""
     context.engine.images.tag(words.SOURCE, words.TARGET)
     return 0
 

@@ -26,8 +26,8 @@ _EMPTY_CONFIG: Mapping[str, Any] = {
     "Healthcheck": None,
     "Shell": None,
 }
-"""What an image says nothing of.  The Engine API leaves such fields out (they are not null there); Docker's command has
-them with these values, so that a template may name them for any image.
+"""Values of fields that an image does not set.  The Engine API omits them (they are not null there); Docker's command shows
+them with these values, so that a template can use them for any image.
 """
 
 

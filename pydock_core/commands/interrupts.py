@@ -1,7 +1,7 @@
 """The escalation of interrupts for a command in the foreground: ask, stop, kill.
 
-A terminal's ctrl-c does what Docker's does.  A notebook's cell has to end, and its stop button says nothing of
-what it does: each step there is told, and leads to the next one by itself when its time is up.
+In a terminal, ctrl-c has the same effect as in Docker.  A notebook's cell has to end, and its stop button does not show
+its effect.  So each step there is announced, and the next step follows by itself after a grace period.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Step:
     """One step of an escalation.
 
     Attributes:
-        signal: sent to the process; None lets go of it: it runs on, and the command ends.
-        grace_seconds: after so long the next step follows without an interrupt; None: never.
-        notice: told to the person; "" for nothing.
+        signal: sent to the process; with None, the command ends and leaves the process running.
+        grace_seconds: the time after which the next step follows without an interrupt; None for never.
+        notice: a message for the person; "" for none.
     """
 
     signal: int | None
@@ -33,7 +33,7 @@ class Step:
 
 
 class Escalation:
-    """The steps that a session takes one after the other; the last one is repeated.
+    """The sequence of a session's steps; the last one is repeated.
 
     Args:
         steps: at least one.
@@ -52,8 +52,8 @@ class Escalation:
         return self._taken > 0
 
     def advance(self) -> Step:
-        """Take the next step, because of an interrupt or because the time of the last one is up."""
-        step = replace(self._steps[-1], notice="")  # repeated: it has been told
+        """Take the next step, after an interrupt or at the end of the grace period."""
+        step = replace(self._steps[-1], notice="")  # repeated: the person has been told
         if self._taken < len(self._steps):
             step = self._steps[self._taken]
         self._taken += 1
@@ -61,7 +61,7 @@ class Escalation:
         return step
 
     def remaining_seconds(self) -> float | None:
-        """Return the time until the next step follows by itself, 0 if it is due; None if none does."""
+        """Return the time until the next step follows by itself, 0 if it is due; None for never."""
         return None if self._due_at is None else max(self._due_at - self._clock(), 0.0)
 
 
@@ -70,7 +70,7 @@ TERMINAL_STEPS = (Step(signal.SIGINT), Step(signal.SIGINT), Step(signal.SIGKILL)
 
 
 def steps_that_stop(subject: str, stop_signal: int, stop_seconds: float) -> tuple[Step, ...]:
-    """Return a notebook's steps for what its cell has started: ask, stop as ``dock stop`` does, kill.
+    """Return a notebook's steps for a process that its cell has started: ask, stop as ``dock stop`` does, kill.
 
     Args:
         subject: "the container", "the command".

@@ -1,4 +1,4 @@
-"""Turns words into a parsed command, by the command table."""
+"""Parses words into a command of the command table."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pydock_core.spelling import parse_boolean
 USAGE_EXIT_CODE = 125
 PROGRAM = "dock"
 _HELP = ("--help", "-h")
-"""Docker takes the short one too, where it is not a flag of the command's own (``run -h NAME``)."""
+"""Docker accepts the short one too, unless the command has a flag of that name (``run -h NAME``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A command and its words; ``words`` has an attribute per option and argument, None or [] where not given."""
+    """A command and its words; ``words`` has an attribute per option and argument, None or [] if it is not given."""
 
     command: Command
     words: argparse.Namespace
@@ -36,13 +36,13 @@ class Parsed:
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """A help text that was asked for, instead of a command to run."""
+    """A requested help text, in place of a command to run."""
 
     text: str
 
 
 def build_parser(command: Command) -> argparse.ArgumentParser:
-    """Return an argparse parser of one command, which lays out its help."""
+    """Return an argparse parser of one command, which formats its help."""
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {command.name}",
         description=command.summary,
@@ -72,7 +72,7 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
         UnsupportedError: a command or an option of Docker's that is not supported yet (exit code 125).
     """
     words = tuple(argv)
-    if any("\0" in word for word in words):  # only a notebook can: execve(2) ends a word there
+    if any("\0" in word for word in words):  # only possible in a notebook: execve(2) ends a word there
         raise InvalidError("a word cannot hold a zero byte", "leave it out", exit_code=USAGE_EXIT_CODE)
     if not words or words[0] in (*_HELP, "help"):
         topic = words[1:]
@@ -90,7 +90,7 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
 
 
 def _parse_words(command: Command, rest: Sequence[str]) -> argparse.Namespace | None:
-    """Parse what follows a command's name; None for a call for help."""
+    """Parse the words after a command's name; return None for a request for help."""
     options = {flag: option for option in command.options for flag in option.flags}
     refused = {flag for flag in command.refused if "=" not in flag}
     try:
@@ -148,7 +148,7 @@ def _usage(command: Command, problem: str) -> InvalidError:
 
 
 def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
-    """Give the arguments their words, from left to right: only the last one takes several."""
+    """Assign words to the arguments, from left to right; only the last argument takes several."""
     values: dict[str, Any] = {}
     left = list(words)
     missing = []
@@ -177,10 +177,10 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     if words[0].startswith("-"):
         return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)
     paths = {path for command in COMMANDS for path in (command.path, *command.aliases)}
-    # With the group's name in them all its commands would be alike.
+    # Without the group's name, which would make all its commands similar.
     group = words[:1] if words[0] in GROUPS else ()
     known = {" ".join(path[len(group) :]) for path in paths if path[: len(group)] == tuple(group)}
-    from difflib import get_close_matches  # late: for mistakes only
+    from difflib import get_close_matches  # late: only for mistakes
 
     near = get_close_matches(words[len(group)], known, n=1)
     where = " ".join((PROGRAM, *group))

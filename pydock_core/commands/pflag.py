@@ -1,12 +1,12 @@
 """Splits words into options and arguments by the rules of pflag, Docker's library (spf13/pflag, flag.go).  Pure.
 
 - An option with a value takes it from ``--name=value``, ``--name value``, ``-n=value``, ``-nvalue`` or ``-n value``,
-  whatever the value looks like.
-- A flag takes a value only behind ``=``: of ``--rm false`` the second word is an argument.
-- In a group of short ones, ``-tie A=1``, all but the last are flags; a value behind ``=`` is the last one's.
+  whatever the form of the value.
+- A flag takes a value only after ``=``: in ``--rm false`` the second word is an argument.
+- In a group of short options, ``-tie A=1``, all except the last are flags; a value after ``=`` belongs to the last.
 - ``--`` ends the options and is dropped.  ``-`` is an argument.
-- Options stand anywhere, unless the arguments end in a command to run, whose words are its own: then the first argument
-  ends the options, and a ``--`` behind it is one of the command's words.
+- Options may stand anywhere, unless the arguments end in a command to run: then the first argument ends the options, and
+  a ``--`` after it is one of the command's words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LETTER_AND_EQUALS = 2
 
 
 class SyntaxProblem(Exception):
-    """The words do not parse; the text says why."""
+    """The words do not parse; the text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Split:
     """The result of parsing words.
 
     Attributes:
-        options: each option as it was given, in order, with its value; "" of one that is not known.
+        options: each option as it was given, in order, with its value; "" for an unknown option.
         arguments: the other words.
     """
 
@@ -47,11 +47,11 @@ def split(
 
     Args:
         options: by flag, "-e" and "--env".
-        is_stray: whether a flag that is not in ``options`` is to be told all the same; the rest is not looked at then.
-        interspersed: whether options may stand behind arguments.
+        is_stray: whether to return a flag that is not in ``options``; the words after it are then ignored.
+        interspersed: whether options may stand after arguments.
 
     Raises:
-        SyntaxProblem: an unknown option, or one without its value.
+        SyntaxProblem: an option is unknown, or lacks its value.
     """
     found: list[tuple[str, str]] = []
     arguments: list[str] = []
@@ -91,7 +91,7 @@ def split(
 
 
 def _value(option: Option, rest: list[str]) -> str:
-    """The value of an option that stands alone: the next word."""
+    """Return the value of an option that stands alone: the next word."""
     if not option.takes_value:
         return "true"
     if not rest:

@@ -13,7 +13,7 @@ from pydock_core.commands.dispatch import run_command, show_error
 from pydock_core.errors import FailedError, PyDockError
 
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""Errors of a redirected standard output; the store and archives report theirs themselves."""
+"""Errors of a redirected standard output; the store and archives report their own errors."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def _run(argv: Sequence[str] | None) -> int:
     except PyDockError as error:
         show_error(error, context)
         return 1 if error.exit_code is None else error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort: a person is shown a line, not a traceback
+    except Exception as error:  # noqa: BLE001 - the last resort: a person sees a line, not a traceback
         if isinstance(error, BrokenPipeError):  # the reader (head, less) has gone
             _close_output()
             return 128 + signal.SIGPIPE
@@ -70,7 +70,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _close_output() -> None:
-    """Nothing more can be written, at exit neither."""
+    """Close standard output, so that the interpreter does not write to it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -39,7 +39,7 @@ class _SpeedColumn(ProgressColumn):
 
 
 class Bars(Progress):
-    """Bars of which only as many as fit on the terminal are drawn while they move; at the end all of them stay.
+    """Bars on a terminal: while they move, only as many as fit are drawn; at the end all of them stay.
 
     Attributes:
         are_final: no bar moves any more.
@@ -49,7 +49,7 @@ class Bars(Progress):
 
     def make_tasks_table(self, tasks: Iterable[Task]) -> Table:
         drawn = list(tasks)
-        # rich asks for a first table, without tasks, before it has a console
+        # rich requests a first table, without tasks, before it has a console
         if drawn and not self.are_final:
             drawn = _fit(drawn, self.console.height - 1)
         return super().make_tasks_table(drawn)

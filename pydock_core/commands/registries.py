@@ -29,11 +29,11 @@ _PASSWORD_LIMIT_BYTES = 1 << 20
 
 
 def pull(context: Context, words: Namespace) -> int:
-    """Get an image, and print its full name last, as Docker does."""
+    """Pull an image, and finally print its full name, as Docker does."""
     reference = getattr(words, "NAME[:TAG|@DIGEST]")
     name = parse_reference(reference)
     if words.platform:
-        parse_platform(words.platform)  # what is wrong with the words is said before anything else
+        parse_platform(words.platform)  # errors of the words are reported first
     with reporting(context, words.progress, "pulled", quiet=words.quiet, lines=True) as report:
         if not words.all_tags and not (name.tag or name.digest):
             _say_default_tag(context, words, report)
@@ -46,7 +46,7 @@ def pull(context: Context, words: Namespace) -> int:
 
 
 def push(context: Context, words: Namespace) -> int:
-    """Send an image."""
+    """Push an image."""
     reference = getattr(words, "NAME[:TAG]")
     name = parse_reference(reference)
     if words.platform:
@@ -97,7 +97,7 @@ def login(context: Context, words: Namespace) -> int:
 
 
 def _login_again(context: Context, server: str) -> str | None:
-    """Try the credentials that are stored, as Docker does before it asks; None if there are none that are good."""
+    """Try the stored credentials, as Docker does before it asks; return None if there are none, or they are rejected."""
     registries = context.engine.registries
     username = registries.credentials(server)
     if not username:
@@ -126,18 +126,18 @@ def _logged_in(context: Context, server: str, status: str) -> int:
 
 
 def _read_password(context: Context) -> str:
-    """Standard input without its last line break."""
+    """Read standard input without its last line break."""
     if context.stdin is None or (context.interactive and context.stdin.isatty()):
         raise InvalidError("there is no password on standard input", "pipe it in")
     data = context.stdin.read(_PASSWORD_LIMIT_BYTES)
     try:
         return data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise InvalidError("the password on standard input is not UTF-8", "pipe in the text of it") from error
+        raise InvalidError("the password on standard input is not UTF-8", "pipe in a UTF-8 text") from error
 
 
 def logout(context: Context, words: Namespace) -> int:
-    """Forget the credentials of a registry."""
+    """Remove the stored credentials of a registry."""
     server = words.SERVER or ""
     shown = server or "https://index.docker.io/v1/"
     if context.engine.registries.logout(server):

@@ -1,4 +1,4 @@
-"""The commands that run something: run, create, start, attach, exec."""
+"""The commands that run a process: run, create, start, attach, exec."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pydock_core.engine import (
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
 
 LEFT_EXIT_CODE = 128 + signal.SIGINT
-"""Of a command that an interrupt has ended, while the container goes on."""
+"""The exit code of a command that an interrupt has ended while the container keeps running."""
 TERMINAL_HINT = "leave out -t, or run it in a terminal"
 
 
@@ -106,7 +106,7 @@ def _create(context: Context, request: CreateRequest, words: Namespace) -> str:
 
 
 def start(context: Context, words: Namespace) -> int:
-    """Start containers; with -a or -i stay with the one, and return its exit code."""
+    """Start containers; with -a or -i, attach to the one container and return its exit code."""
     containers = context.engine.containers
 
     def start_one(name: str) -> None:
@@ -231,11 +231,11 @@ def _stay(
 
 @contextlib.contextmanager
 def _given_up(context: Context, container_id: str, *, remove: bool) -> Iterator[None]:
-    """Kill the container that this command starts if an interrupt comes that is not relayed to it."""
+    """Kill the container that this command starts on an interrupt that is not forwarded to it."""
     try:
         yield
     except KeyboardInterrupt:
-        with contextlib.suppress(PyDockError):  # it does not run yet, or has ended
+        with contextlib.suppress(PyDockError):  # it is not running yet, or has ended
             context.engine.containers.kill(container_id)
         if remove:
             _remove(context, container_id)
@@ -243,7 +243,7 @@ def _given_up(context: Context, container_id: str, *, remove: bool) -> Iterator[
 
 
 def _remove(context: Context, container_id: str) -> None:
-    with contextlib.suppress(NotFoundError):  # another process tidied up first
+    with contextlib.suppress(NotFoundError):  # another process has removed it
         context.engine.containers.remove(container_id, force=True, volumes=True)
 
 

@@ -13,7 +13,7 @@ from pydock_core.commands.format import write_columns, write_fields
 
 
 def doctor(context: Context, words: Namespace) -> int:
-    """Show what this host offers and lacks; 1 if containers cannot run at all."""
+    """Show this host's features; return 1 if containers cannot run at all."""
     checks = context.engine.system.examine()
     if words.format:
         write_fields(context, {"Checks": [check.to_json() for check in checks]}, words.format, str)
@@ -72,7 +72,7 @@ def start_restart(context: Context, words: Namespace) -> int:
 
 
 def info_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a SystemInfo as Docker prints it, where it has the fields: pairs, and what belongs to them indented."""
+    """Yield the lines of a SystemInfo as Docker prints them: pairs, with their details indented."""
     yield f"Containers: {document['Containers']}"
     for state in ("Running", "Paused", "Stopped"):
         yield f" {state}: {document['Containers' + state]}"

@@ -1,7 +1,7 @@
 """The command table: every command with its options and arguments.
 
-Pure data.  The parser, the help, the completions and the magics are made from it, so that the same words
-mean the same everywhere.  What Docker has and PyDock has not yet stands in ``later``, and is refused by name.
+Pure data.  The parser, the help, the completions and the magics are derived from it, so the same words have the same
+meaning everywhere.  Docker's options that PyDock does not support yet are in ``later``, and are refused by name.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LATER_SUBCOMMANDS = frozenset(
 
 
 def find(words: tuple[str, ...]) -> tuple[Command, int] | None:
-    """Return the command that ``words`` begin with and how many words name it; None if there is none."""
+    """Return the command at the beginning of ``words``, and the number of words of its name; None if there is none."""
     for length in (2, 1):
         head = words[:length]
         if len(head) < length:

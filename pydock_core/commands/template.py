@@ -54,7 +54,7 @@ class _Scope:
         return _Scope(dot, {}, self)
 
     def holder(self, name: str) -> dict[str, Any] | None:
-        """Return the innermost variables that include a name."""
+        """Return the innermost scope's variables that include a name."""
         scope: _Scope | None = self
         while scope is not None and name not in scope.variables:
             scope = scope._outer
@@ -210,7 +210,7 @@ def _range_node(
         value = condition(scope)
         pairs: list[tuple[Any, Any]]
         if isinstance(value, Mapping):
-            pairs = sorted(value.items())  # Go visits a map's elements in the order of their keys
+            pairs = sorted(value.items())  # Go iterates over a map in the order of its keys
         elif isinstance(value, (list, tuple)):
             pairs = list(enumerate(value))
         elif value is None or isinstance(value, Nil):
@@ -264,7 +264,7 @@ class _Expressions:
         self._template = template
         self._tokens: list[tuple[str, str]] = []
         self._chained: set[int] = set()
-        """Places of fields that follow a parenthesis at once: ``(index .Ports 0).HostPort``, not ``(…) .HostPort``."""
+        """Positions of fields directly after a parenthesis: ``(index .Ports 0).HostPort``, not ``(…) .HostPort``."""
         position = 0
         text = text.strip()
         while position < len(text):
@@ -331,7 +331,7 @@ class _Expressions:
         return arguments if piped is None else [*arguments, piped]
 
     def _until(self, word: str, arguments: Sequence[Expression]) -> Expression:
-        """``and`` and ``or``: the arguments behind the deciding one are not evaluated (Go 1.18)."""
+        """Evaluate ``and`` or ``or`` up to the deciding argument (Go 1.18)."""
         if not arguments:
             raise _bad(self._template, f"{word}: a value is missing")
 
@@ -346,7 +346,7 @@ class _Expressions:
         return get
 
     def _method(self, text: str, value: Expression, arguments: Sequence[Expression]) -> Expression:
-        """A field, or a method with its arguments."""
+        """Read a field, or call a method with its arguments."""
 
         def get(scope: _Scope) -> Any:
             found = value(scope)
@@ -416,14 +416,14 @@ class _Expressions:
 
 _NIL = dict.fromkeys(("Cmd", "Entrypoint", "Env", "OnBuild", "RepoDigests", "RepoTags", "Shell"), "[]")
 _NIL |= dict.fromkeys(("ExposedPorts", "Labels", "Volumes"), "map[]") | {"Healthcheck": "<nil>"}
-"""Go's output for null fields of the Engine API, whose types Go knows."""
+"""Go's output for null fields of the Engine API, which have types in Go."""
 
 
 def _member(template: str, value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         if name in value:
             member = value[name]
-            member = member() if callable(member) else member  # a Method is not: it waits for its argument
+            member = member() if callable(member) else member  # but not a Method, which needs its argument
             return Nil(_NIL[name]) if member is None and name in _NIL else member
         raise _bad(template, f"no field .{name}; there are {', '.join(sorted(map(str, value)))[:300]}")
     if value is None or isinstance(value, Nil):

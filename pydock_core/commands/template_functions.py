@@ -97,7 +97,7 @@ def _index(value: Any, *keys: Any) -> Any:
 
 
 def _print(values: Sequence[Any]) -> str:
-    """Go's fmt.Sprint: a space between two values of which neither is a text."""
+    """Return Go's fmt.Sprint: a space between two values if neither is a string."""
     parts: list[str] = []
     for before, value in zip((None, *values), values, strict=False):
         apart = parts and not isinstance(before, str) and not isinstance(value, str)
@@ -106,7 +106,7 @@ def _print(values: Sequence[Any]) -> str:
 
 
 def _slice(value: Any, *bounds: int) -> Any:
-    """Go's ``value[low:high]``, of a text or a list; bounds outside of it are an error there too."""
+    """Return Go's ``value[low:high]`` of a string or a list; bounds outside it are an error, as in Go."""
     low, high = (*bounds, *(0, len(value))[len(bounds) :])
     if not 0 <= low <= high <= len(value):
         raise ValueError(f"{low} to {high} is out of range: the length is {len(value)}")

@@ -12,7 +12,7 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def parse_bytes(text: str, option: str) -> int:
-    """Parse a size in bytes: "512m", "2g", "1.5GiB"; units are powers of 1024, as Docker's ``-m`` has them."""
+    """Parse a size in bytes: "512m", "2g", "1.5GiB"; units are powers of 1024, as in Docker's ``-m``."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
     if not match:
         raise _bad(f"{option} {text}: not a size", "write a number with b, k, m or g: 512m")
@@ -42,7 +42,7 @@ def parse_float(text: str, option: str) -> float:
 
 
 def parse_seconds(text: str, option: str) -> float:
-    """Parse a time in seconds; every negative one is -1, which waits for ever."""
+    """Parse a time in seconds; every negative one is -1, which waits forever."""
     return max(parse_float(text, option), -1.0)
 
 
@@ -55,7 +55,7 @@ def parse_boolean(text: str, option: str) -> bool:
 
 
 def parse_signal(text: str, option: str) -> str:
-    """Return the name of a signal without SIG, of a name or a number."""
+    """Return the name, without SIG, of a signal given by name or number."""
     return signal_name(signal_number(text, option))
 
 

@@ -1,7 +1,7 @@
 """The engine: the only package that front ends (program, magics, widgets, HTTP) import.
 
-:class:`~pydock_core.engine.protocol.EngineProtocol` says what a front end may ask; :class:`Engine` answers for this host.
-Names are imported when they are first used: a front end pays for what it touches.
+:class:`~pydock_core.engine.protocol.EngineProtocol` declares a front end's requests; :class:`Engine` implements them for
+this host.  Names are imported when they are first used, so a front end loads only the modules that it uses.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _ensure_source(mount: Mount) -> None:
             os.makedirs(mount.source, exist_ok=True)
         except OSError as error:
             raise DeniedError(
-                f"bind source {mount.source} cannot be made: {error.strerror}", "make it first", exit_code=125
+                f"cannot make bind source {mount.source}: {error.strerror}", "make it first", exit_code=125
             ) from error
     if not os.path.exists(mount.source):
         raise NotFoundError(f"bind source {mount.source} does not exist", "make it first", exit_code=125)

@@ -56,7 +56,7 @@ class Containers:
     """Containers of one state root.
 
     A container is named by its id, a unique prefix of it, or its name; NotFoundError if there is none,
-    ConflictError where a prefix fits several.  Safe to use from several threads and processes at once.
+    ConflictError if a prefix matches several.  Safe to use from several threads and processes at once.
     """
 
     def __init__(self, state: State) -> None:
@@ -74,8 +74,8 @@ class Containers:
 
         Args:
             request: the body of ``POST /containers/create``; see :mod:`pydock_core.spec.definition`.
-            name: a random one where None.
-            any_platform: an image for another platform than the host's was chosen on purpose: no warning.
+            name: a random one by default.
+            any_platform: the image's platform was chosen explicitly: do not warn if the host has another one.
 
         Returns:
             Its full id, and warnings (the requested limits that this host cannot enforce).
@@ -84,7 +84,7 @@ class Containers:
             NotFoundError: no such image.
             ConflictError: the name is taken.
             InvalidError: the request contradicts itself.
-            UnsupportedError: this host cannot do it.
+            UnsupportedError: this host does not support a setting.
 
         Postcondition: the container is listed; on an error nothing has changed.
         """
@@ -123,7 +123,7 @@ class Containers:
         return container_id, warnings
 
     def rename(self, reference: str, name: str) -> None:
-        """Give a container another name; ConflictError where it is taken."""
+        """Give a container another name; ConflictError if the name is taken."""
         row = self._row(reference)
         table.rename(self._database, row.id, check_name(name))
 
@@ -131,11 +131,11 @@ class Containers:
         """Remove a container, its writable layer and its log.
 
         Args:
-            force: kill it first if it runs.
-            volumes: remove the anonymous volumes that it alone uses.
+            force: kill it first if it is running.
+            volumes: remove the anonymous volumes that only it uses.
 
         Raises:
-            ConflictError: it runs, and ``force`` is not set.
+            ConflictError: it is running, and ``force`` is not set.
         """
         self._state.sweep_once()
         row = self._row(reference)
@@ -157,18 +157,18 @@ class Containers:
     def start(
         self, reference: str, *, attach: Streams | None = None, size: tuple[int, int] = (0, 0)
     ) -> SessionProtocol:
-        """Start a container; returns when its process runs.
+        """Start a container; return when its process runs.
 
         Args:
             attach: streams to attach before it starts, so that no output is missed.
             size: rows and columns of its terminal.
 
         Returns:
-            The session; close it (the container goes on), or wait for the end with it.
+            The session: wait for the container's end with it, or close it; the container then keeps running.
 
         Raises:
-            ConflictError: it runs already (only with ``attach``), or a published port is in use.
-            PyDockError: it could not be started; exit_code 125, 126 or 127.
+            ConflictError: it is already running (only with ``attach``), or a published port is in use.
+            PyDockError: it did not start; exit_code 125, 126 or 127.
         """
         self._state.sweep_once()
         row = self._row(reference)
@@ -196,7 +196,7 @@ class Containers:
         )
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
-        """Stop a container: its stop signal, then SIGKILL when the time is up; one that is stopped is not an error."""
+        """Send a container its stop signal, and SIGKILL after the timeout; ignore a stopped container."""
         row = self._row(reference)
         if self._stop(row, signal_number(signal) if signal else None, timeout_seconds):
             self._state.recorder.container(row, "stop")
@@ -204,14 +204,14 @@ class Containers:
     def restart(
         self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
     ) -> None:
-        """Stop a container if it runs, and start it.
+        """Stop a container if it is running, and start it.
 
         Raises:
-            ConflictError: it was run with ``--rm``, and would be gone when it has stopped.
+            ConflictError: it was run with ``--rm``, so stopping would remove it.
         """
         if self.definition(reference)["HostConfig"]["AutoRemove"]:
             raise ConflictError(
-                f"container {reference} was run with --rm: stopped, it is gone",
+                f"cannot restart container {reference}: it was run with --rm, so stopping removes it",
                 "stop it, and run the image again",
             )
         self.stop(reference, timeout_seconds, signal)
@@ -219,10 +219,10 @@ class Containers:
         self._state.recorder.container(self._row(reference), "restart")
 
     def kill(self, reference: str, signal: str = "KILL") -> None:
-        """Send a signal to a running container's first process; after SIGKILL it has ended when this returns.
+        """Send a signal to a running container's first process; with SIGKILL, return after the container's end.
 
         Raises:
-            ConflictError: it does not run.
+            ConflictError: it is not running.
             InvalidError: there is no such signal.
         """
         number = signal_number(signal)
@@ -269,7 +269,7 @@ class Containers:
     # -- looking ---------------------------------------------------------------------------------------
 
     def resolve(self, reference: str) -> str:
-        """Return the full id that a reference names."""
+        """Return the full id of a reference."""
         return self._row(reference).id
 
     def name(self, reference: str) -> str:
@@ -281,7 +281,7 @@ class Containers:
         return decode(self._row(reference).definition).request
 
     def is_running(self, reference: str) -> bool:
-        """Whether a container runs now."""
+        """Whether a container is running."""
         return derive_status(self._root.container(self.resolve(reference))).is_running
 
     def list(
@@ -294,9 +294,9 @@ class Containers:
         """Return containers, the newest first, as ContainerSummary of the Engine API.
 
         Args:
-            all: those that do not run too; a status filter or a limit implies it, as Docker has it.
+            all: include stopped containers; a status filter or a limit implies it, as in Docker.
             filters: id, name, label, status, exited, ancestor, before, since, volume, network, publish, expose.
-            limit: only that many of the newest.
+            limit: the number of newest containers to return.
             size: measure the writable layers: SizeRw and SizeRootFs, in bytes.
         """
         condition = ContainerFilter.parse(filters or {}, self._row, self._image_id)
@@ -315,7 +315,7 @@ class Containers:
         return chosen
 
     def inspect(self, reference: str, size: bool = False) -> dict[str, Any]:
-        """Return all there is to know, as ContainerInspectResponse of the Engine API.
+        """Return a container's details, as ContainerInspectResponse of the Engine API.
 
         Args:
             size: measure the writable layer: SizeRw and SizeRootFs, in bytes.
@@ -330,7 +330,7 @@ class Containers:
         return document
 
     def _measure(self, documents: Sequence[dict[str, Any]]) -> None:
-        """Add the sizes of writable layers, and with their images', to summaries or inspections."""
+        """Add the sizes of writable layers, alone and with their images, to summaries or inspections."""
         uppers = [str(self._root.container(document["Id"]).upper) for document in documents]
         sizes = self._state.worker.call("pydock_core.store.trees:tree_sizes", {"paths": uppers})
         images = {row.id: row.size_bytes for row in all_images(self._database)}
@@ -349,19 +349,19 @@ class Containers:
         stdout: bool = True,
         stderr: bool = True,
     ) -> Iterator[LogEntry]:
-        """Yield what a container has written.
+        """Yield a container's output.
 
         Args:
-            follow: go on until it ends.
-            tail: begin with that many last entries.
-            timestamps: put the time in front of each line of ``data``, as ``docker logs -t`` does.
+            follow: continue until it ends.
+            tail: begin with this number of last entries.
+            timestamps: put the time before each line of ``data``, as ``docker logs -t`` does.
             since_ns, until_ns: Unix nanoseconds.
         """
         row = self._row(reference)
         if decode(row.definition).host["LogConfig"]["Type"] == NONE:
             raise UnsupportedError(
                 f"container {reference} has no log: it was created with --log-driver none",
-                f"dock attach {reference} shows what it writes from now on",
+                f"dock attach {reference} shows its output from now on",
             )
         paths = self._root.container(row.id)
         if follow:
@@ -380,7 +380,7 @@ class Containers:
     # -- reaching into a running one -------------------------------------------------------------------
 
     def attach(self, reference: str, streams: Streams | None = None) -> SessionProtocol:
-        """Attach to a running container's streams; ConflictError if it does not run."""
+        """Attach to a running container's streams; ConflictError if it is not running."""
         row = self._row(reference)
         paths = self._root.container(row.id)
         terminal = decode(row.definition).request["Tty"]
@@ -391,11 +391,11 @@ class Containers:
     def exec(
         self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
     ) -> SessionProtocol:
-        """Run a further process in a running container.
+        """Run an additional process in a running container.
 
         Raises:
-            ConflictError: it does not run.
-            PyDockError: exit_code 126 or 127 where the command cannot be executed or is not there.
+            ConflictError: it is not running.
+            PyDockError: the command cannot be executed (exit_code 126) or was not found (127).
         """
         row = self._row(reference)
         paths = self._root.container(row.id)
@@ -432,13 +432,13 @@ class Containers:
         return session
 
     def dial(self, reference: str, port: int) -> socket.socket:
-        """Connect to a TCP port inside a running container; nothing needs to be published.
+        """Connect to a TCP port inside a running container; the port need not be published.
 
         Returns:
             A connected, non-blocking socket, made in the container's network namespace.
 
         Raises:
-            ConflictError: it does not run.
+            ConflictError: it is not running.
             UnavailableError: nothing listens there.
         """
         if not 1 <= port <= 65535:
@@ -481,7 +481,7 @@ class Containers:
         return table.find(self._database, reference)
 
     def _see(self, row: ContainerRow) -> Seen | None:
-        """Look at a container; None for one with AutoRemove that ended and whose remover died."""
+        """Return a container's state; None if it ended, has AutoRemove, and its remover was killed."""
         definition = decode(row.definition)
         status = derive_status(self._root.container(row.id))
         if definition.host["AutoRemove"] and status.status == "exited":

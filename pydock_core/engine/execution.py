@@ -1,4 +1,4 @@
-"""A further process in a running container: the request, and the OCI process object."""
+"""An additional process in a running container: the request, and the OCI process object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ExecRequest:
-    """The request of ``dock exec``; None is the container's own value.
+    """The request of ``dock exec``; None stands for the container's own value.
 
     Attributes:
         size: rows and columns of the terminal, (0, 0) if unknown.

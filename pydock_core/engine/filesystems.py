@@ -29,7 +29,7 @@ from pydock_core.store.database.images import LayerRow
 from pydock_core.store.pipe import writing_end
 from pydock_core.store.snapshots.directory import needs_user_xattrs
 from pydock_core.store.upper_size import file_sizes
-from pydock_core.supervision.client import SupervisorClient, ZygoteWorker
+from pydock_core.supervision.client import SupervisorClient, Zygote
 from pydock_core.supervision.container_status import derive_status, take_lock
 from pydock_core.supervision.reaper import reap_killed
 
@@ -69,22 +69,22 @@ class Filesystems:
     ) -> str:
         """Make an image of a container: its image, and its writable layer on top; return the image's id.
 
-        The result is reproducible: the same changes give the same layer, byte for byte, and a commit that would make an
-        image that is here already, but for its time, gives that image.  SOURCE_DATE_EPOCH sets the time
-        (reproducible-builds.org), for the same image on another host.  A container that changed nothing adds no layer.
+        The result is reproducible: the same changes give the same layer, byte for byte, and a commit whose image would
+        differ from an existing one only in its time returns that image.  SOURCE_DATE_EPOCH sets the time
+        (reproducible-builds.org), for the same image on another host.  A container without changes adds no layer.
 
         Args:
             container: running or not.
             reference: the image's name, if any.
             author, message: for the image and its history.
             changes: Dockerfile instructions; see :func:`pydock_core.images.changes.apply_changes`.
-            pause: hold the container's processes stopped while its layer is read.
-            progress: gets {"status": "Committing", "current"}, then events of the layer's application.
+            pause: freeze the container's processes while its layer is read.
+            progress: receives {"status": "Committing", "current"}, then events of the layer's application.
 
         Raises:
             NotFoundError: there is no such container.
             InvalidError: a change or the reference is malformed.
-            ConflictError: the container is being started; or without ``pause``, its tree changed beyond following.
+            ConflictError: the container is being started; or without ``pause``, its tree changed too much to be read.
             UnavailableError: the disk is full.
         """
         references = (parse_tagged(reference),) if reference else ()
@@ -96,7 +96,7 @@ class Filesystems:
         store = self._state.image_store
         fixed_ns = _fixed_time_ns()
         with store.adding("commit") as directory:
-            # Before the long work: once they are read, the store's lock keeps them though the image is removed.
+            # Before the long work: once they are read, the store's lock protects them even if the image is removed.
             below = sql.layers_of(self._state.database, row.image_id)
             if len(below) != len(parent.diff_ids):
                 raise NotFoundError(f"the image of container {container} was removed just now", "try again")
@@ -120,12 +120,12 @@ class Filesystems:
         return image.id
 
     def _made_before(self, config: ImageConfig) -> ImageConfig | None:
-        """Return the config of an image that is here and differs in its time only."""
+        """Return the config of an existing image that differs only in its time."""
         for image_id in sql.with_layers(self._state.database, config.diff_ids) if config.diff_ids else ():
             try:
                 known = ImageConfig.from_json(self._state.images.config(image_id))
             except (CorruptError, NotFoundError):
-                continue  # damaged, or removed just now: it is made anew
+                continue  # damaged, or removed just now: it is made again
             if is_same_but_for_time(known, config) and digest_of(encode(known.to_json())) == image_id:
                 return known
         return None
@@ -160,15 +160,15 @@ class Filesystems:
     # -- diff and export ---------------------------------------------------------------------------------
 
     def diff(self, container: str) -> list[dict[str, Any]]:
-        """Return what a container has changed: [{"Path", "Kind"}] (Engine API, FilesystemChange), by path.
+        """Return a container's changes: [{"Path", "Kind"}] (Engine API, FilesystemChange), by path.
 
-        Kind is 0 for modified, 1 for added, 2 for deleted.  A running container goes on meanwhile.
+        Kind is 0 for modified, 1 for added, 2 for deleted.  A running container is not paused.
         """
         row = table.find(self._state.database, container)
         paths = self._root.container(row.id)
         with self._private(row, "diff") as arguments:
             arguments.update(upper=str(paths.upper), user_xattrs=needs_user_xattrs())
-            changes = ZygoteWorker(self._root).call(_LIST_CHANGES, arguments)
+            changes = Zygote(self._root).call(_LIST_CHANGES, arguments)
         return [{"Path": path, "Kind": kind} for path, kind in changes]
 
     def file_sizes(self, container: str, paths: Sequence[str]) -> dict[str, int]:
@@ -178,15 +178,14 @@ class Filesystems:
     def export(self, container: str, stream: BinaryIO) -> None:
         """Write the whole file system of a container, running or not, as a tar.
 
-        What is mounted in it (volumes, /proc, /etc/hosts) is there as the empty directory or file that it is mounted
-        on.
+        Mounts in it (volumes, /proc, /etc/hosts) are left out: the archive has their empty mount points.
 
         Args:
-            stream: with a descriptor the data goes there within the kernel.
+            stream: if it has a descriptor, the kernel writes to it directly.
 
         Raises:
-            ConflictError: the container is being started, or has ended meanwhile.
-            FailedError: the stream's reader has gone.
+            ConflictError: the container is being started, or has ended during the export.
+            FailedError: the stream's reader is gone.
         """
         row = table.find(self._state.database, container)
         paths = self._root.container(row.id)
@@ -199,9 +198,7 @@ class Filesystems:
                 stack.enter_context(self._still(paths, container, pause=False))
                 arguments.update(stack.enter_context(self._private(row, "export", paths.upper)))
             output_fd = stack.enter_context(writing_end(stream))
-            ZygoteWorker(self._root).call(
-                _EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd]
-            )
+            Zygote(self._root).call(_EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd])
         self._state.recorder.container(row, "export")
 
     @contextlib.contextmanager
@@ -210,14 +207,14 @@ class Filesystems:
 
         Args:
             kind: of the operation, for the workspace's name.
-            upper: the writable layer; without it, what is below.
+            upper: include the writable layer.
         """
         paths = self._root.container(row.id)
         diff_ids = self._state.images.layers(row.image_id)
         *others, overlay = self._state.snapshotter.mounts(diff_ids, paths.upper, paths.work)
         layers = [*overlay.lower, str(make_layer(self._root))]
         if upper is not None and upper.is_dir():
-            # As a lower layer: an upper one could be an upper one once only, and would be written to.
+            # As a lower layer: overlayfs allows an upper layer only once, and would write to it.
             layers.insert(0, str(upper))
         view = replace(overlay, lower=tuple(layers), upper="", work="", options=(*overlay.options, "ro"))
         store = self._state.image_store
@@ -231,7 +228,7 @@ class Filesystems:
 
     @contextlib.contextmanager
     def _still(self, paths: ContainerPaths, name: str, *, pause: bool) -> Iterator[None]:
-        """Keep a container's files as they are: a running one is held, one that does not run is not started."""
+        """Keep a container's files unchanged: freeze a running container, and block the start of a stopped one."""
         with contextlib.ExitStack() as stack:
             deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
             while True:
@@ -257,6 +254,6 @@ class Filesystems:
 
 
 def _fixed_time_ns() -> int | None:
-    """The time of making that SOURCE_DATE_EPOCH sets, since the epoch."""
+    """Return the creation time from SOURCE_DATE_EPOCH, since the epoch."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH", "")
     return int(fixed) * 1_000_000_000 if fixed.isdigit() else None

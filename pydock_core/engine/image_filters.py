@@ -45,7 +45,7 @@ def parse_image_filters(
         if not patterns:
             return seen
         tags = tuple(tag for tag in seen.tags if _names(tag, patterns))
-        # With a name that fits go its digests: images --digests NAME:TAG shows them.
+        # A matching name includes its digests: images --digests NAME:TAG shows them.
         repositories = {tag.repository for tag in tags}
         digests = tuple(
             digest for digest in seen.digests if digest.repository in repositories or _names(digest, patterns)

@@ -21,9 +21,8 @@ NameRow = TagRow | DigestRow
 def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: bool) -> Changes:
     """Remove a name; with the last one, or by id, remove the image with the parts that no other image needs.
 
-    An image that a container uses keeps its last name unless ``force``, and is itself kept as long as the container
-    exists; one with several names is removed by id only with ``force``, and one that a running container uses not even
-    then.
+    An image that a container uses keeps its last name unless ``force`` is set, and is itself kept as long as the container
+    exists.  An image with several names is removed by id only with ``force``, and never while a running container uses it.
 
     Args:
         row: the image.
@@ -45,13 +44,13 @@ def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: boo
     running = named is None and next((user for user in used_by if _is_running(store, user)), "")
     if running:
         raise ConflictError(
-            f"image {short_id(row.id)} cannot be removed: container {running[:12]} runs from it",
+            f"cannot remove image {short_id(row.id)}: container {running[:12]} runs from it",
             f"stop the container first: dock stop {running[:12]}",
         )
     if used_by and not (force and names):
         subject = f"image {short_id(row.id)}" if named is None else f"name {reference}"
         raise ConflictError(
-            f"{subject} cannot be removed: container {used_by[0][:12]} uses image {short_id(row.id)}",
+            f"cannot remove {subject}: container {used_by[0][:12]} uses image {short_id(row.id)}",
             f"remove its containers first: dock rm -f {' '.join(user[:12] for user in used_by)}"
             + ("" if named is None else "; or use rmi -f, which removes only the name"),
         )
@@ -90,7 +89,7 @@ def discard_image(
 
 
 def _find_name(reference: str, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> NameRow | None:
-    """Return the name that ``reference`` is; None if it is an id."""
+    """Return the name in ``reference``; None if it is an id."""
     try:
         name = parse_reference(reference).with_default_tag()
     except InvalidError:
@@ -110,7 +109,7 @@ def _find_name(reference: str, tags: Sequence[TagRow], digests: Sequence[DigestR
 def _names_to_remove(
     named: NameRow | None, tags: Sequence[TagRow], digests: Sequence[DigestRow]
 ) -> tuple[Sequence[TagRow], Sequence[DigestRow]]:
-    """Return the names that go with a name: with a repository's last tag its digests, too; by id, all."""
+    """Return the names to remove: with a repository's last tag, its digests too; by id, all."""
     if named is None:
         return tags, digests
     if isinstance(named, DigestRow):

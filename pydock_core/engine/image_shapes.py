@@ -12,14 +12,14 @@ from pydock_core.oci.timestamp import format_timestamp, parse_timestamp
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 
 MISSING = "<missing>"
-"""The id of a step of a history that no image is known for, as Docker has it."""
+"""The id of a history step without a known image, as in Docker."""
 UNKNOWN = -1
-"""A size that was not asked for."""
+"""A size that was not requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeenImage:
-    """An image with what belongs to it; no blob is read for it."""
+    """An image with its names and layers; no blob is read for it."""
 
     row: ImageRow
     tags: tuple[TagRow, ...]
@@ -78,7 +78,7 @@ def build_history(
     """Return the Engine API's HistoryResponseItem list, the newest step first.
 
     A step without "empty_layer" has the next layer, from the bottom up (config.md, "history"); layers that the
-    history does not tell of come last, as steps about which nothing is known.
+    history does not mention come last, as steps without details.
 
     Args:
         layer_sizes: in bytes, bottom first.

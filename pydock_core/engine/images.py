@@ -71,7 +71,7 @@ class Images:
         return [layer.diff_id for layer in sql.layers_of(self._database, image_id)]
 
     def layer_sizes(self, image_id: str) -> Sizes:
-        """Return the sizes of an image's layers in bytes, from the base layer up; None for one that is gone."""
+        """Return the sizes of an image's layers in bytes, from the base layer up; None for a missing layer."""
         return [self._layer_size(diff_id) for diff_id in self.layers(image_id)]
 
     def _layer_size(self, diff_id: str) -> int | None:
@@ -90,7 +90,7 @@ class Images:
         return self._config(image_id).to_json()
 
     def _config(self, image_id: str) -> ImageConfig:
-        # The id is the digest of the content, so a known config stays right.
+        # The id is the digest of the content, so a cached config stays valid.
         known = self._configs.get(image_id)
         if known is None:
             subject = f"config of image {short_id(image_id)}"
@@ -192,7 +192,7 @@ class Images:
 
         Raises:
             CorruptError, InvalidError, UnsupportedError, UnavailableError: see
-                :func:`pydock_core.images.archive.load_archive`; the store is as it was.
+                :func:`pydock_core.images.archive.load_archive`; the store is unchanged.
         """
         from pydock_core.images.archive import load_archive
 
@@ -253,8 +253,8 @@ class Images:
         :mod:`pydock_core.images.archive_writer`.
 
         Args:
-            references: a name with its tag; a repository, for all its tags; or an id or a digest, for an image without
-                names.  As ``docker save``.
+            references: as for ``docker save``: a name with its tag; a repository, for all its tags; or an id or a digest,
+                for an image without names.
             stream: one with a descriptor is written within the kernel.
             progress: receives events.
             platform: "os[/arch[/variant]]" that all of them must be for.

@@ -1,4 +1,4 @@
-"""Makes a definition ready to start: the bundle, the files that are mounted into it, and the launch plan."""
+"""Prepares the start of a definition: the bundle, the files that are mounted into it, and the launch plan."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.spec.volume import check_volume
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
-from pydock_core.supervision.client import Zygote, ZygoteWorker
+from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def build_plan(
     network_socket: Path,
     size: tuple[int, int],
 ) -> LaunchPlan:
-    """Return the part of a start that the OCI configuration leaves out.  Pure.
+    """Return the part of a start that the OCI configuration does not cover.  Pure.
 
     Args:
         executor: "embedded", or the path of an OCI runtime program.
@@ -119,7 +119,7 @@ class Launcher:
     # -- at create -------------------------------------------------------------------------------------
 
     def check(self, request: CreateRequest, find: Callable[[str], str]) -> tuple[CreateRequest, list[str]]:
-        """Refuse what this host cannot do, and drop limits that it cannot enforce.
+        """Refuse settings that this host does not support, and drop limits that it cannot enforce.
 
         Args:
             request: merged with the image's configuration.
@@ -179,7 +179,7 @@ class Launcher:
         options = ", ".join(limits[name][0] for name in lost)
         reason = support.reason or "its cgroup controller is not there"
         return {name: cast("Mapping[str, Any]", HOST_CONFIG)[name] for name in lost}, [
-            f"{options} cannot be enforced here: {reason} (dock doctor)"
+            f"cannot enforce {options} here: {reason} (dock doctor)"
         ]
 
     @staticmethod
@@ -201,14 +201,14 @@ class Launcher:
     def prepare(self, row: ContainerRow, definition: Definition, size: tuple[int, int]) -> Path:
         """Write the files of a start, and return the launch plan's path.
 
-        Everything is made anew from the definition; an earlier start's files are replaced, except the writable layer
+        Everything is generated from the definition; the files of an earlier start are replaced, except the writable layer
         and the log.
         """
         paths = self._root.container(row.id)
         host = definition.host
         if host["AutoRemove"] and paths.work.exists():
-            # A volatile overlay leaves a mark there, and does not start with it again.
-            ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
+            # A volatile overlay leaves a mark there, which prevents its next mount.
+            Zygote(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             make_directories(directory)
         paths.upper.chmod(0o755)  # the mode of the container's root directory

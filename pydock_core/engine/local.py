@@ -1,4 +1,4 @@
-"""The engine of this host: puts the parts together, each when it is first used."""
+"""The engine of this host; each part is created when it is first used."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 class Engine:
     """Images and containers of one state root: :class:`pydock_core.engine.protocol.EngineProtocol` on this host.
 
-    A synchronous library, safe to use from several threads; any number of engines, in any number of processes,
-    work on one state root.  Making one touches nothing; the directories are made when a part is first used.
+    It is synchronous and safe to use from several threads; any number of engines, in any number of processes, may share
+    one state root.  Creating one touches nothing; the directories are made when a part is first used.
 
     Args:
-        root: where the state is; the user's own (see :func:`pydock_core.paths.default_root`) by default.
+        root: the state root; by default the user's own (see :func:`pydock_core.paths.default_root`).
 
     Attributes:
         containers: see :class:`pydock_core.engine.containers.Containers`.
@@ -96,11 +96,11 @@ class Engine:
         return Volumes(self.state)
 
     def close(self) -> None:
-        """Close what this thread holds open (the database); the engine can still be used."""
+        """Close this thread's database connection; the engine can still be used."""
         self.state.close()
 
     def warm(self) -> None:
-        """Start the zygote in the background, so that the first container need not wait for it; never fails."""
+        """Start the zygote in the background, so that the first container does not wait for it; never fails."""
         threading.Thread(target=self._warm, name="pydock-warm", daemon=True).start()
 
     def _warm(self) -> None:
@@ -111,7 +111,7 @@ class Engine:
             self.root.ensure()
             Zygote(self.root).ping()
         except (PyDockError, OSError):
-            return  # whoever needs the zygote will say why it cannot be there
+            return  # the first container's start reports the cause
 
 
 if TYPE_CHECKING:

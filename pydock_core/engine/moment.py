@@ -1,4 +1,4 @@
-"""Parses moments as Docker's options and filters have them."""
+"""Parses the moments in Docker's options and filters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 from pydock_core.errors import InvalidError
 
-# Go's time.ParseDuration, without what is shorter than a millisecond.
+# Go's time.ParseDuration, without units below a millisecond.
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 
 
 def parse_moment_ns(text: str, option: str, now_ns: int) -> int:
-    """Parse a moment: RFC 3339, seconds since 1970, or a while ago ("10m", "1h30m"); return nanoseconds since 1970."""
+    """Parse a moment: RFC 3339, seconds since 1970, or a duration before now ("10m"); return nanoseconds since 1970."""
     if re.fullmatch(r"\d+(\.\d+)?", text):
         return int(float(text) * 1e9)
     if re.fullmatch(rf"(?:{_DURATION.pattern})+", text):
@@ -22,7 +22,9 @@ def parse_moment_ns(text: str, option: str, now_ns: int) -> int:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidError(
-            f"{option} {text}: not a time", "write 2026-01-31T12:00:00Z or a while ago: 10m", exit_code=125
+            f"{option} {text}: not a time",
+            "write 2026-01-31T12:00:00Z, or a duration before now: 10m",
+            exit_code=125,
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return int((moment - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1)) * 1000

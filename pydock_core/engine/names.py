@@ -35,7 +35,7 @@ def random_name() -> str:
 
 
 def _choose(words: Sequence[str]) -> str:
-    # The module secrets would bring OpenSSL along, for every command.
+    # The module secrets would load OpenSSL in every command.
     return words[int.from_bytes(os.urandom(4), "big") % len(words)]
 
 

@@ -1,4 +1,4 @@
-"""Chooses networks and addresses; the network service does the rest."""
+"""Chooses networks and addresses, which the network service then sets up."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Networks:
         """Give a container an address on the default bridge.
 
         Args:
-            resolvers: IPv4 name servers that it is given.
+            resolvers: the container's IPv4 name servers.
             to_gateway: it may reach the bridge's own address.
 
         Raises:
@@ -60,7 +60,7 @@ class Networks:
             access = "gateway"
         bridge = self._bridge_name()
         with ExitStack() as held:
-            # The device is looked for before the row is read: a bridge that exists has the subnet of its row.
+            # Check for the device before reading the row: an existing bridge has the subnet of its row.
             network = table.find(self._database, DEFAULT_NETWORK) if _is_device(bridge) else None
             if network is None:
                 held.enter_context(_host_lock())
@@ -99,7 +99,7 @@ class Networks:
         return network
 
     def weakness(self) -> str:
-        """Why containers of the bridge can impersonate each other, as far as is known before a start; "" if they cannot."""
+        """Return the reason, known before a start, why containers of the bridge can impersonate each other; "" if none is."""
         if not shutil.which("nft"):
             return NO_NFT
         recorded = self._recorded_weakness()
@@ -116,26 +116,26 @@ class Networks:
             return ""
 
     def join(self, container_id: str, reference: str) -> NetworkAttachment:
-        """Join the network of another container, which must run.
+        """Join the network of another, running container.
 
         Raises:
-            ConflictError: it does not.
+            ConflictError: it is not running.
         """
         status = derive_status(self._root.container(container_id))
         if not status.is_running:
             raise ConflictError(
-                f"container {reference} is not running, so its network cannot be joined",
+                f"cannot join the network of container {reference}: it is not running",
                 f"start it: dock start {reference}",
                 exit_code=125,
             )
         return NetworkAttachment(mode="container", namespace_path=f"/proc/{status.pid}/ns/net")
 
     def address(self, container_id: str) -> str:
-        """The address that a container holds, with prefix length; "" for none."""
+        """Return a container's address, with prefix length; "" for none."""
         return table.address_of(self._database, DEFAULT_NETWORK, container_id)
 
     def _bridge_name(self) -> str:
-        """The bridge of this state root: pydock0 for the system's, one of its own for a moved root (IFNAMSIZ is 15)."""
+        """Return this state root's bridge: pydock0 for the system's, a name of its own for a moved root (IFNAMSIZ is 15)."""
         if str(self._root.data) == "/var/lib/pydock":
             return DEFAULT_BRIDGE
         return f"pydock{zlib.crc32(str(self._root.data).encode()):08x}"
@@ -155,9 +155,9 @@ def _is_device(name: str) -> bool:
 
 @contextmanager
 def _host_lock() -> Iterator[None]:
-    """Hold the right to choose a subnet, until the bridge that has it is up: only then others see its route.
+    """Hold the lock for choosing a subnet until its bridge is up, because only then other state roots see its route.
 
-    One lock serves all network namespaces that share /run: it is held once per bridge, for the time of its making.
+    One lock serves all network namespaces that share /run; each bridge is made once, so it is rarely held.
     """
     if os.geteuid() != 0:  # NetworkService refuses the request
         yield

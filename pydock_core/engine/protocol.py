@@ -2,8 +2,8 @@
 
 Vocabulary, as Docker's: an *image* is named by a reference or an id; a *container* by its id, a unique prefix of it, or
 its name; documents are dictionaries in the shapes of the Docker Engine API 1.51.  Every method raises
-:class:`~pydock_core.errors.PyDockError` only; NotFoundError if nothing has the name, ConflictError if a prefix fits several
-containers.  The classes named in the protocols document each method.  A run of a container, from a front end::
+:class:`~pydock_core.errors.PyDockError` only; NotFoundError if nothing has the name, ConflictError if a prefix matches
+several containers.  The classes named in the protocols document each method.  A front end runs a container like this::
 
     container_id, warnings = engine.containers.create(request, name="web")
     with engine.containers.start(container_id, attach=Streams()) as session:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pydock_core.supervision.client import Streams
     from pydock_core.supervision.logs import LogEntry
 
-# Spelled here, as a class with a method "list" cannot spell them.
+# Defined here, because a class with a method "list" cannot name the type list.
 Document = dict[str, Any]
 Documents = list[dict[str, Any]]
 Names = list[str]
@@ -56,7 +56,7 @@ class SessionEnd:
 
     Attributes:
         exit_code: 0 to 255; 128+n if signal n ended it.
-        oom_killed: the kernel killed a process of the container for want of memory.
+        oom_killed: the kernel killed a process of the container because memory ran out.
     """
 
     exit_code: int
@@ -71,7 +71,7 @@ class OutputStream(Protocol):
         ...
 
     def read(self) -> Sequence[Output] | None:
-        """Return what has come, without waiting: nothing at the end, None if there is nothing yet."""
+        """Return the available output without waiting: nothing at the end, None if there is none yet."""
         ...
 
 
@@ -83,7 +83,7 @@ class InputStream(Protocol):
         ...
 
     def write(self, data: bytes) -> int:
-        """Write what fits, without waiting; return the number of bytes taken: all if the process has gone."""
+        """Write without waiting; return the number of bytes written, or all if the process has ended."""
         ...
 
     def close(self) -> None:
@@ -92,11 +92,11 @@ class InputStream(Protocol):
 
 
 class SessionProtocol(Protocol):
-    """A container, or an exec'd process in one, with the streams that were asked for.
+    """A container, or an exec'd process in one, with the requested streams.
 
-    A front end waits for the descriptors of the streams and of the session, reads and writes the streams, and asks for
-    the end when the session's descriptor is readable, or the outputs have ended.  Closing a session leaves the process
-    alone.  Signals and sizes that come too late are not errors.
+    A front end waits for the descriptors of the streams and of the session, reads and writes the streams, and calls
+    :meth:`wait` when the session's descriptor is readable or the outputs have ended.  Closing a session does not affect
+    the process.  Signals and sizes that come too late are ignored.
     """
 
     terminal: bool
@@ -104,7 +104,7 @@ class SessionProtocol(Protocol):
     outputs: Sequence[OutputStream]
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when the process has ended; -1 if only its outputs tell."""
+        """Return a descriptor that is readable when the process has ended; -1 if only its outputs show the end."""
         ...
 
     def signal(self, number: int) -> None: ...
@@ -112,7 +112,7 @@ class SessionProtocol(Protocol):
     def resize(self, rows: int, columns: int) -> None: ...
 
     def wait(self) -> SessionEnd:
-        """Wait for the end.  After it, a container can be started again or removed."""
+        """Wait for the end; afterwards a container can be started again or removed."""
         ...
 
     def close(self) -> None: ...
@@ -395,7 +395,7 @@ class EventsProtocol(Protocol):
 
 
 class EngineProtocol(Protocol):
-    """Images and containers, wherever they are.  Safe to use from several threads."""
+    """An engine's images and containers, on this host or another.  Safe to use from several threads."""
 
     @property
     def containers(self) -> ContainersProtocol: ...
@@ -422,9 +422,9 @@ class EngineProtocol(Protocol):
     def volumes(self) -> VolumesProtocol: ...
 
     def close(self) -> None:
-        """Close what this thread holds open; the engine can still be used."""
+        """Release this thread's resources; the engine can still be used."""
         ...
 
     def warm(self) -> None:
-        """Get ready for the first container, in the background; never fails."""
+        """Prepare for the first container, in the background; never fails."""
         ...

@@ -52,17 +52,17 @@ class Registries:
 
         Raises:
             InvalidError: the reference is malformed, or has a tag with ``all_tags``.
-            as :func:`pydock_core.images.pull.pull_image` does.
+            PyDockError: as in :func:`pydock_core.images.pull.pull_image`.
         """
         name = parse_reference(reference)
         if all_tags and (name.tag or name.digest):
             raise InvalidError(
-                f"{reference}: a tag or digest cannot be given with -a", "leave it out: all tags are pulled"
+                f"{reference}: -a does not take a tag or digest", "leave it out: all tags are pulled"
             )
         chosen = parse_platform(platform) if platform else None
         with self._connect(name.domain) as client:
             tags = list(client.tags(name.path)) if all_tags else []
-            # Parsed, as a registry may call anything a tag.
+            # Parsed, because a registry may return any text as a tag.
             names = [parse_reference(f"{name.canonical}:{tag}") for tag in tags] or [name.with_default_tag()]
             return [pull_image(self._store, client, one, chosen, progress) for one in names]
 
@@ -87,17 +87,15 @@ class Registries:
         Raises:
             InvalidError: the reference is malformed, has a digest, or has a tag with ``all_tags``.
             NotFoundError: there is no image of that name.
-            as :func:`pydock_core.images.push.push_image` does.
+            PyDockError: as in :func:`pydock_core.images.push.push_image`.
         """
         name = parse_reference(reference)
         if name.digest:
             raise InvalidError(
-                f"{reference}: a digest cannot be pushed to", "push a tag: the registry computes the digest"
+                f"cannot push to a digest: {reference}", "push a tag: the registry computes the digest"
             )
         if all_tags and name.tag:
-            raise InvalidError(
-                f"{reference}: a tag cannot be given with -a", "leave it out: all tags are pushed"
-            )
+            raise InvalidError(f"{reference}: -a does not take a tag", "leave it out: all tags are pushed")
         names = self._tagged(name) if all_tags else [name.with_default_tag()]
         rows = [(one, find_tagged(self._store.database, one)) for one in names]
         if platform:
@@ -195,7 +193,7 @@ class Registries:
 
 
 def _server(text: str) -> str:
-    """Return the domain of a registry given as nothing, a host, or an address.
+    """Return the domain of a registry, given as a host, a URL, or nothing (Docker Hub).
 
     Raises:
         InvalidError: the host is malformed.

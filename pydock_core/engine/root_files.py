@@ -17,11 +17,11 @@ class RootFiles:
     """The files of one container's root file system.
 
     Args:
-        snapshotter: has the layers.
+        snapshotter: reads the layers.
         diff_ids: of the image, bottom first.
         upper: the writable layer.
-        kept: files of images that were read before, by layers and path; of a container that has written nothing they
-            are the same, as layers never change.
+        kept: a cache of images' files, by layers and path, valid for a container that has written nothing, because layers
+            never change.
     """
 
     def __init__(

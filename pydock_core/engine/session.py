@@ -1,6 +1,6 @@
 """Sessions of this host: a container or an exec'd process in the foreground, with its streams.
 
-See :class:`pydock_core.engine.protocol.SessionProtocol` for what a front end does with one.
+:class:`pydock_core.engine.protocol.SessionProtocol` describes their use.
 """
 
 from __future__ import annotations
@@ -163,15 +163,15 @@ class ContainerSession:
     def attach(
         cls, client: SupervisorClient, paths: ContainerPaths, streams: Any, terminal: bool
     ) -> ContainerSession:
-        """Attach to a running container, and listen to its end from before: one with ``--rm`` is gone with it."""
+        """Attach to a running container.  The wait for its end begins first, because ``--rm`` removes its exit record."""
         try:
             wait_for_end = client.begin_wait()
-        except ConflictError:  # it has just ended, and the next line says so
+        except ConflictError:  # it has just ended, as the next line finds
             wait_for_end = None
         return cls(paths, client.attach(streams), terminal=terminal, wait_for_end=wait_for_end)
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when the container has ended; -1 if only its streams tell."""
+        """Return a descriptor that is readable when the container has ended; -1 if only its streams show the end."""
         return self._launch.fileno() if self._launch is not None else -1
 
     def signal(self, number: int) -> None:
@@ -192,9 +192,9 @@ class ContainerSession:
                 code = self._wait_for_end()
                 return SessionEnd(code, derive_status(self._paths).oom_killed)
         except UnavailableError:
-            pass  # the supervisor was killed: the record says the rest
+            pass  # the supervisor was killed: read the record
         status = wait_for_exit(self._paths)
-        if status.status == "created":  # one with --rm, which another process has tidied up
+        if status.status == "created":  # it had --rm, and another process has removed it
             return SessionEnd(KILLED_EXIT_CODE)
         return SessionEnd(status.exit_code, status.oom_killed)
 
@@ -326,7 +326,7 @@ def begin_execution(
 
 
 def _read(fd: int) -> bytes | None:
-    """Read a chunk; b"" at the end, None if there is nothing after all."""
+    """Read a chunk; return b"" at the end, None if there is nothing."""
     try:
         return os.read(fd, _CHUNK_BYTES)
     except BlockingIOError:
@@ -336,7 +336,7 @@ def _read(fd: int) -> bytes | None:
 
 
 def _write(fd: int, data: bytes) -> int:
-    """Write what fits; return how many bytes are done with (all of them if the reader has gone)."""
+    """Write without waiting; return the number of bytes written, or all if the reader is gone."""
     try:
         return os.write(fd, data)
     except BlockingIOError:

@@ -22,7 +22,7 @@ ZERO_TIME = "0001-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A container at one moment: its row, its definition, and its state.
+    """A container at one moment: its row, its definition and its status.
 
     Attributes:
         address: on its network, with prefix length; empty for none.
@@ -80,7 +80,7 @@ def build_summary(seen: Seen) -> dict[str, Any]:
 
 def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, Any]:
     """Return the ContainerInspectResponse of ``GET /containers/ID/json``."""
-    from pydock_core.spec.defaults import MASKED_PATHS, READ_ONLY_PATHS  # late: a listing has none of them
+    from pydock_core.spec.defaults import MASKED_PATHS, READ_ONLY_PATHS  # late: a listing does not need them
 
     row, definition, status = seen.row, seen.definition, seen.status
     words = definition.command_line
@@ -179,11 +179,11 @@ _SHOWN_ABOVE = (
     "IPv6Gateway",
     "MacAddress",
 )
-"""Fields of the first network that NetworkSettings has too, for clients of API 1.20 and earlier."""
+"""Fields of the first network that NetworkSettings repeats, for clients of API 1.20 and earlier."""
 
 
 def _networks(seen: Seen) -> dict[str, Any]:
-    """Return the networks with the container's place in each; its address is known while it runs."""
+    """Return the networks with the container's endpoint in each; its address is known while it runs."""
     current: dict[str, Any] = {}
     if seen.address and seen.status.is_running:
         from ipaddress import ip_interface  # late: few containers have an address
@@ -252,7 +252,7 @@ def _port_bindings(seen: Seen) -> dict[str, Any]:
 
 
 def _shown_argument(word: str) -> str:
-    word = word.replace("\n", "\\n").replace("\t", "\\t")  # a listing has a line each
+    word = word.replace("\n", "\\n").replace("\t", "\\t")  # a listing has one line per container
     return (
         word
         if word and shlex.quote(word) == word

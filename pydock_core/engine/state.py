@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class State:
-    """One state root, as the engine's parts use it.  Making one touches nothing.
+    """One state root, shared by the engine's parts.  Creating one touches nothing.
 
     Args:
-        root: where the state is.
+        root: the state root.
     """
 
     def __init__(self, root: StateRoot) -> None:
@@ -54,14 +54,14 @@ class State:
 
     @cached_property
     def worker(self) -> Worker:
-        """Root does storage jobs itself; for others a worker does, as root of the user's namespace."""
+        """Runs storage jobs: in this process for root, else in a worker that is root of the user's namespace."""
         if os.geteuid() == 0:
             from pydock_core.store.worker import LocalWorker
 
             return LocalWorker()
-        from pydock_core.supervision.client import ZygoteWorker
+        from pydock_core.supervision.client import Zygote
 
-        return ZygoteWorker(self.root)
+        return Zygote(self.root)
 
     @cached_property
     def snapshotter(self) -> Snapshotter:
@@ -101,12 +101,12 @@ class State:
         return Recorder(self.database)
 
     def sweep_once(self) -> None:
-        """Tidy up after killed processes, before this engine's first change of a container; reads do not."""
+        """Clean up after killed processes, once, before this engine's first change of a container; reads never call it."""
         if not self._has_swept:
             self._has_swept = True
             self.remover.sweep()
 
     def close(self) -> None:
-        """Close what this thread holds open (the database)."""
+        """Close this thread's database connection."""
         if "database" in self.__dict__:
             self.database.close()

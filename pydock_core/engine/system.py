@@ -20,7 +20,7 @@ API_VERSION = "1.51"
 
 
 class System:
-    """Answers ``version`` and ``info``."""
+    """The use cases ``version``, ``info`` and ``doctor``."""
 
     def __init__(self, state: State, containers: Containers) -> None:
         self._state = state
@@ -66,7 +66,7 @@ class System:
         }
 
     def examine(self) -> list[Check]:
-        """Return what this host offers and lacks; see :func:`pydock_core.host.examine`."""
+        """Return this host's features; see :func:`pydock_core.host.examine`."""
         from pydock_core.host import examine
 
         return examine(self._state.root)
@@ -85,7 +85,7 @@ class System:
 
 
 def package_version() -> str:
-    """The version of the distribution that this is part of."""
+    """Return the version of the installed distribution."""
     try:
         return version("pydock-jupyter")
     except PackageNotFoundError:  # run from a tree that was never installed

@@ -1,4 +1,4 @@
-"""Removes containers and volumes, and tidies up after killed processes."""
+"""Removes containers and volumes, and cleans up after killed processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pydock_core.supervision.reaper import reap_killed
 
 
 class Remover:
-    """Removes containers and volumes of one state root, and what killed processes have left of them."""
+    """Removes containers and volumes of one state root, and the remains of killed processes."""
 
     def __init__(self, root: StateRoot, database: Database, worker: Worker) -> None:
         self._root = root
@@ -31,10 +31,10 @@ class Remover:
         self._quick_removal = ContainerRemoval(root, database, worker, _run_in_thread)
 
     def remove(self, container_id: str, *, volumes: bool, durable: bool = True) -> None:
-        """Remove a container that does not run; see :meth:`ContainerRemoval.remove`.
+        """Remove a stopped container; see :meth:`ContainerRemoval.remove`.
 
-        The files of what need not survive a crash (``--rm``) are removed by a thread, which the interpreter waits for at its
-        end; a killed one leaves them to the next sweep.
+        Unless the removal is ``durable``, a thread removes the files (``--rm``).  The interpreter waits for it at exit; a
+        killed process leaves the files to the next sweep.
         """
         run = last_run(reap_killed(self._root.container(container_id)))
         removal = self._removal if durable else self._quick_removal
@@ -45,7 +45,7 @@ class Remover:
         return self._removal.remove_volume(name)
 
     def sweep(self) -> None:
-        """Tidy up after killed processes: auto-removed containers that ended, files without a row, full trash."""
+        """Clean up after killed processes: ended containers with ``--rm``, files without a row, the trash."""
         rows = table.all_rows(self._database)
         known = {row.id for row in rows}
         for row in rows:
@@ -63,7 +63,7 @@ class Remover:
                 self._removal.remove_tree(aside)
 
     def _is_new(self, container_id: str) -> bool:
-        """Whether the container was created since the rows were read: directories come after the row."""
+        """Whether the container was created after the rows were read; its directories are made after its row."""
         try:
             table.find(self._database, container_id)
         except PyDockError:
@@ -83,7 +83,7 @@ class Remover:
 
 def _run_in_thread(action: Callable[[], None]) -> None:
     def run() -> None:
-        with contextlib.suppress(PyDockError):  # the next sweep says what cannot be removed
+        with contextlib.suppress(PyDockError):  # the next sweep reports the failure
             action()
 
     threading.Thread(target=run, name="pydock-removal").start()

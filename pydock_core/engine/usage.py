@@ -45,11 +45,11 @@ class Usage:
     # -- looking -----------------------------------------------------------------------------------------
 
     def df(self) -> dict[str, Any]:
-        """Return SystemDataUsageResponse of the Engine API, and two sizes more.
+        """Return SystemDataUsageResponse of the Engine API, with two additional sizes.
 
-        LayersSize is all that images take: each layer once, and the blobs kept beside them.  ``BlobsSize`` is the
-        latter alone (layers as they were loaded or pulled, configs, manifests, unfinished downloads), and
-        ``ImagesReclaimable`` what would go with all images that no container uses.
+        LayersSize is the size of all images: each layer once, and the blobs.  ``BlobsSize`` is the size of the blobs alone
+        (layers in the form in which they were loaded or pulled, configs, manifests, unfinished downloads), and
+        ``ImagesReclaimable`` is the size of all images that no container uses.
         """
         images = self._state.images.see_all()
         layers = images_sql.layers_by_image(self._database)
@@ -71,7 +71,7 @@ class Usage:
         }
 
     def _layer_sizes(self) -> dict[str, int]:
-        """The contents of every layer that is there, an image's or not, by diff id."""
+        """Return the size of every existing layer, whether an image has it or not, by diff id."""
         snapshotter = self._state.snapshotter
         sizes = {}
         for diff_id in snapshotter.diff_ids():
@@ -107,7 +107,7 @@ class Usage:
         return sum(self._layer_sizes().values()) + self._chains_bytes() + self._blobs_bytes()
 
     def _chains_bytes(self) -> int:
-        """Return the size of layers that were applied again over the layers below them."""
+        """Return the size of the layers that were applied over the layers below them."""
         snapshotter = self._state.snapshotter
         return sum(snapshotter.chain_size_bytes(chain_id) for chain_id in snapshotter.chains())
 
@@ -125,25 +125,25 @@ class Usage:
     def prune_images(
         self, *, all: bool = False, filters: Filters | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Remove images without a name that no container uses, and what interrupted pulls have left.
+        """Remove images without a name that no container uses, and the remains of interrupted pulls.
 
         Args:
-            all: those with a name too.
+            all: remove images with a name, too.
             filters: label, label!, until; and the Engine API's ``dangling=false``, which is ``all``.
-            progress: gets {"status": "Untagged" or "Deleted", "id": what} as it happens, and then
+            progress: receives {"status": "Untagged" or "Deleted", "id": NAME or ID} as it happens, and then
                 {"status": "Freeing space"}, which takes longest.
 
         Returns:
-            ImagePruneResponse of the Engine API: ImagesDeleted and SpaceReclaimed; with it ``Warnings`` where
-            something else is left for later.
+            ImagePruneResponse of the Engine API: ImagesDeleted and SpaceReclaimed; and ``Warnings`` if a part of the
+            work is left for later.
 
         Raises:
             InvalidError: an unknown filter, or a malformed one.
         """
-        asked = dict(filters or {})
-        for value in asked.pop("dangling", ()):
+        conditions = dict(filters or {})
+        for value in conditions.pop("dangling", ()):
             all = not parse_boolean(value, "dangling")
-        may_go = parse_prune_filters(asked, time.time_ns())
+        may_go = parse_prune_filters(conditions, time.time_ns())
         store = self._state.image_store
         before_bytes = self._footprint()
         deleted: list[dict[str, str]] = []
@@ -176,11 +176,11 @@ class Usage:
     def prune_containers(
         self, filters: Filters | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Remove the containers that do not run.
+        """Remove the stopped containers.
 
         Args:
             filters: label, label!, until.
-            progress: gets {"status": "Deleted", "id": ID} as it happens.
+            progress: receives {"status": "Deleted", "id": ID} as it happens.
 
         Returns:
             ContainerPruneResponse of the Engine API: ContainersDeleted and SpaceReclaimed.
@@ -222,7 +222,7 @@ def _is_stopped(status: str) -> bool:
 def _shared_sizes(
     images: Sequence[SeenImage], layers: Mapping[str, Sequence[LayerRow]], sizes: Mapping[str, int]
 ) -> list[int]:
-    """Of each image, the size of the layers that another image has too."""
+    """Return, for each image, the size of the layers that it shares with other images."""
     owners: dict[str, int] = {}
     distinct = [{layer.diff_id for layer in layers.get(seen.row.id, ())} for seen in images]
     for diff_ids in distinct:
@@ -234,7 +234,7 @@ def _shared_sizes(
 
 
 def _blob_size(path: os.PathLike[str]) -> int:
-    """The size of a blob, 0 for one that a layer has too (a link to it), and counts."""
+    """Return the size of a blob; 0 if it is a hard link to a layer's file, which is counted with the layer."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from pydock_core.store.database import Database
 from pydock_core.store.database.containers import Uses
 from pydock_core.store.database.volumes import NewVolume
 from pydock_core.store.worker import LocalWorker, Worker
-from pydock_core.supervision.client import ZygoteWorker
+from pydock_core.supervision.client import Zygote
 
 if TYPE_CHECKING:
     from pydock_core.store.workspace import Workspace
@@ -128,7 +128,7 @@ def _make_filled(
     restore_missing_volume(root, database, mount.source)
     if volume_directory(root, mount.source).exists():
         return
-    with _opened_workspace(root, ZygoteWorker(root)) as workspace:
+    with _opened_workspace(root, Zygote(root)) as workspace:
         data = _make_data(workspace.path / "volume")
         if not mount.no_copy and not mount.subpath:
             _copy_image(root, workspace, mount, data, image_mounts)
@@ -136,7 +136,7 @@ def _make_filled(
 
 
 def _fill_empty(root: StateRoot, mount: Mount, image_mounts: Callable[[], Sequence[RootMount]]) -> None:
-    with _opened_workspace(root, ZygoteWorker(root)) as workspace:
+    with _opened_workspace(root, Zygote(root)) as workspace:
         data = _make_data(workspace.path / _FILL)
         if _copy_image(root, workspace, mount, data, image_mounts):
             with suppress(OSError):  # another start was first
@@ -149,7 +149,7 @@ def _settle(root: StateRoot, name: str) -> None:
     """Move the files that are beside a volume into it, if it is empty or half filled."""
     directory = root.volumes / name
     arguments = {"fill": str(directory / _FILL), "source": _DATA, "volume": str(directory / _DATA)}
-    ZygoteWorker(root).call("pydock_core.store.volumes:settle_volume", arguments)
+    Zygote(root).call("pydock_core.store.volumes:settle_volume", arguments)
 
 
 def _may_be_empty(directory: Path) -> bool:
@@ -193,7 +193,7 @@ def _copy_image(
     }
     # For root too: a process of its own makes a mount namespace.  With the lock's descriptor: a worker that outlives
     # this process keeps its directory from sweepers.
-    worker = ZygoteWorker(root)
+    worker = Zygote(root)
     return bool(worker.call("pydock_core.store.volumes:fill_volume", arguments, [workspace.lock_fd]))
 
 

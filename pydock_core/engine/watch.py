@@ -47,7 +47,7 @@ class Snapshot:
     Attributes:
         containers: ContainerSummary documents of the Engine API; None before the first successful look.
         images: ImageSummary documents, likewise.
-        problem: why the latest look failed; the lists are those of the last successful one.
+        problem: the error of the latest look, if it failed; the lists are those of the last successful one.
     """
 
     containers: tuple[Document, ...] | None = None

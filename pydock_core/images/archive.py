@@ -1,8 +1,8 @@
 """Reads archives of images: docker-archive, its layout before Docker 1.10, and OCI layouts in a tar.
 
 Formats: the image specification's image-layout.md; Docker's "Image Specification v1.2" (manifest.json) and
-"v1.0" (repositories, one json per layer).  Docker 25 and newer write a tar that is both; its manifest.json is
-taken then, as it has the full names.
+"v1.0" (repositories, one json per layer).  Docker 25 and newer write a tar in both formats; its manifest.json takes
+precedence, because it has the full names.
 """
 
 from __future__ import annotations
@@ -69,16 +69,17 @@ def load_archive(
         blobs: the blob store; the caller holds its lock, shared.
         directory: a workspace on the blob store's file system.
         subject: names the archive in errors: "archive x.tar".
-        progress: gets events.
-        platform: what the images must be for; None takes this host's of an index, and any that stands alone.
+        progress: receives events.
+        platform: the required platform of the images; with None, this host's platform chooses from an index, and an image
+            without an index may have any.
 
     Returns:
         the images in the archive's order, not recorded and their layers not applied.
 
     Raises:
-        CorruptError: the archive is damaged, truncated, or lacks what it names.
-        InvalidError: it is not an archive of images, or an image's name is none.
-        UnsupportedError: it has no image for this host, or the platform.
+        CorruptError: the archive is damaged, truncated, or lacks a file that it names.
+        InvalidError: it is not an archive of images, or an image's name is malformed.
+        UnsupportedError: it has no image for this host, or for the platform.
         UnavailableError: the disk is full.
     """
     spool = Spool(blobs, directory, subject, progress)
@@ -90,13 +91,13 @@ def load_archive(
     if spool.has("repositories"):
         return _for_platform(_load_legacy(spool), platform, subject)
     raise InvalidError(
-        f"{subject} holds no images: it has neither manifest.json nor index.json",
+        f"{subject} contains no images: it has neither manifest.json nor index.json",
         "the tar of a root file system becomes an image by: dock import",
     )
 
 
 def _for_platform(images: list[StoredImage], platform: Platform | None, subject: str) -> list[StoredImage]:
-    """Leave out what the platform does not run; an archive of nothing else is refused."""
+    """Leave out images that the platform does not run; refuse an archive without others."""
     if platform is None:
         return images
     fitting = runnable(platform)
@@ -108,11 +109,11 @@ def _for_platform(images: list[StoredImage], platform: Platform | None, subject:
 
 def _check_count(count: int, subject: str) -> None:
     if count > _IMAGES_LIMIT:
-        raise CorruptError(f"{subject} names {count:,} images, more than anybody saves", HOSTILE)
+        raise CorruptError(f"{subject} names {count:,} images, which is too many", HOSTILE)
 
 
 def _no_images(spool: Spool, document: str) -> InvalidError:
-    return InvalidError(f"{spool.subject} holds no images: its {document} is empty", ANEW)
+    return InvalidError(f"{spool.subject} contains no images: its {document} is empty", ANEW)
 
 
 def _no_image_for(subject: str, platform: Platform) -> UnsupportedError:
@@ -163,7 +164,7 @@ def _names(item: Mapping[str, Any], key: str, subject: str) -> Sequence[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CorruptError(f"{subject}: {key} is not a list of names", ANEW)
     if len(names) > _LAYERS_LIMIT:
-        raise CorruptError(f"{subject}: {len(names)} {key} are more than any image has", ANEW)
+        raise CorruptError(f"{subject}: an image has {len(names)} {key}, which is too many", ANEW)
     return names
 
 
@@ -191,7 +192,7 @@ def _load_legacy(spool: Spool) -> list[StoredImage]:
     names: dict[str, list[Reference]] = {}
     for repository, tags in spool.mapping("repositories").items():
         if not isinstance(tags, Mapping):
-            raise CorruptError(f"{spool.subject}: repositories is not as Docker writes it", ANEW)
+            raise CorruptError(f"{spool.subject}: repositories is malformed", ANEW)
         for tag, layer_id in tags.items():
             names.setdefault(str(layer_id), []).append(parse_tagged(f"{repository}:{tag}"))
     if not names:
@@ -204,7 +205,7 @@ def _load_legacy_image(spool: Spool, top_id: str, references: Sequence[Reference
     current = top_id
     while current:
         if len(chain) >= _LAYERS_LIMIT:
-            raise CorruptError(f"{spool.subject}: the layers of {top_id[:12]} go round in a circle", ANEW)
+            raise CorruptError(f"{spool.subject}: the layers of {top_id[:12]} form a cycle", ANEW)
         document = spool.mapping(f"{current}/json")
         chain.append((current, document))
         current = str(document.get("parent") or "")
@@ -212,7 +213,7 @@ def _load_legacy_image(spool: Spool, top_id: str, references: Sequence[Reference
     layers, history = [], []
     for layer_id, document in chain:
         name = f"{layer_id}/layer.tar"
-        # This layout names no digests: that of the content is the diff id.
+        # This layout has no digests: the content's digest is the diff id.
         layers.append(_keep_layer(spool, name, spool.member(name).digest))
         step = document.get("container_config") or {}
         command = step.get("Cmd") if isinstance(step, Mapping) else None
@@ -255,7 +256,7 @@ def _load_oci(spool: Spool, platform: Platform) -> list[StoredImage]:
 
 
 def _references(entry: Descriptor) -> list[Reference]:
-    """The names of an index entry.  A bare tag, which is all that some tools write, names no repository."""
+    """Return the names of an index entry, without a bare tag, which some tools write and which names no repository."""
     name = entry.annotations.get(CONTAINERD_NAME) or entry.annotations.get(REF_NAME, "")
     return [parse_tagged(name)] if any(mark in name for mark in ":/") else []
 
@@ -281,7 +282,7 @@ def _verify(spool: Spool, descriptor: Descriptor, member: Member) -> None:
 
 
 def _choose(spool: Spool, entry: Descriptor, platform: Platform, depth: int) -> Descriptor:
-    """Go down through indexes to the manifest for a platform."""
+    """Follow indexes down to the manifest for a platform."""
     if entry.media_type in MANIFEST_TYPES:
         return entry
     if entry.media_type not in INDEX_TYPES or depth == 0:
@@ -290,7 +291,7 @@ def _choose(spool: Spool, entry: Descriptor, platform: Platform, depth: int) -> 
             "save an image, not another kind of artifact",
         )
     index = Index.from_json(_document(spool, entry), f"{spool.subject}: index {entry.digest}")
-    # An archive need not have the images of all platforms that its index lists.
+    # An archive may lack images of platforms that its index lists.
     present = [manifest for manifest in index.manifests if spool.has(_blob_name(manifest))]
     chosen = choose_manifest(present, platform)
     if chosen is None:
@@ -303,7 +304,7 @@ def _load_manifest(spool: Spool, descriptor: Descriptor, references: Sequence[Re
     manifest = Manifest.from_json(_document(spool, descriptor), subject)
     if manifest.config.media_type not in CONFIG_TYPES:
         raise UnsupportedError(
-            f"{subject} is an artifact of type {manifest.config.media_type!r}, no image", ANEW
+            f"{subject} is an artifact of type {manifest.config.media_type!r}, not an image", ANEW
         )
     config = ImageConfig.from_json(_document(spool, manifest.config), f"{spool.subject}: config")
     if len(manifest.layers) != len(config.diff_ids):

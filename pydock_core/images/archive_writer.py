@@ -1,8 +1,8 @@
-"""Writes archives of images that are both a docker-archive and an OCI layout, as Docker 25 and newer do.
+"""Writes archives that are both a docker-archive and an OCI layout, as Docker 25 and newer do.
 
 manifest.json and repositories are Docker's ("Image Specification v1.2"); oci-layout, index.json and the blobs are the
-image specification's (image-layout.md), and manifest.json names the same blobs.  Blobs go out as they are stored,
-compressed or not, each once; the same images give the same bytes.
+image specification's (image-layout.md), and manifest.json names the same blobs.  Each blob is written once, in its stored
+form, compressed or not; the same images give the same bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ImageToSave:
         id: digest of the config.
         manifest_digest, manifest_type: of its manifest.
         layers: bottom first.
-        references: the names that it is to have, each with a tag; none for an image saved by its id.
+        references: its names in the archive, each with a tag; none for an image saved by its id.
     """
 
     id: str
@@ -59,10 +59,10 @@ class ImageToSave:
 def save_archive(
     images: Sequence[ImageToSave], blobs: BlobStore, stream: BinaryIO, progress: Progress | None = None
 ) -> None:
-    """:func:`write_archive` to a stream, with the failures of writing as ours.
+    """Write an archive to a stream (:func:`write_archive`), and map write errors to PyDockError.
 
     Raises:
-        FailedError: the stream's reader has gone, or it takes no more.
+        FailedError: the stream's reader is gone, or its target is full.
         UnavailableError: the disk is full.
     """
     with writing_archive(), writing_end(stream) as fd:
@@ -75,17 +75,17 @@ def write_archive(
     """Write the archive of some images.
 
     Args:
-        images: each id once, in the order that manifest.json is to have.
-        blobs: has their blobs; the caller holds its lock, shared.
-        fd: where it goes: a file, a pipe or a socket, blocking.
-        progress: gets {"status": "Saving", "current", "total"} (bytes of blobs) every few megabytes.
+        images: each id once, in the order of manifest.json.
+        blobs: contains their blobs; the caller holds its lock, shared.
+        fd: the target: a blocking file, pipe or socket.
+        progress: receives {"status": "Saving", "current", "total"} (bytes of blobs) every few megabytes.
 
     Returns:
-        how many bytes were written.
+        the number of bytes written.
 
     Raises:
         NotFoundError: a blob is missing.
-        CorruptError: a manifest is damaged, or a blob does not have the size that its manifest says.
+        CorruptError: a manifest is damaged, or a blob's size is not its manifest's.
         OSError: writing failed.
     """
     archive = _Archive(blobs)
@@ -107,7 +107,7 @@ def write_archive(
 
 
 class _Archive:
-    """Gathers what belongs into one archive."""
+    """Collects the contents of one archive."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
@@ -144,7 +144,7 @@ class _Archive:
             tags[reference.tag] = digest_hex(image.layers[-1].blob_digest)
 
     def members(self) -> Iterator[tuple[str, bytes | Descriptor | None]]:
-        """The files by name, with their content, or the blob that has it; directories with None."""
+        """Return the files by name, with their content or its blob; directories with None."""
         yield "blobs", None
         yield "blobs/sha256", None
         for digest in sorted(self._kept):
@@ -156,7 +156,7 @@ class _Archive:
             yield "repositories", _sorted(self._repositories)
 
     def reporter(self, progress: Progress | None) -> Callable[[int], None] | None:
-        """Count the bytes that the writer has written."""
+        """Return a callback that reports the writer's progress."""
         if progress is None:
             return None
         total = sum(blob.size_bytes for blob in self._kept.values())

@@ -1,6 +1,4 @@
-"""The ``--change`` instructions of import and commit: Dockerfile instructions that set an image's execution
-parameters.
-"""
+"""Applies the ``--change`` instructions of import and commit: Dockerfile instructions for execution parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 
 
 def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return an image config's ``config`` with Dockerfile instructions carried out, in order.
+    """Return an image config's ``config`` with Dockerfile instructions applied, in order.
 
     Args:
         config: execution parameters, keys as in config.md.
@@ -36,14 +34,14 @@ def apply_changes(config: Mapping[str, Any], changes: Sequence[str]) -> dict[str
                 f"there are {', '.join(sorted(_INSTRUCTIONS))}",
             )
         if not rest.strip():
-            raise InvalidError(f"--change {change!r}: {word.upper()} wants a value", "as in a Dockerfile")
+            raise InvalidError(f"--change {change!r}: {word.upper()} needs a value", "as in a Dockerfile")
         try:
             instruction(changed, rest.strip())
         except ValueError as error:
             raise InvalidError(f"--change {change!r}: {error}", "as in a Dockerfile") from error
         has_command = has_command or word.upper() == "CMD"
         if word.upper() == "ENTRYPOINT" and not has_command:
-            # As a Dockerfile has it: the command that was there is another entry point's.
+            # As in a Dockerfile: the existing command belongs to another entry point.
             changed.pop("Cmd", None)
     return changed
 
@@ -71,7 +69,7 @@ def _words(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
-    """KEY=VALUE words, quoted as a shell would have them; or the old form, KEY and the rest of the line."""
+    """Parse KEY=VALUE words with a shell's quotes, or the old form, KEY and the rest of the line."""
     first = text.split(maxsplit=1)
     if "=" not in first[0]:
         if len(first) != 2:
@@ -137,7 +135,7 @@ def _add_trigger(config: dict[str, Any], text: str) -> None:
 
 
 def _set_health_check(config: dict[str, Any], text: str) -> None:
-    """Dockerfile reference, HEALTHCHECK: options, then CMD and a command; or NONE.  Times are nanoseconds."""
+    """Set a health check (Dockerfile reference, HEALTHCHECK): options and CMD COMMAND, or NONE.  Times are nanoseconds."""
     check: dict[str, Any] = {}
     while text.startswith("--"):
         option, _, text = text.partition(" ")
@@ -181,7 +179,7 @@ _UNITS_NS = {
 
 
 def _nanoseconds(text: str) -> int:
-    """A duration as Go writes it: "1m30s"."""
+    """Parse a duration in Go's format: "1m30s"."""
     if not _TIME.fullmatch(text):
         raise ValueError(f"invalid duration {text!r}: write 30s or 1m30s")
     return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _TIME_PART.findall(text))

@@ -1,4 +1,4 @@
-"""The image that a container becomes: its parent, what the container was run with, and the layer of its changes.  Pure."""
+"""Builds the config of a committed image from its parent, the container's settings and the layer of its changes.  Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pydock_core.images.changes import apply_changes
 from pydock_core.oci.documents import ImageConfig
 
-# Docker's image configuration has them; a container's own settings do not.
+# Docker's image configuration has these fields; a container's own settings do not.
 _PARENTS_OWN = ("Healthcheck", "Shell")
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
@@ -18,13 +18,13 @@ _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 def build_execution(
     container: Mapping[str, Any], parent: Mapping[str, Any], changes: Sequence[str], default_path: str
 ) -> dict[str, Any]:
-    """Return the ``config`` of the image: the container's, as ``docker commit`` has it, with ``changes`` carried out.
+    """Return the ``config`` of the image: the container's, as in ``docker commit``, with ``changes`` applied.
 
     Args:
-        container: its Config (Engine API, ContainerConfig), "Mounts" beside it for the names of its volumes.
+        container: its Config (Engine API, ContainerConfig), with "Mounts" for the names of its volumes.
         parent: the parent image's ``config``.
         changes: Dockerfile instructions.
-        default_path: the PATH=... that a container gets whose image has none; it stays out of the image.
+        default_path: the PATH=... of a container whose image has none; it is left out of the image.
 
     Raises:
         InvalidError: a change is malformed.
@@ -43,7 +43,7 @@ def build_execution(
     if container.get("StopSignal") not in (None, "", "SIGTERM") or parent.get("StopSignal"):
         execution["StopSignal"] = container["StopSignal"]
     volumes = dict(parent.get("Volumes") or {})
-    # A volume with a name, and a directory of the host, belong to this container; one without is the image's matter.
+    # A named volume and a directory of the host belong to this container; an anonymous volume belongs to the image.
     volumes.update(
         {
             mount["Destination"]: {}
@@ -57,7 +57,7 @@ def build_execution(
 
 
 def is_same_but_for_time(first: ImageConfig, second: ImageConfig) -> bool:
-    """Whether two images are one, but for when they and their last steps were made."""
+    """Whether two images differ only in the times of their creation and of their last steps."""
     return _without_time(first) == _without_time(second)
 
 
@@ -82,8 +82,8 @@ def build_image_config(
     Args:
         parent: the parent's.
         execution: of :func:`build_execution`.
-        diff_id: of the layer; None if the container changed nothing, which is not a layer but a step of the history,
-            as Docker has it.
+        diff_id: of the layer; None if the container changed nothing, which adds a step to the history but no layer, as in
+            Docker.
         created: RFC 3339.
         created_by: the container's command.
         author, comment: free text.

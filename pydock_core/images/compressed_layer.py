@@ -18,13 +18,13 @@ _LEVEL = 2
 
 
 class CompressedLayer:
-    """A growing gzip file, whose bytes depend on nothing but the content.
+    """A growing gzip file, whose bytes depend only on the content.
 
     Args:
-        path: the file, not existing.
+        path: of the new file.
 
     Attributes:
-        arrival: for the reader behind.
+        arrival: for the file's readers.
         digest, size_bytes: final once the file is filled.
     """
 
@@ -41,11 +41,11 @@ class CompressedLayer:
         return "sha256:" + self._hash.hexdigest()
 
     def fill(self, source: Path, digest: str, check: Callable[[], None]) -> None:
-        """Compress a whole file, and verify it.
+        """Compress a whole file, and verify its digest.
 
         Args:
             source: a plain layer.
-            digest: the expected one.
+            digest: the expected digest of the source.
             check: called for every megabyte; its exception ends the compression.
 
         Raises:
@@ -69,7 +69,7 @@ class CompressedLayer:
         self.arrival.finish()
 
     def append(self, data: bytes) -> None:
-        """Take compressed bytes."""
+        """Append compressed bytes to the file."""
         view = memoryview(data)
         with mapped(self._subject):
             while view:

@@ -1,4 +1,4 @@
-"""The lookup of images in the store: by name, id or id prefix, as Docker resolves them."""
+"""Looks up images in the store by name, id or id prefix, as Docker does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find_image(database: Database, reference: str) -> ImageRow:
 
     Raises:
         NotFoundError: there is none.
-        ConflictError: the prefix fits several images.
+        ConflictError: the prefix matches several images.
         InvalidError: the reference is neither an id nor a name.
     """
     row = _by_id(database, reference) or _by_name(database, reference)
@@ -58,10 +58,10 @@ def _by_id(database: Database, text: str) -> ImageRow | None:
     if not _ID_PREFIX.fullmatch(hexadecimal):
         return None
     if hexadecimal == text and (row := _by_name(database, text)) is not None:
-        return row  # as in Docker: a name goes before an id prefix
+        return row  # as in Docker: a name takes precedence over an id prefix
     rows = sql.by_id_prefix(database, hexadecimal)
     if len(rows) > 1:
-        raise ConflictError(f"image id prefix {text} fits several images", "give more of its digits")
+        raise ConflictError(f"image id prefix {text} matches several images", "give more of its digits")
     return rows[0] if rows else None
 
 
@@ -73,7 +73,7 @@ def find_to_save(store: ImageStore, references: Sequence[str], platform: str | N
         platform: "os[/arch[/variant]]" that each image must be for; any if None.
 
     Raises:
-        as :func:`find_image` does; NotFoundError also for another platform.
+        PyDockError: as in :func:`find_image`; NotFoundError also for another platform.
     """
     from pydock_core.images.archive_writer import ImageToSave  # late: most lookups are not for an archive
 

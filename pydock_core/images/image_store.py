@@ -37,7 +37,7 @@ from pydock_core.store.worker import Worker
 from pydock_core.store.workspace import open_workspace, sweep
 
 OnTaken = Callable[[str, str], None]
-"""Called with a name that an image has taken, and the full id of the image that held it before."""
+"""Called with a name that moved to an image, and the full id of the image that had it before."""
 _TIME_LIMIT_NS = 1 << 63
 """The database's range.  Go's zero time, which tools for reproducible images write, is the year 1 and means none."""
 _LEASE_SECONDS = 7 * 24 * 3600
@@ -51,7 +51,7 @@ class ImageStore:
     Args:
         root: the state root, its skeleton made.
         database: its database.
-        open_snapshotter: opens the drivers of the layers, when they are first needed: lists need none.
+        open_snapshotter: opens the layers' drivers when they are first needed; listings need none.
         worker: removes files that may belong to subordinate ids.
     """
 
@@ -114,7 +114,7 @@ class ImageStore:
 
         Args:
             kind: of the operation, for the workspace's name.
-            lease_owner: the owner whose leases end if the disk is full: a failed operation is not to keep it full.
+            lease_owner: the owner whose leases end if the disk is full, so that a failed operation does not keep it full.
         """
         self.sweep()
         try:
@@ -231,7 +231,7 @@ class ImageStore:
         return size
 
     def whole(self, image_id: str) -> tuple[ImageRow, Sequence[LayerRow]]:
-        """Return an image and its layers of one moment, as another process may remove or replace them.
+        """Return an image and its layers in one read, because another process may remove or replace them.
 
         Args:
             image_id: full.

@@ -1,9 +1,8 @@
-"""The download of an image's layers: side by side, and inflated and applied while they arrive.
+"""Downloads an image's layers in parallel, and inflates and applies them while they arrive.
 
-A layer's application begins when its download has, and reads behind it; so an application waits for nothing but a
-download in progress, here or in another process, and downloads wait for applications of such layers only.  A blob enters
-the store when its layer has been applied; an interrupted download is continued by the next pull
-(:mod:`pydock_core.store.partial`).
+A layer's application begins after its download has begun, and reads the arriving data.  So applying a layer waits only on
+a download in progress, in this process or another, and the two cannot deadlock.  A blob enters the store when its layer
+has been applied; the next pull continues an interrupted download (:mod:`pydock_core.store.partial`).
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class _Layer:
     """One layer in transfer.
 
     Attributes:
-        paired: an earlier comparison found that the blob is the layer.
-        holding: holds the partial file's lock; closing it puts the blob into the store.
+        paired: an earlier comparison found that the blob is this layer.
+        holding: holds the partial file's lock; closing it moves the blob into the store.
         failure: of this layer's own transfer.
     """
 
@@ -53,7 +52,7 @@ class _Layer:
         self.failure: BaseException | None = None
 
     def abandon(self, error: BaseException) -> None:
-        """Release the partial file with the layer's own failure: another layer's says nothing about its content.
+        """Release the partial file with the layer's own failure; another layer's failure does not concern its content.
 
         Args:
             error: of the pull; a full disk concerns every layer.

@@ -1,4 +1,4 @@
-"""A member of an archive on its way into a file: written by one thread, hashed and sent to the disk by another."""
+"""Writes a member of an archive to a file: one thread writes, another hashes and starts the write-out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydock_core.store.durable import mapped
 from pydock_core.store.growing_file import FollowingDigest
 from pydock_core.store.tar_writer import write_all
 
-# Below this a second thread costs more than it gains.
+# For a smaller file, a second thread costs more than it saves.
 _LARGE_BYTES = 2 << 20
 _SENT_BYTES = 8 << 20
 
@@ -22,9 +22,9 @@ class MemberFile:
     """Writes one new file, and computes its digest; a context manager.
 
     Args:
-        path: where it is to be.
+        path: of the new file.
         subject: names it in errors.
-        expected_bytes: how large it will be, as the archive says.
+        expected_bytes: its size according to the archive.
     """
 
     def __init__(self, path: Path, subject: str, expected_bytes: int) -> None:
@@ -54,10 +54,10 @@ class MemberFile:
         self._grow(len(data))
 
     def send(self, source_fd: int, offset: int, count: int) -> int:
-        """Append up to ``count`` bytes of another file, within the kernel; return how many.
+        """Have the kernel append up to ``count`` bytes of another file; return their number.
 
         Raises:
-            CorruptError: the file ends before.
+            CorruptError: the file ends before them.
             UnavailableError: the disk is full.
         """
         with mapped(self._subject):
@@ -78,7 +78,7 @@ class MemberFile:
             self._following.advance(self.size_bytes)
 
     def digest(self) -> str:
-        """Wait for the digest of what was written; nothing is written afterwards."""
+        """Wait for the digest of the written bytes; write nothing afterwards."""
         if self._following is None:
             return "sha256:" + self._hash.hexdigest()
         with mapped(self._subject):

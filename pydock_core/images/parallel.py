@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 from pydock_core.progress import Event, Progress
 
 _LOOK_SECONDS = 0.2
-"""A signal that comes while a thread is about to wait for a lock does not wake it (CPython, acquire_timed): it looks again."""
+"""The interval of the wait: a signal just before a wait for a lock does not end it (CPython, acquire_timed)."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class CancelledTransfer(Exception):
-    """Another layer has failed, or the user has interrupted: this one gives up, and is not the cause."""
+    """This transfer was cancelled, because another layer failed or the user interrupted; it is not the cause."""
 
 
 class Cancellation:
-    """A flag that threads look at between two steps."""
+    """A flag that threads check between two steps."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -31,7 +31,7 @@ class Cancellation:
         return self._event.is_set()
 
     def set(self) -> None:
-        """Ask all threads to give up."""
+        """Tell all threads to give up."""
         self._event.set()
 
     def check(self) -> None:
@@ -46,20 +46,20 @@ def run_all(
     items: Sequence[Item],
     give_up: Callable[[BaseException], None],
 ) -> list[Result]:
-    """Do the same work for all items side by side, until all is done or one has failed.
+    """Call ``work`` for all items in parallel, until all are done or one has failed; return the results in order.
+
+    The first error is raised, unless it is only the consequence of a cancellation.
 
     Args:
-        pool: whose threads do it; after a failure it is shut down, and nothing runs in it any more.
+        pool: provides the threads; after a failure it is shut down, and nothing runs in it any more.
         work: called with each item.
-        items: in the order of the results.
-        give_up: on a failure or an interrupt, called with it once what has not begun is cancelled; makes the others end.
-
-    Raises:
-        what failed first, and did not only follow from another failure.
+        items: the arguments of ``work``.
+        give_up: called with the first failure or interrupt, after the remaining items have been cancelled; makes the
+            running ones end.
     """
     tasks: list[Future[Result]] = []
     try:
-        # An interrupt may come while tasks are still being submitted: those that run by then have to end too.
+        # An interrupt may come while tasks are still being submitted; the running ones have to end, too.
         for item in items:
             tasks.append(pool.submit(work, item))
         pending: Collection[Future[Result]] = tasks

@@ -55,7 +55,7 @@ class Pulled:
         reference: its local name: "busybox:latest", "busybox@sha256:...".
         image_id: full.
         digest: of the registry's manifest or index under that name.
-        is_new: the image was not here, or the name was another image's.
+        is_new: the image is new in the store, or the name belonged to another image.
     """
 
     reference: str
@@ -76,16 +76,16 @@ def pull_image(
     Args:
         store: receives the image.
         client: of the reference's domain.
-        reference: with a tag or a digest; of both the digest alone counts, and nothing is tagged.
-        platform: chooses among the manifests of an index, and must be that of an image without an index; by default
-            this host's chooses, and an image without an index may be of any platform.
+        reference: with a tag or a digest; if it has both, only the digest counts, and nothing is tagged.
+        platform: selects from the manifests of an index, and is required of an image without an index; by default this
+            host's platform selects, and an image without an index may have any.
         progress: receives events, from one thread at a time.
 
     Raises:
         NotFoundError: the registry has no such image.
         DeniedError: the registry requires (other) credentials.
-        CorruptError: the content does not match the manifest; none of it was kept.
-        InvalidError: a layer would leave its root, or is a decompression bomb; none of it was kept.
+        CorruptError: the content does not match the manifest; nothing of it was kept.
+        InvalidError: a layer would leave its root, or is a decompression bomb; nothing of it was kept.
         UnsupportedError: there is no image for the platform, or the manifest is not an image's.
         UnavailableError: the registry cannot be reached; the received parts are kept for the next pull.
         NoSpaceError: the disk is full; nothing was kept.
@@ -204,7 +204,7 @@ def _choose(
             f"{reference.familiar} has no image for {platform}",
             f"there is one for {', '.join(platforms)}; choose with --platform"
             if platforms
-            else "its index names no image at all: is it the right name?",
+            else "its index names no image at all; check the name",
         )
     found = client.manifest(reference.path, chosen.digest)
     if len(found.data) != chosen.size_bytes:

@@ -57,7 +57,7 @@ class _Knowledge:
     Attributes:
         forms: the last gzip form of each plain layer, by diff id.
         places: the repositories of the registry in which each blob was seen, by digest.
-        lost: (digest, repository) of places that no longer have the blob.
+        lost: (digest, repository) of repositories that no longer have the blob.
     """
 
     forms: dict[str, LayerForm] = field(default_factory=dict)
@@ -80,7 +80,7 @@ def push_image(
     """Send one image to a registry, under one tag.
 
     Args:
-        store: has the image.
+        store: contains the image.
         client: of the reference's domain.
         reference: with a tag.
         progress: receives events, from one thread at a time.
@@ -94,7 +94,7 @@ def push_image(
     report = serialised(progress)
     database = store.database
     with store.reading(), store.workspace("push") as directory:
-        # Under the lock: before, another process may remove the image, or replace its manifest.
+        # Under the lock, so that no other process removes the image or replaces its manifest.
         row = find_tagged(database, reference)
         knowledge = _load_knowledge(database, row.id, reference.domain)
         try:
@@ -160,7 +160,7 @@ def _send(
     manifest = Manifest.from_json(decode(data, subject), subject)
     layers = {layer.digest: layer for layer in manifest.layers}
     config = ImageConfig.from_json(decode(blobs.read(manifest.config.digest, subject), subject), subject)
-    # A layer is called by its diff id, which is the same in every storage form.
+    # Displays name a layer by its diff id, which is the same in every storage form.
     names = {
         layer.digest: short_id(diff_id)
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
@@ -240,7 +240,7 @@ class _Pusher:
         return Descriptor(media_type, form.digest, form.size_bytes, layer.annotations)
 
     def _is_there(self, layer: Descriptor, digest: str) -> bool:
-        """Whether the repository has a blob, or took it over from another repository of the registry."""
+        """Whether the repository has a blob, possibly by mounting it from another repository of the registry."""
         self._cancellation.check()
         if self._client.has_blob(self._path, digest):
             self._say(layer, "Layer already exists")

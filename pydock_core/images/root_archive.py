@@ -1,4 +1,4 @@
-"""Makes an image of the tar of a root file system: one layer, and a config from Dockerfile instructions."""
+"""Makes an image from the tar of a root file system: one layer, and a config from Dockerfile instructions."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def import_root(
         references: names for the image.
         changes: Dockerfile instructions.
         message: for the history.
-        progress: gets {"status": "Importing", "current"}.
-        platform: what the image is said to be for; this host's by default.
+        progress: receives {"status": "Importing", "current"}.
+        platform: of the image; this host's by default.
 
     Raises:
         CorruptError: the archive is damaged or truncated.
@@ -55,7 +55,7 @@ def import_root(
         UnavailableError: the disk is full.
     """
     execution = apply_changes({}, changes)
-    comment = message or "Imported from -"  # Docker's: its client sends files, too
+    comment = message or "Imported from -"  # Docker's wording, because its client sends files, too
     with BlobWriter(directory / "root.tar", subject) as writer:
         _copy_checked(stream, writer, subject, progress)
         diff_id = blobs.put(writer, subject=subject)
@@ -76,10 +76,10 @@ def import_root(
 
 
 def _copy_checked(stream: BinaryIO, writer: BlobWriter, subject: str, progress: Progress | None) -> None:
-    """Copy the plain archive, walking through its headers on the way: nothing vouches for it but its form."""
+    """Copy the plain archive and check its headers on the way, because no digest verifies it."""
     buffered = peekable(stream)
     if not buffered.peek(1):
-        raise InvalidError(f"{subject} is empty", "is the right file given?")
+        raise InvalidError(f"{subject} is empty", "check the file's name")
     limit = InflationLimit.for_file_system(writer.path.parent)
     plain = open_plain(buffered, peek_compression(buffered), subject, limit)
     copying = _Copying(plain, writer, progress)

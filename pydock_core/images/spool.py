@@ -1,7 +1,7 @@
-"""Takes an archive of images apart into files of a workspace, in one pass over a stream.
+"""Splits an archive of images into files of a workspace, in one pass over a stream.
 
-The names in the archive are keys of a dictionary and never names of files; links between members are looked
-up in it too.  So nothing in the archive can name anything outside of it.
+Names in the archive are keys of a dictionary, never names of files, and links between members are resolved in it too.  So
+the archive cannot refer to anything outside itself.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _BLOBS = "blobs/sha256/"
 _PROGRESS_BYTES = 8 << 20
 _LINKS_LIMIT = 8
 _MEMBERS_LIMIT = 100_000
-"""Each is remembered, and takes a file."""
+"""The largest number of members; each takes memory and a file."""
 _NAMES_LIMIT_BYTES = 16 << 20
-"""All names and link targets together."""
+"""The total size of names and link targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Member:
     """A regular file of an archive.
 
     Attributes:
-        path: where its content is.
+        path: of its content.
         digest, size_bytes: computed while it was written.
-        stored: ``path`` is the blob store's.
+        stored: ``path`` is in the blob store.
     """
 
     path: Path
@@ -63,10 +63,10 @@ class Spool:
     """The members of an archive.
 
     Args:
-        blobs: the blob store that takes the blobs.
+        blobs: the store for the blobs.
         directory: a workspace on the blob store's file system.
         subject: names the archive in errors.
-        progress: gets {"status": "Loading layer", "id", "current", "total"}.
+        progress: receives {"status": "Loading layer", "id", "current", "total"}.
     """
 
     def __init__(self, blobs: BlobStore, directory: Path, subject: str, progress: Progress | None) -> None:
@@ -80,18 +80,18 @@ class Spool:
         self._file: FileSource | None = None
 
     def read(self, stream: BinaryIO) -> None:
-        """Take the archive apart; of several members of one name the last one counts, as in any tar.
+        """Split the archive; of several members with one name the last one counts, as in any tar.
 
         Args:
             stream: plain or compressed (gzip, zstd, xz, bzip2); need not be seekable.
 
         Raises:
-            CorruptError: it is damaged or truncated, or a member under the name of a digest does not have it.
-            InvalidError: it is empty, or has more members than there is memory for.
+            CorruptError: it is damaged or truncated, or a member that is named by a digest does not have it.
+            InvalidError: it is empty, or has too many members.
         """
         buffered = peekable(stream)
         if not buffered.peek(1):
-            raise InvalidError(f"{self.subject} is empty", "is the right file given?")
+            raise InvalidError(f"{self.subject} is empty", "check the file's name")
         compression = peek_compression(buffered)
         limit = InflationLimit.for_file_system(self.directory)
         plain = open_plain(buffered, compression, self.subject, limit)
@@ -117,12 +117,14 @@ class Spool:
                 link = posixpath.normpath(posixpath.join(posixpath.dirname(name), os.fsdecode(entry.link)))
             elif entry.kind == 0:
                 link = posixpath.normpath(os.fsdecode(entry.link))
-            if link and link != name:  # a link to itself, as tar(1) may append one, is what was there before
+            if (
+                link and link != name
+            ):  # tar(1) may append a link to itself, which stands for the earlier member
                 self._links[name] = link
         if not reader.ended:
             raise CorruptError(f"{self.subject} is truncated: it has no end marker", ANEW)
         while self._file is None and plain.read(CHUNK_BYTES):
-            pass  # the padding: whoever writes into a pipe is to be done, and a checksum at the end to be compared
+            pass  # read the padding, so that a writer to a pipe can finish and a checksum at the end is compared
 
     def _read_member(self, reader: TarReader, entry: Entry, name: str, number: int) -> Member:
         if sum(length for _, length in entry.parts) != entry.size_bytes:
@@ -131,7 +133,7 @@ class Spool:
             )
         digest = name.replace(_BLOBS, "sha256:") if name.startswith(_BLOBS) else ""
         if is_digest(digest) and self.blobs.has(digest):
-            # What is in the store is right; the archive's copy is not needed.
+            # The store has a verified copy.
             path = self.blobs.blob_path(digest)
             return Member(path, digest, path.stat().st_size, stored=True)
         path = self.directory / f"member-{number}"
@@ -160,15 +162,15 @@ class Spool:
 
     def _report(self, name: str, current: int, total: int) -> None:
         if self._progress is not None:
-            shown = (
+            label = (
                 posixpath.dirname(name)[:12] if name.endswith("/layer.tar") else posixpath.basename(name)[:12]
             )
-            self._progress({"status": "Loading layer", "id": shown, "current": current, "total": total})
+            self._progress({"status": "Loading layer", "id": label, "current": current, "total": total})
 
     # -- members -----------------------------------------------------------------------------------------
 
     def has(self, name: str) -> bool:
-        """Whether there is such a member (a link's target counts)."""
+        """Whether there is a member with this name, possibly a link."""
         return self._find(name) is not None
 
     def _find(self, name: str) -> Member | None:
@@ -209,11 +211,11 @@ class Spool:
         """Return a parsed JSON document that is an object."""
         document = self.document(name)
         if not isinstance(document, Mapping):
-            raise CorruptError(f"{self.subject}: {name} is no JSON object", ANEW)
+            raise CorruptError(f"{self.subject}: {name} is not a JSON object", ANEW)
         return document
 
     def keep(self, name: str) -> Member:
-        """Move a member into the blob store, under its digest; any number of times."""
+        """Move a member into the blob store, under its digest; idempotent."""
         member = self.member(name)
         if member.stored:
             return member
@@ -224,7 +226,7 @@ class Spool:
         return kept
 
     def keep_plain(self, name: str, compression: str, diff_id: str) -> Member:
-        """Store the plain content of a member that is compressed in a way that layers cannot be.
+        """Store the plain content of a member whose compression layers do not support.
 
         Raises:
             CorruptError: the plain content does not have the digest ``diff_id``.

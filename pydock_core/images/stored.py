@@ -21,10 +21,9 @@ class StoredImage:
         id: digest of the config.
         manifest_digest, manifest_type: of the manifest; the type is a media type.
         config: parsed.
-        layers: bottom first; each blob is in the store, and its diff id is the config's (compared
-        when
-            the layer is applied).
-        references: names that the image is to get, each with a tag.
+        layers: bottom first; each blob is in the store, and its diff id is the config's (which is compared when the layer
+            is applied).
+        references: the image's names, each with a tag.
     """
 
     id: str
@@ -43,10 +42,10 @@ def store_image(
     layers: Sequence[LayerRow],
     references: Sequence[Reference],
 ) -> StoredImage:
-    """Store a config and make the manifest for it.
+    """Store a config and its manifest.
 
     Args:
-        blobs: has the layers' blobs.
+        blobs: contains the layers' blobs.
         directory: a workspace on the blob store's file system.
         config_bytes: of the config; their digest is the image's id.
     """

@@ -102,7 +102,7 @@ def attach(bridge: str, container_id: str, namespace_fd: int, address: str, gate
         with IPRoute() as route:
             bridge_index = _index(route, bridge)
             if bridge_index is None:
-                raise NotFoundError(f"the bridge {bridge} is not there", exit_code=125)
+                raise NotFoundError(f"the bridge {bridge} does not exist", exit_code=125)
             _remove_leftover(route, host_name, bridge, bridge_index)
             peer = {"ifname": INTERFACE, "net_ns_fd": namespace_fd, "address": mac or mac_address_of(own)}
             route.link("add", ifname=host_name, kind="veth", peer=peer)

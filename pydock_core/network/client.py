@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.errors import UnsupportedError
 from pydock_core.network.rules import Admission
 from pydock_core.paths import StateRoot
 from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import (
+        EnsureReply,
+        EnsureRequest,
+        PingRequest,
+        RemoveRequest,
+        ServerFacts,
+    )
+
 
 class NetworkService:
     """The network service of one state root, started on demand.  Only root has one.
 
     Args:
-        root: whose ``run`` directory must exist; ``root.network_socket()`` is what a launch plan names.
+        root: whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
     """
 
     def __init__(self, root: StateRoot) -> None:
@@ -39,20 +47,24 @@ class NetworkService:
             UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
             ConflictError: a device of this name is not a bridge.
         """
-        request: dict[str, Any] = {"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway}
+        request: EnsureRequest = {"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway}
         if admission is not None:
-            request["admission"] = asdict(admission)
-        return str(self._ask(request)["weakness"])
+            request["admission"] = {
+                "address": admission.address,
+                "access": admission.access,
+                "resolvers": admission.resolvers,
+            }
+        return cast("EnsureReply", self._ask(request))["weakness"]
 
     def remove(self, bridge: str, subnet: str) -> None:
         """Remove a bridge and its firewall rules."""
         self._ask({"op": "remove", "bridge": bridge, "subnet": subnet})
 
-    def ping(self) -> dict[str, Any]:
-        """Start the service if necessary; return {"pid", "version"}."""
-        return self._ask({"op": "ping"})
+    def ping(self) -> ServerFacts:
+        """Start the service if necessary; return its facts."""
+        return cast("ServerFacts", self._ask({"op": "ping"}))
 
-    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: EnsureRequest | RemoveRequest | PingRequest) -> Mapping[str, Any]:
         if os.geteuid() != 0:
             raise UnsupportedError(
                 "bridge networks need root",

@@ -1,24 +1,23 @@
 """The network service (root): a fork server with pyroute2 loaded, one child per request.
 
-Requests: ``{"op": "ensure", bridge, gateway, subnet, admission?: {address, access, resolvers}}``, answered by
-``{weakness}``; ``{"op": "attach", container_id, bridge, address, gateway, mac_address}`` with the network
-namespace's descriptor; ``{"op": "remove", bridge, subnet}``; ``{"op": "ping"}``.
+Its requests are EnsureRequest, PlugRequest (with the network namespace's descriptor), RemoveRequest and PingRequest of
+:mod:`pydock_core.supervision.protocol`.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core.errors import InvalidError
 from pydock_core.supervision import forkserver
-from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision.forkserver import Kind, Operation, Request
 
 if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
+    from pydock_core.supervision.protocol import EnsureReply
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
 """Imported before the first request: pyroute2 takes 150 ms."""
@@ -26,29 +25,18 @@ _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
     """Start the service; standard input is the socket on which the starter waits."""
-    ready = forkserver.take_ready()
-    if os.fork():
-        os._exit(0)
-    code = 1
-    try:
-        forkserver.detach(ready.fileno())
-        for name in _WARM:
-            importlib.import_module(name)
+    forkserver.fork_and_serve(arguments, lambda: _build_operations(arguments))
 
-        facts = {"pid": os.getpid(), "version": arguments["version"]}
-        operations = {
-            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "ensure": Operation(Kind.CALL, _ensure),
-            "attach": Operation(Kind.CALL, _attach),
-            "remove": Operation(Kind.CALL, _remove),
-        }
-        ForkServer(operations, arguments).serve(ready)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
-        forkserver.report_failure(ready, error)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+
+def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    for name in _WARM:
+        importlib.import_module(name)
+    return {
+        "ping": forkserver.answer_ping({"pid": os.getpid(), "version": arguments["version"]}),
+        "ensure": Operation(Kind.CALL, _ensure),
+        "attach": Operation(Kind.CALL, _attach),
+        "remove": Operation(Kind.CALL, _remove),
+    }
 
 
 def _text(request: Request, name: str) -> str:
@@ -64,7 +52,7 @@ def _rules(request: Request) -> BridgeRules:
     return BridgeRules(_text(request, "bridge"), _text(request, "subnet"))
 
 
-def _ensure(request: Request) -> Mapping[str, Any]:
+def _ensure(request: Request) -> EnsureReply:
     from pydock_core.network import bridge, firewall
     from pydock_core.network.rules import Admission
 

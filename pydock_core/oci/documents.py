@@ -269,7 +269,7 @@ def decode(data: bytes, subject: str) -> Any:
     """Parse the bytes of a document; ``subject`` names it in errors.
 
     Raises:
-        CorruptError: it is not JSON in UTF-8.
+        CorruptError: it is not valid JSON in UTF-8.
     """
     try:
         # Decoded first: from bytes, json accepts UTF-16 and a byte order mark too, unlike other tools.

@@ -122,12 +122,12 @@ def parse_platform(text: str) -> Platform:
     raise _invalid(text)
 
 
-def runnable(wanted: Platform) -> list[Platform]:
+def runnable(platform: Platform) -> list[Platform]:
     """Return the platforms that run on a platform, the best first: arm v7 runs v6 and v5, amd64 runs 386.
 
     arm64 runs the lower versions of arm64, and 32-bit arm; no arm64 is lower than v8.
     """
-    os, architecture, variant = wanted.os, wanted.architecture, wanted.variant
+    os, architecture, variant = platform.os, platform.architecture, platform.variant
     number = int(variant[1:]) if re.fullmatch(r"v\d", variant) else 0
     if architecture == "arm" and number:
         return [Platform(os, "arm", f"v{version}") for version in range(number, min(number, 5) - 1, -1)]
@@ -136,8 +136,8 @@ def runnable(wanted: Platform) -> list[Platform]:
         return [*lower, Platform(os, "amd64"), Platform(os, "386")]
     if architecture == "arm64":
         lower = [normal_platform(os, "arm64", version) for version in _arm64_below(variant or "v8")]
-        return [wanted, *lower, *runnable(Platform(os, "arm", "v8" if lower or not variant else variant))]
-    return [wanted]
+        return [platform, *lower, *runnable(Platform(os, "arm", "v8" if lower or not variant else variant))]
+    return [platform]
 
 
 def _arm64_below(variant: str) -> list[str]:
@@ -150,13 +150,13 @@ def _arm64_below(variant: str) -> list[str]:
     return below if major == 8 else below + [f"v8.{number}" for number in range(min(minor + 5, 9), -1, -1)]
 
 
-def choose_manifest(entries: Sequence[Descriptor], wanted: Platform) -> Descriptor | None:
+def choose_manifest(entries: Sequence[Descriptor], platform: Platform) -> Descriptor | None:
     """Choose an index's best entry for a platform, the first among equals (image-index.md).
 
     An entry without a platform fits every platform, after entries that name one.  Attestations and other entries for the
     platform "unknown" fit none, and an entry of an unknown media type is ignored, as the specification requires.
     """
-    rank = {fitting: number for number, fitting in enumerate(runnable(wanted))}
+    rank = {fitting: number for number, fitting in enumerate(runnable(platform))}
     best: Descriptor | None = None
     best_rank = len(rank) + 1
     for entry in entries:

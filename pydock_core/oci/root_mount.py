@@ -1,4 +1,4 @@
-"""Mounts that make up a container's root filesystem, as data (containerd's Mount): pure."""
+"""The mounts of a container's root filesystem, as data (containerd's Mount): pure."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RootMount:
-    """One mount that makes up a container's root filesystem, as data (containerd's idea).
+    """One of the mounts of a container's root filesystem.
 
     Attributes:
-        kind: "overlay", "bind", or "erofs": layers that are mounted on a directory of their own, ``target``, where a
-            following mount finds them.
+        kind: "overlay", "bind", or "erofs": layers mounted on their own directory, ``target``, for a following mount.
         source: host path, for "bind"; of the index, for "erofs"; empty for "overlay".
         lower: lower directories of an overlay, top layer first (absolute host paths).
         upper, work: the overlay's upper and work directories; both empty for a read-only mount.

@@ -28,7 +28,7 @@ def parse_timestamp(text: str) -> int | None:
 
 
 def format_timestamp(nanoseconds: int) -> str:
-    """Return an RFC 3339 time in UTC, its fraction as long as it need be, as Go writes it."""
+    """Return an RFC 3339 time in UTC, with a fraction as short as possible, as Go writes it."""
     seconds, fraction = divmod(nanoseconds, 10**9)
     moment = _EPOCH + timedelta(seconds=seconds)
     tail = f".{fraction:09d}".rstrip("0") if fraction else ""

@@ -1,4 +1,4 @@
 """The OCI runtime: turns a bundle (config.json and a root filesystem) into processes, as runc does.
 
-Knows nothing of images, networks or what stays with a container; :mod:`pydock_core.supervision` does.
+It knows nothing of images, networks and supervision (:mod:`pydock_core.supervision`).
 """

@@ -1,6 +1,6 @@
 """Linux capabilities: their names and numbers, and setting the five sets of a process.
 
-The numbers are those of include/uapi/linux/capability.h; the order of the steps that of capabilities(7).
+The numbers are from include/uapi/linux/capability.h, and the order of the steps is from capabilities(7).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def build_mask(names: Iterable[str]) -> int:
 
 
 def holds(mask: int, name: str) -> bool:
-    """Whether a set, as a bit mask, holds the capability ``name``."""
+    """Whether a bit mask includes the capability ``name``."""
     return bool(mask & 1 << _NUMBERS[name])
 
 
@@ -90,7 +90,7 @@ def build_masks(sets: Mapping[str, Iterable[str]]) -> dict[str, int]:
 
 
 def drop_bounding(keep: int) -> None:
-    """Drop from the bounding set whatever is not in the mask ``keep``; needs CAP_SETPCAP."""
+    """Drop the capabilities outside the mask ``keep`` from the bounding set; needs CAP_SETPCAP."""
     for number in range(64):
         if not keep >> number & 1:
             try:
@@ -104,8 +104,7 @@ def drop_bounding(keep: int) -> None:
 def apply_sets(masks: Mapping[str, int]) -> None:
     """Set the effective, permitted, inheritable and ambient sets; the bounding set has been dropped already.
 
-    What the process does not hold itself cannot be given and is left out, as Docker does for a runtime that
-    has been confined from outside.
+    Capabilities that the process does not hold cannot be set and are left out, as in Docker with a confined runtime.
     """
     _, held, _ = syscalls.capget()
     permitted = masks["permitted"] & held

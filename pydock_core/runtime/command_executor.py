@@ -1,8 +1,8 @@
-"""The OCI-command executor: has a program with runc's command line (crun, runc, ...) make the containers.
+"""The OCI-command executor: has a program with runc's command line (crun, runc, ...) create the containers.
 
-The program's own messages go to a log file of its own (``--log``), so that the container's streams stay the
-container's.  Whether a command is missing (127) or cannot be executed (126) is found out by looking it up in
-the root filesystem, never by what the program says.
+The program writes its own messages to a log file (``--log``), so that the container's streams carry only the container's
+output.  Whether a command is missing (127) or cannot be executed (126) is decided by a look-up in the root filesystem,
+never by the program's messages.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class CommandExecutor:
 
     Args:
         program: path or name of the program.
-        state_dir: holds the program's state and this class's files; made if it is missing (0700).
-        exec_patience_seconds: how long the program's ``exec`` may take; the container can hold up the process that
-            it brings in.
+        state_dir: holds the program's state and this class's files; created if it is missing (0700).
+        exec_patience_seconds: the time limit for the program's ``exec``; a container can delay the process that enters
+            it.
     """
 
     def __init__(self, program: str, state_dir: Path, *, exec_patience_seconds: float = 10.0) -> None:
@@ -61,13 +61,13 @@ class CommandExecutor:
     # -- the protocol ------------------------------------------------------------------------------------
 
     def create(self, bundle: Path, container_id: str, stdio: Stdio | None) -> CreatedProcess:
-        """Make the container of ``bundle``.
+        """Create the container of ``bundle``.
 
         Raises:
-            UnavailableError: the program is not there.
-            ConflictError: a container of this name exists.
-            NotFoundError, FailedError: with exit code 127 or 126, the command is not there or cannot be executed.
-            FailedError: the program's own message.
+            UnavailableError: the program is missing.
+            ConflictError: a container with this id exists.
+            NotFoundError, FailedError: the command was not found (exit code 127) or cannot be executed (126).
+            FailedError: the program failed; carries its message.
         """
         config = read_config(bundle)
         process = config.get("process") or {}
@@ -94,7 +94,7 @@ class CommandExecutor:
         self._run(container_id, ["start", container_id])
 
     def execute(self, container_id: str, process: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
-        """Run a further process; ``process`` is an OCI process object."""
+        """Run an additional process; ``process`` is an OCI process object."""
         directory = self._require(container_id)
         _check_streams(process, stdio)
         state = self._state(container_id)
@@ -111,7 +111,7 @@ class CommandExecutor:
             path.unlink()
 
     def kill(self, container_id: str, signal_number: int, *, all_processes: bool = False) -> None:
-        """Send a signal to init, or to every process of the container; a stopped one is not an error."""
+        """Send a signal to init, or to every process of the container; ignore a stopped container."""
         self._require(container_id)
         if all_processes and signal_number == signal.SIGKILL:
             self._kill_group(container_id)
@@ -123,7 +123,7 @@ class CommandExecutor:
                 raise
 
     def delete(self, container_id: str) -> None:
-        """Remove what is left of the container; kills what still runs.  One that is gone is not an error."""
+        """Remove the container, and kill its remaining processes; ignore a container that is gone."""
         directory = self._directory(container_id)
         if (self._root / container_id).exists():
             self._kill_group(container_id)
@@ -135,7 +135,7 @@ class CommandExecutor:
             directory.rmdir()
 
     def read_stats(self, container_id: str) -> CgroupStats:
-        """Read the figures of the container's control group; all None if its place is not known."""
+        """Read the statistics of the container's control group; all None if the group is not known."""
         group = self._find_group(container_id)
         return group.read_stats() if group is not None else CgroupStats()
 
@@ -145,13 +145,13 @@ class CommandExecutor:
         return plan_cgroup(path, {}) if path else None
 
     def _kill_group(self, container_id: str) -> None:
-        """Kill what is in the container's control group: crun and runc wait for a process that has frozen itself."""
+        """Kill the processes in the container's control group: crun and runc would wait for frozen ones."""
         with contextlib.suppress(PyDockError):  # the bundle, or the group, has gone before the container
             if (group := self._find_group(container_id)) is not None:
                 group.kill()
 
     def is_oom_killed(self, container_id: str) -> bool:
-        """Whether a process of the container was killed for memory; ask before :meth:`delete`."""
+        """Whether a process of the container was killed because memory ran out; call this before :meth:`delete`."""
         return bool(self.read_stats(container_id).oom_kills)
 
     # -- state -------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ class CommandExecutor:
         stdio: Stdio | None,
         root: Path,
     ) -> CreatedProcess:
-        """Run ``create`` or ``exec``: the program leaves a process behind, whose pid and terminal are returned."""
+        """Run ``create`` or ``exec``; return the pid and the terminal of the process that the program leaves behind."""
         directory = self._directory(container_id)
         pid_file = directory / f"pid.{os.getpid()}"
         with contextlib.ExitStack() as stack:
@@ -220,7 +220,7 @@ class CommandExecutor:
         stdio: Stdio | None = None,
         stdout_fd: int | None = None,
     ) -> None:
-        """Run the program to its end; FailedError carries the last line that it logged."""
+        """Run the program to its end; FailedError carries the last line of its log."""
         make_directories(self._root)
         log = self._state_dir / f"log.{container_id}.{os.getpid()}"
         command = [
@@ -246,7 +246,7 @@ class CommandExecutor:
             log.unlink(missing_ok=True)
 
     def _spawn(self, command: list[str], streams: Stdio, patience_seconds: float | None) -> int:
-        # Moved above the standard streams first: one of the three may be 0, 1 or 2 in another's place.
+        # Move them above the standard streams first: one of the three may be 0, 1 or 2 already.
         import fcntl
 
         sources = (streams.stdin_fd, streams.stdout_fd, streams.stderr_fd)
@@ -262,7 +262,7 @@ class CommandExecutor:
             )
         except (FileNotFoundError, PermissionError) as error:
             raise UnavailableError(
-                f"the OCI runtime {self._program} cannot be run: {error.strerror}",
+                f"cannot run the OCI runtime {self._program}: {error.strerror}",
                 f"install it (Debian: apt install {self.name}), or leave --runtime out",
             ) from error
         finally:
@@ -297,7 +297,7 @@ def _list_children() -> set[int]:
 
 
 def _reap_orphans(before: set[int]) -> None:
-    """Reap what a failed program left to this subreaper: in a PID namespace, its init would wait for it."""
+    """Reap the processes that a failed program left to this subreaper: the init of a PID namespace would wait for them."""
     killed: set[int] = set()
     while orphans := _list_children() - before - killed:  # again: an orphan's children come when it is reaped
         for pid in orphans:
@@ -306,7 +306,7 @@ def _reap_orphans(before: set[int]) -> None:
 
 
 def _judge(error: FailedError, root: Path, process: Mapping[str, Any]) -> PyDockError:
-    """Turn the program's failure into "not there" or "cannot be executed" where the root filesystem says so."""
+    """Turn the program's failure into "not found" or "cannot be executed", according to the root filesystem."""
     arguments = process.get("args") or [""]
     environment = dict(str(entry).partition("=")[::2] for entry in process.get("env") or ())
     try:
@@ -347,7 +347,7 @@ def _read_last_message(log: Path) -> str:
 
 @contextlib.contextmanager
 def _console_listener(directory: Path) -> Any:
-    """Listen for the terminal that the program sends; give the socket and an address that fits sun_path."""
+    """Listen for the terminal that the program sends; yield the socket and an address that fits sun_path."""
     path = directory / f"console.{os.getpid()}"
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     # Through this process's own descriptor: the program runs in the same PID namespace.

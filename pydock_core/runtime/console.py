@@ -21,7 +21,7 @@ def open_console(root_fd: int, size: Mapping[str, Any] | None) -> tuple[int, int
     """Open a new pseudo-terminal of the container.
 
     Args:
-        root_fd: the container's root, its /dev/pts mounted.
+        root_fd: the container's root, with its /dev/pts mounted.
         size: OCI ``process.consoleSize`` (height, width), or None.
 
     Returns:
@@ -35,7 +35,7 @@ def open_console(root_fd: int, size: Mapping[str, Any] | None) -> tuple[int, int
     except OSError as error:
         raise FailedError(f"a terminal needs /dev/pts in the container: {error.strerror}") from error
     try:
-        # An image could have put anything there: only a devpts filesystem makes terminals.
+        # An image could have any file there; only a devpts filesystem makes terminals.
         if syscalls.filesystem_magic(master_fd) != syscalls.DEVPTS_SUPER_MAGIC:
             raise FailedError("a terminal needs /dev/pts in the container to be of type devpts")
         fcntl.ioctl(master_fd, _TIOCSPTLCK, struct.pack("i", 0))
@@ -50,7 +50,7 @@ def open_console(root_fd: int, size: Mapping[str, Any] | None) -> tuple[int, int
 
 
 def mount_console(root_fd: int, slave_fd: int) -> None:
-    """Show the terminal as /dev/console of the container (config-linux.md, "/dev/console")."""
+    """Bind the terminal on the container's /dev/console (config-linux.md, "/dev/console")."""
     copy_fd = syscalls.open_tree(slave_fd, "", syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH)
     try:
         target_fd = make_inside(root_fd, "/dev/console", directory=False, mode=0o600)
@@ -78,4 +78,4 @@ def set_window_size(console_fd: int, rows: int, columns: int) -> None:
     try:
         fcntl.ioctl(console_fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     except (OSError, struct.error) as error:
-        raise FailedError(f"cannot make the terminal {rows} by {columns}: {error}") from error
+        raise FailedError(f"cannot set the terminal's size to {rows} by {columns}: {error}") from error

@@ -1,4 +1,4 @@
-"""Reads and checks an OCI bundle's config.json; the embedded executor refuses what it cannot honour."""
+"""Reads and checks an OCI bundle's config.json, and refuses settings that the embedded executor does not support."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAMESPACED_SYSCTLS = {
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """A bundle, ready to be made: everything that can be computed before a process is forked.
+    """A bundle with everything that can be computed before a process is forked.
 
     Attributes:
         bundle: the bundle's directory.
@@ -60,7 +60,7 @@ def read_config(bundle: Path) -> dict[str, Any]:
     """Read config.json of a bundle.
 
     Raises:
-        NotFoundError: it is not there.
+        NotFoundError: config.json is missing.
         InvalidError: it is not a JSON object, or has an ociVersion other than 1.
     """
     path = bundle / "config.json"
@@ -69,7 +69,7 @@ def read_config(bundle: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotFoundError(f"there is no OCI bundle at {bundle}: config.json is missing") from None
     except ValueError as error:
-        raise InvalidError(f"{path} is not JSON: {error}") from error
+        raise InvalidError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidError(f"{path} is not a JSON object")
     if str(document.get("ociVersion", "")).partition(".")[0] != "1":
@@ -78,7 +78,7 @@ def read_config(bundle: Path) -> dict[str, Any]:
 
 
 def compile_filter(linux: Mapping[str, Any], cache_dir: Path | None) -> Filter | None:
-    """Compile ``linux.seccomp`` (from the cache where it is known); None if there is none."""
+    """Compile ``linux.seccomp``, or take it from the cache; return None if there is none."""
     profile = linux.get("seccomp")
     return Filter(prepare_program(profile, cache_dir), read_flags(profile)) if profile else None
 
@@ -88,7 +88,7 @@ def load_plan(bundle: Path, cache_dir: Path | None) -> ContainerPlan:
 
     Raises:
         NotFoundError, InvalidError: the bundle is missing or malformed.
-        UnsupportedError: it asks for something, which is named, that the embedded executor cannot do.
+        UnsupportedError: the embedded executor does not support a setting; the message names it.
     """
     document = read_config(bundle)
     try:
@@ -105,7 +105,7 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
             raise UnsupportedError(f"linux.{name} is not supported", "leave it out, or use --runtime crun")
     for name in document.get("hooks") or {}:
         if name not in HOOK_NAMES:
-            raise InvalidError(f"hooks: there is no step {name}")
+            raise InvalidError(f"hooks: unknown step {name}")
     if linux.get("timeOffsets"):
         raise UnsupportedError("linux.timeOffsets is not supported", "leave it out")
     root = document.get("root") or {}
@@ -115,7 +115,7 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
     _check_namespaces(document, linux, namespaces)
     propagation = str(linux.get("rootfsPropagation") or "")
     if propagation and propagation not in PROPAGATION:
-        raise InvalidError(f"linux.rootfsPropagation: there is no propagation {propagation}")
+        raise InvalidError(f"linux.rootfsPropagation: unknown propagation {propagation}")
     return ContainerPlan(
         bundle=bundle,
         root=bundle / root["path"],
@@ -141,7 +141,7 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
 
 
 def _check_namespaces(document: Mapping[str, Any], linux: Mapping[str, Any], plan: NamespacePlan) -> None:
-    """Refuse what would change the host for want of a namespace."""
+    """Refuse settings that would change the host because the container lacks a namespace."""
     if "mount" not in plan.new:
         raise UnsupportedError("a container without a mount namespace of its own is not supported")
     if document.get("hostname") and "uts" not in plan.new:
@@ -157,7 +157,7 @@ def _check_namespaces(document: Mapping[str, Any], linux: Mapping[str, Any], pla
         if kind is None or ".." in str(key) or "/" in str(key):
             raise InvalidError(f"sysctl {key} is not one of a namespace: it would change the host")
         if not plan.has(kind):
-            raise InvalidError(f"sysctl {key} needs a {kind} namespace, this container shares the host's")
+            raise InvalidError(f"sysctl {key} needs a {kind} namespace, and this container shares the host's")
 
 
 def _read_personality(entry: Mapping[str, Any] | None) -> int | None:
@@ -168,5 +168,5 @@ def _read_personality(entry: Mapping[str, Any] | None) -> int | None:
     domains = {"LINUX": 0x0000, "LINUX32": 0x0008}  # personality(2)
     domain = str(entry.get("domain"))
     if domain not in domains:
-        raise InvalidError(f"linux.personality: there is no domain {domain}")
+        raise InvalidError(f"linux.personality: unknown domain {domain}")
     return domains[domain]

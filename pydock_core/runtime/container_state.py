@@ -1,4 +1,4 @@
-"""The embedded executor's own record of a container, so that another process can go on with it."""
+"""The embedded executor's own record of a container, which lets another process continue with it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FILE = "state.json"
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """state.json: what was made for a container.
+    """state.json: the resources of a container.
 
     Attributes:
-        init: its first process; None while it is being made.
+        init: its first process; None while it is being created.
         bundle: absolute host path.
-        namespaces: kinds that it does not share with the process that made it.
+        namespaces: kinds that it does not share with its creator.
         cgroup: see :attr:`pydock_core.runtime.cgroups.ContainerCgroup.directories`; empty if it has none.
-        has_hooks: the bundle's hooks matter after the creation, too.
+        has_hooks: the bundle has hooks that run after the creation.
     """
 
     container_id: str
@@ -36,7 +36,7 @@ class ContainerRecord:
     has_hooks: bool = False
 
     def with_init(self, init: ProcessIdentity) -> ContainerRecord:
-        """Return the record of the container whose init is there."""
+        """Return the record with its init."""
         return replace(self, init=init)
 
     def find_cgroup(self) -> ContainerCgroup | None:
@@ -76,7 +76,7 @@ class ContainerRecord:
 
     @staticmethod
     def remove(directory: Path, *others: str) -> None:
-        """Remove the record and the files beside it; the record last, so that a crash can be mended."""
+        """Remove the record and the files beside it; the record last, so that a crash leaves it to the next attempt."""
         for name in (*others, _FILE):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(directory / name)
@@ -85,7 +85,7 @@ class ContainerRecord:
 
 
 def build_oci_state(record: ContainerRecord, status: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state of a container as runtime.md ("State") has it, for hooks."""
+    """Return the state of a container for hooks (runtime.md, "State")."""
     state: dict[str, Any] = {
         "ociVersion": document.get("ociVersion", "1.0.2"),
         "id": record.container_id,

@@ -1,6 +1,6 @@
 """The verb "create" of the embedded executor: from a checked bundle to an init that waits for its start.
 
-The caller forks init, or uses a spare one (:mod:`pydock_core.runtime.spare_init`), makes the control group while init
+The caller forks init, or uses the spare one (:mod:`pydock_core.runtime.spare_init`), makes the control group while init
 mounts, and answers init's messages until it says "created".
 """
 
@@ -29,16 +29,16 @@ from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.spare_init import SpareInit
 
 START_SOCKET = "start.sock"
-"""In the container's directory: init waits there until the container is started."""
+"""The name of the socket, in the container's directory, on which init waits for its start."""
 _BETWEEN_SECONDS = 10.0
 
 
 def plan_group(plan: ContainerPlan, container_id: str) -> ContainerCgroup | None:
-    """Return the control group of a container; None if the bundle asks for none."""
+    """Return the control group of a container; None if the bundle does not require one."""
     if not plan.cgroups_path and not has_limits(plan.resources):
         return None
     process = plan.process
-    # Without a filter, a process gets CAP_SYS_ADMIN in a user namespace that it makes (CVE-2022-0492).
+    # Without a seccomp filter, a process can get CAP_SYS_ADMIN by making a user namespace (CVE-2022-0492).
     can_mount = (
         process.masks is None
         or process.seccomp is None
@@ -57,7 +57,7 @@ def make(
     *,
     die_with_parent: bool,
 ) -> CreatedProcess:
-    """Make a container whose directory is there; on an error its init is dead, and the rest is the caller's to remove."""
+    """Create a container in its existing directory; on an error, init is dead and the caller removes the other parts."""
     with messages.listen(str(directory / START_SOCKET), 1) as listener:
         task = InitTask(
             plan=plan,
@@ -90,9 +90,9 @@ def _fork(
     *,
     die_with_parent: bool,
 ) -> tuple[int, socket.socket]:
-    """Fork init, a child of the spare's parent if there was one; return its pid and the connection to it."""
+    """Fork init, as a child of the spare's parent if there is a spare; return its pid and the connection to it."""
     namespaces = task.plan.namespaces
-    # A user namespace has to own the PID namespace: then init makes it later, and forks again.
+    # A user namespace must own the PID namespace, so init then makes that later, and forks again.
     own_pids = "pid" in namespaces.new and not namespaces.needs_two_steps
     flags = (syscalls.CLONE_NEWPID if own_pids else 0) | (syscalls.CLONE_PARENT if spare is not None else 0)
     link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -136,7 +136,7 @@ class Making:
         self._console_fd: int | None = None
 
     def begin(self) -> None:
-        # Written before the control group is made, so that delete() finds all there is after a crash.
+        # Written before the control group is made, so that delete() finds everything after a crash.
         self._write_record()
         if self._group is not None:
             self._group.create()
@@ -160,7 +160,7 @@ class Making:
             self._say("map")
         elif event == "forked":
             between, self._pid = self._pid, int(document["pid"])
-            # It ends at once.  Under a caller that makes its parent's children, the parent reaps it.
+            # It ends at once.  If init is a child of the caller's parent, so is this process, and the parent reaps it.
             reaping.has_ended(between, _BETWEEN_SECONDS)
             reaping.reap(between)
             self._write_record()
@@ -172,7 +172,7 @@ class Making:
             self._say("hooks")
 
     def _write_record(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # init has ended: why is still to be read
+        with contextlib.suppress(ProcessLookupError):  # init has ended; its error is still to be read
             self._record = self._record.with_init(ProcessIdentity.of(self._pid))
         self._record.write(self._directory)
 
@@ -187,7 +187,7 @@ class Making:
         try:
             messages.send(self._link, {"event": event}, fds)
         except BrokenPipeError:
-            return  # init has ended: what it had to say is still to be read
+            return  # init has ended; its error is still to be read
 
     def abandon(self) -> None:
         messages.close_all([self._console_fd] if self._console_fd is not None else [])
@@ -196,7 +196,7 @@ class Making:
 
 @contextlib.contextmanager
 def noting_failure(primary: BaseException) -> Iterator[None]:
-    """Do the clean-up after an error; a failure of it becomes a note of that error."""
+    """Run a clean-up after an error, and note the clean-up's own failure on that error."""
     try:
         yield
     except (PyDockError, OSError) as failure:

@@ -21,7 +21,7 @@ _TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_I
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device node: absolute path in the container, type and permission bits, numbers, owner."""
+    """A device node: absolute path in the container, type and permission bits, numbers, owner."""
 
     path: str
     mode: int
@@ -54,7 +54,7 @@ def parse_devices(entries: Iterable[Mapping[str, Any]]) -> list[Device]:
     for entry in entries:
         path, kind = str(entry["path"]), str(entry["type"])
         if kind not in _TYPES:
-            raise InvalidError(f"device {path}: there is no device type {kind}")
+            raise InvalidError(f"device {path}: unknown device type {kind}")
         devices[path] = Device(
             path=path,
             mode=_TYPES[kind] | int(entry.get("fileMode", 0o666)) & 0o7777,
@@ -69,7 +69,7 @@ def parse_devices(entries: Iterable[Mapping[str, Any]]) -> list[Device]:
 def open_host_devices(devices: Iterable[Device]) -> dict[str, int]:
     """Return detached mounts of the host's nodes, for a user namespace: path in the container to descriptor.
 
-    A node is taken at the same path on the host; FailedError if it is not there.
+    The node at the same path of the host is used; FailedError if it is missing.
     """
     opened: dict[str, int] = {}
     for device in devices:
@@ -82,7 +82,7 @@ def open_host_devices(devices: Iterable[Device]) -> dict[str, int]:
         opened[device.path] = node_fd
         if os.fstat(node_fd).st_rdev != os.makedev(device.major, device.minor):
             raise FailedError(
-                f"device {device.path}: the host has another device there, and a user namespace can make none",
+                f"device {device.path}: the host has another device there, and a user namespace cannot make devices",
                 "bind the device as a mount instead",
             )
     return opened
@@ -92,7 +92,7 @@ def make_devices(root_fd: int, devices: Iterable[Device], bound: Mapping[str, in
     """Make the nodes below the root: those in ``bound`` by mounting, the others by mknod(2).
 
     Raises:
-        FailedError: naming the device.
+        FailedError: a node cannot be made; the message names it.
     """
     old_mask = os.umask(0)
     try:
@@ -110,7 +110,7 @@ def make_devices(root_fd: int, devices: Iterable[Device], bound: Mapping[str, in
 
 
 class _made:
-    """An empty file to mount on, made if it is missing; a context that closes it."""
+    """A context with a file to mount on, created empty if it is missing."""
 
     def __init__(self, root_fd: int, path: str) -> None:
         self._fd = make_inside(root_fd, path, directory=False, mode=0o666)
@@ -130,11 +130,11 @@ def _make_node(root_fd: int, device: Device) -> None:
         try:
             os.mknod(name, device.mode, number, dir_fd=parent_fd)
         except FileExistsError:
-            # As runc: what is there must be the very device, or it is refused.
+            # As in runc: an existing file must be this very device.
             found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             same = stat.S_IFMT(found.st_mode) == stat.S_IFMT(device.mode) and found.st_rdev == number
             if not same:
-                raise FailedError(f"device {device.path}: something else is there already") from None
+                raise FailedError(f"device {device.path}: the path exists and is not this device") from None
         if device.uid or device.gid:
             os.chown(name, device.uid, device.gid, dir_fd=parent_fd, follow_symlinks=False)
     finally:
@@ -142,7 +142,7 @@ def _make_node(root_fd: int, device: Device) -> None:
 
 
 def make_links(root_fd: int) -> None:
-    """Make the links that the specification asks for in /dev; what is there already stays."""
+    """Make the links that the specification requires in /dev; keep existing files."""
     with opened_inside(root_fd, "/dev") as dev_fd:
         for path, target in _LINKS:
             try:

@@ -1,7 +1,7 @@
-"""The embedded executor: makes containers out of OCI bundles with system calls, in the calling process.
+"""The embedded executor: creates containers from OCI bundles with system calls, in the calling process.
 
-The caller must have one thread (it forks without executing anew) and should be a child subreaper.  What is
-slow to find out is found out before the fork, and the control group is made while init mounts.
+The caller must be single-threaded, because it forks without execve(2), and should be a child subreaper.  Slow
+computations happen before the fork, and the control group is made while init mounts.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class EmbeddedExecutor:
     """See :class:`pydock_core.runtime.executor.Executor`, the protocol.
 
     Args:
-        state_dir: holds one directory for each container; made if it is missing (0700).
+        state_dir: holds one directory per container; created if it is missing (0700).
         cache_dir: keeps compiled seccomp filters; None keeps them in memory only.
-        die_with_parent: the container's processes are killed when the process that made them ends.
-        exec_patience_seconds: how long a further process may take until it executes its program.
+        die_with_parent: the container's processes are killed when the process that created them ends.
+        exec_patience_seconds: the time limit for an exec process until it executes its program.
     """
 
     name = "embedded"
@@ -70,16 +70,16 @@ class EmbeddedExecutor:
         spare: SpareInit | None = None,
         on_planned: Callable[[], None] | None = None,
     ) -> CreatedProcess:
-        """Make the container of ``bundle``; its init waits for :meth:`start`.
+        """Create the container of ``bundle``; its init waits for :meth:`start`.
 
         Args:
             spare: a process that becomes init if it fits the bundle, and ends otherwise.  Init is then a child of the
                 spare's parent.
-            on_planned: called when the bundle has been read, before anything is made.
+            on_planned: called after the bundle has been read, before anything is created.
 
         Raises:
-            ConflictError: a container of this name exists.
-            PyDockError: why it could not be made; what had been made is gone again.
+            ConflictError: a container with this id exists.
+            PyDockError: the creation failed, and all its parts have been removed.
         """
         plan = load_plan(bundle.absolute(), self._cache_dir)
         if plan.process.terminal != (stdio is None):
@@ -107,7 +107,7 @@ class EmbeddedExecutor:
             with noting_failure(error):
                 self._remove(ContainerRecord.read(directory) or record, directory)
             if isinstance(error, OSError):
-                raise FailedError(f"container {container_id} cannot be made: {error.strerror}") from error
+                raise FailedError(f"cannot create container {container_id}: {error.strerror}") from error
             raise
 
     # -- start, execute, kill ----------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class EmbeddedExecutor:
 
         Raises:
             NotFoundError: no such container; or, with exit code 127, no such command.
-            ConflictError: it has been started already, or has ended.
+            ConflictError: the container has been started already, or has ended.
             PyDockError: with exit code 126, the command cannot be executed.
         """
         record, directory = self._read(container_id)
@@ -135,11 +135,11 @@ class EmbeddedExecutor:
             run_hooks_quietly(config["hooks"], "poststart", build_oci_state(record, "running", config))
 
     def execute(self, container_id: str, process: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
-        """Run a further process; ``process`` is an OCI process object.
+        """Run an additional process; ``process`` is an OCI process object.
 
         Raises:
             NotFoundError: no such container; or, with exit code 127, no such command.
-            ConflictError: the container does not run.
+            ConflictError: the container is not running.
             PyDockError: with exit code 126, the command cannot be executed.
         """
         record, directory = self._read(container_id)
@@ -152,7 +152,7 @@ class EmbeddedExecutor:
             raise InvalidError(f"the process object is malformed: {error!r}") from error
         if plan.terminal != (stdio is None):
             raise InvalidError("a process has either a terminal or three streams")
-        # An init that waits for its start still has all rights: nothing of the container may run beside it.
+        # An init that waits for its start still has all privileges: no process of the container may run beside it.
         is_started = not os.path.exists(f"{directory}/{START_SOCKET}")
         init_pidfd = record.init.open() if record.init is not None and is_started else None
         if init_pidfd is None:
@@ -177,7 +177,7 @@ class EmbeddedExecutor:
         if group is not None and group.is_frozen():
             raise ConflictError(
                 f"container {record.container_id} is frozen: a process that enters it would stop",
-                "it has frozen its own control group; dock kill ends it all the same",
+                "it has frozen its own control group; dock kill ends it",
             )
         entrances = group.open_entrances() if group is not None else []
         executed = self._executed.setdefault(record.container_id, set())
@@ -198,12 +198,12 @@ class EmbeddedExecutor:
         return created
 
     def kill(self, container_id: str, signal_number: int, *, all_processes: bool = False) -> None:
-        """Send a signal to init, or to every process of the container; a stopped one is not an error."""
+        """Send a signal to init, or to every process of the container; ignore a stopped container."""
         record, _ = self._read(container_id)
         group = record.find_cgroup() if all_processes or signal_number == signal.SIGKILL else None
         if group is not None and signal_number == signal.SIGKILL:
-            # With init the container ends, so all of it is meant; and only the group kills what is frozen.
-            group.kill()  # and init below, which may have left the group
+            # The container ends with its init, so kill all of it; only the control group kills frozen processes.
+            group.kill()  # init may have left the group: it gets the signal below
         elif group is not None:
             for pid in group.list_pids():
                 try:
@@ -230,11 +230,11 @@ class EmbeddedExecutor:
     # -- delete, figures ---------------------------------------------------------------------------------
 
     def delete(self, container_id: str) -> None:
-        """Remove what is left of the container; kills what still runs.  One that is gone is not an error."""
+        """Remove the container, and kill its remaining processes; ignore a container that is gone."""
         directory = self._directory(container_id)
         record = ContainerRecord.read(directory)
         if record is None:
-            import shutil  # late: it brings every compression along, and this is rare
+            import shutil  # late: it loads every compression, and is rarely needed
 
             shutil.rmtree(directory, ignore_errors=True)
             return
@@ -242,7 +242,7 @@ class EmbeddedExecutor:
         try:
             self._remove(record, directory, self._executed.pop(container_id, set()))
         except OSError as error:
-            raise FailedError(f"container {container_id} cannot be deleted: {error.strerror}") from error
+            raise FailedError(f"cannot delete container {container_id}: {error.strerror}") from error
         if config.get("hooks"):
             run_hooks_quietly(config["hooks"], "poststop", build_oci_state(record, "stopped", config))
 
@@ -262,12 +262,12 @@ class EmbeddedExecutor:
         ContainerRecord.remove(directory, START_SOCKET)
 
     def read_stats(self, container_id: str) -> CgroupStats:
-        """Read the figures of the container's control group; all None if it has none."""
+        """Read the statistics of the container's control group; all None if it has none."""
         group = self._read(container_id)[0].find_cgroup()
         return group.read_stats() if group is not None else CgroupStats()
 
     def is_oom_killed(self, container_id: str) -> bool:
-        """Whether a process of the container was killed for memory; ask before :meth:`delete`."""
+        """Whether a process of the container was killed because memory ran out; call this before :meth:`delete`."""
         return bool(self.read_stats(container_id).oom_kills)
 
     # -- state -------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class EmbeddedExecutor:
 
 
 def _read_until_end(connection: socket.socket) -> None:
-    """Read until the other side executes its program; raise the error that came."""
+    """Read until the other side executes its program; raise the error that it sent."""
     with contextlib.suppress(ConnectionResetError):  # it was killed
         while (received := messages.receive(connection)) is not None:
             messages.close_all(received[1])

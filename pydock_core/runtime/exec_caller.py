@@ -1,7 +1,7 @@
-"""The caller's side of :mod:`pydock_core.runtime.exec_process`: forks the joiner and hears how it went.
+"""The caller's side of :mod:`pydock_core.runtime.exec_process`: forks the joiner and reads its reports.
 
-Every wait has an end: a container may freeze its control group or stop the process, and the caller is a supervisor,
-which serves others.
+Every wait has a time limit, because a container may freeze its control group or stop the process, and the caller is a
+supervisor with other clients.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ExecTarget:
 
     Attributes:
         init_pidfd, namespaces, cgroup_entrances, uid_mappings: as in :class:`ExecContext`.
-        patience_seconds: how long the process may take until it executes its program.
-        kill: kills these pids, children of the caller, though their control group be frozen, and reaps those that no
-            tracer holds.
+        patience_seconds: the time limit until the process executes its program.
+        kill: kills these pids, children of the caller, even in a frozen control group, and reaps those that no tracer
+            holds.
     """
 
     init_pidfd: int
@@ -46,10 +46,10 @@ class ExecTarget:
 def execute(
     target: ExecTarget, plan: ProcessPlan, stdio: Stdio | None, *, die_with_caller: bool
 ) -> CreatedProcess:
-    """Run a further process in a container; returns when it executes its program.
+    """Run an additional process in a container; return when it executes its program.
 
     Raises:
-        PyDockError: what kept it from that; nothing of it is left.
+        PyDockError: it did not execute its program, and is gone.
     """
     link, joiner_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     report_fd, joiner_report_fd = os.pipe2(os.O_CLOEXEC)
@@ -83,7 +83,7 @@ def execute(
 
 @contextlib.contextmanager
 def _undumpable() -> Iterator[None]:
-    """Fork children that are hidden from their first instant; with the host's PID namespace they are seen."""
+    """Make children undumpable from their first instant: with the host's PID namespace, the container sees them."""
     dumpable = syscalls.prctl(syscalls.PR_GET_DUMPABLE)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     try:
@@ -105,8 +105,8 @@ def _follow(
         if report:
             raise exec_report.parse(report)
         if target.namespaces & syscalls.CLONE_NEWPID:
-            # It has closed the pipe, so it ends at once; it is in the host's PID namespace, where no tracer of the
-            # container finds it, and exits without a further signal or freezer in its way.
+            # It has closed the pipe, so it ends at once.  It is in the host's PID namespace, out of reach of the
+            # container's tracers, so neither a signal nor a freezer can delay it.
             os.waitpid(joiner, 0)
             left = [pid] if (pid := read_pid(child_pid)) else []
         if not left:
@@ -125,7 +125,7 @@ def _follow(
 
 
 def _read_link(link: socket.socket, deadline: float) -> int | None:
-    """Read until the joiner has joined; return the terminal that came, raise the error that came."""
+    """Read until the joiner has joined; return the received terminal, or raise the received error."""
     console_fd: int | None = None
     while True:
         try:
@@ -144,7 +144,7 @@ def _read_link(link: socket.socket, deadline: float) -> int | None:
 
 
 def _read_report(report_fd: int, deadline: float) -> bytes:
-    """Read until the program is executed or the process has ended, but no more than a report may have."""
+    """Read until the program is executed or the process has ended, at most the size of a report."""
     report = b""
     while len(report) <= exec_report.REPORT_BYTES:
         _wait_for(report_fd, deadline)

@@ -1,17 +1,18 @@
-"""The role of a further process in a running container: from the fork to execve(2).
+"""The role of an additional process in a running container: from the fork to execve(2).
 
 A container's processes see a process in their /proc as soon as it is in their PID namespace, and with CAP_SYS_PTRACE
-they can open its root and its descriptors, or trace it.  Only a child of the process that joins a PID namespace is in
-it, so there are two processes:
+they can open its root and its descriptors, or trace it.  A process that joins a PID namespace stays outside; its children
+are inside.  So there are two processes:
 
-1. the *joiner*, in the caller's PID namespace, which no container sees.  It enters the control group, joins every
-   namespace, makes the terminal, takes the limits, identity, capabilities and seccomp filter, and closes all
-   descriptors but the standard streams and the report pipe;
-2. its child, born with all of that, which leads a session and executes the program.  CLONE_PARENT makes it a child
+1. the *joiner*, in the caller's PID namespace, invisible to containers.  It enters the control group, joins every
+   namespace, makes the terminal, sets the limits, identity, capabilities and seccomp filter, and closes all
+   descriptors except the standard streams and the report pipe;
+2. its child, which inherits all of that, leads a session and executes the program.  CLONE_PARENT makes it a child
    of the caller.
 
-The only thing of the host in the child is the write end of the report pipe.  :mod:`pydock_core.runtime.exec_caller`
-reads it as hostile.  A container that shares the caller's PID namespace has one process for both.
+The only descriptor of the host in the child is the write end of the report pipe, and
+:mod:`pydock_core.runtime.exec_caller` treats its contents as hostile.  If a container shares the caller's PID namespace,
+one process does both.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class ExecContext:
 
     Attributes:
         link: connection to the caller; it ends when the joiner has joined.
-        report_fd: write end of a pipe that takes an error from then on (:mod:`pydock_core.runtime.exec_report`);
-            its end without one means that execve(2) succeeded.
+        report_fd: write end of the pipe for later errors (:mod:`pydock_core.runtime.exec_report`); its end without an
+            error means that execve(2) succeeded.
         child_pid: shared with the caller; the joiner writes the pid of its child there (see :func:`write_pid`).
         init_pidfd: of the container's init, whose namespaces are joined.
         namespaces: CLONE_NEW* bits of the namespaces to join.
@@ -76,7 +77,7 @@ class ExecContext:
 
 
 def run_joiner(context: ExecContext) -> NoReturn:
-    """Be the joiner; never returns.  The caller has just forked this process."""
+    """Run the joiner, in a process that the caller has just forked; never return."""
     guard_role(partial(messages.send_error, context.link), lambda: _join_and_fork(context))
 
 
@@ -91,7 +92,7 @@ def read_pid(shared: mmap.mmap) -> int:
 
 
 def _join_and_fork(context: ExecContext) -> None:
-    # The child must not be able to change what the caller reads as its pid.
+    # The child must not be able to change the pid that the caller reads.
     context.child_pid.madvise(mmap.MADV_DONTFORK)
     has_entered = _join(context)
     # From here on the link is closed, and an error goes to the report pipe.
@@ -99,7 +100,7 @@ def _join_and_fork(context: ExecContext) -> None:
 
 
 def _join(context: ExecContext) -> bool:
-    """Become what the process is to be, except for its PID namespace; return as :func:`become_process`."""
+    """Set up everything except the PID namespace; return the result of :func:`become_process`."""
     process = context.process
     begin_process(context.parent_pidfd)
     take_stdio(context.stdio)
@@ -108,14 +109,14 @@ def _join(context: ExecContext) -> bool:
     new_keyring()
     if context.uid_mappings:
         give_stdio_to_mapped(process, context.uid_mappings)
-    # Before it can do anything in the container.
+    # Before it can act in the container.
     enter(context.cgroup_entrances)
     try:
         syscalls.setns(context.init_pidfd, context.namespaces)
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise ConflictError("the container has just ended") from None
-        raise FailedError(f"the container's namespaces cannot be joined: {error.strerror}") from error
+        raise FailedError(f"cannot join the container's namespaces: {error.strerror}") from error
     if context.namespaces & syscalls.CLONE_NEWUSER:
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -155,20 +156,20 @@ def _run(context: ExecContext, has_entered: bool) -> NoReturn:
 
 
 def _die_with_reader(report_fd: int) -> None:
-    """Have the kernel kill this process when its parent ends; end now if the parent, who reads the pipe, has ended.
+    """Have the kernel kill this process when its parent ends; end now if the parent, the pipe's reader, has ended.
 
-    A pidfd of the parent would tell the same, but the container must not get hold of one (pidfd_getfd(2)).
+    A pidfd of the parent would serve too, but the container could take it over (pidfd_getfd(2)).
     """
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
     poll = select.poll()
-    poll.register(report_fd, 0)  # POLLERR, "the read end has been closed", is always told: poll(2)
+    poll.register(report_fd, 0)  # POLLERR, "the read end has been closed", is always reported: poll(2)
     if poll.poll(0):
         os._exit(FAILURE)
 
 
 def _explain_fork(error: OSError) -> PyDockError:
     if error.errno == errno.ENOMEM:
-        # Its PID namespace takes no more processes, because its init has ended.
+        # The PID namespace accepts no more processes, because its init has ended.
         return ConflictError("the container has just ended")
     hint = {
         errno.EAGAIN: "the container has as many processes as its limit allows; end one, or raise --pids-limit",

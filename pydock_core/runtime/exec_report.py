@@ -1,7 +1,7 @@
 """The report pipe of an exec'd process: carries the error if its program cannot be executed.
 
-The writer is in the container, where a process with CAP_SYS_PTRACE may take the pipe over.  So the reader takes an
-error of at most :data:`REPORT_BYTES`, of a fixed form, and no descriptors.
+The writer is in the container, where a process with CAP_SYS_PTRACE may take over the pipe.  So the reader accepts only
+an error of a fixed form, of at most :data:`REPORT_BYTES`, and no descriptors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydock_core.errors import FailedError, PyDockError, from_json
 from pydock_core.printable import printable
 
 REPORT_BYTES = 16 * 1024
-"""Largest report; a pipe holds it, so its writer never waits (pipe(7))."""
+"""The largest report; it fits into a pipe, so its writer never waits (pipe(7))."""
 
 _TEXT_CHARACTERS = 1000  # of a message or a hint; JSON spells a character in six bytes at most
 _EXIT_CODES = (None, 126, 127)
@@ -22,7 +22,7 @@ _UNREADABLE = "the process in the container ended before it executed its program
 
 
 def send(report_fd: int, error: PyDockError) -> None:
-    """Write an error; a reader that is gone is not an error."""
+    """Write an error; ignore a reader that is gone."""
     document = error.to_json()
     for key in ("message", "hint"):
         document[key] = document[key][:_TEXT_CHARACTERS]
@@ -31,7 +31,7 @@ def send(report_fd: int, error: PyDockError) -> None:
 
 
 def parse(data: bytes) -> PyDockError:
-    """Return the error of a report, in text that is fit for a terminal; FailedError if it is not a report."""
+    """Return the error of a report, its text made safe for a terminal; FailedError if it is not a report."""
     try:
         document = json.loads(data) if len(data) <= REPORT_BYTES else None
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The hooks of an OCI configuration: programs that are run at fixed steps of a container's life (config.md)."""
+"""Runs the hooks of an OCI configuration: programs at fixed steps of a container's life (config.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _run(name: str, hook: Mapping[str, Any], document: bytes) -> None:
         raise FailedError(f"hook {name}: {path} is not an absolute path")
     arguments = [str(argument) for argument in hook.get("args") or [path]]
     environment = dict(str(entry).partition("=")[::2] for entry in hook.get("env") or ())
-    # In memory and not a pipe: a hook that does not read its input cannot make anybody wait.
+    # A memfd, not a pipe: a hook that does not read its input cannot block the writer.
     state_fd = os.memfd_create("state", os.MFD_CLOEXEC)
     try:
         os.write(state_fd, document)

@@ -1,13 +1,14 @@
-"""The role of a container's first process: from the fork to execve(2) of the user's program.
+"""The role of a container's first process, init: from the fork to execve(2) of the user's program.
 
-Steps, each with the side that it waits for (the *caller* is the process that called ``create``):
+Its steps (the *caller* is the process that called ``create``):
 
-1. in the caller's namespaces: die with the caller, take standard streams, limits, open what is to be mounted;
-2. make and join namespaces (with a user namespace the caller writes the id maps, and init is forked anew, as its child);
-3. mount everything below the new root, while the caller makes the control group; enter that;
-4. hooks, pivot_root(2), tell the caller "created";
-5. wait for a connection on the start socket; then give up privileges and execute the program.  An error goes
-   back on that connection, and its end without one means that execve(2) succeeded (close-on-exec).
+1. in the caller's namespaces: die with the caller, take the standard streams and limits, open the mounts' sources;
+2. make and join namespaces (with a user namespace, the caller writes the id maps, and init is forked again, as the
+   caller's child);
+3. mount everything below the new root, while the caller makes the control group; enter the control group;
+4. run hooks, pivot_root(2), tell the caller "created";
+5. wait for a connection on the start socket; then give up privileges and execute the program.  An error is sent on that
+   connection; its end without an error means that execve(2) succeeded (close-on-exec).
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ _CATCHABLE = [number for number in range(1, 32) if number not in (signal.SIGKILL
 
 @dataclass(frozen=True, slots=True)
 class InitContext:
-    """The state that init has from its fork on.
+    """The state of init from its fork on.
 
     Attributes:
-        link: connection to the caller while the container is being made.
+        link: connection to the caller while the container is being created.
         parent_pidfd: of the process that init must not outlive; negative for none.
     """
 
@@ -73,10 +74,10 @@ class InitContext:
 
 @dataclass(frozen=True, slots=True)
 class InitTask:
-    """The container that init is to become.
+    """The container that init becomes.
 
     Attributes:
-        state: OCI state for hooks; ``pid`` is filled in by whoever runs them.
+        state: OCI state for hooks; their runner fills in ``pid``.
         cgroup_directories: of the container's control group; empty if it has none.
         is_in_user_namespace: the caller cannot make device nodes.
     """
@@ -92,13 +93,13 @@ Received = tuple[InitTask, socket.socket, "Stdio | None"]
 
 
 def guard_role(tell: Callable[[PyDockError], None], role: Callable[[], None]) -> NoReturn:
-    """Run a forked process's role; whatever goes wrong is passed to ``tell``, and the process ends."""
+    """Run a forked process's role and end the process; pass every error to ``tell``."""
     try:
         gc.disable()  # a collection would touch, and so copy, every page that is shared with the parent
         role()
     except PyDockError as error:
         tell(error)
-    except BaseException as error:  # noqa: BLE001 - nothing may reach the frames of the process that was forked
+    except BaseException as error:  # noqa: BLE001 - no error may reach the inherited frames
         detail = error.strerror if isinstance(error, OSError) else repr(error)
         tell(FailedError(f"the container's process failed: {detail}"))
     finally:
@@ -106,7 +107,7 @@ def guard_role(tell: Callable[[PyDockError], None], role: Callable[[], None]) ->
 
 
 def run_init(context: InitContext, task: InitTask, listener: socket.socket, stdio: Stdio | None) -> NoReturn:
-    """Be a container's init; never returns.  The caller has just forked this process."""
+    """Run a container's init, in a process that the caller has just forked; never return."""
 
     def role() -> None:
         begin_process(context.parent_pidfd)
@@ -117,7 +118,7 @@ def run_init(context: InitContext, task: InitTask, listener: socket.socket, stdi
 
 
 def run_waiting_init(context: InitContext, receive: Callable[[socket.socket], Received | None]) -> NoReturn:
-    """Be a spare init until a task comes, then a container's; never returns."""
+    """Wait for a task as a spare init, then run a container's init; never return."""
 
     def role() -> None:
         begin_process(context.parent_pidfd)
@@ -133,13 +134,13 @@ def run_waiting_init(context: InitContext, receive: Callable[[socket.socket], Re
 
 
 def begin_process(parent_pidfd: int) -> None:
-    """Make a forked process a clean one: hidden, a session of its own, default signals."""
-    # Before anything of the container can see this process: CVE-2016-9962, CVE-2019-5736.
+    """Give a forked process a clean state: undumpable, its own session, default signals."""
+    # Before the container can see this process: CVE-2016-9962, CVE-2019-5736.
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if parent_pidfd >= 0:
         die_with_parent(parent_pidfd)
     os.setsid()
-    # An ignored signal stays ignored over execve(2); Python ignores two, the caller perhaps more.
+    # Ignored signals stay ignored across execve(2); Python ignores two, and the caller may ignore more.
     for number in _CATCHABLE:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -149,7 +150,7 @@ def take_stdio(stdio: Stdio | None) -> None:
     """Make three descriptors the standard streams; None leaves them for a terminal."""
     if stdio is not None:
         sources = (stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd)
-        # Copied out of the way first: one of them may be 0, 1 or 2 itself.
+        # Copy them first: one of them may be 0, 1 or 2 itself.
         copies = [fcntl_dup(source) for source in sources]
         for target, copy in enumerate(copies):
             os.dup2(copy, target)
@@ -163,14 +164,14 @@ def fcntl_dup(descriptor: int) -> int:
 
 
 def give_stdio_to_mapped(process: ProcessPlan, uid_mappings: Sequence[Mapping[str, Any]]) -> None:
-    """Give the streams to the process's user while still outside of its user namespace, which cannot do it."""
+    """Make the process's user the owner of the streams, before entering its user namespace, where that is not permitted."""
     uid = map_to_parent(process.uid, uid_mappings)
     if uid is not None and not process.terminal:
         give_stdio(uid, terminal=False)
 
 
 def new_keyring() -> None:
-    """Leave the caller's session keyring; a kernel without keyrings has none to leave."""
+    """Leave the caller's session keyring, if the kernel has keyrings."""
     try:
         syscalls.join_new_session_keyring()
     except OSError as error:
@@ -211,7 +212,7 @@ class _Init:
         messages.send(context.link, {"ok": True, "event": "created"}, [master_fd] if master_fd >= 0 else [])
         if master_fd >= 0:
             os.close(master_fd)
-        # The caller's end closes when it has gone or given up; nobody waits for this one any more.
+        # The caller no longer reads this end; its own end closes when it ends or gives up.
         connection = self._wait_for_start()
         context.link.close()
         guard_role(partial(messages.send_error, connection), self._execute)
@@ -244,7 +245,7 @@ class _Init:
             raise _explain_unshare(error) from error
         if namespaces.needs_two_steps:
             self._fork_again()
-        # Nothing that is mounted from here on may reach the mount namespace that this one was copied from.
+        # Mounts made from here on must not propagate to the mount namespace that this one was copied from.
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
         if self._plan.hostname:
             socket.sethostname(self._plan.hostname)
@@ -261,7 +262,7 @@ class _Init:
             except OSError as error:
                 raise _explain_unshare(error) from error
             self._ask("map")
-        with contextlib.suppress(PermissionError):  # denied where a single id is mapped
+        with contextlib.suppress(PermissionError):  # denied if only a single id is mapped
             os.setgroups([])
         os.setresgid(0, 0, 0)
         os.setresuid(0, 0, 0)
@@ -270,7 +271,7 @@ class _Init:
             die_with_parent(self._context.parent_pidfd)
 
     def _fork_again(self) -> None:
-        """Fork the process that is init: in the new PID and time namespaces, and a child of the caller."""
+        """Fork the real init, in the new PID and time namespaces, as a child of the caller."""
         flags = self._plan.namespaces.flags_of_new() & syscalls.CLONE_NEWPID
         pid = syscalls.fork(flags | syscalls.CLONE_PARENT)
         if pid:
@@ -299,7 +300,7 @@ class _Init:
                 return
 
     def _enter_cgroup_namespace(self) -> None:
-        """Enter the control group, which the caller has made meanwhile: it is the root of the namespace."""
+        """Enter the control group, which the caller has made by now; it becomes the root of the cgroup namespace."""
         if self._entrances is None:
             self._expect("group")
         enter(self._entrances or ())
@@ -313,7 +314,7 @@ class _Init:
     # -- 3: mounts and devices ---------------------------------------------------------------------------
 
     def _furnish(self, tree_fd: int) -> int:
-        """Mount everything below the root; return the master of the terminal, or -1."""
+        """Mount everything below the root; return the terminal's master, or -1."""
         plan = self._plan
         self._attach_root(tree_fd)
         own_dev = False
@@ -349,19 +350,19 @@ class _Init:
         return master_fd
 
     def _make_working_directory(self) -> None:
-        """Make a working directory that is missing, as crun and runc do; if it cannot be made, entering it says why."""
+        """Create a missing working directory, as crun and runc do; entering it reports a failure."""
         cwd = self._plan.process.cwd
         if cwd != "/":
             with contextlib.suppress(OSError):
                 os.close(make_inside(self._root_fd, cwd, directory=True))
 
     def _attach_root(self, tree_fd: int) -> None:
-        """Attach the root's tree where the bundle has it (hooks look there), else on "/"."""
+        """Attach the root's tree at the bundle's root path, which hooks use; if that is impossible, on "/"."""
         flags = syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
         try:
             target_fd = os.open(self._plan.root, flags)
         except PermissionError:
-            # The container's root need not be able to walk the host's directories (user namespace).
+            # In a user namespace, root may lack permission to traverse the host's directories.
             target_fd = os.open("/", flags)
         try:
             syscalls.move_mount(tree_fd, target_fd)
@@ -398,15 +399,15 @@ class _Init:
 
 
 def become_process(process: ProcessPlan, parent_pidfd: int) -> bool:
-    """Take on everything that the process object asks for, up to its program.
+    """Apply all settings of the process object.
 
     Returns:
-        Whether the working directory has been entered; :func:`run_program` enters one that root cannot.
+        Whether the working directory has been entered; otherwise :func:`run_program` enters it.
     """
     give_stdio(process.uid, terminal=process.terminal)
     has_entered = False
-    # A directory that only root may enter is entered before root's rights go, one that only the user may
-    # enter (a network filesystem) after: runc does the same.
+    # As in runc: a directory that only root may enter is entered before the privileges are given up, one that
+    # only the user may enter (on a network filesystem) afterwards.
     with contextlib.suppress(PyDockError):
         enter_working_directory(process)
         has_entered = True
@@ -415,7 +416,7 @@ def become_process(process: ProcessPlan, parent_pidfd: int) -> bool:
 
 
 def run_program(process: ProcessPlan, *, has_entered: bool) -> NoReturn:
-    """Execute the program of a process that :func:`become_process` has made; raises if that fails."""
+    """Execute the program after :func:`become_process`; raises on failure."""
     if not has_entered:
         enter_working_directory(process)
     raise execute_program(process)
@@ -437,4 +438,4 @@ def _explain_unshare(error: OSError) -> PyDockError:
         errno.EUSERS: "user namespaces are nested too deeply",
         errno.EINVAL: "the kernel was built without one of the kinds of namespaces",
     }.get(error.errno or 0, "")
-    return FailedError(f"the container's namespaces cannot be made: {error.strerror}", hint)
+    return FailedError(f"cannot make the container's namespaces: {error.strerror}", hint)

@@ -1,7 +1,7 @@
-"""Paths inside a container's root filesystem, resolved so that none can lead out of it.
+"""Resolves paths inside a container's root filesystem; no path can lead out of it.
 
-Everything goes through openat2(2) with RESOLVE_IN_ROOT: absolute symbolic links and ``..`` of the image end
-at its root, and magic links (/proc/PID/root) are refused.  The result is a descriptor, never a host path.
+openat2(2) with RESOLVE_IN_ROOT resolves every path: absolute symbolic links and ``..`` of the image stay inside its root,
+and magic links (/proc/PID/root) are refused.  The result is a descriptor, never a host path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def open_inside(root_fd: int, path: str, flags: int = syscalls.O_PATH, *, follow
     """Open ``path`` below ``root_fd``; ``follow=False`` refuses every symbolic link on the way (ELOOP).
 
     Raises:
-        OSError: as openat2(2) has it.
+        OSError: as in openat2(2).
     """
     resolve = _RESOLVE if follow else _RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
     relative = path.lstrip("/") or "."
@@ -34,7 +34,7 @@ def open_inside(root_fd: int, path: str, flags: int = syscalls.O_PATH, *, follow
         try:
             return syscalls.openat2(root_fd, relative, flags, resolve=resolve)
         except BlockingIOError:
-            continue  # EAGAIN: something was mounted or renamed meanwhile, and ".." could not be vouched for
+            continue  # EAGAIN: a concurrent mount or rename made the result of ".." uncertain
     return syscalls.openat2(root_fd, relative, flags, resolve=resolve)
 
 
@@ -49,20 +49,20 @@ def opened_inside(root_fd: int, path: str, flags: int = syscalls.O_PATH) -> Iter
 
 
 def make_inside(root_fd: int, path: str, *, directory: bool, mode: int = 0o755, follow: bool = True) -> int:
-    """Open ``path`` below the root, making it, and the directories that lead to it, where they are missing.
+    """Open ``path`` below the root; create it, and the directories on the way, if they are missing.
 
     Args:
         root_fd: the root directory of the container.
         path: path in the container; ``..`` and absolute links stay inside the root.
-        directory: make a directory, or else an empty file.
-        mode: of what is made at the end of the path.
+        directory: create a directory; otherwise an empty file.
+        mode: of the created file or directory.
         follow: False refuses symbolic links on the way.
 
     Returns:
         An O_PATH descriptor, owned by the caller.
 
     Raises:
-        InvalidError: the path runs through something that is not a directory, or through too many links.
+        InvalidError: a part of the path is not a directory, or there are too many links.
         OSError: another errno of openat2(2), mkdirat(2) or open(2).
     """
     try:
@@ -110,7 +110,7 @@ def _components(path: str) -> list[str]:
 
 
 def _make_one(parent_fd: int, name: str, *, directory: bool, mode: int) -> None:
-    # EEXIST means that another process made it in between: the final open decides what it is.
+    # EEXIST: another process has just created it; the final open checks its type.
     try:
         if directory:
             os.mkdir(name, mode, dir_fd=parent_fd)
@@ -122,7 +122,7 @@ def _make_one(parent_fd: int, name: str, *, directory: bool, mode: int) -> None:
 
 
 def find_executable(root_fd: int, command: str, search_path: str, directory: str) -> int:
-    """Say why a command of a container can or cannot be executed, without executing it.
+    """Find out whether a command of a container can be executed, without executing it.
 
     Args:
         root_fd: the root directory of the container.
@@ -131,7 +131,7 @@ def find_executable(root_fd: int, command: str, search_path: str, directory: str
         directory: the working directory of the process.
 
     Returns:
-        0 if it can be executed, 127 if it is not there, 126 if it cannot be executed.
+        0 if it can be executed, 127 if it was not found, 126 if it cannot be executed.
     """
     if "/" in command:
         candidates = [command if command.startswith("/") else f"{directory}/{command}"]

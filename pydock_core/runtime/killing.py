@@ -1,4 +1,4 @@
-"""Kills a container's processes, though they are frozen or held by a tracer, within a bounded time."""
+"""Kills a container's processes within a bounded time, even if they are frozen or held by a tracer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DEATH_POLL_MS = 5
 
 
 def kill_and_wait(pidfd: int, group: ContainerCgroup | None, executed: Collection[int] = ()) -> None:
-    """Kill a process of a container and wait until it runs no more; reaping is its parent's business.
+    """Kill a process of a container and wait until it has ended; its parent reaps it.
 
-    An init waits for every process of its PID namespace to be reaped.  Those that ``execute`` made are children
-    of this process, whose caller reaps them after this: where they are all that is left, init is as good as dead.
+    An init waits until every process of its PID namespace has been reaped.  The exec processes are children of this
+    process, and the caller reaps them afterwards, so an init that only waits for them counts as ended.
     """
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -36,7 +36,7 @@ def kill_and_wait(pidfd: int, group: ContainerCgroup | None, executed: Collectio
             group.thaw()  # each time: the container's processes may freeze one another while they die
         if time.monotonic() > deadline:
             raise FailedError(
-                f"a process of the container does not die within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
+                f"a process of the container did not end within {_DEATH_TIMEOUT_SECONDS:.0f} seconds"
             )
 
 
@@ -44,7 +44,7 @@ GONE, ENDED, RUNNING = range(3)
 
 
 def child_state(pid: int) -> int:
-    """Say whether a child of this process has been reaped, waits for that, or runs."""
+    """Return whether a child of this process has been reaped, is a zombie, or runs."""
     try:
         found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -53,11 +53,11 @@ def child_state(pid: int) -> int:
 
 
 def kill_and_reap(pids: Iterable[int], group: ContainerCgroup | None, left: set[int] | None = None) -> None:
-    """Kill children of this process and reap them, though they be frozen in a control group.
+    """Kill children of this process and reap them, even in a frozen control group.
 
     Args:
-        left: takes the pid of a child that has ended but that its tracer holds: the caller reaps it later, as it
-            reaps every process that ``execute`` made.
+        left: receives the pid of a child that has ended but is held by its tracer: the caller reaps it later, like every
+            exec process.
     """
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

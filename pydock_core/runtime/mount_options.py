@@ -64,9 +64,9 @@ class MountPlan:
         source: host path or device; may be relative to the bundle.
         recursive_bind: the source's submounts come along (rbind).
         attributes_set, attributes_clear: MOUNT_ATTR_* of the mount itself.
-        tree_set, tree_clear: the same for the mount and all below it (rro and its like).
-        propagation: (MS_*, recursively) in the order given.
-        data: parameters of the filesystem; None for one that is a mere word.
+        tree_set, tree_clear: the same for the mount and all mounts below it (rro and similar options).
+        propagation: pairs of MS_* and whether it is recursive, in the given order.
+        data: parameters of the filesystem; the value is None for a parameter without one.
     """
 
     destination: str
@@ -89,8 +89,8 @@ def parse_mount(entry: Mapping[str, Any]) -> MountPlan:
     """Read an OCI ``mounts`` entry.
 
     Raises:
-        InvalidError: no absolute destination, or a bind mount with an option that no bind mount has.
-        UnsupportedError: an option, by name, that cannot be honoured.
+        InvalidError: the destination is not absolute, or a bind mount has a filesystem option.
+        UnsupportedError: an option is not supported; the message names it.
     """
     destination = str(entry.get("destination") or "")
     if not destination.startswith("/"):
@@ -144,7 +144,7 @@ def parse_mounts(entries: Iterable[Mapping[str, Any]]) -> list[MountPlan]:
 
 
 class _Attributes:
-    """Attributes collected from words, the last of contradicting ones winning."""
+    """Attributes collected from option words; the last of contradicting ones wins."""
 
     def __init__(self) -> None:
         self.set = 0
@@ -153,5 +153,5 @@ class _Attributes:
     def add(self, option: str) -> None:
         to_set, to_clear = _ATTRIBUTES[option]
         self.set = self.set & ~to_clear | to_set
-        # The kernel wants all of a multi-bit field cleared when one of its values is set.
+        # The kernel requires the whole multi-bit field to be cleared when one of its values is set.
         self.clear = (self.clear & ~to_set) | to_clear

@@ -1,7 +1,7 @@
-"""Mounts a container's filesystems: created detached, then attached by descriptor to targets inside its root.
+"""Mounts a container's filesystems: creates them detached, then attaches them by descriptor inside the container's root.
 
-No path of the container is ever given to mount(2): the target is an O_PATH descriptor from openat2(2), the
-mount one from open_tree(2) or fsmount(2), and move_mount(2) joins the two (Linux 5.12, for mount_setattr(2)).
+mount(2) never gets a path of the container: the target is an O_PATH descriptor from openat2(2), the mount is a
+descriptor from open_tree(2) or fsmount(2), and move_mount(2) attaches it (Linux 5.12, for mount_setattr(2)).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _MAXIMUM_VALUE_BYTES = 255  # fs/fsopen.c: strndup_user(_value, 256)
 
 
 def open_bind_source(plan: MountPlan, bundle: Path) -> int:
-    """Return a detached copy of the mount of a bind's source, with the attributes that the plan asks for.
+    """Return a detached copy of the mount of a bind's source, with the plan's attributes.
 
-    Done in the mount and user namespaces of the caller, where the source can be reached.
+    Call this in the mount and user namespaces of the caller of ``create``, where the source is reachable.
 
     Raises:
         NotFoundError, FailedError: the source is missing or cannot be bound.
@@ -48,10 +48,10 @@ def open_bind_source(plan: MountPlan, bundle: Path) -> int:
     except FileNotFoundError:
         raise NotFoundError(f"mount {plan.destination}: the source {source} does not exist") from None
     except OSError as error:
-        raise FailedError(f"mount {plan.destination}: {source} cannot be bound: {error.strerror}") from error
+        raise FailedError(f"mount {plan.destination}: cannot bind {source}: {error.strerror}") from error
     try:
         _set_attributes(tree_fd, plan)
-        # A copy of a shared mount is its peer: nothing that is mounted in the container may reach the host.
+        # A copy of a shared mount is its peer, and mounts of the container must not propagate to the host.
         if not plan.propagation:
             syscalls.mount_setattr(tree_fd, propagation=syscalls.MS_PRIVATE, recursive=True)
     except OSError as error:
@@ -79,7 +79,7 @@ def make_filesystem(plan: MountPlan, *, attributes: int | None = None) -> int:
         attributes: MOUNT_ATTR_* in place of the plan's own.
 
     Raises:
-        OSError: the kernel refuses; the subject is the parameter that it refused.
+        OSError: the kernel refuses; its subject is the refused parameter.
     """
     context_fd = syscalls.fsopen(plan.kind)
     try:
@@ -106,16 +106,16 @@ def make_tmpfs(attributes: int, **parameters: str) -> int:
 def mount_plan(
     root_fd: int, plan: MountPlan, source_fd: int | None, *, attributes: int | None = None
 ) -> None:
-    """Mount one entry below ``root_fd``; a missing target is made, inside the root.
+    """Mount one entry below ``root_fd``; create a missing target inside the root.
 
     Args:
         root_fd: the container's root directory, a mount point of this mount namespace.
-        plan: what to mount; not of type "cgroup".
+        plan: the entry; not of type "cgroup".
         source_fd: the detached mount of a bind, else None.
-        attributes: MOUNT_ATTR_* in place of the plan's own (for what is made read-only only later).
+        attributes: MOUNT_ATTR_* in place of the plan's own (for a mount that becomes read-only later).
 
     Raises:
-        PyDockError: naming the target, if it cannot or may not be mounted on.
+        PyDockError: the target cannot or must not be mounted on; the message names it.
     """
     try:
         mount_fd = (
@@ -124,7 +124,7 @@ def mount_plan(
     except OSError as error:
         subject = f" ({error.filename})" if error.filename and error.filename != plan.kind else ""
         raise FailedError(
-            f"mount {plan.destination}: {plan.kind} cannot be mounted: {error.strerror}{subject}"
+            f"cannot mount {plan.kind} on {plan.destination}: {error.strerror}{subject}"
         ) from error
     try:
         target_fd = open_target(root_fd, plan, mount_fd)
@@ -141,10 +141,10 @@ def mount_plan(
 
 
 def open_target(root_fd: int, plan: MountPlan, mount_fd: int | None) -> int:
-    """Open the target of a mount inside the root, making it if it is missing, and check it.
+    """Open the target of a mount inside the root, creating it if it is missing, and check it.
 
     Raises:
-        InvalidError: the target is, or lies in, the kernel's own /proc or /sys; or is of the wrong sort.
+        InvalidError: the target is the kernel's own /proc or /sys or lies in it, or is of the wrong type.
         OSError: as openat2(2).
     """
     is_directory = True
@@ -175,13 +175,13 @@ def _check_target(
         raise InvalidError(f"mount {plan.destination}: the target is a symbolic link")
     if stat.S_ISDIR(status.st_mode) != is_directory:
         sort = ("a file", "a directory") if is_directory else ("a directory", "a file")
-        raise InvalidError(f"mount {plan.destination}: the target is {sort[0]}, what is mounted {sort[1]}")
+        raise InvalidError(f"mount {plan.destination}: the target is {sort[0]} and the source {sort[1]}")
     if os.path.samestat(status, os.fstat(root_fd)):
         raise InvalidError(f"mount {plan.destination}: the root itself cannot be a mount target")
     if not plan.is_bind and plan.kind != "tmpfs":
         return
-    # A file of one's own under /proc would let an image fake what programs (and this one) believe of the
-    # kernel: CVE-2019-16884, CVE-2019-19921.
+    # A mount under /proc would let an image forge facts of the kernel that programs, and this one, rely on:
+    # CVE-2019-16884, CVE-2019-19921.
     confined = _CONFINED.get(syscalls.filesystem_magic(target_fd))
     first = os.path.normpath(plan.destination).split("/")[1]
     if confined is None and first in ("proc", "sys") and plan.is_bind:
@@ -201,7 +201,7 @@ def _check_target(
 def mask_paths(root_fd: int, paths: Iterable[str]) -> None:
     """Hide paths of the container: a directory under an empty read-only tmpfs, a file under /dev/null.
 
-    A path that is not there needs no hiding (config-linux.md, "Masked Paths").
+    Missing paths are ignored (config-linux.md, "Masked Paths").
     """
     empty_fd = null_fd = -1
     try:
@@ -245,8 +245,10 @@ def mask_paths(root_fd: int, paths: Iterable[str]) -> None:
 
 
 def _open_null(root_fd: int) -> int:
-    """Open the container's /dev/null, which must be the null device itself: what is bound over masked paths can be
-    written, so a link or a file of the image in its place would open the host to the container (CVE-2025-31133).
+    """Open the container's /dev/null, and check that it is the null device.
+
+    The container can write to the file that is bound over masked paths.  If that were a link or a file of the image, it
+    would give the container access to the host (CVE-2025-31133).
     """
     null_fd = open_inside(root_fd, "/dev/null", follow=False)
     status = os.fstat(null_fd)
@@ -261,7 +263,7 @@ def _open_null(root_fd: int) -> int:
 
 
 def make_read_only(root_fd: int, paths: Iterable[str]) -> None:
-    """Make paths of the container read-only, by a bind mount on themselves; a missing one is left out."""
+    """Make paths of the container read-only, by a bind mount on themselves; ignore missing ones."""
     for path in paths:
         try:
             with opened_inside(root_fd, path) as target_fd:
@@ -296,10 +298,10 @@ def open_root(root: Path, propagation: str) -> int:
     try:
         if not stat.S_ISDIR(os.fstat(root_fd).st_mode):
             raise InvalidError(f"the root filesystem {root} is not a directory")
-        # Private while it is being furnished (pivot_root(2) wants it too); a wish comes true at the end.
+        # Private while it is being set up (pivot_root(2) requires it too); the requested propagation is set at the end.
         syscalls.mount_setattr(root_fd, propagation=syscalls.MS_PRIVATE, recursive=True)
         if propagation and propagation not in PROPAGATION:
-            raise InvalidError(f"linux.rootfsPropagation: there is no propagation {propagation}")
+            raise InvalidError(f"linux.rootfsPropagation: unknown propagation {propagation}")
     except BaseException:
         os.close(root_fd)
         raise
@@ -312,7 +314,7 @@ def _explain_mount_api(subject: str, error: OSError) -> PyDockError:
             "this kernel lacks open_tree(2) or mount_setattr(2)",
             "Linux 5.12 or newer is needed; or use --runtime crun",
         )
-    return FailedError(f"{subject} cannot be mounted: {error.strerror}")
+    return FailedError(f"cannot mount {subject}: {error.strerror}")
 
 
 def enter_root(root_fd: int, *, read_only: bool, propagation: str) -> None:

@@ -1,7 +1,7 @@
-"""Namespaces of a container: which are made, which are joined, and the id maps of a user namespace.
+"""Namespaces of a container: new ones, joined ones, and the id maps of a user namespace.
 
-namespaces(7), user_namespaces(7).  The order matters in two places: a user namespace comes first, so that it
-owns the others, and a PID namespace takes effect for the next child only.
+See namespaces(7) and user_namespaces(7).  The order matters in two places: a user namespace comes first, so that it
+owns the others, and a PID namespace takes effect only for the next child.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class NamespacePlan:
     """The namespaces of a container, from ``linux.namespaces``.
 
     Attributes:
-        new: kinds that are made.
-        joined: kind to path, for those that exist.
+        new: kinds of new namespaces.
+        joined: kind to path, for existing ones.
     """
 
     new: frozenset[str]
@@ -56,19 +56,19 @@ class NamespacePlan:
 
         Raises:
             InvalidError: an unknown or repeated kind.
-            UnsupportedError: a PID namespace to join.
+            UnsupportedError: a PID namespace is to be joined.
         """
         new: set[str] = set()
         joined: dict[str, str] = {}
         for namespace in namespaces:
             kind = str(namespace.get("type"))
             if kind not in FLAGS:
-                raise InvalidError(f"linux.namespaces: there is no namespace of type {kind}")
+                raise InvalidError(f"linux.namespaces: unknown type {kind}")
             if kind in new or kind in joined:
-                raise InvalidError(f"linux.namespaces: {kind} is there twice")
+                raise InvalidError(f"linux.namespaces: {kind} is given twice")
             path = namespace.get("path")
             if path and kind == "pid":
-                # Processes already in it could see init while it is set up, with all rights and the host's files.
+                # Its processes could see init during the set-up, when it has all privileges and the host's files.
                 raise UnsupportedError(
                     "linux.namespaces: joining a PID namespace by its path is not supported",
                     "use --runtime crun",
@@ -81,10 +81,10 @@ class NamespacePlan:
 
     @property
     def needs_two_steps(self) -> bool:
-        """Whether a process has to stand between the caller and init.
+        """Whether an intermediate process must fork init.
 
-        A user namespace must own the PID namespace, so it is entered first; a time namespace is that of the next
-        child only.
+        A user namespace must own the PID namespace, so it is entered first; a time namespace applies only to the next
+        child.
         """
         return self.has("user") or self.has("time")
 
@@ -93,16 +93,16 @@ class NamespacePlan:
         return kind in self.new or kind in self.joined
 
     def flags_of_new(self, *without: str) -> int:
-        """Return the CLONE_NEW* bits of the namespaces to make, without the kinds named."""
+        """Return the CLONE_NEW* bits of the new namespaces, without the given kinds."""
         return sum(FLAGS[kind] for kind in self.new if kind not in without)
 
     def flags_of_all(self, *without: str) -> int:
-        """Return the CLONE_NEW* bits of every namespace of the container, without the kinds named."""
+        """Return the CLONE_NEW* bits of every namespace of the container, without the given kinds."""
         return sum(FLAGS[kind] for kind in (*self.new, *self.joined) if kind not in without)
 
 
 def join_path(kind: str, path: str) -> None:
-    """Join the namespace at ``path``; FailedError names both if it cannot be done."""
+    """Join the namespace at ``path``; FailedError if that fails."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -110,7 +110,7 @@ def join_path(kind: str, path: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise FailedError(f"the {kind} namespace {path} cannot be joined: {error.strerror}") from error
+        raise FailedError(f"cannot join the {kind} namespace {path}: {error.strerror}") from error
 
 
 def write_id_maps(
@@ -127,11 +127,11 @@ def write_id_maps(
             with open(f"/proc/{pid}/{name}", "w", encoding="utf-8") as stream:
                 stream.write(lines)
         except OSError as error:
-            raise FailedError(f"the {name} of the user namespace was refused: {error.strerror}") from error
+            raise FailedError(f"cannot write the {name} of the user namespace: {error.strerror}") from error
 
 
 def map_to_parent(container_id: int, mappings: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return what an id of a user namespace is outside of it, by OCI mappings; None if it is not mapped."""
+    """Translate an id of a user namespace to the parent namespace, by OCI mappings; None if it is not mapped."""
     for mapping in mappings:
         offset = container_id - int(mapping["containerID"])
         if 0 <= offset < int(mapping["size"]):
@@ -141,6 +141,6 @@ def map_to_parent(container_id: int, mappings: Sequence[Mapping[str, Any]]) -> i
 
 @cache
 def is_in_user_namespace() -> bool:
-    """Whether this process is in a user namespace other than the system's first; asked once in a process."""
+    """Whether this process is in a user namespace other than the initial one; cached."""
     with open("/proc/self/uid_map", encoding="utf-8") as stream:
         return stream.read().split() != ["0", "0", "4294967295"]

@@ -1,4 +1,4 @@
-"""Identifies a process so that a later one with its number is not mistaken for it."""
+"""Identifies a process, and tells it from a later one with the same pid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydock_core.runtime.record_file import read_file
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process that cannot be mistaken for a later one: pid, start time in clock ticks since boot, boot id."""
+    """The unique identity of a process: pid, start time in clock ticks since boot, boot id."""
 
     pid: int
     start_ticks: int
@@ -21,7 +21,7 @@ class ProcessIdentity:
 
     @classmethod
     def of(cls, pid: int) -> ProcessIdentity:
-        """Identify a process that exists now; ProcessLookupError otherwise."""
+        """Identify an existing process; ProcessLookupError if there is none."""
         return cls(pid, _start_ticks(pid), boot_id())
 
     def to_json(self) -> dict[str, Any]:
@@ -29,7 +29,7 @@ class ProcessIdentity:
         return {"pid": self.pid, "start_ticks": self.start_ticks, "boot_id": self.boot_id}
 
     def is_alive(self) -> bool:
-        """Whether this very process exists (a zombie does)."""
+        """Whether this very process exists, possibly as a zombie."""
         try:
             return self.boot_id == boot_id() and _start_ticks(self.pid) == self.start_ticks
         except ProcessLookupError:
@@ -40,8 +40,8 @@ class ProcessIdentity:
         try:
             pidfd = os.pidfd_open(self.pid)
         except OSError as error:
-            # EINVAL, of newer kernels ENOENT: the number is one of a thread.  Up to Linux 6.1 at least EINVAL, too,
-            # where it lives on after its process as that of a session or a process group.
+            # EINVAL, with newer kernels ENOENT: the number is a thread's.  Up to Linux 6.1 at least, EINVAL also if it
+            # outlives its process as the number of a session or a process group.
             if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
                 return None
             raise
@@ -63,5 +63,5 @@ def _start_ticks(pid: int) -> int:
         text = read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, "no such process") from None
-    # Field 22 of proc_pid_stat(5); the command, field 2, may hold spaces and parentheses.
+    # Field 22 of proc_pid_stat(5); the command, field 2, may contain spaces and parentheses.
     return int(text[text.rindex(b")") + 2 :].split()[19])

@@ -1,8 +1,8 @@
 """The last steps of init and of an exec'd process before execve(2): identity, capabilities, seccomp.
 
 Limits, identity, capabilities, seccomp, environment, working directory and execve(2) of an OCI ``process``
-object (config.md, "Process").  The order follows capabilities(7) and prctl(2): what needs privilege is done
-before it is given up, and the seccomp filter comes as late as it can.
+object (config.md, "Process").  The order follows capabilities(7) and prctl(2): privileged steps come before the privileges
+are given up, and the seccomp filter comes as late as possible.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class ProcessPlan:
-    """An OCI ``process`` object, checked, with everything that can be computed before the fork.
+    """A checked OCI ``process`` object, with everything that can be computed before the fork.
 
     Attributes:
         arguments, environment: as execve(2) takes them.
@@ -57,7 +57,7 @@ class ProcessPlan:
         rlimits: (number, soft, hard, name).
         no_new_privileges: prctl(2), PR_SET_NO_NEW_PRIVS.
         oom_score_adj: or None.
-        terminal: the process gets a pseudo-terminal, of ``console_size`` where known.
+        terminal: the process gets a pseudo-terminal, of ``console_size`` if known.
         seccomp: the compiled filter, or None.
     """
 
@@ -82,7 +82,7 @@ class ProcessPlan:
 
         Raises:
             InvalidError: malformed.
-            UnsupportedError: something that cannot be honoured, by name.
+            UnsupportedError: a setting is not supported; the message names it.
         """
         arguments = tuple(str(argument) for argument in process.get("args") or ())
         if not arguments:
@@ -139,7 +139,7 @@ def _refuse_unsupported(process: Mapping[str, Any]) -> None:
 def _read_rlimit(entry: Mapping[str, Any]) -> tuple[int, int, int, str]:
     name = str(entry["type"])
     if name not in _RLIMITS:
-        raise InvalidError(f"there is no resource limit {name}", "see getrlimit(2) for the names")
+        raise InvalidError(f"unknown resource limit {name}", "see getrlimit(2) for the names")
     soft, hard = (_to_rlimit(int(entry[key])) for key in ("soft", "hard"))
     return _RLIMITS[name], soft, hard, name
 
@@ -150,7 +150,7 @@ def _to_rlimit(value: int) -> int:
 
 
 def set_rlimits(plan: ProcessPlan) -> None:
-    """Set the resource limits, while the privilege to raise them is there.
+    """Set the resource limits, before the privilege to raise them is given up.
 
     Raises:
         DeniedError: a hard limit cannot be raised.
@@ -160,9 +160,9 @@ def set_rlimits(plan: ProcessPlan) -> None:
             resource.setrlimit(number, (soft, hard))
         except (ValueError, OSError) as error:
             _, current = resource.getrlimit(number)
-            shown = "unlimited" if current == resource.RLIM_INFINITY else current
+            spelling = "unlimited" if current == resource.RLIM_INFINITY else current
             raise DeniedError(
-                f"resource limit {name}: {soft}:{hard} is refused, the hard limit here is {shown}: {error}",
+                f"resource limit {name}: {soft}:{hard} is refused, the hard limit here is {spelling}: {error}",
                 "ask for a limit at most as high, or run with CAP_SYS_RESOURCE",
             ) from error
 
@@ -181,15 +181,15 @@ def set_oom_score_adj(plan: ProcessPlan) -> None:
                 stream.write(str(plan.oom_score_adj))
     except OSError as error:
         raise DeniedError(
-            f"oomScoreAdj {plan.oom_score_adj} is refused: {error.strerror}",
+            f"cannot set oomScoreAdj {plan.oom_score_adj}: {error.strerror}",
             "a value below the current one needs CAP_SYS_RESOURCE",
         ) from error
 
 
 def give_stdio(uid: int, *, terminal: bool) -> None:
-    """Give pipes, or the terminal, on 0, 1 and 2 to a user, so that it can open /dev/stdout again.
+    """Make a user the owner of the pipes, or of the terminal, on 0, 1 and 2, so that it can open /dev/stdout again.
 
-    As runc does, but files and devices that are not the container's own are left alone.
+    runc does the same, but also to files and devices that are not the container's own.
     """
     for descriptor in (0, 1, 2):
         status = os.fstat(descriptor)
@@ -205,19 +205,19 @@ def give_stdio(uid: int, *, terminal: bool) -> None:
 
 
 def give_up_privileges(plan: ProcessPlan, parent_pidfd: int) -> None:
-    """Take the process's identity, capabilities and seccomp filter, and die with the parent from here on.
+    """Set the process's identity, capabilities and seccomp filter, and die with the parent from here on.
 
     Args:
         plan: the process.
-        parent_pidfd: of the process whose death is to kill this one; negative for none.
+        parent_pidfd: of the process whose death kills this one; negative for none.
 
     Raises:
-        PyDockError: naming what the kernel refused.
+        PyDockError: the kernel refused a setting; the message names it.
     """
     if plan.no_new_privileges:
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     elif plan.seccomp is not None:
-        # Without no_new_privs a filter needs CAP_SYS_ADMIN, which is about to go: seccomp(2).
+        # Without no_new_privs, loading a filter needs CAP_SYS_ADMIN, which is about to be dropped: seccomp(2).
         _load(plan.seccomp)
     if plan.masks is not None:
         capabilities.drop_bounding(plan.masks["bounding"])
@@ -225,7 +225,7 @@ def give_up_privileges(plan: ProcessPlan, parent_pidfd: int) -> None:
     if plan.masks is not None:
         capabilities.apply_sets(plan.masks)
     os.umask(plan.umask)
-    # A change of credentials clears the one, and sets the other to the value of fs.suid_dumpable: prctl(2).
+    # A change of credentials clears the death signal, and resets the dumpable flag to fs.suid_dumpable: prctl(2).
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     if parent_pidfd >= 0:
         die_with_parent(parent_pidfd)
@@ -234,7 +234,7 @@ def give_up_privileges(plan: ProcessPlan, parent_pidfd: int) -> None:
 
 
 def die_with_parent(parent_pidfd: int) -> None:
-    """Have the kernel kill this process when its parent ends; end now where the parent has gone already."""
+    """Have the kernel kill this process when its parent ends; end now if the parent has already ended."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, _SIGKILL)
     if select.select([parent_pidfd], [], [], 0)[0]:
         os._exit(125)
@@ -244,7 +244,7 @@ def _load(program: Filter) -> None:
     try:
         syscalls.seccomp_load(program.program, program.flags)
     except OSError as error:
-        raise FailedError(f"the seccomp filter was refused: {error.strerror}") from error
+        raise FailedError(f"cannot load the seccomp filter: {error.strerror}") from error
 
 
 def _set_identity(plan: ProcessPlan) -> None:
@@ -257,7 +257,7 @@ def _set_identity(plan: ProcessPlan) -> None:
         syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 0)
     except OSError as error:
         raise FailedError(
-            f"user {plan.uid}:{plan.gid} cannot be taken: {error.strerror}",
+            f"cannot become user {plan.uid}:{plan.gid}: {error.strerror}",
             "in a user namespace only mapped ids can be used (see /etc/subuid)",
         ) from error
 
@@ -277,22 +277,22 @@ def enter_working_directory(plan: ProcessPlan) -> None:
     """Change to the working directory, and make sure that it lies in the container (CVE-2024-21626).
 
     Raises:
-        FailedError: it cannot be entered, or lies outside.
+        FailedError: it cannot be entered, or is outside the container.
     """
     try:
         os.chdir(plan.cwd)
         os.getcwd()
     except FileNotFoundError:
-        raise FailedError(f"working directory {plan.cwd} is not there in the container") from None
+        raise FailedError(f"working directory {plan.cwd} does not exist in the container") from None
     except OSError as error:
-        raise FailedError(f"working directory {plan.cwd} cannot be entered: {error.strerror}") from error
+        raise FailedError(f"cannot enter working directory {plan.cwd}: {error.strerror}") from error
 
 
 def execute_program(plan: ProcessPlan) -> PyDockError:
-    """Execute the program; returns only where that failed, with the error that says why.
+    """Execute the program; return only on failure, with the error.
 
-    The look-up of a name without a slash uses the PATH of the process's environment, in the container.  The
-    exit code of the error is 127 (not there) or 126 (cannot be executed), as shells have it.
+    A name without a slash is looked up in the PATH of the process's environment, in the container.  The exit code of the
+    error is 127 (not found) or 126 (cannot be executed), as in shells.
     """
     command = plan.arguments[0]
     if "/" in command:
@@ -308,7 +308,7 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
         try:
             os.execve(candidate, plan.arguments, plan.environment)
         except (FileNotFoundError, NotADirectoryError):
-            # Also what a script gets whose interpreter is missing, or a program whose loader is.
+            # Also the error of a script whose interpreter is missing, or of a program whose loader is.
             if os.path.isfile(candidate) and lame is None:
                 lame = candidate
         except OSError as error:

@@ -1,8 +1,8 @@
 """Reaps children that a tracer may hold, with a time limit on every wait.
 
-A child that has ended under a tracer is a zombie that only the tracer can wait for.  wait4(2) of the parent does not
-find it before the tracer has waited for it, let go of it or ended (wait_consider_task() in the kernel's kernel/exit.c).
-A pidfd is readable all the same.
+A child that has ended under a tracer is a zombie that only the tracer can wait for.  The parent's wait4(2) does not
+find it until the tracer has waited for it, detached or ended (wait_consider_task() in the kernel's kernel/exit.c).
+A pidfd of it is readable nevertheless.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import signal
 
 
 def has_ended(pid: int, seconds: float) -> bool:
-    """Wait until a child has ended, but no longer than that; one that has been reaped has ended."""
+    """Wait for a child's end, at most ``seconds``; return whether it has ended (a reaped one has)."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -36,9 +36,9 @@ def reap(pid: int) -> bool:
 
 
 def kill_and_reap(pid: int, seconds: float) -> bool:
-    """Kill a child and reap it, but wait no longer than that; return whether it is gone.
+    """Kill a child and reap it, waiting at most ``seconds``; return whether it is gone.
 
-    A child that is left has to be reaped later with ``waitpid(-1, WNOHANG)``, as the event loop does.
+    A remaining child must be reaped later with ``waitpid(-1, WNOHANG)``, as the event loop does.
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
@@ -46,10 +46,10 @@ def kill_and_reap(pid: int, seconds: float) -> bool:
 
 
 def read_held_status(pid: int) -> int:
-    """Return the wait status of a child that has ended under a tracer; that of SIGKILL if the kernel does not tell.
+    """Return the wait status of a child that has ended under a tracer; SIGKILL's if it cannot be read.
 
-    It is the last field of /proc/PID/stat (proc_pid_stat(5)).  The kernel shows 0 there to a process that may not trace
-    the child; such a process cannot read the child's links of namespaces either (namespaces(7)).
+    It is the last field of /proc/PID/stat (proc_pid_stat(5)).  The kernel hides it (0) from a process that may not trace
+    the child; such a process cannot read the child's namespace links either (namespaces(7)).
     """
     try:
         os.readlink(f"/proc/{pid}/ns/user")

@@ -1,4 +1,4 @@
-"""Small files of this project: written whole, read as JSON."""
+"""Writes small files atomically, and reads small JSON records."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from pydock_core.errors import CorruptError
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a small record of JSON, as :func:`write_whole` does."""
+    """Write a small JSON record with :func:`write_whole`."""
     write_whole(path, json.dumps(document).encode())
 
 
 def write_whole(path: Path, payload: bytes) -> None:
     """Write a small file under a temporary name, with mode 0600, and rename it.
 
-    A reader sees the old contents or the new ones.
+    A reader sees either the old contents or the new ones.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        # System calls, not a text stream: a supervisor pays in touched memory for every layer it goes
-        # through.
+        # System calls, not a text stream: in a supervisor, every layer of code copies pages.
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             written = 0
@@ -52,13 +51,17 @@ def read_file(path: str | Path) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a small record; None if there is none, CorruptError where it is none."""
+    """Read a small record; return None if it is missing.
+
+    Raises:
+        CorruptError: the file is not a JSON object.
+    """
     try:
         document = json.loads(read_file(path))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise CorruptError(f"the record {path} is not JSON") from error
+        raise CorruptError(f"the record {path} is not valid JSON") from error
     if not isinstance(document, dict):
         raise CorruptError(f"the record {path} is not a JSON object")
     return document

@@ -1,7 +1,7 @@
 """Rehearses a start on an empty bundle, so that a spare process has copied its pages before it is needed.
 
-A forked process copies each page that it writes to, and Python writes to every object that it looks at.  The copies are
-made here, while nobody waits.
+A forked process copies each page that it writes to, and Python writes to every object that it uses (reference counts).
+The rehearsal makes these copies while no client is waiting.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ _BUNDLE: dict[str, Any] = {
 
 
 def rehearse() -> None:
-    """Read a bundle, hand it over, plan its control group, and furnish a root; nothing of it stays."""
-    with suppress(PyDockError, OSError):  # whatever this host lacks, the real bundle will say so
+    """Read a bundle, send it through a socket, plan its control group and set up a root; leave nothing behind."""
+    with suppress(PyDockError, OSError):  # the real start reports what this host lacks
         document = json.loads(json.dumps(_BUNDLE))
         plan = build_plan(Path("/"), document, None)
         group = plan_group(plan, "rehearsal")

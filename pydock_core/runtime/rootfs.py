@@ -1,9 +1,9 @@
 """Mounts a container's root filesystem from data: the ``root_mounts`` of a launch plan.
 
-A layer that is an EROFS index over a tar is mounted first, on nothing, and given to the overlay.
+A layer that is an EROFS index over a tar is mounted first, detached, and passed to the overlay.
 
-An overlay of many layers does not fit mount(2)'s one page of options.  Linux 6.5 and newer take the layers one
-by one (fsconfig(2), "lowerdir+"); for older kernels the paths are shortened by a working directory.
+The options of an overlay with many layers exceed the one page that mount(2) takes.  Linux 6.5 and newer accept the
+layers one by one (fsconfig(2), "lowerdir+"); for older kernels, paths relative to a working directory are shorter.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ def mount_root(mounts: Sequence[RootMount], target: Path) -> None:
     """Mount ``mounts`` on ``target``, in order, in the caller's mount namespace.
 
     Args:
-        mounts: overlay or bind mounts, of which the last one is what is seen, and the EROFS mounts that they need
-            before them.
+        mounts: overlay or bind mounts, of which the last one is visible, after the EROFS mounts that they need.
         target: an existing directory.
 
     Raises:
-        NotFoundError: a directory of a layer, or a file of one, is missing.
+        NotFoundError: a directory or file of a layer is missing.
         CorruptError: an index is damaged.
-        UnsupportedError: this host cannot mount an overlay or EROFS here, or an unknown kind.
-        FailedError: the kernel refuses.  What had been mounted before is unmounted again.
+        UnsupportedError: this host cannot mount an overlay or EROFS here, or a kind is unknown.
+        FailedError: the kernel refuses.
+
+    Postcondition: on an error, nothing stays mounted.
     """
     layers = LayerMounts()
     done = 0
@@ -56,13 +57,13 @@ def mount_root(mounts: Sequence[RootMount], target: Path) -> None:
 
 
 class LayerMounts:
-    """EROFS mounts of layers that belong to no mount namespace yet.
+    """Detached EROFS mounts of layers, which belong to no mount namespace yet.
 
-    Linux 6.15 and newer let an overlay have them as they are: no mount point is looked up, and none is left when the
-    overlay goes.  For older kernels each is attached to the directory that the plan has for it.
+    Linux 6.15 and newer accept detached mounts for an overlay: no mount point is needed, and none is left when the
+    overlay is unmounted.  For older kernels, each is attached to the directory that the plan names.
 
     Attributes:
-        attached: where those are that had to be attached.
+        attached: the mount points of the attached ones.
     """
 
     def __init__(self) -> None:
@@ -74,16 +75,16 @@ class LayerMounts:
         self._fds[mount.target] = mount_erofs(mount.source, mount.devices)
 
     def place(self, directory: str) -> str:
-        """A path of what a plan calls ``directory``."""
+        """Return a path of the mount for ``directory`` of a plan."""
         fd = self._fds.get(directory)
         return directory if fd is None else f"/proc/self/fd/{fd}"
 
     def take(self, directory: str) -> int | None:
-        """The mount that goes on ``directory``, the caller's from now on; None if there is none."""
+        """Return the mount for ``directory``, which the caller closes; None if there is none."""
         return self._fds.pop(directory, None)
 
     def attach(self) -> bool:
-        """Attach all; False if there are none."""
+        """Attach all mounts; return False if there are none."""
         found = bool(self._fds)
         for directory in list(self._fds):
             _attach(self._fds.pop(directory), Path(directory))
@@ -91,7 +92,7 @@ class LayerMounts:
         return found
 
     def close(self) -> None:
-        """Give up what nobody took; an overlay keeps its own."""
+        """Close the mounts that were not taken; an overlay holds its own references."""
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
@@ -101,7 +102,7 @@ def mount_erofs(index: str, devices: Sequence[str]) -> int:
     """Mount an EROFS index over its tars, all files (Linux 6.12, CONFIG_EROFS_FS_BACKED_BY_FILE).
 
     Returns:
-        A detached mount, read-only; for an overlay, which has flags of its own for what is executed and opened.
+        A detached mount, read-only.  It sets no other flags: the overlay above has its own.
     """
     context_fd = syscalls.fsopen("erofs")
     opened: list[int] = []
@@ -133,7 +134,7 @@ def _mount(mount: RootMount, target: Path, layers: LayerMounts) -> None:
         elif mount.kind == "overlay":
             _mount_overlay(mount, plan, target, layers)
         else:
-            raise UnsupportedError(f"root filesystem: there is no mount of kind {mount.kind}")
+            raise UnsupportedError(f"root filesystem: unknown kind of mount {mount.kind}")
     except OSError as error:
         raise _explain(mount, error) from error
 
@@ -148,10 +149,10 @@ def _explain(mount: RootMount, error: OSError) -> PyDockError:
             )
     if mount.kind == "overlay" and error.errno in (errno.EPERM, errno.ENODEV, errno.EINVAL):
         return UnsupportedError(
-            f"root filesystem: overlay cannot be mounted here: {error.strerror}",
+            f"root filesystem: cannot mount an overlay here: {error.strerror}",
             "overlay in a user namespace needs Linux 5.11, and the state on a filesystem other than overlay",
         )
-    return FailedError(f"root filesystem: {mount.kind} cannot be mounted: {error.strerror}")
+    return FailedError(f"root filesystem: cannot mount {mount.kind}: {error.strerror}")
 
 
 def _explain_erofs(mount: RootMount, error: OSError) -> PyDockError:
@@ -166,10 +167,10 @@ def _explain_erofs(mount: RootMount, error: OSError) -> PyDockError:
         )
     if error.errno in (errno.EPERM, errno.ENODEV, errno.EINVAL, errno.ENOTBLK, errno.EOPNOTSUPP):
         return UnsupportedError(
-            f"root filesystem: EROFS cannot be mounted here: {error.strerror}",
+            f"root filesystem: cannot mount EROFS here: {error.strerror}",
             "it needs root and Linux 6.12; PYDOCK_SNAPSHOTTER=directory does without",
         )
-    return FailedError(f"root filesystem: {mount.source} cannot be mounted: {error.strerror}")
+    return FailedError(f"root filesystem: cannot mount {mount.source}: {error.strerror}")
 
 
 def _attach(mount_fd: int, target: Path) -> None:
@@ -250,7 +251,7 @@ def _set_path(context_fd: int, key: str, directory: str) -> None:
 
 
 def _mount_overlay_by_name(mount: RootMount, target: Path) -> None:
-    """mount(2), with the layers named relative to the directory that they have in common."""
+    """Mount an overlay with mount(2), naming the layers relative to their common directory."""
     if len(mount.lower) > _STACK_LIMIT:
         raise UnsupportedError(
             f"root filesystem: {len(mount.lower)} layers, with the runtime's own, are more than the {_STACK_LIMIT} "
@@ -266,8 +267,8 @@ def _mount_overlay_by_name(mount: RootMount, target: Path) -> None:
     data = build_overlay_options(mount, shorten)
     if len(data) >= _PAGE_BYTES:
         raise UnsupportedError(
-            f"root filesystem: overlay cannot be mounted here, or not with {len(mount.lower)} layers",
-            "before Linux 6.5 there is room for few; on a newer one, the state directory is at fault (dock doctor)",
+            f"root filesystem: cannot mount an overlay of {len(mount.lower)} layers here",
+            "before Linux 6.5 there is room for few layers; on a newer kernel, see dock doctor about the state directory",
         )
     flags = _old_flags(mount.options)
     absolute = os.path.abspath(target)

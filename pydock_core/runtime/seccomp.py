@@ -1,9 +1,9 @@
 """Compiles an OCI ``linux.seccomp`` object to a BPF program, caches it and loads it.
 
-libseccomp does the compiling (through the pyseccomp package, imported only when a profile has not been seen
-before).  What is added by hand is a prologue for system calls that are newer than the installed libseccomp:
-one that the profile allows is allowed by number, one that is newer than every number known here gets ENOSYS,
-so that a C library falls back to an older call instead of reading EPERM as a refusal.
+libseccomp compiles it (through the pyseccomp package, imported only for a profile that is not in the cache).  A
+hand-written prologue covers system calls that are newer than the installed libseccomp: a call that the profile allows is
+allowed by its number, and a call newer than every number known here gets ENOSYS, so that a C library falls back to an
+older call instead of taking EPERM for a refusal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydock_core import syscalls
 from pydock_core.errors import FailedError, InvalidError, UnavailableError, UnsupportedError
 from pydock_core.private_files import make_directories, open_private
 
-_FORMAT = 3  # raise when the programs made here change, so that kept ones are made anew
+_FORMAT = 3  # raise when the generated programs change, so that cached ones are compiled again
 
 _FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
@@ -90,7 +90,7 @@ def build_prologue(allowed: list[int], highest_known: int, audit_architecture: i
     """Assemble the classic BPF that runs before libseccomp's program (see the module's first lines).
 
     Args:
-        allowed: numbers that are allowed at once.
+        allowed: numbers that are always allowed.
         highest_known: numbers above it get ENOSYS (x32 numbers excepted).
         audit_architecture: AUDIT_ARCH_* for which the numbers hold; others pass on.
     """
@@ -111,7 +111,7 @@ def build_prologue(allowed: list[int], highest_known: int, audit_architecture: i
 
 
 def read_flags(profile: Mapping[str, Any]) -> int:
-    """Return the SECCOMP_FILTER_FLAG_* bits of a profile; UnsupportedError names what cannot be done."""
+    """Return the SECCOMP_FILTER_FLAG_* bits of a profile; UnsupportedError for an unsupported setting."""
     bits = 0
     for flag in profile.get("flags") or ():
         if flag not in _FLAGS:
@@ -125,14 +125,14 @@ def read_flags(profile: Mapping[str, Any]) -> int:
 
 
 def prepare_program(profile: Mapping[str, Any], cache_dir: Path | None = None) -> bytes:
-    """Return the BPF program of an OCI ``linux.seccomp`` object; compiled once, then kept.
+    """Return the BPF program of an OCI ``linux.seccomp`` object; compile it once, then keep it.
 
     Args:
-        profile: the object, its conditions on capabilities and kernels resolved already.
-        cache_dir: directory for programs, one file each, named by what it was made of; None keeps none.
+        profile: the object, with its conditions on capabilities and kernels resolved.
+        cache_dir: directory for programs, one file each, named by a checksum of the input; None keeps none.
 
     Raises:
-        InvalidError, UnsupportedError: the profile is malformed, or asks for what cannot be done.
+        InvalidError, UnsupportedError: the profile is malformed, or has an unsupported setting.
         UnavailableError: libseccomp or its binding is missing.
     """
     document = json.dumps([_FORMAT, syscalls.MACHINE, profile], sort_keys=True, separators=(",", ":"))
@@ -186,7 +186,7 @@ def _compile(profile: Mapping[str, Any]) -> bytes:
         import pyseccomp
     except (ImportError, RuntimeError) as error:
         raise UnavailableError(
-            f"the seccomp profile cannot be compiled: {error}",
+            f"cannot compile the seccomp profile: {error}",
             "install libseccomp (Debian: apt install libseccomp2), or use --security-opt seccomp=unconfined",
         ) from error
     native = _NATIVE.get(syscalls.MACHINE)
@@ -205,20 +205,20 @@ def _compile(profile: Mapping[str, Any]) -> bytes:
     by_number: set[int] = set()
     for rule in profile.get("syscalls") or ():
         by_number.update(_add_rule(pyseccomp, program, rule, default))
-    # As runc does: only a profile that refuses by an errno says what its author knew of.
+    # As in runc: only a profile that refuses by an errno tells which calls its author knew.
     highest = _find_highest(pyseccomp, profile) if profile["defaultAction"] == "SCMP_ACT_ERRNO" else _NO_LIMIT
     return build_prologue(sorted(by_number), highest, _AUDIT_ARCH[syscalls.MACHINE]) + _export(program)
 
 
 def _find_highest(binding: Any, profile: Mapping[str, Any]) -> int:
-    """Return the highest number of a call that the profile names, so the last one its author can have known."""
+    """Return the highest number among the profile's calls: the newest call that its author can have known."""
     names = [name for rule in profile.get("syscalls") or () for name in rule["names"]]
     numbers = [max(_resolve(binding, name), NEWER_CALLS.get(name, 0)) for name in names]
     return max(numbers, default=_NO_LIMIT)
 
 
 def _resolve(binding: Any, name: str) -> int:
-    """Return libseccomp's number of a call; _UNKNOWN where it knows none."""
+    """Return libseccomp's number of a call; _UNKNOWN if it does not know the call."""
     try:
         return int(binding.resolve_syscall(binding.Arch.NATIVE, name))
     except ValueError:
@@ -233,7 +233,7 @@ def _export(program: Any) -> bytes:
 
 
 def _add_rule(binding: Any, program: Any, rule: Mapping[str, Any], default: int) -> list[int]:
-    """Add one OCI rule; return the numbers of unconditionally allowed calls that libseccomp does not know."""
+    """Add one OCI rule; return the numbers of unconditionally allowed calls that are unknown to libseccomp."""
     action = _build_action(binding, str(rule["action"]), rule.get("errnoRet"))
     if action == default:
         return []  # libseccomp refuses a rule that changes nothing (EACCES)
@@ -280,6 +280,6 @@ def _build_action(binding: Any, action: str, errno_return: int | None) -> int:
 def _build_argument(binding: Any, argument: Mapping[str, Any]) -> Any:
     operator = _OPERATORS.get(str(argument.get("op")))
     if operator is None:
-        raise InvalidError(f"seccomp: there is no operator {argument.get('op')}")
+        raise InvalidError(f"seccomp: unknown operator {argument.get('op')}")
     value, second = int(argument["value"]), int(argument.get("valueTwo") or 0)
     return binding.Arg(int(argument["index"]), getattr(binding, operator), value, second)

@@ -1,8 +1,8 @@
-"""A pre-forked init: waits in a PID namespace of its own for a container to become.
+"""A pre-forked init, which waits for a container in a PID namespace of its own.
 
-It has done what no bundle changes: died to its parent's death, hidden itself, made its session and reset its signals,
-and it has touched the pages that it will need.  What it holds besides is one end of a connection and a descriptor of its
-parent, both close-on-exec; a container sees nothing of it, as its program replaces the process.
+It has done the steps that do not depend on the bundle (parent-death signal, undumpable, its own session, default signals),
+and has copied the pages that it will need.  It holds only one end of a connection and a descriptor of its parent, both
+close-on-exec, so nothing of it remains after execve(2).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class SpareInit:
     """The caller's side of a spare init.
 
     Attributes:
-        pid: its number, as the caller's parent sees it.
+        pid: its pid, in the namespace of the caller's parent.
         link: the connection to it.
-        parent_pidfd: of the process whose child it is, and with which it dies.
+        parent_pidfd: of its parent, with which it dies.
     """
 
     def __init__(self, pid: int, link: socket.socket, parent_pidfd: int) -> None:
@@ -39,10 +39,11 @@ class SpareInit:
 
     @classmethod
     def fork(cls, parent_pidfd: int, rehearse: Callable[[], None] | None) -> SpareInit:
-        """Fork a spare init as a child of the caller's parent, of which ``parent_pidfd`` is a descriptor.
+        """Fork a spare init as a child of the caller's parent.
 
         Args:
-            rehearse: called in it (:mod:`pydock_core.runtime.rehearsal`).
+            parent_pidfd: of that parent.
+            rehearse: called in the spare init (:mod:`pydock_core.runtime.rehearsal`).
         """
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = syscalls.fork(syscalls.CLONE_NEWPID | syscalls.CLONE_PARENT)
@@ -59,10 +60,10 @@ class SpareInit:
         return cls(pid, link, parent_pidfd)
 
     def take(self, task: InitTask, listener: socket.socket, stdio: Stdio | None) -> bool:
-        """Make it the init of a container, if it fits; return whether it does.
+        """Use the spare as the init of a container; return False if it does not fit.
 
-        A user namespace has to own the PID namespace, a time namespace needs a further fork, and a shared PID namespace
-        is not the one that it is in.
+        It does not fit a container with a user namespace (which must own the PID namespace), with a time namespace (which
+        needs another fork), or with a shared PID namespace.
         """
         namespaces = task.plan.namespaces
         if "pid" not in namespaces.new or any(namespaces.has(kind) for kind in _UNFIT):
@@ -80,14 +81,14 @@ class SpareInit:
         return True
 
     def discard(self) -> None:
-        """End it; its parent reaps it."""
+        """End the spare; its parent reaps it."""
         self.link.close()
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
 
 def _receive(link: socket.socket) -> Received | None:
-    """Wait for the container; None if there will be none."""
+    """Wait for a task; return None if the connection ends."""
     payload, fds, _, _ = socket.recv_fds(link, PACKET_BYTES + 1, 4, socket.MSG_CMSG_CLOEXEC)
     if not payload:
         return None

@@ -37,7 +37,7 @@ class DeviceNode:
         major, minor: device numbers.
         mode: permission bits.
         uid, gid: owner in the container.
-        access: what the device control group allows, of "rwm".
+        access: the accesses that the device control group allows, a subset of "rwm".
     """
 
     host_path: str
@@ -171,7 +171,7 @@ def build_process(
 def build_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged: bool = False) -> list[str]:
     """Return the capabilities of a container, in the kernel's order, as Docker computes them.
 
-    ``ALL`` is understood in both lists.  Adding beats dropping, but for what is dropped from ``--cap-add ALL``.
+    ``ALL`` is allowed in both lists.  Adding takes precedence over dropping, except with ``--cap-add ALL``.
 
     Raises:
         InvalidError: a name that no capability has.
@@ -278,16 +278,16 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
         system = [_without_read_only(mount) for mount in system]
-    asked = [_build_mount(mount, facts) for mount in mounts]
+    requested = [_build_mount(mount, facts) for mount in mounts]
     if facts.rootless:
-        asked += [_build_device_bind(device) for device in facts.devices]
-    taken = {mount["destination"] for mount in asked}
+        requested += [_build_device_bind(device) for device in facts.devices]
+    taken = {mount["destination"] for mount in requested}
     kept = [mount for mount in system if mount["destination"] not in taken]
     if "/etc" not in taken:
-        asked += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
+        requested += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
     # A sort is stable: mounts on one depth keep the user's order.
-    asked.sort(key=lambda mount: mount["destination"].count("/"))
-    return [{**mount, "options": list(mount["options"])} for mount in (*kept, *asked)]
+    requested.sort(key=lambda mount: mount["destination"].count("/"))
+    return [{**mount, "options": list(mount["options"])} for mount in (*kept, *requested)]
 
 
 def _build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:

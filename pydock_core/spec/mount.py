@@ -186,28 +186,28 @@ def parse_mount(document: Mapping[str, Any]) -> Mount:
         InvalidError, UnsupportedError: malformed; exit code 125.
     """
     kind, target = document.get("Type"), document.get("Target") or ""
-    shown = ",".join(f"{key}={value}" for key, value in document.items())
+    spelling = ",".join(f"{key}={value}" for key, value in document.items())
     source, read_only = document.get("Source") or "", document.get("ReadOnly") or False
     if not (isinstance(target, str) and isinstance(source, str) and isinstance(read_only, bool)):
-        raise _invalid(shown, "a field has another type", "see the Engine API")
+        raise _invalid(spelling, "a field has another type", "see the Engine API")
     if not isinstance(kind, str) or kind not in _KEYS:
-        raise _invalid(shown, f"unknown type {kind}", "there are bind, volume, tmpfs and image")
+        raise _invalid(spelling, f"unknown type {kind}", "there are bind, volume, tmpfs and image")
     allowed = {"Type", "Source", "Target", "ReadOnly", *_KEYS[kind]}
     for key, value in document.items():
         if key not in allowed and value and not (key == "Consistency" and value in _CONSISTENCIES):
             raise UnsupportedError(
-                f"mount {shown}: {key} is not supported for the type {kind}",
+                f"mount {spelling}: {key} is not supported for the type {kind}",
                 f"there are {', '.join(sorted(allowed))}",
                 exit_code=125,
             )
     if not target:
-        raise _invalid(shown, "target is missing", "add target=/PATH")
-    target = _check_target(target, shown)
-    return _PARSERS[kind](document, shown, source, target, read_only)
+        raise _invalid(spelling, "target is missing", "add target=/PATH")
+    target = _check_target(target, spelling)
+    return _PARSERS[kind](document, spelling, source, target, read_only)
 
 
 def _parse_bind_mount(
-    document: Mapping[str, Any], shown: str, source: str, target: str, read_only: bool
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
 ) -> Mount:
     types = {
         "Propagation": str,
@@ -216,24 +216,26 @@ def _parse_bind_mount(
         "ReadOnlyNonRecursive": bool,
         "ReadOnlyForceRecursive": bool,
     }
-    options = _options(document, "BindOptions", types, shown)
+    options = _options(document, "BindOptions", types, spelling)
     propagation = options.get("Propagation") or "rprivate"
     if not source:
-        raise _invalid(shown, "source is missing", "add source=PATH")
+        raise _invalid(spelling, "source is missing", "add source=PATH")
     if not source.startswith("/"):
-        raise _invalid(shown, f"{source!r} is not an absolute path of the host", "begin it with /")
+        raise _invalid(spelling, f"{source!r} is not an absolute path of the host", "begin it with /")
     if propagation not in PROPAGATIONS:
-        raise _invalid(shown, f"unknown propagation {propagation}", f"there are {', '.join(PROPAGATIONS)}")
+        raise _invalid(spelling, f"unknown propagation {propagation}", f"there are {', '.join(PROPAGATIONS)}")
     is_top, is_forced = (
         bool(options.get(name)) for name in ("ReadOnlyNonRecursive", "ReadOnlyForceRecursive")
     )
     if (is_top or is_forced) and not read_only:
         raise _invalid(
-            shown, "bind-recursive=writable and =readonly are for read-only mounts", "add readonly"
+            spelling, "bind-recursive=writable and =readonly are for read-only mounts", "add readonly"
         )
     if is_forced and (is_top or options.get("NonRecursive") or propagation != "rprivate"):
         raise _invalid(
-            shown, "bind-recursive=readonly needs a recursive, private mount", "add bind-propagation=rprivate"
+            spelling,
+            "bind-recursive=readonly needs a recursive, private mount",
+            "add bind-propagation=rprivate",
         )
     return Mount(
         "bind",
@@ -248,35 +250,35 @@ def _parse_bind_mount(
 
 
 def _parse_volume_mount(
-    document: Mapping[str, Any], shown: str, source: str, target: str, read_only: bool
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
 ) -> Mount:
     types = {"NoCopy": bool, "Labels": dict, "DriverConfig": dict, "Subpath": str}
-    options = _options(document, "VolumeOptions", types, shown)
-    driver = _options(options, "DriverConfig", {"Name": str, "Options": dict}, shown)
+    options = _options(document, "VolumeOptions", types, spelling)
+    driver = _options(options, "DriverConfig", {"Name": str, "Options": dict}, spelling)
     check_driver(driver.get("Name") or "")
     labels, driver_options = options.get("Labels") or {}, driver.get("Options") or {}
     if not all(isinstance(value, str) for value in (*labels.values(), *driver_options.values())):
-        raise _invalid(shown, "a label or an option of the driver is not text", "see the Engine API")
+        raise _invalid(spelling, "a label or an option of the driver is not text", "see the Engine API")
     if source:
-        _check_name(source, shown)
+        _check_name(source, spelling)
     return Mount(
         "volume",
         source,
         target,
         read_only,
         no_copy=bool(options.get("NoCopy")),
-        subpath=_check_subpath(options.get("Subpath") or "", shown),
+        subpath=_check_subpath(options.get("Subpath") or "", spelling),
         labels=tuple(labels.items()),
         volume_options=tuple(driver_options.items()),
     )
 
 
 def _parse_tmpfs_mount(
-    document: Mapping[str, Any], shown: str, source: str, target: str, read_only: bool
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
 ) -> Mount:
     if source:
-        raise _invalid(shown, "a tmpfs has no source", "leave source out")
-    options = _options(document, "TmpfsOptions", {"SizeBytes": int, "Mode": int, "Options": list}, shown)
+        raise _invalid(spelling, "a tmpfs has no source", "leave source out")
+    options = _options(document, "TmpfsOptions", {"SizeBytes": int, "Mode": int, "Options": list}, spelling)
     size = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
     words = []
     for pair in options.get("Options") or ():
@@ -284,7 +286,7 @@ def _parse_tmpfs_mount(
             isinstance(pair, list) and 1 <= len(pair) <= 2 and all(isinstance(word, str) for word in pair)
         ):
             raise _invalid(
-                shown, "TmpfsOptions.Options is not a list of words and pairs", "see the Engine API"
+                spelling, "TmpfsOptions.Options is not a list of words and pairs", "see the Engine API"
             )
         words.append("=".join(pair))
     mode = f"mode={options.get('Mode') or 0o1777:o}"
@@ -292,13 +294,15 @@ def _parse_tmpfs_mount(
 
 
 def _parse_image_mount(
-    document: Mapping[str, Any], shown: str, source: str, target: str, read_only: bool
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
 ) -> Mount:
     if not source:
-        raise _invalid(shown, "source is missing", "add source=IMAGE")
-    options = _options(document, "ImageOptions", {"Subpath": str}, shown)
+        raise _invalid(spelling, "source is missing", "add source=IMAGE")
+    options = _options(document, "ImageOptions", {"Subpath": str}, spelling)
     # An image cannot be written to, whatever is asked for.
-    return Mount("image", source, target, True, subpath=_check_subpath(options.get("Subpath") or "", shown))
+    return Mount(
+        "image", source, target, True, subpath=_check_subpath(options.get("Subpath") or "", spelling)
+    )
 
 
 _PARSERS = {
@@ -315,51 +319,55 @@ def parse_tmpfs(target: str, options: str) -> Mount:
     return Mount("tmpfs", "", _check_target(target, target), "ro" in words, options=words)
 
 
-def _options(document: Mapping[str, Any], name: str, types: Mapping[str, type], shown: str) -> dict[str, Any]:
+def _options(
+    document: Mapping[str, Any], name: str, types: Mapping[str, type], spelling: str
+) -> dict[str, Any]:
     options = document.get(name) or {}
     if not isinstance(options, dict):
-        raise _invalid(shown, f"{name} is not an object", "see the Engine API")
+        raise _invalid(spelling, f"{name} is not an object", "see the Engine API")
     for key, value in options.items():
         if key not in types and value:
             raise UnsupportedError(
-                f"mount {shown}: {name}.{key} is not supported", f"there is {', '.join(types)}", exit_code=125
+                f"mount {spelling}: {name}.{key} is not supported",
+                f"there is {', '.join(types)}",
+                exit_code=125,
             )
         if key in types and value is not None and type(value) is not types[key]:
             raise _invalid(
-                shown, f"{name}.{key} is not of the type {types[key].__name__}", "see the Engine API"
+                spelling, f"{name}.{key} is not of the type {types[key].__name__}", "see the Engine API"
             )
     return dict(options)
 
 
-def _check_subpath(path: str, shown: str) -> str:
+def _check_subpath(path: str, spelling: str) -> str:
     """Return a path below a volume or an image, without a leading slash; Docker refuses one that leads out."""
     if path.startswith("/") or ".." in path.split("/"):
         raise _invalid(
-            shown, f"subpath {path!r} is not a path below the source", "give DIRECTORY/FILE without .."
+            spelling, f"subpath {path!r} is not a path below the source", "give DIRECTORY/FILE without .."
         )
     return "" if not path else posixpath.normpath(path).removeprefix(".")
 
 
-def _check_target(path: str, shown: str) -> str:
+def _check_target(path: str, spelling: str) -> str:
     if not path.startswith("/"):
-        raise _invalid(shown, f"{path!r} is not an absolute path", "a path in the container begins with /")
+        raise _invalid(spelling, f"{path!r} is not an absolute path", "a path in the container begins with /")
     normal = posixpath.normpath("/" + path.lstrip("/"))
     if normal == "/":
-        raise _invalid(shown, "/ cannot be a target", "mount below /")
+        raise _invalid(spelling, "/ cannot be a target", "mount below /")
     return normal
 
 
-def _check_name(name: str, shown: str) -> str:
+def _check_name(name: str, spelling: str) -> str:
     try:
         check_name(name)
     except InvalidError:
         raise _invalid(
-            shown,
+            spelling,
             f"{name!r} is neither a path nor a name of a volume",
             "begin a path with / or ./; a name has letters, digits, '_', '.' and '-'",
         ) from None
     return name
 
 
-def _invalid(shown: str, reason: str, hint: str) -> InvalidError:
-    return InvalidError(f"invalid mount {shown}: {reason}", hint, exit_code=125)
+def _invalid(spelling: str, reason: str, hint: str) -> InvalidError:
+    return InvalidError(f"invalid mount {spelling}: {reason}", hint, exit_code=125)

@@ -1,7 +1,7 @@
-"""Docker's seccomp profile format resolved into an OCI ``linux.seccomp`` object. Pure, but for the one file.
+"""Resolves Docker's seccomp profile format into an OCI ``linux.seccomp`` object.  Pure, except for reading one file.
 
 The profile (moby/profiles, ``default.json``) has conditions on capabilities, architectures and the kernel's
-version; the runtime specification has none, so they are decided here.
+version; the runtime specification has none, so they are evaluated here.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def read_default_profile() -> Mapping[str, Any]:
 def resolve_profile(
     profile: Mapping[str, Any], capabilities: Collection[str], machine: str, kernel: tuple[int, int]
 ) -> dict[str, Any]:
-    """Decide a profile's conditions; a profile without any (OCI's own form) comes out as it was.
+    """Evaluate a profile's conditions; a profile without any (OCI's own form) stays unchanged.
 
     Args:
         profile: Docker's or OCI's form.
         capabilities: names of the container's bounding set.
-        machine: as ``uname -m`` has it.
+        machine: ``uname -m``.
         kernel: major and minor version.
 
     Raises:

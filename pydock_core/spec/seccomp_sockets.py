@@ -1,12 +1,12 @@
-"""Makes a profile's rules on socket families hold: two ways around them are closed here.  Pure.
+"""Enforces a profile's rules on socket families by closing two ways around them.  Pure.
 
-The upper half of a register.  ``socket(2)`` takes an int, of which the kernel reads 32 bits, and seccomp compares
-64: ``socket(1 << 32 | AF_ALG, ...)`` is "greater than AF_VSOCK" to Docker's profile, and AF_ALG to the kernel.  A
-condition on the family is therefore spelled out over the families that there are, by comparisons of 32 bits.
+The upper half of a register: ``socket(2)`` takes an int, of which the kernel reads 32 bits, but seccomp compares
+64.  ``socket(1 << 32 | AF_ALG, ...)`` is "greater than AF_VSOCK" for Docker's profile, and AF_ALG for the kernel.  So a
+condition on the family is expanded into comparisons of 32 bits over the existing families.
 
-``socketcall(2)`` of 32-bit x86 (int 0x80, also from a 64-bit program) has its family behind a pointer, where a
-filter cannot read it.  libseccomp allows it with each rule that allows ``socket``.  Unless a profile names it,
-it gets ENOSYS: musl falls back to ``socket``, and 32-bit programs of glibc have no network.
+``socketcall(2)`` of 32-bit x86 (int 0x80, also from a 64-bit program) passes the family through a pointer, which a
+filter cannot follow.  libseccomp allows it with each rule that allows ``socket``.  Unless a profile names it,
+it gets ENOSYS: musl falls back to ``socket``, and 32-bit programs that use glibc have no sockets.
 Sources: CVE-2026-31431; moby/moby pull requests 52494 (refuse) and 52547 (leave it to AppArmor and SELinux).
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _FAMILIES = 64
-"""More than there are: AF_MAX is 46 in Linux 6.18."""
+"""An upper limit of the families: AF_MAX is 46 in Linux 6.18."""
 _ENOSYS = 38
 _WORD = 0xFFFFFFFF
 
@@ -32,7 +32,7 @@ _CONDITIONS: dict[str, Callable[[int, int, int], bool]] = {
 
 
 def narrow_sockets(rules: Sequence[Mapping[str, Any]], default_action: str) -> list[dict[str, Any]]:
-    """Return a profile's rules, of which those on ``socket`` hold by every way to the kernel.
+    """Return a profile's rules, with those on ``socket`` valid for every entry to the kernel.
 
     Args:
         rules: of an OCI ``linux.seccomp`` object.
@@ -52,14 +52,14 @@ def narrow_sockets(rules: Sequence[Mapping[str, Any]], default_action: str) -> l
     is_named = any("socketcall" in rule["names"] for rule in rules)
     if not has_conditions or is_named or default_action == "SCMP_ACT_ALLOW":
         return narrowed
-    # First, as libseccomp adds nothing beside it; ENOSYS, as a rule that says what the default says is left out.
+    # First, because libseccomp then adds no rule of its own; ENOSYS, because a rule equal to the default is dropped.
     return [{"names": ["socketcall"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS}, *narrowed]
 
 
 def _spell_out(arguments: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return the alternatives that a rule's conditions come to, the family compared by 32 bits."""
+    """Return the alternatives of a rule's conditions, with the family compared by 32 bits."""
     indices = [argument.get("index") for argument in arguments]
-    # Several conditions on one argument are alternatives, each of them alone (as runc has it).
+    # Several conditions on one argument are alternatives, as in runc.
     alternatives = [list(arguments)] if len(set(indices)) == len(indices) else [[each] for each in arguments]
     spelled: list[list[dict[str, Any]]] = []
     for conditions in alternatives:
@@ -70,13 +70,13 @@ def _spell_out(arguments: Sequence[Mapping[str, Any]]) -> list[list[dict[str, An
             spelled.append([dict(each) for each in conditions])  # an unknown operator is refused later
             continue
         value, second = int(family["value"]) & _WORD, int(family.get("valueTwo") or 0) & _WORD
-        wanted = [number for number in range(_FAMILIES) if holds(number, value, second)]
-        spelled += [[_block(start, size), *others] for start, size in _blocks(wanted)]
+        families = [number for number in range(_FAMILIES) if holds(number, value, second)]
+        spelled += [[_block(start, size), *others] for start, size in _blocks(families)]
     return spelled
 
 
 def _blocks(families: Sequence[int]) -> list[tuple[int, int]]:
-    """Return numbers as blocks that one mask each stands for: start and size, a power of two that divides the start."""
+    """Split numbers into blocks of one mask each: start and size, a power of two that divides the start."""
     blocks: list[tuple[int, int]] = []
     left = set(families)
     for number in families:

@@ -45,9 +45,9 @@ def read_security(options: Iterable[str]) -> Security:
         elif name == "seccomp" and value:
             security = security._replace(seccomp=_parse_profile(value))
         elif (name, value) not in (("apparmor", UNCONFINED), ("label", "disable")):
-            # Those two ask for what is: PyDock confines by neither AppArmor nor SELinux.
+            # These two have no effect: PyDock uses neither AppArmor nor SELinux.
             raise UnsupportedError(
-                f"security option {option[:80]}: not known here",
+                f"unknown security option {option[:80]}",
                 "there are no-new-privileges, seccomp=unconfined and seccomp=FILE",
                 exit_code=125,
             )
@@ -59,7 +59,7 @@ def _parse_profile(text: str) -> Mapping[str, Any]:
         profile = json.loads(text)
     except ValueError as error:
         raise InvalidError(
-            f"invalid seccomp profile: it is not JSON: {error}",
+            f"invalid seccomp profile: it is not valid JSON: {error}",
             "name a profile in Docker's form",
             exit_code=125,
         ) from error

@@ -1,6 +1,6 @@
 """Resolves ``--user`` against the image's passwd and group files.  Pure.
 
-The rules are those of the image specification (config.md, "User") as Docker carries them out.
+The rules are those of the image specification (config.md, "User"), as implemented by Docker.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _LONGEST_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ResolvedUser:
-    """Numbers to run as.
+    """The numeric identity of a process.
 
     Attributes:
         uid, gid: in the container's user namespace.
         additional_gids: the supplementary groups; ``gid`` is the first of them.
         name: the user's name in passwd; empty if it has none.
-        home: its home directory; "/" where passwd does not say.
+        home: the home directory; "/" if passwd does not name one.
     """
 
     uid: int = 0
@@ -43,20 +43,20 @@ class _Entry:
 def resolve_user(user: str, read: Callable[[str], bytes | None]) -> ResolvedUser:
     """Resolve ``[NAME|UID][:NAME|GID]``.
 
-    Without a group, the user's own group of passwd and all groups that list it in group(5) hold; with one, only
-    that.  A number without a passwd entry runs as group 0, as Docker has it.
+    Without a group, the user has its group of passwd and all groups that list it in group(5); with one, only that group.
+    A number without a passwd entry has group 0, as in Docker.
 
-    The primary group is among the supplementary groups: a process that changes its group (by a setgid program) must
-    not lose the permissions that are denied to the first one (CVE-2022-36109; containerd does the same).
+    The primary group is among the supplementary groups, as in containerd: otherwise a process could drop it by a setgid
+    program, and get around permissions that are denied to it (CVE-2022-36109).
 
     Args:
-        user: as typed; empty is root.
-        read: gives the contents of a file of the image ("/etc/passwd", "/etc/group"), or None; must resolve
+        user: the text; empty for root.
+        read: returns the contents of a file of the image ("/etc/passwd", "/etc/group"), or None; must resolve
             the path inside the image.
 
     Raises:
-        NotFoundError: a name that the image does not have.
-        InvalidError: a number out of range, or an empty part.
+        NotFoundError: the image does not have a name.
+        InvalidError: a number is out of range, or a part is empty.
     """
     name, separator, group = user.partition(":")
     if separator and not group:
@@ -77,7 +77,7 @@ def resolve_user(user: str, read: Callable[[str], bytes | None]) -> ResolvedUser
 
 
 def _find_user(name: str, entries: list[_Entry]) -> _Entry | None:
-    """A name wins over a number that is spelled the same, and the first line over later ones."""
+    """Find a user's entry; a name takes precedence over an equal number, and the first line over later ones."""
     for entry in entries:
         if entry.name == name:
             return entry
@@ -114,7 +114,7 @@ def _check(text: str, user: str) -> int:
 
 
 def _lines(data: bytes | None) -> list[list[str]]:
-    # The files are the image's: whatever they hold must end in an entry or in nothing, not in a traceback.
+    # The image controls these files: any content must give an entry or nothing, never a traceback.
     text = (data or b"")[:_LONGEST_BYTES].decode("utf-8", "replace")
     return [
         line.strip().split(":") for line in text.splitlines() if line.strip() and not line.startswith("#")

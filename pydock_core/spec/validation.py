@@ -1,4 +1,4 @@
-"""Validation of a create request, from whatever source.  Pure, but for the number of this host's processors."""
+"""Validates a create request, whatever its source.  Pure, except for the number of this host's processors."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class _Checker:
         return self._names.get(field, field)
 
     def invalid(self, field: str, value: object, reason: str, hint: str) -> InvalidError:
-        shown = "" if value is None else f" {value}"
-        return InvalidError(f"invalid {self.name(field)}{shown}: {reason}", hint, exit_code=125)
+        spelling = "" if value is None else f" {value}"
+        return InvalidError(f"invalid {self.name(field)}{spelling}: {reason}", hint, exit_code=125)
 
     def unsupported(self, field: str) -> UnsupportedError:
         return UnsupportedError(
@@ -261,13 +261,13 @@ class _Checker:
 
     def _check_ulimit(self, limit: Any) -> None:
         name, soft, hard = limit.get("Name"), limit.get("Soft", 0), limit.get("Hard", 0)
-        shown = f"{name}={soft}:{hard}"
+        spelling = f"{name}={soft}:{hard}"
         if name not in _ULIMITS:
-            raise self.invalid("Ulimits", shown, "unknown limit", f"there are {', '.join(_ULIMITS)}")
+            raise self.invalid("Ulimits", spelling, "unknown limit", f"there are {', '.join(_ULIMITS)}")
         if not all(_is_integer(value) and -1 <= value <= _LARGEST for value in (soft, hard)):
-            raise self.invalid("Ulimits", shown, "out of range", f"give -1 to {_LARGEST}")
+            raise self.invalid("Ulimits", spelling, "out of range", f"give -1 to {_LARGEST}")
         if hard != -1 and (soft == -1 or soft > hard):
-            raise self.invalid("Ulimits", shown, "the soft limit is above the hard one", "write SOFT:HARD")
+            raise self.invalid("Ulimits", spelling, "the soft limit is above the hard one", "write SOFT:HARD")
 
     def _host_line(self, line: str) -> str:
         """Return NAME:ADDRESS with the address in its normal form."""

@@ -1,8 +1,8 @@
 """The blob store: an OCI image layout (image-layout.md) that other tools can read as ``oci:DIR:NAME``.
 
-A blob is written under a temporary name, hashed on the way, synced, and renamed to its digest: what is under
-a digest's name is whole and was right when it was put there.  index.json says which images have which names;
-it is made from the database, which is the truth, and replaced by rename.
+A blob is written under a temporary name, hashed on the way, synced, and renamed to its digest.  So a file under a
+digest's name is complete, and had that digest when it was written.  index.json lists the images and their names; it is
+generated from the database, which is authoritative, and replaced by rename.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class BlobWriter:
 
     @property
     def digest(self) -> str:
-        """Of what was written so far."""
+        """Return the digest of the bytes written so far."""
         return "sha256:" + self._hash.hexdigest()
 
     def close(self) -> None:
@@ -106,11 +106,11 @@ class BlobStore:
                     self.write_index(())
 
     def blob_path(self, digest: str) -> Path:
-        """Return where the blob is, or would be."""
+        """Return the path of a blob, existing or not."""
         return self._blobs / digest_hex(digest)
 
     def has(self, digest: str) -> bool:
-        """Whether the blob is there."""
+        """Whether the blob exists."""
         return self.blob_path(digest).is_file()
 
     def digests(self) -> list[str]:
@@ -130,17 +130,17 @@ class BlobStore:
     def put(
         self, writer: BlobWriter, *, digest: str = "", size_bytes: int | None = None, subject: str = ""
     ) -> str:
-        """Verify and keep what was written; the temporary file is gone afterwards.
+        """Verify the written blob and move it into the store; the temporary file is gone afterwards.
 
         Args:
-            digest, size_bytes: what they must be; not checked where empty or None.
+            digest, size_bytes: the expected values; not checked if empty or None.
             subject: names the blob in errors.
 
         Returns:
             the digest.
 
         Raises:
-            CorruptError: digest or size differ; nothing was kept.
+            CorruptError: the digest or the size differs; nothing was kept.
             UnavailableError: the disk is full.
         """
         check_content(writer.digest, writer.size_bytes, digest, size_bytes, subject or "blob")
@@ -149,7 +149,7 @@ class BlobStore:
         return writer.digest
 
     def adopt(self, path: Path, digest: str, subject: str) -> None:
-        """Keep a file whose digest the caller has verified; it is synced and renamed to its place.
+        """Sync a file whose digest the caller has verified, and rename it into the store.
 
         Raises:
             UnavailableError: the disk is full.
@@ -164,7 +164,7 @@ class BlobStore:
             sync(self._blobs)
 
     def put_bytes(self, data: bytes, directory: Path, subject: str) -> str:
-        """Keep a small blob; return its digest.  ``directory`` is a workspace on the same file system."""
+        """Store a small blob; return its digest.  ``directory`` is a workspace on the same file system."""
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if self.has(digest):
             return digest
@@ -176,7 +176,7 @@ class BlobStore:
         """Return a whole document (manifest, config), verified.
 
         Raises:
-            NotFoundError: the blob is not there.
+            NotFoundError: the blob is missing.
             CorruptError: it does not have its digest, or is larger than any document.
         """
         with self.open(digest, subject) as file:
@@ -188,10 +188,10 @@ class BlobStore:
         return data
 
     def open(self, digest: str, subject: str) -> BinaryIO:
-        """Open a blob for reading; the reader compares the digest, as layers do when they are applied.
+        """Open a blob for reading; the reader verifies the digest, as the application of a layer does.
 
         Raises:
-            NotFoundError: the blob is not there.
+            NotFoundError: the blob is missing.
         """
         try:
             return open(self.blob_path(digest), "rb")
@@ -201,7 +201,7 @@ class BlobStore:
             ) from error
 
     def remove(self, digest: str) -> None:
-        """Remove a blob; one that is not there is not an error."""
+        """Remove a blob; ignore a missing one."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.blob_path(digest))
 
@@ -214,10 +214,10 @@ class BlobStore:
             _replace(self.path / "index.json", json.dumps(index, indent=1).encode())
 
     def refresh_index(self, list_manifests: Callable[[], Sequence[Descriptor]]) -> None:
-        """Make index.json say what ``list_manifests`` says.
+        """Write the result of ``list_manifests`` to index.json.
 
-        It is called under a lock, so that of several processes the last one to write has seen the others'
-        changes.
+        ``list_manifests`` is called under a lock, so of several processes, the last writer has seen the changes of the
+        others.
         """
         fd = os.open(self.path / ".index.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -232,8 +232,8 @@ class BlobStore:
     def lock(self, *, exclusive: bool, wait: bool = True) -> Iterator[bool]:
         """Hold the store's lock: shared while adding an image, exclusive while collecting garbage.
 
-        What is being added is referred to by nothing yet, so a collector would take it for garbage.
-        Collectors do not wait (``wait=False``): what they leave, the next one finds.
+        A blob that is being added has no references yet, so a collector would take it for garbage.  Collectors do not
+        wait (``wait=False``), and leave their work to the next one.
 
         Yields:
             whether the lock is held.
@@ -254,10 +254,10 @@ class BlobStore:
 def check_content(
     actual_digest: str, actual_size: int, digest: str, size_bytes: int | None, subject: str, hint: str = ANEW
 ) -> None:
-    """Compare content with what was promised.
+    """Compare content with its expected digest and size.
 
     Raises:
-        CorruptError: it differs.
+        CorruptError: they differ.
     """
     if size_bytes is not None and actual_size != size_bytes:
         raise CorruptError(f"{subject} has {actual_size} bytes, not {size_bytes}", hint)
@@ -268,7 +268,7 @@ def check_content(
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write a file by rename.  The caller holds a lock, so the temporary name is one that the next one reuses."""
+    """Write a file by rename.  The caller holds a lock, so the temporary name can be a fixed one."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         with open(temporary, "wb", opener=open_private) as file:

@@ -1,10 +1,10 @@
 """Detects a stream's compression and reads its plain content.
 
-gzip goes through ISA-L (isal), several times as fast as zlib; zstd through zstandard.
+gzip is inflated by ISA-L (isal), several times as fast as zlib; zstd by zstandard.
 
-What comes from outside may be made to inflate without end, or to need gigabytes for its window.  Content of any size
-is accepted as long as its compressed form has a size to match; see :class:`InflationLimit`.  Memory is bounded by
-what the compressors themselves use at their highest levels.
+Hostile content may inflate without end, or need gigabytes for its window.  Content of any size is accepted if its
+compressed form has a size to match; see :class:`InflationLimit`.  Memory is limited to the needs of the compressors'
+highest levels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydock_core.errors import CorruptError, UnsupportedError
 BUFFER_BYTES = 1 << 20
 _COMPRESSED_BYTES = 128 << 10
 _ZSTD_WINDOW_LIMIT = 128 << 20
-"""The window that zstd(1) accepts without --long, and that --ultra -22 makes (RFC 8878 requires at least 8 MiB)."""
+"""The largest window that zstd(1) accepts without --long; --ultra -22 uses it (RFC 8878 requires at least 8 MiB)."""
 _ZSTD_HEADER_BYTES = 18
 _XZ_MEMORY_LIMIT = 128 << 20
 """xz -9 needs 65 MiB to inflate (xz(1))."""
@@ -43,28 +43,27 @@ def detect_compression(head: bytes) -> str:
 
 
 def peekable(stream: BinaryIO) -> io.BufferedReader:
-    """Return ``stream`` with a buffer that can be looked into; it need not be seekable."""
+    """Return ``stream`` with a buffer that can be peeked into; it need not be seekable."""
     if isinstance(stream, io.BufferedReader):
         return stream
     return io.BufferedReader(_Raw(stream), BUFFER_BYTES)
 
 
 def peek_compression(stream: io.BufferedReader) -> str:
-    """Return what ``stream`` is compressed with, and leave it where it is."""
+    """Return the compression of ``stream`` without consuming any of it."""
     return detect_compression(stream.peek(_LONGEST_MAGIC))
 
 
 @dataclass(frozen=True, slots=True)
 class InflationLimit:
-    """When plain content is taken for a decompression bomb: when it exceeds *both* bounds.
+    """The limit beyond which content counts as a decompression bomb: it must exceed *both* bounds.
 
-    The ratio alone will not do: gzip makes 1,000 : 1 of zeros, zstd much more, and a layer may well hold a disk image.
-    Docker has no limit, and a bomb fills the disk for everybody there.  Half of what was free is what content
-    that nobody can have sent is never worth.
+    The ratio alone is not enough: gzip compresses zeros 1,000 : 1, zstd much more, and a layer may well contain a disk
+    image.  Docker has no limit, so a bomb fills the disk for all users.
 
     Attributes:
-        plain_bytes: content up to this size is never questioned.
-        ratio: neither is content of up to so many times the compressed size that was read for it.
+        plain_bytes: content up to this size is always accepted.
+        ratio: content up to this multiple of its compressed size is always accepted.
     """
 
     plain_bytes: int
@@ -72,7 +71,7 @@ class InflationLimit:
 
     @classmethod
     def for_file_system(cls, place: str | os.PathLike[str] | int) -> Self:
-        """The limit for what is going to be written to a file system: half of what is free there now.
+        """Return the limit for content that is written to a file system: half of its free space.
 
         Args:
             place: a path on it, or a descriptor.
@@ -88,12 +87,12 @@ def open_plain(
 
     Args:
         stream: positioned at its start.
-        compression: as :func:`detect_compression` gives it.
+        compression: the result of :func:`detect_compression`.
         subject: names the stream in errors.
-        limit: for content that is written somewhere; None for what is only looked at.
+        limit: for content that is written to a disk; None for content that is only read.
 
-    Reading raises CorruptError where the compressed data is damaged or cut off, or inflates beyond ``limit``;
-    UnsupportedError where it needs more memory than any compressor makes it need unasked.
+    Reading raises CorruptError if the compressed data is damaged or truncated, or inflates beyond ``limit``;
+    UnsupportedError if it needs more memory than the compressors' default settings require.
     """
     if not compression:
         return stream
@@ -121,7 +120,7 @@ def _open_zstd(stream: _Counted, subject: str) -> BinaryIO:
     try:
         window_bytes = zstandard.get_frame_parameters(stream.peek(_ZSTD_HEADER_BYTES)).window_size
     except zstandard.ZstdError:
-        window_bytes = 0  # whoever reads gets the error
+        window_bytes = 0  # the reader gets the error
     if window_bytes > _ZSTD_WINDOW_LIMIT:
         raise UnsupportedError(
             f"{subject} needs a window of {window_bytes >> 20} MiB to be inflated",
@@ -132,7 +131,7 @@ def _open_zstd(stream: _Counted, subject: str) -> BinaryIO:
 
 
 class _Counted:
-    """Counts what is read of a stream, and can look ahead at its start."""
+    """Counts the bytes read from a stream, and can look ahead at its start."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.count = 0
@@ -140,7 +139,7 @@ class _Counted:
         self._ahead = b""
 
     def peek(self, size: int) -> bytes:
-        """Return up to ``size`` bytes without taking them; before the first ``read`` only."""
+        """Return up to ``size`` bytes without consuming them; only before the first ``read``."""
         while len(self._ahead) < size and (data := self._stream.read(size - len(self._ahead))):
             self._ahead += data
         return self._ahead
@@ -158,7 +157,7 @@ class _Counted:
 
 
 class _Xz:
-    """Reads concatenated .xz streams, with bounded memory: a dictionary may have 4 GiB, and LZMAFile has no limit."""
+    """Reads concatenated .xz streams with bounded memory: a dictionary may have 4 GiB, and LZMAFile has no limit."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -172,7 +171,7 @@ class _Xz:
         """Read up to ``size`` bytes; b"" at the end only.
 
         Raises:
-            EOFError: the stream is cut off; lzma.LZMAError: it is damaged, or wants too much memory.
+            EOFError: the stream is truncated; lzma.LZMAError: it is damaged, or needs too much memory.
         """
         while True:
             if self._decompressor.eof:
@@ -192,7 +191,7 @@ class _Xz:
 
 
 class _Raw(io.RawIOBase):
-    """A readable object that has only ``read`` as a raw stream."""
+    """Turns an object that has only ``read`` into a raw stream."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -207,7 +206,7 @@ class _Raw(io.RawIOBase):
 
 
 class _Plain(io.RawIOBase):
-    """A decompressor whose failures are ours."""
+    """A decompressor that maps failures to PyDockError."""
 
     def __init__(
         self, stream: BinaryIO, compressed: _Counted, subject: str, limit: InflationLimit | None
@@ -244,7 +243,7 @@ class _Plain(io.RawIOBase):
             raise CorruptError(
                 f"{self._subject} may be a decompression bomb: it inflates to more than {limit.ratio} times its size, "
                 "and more than half of the free disk",
-                "if you trust who made it, free some space and try again",
+                "if you trust its maker, free some space and try again",
             )
         return len(data)
 
@@ -261,7 +260,7 @@ DAMAGE = {
     # bz2 has no exceptions of its own; the others raise these too.
     "builtins": ("OSError", "ValueError"),
 }
-"""The exceptions, by module, with which the decompressors report damaged data; EOFError is for data that is cut off."""
+"""The exceptions, by module, by which the decompressors report damaged data; EOFError means truncated data."""
 
 
 @functools.cache

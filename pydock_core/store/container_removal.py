@@ -1,7 +1,7 @@
 """Removes a container's row, its directories and its anonymous volumes.
 
-The order is that of making, reversed: the row first, then the directories by way of the trash.  A process that is killed
-in between leaves only files without a row, which the engine's sweep finds.
+The order is the reverse of the creation: the row first, then the directories, by way of the trash.  A process that is
+killed in between leaves only files without a row, which the engine's sweep removes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pydock_core.store.worker import LocalWorker, Worker
 
 
 class ContainerRemoval:
-    """Removes containers that do not run from one state root.
+    """Removes stopped containers from one state root.
 
     Args:
-        worker: removes trees, which may hold files of the user's subordinate ids.
-        later: runs what nobody needs to wait for: the removal of directories whose row is gone.
+        worker: removes trees, which may contain files of the user's subordinate ids.
+        later: runs a removal that no caller waits for: of directories whose row is gone.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ContainerRemoval:
         try:
             orphans = table.delete(self._database, container_id, run, durable=durable)
         except NoSpaceError:
-            # Its own files may be what fills the disk.  If this is killed in between, the container has never run.
+            # Its own files may have filled the disk.  If this process is killed in between, the row is a created container's.
             self.remove_directories(container_id)
             orphans = table.delete(self._database, container_id, run, durable=durable)
         self._later(lambda: self.remove_directories(container_id))
@@ -69,7 +69,7 @@ class ContainerRemoval:
         """Remove the two directories of a container."""
         paths = self._root.container(container_id)
         try:
-            # It holds files of our own only: no worker is needed.
+            # It contains only files of this user: no worker is needed.
             self.remove_tree(paths.run, LocalWorker())
         except PyDockError:
             if paths.run.exists():
@@ -77,7 +77,7 @@ class ContainerRemoval:
         self._discard(paths.data)
 
     def remove_tree(self, path: Path, worker: Worker | None = None) -> None:
-        """Remove a tree; one that is gone is not an error."""
+        """Remove a tree; ignore a missing one."""
         (worker or self._worker).call("pydock_core.store.trees:remove_tree", {"path": str(path)})
 
     def _discard(self, path: Path) -> None:
@@ -96,7 +96,7 @@ def remove_container(
     fds: Sequence[int] = (),
     progress: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
-    """Remove a ``--rm`` container that has ended, and whose client is gone.  A worker function.
+    """Remove a ``--rm`` container that has ended and has no client any more.  A worker function.
 
     Args:
         data, run: the two directories of the state root.

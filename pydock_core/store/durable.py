@@ -1,4 +1,4 @@
-"""Files and names that are on disk when a function returns, and the errors of a disk."""
+"""Writes files and names durably, and maps the errors of a disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydock_core.private_files import open_private
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a directory, to disk."""
+    """Sync a file, or the names in a directory, to disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -24,7 +24,7 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a new file, on disk when it returns."""
+    """Write a new file and sync it."""
     with open(path, "w", encoding="utf-8", opener=open_private) as file:
         json.dump(document, file)
         file.flush()
@@ -35,16 +35,16 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
 def mapped(
     subject: str, verb: str = "store", hint: str = "check the state directory (dock doctor)"
 ) -> Iterator[None]:
-    """Turn the errors of a file system into ours.
+    """Map a file system's errors to PyDockError.
 
     Args:
-        subject: names what is written.
-        verb: says what fails.
-        hint: for other errors than a full disk.
+        subject: the object of the verb, for messages.
+        verb: the failed action, for messages: "write".
+        hint: for errors other than a full disk.
 
     Raises:
         NoSpaceError: the disk, or the user's quota, is full.
-        FailedError: another error of the system.
+        FailedError: another system error.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def is_full(error: OSError) -> bool:
 
 
 def no_space(subject: str) -> NoSpaceError:
-    """Return the error of a full disk; ``subject`` is what could not be written."""
+    """Return the error of a full disk; ``subject`` could not be written."""
     return NoSpaceError(
         f"no space left on the disk for {subject}", "free some space (dock rmi, dock rm), try again"
     )

@@ -1,4 +1,4 @@
-"""Finds the parts of a file that hold data; the rest is holes, which take no space and read as zeros."""
+"""Finds the parts of a file that contain data; the rest is holes, which take no space and read as zeros."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _SEGMENTS_LIMIT = 10_000
 def data_segments(fd: int, size_bytes: int) -> list[tuple[int, int]]:
     """Return (offset, length) of each part of a file that holds data, ascending.
 
-    A file system that does not know holes reports one part (lseek(2), SEEK_DATA).  The number of parts is bounded: of
-    a file with more, the smaller holes count as data.
+    A file system without holes reports one part (lseek(2), SEEK_DATA).  The number of parts is bounded: in a file with
+    more, the smaller holes count as data.
 
     Args:
         fd: the file, open for reading; its position changes.
-        size_bytes: how much of the file to look at.
+        size_bytes: the part of the file to examine.
     """
     parts: list[tuple[int, int]] = []
     smallest = SMALLEST_HOLE_BYTES

@@ -1,6 +1,6 @@
 """A file that one thread writes while others read it.
 
-The writer says how far it is; readers wait for more, and for the end::
+The writer reports its progress; readers wait for more data, and for the end::
 
     arrival = Arrival()                                    # the writer's thread
     arrival.advance(len(chunk)); ...; arrival.finish()     # or arrival.fail(error)
@@ -25,7 +25,7 @@ class Arrival:
     """The length of a growing file, shared by the threads of one process.
 
     Args:
-        size_bytes: the part that is there from the beginning (a download that goes on).
+        size_bytes: the part that exists from the beginning (a resumed download).
     """
 
     def __init__(self, size_bytes: int = 0) -> None:
@@ -35,19 +35,19 @@ class Arrival:
         self._error: BaseException | None = None
 
     def advance(self, count: int) -> None:
-        """Note that ``count`` more bytes are in the file."""
+        """Report ``count`` more bytes in the file."""
         with self._changed:
             self._size_bytes += count
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Note that the file is whole, and its content is what it should be."""
+        """Report that the file is complete and its content is verified."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """Note that the file will not become whole; readers get ``error``."""
+        """Report that the file will not be completed; readers raise ``error``."""
         with self._changed:
             if not self._ended:
                 self._error = error
@@ -55,13 +55,12 @@ class Arrival:
                 self._changed.notify_all()
 
     def wait(self, position: int) -> int:
-        """Wait until there is more than ``position``, or the end; return how much there is.
+        """Wait until the file is longer than ``position``, or complete; return its length.
 
-        At the end it returns only once the content is known to be right (:meth:`finish`), so that a reader that got
-        everything may trust it.
+        At the end it returns only after :meth:`finish`, so a reader that has received everything can trust the content.
 
         Raises:
-            what :meth:`fail` was given.
+            the error passed to :meth:`fail`.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._size_bytes > position)
@@ -99,14 +98,14 @@ class GrowingReader(io.RawIOBase):
 
 
 class FollowingDigest:
-    """Computes a file's digest in a thread, beside its writing, and has it written out early.
+    """Computes a file's digest in a thread while the file is written, and starts its write-out early.
 
-    A context manager, which waits for the thread.  hashlib and pread(2) give up the interpreter's lock, so that both
-    processors are used; and what is on its way to the disk already makes the fsync at the end short.
+    A context manager, which waits for the thread.  hashlib and pread(2) release the interpreter's lock, so two processors
+    are used; the early write-out makes the fsync at the end short.
 
     Args:
         fd: of the file, open for reading; its position does not change.
-        start_bytes: the part that is there already.
+        start_bytes: the part that exists already.
     """
 
     def __init__(self, fd: int, start_bytes: int = 0) -> None:
@@ -119,12 +118,12 @@ class FollowingDigest:
         self._thread = threading.Thread(target=self._run, name="following-digest", daemon=True)
 
     def advance(self, size_bytes: int) -> None:
-        """Note that the file has ``size_bytes`` now."""
+        """Report that the file has ``size_bytes`` now."""
         self._arrival.advance(size_bytes - self._size_bytes)
         self._size_bytes = size_bytes
 
     def finish(self) -> str:
-        """Return the digest of the file as it is.
+        """Return the digest of the whole file.
 
         Raises:
             OSError: the file could not be read back.
@@ -148,7 +147,7 @@ class FollowingDigest:
         position = written_out = 0
         ended = False
         while not ended and not self._stopped:
-            # A whole piece, as waking up for each small one costs the writer.
+            # A whole piece, because waking up for each small one would slow the writer.
             available = self._arrival.wait(position + _CHUNK_BYTES - 1)
             ended = available < position + _CHUNK_BYTES
             while position < available and not self._stopped:

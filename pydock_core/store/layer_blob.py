@@ -17,16 +17,16 @@ BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class LayerBlob:
-    """A layer's blob.  A driver may keep a plain one under a further name: nobody writes to it once it is whole.
+    """A layer's blob.  A driver may keep a plain one as a hard link: a complete file is never written to.
 
     Attributes:
         path: of the file; it may be renamed while it is open.
-        media_type: says how it is compressed.
-        verified: the blob's own digest was compared with its content; a plain blob's is its diff id.  Of one that
-            is arriving, it is verified when the stream has ended without an error.
-        arrival: None if the file is whole.
-        digest: the blob's own, where it is known; the file's name in the blob store says it too.
-        paired: it is known to be, inflated, the layer that it is applied as.
+        media_type: tells the compression.
+        verified: the content has been compared with the blob's own digest, which is a plain blob's diff id.  An arriving
+            blob is verified when its stream ends without an error.
+        arrival: None if the file is complete.
+        digest: the blob's own, if it is known.
+        paired: an earlier comparison found that the inflated blob is the layer that it is applied as.
     """
 
     path: Path
@@ -39,13 +39,13 @@ class LayerBlob:
     def is_known_as(self, diff_id: str) -> bool:
         """Whether a plain blob's content is known to have the digest ``diff_id``, without being hashed again.
 
-        An image's documents may call a blob the layer of any diff id; so both are compared.
+        An image's documents may pair a blob with any diff id, so both are compared.
         """
         known = (self.digest.rpartition(":")[2], self.path.name)
         return self.verified and diff_id.rpartition(":")[2] in known
 
     def open(self) -> BinaryIO:
-        """Open it for reading from the start; ``fileno`` is there only where the file is whole."""
+        """Open the blob for reading from the start; the stream has a ``fileno`` only if the file is complete."""
         if self.arrival is None:
             return open(self.path, "rb", buffering=0)
         return cast(BinaryIO, io.BufferedReader(GrowingReader(self.path, self.arrival), BUFFER_BYTES))

@@ -1,4 +1,4 @@
-"""Compares a layer's content with its diff id, beside other work."""
+"""Compares a layer's content with its diff id."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pydock_core.store.tar_source import CHUNK_BYTES
 
 
 def check_digest(actual: str, diff_id: str, subject: str) -> None:
-    """Raise CorruptError where a layer is not what its diff id says."""
+    """Raise CorruptError if a layer's digest is not its diff id."""
     if actual != diff_id:
         raise CorruptError(f"{subject} has the digest {actual}, not {diff_id}", ANEW)
 
 
 def check_pair(diff_id: str, blob: LayerBlob) -> None:
-    """Compare a blob with a layer that is there already: an image's documents may pair any two.
+    """Compare a blob with an existing layer, because an image's documents may pair any two.
 
     Raises:
-        CorruptError: the blob is not that layer, inflated; or it is damaged.
-        what its arrival failed with.
+        CorruptError: the inflated blob is not that layer, or the blob is damaged.
+        PyDockError: the failure of its arrival.
     """
     if blob.paired or blob.is_known_as(diff_id):
         return
@@ -37,7 +37,7 @@ def check_pair(diff_id: str, blob: LayerBlob) -> None:
 
 
 class HashingStream:
-    """Computes the digest of what is read through it."""
+    """Computes the digest of the bytes that are read through it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -1,7 +1,7 @@
 """Writes a layer's plain tar to a file: one thread inflates, another hashes and writes, so that two cores are used.
 
-Inflating, SHA-256 and write(2) all run without the interpreter's lock.  What is written goes out to the disk soon
-(sync_file_range), so that the fsync at the end is short.
+Inflating, SHA-256 and write(2) all run without the interpreter's lock.  Written data is flushed early (sync_file_range),
+so that the fsync at the end is short.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def write_plain(stream: BinaryIO, fd: int, progress: Callable[[int], None]) -> s
     Args:
         stream: the plain tar, inflated as it is read.
         fd: an empty file.
-        progress: called with the bytes that were read so far, every few megabytes.
+        progress: called with the number of bytes read so far, every few megabytes.
 
     Returns:
-        the digest of what was written, "sha256:...".
+        the digest of the written bytes, "sha256:...".
 
     Raises:
-        what reading raises; OSError: writing failed.
+        OSError: writing failed.  Errors of reading are raised as they are.
     """
     writer = _Writer(fd)
     writer.start()
@@ -62,7 +62,7 @@ class _Writer(threading.Thread):
         self._pieces: queue.Queue[bytes] = queue.Queue(_PIECES)
 
     def put(self, data: bytes) -> bool:
-        """Hand a piece over, b"" for the end; False if writing has failed."""
+        """Pass a piece to the writer, b"" for the end; return False if writing has failed."""
         self._pieces.put(data)
         return self.error is None
 
@@ -70,7 +70,7 @@ class _Writer(threading.Thread):
         position = begun = 0
         while data := self._pieces.get():
             if self.error is not None:
-                continue  # who fills the queue may wait for room in it
+                continue  # the other thread may be waiting for room in the queue
             try:
                 self.digest.update(data)
                 view = memoryview(data)

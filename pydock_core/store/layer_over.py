@@ -1,13 +1,13 @@
 """Applies a layer over the layers below it: in an overlay whose upper directory becomes the layer.
 
-The rules are those of :mod:`pydock_core.store.layer_rules`.  What depends on the layers below is the kernel's work: in
-the mounted overlay an implied parent is copied up with its attributes, a symbolic link below is followed within the
-root (openat2(2), RESOLVE_IN_ROOT), and a hard link to a file below copies that file up.  The result is what containerd
-makes when it applies a layer over the mounted snapshot of its parent.
+The rules are those of :mod:`pydock_core.store.layer_rules`.  The kernel handles the dependencies on lower layers: in the
+mounted overlay, an implied parent is copied up with its attributes, a symbolic link of a lower layer is followed within
+the root (openat2(2), RESOLVE_IN_ROOT), and a hard link to a file of a lower layer copies that file up.  The result equals
+containerd's, which applies a layer over the mounted snapshot of its parent.
 
-Whiteouts hide what is below wherever in the archive they stand, so they come first.  Removing a large directory in an
-overlay would remove its files one by one; so the directories that whiteouts stand in are only copied up, and the
-whiteouts are written to the upper directory while it is not mounted.
+Whiteouts apply to the lower layers wherever they stand in the archive, so they come first.  Removing a large directory in
+an overlay would remove its files one by one.  So the directories with whiteouts are only copied up, and the whiteouts are
+written to the upper directory while it is not mounted.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class OverlayApplier(LayerApplier):
-    """Applies one layer to a mounted overlay; its whiteouts are :class:`Whiteouts`' work.
+    """Applies one layer, without its whiteouts (:class:`Whiteouts`), to a mounted overlay.
 
     Args:
         root_fd: the overlay's root, opened for reading.
-        mount_point: where the overlay is mounted.
+        mount_point: of the overlay.
         subject: names the layer in errors.
         squash_owners, progress: see :class:`LayerApplier`.
     """
@@ -62,7 +62,7 @@ class OverlayApplier(LayerApplier):
 
     def _leave_link(self, entry: Entry) -> None:
         raise InvalidError(
-            f"{self._subject}: hard link {entry.text!r} leads to {os.fsdecode(entry.link)!r}, which is not there",
+            f"{self._subject}: hard link {entry.text!r} leads to {os.fsdecode(entry.link)!r}, which does not exist",
             HOSTILE,
         )
 
@@ -74,7 +74,7 @@ class OverlayApplier(LayerApplier):
         self._opaque.discard(path)
 
     def _enter(self, directory_fd: int) -> None:
-        """Note a directory's time: entries change it, and if no entry sets it, it stays what it was below."""
+        """Save a directory's time: new entries change it, and unless an entry sets it, it must stay the lower layer's."""
         if path := _location(directory_fd, self._mount_point):
             self._found.setdefault(path, os.fstat(directory_fd).st_mtime_ns)
 
@@ -130,7 +130,7 @@ def _unlink_files(directory_fd: int) -> list[str]:
 
 
 class Whiteouts:
-    """The whiteouts of a layer, and what they hide of the layers below.
+    """The whiteouts of a layer, and the paths of lower layers that they hide.
 
     Args:
         subject: names the layer in errors.
@@ -161,7 +161,7 @@ class Whiteouts:
                 self._directories.add(os.fsdecode(path))
 
     def copy_up(self, root_fd: int, mount_point: str) -> None:
-        """Find what the whiteouts hide, in a mounted overlay, and copy up the directories that they stand in.
+        """Find the paths that the whiteouts hide in a mounted overlay, and copy up the whiteouts' directories.
 
         Raises:
             OSError: the kernel refuses.
@@ -176,7 +176,7 @@ class Whiteouts:
                 self._hidden.append((where, name))
 
     def _copy_up(self, root_fd: int, mount_point: str, path: str, name: str | None) -> str | None:
-        """Copy a directory up if it has an entry ``name``; return its path in the upper directory, else None."""
+        """Copy up a directory that has an entry ``name``; return its path in the upper directory, None without one."""
         fd = self._find(root_fd, mount_point, path)
         if fd is None:
             return None
@@ -194,10 +194,10 @@ class Whiteouts:
             os.close(fd)
 
     def _find(self, root_fd: int, mount_point: str, path: str) -> int | None:
-        """Open a directory of the layers below; None if the path leads to something else.
+        """Open a directory of the lower layers; None if the path leads to something else.
 
-        A directory that the layer itself defines takes the place of a symbolic link below: what is hidden in it is
-        not what the link leads to.
+        A directory that the layer itself defines replaces a symbolic link of a lower layer, so its whiteouts do not
+        apply to the link's target.
         """
         parts = path.split("/") if path else []
         fd, where = os.open(".", _DIRECTORY, dir_fd=root_fd), ""
@@ -212,7 +212,7 @@ class Whiteouts:
         return fd
 
     def write(self, upper: str) -> None:
-        """Write the whiteouts to the upper directory, which is not mounted.
+        """Write the whiteouts to the upper directory while the overlay is not mounted.
 
         Raises:
             OSError: the file system refuses.
@@ -228,7 +228,7 @@ class Whiteouts:
             os.close(upper_fd)
 
     def _clear(self, upper_fd: int, where: str) -> None:
-        """Make a directory opaque.  It may have copied-up directories, of other whiteouts."""
+        """Make a directory opaque, and remove the directories that were copied up for other whiteouts."""
         fd = _open_inside(upper_fd, where)
         if fd is None:
             return
@@ -279,6 +279,6 @@ def _open_below(root_fd: int, path: str, flags: int) -> int | None:
 
 
 def _location(directory_fd: int, mount_point: str) -> str:
-    """The path of a directory from the overlay's root, "" for the root itself."""
+    """Return the path of a directory from the overlay's root, "" for the root itself."""
     path = os.readlink(f"/proc/self/fd/{directory_fd}")
     return path.removeprefix(mount_point).lstrip("/")

@@ -1,13 +1,13 @@
 """The rules for a layer's entries, common to all drivers: names, whiteouts and errors.
 
-Rules (image specification, layer.md): an entry ``.wh.NAME`` hides NAME of the layers below and becomes a
-character device 0/0; ``.wh..wh..opq`` hides everything that the layers below have in its directory and
+Rules (image specification, layer.md): an entry ``.wh.NAME`` hides NAME of the lower layers and becomes a
+character device 0/0; ``.wh..wh..opq`` hides the lower layers' entries in its directory and
 becomes an extended attribute (kernel, Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
-directories").  Both apply to the layers below only, wherever in the archive they stand.
+directories").  Both apply only to the lower layers, wherever they stand in the archive.
 
-A layer is applied by itself, without the layers below.  Two things can depend on those: a directory that the archive
-leaves out (an implied parent) and a hard link to a file that the archive does not hold.  Both are counted, and
-:mod:`pydock_core.store.snapshots.chained` applies such a layer again when the layers below are known.
+A layer is applied by itself, without the lower layers.  Two things can depend on these: a directory that the archive
+omits (an implied parent), and a hard link to a file that the archive does not contain.  Both are counted, and
+:mod:`pydock_core.store.snapshots.chained` applies such a layer again when the lower layers are known.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ WHITEOUT_PREFIX = b".wh."
 OPAQUE_NAME = b".wh..wh..opq"
 _AUFS_PREFIX = b".wh..wh."
 LINK_DEPTH = 16
-"""So many symbolic links may lead to further implied parents."""
+"""The largest number of symbolic links on the way to an implied parent."""
 OVERLAY_XATTR = b"trusted.overlay."
-"""Of overlayfs's own attributes (redirects, metadata-only copies), which no archive may bring along."""
+"""The prefix of overlayfs's own attributes (redirects, metadata-only copies), which an archive must not set."""
 HOSTILE = "the archive is broken or hostile; do not use it"
 
 
@@ -36,12 +36,12 @@ class Applied:
     Attributes:
         size_bytes: contents of all files.
         entries: number of archive entries.
-        opaque_root: the layer hides everything below it.
-        skipped_devices: device nodes left out, as a user namespace cannot have them.
-        skipped_xattrs: extended attributes that the file system or the namespace does not take.
-        implied_parents: directories that the archive leaves out, and that other entries are in.
-        unresolved_links: hard links to files that the archive does not hold; they were not made.
-        whiteouts: entries that hide something of the layers below, opaque markers among them.
+        opaque_root: the layer hides all lower layers.
+        skipped_devices: device nodes left out, because a user namespace cannot have them.
+        skipped_xattrs: extended attributes that the file system or the namespace does not support.
+        implied_parents: directories that contain entries but have no entry of their own.
+        unresolved_links: hard links to files that the archive does not contain; they were not made.
+        whiteouts: whiteouts, including opaque markers.
     """
 
     size_bytes: int = 0
@@ -60,7 +60,7 @@ def clean_name(name: bytes, subject: str, link: bytes | None = None) -> bytes:
     An absolute name counts from the root, and ".." is resolved by its text, as Docker does.
 
     Args:
-        name: of the entry; or of the target of a hard link.
+        name: of the entry, or of the target of a hard link.
         subject: names the layer in errors.
         link: the name of the hard link, if ``name`` is its target.
 
@@ -118,7 +118,7 @@ def map_error(
             "give the user more subordinate ids in /etc/subuid and /etc/subgid (dock doctor)",
         )
     if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST, errno.ENOENT):
-        return InvalidError(f"{at} cannot be made: {reason}", HOSTILE)
+        return InvalidError(f"cannot apply {at}: {reason}", HOSTILE)
     if error.errno in (errno.EPERM, errno.EACCES):
-        return DeniedError(f"{at} cannot be made: {reason}", "see dock doctor for what this host allows")
-    return FailedError(f"{at} cannot be made: {reason}", "see dock doctor")
+        return DeniedError(f"cannot apply {at}: {reason}", "see dock doctor for what this host allows")
+    return FailedError(f"cannot apply {at}: {reason}", "see dock doctor")

@@ -1,7 +1,7 @@
 """Extracts a layer's tar into a directory in overlayfs's form; no entry can escape it.
 
-The rules are those of :mod:`pydock_core.store.layer_rules`.  Every directory is reached by openat2(2) with
-RESOLVE_IN_ROOT from the layer's root, and every last component is made with O_EXCL or its like, which follow no link.
+The rules are those of :mod:`pydock_core.store.layer_rules`.  openat2(2) with RESOLVE_IN_ROOT resolves every directory from
+the layer's root, and every last component is created with O_EXCL or a similar flag, which does not follow links.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _OPEN_DIRECTORIES = 64
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 ESCAPE = "overlay."
-"""Behind overlayfs's prefix, says that the rest is the name of an attribute of the file: Linux 6.7 shows
-user.overlay.overlay.x as user.overlay.x (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"), and
-before, nothing is shown and nothing obeyed."""
+"""After overlayfs's prefix, marks the rest as the name of an attribute of the file: Linux 6.7 and newer show
+user.overlay.overlay.x as user.overlay.x (Documentation/filesystems/overlayfs.rst, "Nesting overlayfs mounts"); older
+kernels neither show nor obey it."""
 _USER_OVERLAY_XATTR = b"user.overlay."
 _PROGRESS_BYTES = 8 << 20
 
@@ -44,11 +44,10 @@ class LayerApplier:
     """Applies one layer to one directory.
 
     Args:
-        root_fd: the directory, empty; opened for reading.
-        user_xattrs: mark opaque directories with "user.overlay.opaque", for overlay mounts with
-        ``userxattr``, as in
-            a user namespace; else with "trusted.overlay.opaque".
-        squash_owners: give everything to root; for a user namespace that has no other id.
+        root_fd: the empty directory, opened for reading.
+        user_xattrs: mark opaque directories with "user.overlay.opaque", for overlay mounts with ``userxattr``, as in a
+            user namespace; otherwise with "trusted.overlay.opaque".
+        squash_owners: make root the owner of everything, in a user namespace that has no other id.
         subject: names the layer in errors.
         progress: called with the number of bytes written so far, every few megabytes.
     """
@@ -84,7 +83,7 @@ class LayerApplier:
             CorruptError: the archive is damaged or truncated.
             InvalidError: an entry leads out of the layer, or contradicts another.
             UnavailableError: the disk is full.
-            UnsupportedError: an owner has no id in this user namespace.
+            UnsupportedError: an owner is not mapped in this user namespace.
         """
         try:
             for entry in reader:
@@ -182,7 +181,7 @@ class LayerApplier:
                     raise InvalidError(
                         f"{self._subject}: hard link {entry.text!r} leads to a directory", HOSTILE
                     )
-                if is_whiteout(target_name, target_fd):  # to overlayfs, a name that is not there
+                if is_whiteout(target_name, target_fd):  # overlayfs treats it as a missing name
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), target)
                 os.link(target_name, name, src_dir_fd=target_fd, dst_dir_fd=kept_fd, follow_symlinks=False)
             finally:
@@ -193,7 +192,7 @@ class LayerApplier:
             os.close(kept_fd)
 
     def _leave_link(self, entry: Entry) -> None:
-        """Take note of a hard link to a file that is not there: a layer below may have it."""
+        """Count a hard link to a missing file, which a lower layer may have."""
         self._applied.unresolved_links += 1
 
     def _make_directory(self, path: str, name: str, parent_fd: int, entry: Entry) -> None:
@@ -240,7 +239,7 @@ class LayerApplier:
             else:
                 os.setxattr(target, key, value, follow_symlinks=False)
         except OSError as error:
-            # As Docker: what the file system has no room for in its model does not make an image unusable.
+            # As in Docker: an attribute that the file system does not support does not make an image unusable.
             if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EINVAL):
                 raise
             self._applied.skipped_xattrs += 1
@@ -253,7 +252,7 @@ class LayerApplier:
         try:
             os.mknod(hidden, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=parent_fd)
         except FileExistsError:
-            # The layer itself has the name, which a whiteout does not hide: it is for what is below.
+            # The layer itself has the name; a whiteout hides only names of lower layers.
             self._opaque.add(path)
             return
         self._whiteouts.add(path)
@@ -268,7 +267,7 @@ class LayerApplier:
     # -- directories -------------------------------------------------------------------------------------
 
     def _parent(self, path: str) -> int:
-        """Return a descriptor (O_PATH) of the directory ``path``, which is made if it is missing."""
+        """Return a descriptor (O_PATH) of the directory ``path``; create it if it is missing."""
         if not path:
             return self._root_fd
         fd = self._parents.get(path)
@@ -288,7 +287,7 @@ class LayerApplier:
         return fd
 
     def _enter(self, directory_fd: int) -> None:
-        """Take note of a directory before an entry is made in it."""
+        """Record a directory before an entry is made in it."""
 
     def _open_existing(self, path: str) -> int | None:
         """Return a new descriptor of a directory, or None if it, or a directory on the way, is missing."""
@@ -304,7 +303,7 @@ class LayerApplier:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             except BlockingIOError:
-                continue  # EAGAIN (openat2(2)): a rename somewhere made ".." uncertain; ask again
+                continue  # EAGAIN (openat2(2)): a concurrent rename made the result of ".." uncertain; retry
 
     def _make_parents(self, path: str, depth: int) -> None:
         """Make the missing directories of ``path``, mode 0755, root's; follows links within the layer."""
@@ -338,7 +337,7 @@ class LayerApplier:
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
                 opaque = True
             elif stat.S_ISLNK(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-                # A link to what this layer does not have: make it, within the root.
+                # The target of a link is missing in this layer: make it, within the root.
                 target = os.readlink(name, dir_fd=parent_fd)
                 self._make_parents(target if target.startswith("/") else f"{parent}/{target}", depth + 1)
                 return
@@ -353,14 +352,14 @@ class LayerApplier:
         finally:
             os.close(fd)
         self._implied.add(prefix)
-        self._times[prefix] = 0  # no entry says a time, and the same layer is to be the same everywhere
+        self._times[prefix] = 0  # no entry sets a time, and a layer must be the same everywhere
 
     def _replace_parent(self, prefix: str, name: str, parent_fd: int) -> None:
-        """Make a directory in the place of a file.  An archive that wants one of its own replaced is refused."""
+        """Replace a file by a directory; refuse an archive that would replace a file of its own."""
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), prefix)
 
     def _remove(self, path: str, name: str, parent_fd: int) -> None:
-        """Remove what an entry replaces.  A replaced whiteout makes the directory that follows opaque."""
+        """Remove the path that an entry replaces.  A directory that replaces a whiteout becomes opaque."""
         mode = os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode
         if stat.S_ISDIR(mode):
             self._remove_directory(name, parent_fd)
@@ -393,7 +392,7 @@ class LayerApplier:
             for path in self._whiteouts:
                 self._restore_whiteout(path)
             for path in self._opaque:
-                # Of a name that is not a directory in the end, nothing below shows anyway.
+                # If the name is no longer a directory, lower layers' entries below it are hidden anyway.
                 self._finish_directory(path, lambda at: os.setxattr(at, self._opaque_xattr, b"y"))
             for path, mtime_ns in self._times.items():
                 self._finish_directory(path, partial(os.utime, ns=(mtime_ns, mtime_ns)))
@@ -409,7 +408,7 @@ class LayerApplier:
                 os.close(fd)
 
     def _restore_whiteout(self, path: str) -> None:
-        """Make a whiteout again that went with a directory which the layer itself replaced, and then had again."""
+        """Restore a whiteout that was removed with a directory which the layer replaced and then defined again."""
         parent, _, name = path.rpartition("/")
         fd = self._open_existing(parent)
         if fd is not None:

@@ -1,11 +1,11 @@
 """Partial downloads of blobs: one file each, kept for resumption, with one writer at a time.
 
-Under the image layout's ``partial/``, named by their digest.  Who downloads holds the file's lock (flock(2)): a second
-process that wants the same blob waits for it, and finds the blob in the store.  What a killed process has left is
-hashed again, and continued.
+They are under the image layout's ``partial/``, named by their digest.  The downloader holds the file's lock (flock(2)): a
+second process that needs the same blob waits for it, and then finds the blob in the store.  The partial file of a killed
+process is hashed again and continued.
 
-A driver may give the file of a plain layer a further name.  So it is only ever appended to, and what is to go is
-unlinked: never truncated, never written over.
+A driver may hard-link the file of a plain layer.  So the file is only appended to or unlinked, never truncated or
+overwritten.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _POLL_SECONDS = 0.1
 
 
 class PartialBlob:
-    """A blob that grows; made by :meth:`PartialBlobs.open`.  One thread writes, any number read behind.
+    """A growing blob, from :meth:`PartialBlobs.open`.  One thread writes; any number of threads read.
 
     Attributes:
         path: the file.
-        position: how much of it is there and hashed.
+        position: the size of the part that is written and hashed.
         arrival: for the readers.
     """
 
@@ -48,7 +48,7 @@ class PartialBlob:
         self._fd = fd
         self._subject = subject
         self._hash = hashlib.sha256()
-        # Hash what an earlier download has left.
+        # Hash the part from an earlier download.
         while data := os.pread(fd, _CHUNK_BYTES, self.position):
             self._hash.update(data)
             self.position += len(data)
@@ -56,21 +56,22 @@ class PartialBlob:
         self.arrival = Arrival(self.position)
 
     def write(self, data: bytes) -> None:
-        """Append ``data``; after a restart, compare it with what is there.
+        """Append ``data``; after a restart, compare it with the existing part.
 
         Raises:
-            CorruptError: it is more than the blob has, or other bytes than those that came before.
+            CorruptError: the blob becomes longer than its manifest says, or differs from the existing part.
             UnavailableError: the disk is full.
         """
         if self.position + len(data) > self.descriptor.size_bytes:
             raise CorruptError(
-                f"{self._subject} is longer than the {self.descriptor.size_bytes} bytes that its manifest says",
+                f"{self._subject} is longer than the {self.descriptor.size_bytes} bytes of its manifest",
                 "the registry is broken or hostile; tell its owner",
             )
         known = min(self._furthest - self.position, len(data))
         if known > 0 and os.pread(self._fd, known, self.position) != data[:known]:
             raise CorruptError(
-                f"{self._subject} came with other bytes than before", "pull again: it is fetched anew then"
+                f"{self._subject} differs from its earlier download",
+                "pull again: it is then fetched from the start",
             )
         view, offset = memoryview(data)[known:], self.position + known
         with mapped(self._subject):
@@ -84,14 +85,14 @@ class PartialBlob:
             self._furthest = self.position
 
     def restart(self) -> None:
-        """Begin again: the server does not continue a download; the same bytes are to come again."""
+        """Begin again, because the server cannot resume the download: the same bytes follow again."""
         self._hash, self.position = hashlib.sha256(), 0
 
     def finish(self) -> None:
-        """Verify the whole, and tell the readers.
+        """Verify the complete blob, and tell the readers.
 
         Raises:
-            CorruptError: digest or size differ.
+            CorruptError: the digest or the size differs.
         """
         check_content(
             "sha256:" + self._hash.hexdigest(),
@@ -103,7 +104,7 @@ class PartialBlob:
         self.arrival.finish()
 
     def layer(self) -> LayerBlob:
-        """The blob as a driver takes it."""
+        """Return the blob for a driver."""
         descriptor = self.descriptor
         return LayerBlob(
             self.path, descriptor.media_type, verified=True, arrival=self.arrival, digest=descriptor.digest
@@ -111,10 +112,10 @@ class PartialBlob:
 
 
 class PartialBlobs:
-    """The blobs of one store that are being downloaded.
+    """The partial blobs of one store.
 
     Args:
-        blobs: takes the whole ones; the caller holds its lock, shared.
+        blobs: the store for completed blobs; the caller holds its lock, shared.
     """
 
     def __init__(self, blobs: BlobStore) -> None:
@@ -129,16 +130,16 @@ class PartialBlobs:
         waiting: Callable[[int], None],
         is_cancelled: Callable[[], bool],
     ) -> Iterator[PartialBlob | None]:
-        """Begin or continue a download; None if the blob is in the store, put there by another process meanwhile.
+        """Begin or continue a download; None if the blob is in the store, possibly from another process just now.
 
-        When the block ends without an error, the caller has called :meth:`PartialBlob.finish`, and the blob is moved
-        into the store.  When it ends with one, what is there stays for the next attempt; but for wrong or hostile
-        content, and for a full disk.
+        The caller calls :meth:`PartialBlob.finish` in the block; at its end, the blob is moved into the store.  If the
+        block ends with an error, the partial file stays for the next attempt, unless the content is wrong or hostile or
+        the disk is full.
 
         Args:
             subject: names the blob in errors.
             waiting: called, with the size so far, while another process downloads it.
-            is_cancelled: asked while waiting; ends it with None.
+            is_cancelled: called during the wait; if it returns True, the wait ends and the result is None.
         """
         with mapped(subject):
             self._directory.mkdir(mode=0o700, exist_ok=True)
@@ -155,7 +156,7 @@ class PartialBlobs:
                     yield None
                     return
                 if not _is_named(fd, path):
-                    continue  # the one before has moved it away, or removed it: take the new file
+                    continue  # its previous holder has moved or removed it: open the new file
                 if _is_useless(fd, descriptor.size_bytes):
                     os.unlink(path)
                     continue
@@ -187,7 +188,7 @@ class PartialBlobs:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    # Polled, as flock(2) cannot be given up, and as there is progress to show meanwhile.
+                    # Polled, because flock(2) cannot be cancelled, and progress is shown during the wait.
                     if is_cancelled():
                         os.close(fd)
                         return None
@@ -200,10 +201,10 @@ class PartialBlobs:
             raise
 
     def sweep(self, kept: set[str]) -> None:
-        """Remove what nobody will continue.  The caller holds the store's lock, exclusive.
+        """Remove the partial files that no pull will continue.  The caller holds the store's lock, exclusive.
 
         Args:
-            kept: digests of those that stay.
+            kept: digests of the files to keep.
         """
         for name in _names(self._directory):
             if len(name) == HEX_LENGTH and f"sha256:{name}" not in kept:
@@ -219,9 +220,9 @@ def _names(directory: Path) -> list[str]:
 
 
 def _is_useless(fd: int, size_bytes: int) -> bool:
-    """Whether what is there cannot be continued.
+    """Whether a partial file cannot be continued.
 
-    It is longer than the blob, or from before the machine started: what was not synced may not have reached the disk.
+    It is longer than the blob, or older than this boot: its unsynced data may not have reached the disk.
     """
     status = os.fstat(fd)
     started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""Descriptors for another process: a stream's own, or a pipe that a thread here fills or empties."""
+"""Descriptors for another process: a stream's own, or a pipe that a thread of this process fills or drains."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _CHUNK_BYTES = 1 << 20
 
 @contextlib.contextmanager
 def writing_archive() -> Iterator[None]:
-    """Turn the errors of writing an archive into ours.
+    """Map the errors of writing an archive to PyDockError.
 
     Raises:
-        FailedError: the archive's reader is gone, or it takes no more.
+        FailedError: the archive's reader is gone, or its target is full.
         NoSpaceError: the disk is full.
     """
     with mapped("the archive", "write", ""):
@@ -34,10 +34,9 @@ def writing_archive() -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing_end(stream: BinaryIO) -> Iterator[int]:
-    """Yield a descriptor; the stream has what is written to it when the block has ended.
+    """Yield a descriptor; at the end of the block, the stream has received everything written to it.
 
-    Raises:
-        what the stream's ``write`` raises; the block's own error goes before.
+    The block's own error takes precedence over an error of the stream's ``write``.
     """
     try:
         fd = stream.fileno()
@@ -59,10 +58,10 @@ def writing_end(stream: BinaryIO) -> Iterator[int]:
 
 @contextlib.contextmanager
 def reading_end(blob: LayerBlob) -> Iterator[int]:
-    """Yield a descriptor of a blob: of its file, or of a pipe that gets the bytes as they arrive.
+    """Yield a descriptor of a blob: of its file, or of a pipe that receives the bytes as they arrive.
 
     Raises:
-        what the arrival failed with: the result of a shortened stream is void.
+        PyDockError: the failure of the arrival, which makes a result of the truncated stream invalid.
     """
     if blob.arrival is None:
         fd = os.open(blob.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -78,7 +77,7 @@ def reading_end(blob: LayerBlob) -> Iterator[int]:
         with (
             contextlib.suppress(BrokenPipeError),
             blob.open() as stream,
-        ):  # the reader says itself why it has failed
+        ):  # the reader reports its own failure
             while data := stream.read(_CHUNK_BYTES):
                 view = memoryview(data)
                 while view:
@@ -90,10 +89,9 @@ def reading_end(blob: LayerBlob) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _pumping(pump: Callable[[], None], pump_fd: int, block_fd: int) -> Iterator[None]:
-    """Run a function in a thread, beside the block; close both ends of the pipe between them.
+    """Run a function in a thread during the block; close both ends of the pipe between them.
 
-    Raises:
-        what the function raised: at the end of the block, or instead of the error of a block that found the pipe closed.
+    The function's error is raised at the end of the block, and replaces the error of a block that found the pipe closed.
     """
     errors: list[BaseException] = []
 

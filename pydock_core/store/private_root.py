@@ -1,7 +1,6 @@
-"""The root of a file system that only one worker sees: mounted in a mount namespace of its own, or a running
-container's.
+"""Opens a root file system for one worker: mounted in a private mount namespace, or a running container's.
 
-The functions that open a root are only for a worker process that ends afterwards, and with it the namespace.
+The functions that open a root are only for a worker process, which ends afterwards, and with it the namespace.
 :func:`mount_privately` is for any process.
 """
 
@@ -24,7 +23,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def open_private_root(root_mounts: Sequence[Mapping[str, Any]], mount_point: str) -> int:
-    """Mount a file system where nobody else sees it; return a descriptor of its root, for reading.
+    """Mount a file system in a private mount namespace; return a descriptor of its root, for reading.
 
     Args:
         root_mounts: as data (:class:`RootMount`).
@@ -32,7 +31,7 @@ def open_private_root(root_mounts: Sequence[Mapping[str, Any]], mount_point: str
 
     Raises:
         NotFoundError, UnsupportedError, FailedError: see :func:`mount_root`.
-        OSError: there can be no mount namespace.
+        OSError: the mount namespace cannot be made.
     """
     mounts = [RootMount.from_json(mount) for mount in root_mounts]
     syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -48,10 +47,7 @@ def mount_privately(job: Callable[[Callable[[], None]], _Result]) -> _Result:
     end with the thread.
 
     Args:
-        job: gets a function that it calls now and then, which raises if the caller has been interrupted.
-
-    Raises:
-        what the job raises.
+        job: receives a function that it calls regularly, which raises if the caller has been interrupted.
     """
     thread = _Mounting(job)
     thread.start()
@@ -93,24 +89,24 @@ class _Mounting(threading.Thread, Generic[_Result]):
 def open_running_root(supervisor: Mapping[str, Any], rootfs: str) -> int:
     """Return a descriptor of a running container's root, as its supervisor has mounted it.
 
-    What is mounted in the container itself (volumes, /proc, /dev, /etc/hosts) is not there: only the mount of the
-    root is cloned, so that below the descriptor nothing leads out of it.
+    Only the root's own mount is cloned, without the mounts in the container (volumes, /proc, /dev, /etc/hosts), so nothing
+    below the descriptor leads out of it.
 
     Args:
         supervisor: its :class:`ProcessIdentity`, as data.
-        rootfs: where it has mounted the root.
+        rootfs: the supervisor's mount point of the root.
 
     Raises:
-        ConflictError: the container has ended meanwhile.
+        ConflictError: the container has ended.
         OSError: its mount namespace cannot be joined.
     """
     pidfd = ProcessIdentity(**supervisor).open()
     if pidfd is None:
-        raise ConflictError("the container has ended meanwhile", "try again")
+        raise ConflictError("the container has just ended", "try again")
     try:
         syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
     except ProcessLookupError:
-        raise ConflictError("the container has ended meanwhile", "try again") from None
+        raise ConflictError("the container has just ended", "try again") from None
     finally:
         os.close(pidfd)
     tree_fd = syscalls.open_tree(syscalls.AT_FDCWD, rootfs, syscalls.OPEN_TREE_CLONE)

@@ -1,10 +1,10 @@
 """A small reserve of disk space, so that a full disk can be freed.
 
-To remove an image the database needs a few pages first, and to be opened at all a file of 32 KiB and another one beside
-it (sqlite.org, "Write-Ahead Logging"); on a disk without a free byte, or with all the files that it can have, the commands
-that free space would fail like all others.  So some files are kept that are given up then, and made again once there is
-room.  To read takes no space (:meth:`pydock_core.store.database.connection.Database.query`), so `dock ps`, `stop` and
-`kill` leave the reserve to `rm`, `rmi` and `prune`.
+To remove an image, the database needs a few pages; to be opened, it needs two more files, one of 32 KiB (sqlite.org,
+"Write-Ahead Logging").  On a disk without a free byte or a free inode, the commands that free space would fail like all
+others.  So some files are kept in reserve, released on a full disk, and made again when there is room.  Reading takes no
+space (:meth:`pydock_core.store.database.connection.Database.query`), so `dock ps`, `stop` and `kill` leave the reserve to
+`rm`, `rmi` and `prune`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pathlib import Path
 RESERVE_BYTES = 1 << 20
 RESERVE_FILES = 8
 _AMPLE = 4
-"""It is made where so many times its size are free."""
+"""The reserve is made if this multiple of its size is free."""
 
 
 class Reserve:
-    """The files; the first one has the bytes.
+    """The reserve's files; the first one holds the bytes.
 
     Args:
-        path: the directory that they are in, or will be; on the disk that it is for.
+        path: their directory, on the disk that the reserve is for.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def keep(self) -> None:
-        """Make them where they are missing and there is ample room.  What fails is not an error: then there are none."""
+        """Make missing files if there is ample room; ignore a failure."""
         if os.path.isdir(self._path):
             return
         with contextlib.suppress(OSError):
@@ -52,11 +52,11 @@ class Reserve:
             os.close(fd)
 
     def release(self) -> bool:
-        """Give them up; return whether there were any."""
+        """Remove the files; return whether there were any."""
         released = False
         with contextlib.suppress(OSError):
             for name in os.listdir(self._path):
-                with contextlib.suppress(FileNotFoundError):  # another process gives them up, too
+                with contextlib.suppress(FileNotFoundError):  # another process is removing them, too
                     os.unlink(self._path / name)
                 released = True
             os.rmdir(self._path)
@@ -64,7 +64,7 @@ class Reserve:
 
 
 def is_short(directory: Path, least_bytes: int, least_files: int = RESERVE_FILES) -> bool:
-    """Whether a directory's disk has less than so many bytes, or room for less than so many files, for this user."""
+    """Whether a directory's disk has fewer free bytes, or fewer free inodes, for this user."""
     status = os.statvfs(directory)
     has_limit = status.f_files > 0  # of files; Btrfs has none
     return status.f_bavail * status.f_frsize < least_bytes or (has_limit and status.f_favail < least_files)

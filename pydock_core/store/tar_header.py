@@ -1,8 +1,8 @@
 """Parses the headers of a tar archive: pure functions over blocks of bytes.
 
 Formats: POSIX ustar and pax (pax(1), "ustar Interchange Format", "pax Header Block"), GNU tar's old format with its long
-names and sparse files ("GNU tar internals"), V7 and star (star(5)).  Where two readings of a header are possible, it is
-the one of Go's archive/tar, with which Docker, containerd and podman read layers.
+names and sparse files ("GNU tar internals"), V7 and star (star(5)).  An ambiguous header is read as Go's archive/tar reads
+it, which Docker, containerd and podman use for layers.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ class Header(NamedTuple):
     """The fields of a header.
 
     Attributes:
-        type: the type field; a V7 header of a directory has DIRECTORY.
-        name: with its prefix; without slashes at the end if it is a directory's.
+        type: the type field; DIRECTORY for a directory of V7, too.
+        name: with its prefix; a directory's without trailing slashes.
         mode: permission bits, 0o7777 at most.
-        uid, gid, size_bytes: not checked, but for a size that is negative or SIZE_LIMIT or more.
+        uid, gid: not checked.
+        size_bytes: 0 or more, below SIZE_LIMIT.
         mtime_ns: since the epoch, 0 or more.
         link: the target of a link.
         device: (major, minor).
@@ -61,7 +62,7 @@ class Header(NamedTuple):
 def check_sum(block: bytes) -> None:
     """Compare a header's checksum, of signed or unsigned bytes, with its content.
 
-    adler32 adds the bytes up in C; its lower half is their sum, plus one, modulo 65521.
+    adler32 computes the sum in C: its lower half is the sum of the bytes plus one, modulo 65521.
 
     Raises:
         HeaderError: the checksum is wrong.
@@ -79,7 +80,7 @@ def check_sum(block: bytes) -> None:
 
 
 def parse_header(block: bytes) -> Header:
-    """Return the fields of a header whose checksum was compared.
+    """Return the fields of a header whose checksum has been verified.
 
     Raises:
         HeaderError: a field is not a number, or the size is impossible.
@@ -103,7 +104,7 @@ def parse_size(block: bytes) -> int:
     """Return the size field of a header.
 
     Raises:
-        HeaderError: it is not a number, or impossible.
+        HeaderError: it is not a number, or the size is impossible.
     """
     digits = block[124:135]
     if digits.isdigit() and block[135] in _TERMINATORS:
@@ -115,7 +116,7 @@ def check_size(size_bytes: int) -> int:
     """Return a size.
 
     Raises:
-        HeaderError: it is negative, or larger than any file.
+        HeaderError: the size is negative, or larger than any file.
     """
     if not 0 <= size_bytes < SIZE_LIMIT:
         raise HeaderError(f"an entry claims a size of {size_bytes} bytes")
@@ -126,7 +127,7 @@ def parse_number(field: bytes) -> int:
     """Return a numeric field: octal digits, or GNU's and star's base-256; 0 for an empty one.
 
     Raises:
-        HeaderError: it is something else.
+        HeaderError: the field is neither.
     """
     if field[0] & 0x80:
         bits = 8 * len(field) - 1
@@ -146,7 +147,7 @@ def _parse_octal(digits: bytes) -> int:
 
 @lru_cache(_CACHED)
 def _parse_owner(fields: bytes) -> tuple[int, int, int, tuple[int, int]]:
-    """Return (mode, uid, gid, device) of the fields for these, which are the same in many headers."""
+    """Parse (mode, uid, gid, device); cached, because many headers have the same."""
     mode, uid, gid, major, minor = (parse_number(fields[start : start + 8]) for start in range(0, 40, 8))
     return mode & 0o7777, uid, gid, (major, minor)
 
@@ -157,11 +158,11 @@ def _parse_time(field: bytes) -> int:
 
 
 def _prefix(block: bytes) -> bytes:
-    """Return what a header has in front of its name.
+    """Return the prefix of a header's name.
 
-    star keeps times behind a shorter prefix (star(5)); old GNU headers have times there, and V7 headers nothing.  A
-    defect of Go before 1.8 wrote a prefix into GNU headers; as Go's archive/tar does (reader.go), such a field is
-    taken for one if it is text and no time.
+    star stores times after a shorter prefix (star(5)); old GNU headers have times in its place, and V7 headers have
+    nothing.  A defect of Go before 1.8 wrote a prefix into GNU headers; as in Go's archive/tar (reader.go), the field of
+    such a header counts as a prefix if it is text and not a time.
     """
     if block[257:263] == _POSIX:
         end = 476 if block[508:512] == _STAR_TRAILER else 500
@@ -188,11 +189,11 @@ class Extension(NamedTuple):
     """The fields of an extended header; None or b"" for absent ones.
 
     Attributes:
-        path, link: replace the header's; a zero byte in them is the caller's to refuse.
-        size_bytes: of what is stored.
+        path, link: replace the header's; the caller refuses zero bytes in them.
+        size_bytes: of the stored data.
         mtime_ns, uid, gid: replace the header's.
         xattrs: (name, value) of each extended attribute.
-        sparse: the GNU.sparse records without that prefix, in their order; a name may be there twice.
+        sparse: the GNU.sparse records without that prefix, in their order; a name may occur twice.
     """
 
     path: bytes
@@ -212,7 +213,7 @@ def parse_records(body: bytes) -> Records:
     """Return the (key, value) records of a pax header, in their order.
 
     Raises:
-        HeaderError: one is malformed.
+        HeaderError: a record is malformed.
     """
     records = []
     position, end = 0, len(body)
@@ -234,7 +235,7 @@ def parse_records(body: bytes) -> Records:
 
 
 def parse_extension(records: Records) -> Extension:
-    """Return what records say; the last one of a key counts, and an empty value leaves the header's field as it is.
+    """Interpret records; the last one of a key counts, and an empty value leaves the header's field unchanged.
 
     Raises:
         HeaderError: a value is not a number.
@@ -271,7 +272,7 @@ def parse_extension(records: Records) -> Extension:
 
 
 def _decode_libarchive(record: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
-    """Decode an attribute as libarchive writes it beside the SCHILY record: a quoted name, the value in base64."""
+    """Decode libarchive's record of an attribute: a quoted name, and the value in base64."""
     from urllib.parse import unquote_to_bytes  # late: only bsdtar writes such records
 
     name = unquote_to_bytes(record[0])
@@ -292,7 +293,7 @@ def _parse_decimal(text: bytes) -> int:
 
 @lru_cache(_CACHED)
 def _parse_decimal_time(text: bytes) -> int:
-    """Return a time in nanoseconds; 0 for what is before the epoch, or not a time."""
+    """Return a time in nanoseconds; 0 for a time before the epoch, or a malformed one."""
     whole, _, fraction = text.partition(b".")
     if not whole.isdigit() or (fraction and not fraction.isdigit()) or len(whole) > _LONGEST_NUMBER:
         return 0
@@ -324,7 +325,7 @@ def parse_more_old_sparse(block: bytes) -> tuple[Parts, bool]:
 
 
 def _parse_parts(fields: bytes) -> Parts:
-    """Parse a table; unused places in it have the length 0, as an end marker has."""
+    """Parse a table; unused places and the end marker have the length 0."""
     numbers = [parse_number(fields[start : start + 12]) for start in range(0, len(fields), 12)]
     return [part for part in zip(numbers[::2], numbers[1::2], strict=True) if part[1]]
 
@@ -335,17 +336,17 @@ def is_sparse(record: tuple[bytes, bytes]) -> bool:
 
 
 def parse_sparse_size(fields: Mapping[bytes, bytes], stored_bytes: int) -> int:
-    """Return the size of a sparse file, holes included; what is stored if its records do not say.
+    """Return the size of a sparse file, holes included; the stored size if its records do not give one.
 
     Raises:
-        HeaderError: it is not a number, or impossible.
+        HeaderError: it is not a number, or the size is impossible.
     """
     text = fields.get(b"realsize") or fields.get(b"size")
     return check_size(_parse_decimal(text)) if text else stored_bytes
 
 
 def parse_count(text: bytes) -> int:
-    """Return the number of parts that a map of format 1.0 says it has.
+    """Return the number of parts from the first line of a map of format 1.0.
 
     Raises:
         HeaderError: it is not a number.
@@ -354,7 +355,7 @@ def parse_count(text: bytes) -> int:
 
 
 def parse_sparse_records(sparse: Sequence[tuple[bytes, bytes]]) -> Parts:
-    """Return the parts that the records of format 0.0 or 0.1 name.
+    """Return the parts from the records of format 0.0 or 0.1.
 
     Raises:
         HeaderError: a value is not a number.
@@ -369,7 +370,7 @@ def parse_sparse_records(sparse: Sequence[tuple[bytes, bytes]]) -> Parts:
 
 
 def parse_sparse_map(numbers: list[bytes]) -> Parts:
-    """Return the parts of a map of format 1.0, in front of the data: one number a line.
+    """Return the parts from a map of format 1.0, which precedes the data: one number per line.
 
     Raises:
         HeaderError: a line is not a number.

@@ -1,13 +1,13 @@
 """Reads hostile tar archives safely: checks every entry and bounds time and memory.
 
-:mod:`pydock_core.store.tar_header` parses single blocks.  This module puts the headers of an entry together, checks the
-whole, and reads the entry's data.  What headers take in memory is bounded:
+:mod:`pydock_core.store.tar_header` parses single blocks.  This module combines the headers of an entry, checks the
+result, and reads the entry's data.  The memory for headers is bounded:
 
 - Per entry, everything that describes it: extended headers, long names, the map of a sparse file (HEADER_LIMIT).
-- Per archive, all global extended headers, which stay in force to its end (GLOBAL_LIMIT).
+- Per archive, all global extended headers, which apply to its end (GLOBAL_LIMIT).
 
-Of several headers of one kind in front of an entry the last one counts, and a GNU long name counts more than a pax
-path, as in Go's archive/tar.
+Of several headers of one kind before an entry, the last one counts, and a GNU long name takes precedence over a pax path,
+as in Go's archive/tar.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ HEADER_LIMIT = 1 << 20
 """Go's archive/tar has the same limit for each extended header, long name and sparse map."""
 GLOBAL_LIMIT = 64 << 10
 _OVERHEAD_BYTES = 16 << 10
-"""For the blocks of the headers themselves, beside what they hold."""
+"""The memory charged for the header blocks themselves, besides their contents."""
 _END = bytes(BLOCK_BYTES)
 _REGULAR = frozenset((REGULAR, OLD_REGULAR, CONTIGUOUS))
 _ORDINARY = _REGULAR | frozenset((DIRECTORY, *b"12"))
@@ -74,14 +74,14 @@ _MAJOR_LIMIT, _MINOR_LIMIT = 0xFFF, 0xFFFFF
 
 
 class Entry(NamedTuple):
-    """One entry of an archive, checked.
+    """A checked entry of an archive.
 
     Attributes:
         name: as in the archive, neither normalised nor trusted.
         kind: a stat.S_IF* constant; 0 for a hard link.
         mode: permission bits, 0o7777 at most.
         uid, gid: 0 to 2**32 - 2.
-        size_bytes: of the contents, holes included; 0 for what has none.
+        size_bytes: of the contents, holes included; 0 for an entry without contents.
         mtime_ns: since the epoch.
         link: target of a symbolic or hard link.
         device: (major, minor).
@@ -106,7 +106,7 @@ class Entry(NamedTuple):
 
     @property
     def parts(self) -> tuple[tuple[int, int], ...]:
-        """The segments, of a file without holes too."""
+        """The segments; a file without holes has one."""
         if self.segments is None:
             return ((0, self.size_bytes),) if self.size_bytes else ()
         return self.segments
@@ -127,8 +127,8 @@ class TarReader:
     Attributes:
         ended: after iteration, whether the archive had its end marker (POSIX: two blocks of zeros).
 
-    Iteration raises CorruptError if the archive is damaged or truncated, InvalidError for an entry that
-    cannot be meant, UnsupportedError for a kind of entry that images do not have.
+    Iteration raises CorruptError if the archive is damaged or truncated, InvalidError for an invalid entry, and
+    UnsupportedError for a kind of entry that images do not have.
     """
 
     def __init__(self, source: Source, subject: str) -> None:
@@ -203,7 +203,7 @@ class TarReader:
                 description = _Description() if self._defaults else None
 
     def _add_defaults(self, body: bytes) -> None:
-        """Note a global extended header.  What it says of sparse files cannot be meant for every entry."""
+        """Record a global extended header, without its records of sparse files, which cannot apply to every entry."""
         self._defaults_bytes += len(body)
         if self._defaults_bytes > GLOBAL_LIMIT:
             raise HeaderError(f"its global extended headers take more than {GLOBAL_LIMIT >> 10} KiB")
@@ -224,13 +224,13 @@ class TarReader:
     def _described(
         self, header: Header, block: bytes, position: int, description: _Description
     ) -> tuple[Entry, int]:
-        """Return the entry of a header, with all that describes it, and where its data ends.
+        """Combine a header with its description; return the entry, and the end of its data.
 
         Args:
             header: parsed.
-            block: the same.
-            position: where the block ends.
-            description: what precedes the header.
+            block: the same header, unparsed.
+            position: the end of the block.
+            description: the extended headers before the header.
         """
         more = parse_extension(self._defaults + description.records)
         fields = dict(more.sparse)
@@ -273,7 +273,7 @@ class TarReader:
         return entry, end
 
     def _old_map(self, block: bytes, position: int, description: _Description) -> tuple[Parts, int, int]:
-        """Return the parts of a sparse file in the old GNU format, where its data begins, and its size."""
+        """Return the parts of a sparse file in the old GNU format, the start of its data, and its size."""
         parts, goes_on, size_bytes = parse_old_sparse(block)
         while goes_on:
             description.charge(BLOCK_BYTES)
@@ -289,7 +289,7 @@ class TarReader:
         position: int,
         description: _Description,
     ) -> tuple[Parts | None, int]:
-        """Return the parts of a sparse file in one of the pax formats, and where its data begins."""
+        """Return the parts of a sparse file in one of the pax formats, and the start of its data."""
         if fields.get(b"major", b"0") == b"0":
             is_sparse = b"map" in fields or b"size" in fields
             return parse_sparse_records(records) if is_sparse else None, position
@@ -307,7 +307,7 @@ class TarReader:
         return parse_sparse_map(lines[1:needed]), position
 
     def _check(self, entry: Entry, header: Header) -> None:
-        """Raise if an entry cannot be meant."""
+        """Raise if an entry is invalid."""
         if entry.kind < 0:
             kind = bytes([header.type])
             raise UnsupportedError(f"{self._at(entry)} is of type {kind!r}, which images do not have", ANEW)
@@ -326,7 +326,7 @@ class TarReader:
         return f"{self._subject}: entry {entry.text!r}"
 
     def _check_segments(self, entry: Entry, stored_bytes: int) -> None:
-        """Raise if the parts of a sparse file are not in order, or are more than the archive has of it."""
+        """Raise if the parts of a sparse file are not in order, or exceed its stored data."""
         end = total = 0
         for offset, length in entry.parts:
             if offset < end or length < 0 or offset + length > entry.size_bytes:
@@ -341,7 +341,7 @@ class TarReader:
             )
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:
-        """Yield the data of the entry that iteration is at, in pieces; holes are left out.
+        """Yield the data of the current entry, in pieces, without holes.
 
         Raises:
             CorruptError: the archive ends before the data does.
@@ -359,7 +359,7 @@ class TarReader:
             raise self._damaged(error) from error
 
     def copy(self, entry: Entry, fd: int) -> None:
-        """Write the data of the entry that iteration is at into the empty file ``fd``, holes as holes.
+        """Write the data of the current entry into the empty file ``fd``, keeping holes.
 
         Raises:
             CorruptError: the archive ends before the data does.
@@ -380,9 +380,9 @@ class _Description:
     """The extended headers that precede an entry.
 
     Attributes:
-        name, link: the GNU long ones.
+        name, link: the GNU long names.
         records: of the pax header.
-        is_global: there is nothing but global headers.
+        is_global: there are only global headers.
     """
 
     __slots__ = ("_left_bytes", "is_global", "link", "name", "records")
@@ -394,17 +394,17 @@ class _Description:
         self._left_bytes = HEADER_LIMIT + _OVERHEAD_BYTES
 
     def charge(self, size_bytes: int) -> None:
-        """Note that so much is read.
+        """Charge ``size_bytes`` to the entry's limit.
 
         Raises:
-            HeaderError: that is too much.
+            HeaderError: the limit is exceeded.
         """
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             raise HeaderError(f"the headers of one entry take more than {HEADER_LIMIT >> 10} KiB")
 
     def add(self, kind: int, body: bytes) -> None:
-        """Take what a header of a type holds."""
+        """Add the contents of a header of a type."""
         self.is_global = False
         if kind == LONG_NAME:
             self.name = body.partition(b"\0")[0]

@@ -13,13 +13,13 @@ _PIECE_BYTES = 64 << 10
 
 
 class Readable(Protocol):
-    """A stream, of which only ``read`` is used."""
+    """A stream; only its ``read`` is used."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Source(Protocol):
-    """The bytes of a plain archive by their positions in it, which only ever grow.
+    """The bytes of a plain archive by position; positions only grow.
 
     A method raises EOFError if the archive ends before ``position``.
     """
@@ -38,11 +38,11 @@ class Source(Protocol):
 
 
 class FileSource:
-    """An archive that is a file: data that nobody asks for is not read, and the kernel copies from file to file.
+    """An archive that is a file: unneeded data is not read, and the kernel copies from file to file.
 
     Args:
-        fd: of the file; its position does not matter, and is left alone.
-        base: where in the file the archive begins.
+        fd: of the file; its position is neither used nor changed.
+        base: the archive's offset in the file.
     """
 
     def __init__(self, fd: int, base: int = 0) -> None:
@@ -77,7 +77,7 @@ class StreamSource:
     """An archive that is read once, from its start.
 
     Args:
-        stream: at the archive's start.  It is read in large pieces: more of it than the reader has seen may be gone.
+        stream: at the archive's start.  It is read in large pieces, so it may be further than the reader.
     """
 
     def __init__(self, stream: Readable) -> None:
@@ -116,7 +116,7 @@ class StreamSource:
                 view, offset = view[written:], offset + written
 
     def _skip(self, position: int) -> None:
-        """Read on until ``position`` is in the piece, or at its end."""
+        """Read on until the piece contains ``position``, or ends at it."""
         while (end := self._start + len(self._piece)) < position:
             piece = self._stream.read(min(position - end, CHUNK_BYTES))
             if not piece:

@@ -1,12 +1,11 @@
-"""Writes tar archives, the same bytes for the same entries: ustar (POSIX.1-1988), and pax headers (POSIX.1-2001)
-for what ustar has no room for.
+"""Writes deterministic tar archives: ustar (POSIX.1-1988), with pax headers (POSIX.1-2001) for values that do not fit.
 
-Names go out as the bytes that they are.  A pax header's values should be UTF-8; where a name is not, its bytes are
-written all the same, as Go's archive/tar does, and read back as they were by that, by GNU tar and by tarfile.
+Names are written as raw bytes.  A pax header's values should be UTF-8; a name that is not is written as it is, as in Go's
+archive/tar, and Go, GNU tar and tarfile read it back unchanged.
 
-A file with large holes goes out in GNU tar's sparse format 1.0 (GNU tar manual, "Storing Sparse Files"), which GNU
+A file with large holes is written in GNU tar's sparse format 1.0 (GNU tar manual, "Storing Sparse Files"), which GNU
 tar, libarchive, tarfile and Go's archive/tar read, and with it Docker, containerd and podman.  Smaller holes are
-written as zeros: the image specification (layer.md) advises against sparse files, and every tool reads those.
+written as zeros: the image specification (layer.md) advises against sparse files, and every tool reads zeros.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from pydock_core.store.extents import data_segments
 
 BLOCK_BYTES = 512
 _BUFFER_BYTES = 1 << 20
-# Below this, a file's data is read into the buffer: one system call less than sending it by itself, and no flush.
+# The data of a smaller file is read into the buffer: one system call less than sending it separately, and no flush.
 _SMALL_BYTES = 128 << 10
-# So much at once that whoever follows what is written is not kept waiting.
+# The largest piece of one copy, so that progress is reported often enough.
 _SENT_BYTES = 8 << 20
 _NAME_BYTES, _PREFIX_BYTES = 100, 155
 _SMALLEST_TOO_LARGE_ID = 1 << 21
 _SMALLEST_TOO_LARGE_NUMBER = 1 << 33
-# Holes of so much in all make a file sparse in the archive.
+# A file with at least this much in holes is sparse in the archive.
 SPARSE_BYTES = 64 << 20
 _SPARSE_DIRECTORY = b"GNUSparseFile.0/"
 _ZEROS = bytes(BLOCK_BYTES)
@@ -42,7 +41,7 @@ _TYPES = {
     stat.S_IFDIR: b"5",
     stat.S_IFIFO: b"6",
 }
-# Eight spaces stand in the place of the checksum while it is computed.
+# The checksum is computed with eight spaces in its place.
 _CHECKSUM_SPACES = 8 * 0x20
 _MAGIC = b"ustar\x0000"
 
@@ -61,18 +60,18 @@ def build_header(
     xattrs: Sequence[tuple[bytes, bytes]] = (),
     extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> bytes:
-    """Return the header of an entry, with the pax header before it where one is needed.
+    """Return the header of an entry, after a pax header if one is needed.
 
     Args:
-        name: without null bytes; a directory's gets its slash here.
+        name: without null bytes; a directory's slash is added here.
         kind: a stat.S_IF* constant; 0 for a hard link.
         mode: permission bits.
-        size_bytes: of the data that follows; only a regular file has any.
+        size_bytes: of the following data; only a regular file has any.
         mtime_ns: since the epoch; a fraction of a second, or a time before the epoch, needs a pax header.
         link: target of a symbolic or hard link.
         device: (major, minor).
-        xattrs: (name, value), written in the order given, as SCHILY.xattr.NAME.
-        extra: further records of the pax header.
+        xattrs: (name, value), written in the given order as SCHILY.xattr.NAME.
+        extra: additional records of the pax header.
 
     Raises:
         KeyError: tar has no such kind (a socket).
@@ -149,7 +148,7 @@ def _block(
 ) -> bytes:
     numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode & 0o7777, uid, gid, size_bytes, seconds)
     devices = b"%07o\0%07o\0" % device if device != (0, 0) else b""
-    # The sum of all bytes (POSIX, ustar); those that are zero need not be added.
+    # The sum of all bytes (POSIX, ustar), without the zero bytes.
     total = sum(name) + sum(numbers) + kind[0] + sum(link) + sum(devices) + sum(prefix) + _FIXED_SUM
     return b"%b%b%06o\0 %b%b%b%b%b%b" % (
         name.ljust(_NAME_BYTES, b"\0"),
@@ -158,7 +157,7 @@ def _block(
         kind,
         link.ljust(_NAME_BYTES, b"\0"),
         _MAGIC,
-        bytes(64),  # the names of owner and group, which images do not have
+        bytes(64),  # the names of owner and group, which images leave empty
         devices.ljust(16, b"\0"),
         prefix.ljust(_PREFIX_BYTES + 12, b"\0"),
     )
@@ -171,7 +170,7 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
     """Split a long name at a slash into ustar's prefix and name; None if it does not fit."""
     if len(name) > _PREFIX_BYTES + 1 + _NAME_BYTES:
         return None
-    # The last slash at which the prefix fits and something of the name is left.
+    # The last slash at which the prefix fits and the name is not empty.
     slash = name.rfind(b"/", 0, min(_PREFIX_BYTES + 1, len(name) - 1))
     if slash <= 0 or len(name) - slash - 1 > _NAME_BYTES:
         return None
@@ -179,7 +178,7 @@ def _split(name: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _format_time(nanoseconds: int) -> bytes:
-    """A pax time: seconds, and a fraction that has no zeros at its end."""
+    """Format a pax time: seconds, and a fraction without trailing zeros."""
     seconds, fraction = divmod(abs(nanoseconds), 1_000_000_000)
     sign = b"-" if nanoseconds < 0 else b""
     return sign + (b"%d.%09d" % (seconds, fraction)).rstrip(b"0").rstrip(b".")
@@ -194,13 +193,13 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 class TarWriter:
-    """Writes one archive, gathering small writes.
+    """Writes one archive, and buffers small writes.
 
     Args:
-        write: takes all of what it is given.
-        fd: the descriptor that ``write`` writes to, where the data of files may go there within the kernel (a file,
-            a pipe or a socket); None sends everything through ``write``.
-        written: called with how much of the archive has been written, each time that it is more.
+        write: writes all of its argument.
+        fd: the descriptor behind ``write``, if the kernel may send file data to it (a file, a pipe or a socket); None
+            sends everything through ``write``.
+        written: called with the size of the written part each time that it has grown.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class TarWriter:
         self._pieces: list[bytes] = []
         self._gathered = 0
         self.size_bytes = 0
-        """Of the archive so far, with what is still gathered."""
+        """The size of the archive so far, including buffered data."""
 
     def put(self, data: bytes) -> None:
         """Append bytes: a header, or data; :meth:`pad` follows the last of an entry's data."""
@@ -226,7 +225,7 @@ class TarWriter:
             self.flush()
 
     def pad(self, size_bytes: int) -> None:
-        """Fill the last block of an entry's data."""
+        """Pad the last block of an entry's data."""
         if size_bytes % BLOCK_BYTES:
             self.put(_ZEROS[: -size_bytes % BLOCK_BYTES])
 
@@ -237,10 +236,10 @@ class TarWriter:
             name: of the entry.
             source_fd: the file, open for reading; its position changes.
             size_bytes: of the file.
-            fields: further ones of :func:`build_header`.
+            fields: further arguments of :func:`build_header`.
 
         Returns:
-            whether there were ``size_bytes``; what is missing, because somebody shortened the file, is zeros.
+            whether the file had ``size_bytes``; if it was shortened just now, the missing part is zeros.
         """
         if size_bytes >= SPARSE_BYTES:
             segments = data_segments(source_fd, size_bytes)
@@ -257,7 +256,7 @@ class TarWriter:
         segments: Sequence[tuple[int, int]],
         fields: dict[str, Any],
     ) -> bool:
-        # The last number pair, of no length, says where the file ends.
+        # The last pair of numbers, with length 0, marks the end of the file.
         numbers = [len(segments) + 1, *(number for part in segments for number in part), size_bytes, 0]
         described = b"".join(b"%d\n" % number for number in numbers)
         described += bytes(-len(described) % BLOCK_BYTES)
@@ -285,7 +284,7 @@ class TarWriter:
         return is_whole
 
     def copy(self, source_fd: int, size_bytes: int) -> bool:
-        """Append the data of an entry from a file's beginning, holes as zeros, and the padding.
+        """Append an entry's data from the beginning of a file, with holes as zeros, and the padding.
 
         Returns:
             see :meth:`put_file`.
@@ -311,8 +310,9 @@ class TarWriter:
         return is_whole
 
     def _send(self, source_fd: int, position: int, end: int) -> int:
-        """Have the kernel send a file's data; return the position reached, less than ``end`` if it cannot or the file
-        is shorter.
+        """Have the kernel send a file's data; return the position reached.
+
+        It is less than ``end`` if the kernel cannot send, or if the file is shorter.
         """
         if self._fd is None:
             return position
@@ -330,16 +330,16 @@ class TarWriter:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._fd = None  # opened for appending, or of a kind that takes plain writes only: sendfile(2)
+            self._fd = None  # opened for appending, or of a kind that supports only plain writes: sendfile(2)
         return position
 
     def finish(self) -> None:
-        """Write the end marker, two blocks of zeros, and everything that is gathered."""
+        """Write the end marker, two blocks of zeros, and flush."""
         self.put(bytes(2 * BLOCK_BYTES))
         self.flush()
 
     def flush(self) -> None:
-        """Write what is gathered."""
+        """Write the buffered data."""
         if self._pieces:
             data = b"".join(self._pieces)
             self._pieces.clear()

@@ -1,7 +1,7 @@
-"""Writes a directory tree, possibly changing, as a tar; equal trees give equal bytes.
+"""Writes a directory tree, which may be changing, as a tar; equal trees give equal bytes.
 
-Every directory is opened by its name in the one above, with O_NOFOLLOW, and every file in its directory: whatever is
-renamed or replaced meanwhile, nothing outside of the tree is reached.  What vanishes between two looks is left out.
+Every directory is opened by its name in its parent, with O_NOFOLLOW, and every file in its directory.  So no concurrent
+rename or replacement can lead out of the tree.  Files that vanish during the walk are left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RE
 _OPEN_DIRECTORIES = 64
 _PATH_BYTES = 4095
 _NOTES_LIMIT = 10
-# What an image can mean on another host; security.selinux, security.ima and their like belong to this one.
+# Attributes that have a meaning on another host; security.selinux, security.ima and others belong to this one.
 _KEPT_XATTRS = ("user.", "trusted.", "security.capability", "system.posix_acl_")
 
 Xattrs = list[tuple[bytes, bytes]]
@@ -51,7 +51,7 @@ class TreeNotes:
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that is being read; ``fd`` is -1 while too many others are open."""
+    """A directory that is being read; its ``fd`` is -1 while too many others are open."""
 
     fd: int
     path: bytes
@@ -60,11 +60,11 @@ class _Level:
 
 
 class TreeTar:
-    """Writes one tree; subclasses say what is special in theirs.
+    """Writes one tree; subclasses override the hooks at the end.
 
     Args:
         root_fd: the tree's root, opened for reading.
-        output: takes the entries; the end marker is the caller's.
+        output: receives the entries; the caller writes the end marker.
         subject: names the tree in errors.
         report: called with the size of the archive so far, for each directory.
     """
@@ -82,11 +82,11 @@ class TreeTar:
         self._flags = _FILE_FLAGS | os.O_NOATIME
 
     def write(self) -> None:
-        """Write all entries below the root (which has none itself, as in Docker's archives), sorted by name.
+        """Write all entries below the root (without an entry for the root, as in Docker's archives), sorted by name.
 
         Raises:
-            ConflictError: the tree was changed in a way that leaves no place to go on from.
-            UnsupportedError: a path is too long, or the subclass has a reason.
+            ConflictError: the tree was changed so that the walk cannot continue.
+            UnsupportedError: a path is too long, or a subclass refuses an entry.
         """
         levels = [self._level(os.dup(self._root_fd), b"")]
         try:
@@ -140,7 +140,7 @@ class TreeTar:
         )
 
     def _read(self, level: _Level) -> _Level | None:
-        """Write a directory's entries, up to the next directory in it, which is returned; None at the end."""
+        """Write a directory's entries up to its next subdirectory; return that, or None at the end."""
         prefix = level.path + b"/" if level.path else b""
         for entry in level.entries:
             name = entry.name
@@ -157,7 +157,7 @@ class TreeTar:
                 else:
                     self._write_other(level.fd, name, path)
             except OSError as error:
-                # Gone, or another kind of thing by now: the next look at the tree would not have found it either.
+                # Gone, or of another kind by now.
                 if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EINVAL):
                     raise
         return None
@@ -185,7 +185,7 @@ class TreeTar:
         try:
             return os.open(name, self._flags, dir_fd=directory_fd)
         except PermissionError:
-            # O_NOATIME is for a file's owner, or who may act as such (open(2)).
+            # O_NOATIME requires the file's owner or CAP_FOWNER (open(2)).
             return os.open(name, _FILE_FLAGS, dir_fd=directory_fd)
 
     def _write_file(self, directory_fd: int, name: str, path: bytes) -> None:
@@ -193,7 +193,7 @@ class TreeTar:
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
-                return  # replaced between the two looks
+                return  # replaced since it was listed
             names = os.listxattr(fd)
             if names and self.is_hidden(status, names, path):
                 return
@@ -224,7 +224,7 @@ class TreeTar:
         self._put(path, kind, status, (), link=link, device=device)
 
     def _link(self, path: bytes, status: os.stat_result) -> bool:
-        """Write a hard link to an entry that is there already; remember one that is not."""
+        """Write a hard link if the file already has an entry; otherwise remember the file."""
         known = self._linked.setdefault((status.st_dev, status.st_ino), path)
         if known is path:
             return False
@@ -255,18 +255,18 @@ class TreeTar:
     # -- for subclasses ----------------------------------------------------------------------------------
 
     def takes(self, name: str, path: bytes) -> bool:
-        """Whether an entry of this name belongs into the archive."""
+        """Whether an entry of this name belongs in the archive."""
         return True
 
     def is_hidden(self, status: os.stat_result, xattrs: tuple[()] | list[str], path: bytes) -> bool:
-        """Whether this is not a file but a mark, which the subclass has dealt with."""
+        """Whether this is a marker, which the subclass has handled, rather than a file."""
         return False
 
     def after_directory(self, fd: int, path: bytes, xattrs: list[str]) -> None:
-        """Called when the entry of a directory has been written, before those in it."""
+        """Handle a directory whose entry has been written, before the entries in it."""
 
     def xattr_name(self, name: str, path: bytes) -> str:
-        """Return the name that an extended attribute has in the archive, "" to leave it out."""
+        """Return the name of an extended attribute in the archive, "" to leave it out."""
         return "" if os.fsencode(name).startswith(OVERLAY_XATTR) else name
 
 
@@ -282,20 +282,20 @@ def export_tree(
     """Write a container's file system.  A worker function.
 
     Args:
-        root_mounts: of a container that does not run; see :func:`open_private_root`.
+        root_mounts: of a stopped container; see :func:`open_private_root`.
         mount_point: an empty directory.
-        supervisor: of one that runs; None for one that does not.
-        rootfs: where the supervisor has mounted it.
-        fds: where the archive goes: a file, a pipe, a socket.
+        supervisor: of a running container; None for a stopped one.
+        rootfs: the supervisor's mount point of the root.
+        fds: the archive's target: a file, a pipe or a socket.
         progress: unused; the signature is that of all worker functions.
 
     Returns:
         {"size_bytes", "entries", "notes"}.
 
     Raises:
-        ConflictError: the container has ended meanwhile.
-        UnavailableError: the disk that the archive goes to is full.
-        FailedError: the archive's reader is gone, or something cannot be read.
+        ConflictError: the container has ended.
+        UnavailableError: the archive's disk is full.
+        FailedError: the archive's reader is gone, or a file cannot be read.
     """
     output = TarWriter(partial(write_all, fds[0]), fds[0])
     with writing_archive():
@@ -312,13 +312,13 @@ def export_tree(
 
 
 def _fields(status: os.stat_result, xattrs: Xattrs | tuple[()]) -> dict[str, Any]:
-    """The fields of a header that every kind of entry has."""
+    """Return the header fields that every kind of entry has."""
     return {
         "mode": status.st_mode & 0o7777,
         "uid": status.st_uid,
         "gid": status.st_gid,
-        # Whole seconds, as Docker, containerd and BuildKit have it: a fraction would take a pax header, two
-        # more blocks, for every entry, and no image that others make has one.
+        # Whole seconds, as in Docker, containerd and BuildKit: a fraction would take a pax header, two more
+        # blocks, for every entry, and other tools' images have none.
         "mtime_ns": status.st_mtime_ns // 1_000_000_000 * 1_000_000_000,
         "xattrs": xattrs,
     }

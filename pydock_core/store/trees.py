@@ -1,7 +1,6 @@
-"""Removing and measuring a directory tree that a container or an archive made: any depth, any modes, no link followed.
+"""Removes and measures a directory tree of a container or an archive: any depth, any modes, no links followed.
 
-Several processes may remove the same tree at once (all sweep the same trash): what is gone already is no
-error.
+Several processes may remove the same tree at once (all sweep the same trash), so missing files are ignored.
 """
 
 from __future__ import annotations
@@ -21,39 +20,38 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Descriptors held while descending.  A deeper directory is first moved to the top of the tree.
 _DEPTH_LIMIT = 64
 _ATTEMPTS = 10
-# How long a path below a descriptor may get before a descriptor further down takes over; PATH_MAX is 4096.
+# The longest path below one descriptor, before one further down takes over; PATH_MAX is 4096.
 _PATH_LIMIT = 2048
 
 
 def remove_tree(
     path: str, *, fds: Sequence[int] = (), progress: Callable[[dict[str, Any]], None] | None = None
 ) -> None:
-    """Remove ``path`` and all below it; one that is not there is not an error.  A worker function.
+    """Remove ``path`` and everything below it; ignore a missing one.  A worker function.
 
     Args:
         path: absolute; its parent is trusted.
-        fds, progress: unused; the signature is that of all worker functions (see
-        :mod:`pydock_core.store.worker`).
+        fds, progress: unused; the signature is that of all worker functions (:mod:`pydock_core.store.worker`).
 
     Raises:
-        FailedError: something could not be removed; what could be is gone.
+        FailedError: a part could not be removed; the others are gone.
     """
     try:
         _remove(path)
     except OSError as error:
         raise FailedError(
-            f"{path} could not be removed: {error.strerror}",
+            f"cannot remove {path}: {error.strerror}",
             "is something mounted or used below it? see: fuser -vm",
         ) from error
 
 
 def discard(path: Path, trash: Path, name: str, remove: Callable[[Path], None]) -> None:
-    """Remove a tree so that it is gone at one moment: put aside first; one that is not there is not an error.
+    """Remove a tree atomically, by a rename to the trash first; ignore a missing one.
 
     Args:
-        trash: a directory of the same file system, whose entries may be removed by anybody at any time.
-        name: how the entry's name there begins, for people who look.
-        remove: removes a tree; may be a worker's doing.
+        trash: a directory of the same file system, whose entries any process may remove at any time.
+        name: the beginning of the entry's name there, for people.
+        remove: removes a tree, possibly in a worker.
     """
     aside = trash / f"{name}-{secrets.token_hex(4)}"
     try:
@@ -82,7 +80,7 @@ def _remove(path: str) -> None:
             except FileNotFoundError:
                 pass
             except OSError as error:
-                # A sweeper that looks whether somebody holds a workspace may just have made a lock in it.
+                # A sweeper that tests a workspace's lock may just have made the lock file in it.
                 if error.errno != errno.ENOTEMPTY or attempt == _ATTEMPTS - 1:
                     raise
                 continue
@@ -92,9 +90,7 @@ def _remove(path: str) -> None:
 
 
 def _empty(top_fd: int, directory_fd: int, depth: int) -> None:
-    """Remove everything in a directory.  Deep ones are moved up to ``top_fd``, so the recursion is
-    bounded.
-    """
+    """Remove everything in a directory.  Deep directories are moved up to ``top_fd``, so the recursion is bounded."""
     while True:
         with os.scandir(directory_fd) as entries:
             names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
@@ -106,7 +102,7 @@ def _empty(top_fd: int, directory_fd: int, depth: int) -> None:
                 if not is_directory:
                     os.unlink(name, dir_fd=directory_fd)
                 elif depth >= _DEPTH_LIMIT:
-                    # To the top with it, where the outermost loop finds it when it looks again.
+                    # Move it to the top, where the outermost loop finds it in its next round.
                     os.rename(name, f".{secrets.token_hex(8)}", src_dir_fd=directory_fd, dst_dir_fd=top_fd)
                 else:
                     _remove_child(top_fd, directory_fd, name, depth)
@@ -132,7 +128,7 @@ def _open_child(name: str, directory_fd: int) -> int:
 
 
 def _make_writable(directory_fd: int) -> None:
-    """Let the owner remove entries; root need not be let (CAP_DAC_OVERRIDE)."""
+    """Give the owner write permission, which root does not need (CAP_DAC_OVERRIDE)."""
     if os.geteuid() != 0 and os.fstat(directory_fd).st_mode & 0o300 != 0o300:
         os.fchmod(directory_fd, 0o700)
 
@@ -143,13 +139,13 @@ def tree_sizes(
     fds: Sequence[int] = (),
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[int]:
-    """Return the sizes of trees in bytes: of what is not a directory, a file with several links once.  A worker function.
+    """Return the sizes of trees in bytes, without directories, and with hard-linked files counted once.  A worker function.
 
-    That is Docker's measure (directory.Size of moby), so that sizes can be compared.  A tree may change meanwhile:
-    what is gone is not counted, and a directory that becomes a link is not entered.
+    This is Docker's measure (directory.Size of moby), so that sizes can be compared.  A tree may be changing: a file that
+    is gone is not counted, and a directory that becomes a link is not entered.
 
     Args:
-        paths: absolute, their parents trusted; one that is not there has the size 0.
+        paths: absolute, with trusted parents; a missing one has the size 0.
         fds, progress: unused; the signature is that of all worker functions.
 
     Raises:
@@ -165,7 +161,7 @@ def _tree_size(path: str) -> int:
         return 0
     size = 0
     linked: set[tuple[int, int]] = set()
-    # (descriptor, path below it): a directory yet to be read; None for the path: the descriptor has had its use.
+    # (descriptor, path below it) of directories to read; the path None marks a descriptor to close.
     pending: list[tuple[int, str | None]] = [(top_fd, None), (top_fd, ".")]
     try:
         while pending:
@@ -198,7 +194,7 @@ def _tree_size(path: str) -> int:
                 if directory_fd != base_fd:
                     os.close(directory_fd)
     except OSError as error:
-        raise FailedError(f"{path} could not be measured: {error.strerror}", "see dock doctor") from error
+        raise FailedError(f"cannot measure {path}: {error.strerror}", "see dock doctor") from error
     finally:
         for descriptor, below in pending:
             if below is None:
@@ -207,7 +203,7 @@ def _tree_size(path: str) -> int:
 
 
 def _entry_size(status: os.stat_result, linked: set[tuple[int, int]]) -> int:
-    """The size of an entry, 0 for a further link to a file that was counted."""
+    """Return the size of an entry; 0 for another link to a counted file."""
     if status.st_nlink > 1:
         if (status.st_dev, status.st_ino) in linked:
             return 0

@@ -1,8 +1,8 @@
 """Lists a container's changes to its file system from its writable layer.  Runs in a worker.
 
-The rules are Docker's (github.com/moby/go-archive, changes.go): an entry is modified where its mode, owner, device or
-capabilities differ, of what is not a directory also where size or time do; with a change in it a directory counts as
-modified; what was removed with its directory is not listed by itself.
+The rules are Docker's (github.com/moby/go-archive, changes.go).  An entry is modified if its mode, owner, device or
+capabilities differ, or, unless it is a directory, its size or time.  A directory with a change in it is modified.  Entries
+that were removed with their directory are not listed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODIFIED, ADDED, DELETED = range(3)
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _CAPABILITY = "security.capability"
-# What an entry is called that went away between two looks, or is now of another kind.
+# Errors of an entry that vanished, or changed its kind, after it was listed.
 _VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
@@ -44,12 +44,12 @@ def list_changes(
     Args:
         root_mounts: the container's file system without its writable layer, read-only.
         mount_point: an empty directory.
-        upper: the writable layer; one that is not there has no changes.
+        upper: the writable layer; a missing one has no changes.
         user_xattrs: see :class:`pydock_core.store.upper_tar.UpperTar`.
         fds, progress: unused; the signature is that of all worker functions.
 
     Raises:
-        FailedError: something cannot be read.
+        FailedError: a file cannot be read.
     """
     with ExitStack() as stack:
         try:
@@ -62,19 +62,19 @@ def list_changes(
             stack.callback(os.close, lower_fd)
             changes = _Comparison(upper_fd, lower_fd, user_xattrs).run()
         except OSError as error:
-            raise FailedError(f"the container's changes cannot be read: {error}") from error
+            raise FailedError(f"cannot read the container's changes: {error}") from error
     return [[path, changes[path]] for path in sorted(changes, key=os.fsencode)]
 
 
 class _Comparison:
-    """Of an upper directory with what is below it."""
+    """The comparison of an upper directory with the layers below."""
 
     def __init__(self, upper_fd: int, lower_fd: int, user_xattrs: bool) -> None:
         self._upper_fd = upper_fd
         self._lower_fd = lower_fd
         self._user_xattrs = user_xattrs
         self._changes: dict[str, int] = {}
-        # Directories still to be looked at, and whether the layers below have them.
+        # Directories to compare, and whether the layers below have them.
         self._pending: list[tuple[str, bool]] = [("", True)]
 
     def run(self) -> dict[str, int]:
@@ -150,7 +150,7 @@ def _differs(old: os.stat_result, new: os.stat_result) -> bool:
 
 
 def _is_same_time(one_ns: int, other_ns: int) -> bool:
-    """A time without a fraction is one whose fraction an archive had no room for."""
+    """Compare two times; one without a fraction may have lost it in an archive, and equals any fraction."""
     return one_ns == other_ns or (
         one_ns // 10**9 == other_ns // 10**9 and (one_ns % 10**9 == 0 or other_ns % 10**9 == 0)
     )

@@ -1,8 +1,7 @@
 """Writes a container's writable layer, the upper directory of an overlay, as a layer of an image.  Runs in a worker.
 
-What the two documents say, turned around from :mod:`pydock_core.store.layer_rules`: the kernel's "whiteouts and opaque
-directories" (Documentation/filesystems/overlayfs.rst) become the image specification's ``.wh.NAME`` and
-``.wh..wh..opq`` (layer.md).
+It is the inverse of :mod:`pydock_core.store.layer_rules`: the kernel's "whiteouts and opaque directories"
+(Documentation/filesystems/overlayfs.rst) become the image specification's ``.wh.NAME`` and ``.wh..wh..opq`` (layer.md).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _PROGRESS_BYTES = 8 << 20
 
 
 class UpperTar(TreeTar):
-    """Writes an upper directory in the image specification's terms.
+    """Writes an upper directory in the image specification's form.
 
     Args:
         user_xattrs: overlayfs's attributes are under "user.", not "trusted." (a mount with ``userxattr``).
@@ -35,7 +34,7 @@ class UpperTar(TreeTar):
     user_xattrs = False
 
     def takes(self, name: str, path: bytes) -> bool:
-        """A container's own file of such a name would hide another one when the layer is applied."""
+        """Leave out a container's file named like a whiteout, which would hide another file when the layer is applied."""
         if os.fsencode(name).startswith(WHITEOUT_PREFIX):
             self.notes.add(f"/{os.fsdecode(path)} has a name that layers use for what is removed")
             return False
@@ -50,15 +49,15 @@ class UpperTar(TreeTar):
         return True
 
     def after_directory(self, fd: int, path: bytes, xattrs: list[str]) -> None:
-        """Turn the mark of an opaque directory into ``.wh..wh..opq``."""
+        """Turn the marker of an opaque directory into ``.wh..wh..opq``."""
         if is_opaque(fd, xattrs, user_xattrs=self.user_xattrs):
             self._put_mark(path + b"/" + OPAQUE_NAME)
 
     def xattr_name(self, name: str, path: bytes) -> str:
-        """Tell the attributes of the file from overlayfs's own, and give an escaped one its name back (Linux 6.7).
+        """Drop overlayfs's own attributes, keep the file's, and unescape the name of an escaped one (Linux 6.7).
 
         Raises:
-            UnsupportedError: a part of the entry is elsewhere; origin, impure, nlink and such only help overlayfs.
+            UnsupportedError: a part of the entry is in another layer (redirect, metacopy).
         """
         own = overlay_xattr("", self.user_xattrs)
         if name in (own + "redirect", own + "metacopy"):
@@ -78,12 +77,12 @@ class UpperTar(TreeTar):
 
 
 def overlay_xattr(name: str, user_xattrs: bool) -> str:
-    """The full name of one of overlayfs's attributes."""
+    """Return the full name of one of overlayfs's attributes."""
     return f"{'user' if user_xattrs else 'trusted'}.overlay.{name}"
 
 
 def is_whiteout(status: os.stat_result, xattrs: Sequence[str], *, user_xattrs: bool) -> bool:
-    """Whether an entry of an upper directory hides its name: a device 0/0, or (Linux 6.7) an empty file that says so."""
+    """Whether an entry of an upper directory is a whiteout: a device 0/0, or (Linux 6.7) an empty file with an attribute."""
     if stat.S_ISCHR(status.st_mode):
         return status.st_rdev == 0
     return (
@@ -95,7 +94,7 @@ def is_whiteout(status: os.stat_result, xattrs: Sequence[str], *, user_xattrs: b
 
 
 def is_opaque(fd: int, xattrs: Sequence[str], *, user_xattrs: bool) -> bool:
-    """Whether a directory hides what the layers below have in it; "x" only says that it has whiteouts of the new kind."""
+    """Whether a directory hides the lower layers' entries; the value "x" only means that it contains new-style whiteouts."""
     name = overlay_xattr("opaque", user_xattrs)
     return name in xattrs and os.getxattr(fd, name) == b"y"
 
@@ -106,16 +105,16 @@ def write_upper(
     """Write the layer of an upper directory; the same tree gives the same bytes.  A worker function.
 
     Args:
-        upper: its path; one that is not there is an empty layer.
+        upper: its path; a missing one is an empty layer.
         user_xattrs: see :class:`UpperTar`.
         fds: an empty file, open for reading and writing.
-        progress: gets {"status": "Committing", "current"} (bytes).
+        progress: receives {"status": "Committing", "current"} (bytes).
 
     Returns:
         {"digest", "size_bytes", "entries", "notes"}: of the layer, which is not yet synced.
 
     Raises:
-        ConflictError: the tree was changed under the walker beyond following.
+        ConflictError: the tree changed too much during the walk.
         UnsupportedError: the layer depends on another one.
         UnavailableError: the disk is full.
     """

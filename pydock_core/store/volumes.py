@@ -43,7 +43,7 @@ def fill_volume(
         Whether the image has a directory there.
 
     Raises:
-        FailedError: something could not be copied.
+        FailedError: a file could not be copied.
     """
     try:
         root_fd = open_private_root(root_mounts, mount_point)

@@ -1,8 +1,8 @@
 """The seam for storage jobs: run in this process, or in a worker that the zygote forks.
 
-An ordinary user's layers hold files of the user's subordinate ids, which only root of the user's namespace
-can make and remove.  So such jobs are plain functions at the top level of a module, named "module:function",
-that take keyword arguments of JSON types and ``fds`` (descriptors) and ``progress`` (a callable, or None)::
+An ordinary user's layers contain files of the user's subordinate ids, which only root of the user's namespace can create
+and remove.  So a storage job is a plain function at the top level of a module, named "module:function", with keyword
+arguments of JSON types, ``fds`` (descriptors) and ``progress`` (a callable, or None)::
 
     worker.call("pydock_core.store.trees:remove_tree", {"path": "/..."})
 """
@@ -49,11 +49,11 @@ class Worker(Protocol):
         Args:
             function: "module:function", one of ALLOWED_FUNCTIONS.
             arguments: keyword arguments, JSON types.
-            fds: descriptors that the job gets; the caller keeps its own.
+            fds: descriptors, which the job gets copies of.
             progress: called for each progress event, in the caller's process.
 
         Raises:
-            PyDockError: what the job raised; UnavailableError where the worker died.
+            PyDockError: the job's own error; UnavailableError if the worker was killed.
         """
         ...
 
@@ -75,11 +75,11 @@ class LocalWorker:
 def perform(
     function: str, arguments: Mapping[str, Any], fds: Sequence[int] = (), progress: Progress | None = None
 ) -> Any:
-    """Import an allowed function and call it; what a worker process does with a request.
+    """Import an allowed function and call it.
 
     Raises:
         DeniedError: the function is not on the list.
-        PyDockError: as the function raises.
+        PyDockError: the function's own error.
     """
     if function not in ALLOWED_FUNCTIONS:
         raise DeniedError(f"{function} is not a storage job", "see ALLOWED_FUNCTIONS")

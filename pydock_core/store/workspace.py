@@ -1,9 +1,9 @@
-"""Temporary directories that survive no maker: swept as soon as nobody holds their lock.
+"""Temporary directories with a lock, which are swept when no process holds it.
 
-A workspace is a directory under ``StateRoot.temporary`` (or ``trash``) with a file ``lock`` in it that its
-maker holds with flock(2).  The kernel lets go of the lock when the last descriptor of it is closed, however
-the process ended; so no process id is recorded, and none can be mistaken for another.  A worker that goes on
-for a dead maker keeps the lock, where it was given the descriptor.
+A workspace is a directory under ``StateRoot.temporary`` (or ``trash``) with a file ``lock`` that its maker holds with
+flock(2).  The kernel releases the lock when its last descriptor is closed, even if the process was killed.  So no process
+id is recorded, and none can be mistaken for another.  A worker that has the descriptor keeps the lock after its maker's
+death.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _TOP_DIRECTORY = 0x00020000
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A directory of one operation.
+    """The directory of one operation.
 
     Attributes:
-        path: the directory; mode 0700.
-        lock_fd: holds it; give it to a worker that writes below ``path``.
+        path: the directory, with mode 0700.
+        lock_fd: the lock's descriptor; pass it to a worker that writes below ``path``.
     """
 
     path: Path
@@ -42,12 +42,12 @@ class Workspace:
 
 @contextlib.contextmanager
 def open_workspace(parent: Path, kind: str, remove: Callable[[Path], None]) -> Iterator[Workspace]:
-    """Make a workspace below ``parent``, and remove it with all that is left in it at the end.
+    """Make a workspace below ``parent``, and remove it with its remaining contents at the end.
 
     Args:
         parent: an existing directory.
-        kind: first part of the name, for people who look there ("load", "layer").
-        remove: removes a tree; may be a worker's doing, as files may belong to subordinate ids.
+        kind: the first part of the name, for people ("load", "layer").
+        remove: removes a tree, possibly in a worker, because files may belong to subordinate ids.
     """
     workspace = _make(parent, kind)
     try:
@@ -66,12 +66,12 @@ def _make(parent: Path, kind: str) -> Workspace:
         fd = _lock(path)
         if fd is not None:
             return Workspace(path, fd)
-        # A sweeper took it between mkdir and flock: it is being removed, take another name.
-    raise UnavailableError(f"no temporary directory could be made in {parent}", "try again")
+        # A sweeper took it between mkdir and flock and is removing it: try another name.
+    raise UnavailableError(f"cannot make a temporary directory in {parent}", "try again")
 
 
 def _lock(path: Path) -> int | None:
-    """Take the lock of a workspace; None if another holds it or the directory is gone."""
+    """Take the lock of a workspace; return None if another process holds it, or the directory is gone."""
     lock = path / _LOCK_NAME
     try:
         fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -93,9 +93,9 @@ def spread_directories(parent: Path) -> None:
     """Have ext4 put each new directory of ``parent`` into a block group of its own choice, not beside its
     neighbours.
 
-    ext4 passes over inodes that were deleted in the last minutes one by one (recently_deleted in
-    fs/ext4/ialloc.c), so that making a layer near one that was just removed takes several times as long.  The
-    flag is chattr(1)'s "T"; a file system that does not know it is left alone.
+    ext4 skips inodes that were deleted in the last minutes one by one (recently_deleted in fs/ext4/ialloc.c), so making a
+    layer near one that was just removed takes several times as long.  The flag is chattr(1)'s "T"; a file system without
+    it stays unchanged.
     """
     if struct.calcsize("l") != 8:
         return  # the request numbers below are those of 64-bit systems
@@ -114,9 +114,9 @@ def spread_directories(parent: Path) -> None:
 
 
 def sweep(parent: Path, remove: Callable[[Path], None]) -> int:
-    """Remove every workspace below ``parent`` whose maker is gone; return how many.
+    """Remove every workspace below ``parent`` whose maker is gone; return their number.
 
-    Any number of processes may sweep at once.  What is not a directory was left by nobody of ours and stays.
+    Any number of processes may sweep at once.  Other files than directories are not PyDock's, and stay.
     """
     removed = 0
     for entry in list(os.scandir(parent)):

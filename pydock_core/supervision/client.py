@@ -1,8 +1,7 @@
 """The client of the zygote and the supervisors, for the engine.
 
-Synchronous and thread-safe (every request has a connection of its own), usable in a process with threads and
-a
-running event loop: nothing here forks.  Errors of the other side arrive as the same
+It is synchronous and thread-safe (every request has a connection of its own), and never forks, so a process with
+threads and a running event loop can use it.  An error of the other side is raised here as the same
 :class:`pydock_core.errors.PyDockError`.
 """
 
@@ -15,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pydock_core import messages
 from pydock_core.errors import ConflictError, UnavailableError, from_json
@@ -28,6 +27,24 @@ from pydock_core.supervision.plan import PublishedPort
 from pydock_core.supervision.reaper import reap_killed
 from pydock_core.supervision.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import (
+        ControlRequest,
+        ExecExitedEvent,
+        ExecInstruction,
+        ExecReply,
+        ExitedEvent,
+        ExitReply,
+        LaunchOrder,
+        ServerFacts,
+        StateReply,
+        StreamChoice,
+        SuperviseRequest,
+        SupervisorEvent,
+        WorkerEvent,
+        WorkRequest,
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Streams:
@@ -37,19 +54,19 @@ class Streams:
     stdout: bool = True
     stderr: bool = True
 
-    def to_json(self) -> dict[str, bool]:
+    def to_json(self) -> StreamChoice:
         return {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr}
 
 
 class Launch:
-    """A container that has just been started, by this process.
+    """A container that this process has just started.
 
     Attributes:
         pid: of the container's init.
         started_at_ns: when it began, since the epoch.
         ports: published ports with the host ports that were chosen.
         attachment: the stream socket of the attached streams (see "attach" in ARCHITECTURE.md), or None;
-            the caller's to close.
+            the caller closes it.
     """
 
     def __init__(
@@ -71,29 +88,25 @@ class Launch:
         return self._status.fileno()
 
     def wait(self, timeout_seconds: float | None = None) -> LaunchEnd | None:
-        """Wait for the container's end; None if the time is up first.
+        """Wait for the container's end; return None on a timeout.
 
-        When it returns, the exit is recorded, the container's cgroups and ports are gone, and it can
-        be started again or removed.
+        Postcondition: the exit is recorded, the container's cgroups and ports are gone, and the container can be
+        started again or removed.
 
         Raises:
-            UnavailableError: the supervisor was killed; ``derive_status`` says the rest.
+            UnavailableError: the supervisor was killed; ``derive_status`` tells the container's state.
         """
         self._status.settimeout(timeout_seconds)
         try:
-            message = messages.receive(self._status)
+            event: ExitedEvent | None = _receive_event(self._status)
         except (TimeoutError, BlockingIOError):  # the latter for a timeout of 0
             return None
-        except ConnectionResetError:
-            message = None
-        if message is None:
+        if event is None:
             raise UnavailableError("the container's supervisor was killed")
-        document, fds = message
-        messages.close_all(fds)
-        return LaunchEnd(document["exit_code"], document["oom_killed"])
+        return LaunchEnd(event["exit_code"], event["oom_killed"])
 
     def close(self) -> None:
-        """Stop listening to the container's end (the container goes on); with ``--rm`` the supervisor then tidies up.
+        """Stop waiting for the container's end.  The container keeps running; with ``--rm`` its supervisor removes it.
 
         The attachment stays open.
         """
@@ -115,7 +128,7 @@ class LaunchEnd:
 
 
 class Zygote:
-    """The zygote of one state root; started if it is missing.
+    """The zygote of one state root, started if it is missing; runs storage jobs (:class:`pydock_core.store.worker.Worker`).
 
     Args:
         root: whose ``run`` directory must exist (:meth:`StateRoot.ensure`).
@@ -124,46 +137,52 @@ class Zygote:
     def __init__(self, root: StateRoot) -> None:
         self._spec = zygote_spec(root)
 
-    def ping(self) -> dict[str, Any]:
-        """Start the zygote if need be; return {"pid", "version", "mapping": "root" | "full" | "single"}.
+    def ping(self) -> ServerFacts:
+        """Start the zygote if it is missing; return its facts.
 
         Raises:
             UnsupportedError: this host does not allow user namespaces (rootless).
         """
-        return ask_server_surely(self._spec, {"op": "ping"})
+        return cast("ServerFacts", ask_server_surely(self._spec, {"op": "ping"}))
 
     def supervise(self, plan: Path | Callable[[], Path], *, attach: Streams | None = None) -> Launch:
-        """Start the container of a launch plan; returns when its process runs.
+        """Start the container of a launch plan; return when its process runs.
 
         Args:
-            plan: ``run/c/ID/plan.json``; bundle and root filesystem must be ready.  Or what makes all that ready and
-                returns the path: it is called once, while the supervisor is being forked.
+            plan: ``run/c/ID/plan.json``, with the bundle and the root filesystem ready; or a function that prepares them
+                and returns the path.  The function is called once, while the supervisor is being forked.
             attach: attach these streams before the container starts, so that no output is missed.
 
         Raises:
-            ConflictError: the container runs already, or a published port is in use (exit_code 125).
-            PyDockError: whatever kept the container from starting, exit_code 125, 126 or 127; recorded in
-                exit.json.  What ``plan`` raises passes through; nothing has been started then.
+            ConflictError: the container is already running, or a published port is in use (exit_code 125).
+            PyDockError: the container did not start (exit_code 125, 126 or 127); the cause is recorded in exit.json.
+                An error of ``plan`` is raised as it is; nothing has been started then.
         """
-        request: dict[str, Any] = {"op": "supervise"}
+        request: SuperviseRequest = {"op": "supervise"}
         if attach is not None:
             request["attach"] = attach.to_json()
-        prepare = cache(lambda: {"plan": str(plan() if callable(plan) else plan)})
-        status, attachment, message = _ask_for_child(
-            self._spec, request, attach=attach is not None, order=prepare
+
+        def write_plan() -> LaunchOrder:
+            return {"plan": str(plan() if callable(plan) else plan)}
+
+        status, attachment, first = _ask_for_child(
+            self._spec, request, attach=attach is not None, build_order=cache(write_plan)
         )
+        event = cast("SupervisorEvent", first)
         try:
-            if message["event"] == "failed":
-                raise from_json(message["error"])
-            ports = tuple(PublishedPort(**port) for port in message["ports"])
-            return Launch(status, message["pid"], message["started_at_ns"], ports, attachment)
+            if event["event"] == "failed":
+                raise from_json(event["error"])
+            if event["event"] == "exited":
+                raise UnavailableError("the supervisor reported the container's end before its start")
+            ports = tuple(PublishedPort(**port) for port in event["ports"])
+            return Launch(status, event["pid"], event["started_at_ns"], ports, attachment)
         except BaseException:
             status.close()
             if attachment is not None:
                 attachment.close()
             raise
 
-    def work(
+    def call(
         self,
         function: str,
         arguments: Mapping[str, Any],
@@ -173,42 +192,26 @@ class Zygote:
         """Run an allowed function in a worker, with the zygote's privileges, and return its result.
 
         Args:
-            function: "package.module:name", one of those that the store allows.
+            function: "package.module:name", a member of :data:`pydock_core.store.worker.ALLOWED_FUNCTIONS`.
             arguments: JSON types.
-            fds: descriptors that the function gets copies of.
-            progress: called with each progress message.
+            fds: descriptors, which the function gets copies of.
+            progress: called with each progress event.
 
         Raises:
-            PyDockError: what the function raised.
+            PyDockError: the function's own error.
             UnavailableError: the worker was killed.
         """
-        request = {"op": "work", "function": function, "arguments": dict(arguments)}
-        status, _, message = _ask_for_child(self._spec, request, fds)
+        request: WorkRequest = {"op": "work", "function": function, "arguments": dict(arguments)}
+        status, _, first = _ask_for_child(self._spec, request, fds)
+        event = cast("WorkerEvent", first)
         with status:
-            while message["event"] == "progress":
+            while event["event"] == "progress":
                 if progress is not None:
-                    progress(message["progress"])
-                message = _event(status) or _killed(self._spec)
-            if message["event"] == "failed":
-                raise from_json(message["error"])
-            return message.get("result")
-
-
-class ZygoteWorker:
-    """Runs storage jobs in workers of the zygote: the store's Worker protocol."""
-
-    def __init__(self, root: StateRoot) -> None:
-        self._zygote = Zygote(root)
-
-    def call(
-        self,
-        function: str,
-        arguments: Mapping[str, Any],
-        fds: Sequence[int] = (),
-        progress: Progress | None = None,
-    ) -> Any:
-        """See :meth:`Zygote.work`."""
-        return self._zygote.work(function, arguments, fds, progress)
+                    progress(event["progress"])
+                event = _receive_event(status) or _raise_killed(self._spec)
+            if event["event"] == "failed":
+                raise from_json(event["error"])
+            return event["result"]
 
 
 def _ask_for_child(
@@ -217,14 +220,15 @@ def _ask_for_child(
     fds: Sequence[int] = (),
     *,
     attach: bool = False,
-    order: Callable[[], Mapping[str, Any]] | None = None,
-) -> tuple[socket.socket, socket.socket | None, dict[str, Any]]:
-    """Have a fork server make a child; return the status socket, the attachment and the child's first message.
+    build_order: Callable[[], Mapping[str, Any]] | None = None,
+) -> tuple[socket.socket, socket.socket | None, Mapping[str, Any]]:
+    """Have a fork server fork a child; return the status socket, the attachment and the child's first event.
 
-    Where the child needs an ``order``, it gets it on the status socket; it is made while the child is.
+    The request is repeated only if the server died before it forked: there is no reply, and the status socket is at
+    its end.  A killed child looks different.
 
-    A server that died before it forked is told from a child that was killed: without a reply, and with the
-    status socket at its end, no child was made, and asking again is safe.
+    Args:
+        build_order: builds the child's order, which is sent on the status socket, while the child is being forked.
     """
     for _ in range(3):
         status, status_theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -232,24 +236,23 @@ def _ask_for_child(
         try:
             with status_theirs:
                 ends = [status_theirs.fileno(), *([attach_theirs.fileno()] if attach_theirs else [])]
-                reply = ask_server(spec, request, [*ends, *fds], order)
+                reply = ask_server(spec, request, [*ends, *fds], build_order)
             if attach_theirs is not None:
                 attach_theirs.close()
-            if order is not None:
-                with suppress(
-                    BrokenPipeError, ConnectionResetError
-                ):  # the child is gone, as the next line finds
-                    messages.send(status, order())
-            message = _event(status)
-            if message is not None:
-                return status, attachment, message
+            if build_order is not None:
+                # A child that is gone is noticed when its event is read.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    messages.send(status, build_order())
+            event: Mapping[str, Any] | None = _receive_event(status)
+            if event is not None:
+                return status, attachment, event
             if reply is not None:
-                _killed(spec)
+                _raise_killed(spec)
         except BaseException:
             _close(status, attachment, attach_theirs)
             raise
         _close(status, attachment, attach_theirs)
-    raise UnavailableError(f"the {spec.name} ends as soon as it is asked", hint=f"read {spec.log_path}")
+    raise UnavailableError(f"the {spec.name} ends at each request", hint=f"read {spec.log_path}")
 
 
 def _close(*sockets: socket.socket | None) -> None:
@@ -258,7 +261,8 @@ def _close(*sockets: socket.socket | None) -> None:
             item.close()
 
 
-def _event(status: socket.socket) -> dict[str, Any] | None:
+def _receive_event(status: socket.socket) -> Any:
+    """Receive an event, whose type the caller declares; return None at the end of the connection."""
     try:
         message = messages.receive(status)
     except ConnectionResetError:
@@ -270,16 +274,16 @@ def _event(status: socket.socket) -> dict[str, Any] | None:
     return document
 
 
-def _killed(spec: ServerSpec) -> NoReturn:
+def _raise_killed(spec: ServerSpec) -> NoReturn:
     raise UnavailableError(f"a child of the {spec.name} was killed", hint=f"read {spec.log_path}")
 
 
 class ExecSession:
-    """A process that was started in a running container.
+    """An additional process in a running container.
 
     Attributes:
         pid: in this PID namespace.
-        console_fd: the master side of its terminal, the caller's to close; None without a terminal.
+        console_fd: the master side of its terminal, which the caller closes; None without a terminal.
     """
 
     def __init__(self, connection: socket.socket, pid: int, console_fd: int | None) -> None:
@@ -292,34 +296,34 @@ class ExecSession:
         return self._connection.fileno()
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process; one that has ended is not an error."""
+        """Send a signal to the process; ignore a process that has ended."""
         self._tell({"signal": number})
 
     def resize(self, rows: int, columns: int) -> None:
         """Set the size of the process's terminal."""
         self._tell({"resize": {"rows": rows, "columns": columns}})
 
-    def _tell(self, document: Mapping[str, Any]) -> None:
+    def _tell(self, instruction: ExecInstruction) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
-            messages.send(self._connection, document)
+            messages.send(self._connection, instruction)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """Wait for the process's end; return its exit code, 128+n for a signal; None if the time is up first.
+        """Wait for the process's end; return its exit code (128+n for a signal), or None on a timeout.
 
         Raises:
             UnavailableError: the container's supervisor was killed.
         """
         self._connection.settimeout(timeout_seconds)
         try:
-            message = _event(self._connection)
+            event: ExecExitedEvent | None = _receive_event(self._connection)
         except (TimeoutError, BlockingIOError):  # the latter for a timeout of 0
             return None
-        if message is None:
+        if event is None:
             raise UnavailableError("the container's supervisor was killed")
-        return int(message["exit_code"])
+        return event["exit_code"]
 
     def close(self) -> None:
-        """Stop listening; the process goes on (and the terminal's descriptor stays the caller's)."""
+        """Stop waiting for the process, which keeps running; the terminal's descriptor stays open."""
         self._connection.close()
 
     def __enter__(self) -> ExecSession:
@@ -330,14 +334,14 @@ class ExecSession:
 
 
 class SupervisorClient:
-    """One running container, as its supervisor shows it.
+    """The client of one container's supervisor.
 
-    Every method raises ConflictError where the container does not run, and UnavailableError where its
-    supervisor is killed during the request.
+    Every method raises ConflictError if the container is not running, and UnavailableError if its supervisor is killed
+    during the request.
 
     Args:
         paths: of the container.
-        name: for messages; the short id without one.
+        name: for messages; the short id by default.
     """
 
     def __init__(self, paths: ContainerPaths, name: str = "") -> None:
@@ -351,7 +355,7 @@ class SupervisorClient:
             raise ConflictError(f"container {self._name} is not running") from None
 
     def _open(
-        self, request: Mapping[str, Any], fds: Sequence[int] = ()
+        self, request: ControlRequest, fds: Sequence[int] = ()
     ) -> tuple[socket.socket, Mapping[str, Any], list[int]]:
         connection = self._connect()
         try:
@@ -374,22 +378,23 @@ class SupervisorClient:
             messages.close_all(received)
         return messages.checked(document), received
 
-    def _ask(self, request: Mapping[str, Any], fds: Sequence[int] = ()) -> Mapping[str, Any]:
+    def _ask(self, request: ControlRequest, fds: Sequence[int] = ()) -> Mapping[str, Any]:
         connection, document, received = self._open(request, fds)
         connection.close()
         messages.close_all(received)
         return document
 
-    def state(self) -> dict[str, Any]:
-        """Return {"pid", "started_at_ns", "ports": [...], "status": "starting" | "running" | "exited"}."""
-        return dict(self._ask({"op": "state"}))
+    def state(self) -> StateReply:
+        """Return the facts of the container."""
+        return cast("StateReply", self._ask({"op": "state"}))
 
     def attach(self, streams: Streams | None = None) -> socket.socket:
         """Attach to the standard streams; return the stream socket (see "attach" in ARCHITECTURE.md)."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._ask({"op": "attach", **(streams or Streams()).to_json()}, [theirs.fileno()])
+                choice = (streams or Streams()).to_json()
+                self._ask({"op": "attach", **choice}, [theirs.fileno()])
         except BaseException:
             ours.close()
             raise
@@ -404,16 +409,14 @@ class SupervisorClient:
         self._ask({"op": "signal", "signal": number})
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
-        """Stop the container: a signal, then after the timeout SIGKILL; return its exit code when it has ended.
+        """Send a signal, and after the timeout SIGKILL; return the exit code when the container has ended.
 
         Args:
             number: of the signal; the container's own stop signal by default.
-            timeout_seconds: the container's own by default; negative waits for ever (as ``docker stop -t
-                -1``).
+            timeout_seconds: the container's own by default; a negative one waits forever (as ``docker stop -t -1``).
         """
-        return int(
-            self._ask({"op": "stop", "signal": number, "timeout_seconds": timeout_seconds})["exit_code"]
-        )
+        reply = self._ask({"op": "stop", "signal": number, "timeout_seconds": timeout_seconds})
+        return cast("ExitReply", reply)["exit_code"]
 
     def wait(self) -> int:
         """Wait for the container's end; return its exit code."""
@@ -430,22 +433,22 @@ class SupervisorClient:
         self._ask({"op": "restart_policy", "name": name, "most": most})
 
     def begin_wait(self) -> Callable[[], int]:
-        """Ask now for the container's end; return what waits for it and gives the exit code, to be called once.
+        """Ask for the container's end now; return a function, to be called once, that waits for it and returns the exit code.
 
-        With ``--rm`` nothing else tells the exit code afterwards: the container is gone.
+        With ``--rm`` there is no other way to learn the exit code: the container's records are gone.
         """
         connection = self._connect()
         try:
             messages.send(connection, {"op": "wait"})
         except (ConnectionResetError, BrokenPipeError):
-            pass  # it has just ended, as the reply's lack tells
+            pass  # it has just ended, and there will be no reply
         except BaseException:
             connection.close()
             raise
 
         def finish() -> int:
             with connection:
-                return int(self._reply(connection)[0]["exit_code"])
+                return cast("ExitReply", self._reply(connection)[0])["exit_code"]
 
         return finish
 
@@ -453,35 +456,34 @@ class SupervisorClient:
         """Run a further process in the container.
 
         Args:
-            process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities,
-                ...).
+            process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities, ...).
             stdio: the process's three descriptors, copied; None if ``process`` has a terminal.
             exec_id: the name under which the supervisor records its end if this client does not hear of it.
 
         Raises:
-            PyDockError: with exit_code 126 or 127 where the command cannot be executed or is not there.
+            PyDockError: the command cannot be executed (exit_code 126) or was not found (127).
         """
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
         connection, document, received = self._open(
             {"op": "exec", "process": dict(process), "id": exec_id}, fds
         )
-        return ExecSession(connection, int(document["pid"]), received[0] if received else None)
+        return ExecSession(connection, cast("ExecReply", document)["pid"], received[0] if received else None)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Hold the container's processes stopped; they go on at the block's end, and when this process dies.
+        """Freeze the container's processes until the end of the block, or of this process.
 
-        Several may hold it at once.
+        Several clients may hold a container frozen at once.
 
         Raises:
-            FailedError: they do not stop.
+            FailedError: the processes do not stop.
         """
         connection, _, _ = self._open({"op": "freeze"})
         with connection:
             yield
             with suppress(BrokenPipeError, ConnectionResetError):
                 messages.send(connection, {"op": "thaw"})
-            _event(connection)
+            _receive_event(connection)
 
     def dial(self, port: int) -> socket.socket:
         """Connect to a TCP port inside the container; return the connected, non-blocking stream socket.
@@ -492,7 +494,7 @@ class SupervisorClient:
         connection, _, received = self._open({"op": "dial", "port": port, "protocol": "tcp"})
         connection.close()
         connected = socket.socket(fileno=received[0])
-        connected.setblocking(False)  # the descriptor is; the object has to be told
+        connected.setblocking(False)  # the descriptor already is; the Python object does not know
         return connected
 
     def follow(self) -> Iterator[None]:
@@ -503,7 +505,7 @@ class SupervisorClient:
         connection, _, _ = self._open({"op": "follow"})
         with connection:
             yield None
-            while _event(connection) is not None:
+            while _receive_event(connection) is not None:  # a LogEvent
                 yield None
 
 
@@ -533,7 +535,7 @@ def follow_log(
     since_ns: int | None = None,
     until_ns: int | None = None,
 ) -> Iterator[LogEntry]:
-    """Yield the log's entries and then new ones as they come, until the container has ended."""
+    """Yield the log's entries, then new ones as they are written, until the container has ended."""
     with closing(LogReader(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns)) as reader:
         with suppress(ConflictError, UnavailableError):
             for _ in SupervisorClient(paths).follow():

@@ -1,7 +1,7 @@
 """The container's lock, its small records, and the status that follows from them.
 
-ARCHITECTURE.md, "What is recorded, and what is derived", is the rule that :func:`derive_status` follows.  Nothing
-here changes a container; :mod:`pydock_core.supervision.reaper` does, after a supervisor was killed.
+:func:`derive_status` follows the table in ARCHITECTURE.md, "Recorded and derived state".  Nothing here changes
+a container; :mod:`pydock_core.supervision.reaper` does, after a supervisor was killed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _FLOCK = "hhqqi0q"  # struct flock on 64-bit Linux: type, whence, start, length,
 
 @dataclass(frozen=True, slots=True)
 class StateRecord:
-    """state.json: a container that runs, or is being started.
+    """state.json: a container that is running or starting.
 
-    It is there before anything is made and goes when all is removed, so where it lies without a lock there is
-    something to reap.
+    It exists from before the first resource is made until after the last one is removed.  So a state.json without a held
+    lock means that there is something to reap.
 
     Attributes:
         init: the container's first process; None while it is being started.
@@ -80,11 +80,11 @@ class StateRecord:
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """exit.json: how the last run ended, or why it never began (``started_at_ns`` 0, ``error`` set).
+    """exit.json: the end of the last run, or the error of a failed start (``started_at_ns`` 0, ``error`` set).
 
     Attributes:
-        exit_code: 0 to 255; 128+n for signal n; 125, 126, 127 where the container could not be started.
-        oom_killed: a process of the container was killed for memory.
+        exit_code: 0 to 255; 128+n for signal n; 125, 126 or 127 if the container did not start.
+        oom_killed: a process of the container was killed because memory ran out.
         error: one line; empty if the container ended by itself.
         started_at_ns, finished_at_ns: Unix time in nanoseconds.
         restart_count: how often its restart policy had started it again.
@@ -125,8 +125,7 @@ class Status:
             "exited".
         pid: of init in this PID namespace; 0 if it does not run.
         supervisor_pid: 0 if there is none.
-        exit_code: of the last run, or of the start that failed ("created" with ``error``); 0 while there is
-            none.
+        exit_code: of the last run, or of the failed start ("created" with ``error``); 0 before the first run.
         oom_killed, error: as in :class:`ExitRecord`.
         started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 if it has not happened.
         ports: published ports of a running container, with the host ports that were chosen.
@@ -155,10 +154,10 @@ class Status:
 
 
 def derive_status(paths: ContainerPaths) -> Status:
-    """Return what the container does now; a read, which never waits and changes nothing.
+    """Return the current status of a container, without waiting or changing anything.
 
-    A container whose supervisor was killed has exited with 137, though something of it may still be there until a
-    command that acts on the container reaps it (:func:`pydock_core.supervision.reaper.reap_killed`).
+    A container whose supervisor was killed has exited with 137; its remains may exist until a command that acts on it
+    reaps them (:func:`pydock_core.supervision.reaper.reap_killed`).
 
     Raises:
         CorruptError: a record is not valid.
@@ -170,9 +169,9 @@ def derive_status(paths: ContainerPaths) -> Status:
             return _status_of_state(state, paths)
         ended = ExitRecord.read(paths.exit_file)
         if ended is not None:
-            # With a state record, too: it is this run's end, or the last run's if this one never began.
+            # Even if there is a state record: it is the end of this run, or of the last one if this one never began.
             return _status_of_exit(ended)
-        # Looked at again: a supervisor that came or went since the first look has changed one of the records.
+        # Check again: a supervisor that has started or ended in between has changed one of the records.
         if locked != is_locked(paths.lock_file) or paths.exit_file.exists():
             continue
         if state is None:
@@ -212,12 +211,12 @@ def _status_of_exit(record: ExitRecord) -> Status:
     )
 
 
-# The lock.  An open file description lock (fcntl(2)), not flock(2): F_OFD_GETLK asks without taking, so a
-# reader can never make a supervisor that starts at this moment believe that the container runs.
+# The lock is an open file description lock (fcntl(2)), not flock(2): F_OFD_GETLK tests it without taking it, so a
+# reader never makes a starting supervisor believe that the container is running.
 
 
 def take_lock(path: Path) -> int | None:
-    """Take the container's lock; return the descriptor that holds it, or None if another process does."""
+    """Take the container's lock; return the descriptor that holds it, or None if another process holds it."""
     lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
@@ -231,7 +230,7 @@ def take_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock; the lock itself is not touched."""
+    """Whether a process holds the lock; tests it without taking it."""
     try:
         lock_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydock_core import messages
 from pydock_core.errors import (
@@ -27,12 +27,29 @@ from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop, Signals
 from pydock_core.supervision.pause import Pause, choose_freezer
 from pydock_core.supervision.restart_policy import RestartPolicy
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import (
+        AttachRequest,
+        BareRequest,
+        DialRequest,
+        ExecExitedEvent,
+        ExecInstruction,
+        ExecRequest,
+        LogEvent,
+        ResizeRequest,
+        RestartPolicyRequest,
+        SignalRequest,
+        StateReply,
+        StopRequest,
+        StreamChoice,
+    )
+
 
 class Attachable(Protocol):
-    """What a client attaches to."""
+    """Standard streams that clients attach to."""
 
-    def attach(self, connection: socket.socket, wanted: Mapping[str, bool]) -> None:
-        """Serve a client; its socket is closed in any case."""
+    def attach(self, connection: socket.socket, choice: StreamChoice) -> None:
+        """Serve a client; the callee closes its socket."""
         ...
 
 
@@ -53,7 +70,7 @@ class Supervised(Protocol):
     @property
     def relay(self) -> Attachable: ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> StateReply:
         """Return the reply to "state"."""
         ...
 
@@ -66,11 +83,11 @@ class Supervised(Protocol):
         ...
 
     def stop(self, number: int | None, timeout_seconds: float | None) -> None:
-        """Send the stop signal, and SIGKILL after the timeout; None stands for the container's own."""
+        """Send the stop signal, and SIGKILL after the timeout; None stands for the container's own setting."""
         ...
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
-        """Run a further process (an OCI process object)."""
+        """Run an additional process (an OCI process object)."""
         ...
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
@@ -83,7 +100,7 @@ class Supervised(Protocol):
 
 
 class Connection:
-    """One client: a request, its replies, and what it says afterwards."""
+    """One client: its request, the replies, and the client's later messages."""
 
     def __init__(self, server: ControlServer, connection: socket.socket) -> None:
         self._server = server
@@ -93,7 +110,7 @@ class Connection:
         self.on_close: Callable[[], None] = lambda: None
 
     def on_event(self, events: int) -> None:
-        """Read what the client says."""
+        """Read the client's message."""
         try:
             message = messages.receive(self._socket)
         except BlockingIOError:
@@ -149,7 +166,7 @@ class Connection:
 
 
 def _reject_second(_: Mapping[str, Any], __: list[int]) -> None:
-    raise InvalidError("this connection has made its request")
+    raise InvalidError("a connection carries one request only")
 
 
 class ControlServer:
@@ -168,7 +185,8 @@ class ControlServer:
             loop, lambda: choose_freezer(supervisor.describe()["pid"], Path(path).parent.name)
         )
         loop.watch(self._listener.fileno(), READ, self._on_accept)
-        self._operations: Mapping[str, Callable[[Connection, Mapping[str, Any], list[int]], None]] = {
+        # A handler's document has the type of its request; the values come from the client, and are checked.
+        self._operations: Mapping[str, Callable[[Connection, Any, list[int]], None]] = {
             "state": self._state,
             "attach": self._attach,
             "resize": self._resize,
@@ -196,7 +214,7 @@ class ControlServer:
         self.loop.watch(connection.fd, READ, connection.on_event)
 
     def handle(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
-        """Carry out a request; descriptors that are kept are taken out of ``fds``."""
+        """Carry out a request; a handler removes the descriptors that it keeps from ``fds``."""
         operation = self._operations.get(str(document.get("op")))
         if operation is None:
             raise InvalidError(f"unknown request {document.get('op')!r}")
@@ -204,44 +222,47 @@ class ControlServer:
 
     # -- operations --------------------------------------------------------------------------------------
 
-    def _state(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+    def _state(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
         connection.reply(self._supervisor.describe())
 
-    def _attach(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+    def _attach(self, connection: Connection, document: AttachRequest, fds: list[int]) -> None:
         if len(fds) != 1:
             raise InvalidError("attach needs one stream socket")
         self._supervisor.relay.attach(socket.socket(fileno=fds.pop()), document)
         connection.reply()
 
-    def _resize(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+    def _resize(self, connection: Connection, document: ResizeRequest, _: list[int]) -> None:
         self._supervisor.resize(int(document["rows"]), int(document["columns"]))
         connection.reply()
 
-    def _signal(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+    def _signal(self, connection: Connection, document: SignalRequest, _: list[int]) -> None:
         self._supervisor.send_signal(int(document["signal"]))
         connection.reply()
 
-    def _stop(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+    def _stop(self, connection: Connection, document: StopRequest, _: list[int]) -> None:
         number, timeout = document.get("signal"), document.get("timeout_seconds")
         self._supervisor.stop(
             None if number is None else int(number), None if timeout is None else float(timeout)
         )
-        self._wait(connection, document, [])
+        self._add_waiter(connection)
 
-    def _wait(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+    def _wait(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
+        self._add_waiter(connection)
+
+    def _add_waiter(self, connection: Connection) -> None:
         self._waiters.add(connection)
         connection.on_close = partial(self._waiters.discard, connection)
 
-    def _follow(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
+    def _follow(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
         self._followers.add(connection)
         connection.on_close = partial(self._followers.discard, connection)
         connection.tell({"ok": True})
 
-    def _restart_policy(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+    def _restart_policy(self, connection: Connection, document: RestartPolicyRequest, _: list[int]) -> None:
         self._supervisor.set_restart_policy(RestartPolicy(str(document["name"]), int(document["most"])))
         connection.reply()
 
-    def _dial(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+    def _dial(self, connection: Connection, document: DialRequest, _: list[int]) -> None:
         port = int(document["port"])
         if not 1 <= port <= 65535:
             raise InvalidError(f"invalid port {port}")
@@ -260,8 +281,8 @@ class ControlServer:
         connection.on_close = attempt.cancel
         attempt.start()
 
-    def _freeze(self, connection: Connection, _: Mapping[str, Any], __: list[int]) -> None:
-        """Stop the container until the client says "thaw" or is gone, however it ended."""
+    def _freeze(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
+        """Freeze the container until the client says "thaw" or its connection ends."""
         if self._supervisor.describe()["status"] != "running":
             raise ConflictError(f"container {self._supervisor.short_id} is not running")
 
@@ -279,8 +300,8 @@ class ControlServer:
         connection.on_close = partial(self._pause.release, connection)
         self._pause.hold(connection, on_held)
 
-    def _exec_later(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
-        """Carry out a request that waited for the container to go on."""
+    def _exec_later(self, connection: Connection, document: ExecRequest, fds: list[int]) -> None:
+        """Carry out a request that waited for the container to be thawed."""
         try:
             if connection in self.connections:
                 self._exec(connection, document, fds)
@@ -291,9 +312,9 @@ class ControlServer:
         finally:
             messages.close_all(fds)
 
-    def _exec(self, connection: Connection, document: Mapping[str, Any], fds: list[int]) -> None:
+    def _exec(self, connection: Connection, document: ExecRequest, fds: list[int]) -> None:
         if self._pause.is_held:
-            # A process that joins a frozen group stops there, and this one would wait for it.
+            # A process that joins a frozen group stops there, and the supervisor would wait for it.
             kept = list(fds)
             fds.clear()
             self._pause.postpone(partial(self._exec_later, connection, document, kept))
@@ -309,19 +330,20 @@ class ControlServer:
     # -- events ------------------------------------------------------------------------------------------
 
     def on_log_growth(self) -> None:
-        """Tell the followers; one that has not read the last word yet needs no second."""
+        """Tell the followers; the event is lost for one that has not read the last event yet, and needs no second."""
+        event: LogEvent = {"event": "log"}
         for follower in list(self._followers):
-            follower.tell({"event": "log"})
+            follower.tell(event)
 
     def close_socket(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
         self.loop.forget(self._listener.fileno())
         with suppress(FileNotFoundError):
             os.unlink(self._path)
         self._listener.close()
 
     def finish(self, exit_code: int) -> None:
-        """Answer everybody who waits for the end, and close."""
+        """Answer the clients that wait for the end, and close all connections."""
         for waiter in list(self._waiters):
             waiter.reply({"exit_code": exit_code})
         for connection in list(self.connections):
@@ -332,7 +354,7 @@ class ControlServer:
 
 
 class ExecutedProcess:
-    """A further process in the container, and the connection that it was asked for on."""
+    """An additional process in the container, and the connection of its exec request."""
 
     def __init__(
         self,
@@ -358,18 +380,19 @@ class ExecutedProcess:
             self._console_fd = None
 
     def _on_message(self, document: Mapping[str, Any], _: list[int]) -> None:
-        if "signal" in document:
-            number = int(document["signal"])
+        instruction = cast("ExecInstruction", document)
+        if "signal" in instruction:
+            number = int(instruction["signal"])
             if self._pid is not None and number in signal.valid_signals():
                 os.kill(self._pid, number)
-        elif "resize" in document and self._console_fd is not None:
-            set_window_size(
-                self._console_fd, int(document["resize"]["rows"]), int(document["resize"]["columns"])
-            )
+        elif "resize" in instruction and self._console_fd is not None:
+            size = instruction["resize"]
+            set_window_size(self._console_fd, int(size["rows"]), int(size["columns"]))
 
     def _on_exit(self, exit_code: int) -> None:
         self._pid = None  # reaped: the number may belong to another process from now on
-        heard = self._connection.tell({"event": "exited", "exit_code": exit_code})
+        event: ExecExitedEvent = {"event": "exited", "exit_code": exit_code}
+        heard = self._connection.tell(event)
         self._connection.close()
         if not heard:
             self._supervisor.report("exec_die", {"execID": self._exec_id, "exitCode": str(exit_code)})

@@ -26,7 +26,7 @@ def addresses(own_address: str) -> tuple[str, ...]:
 
 
 class Dial:
-    """One attempt, asynchronous: each address in turn, until one is connected."""
+    """An asynchronous attempt: tries each address in turn until one connects."""
 
     def __init__(self, loop: EventLoop, hosts: tuple[str, ...], port: int, done: Done) -> None:
         self._loop = loop
@@ -97,7 +97,7 @@ class Dial:
 
 
 def _is_self_connected(attempt: socket.socket) -> bool:
-    """Whether TCP has connected the socket to itself: simultaneous open, when the chosen port is the wanted one."""
+    """Whether TCP has connected the socket to itself: simultaneous open, if the kernel chose the same port as the target."""
     return bool(attempt.getsockname() == attempt.getpeername())
 
 

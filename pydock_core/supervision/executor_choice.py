@@ -10,10 +10,10 @@ from pydock_core.supervision.plan import EMBEDDED
 def make_executor(name: str, paths: ContainerPaths) -> Executor:
     """Return the executor ``name`` ("embedded", or the path of an OCI runtime program) for one container.
 
-    Its state lies under the container's run directory, so it ends with the container.
+    Its state is under the container's run directory, and is removed with it.
     """
     state_dir = paths.run / "executor"
-    # Imported late: a supervisor pays for the one that it uses.
+    # Imported late: a supervisor loads only the one that it uses.
     if name == EMBEDDED:
         from pydock_core.runtime.embedded import EmbeddedExecutor
 

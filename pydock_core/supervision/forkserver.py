@@ -1,7 +1,7 @@
 """A server that forks a child per request: the base of the zygote, the network service and the program server.
 
-Single-threaded, and without state: killing it loses nothing.  It never waits for a client: connections are
-read when they are readable, and one that says nothing is closed after a while.
+It is single-threaded and stateless: killing it loses nothing.  It never waits for a client: it reads a connection only
+when the connection is readable, and closes a silent one after a few seconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import ServerFacts
 
 _SILENT_SECONDS = 5.0
 _SPARES = 1
@@ -35,7 +38,7 @@ class Request:
     """One request: its document, and the descriptors that came with it.
 
     Attributes:
-        settle: called when what the client waits for is done, so that the server may make a spare for the next one.
+        settle: called when the client has its answer, so that the server may make a spare for the next request.
     """
 
     document: Mapping[str, Any]
@@ -44,25 +47,25 @@ class Request:
 
 
 class Kind(enum.Enum):
-    """The way in which an operation is carried out."""
+    """The process that carries out an operation."""
 
     SESSION = "session"
-    """In a child that outlives the server; the server replies ``{"ok": true, "pid"}``."""
+    """A child that outlives the server; the server replies ``{"ok": true, "pid"}``."""
     JOB = "job"
-    """In a child that the server stays for; the server replies, results go to a descriptor of the request."""
+    """A child that the server waits for before it exits; the server replies, and results go to a descriptor of the request."""
     CALL = "call"
-    """In a child that the server stays for, and which itself replies with what the function returns."""
+    """A child that the server waits for before it exits, and which itself replies with the function's result."""
     IMMEDIATE = "immediate"
-    """In the server, which replies with what the function returns; for what takes no time."""
+    """The server, which replies with the function's result; for functions that return at once."""
 
 
 class Refusal(enum.Enum):
-    """Why a server does not carry out a request that a client can carry out itself."""
+    """The reason for refusing a request that a client can carry out itself."""
 
     STALE = "stale"
-    """The server's code is not the client's any more; the server leaves its place."""
+    """The server's code no longer matches the client's; the server unlinks its socket."""
     ELSEWHERE = "elsewhere"
-    """The client is not in the same place: another namespace, user, installation."""
+    """The client has another namespace, user or installation than the server."""
 
 
 Function = Callable[[Request], "Mapping[str, Any] | None"]
@@ -74,9 +77,10 @@ class Operation:
 
     Attributes:
         function: carries out a request; its result is the reply, for CALL and IMMEDIATE.
-        refuse: called before, with the request and the client's process id.
-        prepare: does, in a child, what no request changes, and returns the function.  Its argument says whether the child
-            is forked ahead of any request, so that there is time.  At most one operation of a server has it.
+        refuse: called first, with the request and the client's process id.
+        prepare: does, in a child, the work that is the same for all requests, and returns the function.  Its argument
+            tells whether the child is forked before any request, so that there is time.  At most one operation of a
+            server has it.
     """
 
     kind: Kind
@@ -85,15 +89,18 @@ class Operation:
     prepare: Callable[[bool], Function] | None = None
 
 
+BuildOperations = Callable[[], Mapping[str, Operation]]
+
+
 def take_ready() -> socket.socket:
-    """Take the socket that the starter waits on, which is standard input, out of harm's way."""
+    """Move the socket that the starter waits on from standard input to another descriptor."""
     return socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3))
 
 
 def detach(*kept_fds: int) -> None:
-    """Become a process that nothing of its starter reaches: own session, no descriptor but ``kept_fds`` and the log.
+    """Detach from the starter: new session, and no descriptors except ``kept_fds`` and the log (standard error).
 
-    The caller has forked: the process leads no group.  Standard error stays; it is the server's log.
+    The caller has forked, so this process is not a group leader.
     """
     os.setsid()
     os.chdir("/")
@@ -104,8 +111,42 @@ def detach(*kept_fds: int) -> None:
     syscalls.close_except(*kept_fds)
 
 
+def fork_and_serve(arguments: Mapping[str, Any], build_operations: BuildOperations) -> NoReturn:
+    """Run a server in a detached child, and end this process; standard input is the socket on which the starter waits.
+
+    Args:
+        arguments: see :class:`ForkServer`.
+        build_operations: loads the modules of the server and returns its operations.
+    """
+    ready = take_ready()
+    if os.fork():
+        os._exit(0)
+    detach(ready.fileno())
+    serve_to_end(ready, arguments, build_operations)
+
+
+def serve_to_end(
+    ready: socket.socket, arguments: Mapping[str, Any], build_operations: BuildOperations
+) -> NoReturn:
+    """Run a server in this process, then end it; report a failed start to the starter, which waits on ``ready``."""
+    code = 1
+    try:
+        ForkServer(build_operations(), arguments).serve(ready)
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
+        report_failure(ready, error)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def answer_ping(facts: ServerFacts) -> Operation:
+    """Return the operation "ping" of a server with these facts."""
+    return Operation(Kind.IMMEDIATE, lambda request: facts)
+
+
 def report_failure(ready: socket.socket, error: BaseException) -> None:
-    """Tell the starter why there will be no server."""
+    """Tell the starter why the server does not start."""
     if not isinstance(error, PyDockError):
         traceback.print_exception(error)
         error = FailedError(f"the server did not start: {error}")
@@ -114,9 +155,9 @@ def report_failure(ready: socket.socket, error: BaseException) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """A child that waits for a request: its pid, and the connection on which it gets one.
+    """A child that waits for a request on a connection.
 
-    Nothing outside of the server knows it.  It ends when the connection does: with the server, however that ends.
+    Only the server knows it.  It ends with the connection, and so with the server, even if the server is killed.
     """
 
     pid: int
@@ -148,7 +189,7 @@ class ForkServer:
         self._leaving = False
 
     def serve(self, ready: socket.socket) -> None:
-        """Serve until idle or replaced; ``ready`` gets the word that the socket listens, and is closed."""
+        """Serve until idle or replaced; tell ``ready`` that the socket listens, and close it."""
         self._listener = messages.listen(self._socket_path)
         self._inode = os.stat(self._socket_path).st_ino
         self._wake_read_fd, self._wake_write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -160,8 +201,8 @@ class ForkServer:
         self._poll.register(self._wake_read_fd, select.EPOLLIN)
         messages.send(ready, {"ok": True})
         ready.close()
-        # What is there now is shared with every child and never freed: kept out of the collector's sight, so
-        # that no child touches (and so copies) its pages.
+        # The objects that exist now are shared with every child and never freed.  The collector must not see them, or
+        # it would touch, and so copy, their pages in every child.
         gc.collect()
         gc.freeze()
         self._last_use = time.monotonic()
@@ -174,7 +215,7 @@ class ForkServer:
         self._leaving = True
 
     def _serve_once(self) -> bool:
-        """Handle what has happened, waiting for it; False when the server may end."""
+        """Wait for events and handle them; return False when the server may end."""
         for fd, _ in self._poll.poll(self._timeout_seconds()):
             if fd == self._wake_read_fd:
                 self._reap()
@@ -215,15 +256,15 @@ class ForkServer:
     # -- spares ------------------------------------------------------------------------------------------
 
     def _schedule_spare(self, seconds: float) -> None:
-        """Make a spare after that time, if one is missing by then."""
+        """Make a spare after that time, if one is still missing."""
         if self._prepared is not None and not self._leaving:
             self._spare_due = time.monotonic() + seconds
 
     def _make_spare(self) -> None:
-        """Make the spare that is missing.  In a burst of requests that is left until they are settled."""
+        """Make the missing spare; during a burst of requests, wait until they are settled."""
         if len(self._spares) >= _SPARES or self._unsettled or self._leaving:
             return
-        with contextlib.suppress(FailedError):  # whoever asks next says why
+        with contextlib.suppress(FailedError):  # the next request reports the cause
             self._spares.append(self._fork_spare(ahead=True))
         if len(self._spares) < _SPARES:
             self._schedule_spare(_REFILL_SECONDS)
@@ -243,7 +284,7 @@ class ForkServer:
         self._spares.clear()
 
     def _hand_over(self, request: Request) -> int:
-        """Give a request to a spare, a new one if there is none; return the pid of the process that carries it out."""
+        """Give a request to the spare, or to a new one if there is none; return its pid."""
         while True:
             is_new = not self._spares
             spare = self._fork_spare(ahead=False) if is_new else self._spares.pop()
@@ -259,7 +300,7 @@ class ForkServer:
             return spare.pid
 
     def _on_settled(self, fd: int) -> None:
-        """Forget a spare whose request is settled, or that has ended; make the next one."""
+        """Forget a spare that has settled its request or has ended; make the next one."""
         self._poll.unregister(fd)
         self._unsettled.pop(fd).close()
         self._schedule_spare(_REFILL_SECONDS)
@@ -299,7 +340,7 @@ class ForkServer:
                     self._last_use = time.monotonic()
 
     def _leave_place(self) -> None:
-        """Take the socket away, so that the next client starts a server; under the lock, so that it is ours."""
+        """Unlink the socket, so that the next client starts a server; the lock ensures that it is this server's socket."""
         lock_fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX)
@@ -318,7 +359,7 @@ class ForkServer:
             except BlockingIOError:
                 return
             except OSError as error:
-                # Out of descriptors, or the client has gone: the next round finds what is left.
+                # Out of descriptors, or the client is gone: the next round accepts the others.
                 print(f"accept: {error}", file=sys.stderr)
                 return
             _, uid = messages.peer(connection)
@@ -329,7 +370,7 @@ class ForkServer:
             connection.setblocking(False)
             self._waiting[connection.fileno()] = (connection, time.monotonic())
             self._poll.register(connection, select.EPOLLIN)
-            self._read(connection.fileno())  # mostly it has asked already
+            self._read(connection.fileno())  # usually the request is already there
 
     def _take(self, fd: int) -> socket.socket:
         self._poll.unregister(fd)
@@ -360,7 +401,7 @@ class ForkServer:
 
     def _handle(self, request: Request, connection: socket.socket) -> Mapping[str, Any] | None:
         """Carry out a request; return the server's reply, None if a child replies."""
-        # A supervisor asks without a version: it was made by whatever code there was when it started.
+        # A supervisor sends no version: it runs the code that was current when it started.
         if request.document.get("version") not in (None, self._version):
             self._leave_place()
             return {"ok": False, "stale": True}
@@ -410,7 +451,7 @@ class ForkServer:
             os._exit(code)
 
     def _shed(self) -> None:
-        """In a child: give up what is the server's."""
+        """In a child: close the server's descriptors and reset its signal handlers."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, CorruptError
@@ -44,6 +44,9 @@ from pydock_core.supervision.plan import LaunchPlan, read_plan
 from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.restart_policy import RestartPolicy, Restarts
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import StateReply, StreamChoice
 
 _LOCK_PATIENCE_SECONDS = 10.0
 _LOCK_INTERVAL_SECONDS = 0.01
@@ -66,7 +69,7 @@ class _NoStreams:
     def __init__(self, refusal: ConflictError) -> None:
         self._refusal = refusal
 
-    def attach(self, connection: socket.socket, wanted: Mapping[str, bool]) -> None:
+    def attach(self, connection: socket.socket, choice: StreamChoice) -> None:
         connection.close()
         raise self._refusal
 
@@ -285,7 +288,7 @@ class Keeper:
             f"wait until it runs, or end it: dock stop {self.short_id}",
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> StateReply:
         """Return the reply to "state"."""
         started = self._last.started_at_ns if self._last else 0
         return {"pid": 0, "started_at_ns": started, "ports": [], "status": "restarting"}

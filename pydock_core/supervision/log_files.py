@@ -1,8 +1,8 @@
-"""The files of a container's log: the one being written, and the older ones that rotation keeps.
+"""The files of a container's log: the current one, and the older ones that rotation keeps.
 
-``log.json`` is being written; ``log.json.1`` is the newest of the older ones, as Docker's json-file driver names them.
-Rotation only renames: a file moves from number to number, nothing is written twice, and after a crash at any step
-every entry is in one file.  At most one number is vacant at any moment.
+``log.json`` is the current file; ``log.json.1`` is the newest of the older ones, as Docker's json-file driver names them.
+Rotation only renames: nothing is written twice, and after a crash at any step every entry is in exactly one file.  At
+most one number is vacant at any moment.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class LogLimits:
     """The limits of a log.
 
     Attributes:
-        file_bytes: above this a file is not appended to, unless it is empty; 0 for no limit.
-        files: how many are kept, the one being written included; at least 1.
+        file_bytes: the largest size of a file, unless a single entry is larger; 0 for no limit.
+        files: the number of files, including the current one; at least 1.
     """
 
     file_bytes: int = 0
@@ -30,12 +30,12 @@ class LogLimits:
 
 
 def open_log(path: str) -> int:
-    """Open the file that is written, for appending."""
+    """Open the current file for appending."""
     return os.open(path, _FLAGS, 0o600)
 
 
 def rotate(path: str, files: int) -> None:
-    """Make way for a new file at ``path``.  Never fails; the oldest file is gone afterwards."""
+    """Free the name ``path`` for a new file, and drop the oldest file; never fails."""
     with suppress(OSError):
         if files == 1:
             os.unlink(path)
@@ -46,19 +46,19 @@ def rotate(path: str, files: int) -> None:
 
 
 def open_newer(path: Path, known: tuple[int, int] | None) -> list[BinaryIO]:
-    """Open the files that are newer than a known one, oldest first.
+    """Open the files that are newer than a known one; return them oldest first.
 
-    They are opened from the newest on.  A file moves to higher numbers only, so rotations meanwhile show one again but
-    hide none; where it is seen last, those between have been seen before it.
+    Files are opened from the newest on.  A file only moves to higher numbers, so a concurrent rotation may show a file
+    twice but hides none.
 
     Args:
-        known: device and inode of a file that the caller has open; all files are newer than one that is gone.
+        known: device and inode of a file that the caller has open.  If that file has been dropped, all files are newer.
     """
     found: dict[tuple[int, int], BinaryIO] = {}
     number = vacant = 0
     while vacant < 2:
         try:
-            file = open(_name(str(path), number), "rb")  # noqa: SIM115 - the caller's to close
+            file = open(_name(str(path), number), "rb")  # noqa: SIM115 - the caller closes it
         except FileNotFoundError:
             vacant += 1
         else:
@@ -76,7 +76,7 @@ def open_newer(path: Path, known: tuple[int, int] | None) -> list[BinaryIO]:
 
 
 def file_identity(file: BinaryIO) -> tuple[int, int]:
-    """Device and inode of an open file."""
+    """Return the device and inode of an open file."""
     status = os.fstat(file.fileno())
     return status.st_dev, status.st_ino
 

@@ -1,9 +1,9 @@
 """Writes and reads a container's log, in the format of Docker's json-file driver.
 
-One JSON object a line: ``{"log": "text\\n", "stream": "stdout", "time": "2025-01-02T03:04:05.000000006Z"}``.
+Each line is a JSON object: ``{"log": "text\\n", "stream": "stdout", "time": "2025-01-02T03:04:05.000000006Z"}``.
 A line of output longer than 16 KiB becomes several entries, of which only the last ends in a newline
-(Docker's ``copier``, defaultBufSize).  Bytes that are no UTF-8 are kept, as lone surrogates (PEP 383), which
-other readers show as U+FFFD.
+(Docker's ``copier``, defaultBufSize).  Bytes that are not valid UTF-8 are kept as lone surrogates (PEP 383), which
+other readers display as U+FFFD.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ _encode = json.encoder.encode_basestring_ascii
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One entry: the stream ("stdout" or "stderr"), when it was read (Unix time in nanoseconds), the
-    bytes."""
+    """One entry: the stream ("stdout" or "stderr"), the time of reading (Unix time in nanoseconds) and the bytes."""
 
     stream: str
     time_ns: int
@@ -49,7 +48,11 @@ def format_time(time_ns: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Return Unix nanoseconds of what :func:`format_time` or Docker (0 to 9 decimals, Z) wrote; ValueError otherwise."""
+    """Parse a time of :func:`format_time` or of Docker (0 to 9 decimals, Z); return Unix nanoseconds.
+
+    Raises:
+        ValueError: the text is not such a time.
+    """
     whole, _, fraction = text.removesuffix("Z").partition(".")
     return _parse_seconds(whole) * 1_000_000_000 + int((fraction or "0").ljust(9, "0")[:9])
 
@@ -57,7 +60,7 @@ def parse_time(text: str) -> int:
 @lru_cache(maxsize=64)
 def _parse_seconds(text: str) -> int:
     # Cached: strptime is slow, and the entries of one second share it.
-    import calendar  # late: only readers need it, and it brings locale and datetime along
+    import calendar  # late: only readers need it, and it loads locale and datetime
 
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
@@ -69,7 +72,7 @@ def encode_entry(stream: str, time_text: str, data: bytes) -> bytes:
 
 
 def decode_entry(line: bytes) -> LogEntry | None:
-    """Return the entry of one line, or None for a line that is none (torn by a full disk or a power cut)."""
+    """Return the entry of one line, or None for a malformed line (torn by a full disk or a power failure)."""
     try:
         document = json.loads(line)
         return LogEntry(
@@ -82,11 +85,11 @@ def decode_entry(line: bytes) -> LogEntry | None:
 
 
 class LogWriter:
-    """Appends what a container writes, in batches; never fails: a log that cannot be written loses entries.
+    """Appends a container's output in batches.  Writing never fails: a log that cannot be written loses entries.
 
     Args:
         path: of the log file.
-        limits: how much is kept; an entry that alone is larger has a file of its own.
+        limits: the limits of the log; a single entry that is larger gets a file of its own.
 
     Raises:
         OSError: the file cannot be opened.
@@ -105,7 +108,7 @@ class LogWriter:
         self._second_text = ""
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take output as it comes; whole lines and 16 KiB pieces become entries at the next :meth:`flush`."""
+        """Buffer output; the next :meth:`flush` writes its complete lines and 16 KiB pieces as entries."""
         time_text = self._now()
         partial = self._partial.pop(stream, b"")
         if partial:
@@ -140,7 +143,7 @@ class LogWriter:
         return f"{self._second_text}.{nanoseconds:09d}Z"
 
     def flush(self) -> bool:
-        """Write the entries to the file; whether there were any."""
+        """Write the buffered entries to the file; return whether there were any."""
         if not self._lines:
             return False
         lines, self._lines = self._lines, []
@@ -168,7 +171,7 @@ class LogWriter:
                 self._log_fd = open_log(self._path)
         except OSError:
             return
-        # After a short write the file ends inside a line: a newline keeps the torn one from eating the next.
+        # After a short write the file ends inside a line: a newline keeps the next entry from joining the torn one.
         batch = b"".join([b"\n", *lines] if self._is_torn else lines)
         written = 0
         try:
@@ -180,7 +183,7 @@ class LogWriter:
         self._file_bytes += written
 
     def _rotate(self) -> None:
-        """Go on in a new file, opened at the next write: a disk that is full now may have room then."""
+        """Start a new file, which the next write opens: a full disk may have room by then."""
         if self._log_fd is None:
             return
         os.close(self._log_fd)
@@ -190,7 +193,7 @@ class LogWriter:
         self._is_torn = False
 
     def close(self) -> None:
-        """Write lines that have no end, and close the file."""
+        """Write incomplete lines, and close the file."""
         for stream, partial in self._partial.items():
             self._append(encode_entry(stream, self._now(), partial))
         self._partial.clear()
@@ -200,15 +203,15 @@ class LogWriter:
 
 
 class LogReader:
-    """Reads a log from its start or from its last entries on, as often as it has grown, across rotations.
+    """Reads a growing log, from its start or from its last entries on, across rotations.
 
-    It keeps the file that it has come to open: rotation can neither take it away nor give its inode to another.
-    Entries are lost to it only if all files that rotation keeps have been replaced between two reads.
+    It keeps its current file open, so rotation can neither remove it nor reuse its inode.  It misses entries only if all
+    files that rotation keeps have been replaced between two reads.
 
     Args:
-        path: of the log file; one that is not there yet is an empty log.
-        tail: begin with that many last entries; None for all.
-        since_ns, until_ns: only entries of this time and later, before this time (Unix nanoseconds).
+        path: of the log file; a missing file is an empty log.
+        tail: begin with this number of last entries; None for all.
+        since_ns, until_ns: yield only entries at or after the first time and before the second (Unix nanoseconds).
     """
 
     def __init__(
@@ -222,16 +225,16 @@ class LogReader:
         self._offset = 0
 
     def read(self) -> Iterator[LogEntry]:
-        """Yield the entries that were not read yet, up to the last one that is whole now."""
+        """Yield the unread entries, up to the last complete one."""
         has_begun = bool(self._files)
-        # The last file stays when it is read, so that there is one whenever there was one.
+        # The last file stays open after it has been read, as the place to continue from.
         known = file_identity(self._files[-1]) if has_begun else None
         self._files += open_newer(self._path, known)
         if not self._files:
             return
         if not has_begun and self._tail is not None:
             self._skip_to_tail(self._tail)
-        # A container may write faster than this reads: what comes meanwhile is for the next time.
+        # A container may write faster than this reads: later entries are left to the next call.
         end = os.fstat(self._files[-1].fileno()).st_size
         while len(self._files) > 1:
             yield from self._read_file(None)
@@ -276,13 +279,13 @@ class LogReader:
 def read_log(
     path: Path, *, tail: int | None = None, since_ns: int | None = None, until_ns: int | None = None
 ) -> Iterator[LogEntry]:
-    """Yield the entries of a log that is there now; arguments as in :class:`LogReader`."""
+    """Yield the current entries of a log; arguments as in :class:`LogReader`."""
     with contextlib.closing(LogReader(path, tail=tail, since_ns=since_ns, until_ns=until_ns)) as reader:
         yield from reader.read()
 
 
 def _tail_offset(log_fd: int, count: int) -> tuple[int, int]:
-    """Return the offset of the last ``count`` lines, reading backwards by blocks, and how many there are from it on."""
+    """Return the offset of the last ``count`` lines and the number of lines from there; reads backwards by blocks."""
     end = os.fstat(log_fd).st_size
     position = end
     found = 0

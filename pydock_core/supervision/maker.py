@@ -1,7 +1,7 @@
 """Creates one container for a supervisor, in a process that ends once the container has started.
 
-Reading the bundle, planning its mounts and its control group takes most of the memory that a start needs.  All of it goes
-with this process; the supervisor, which stays, keeps its pages shared with the zygote.  The container's init is a child
+Reading the bundle and planning its mounts and control group take most of the memory of a start.  This process's end
+returns all of it; the supervisor, which stays, keeps its pages shared with the zygote.  The container's init is a child
 of the supervisor (CLONE_PARENT).
 """
 
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import FailedError, PyDockError
@@ -29,15 +29,18 @@ from pydock_core.runtime.spare_init import SpareInit
 from pydock_core.supervision.executor_choice import make_executor
 from pydock_core.supervision.plan import read_plan
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import LaunchOrder, MadeReply
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A container that runs.
+    """A running container.
 
     Attributes:
         pid: of its init.
         console_fd: the master of its terminal, or None.
-        oom_file: the file that counts processes that were killed for memory (OomCounter); empty if there is none.
+        oom_file: the file that counts processes killed because memory ran out (OomCounter); empty if there is none.
     """
 
     pid: int
@@ -46,14 +49,14 @@ class Made:
 
 
 class Maker:
-    """The supervisor's side of a maker, which waits for what it is to make."""
+    """The supervisor's side of a maker, which waits for its plan."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
 
     @classmethod
     def fork(cls, rehearse: Callable[[], None] | None = None) -> Maker:
-        """Fork a maker; it and its spare init end when the calling process does, or closes the maker."""
+        """Fork a maker; it and its spare init end when the calling process ends or closes the maker."""
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent_pidfd = os.pidfd_open(os.getpid())
         if os.fork() == 0:
@@ -63,20 +66,20 @@ class Maker:
         return cls(link)
 
     def begin(self, plan_file: Path, stdio: Stdio | None) -> None:
-        """Have the plan's container planned, and nothing made before :meth:`go`."""
-        request = {"plan": str(plan_file)}
+        """Have the maker read the plan and prepare; it makes nothing before :meth:`go`."""
+        request: LaunchOrder = {"plan": str(plan_file)}
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
         messages.send(self._link, request, fds)
 
     def go(self) -> None:
-        """Have the root filesystem mounted, and the container made and started; its network is there."""
+        """Have the maker mount the root filesystem and create and start the container; its network must exist."""
         messages.send(self._link, {})
 
     def finish(self) -> Made:
         """Wait until the container's process runs; it is a child of the calling process.
 
         Raises:
-            PyDockError: what prevented it; the executor may have to delete the container.
+            PyDockError: the container did not start; the executor may have to delete it.
         """
         try:
             received = messages.receive(self._link)
@@ -85,11 +88,11 @@ class Maker:
         if received is None:
             raise FailedError("the process that makes the container was killed")
         document, fds = received
-        messages.checked(document)
-        return Made(int(document["pid"]), fds[0] if fds else None, document["oom_file"])
+        reply = cast("MadeReply", messages.checked(document))
+        return Made(reply["pid"], fds[0] if fds else None, reply["oom_file"])
 
     def close(self) -> None:
-        """Let it end; harmless when it has."""
+        """Let the maker end; harmless if it has."""
         self._link.close()
 
     def __enter__(self) -> Maker:
@@ -125,7 +128,7 @@ def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds
     def wait_for_go() -> None:
         if messages.receive(link) is None:
             os._exit(0)  # the supervisor has given up
-        # In the mount namespace that is the supervisor's too, which unmounts it.
+        # The supervisor shares this mount namespace, and unmounts the root at the end.
         if plan.root_mounts:
             mount_root(plan.root_mounts, paths.rootfs)
         if plan.sources:
@@ -150,9 +153,9 @@ def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds
         executor.start(container_id)
     except PyDockError as error:
         messages.send_error(link, error)
-    except Exception as error:  # noqa: BLE001 - the supervisor reports it, whatever it is
+    except Exception as error:  # noqa: BLE001 - the supervisor reports every error
         traceback.print_exc()
         messages.send_error(link, FailedError(f"cannot make the container: {error}"))
     else:
-        reply = {"ok": True, "pid": created.pid, "oom_file": counter}
+        reply: MadeReply = {"ok": True, "pid": created.pid, "oom_file": counter}
         messages.send(link, reply, [] if created.console_fd is None else [created.console_fd])

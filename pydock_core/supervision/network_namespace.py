@@ -7,10 +7,14 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import FailedError, InvalidError, NotFoundError, UnavailableError
 from pydock_core.supervision.plan import LaunchPlan
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import PlugRequest
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914
@@ -20,14 +24,14 @@ _ATTACH_TIMEOUT_SECONDS = 30.0
 
 
 def enter(plan: LaunchPlan, namespace_file: Path) -> None:
-    """Be in the network namespace of a plan's container; the calling process has made one for itself (:func:`make`).
+    """Enter the network namespace of a plan's container; the caller has made one for itself (:func:`make`).
 
     Postcondition: the namespace is bound on ``namespace_file``, in the caller's mount namespace; its loopback is up.
 
     Raises:
         InvalidError: an unknown mode.
-        NotFoundError: the container whose namespace is to be shared does not run.
-        PyDockError: the network service could not attach it.
+        NotFoundError: the container that shares its namespace is not running.
+        PyDockError: the network service could not attach the namespace to the bridge.
     """
     mode = plan.network.mode
     if mode == "container":
@@ -67,15 +71,15 @@ def set_loopback_up() -> None:
 
 
 def bind_namespace(target: Path) -> None:
-    """Bind the caller's network namespace on a file, so that it has a path that is not a process's."""
+    """Bind the caller's network namespace on a file, whose path outlives the process."""
     target.touch(mode=0o600)
     syscalls.mount(OWN_NAMESPACE, str(target), "", syscalls.MS_BIND)
 
 
 def _attach(plan: LaunchPlan) -> None:
-    """Have the network service, which is in the host's namespace, plug a veth in."""
+    """Have the network service, which is in the host's namespace, attach a veth."""
     network = plan.network
-    request = {
+    request: PlugRequest = {
         "op": "attach",
         "container_id": plan.container_id,
         "bridge": network.bridge,

@@ -1,7 +1,7 @@
-"""Stops a running container's processes while somebody holds it, and lets them go on when the last holder has gone.
+"""Freezes a running container's processes as long as a client holds it frozen.
 
-With a control group the kernel's freezer does it.  Without one (an ordinary user on version 1) every process gets
-SIGSTOP, and those that this stopped get SIGCONT afterwards.
+With a control group, the kernel's freezer is used.  Without one (an ordinary user on version 1), every process gets
+SIGSTOP, and afterwards those that were stopped here get SIGCONT.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ OnHeld = Callable[[PyDockError | None], None]
 
 
 class Freezer(Protocol):
-    """Stops and continues all processes of one container."""
+    """Freezes and thaws all processes of one container."""
 
     def freeze(self) -> None:
-        """Ask them to stop; FailedError where that cannot be."""
+        """Begin to stop the processes; FailedError if that is impossible."""
         ...
 
     def is_frozen(self) -> bool:
-        """Whether all have stopped; stops what was forked meanwhile."""
+        """Whether all processes have stopped; also stops those forked since :meth:`freeze`."""
         ...
 
     def thaw(self) -> None:
-        """Let those go on that this stopped; what is gone is not an error."""
+        """Continue the processes that were stopped here; ignore those that are gone."""
         ...
 
 
 def choose_freezer(init_pid: int, container_id: str) -> Freezer:
-    """Return what stops the container of an init that is a child of this process."""
+    """Return the freezer of the container whose init is a child of this process."""
     return find_freezer(init_pid, container_id) or ProcessFreezer()
 
 
 class Pause:
-    """The holders of a stopped container.  A holder is any object; one that goes away must be released.
+    """The holders of a frozen container.  A holder is any object, and must be released at its end.
 
     Args:
-        loop: in which is waited.
-        choose: called when the first holder comes.
+        loop: waits for the processes to stop.
+        choose: returns the freezer; called for the first holder.
     """
 
     def __init__(self, loop: EventLoop, choose: Callable[[], Freezer]) -> None:
@@ -65,11 +65,11 @@ class Pause:
 
     @property
     def is_held(self) -> bool:
-        """Whether the container is stopped, or about to be."""
+        """Whether the container is frozen, or is about to be."""
         return self._freezer is not None
 
     def hold(self, holder: object, on_held: OnHeld) -> None:
-        """Stop the container, and call back once with None when it has stopped, or with what kept it from that."""
+        """Freeze the container; call back once, with None when it is frozen or with the error."""
         self._holders.add(holder)
         if self._freezer is not None and not self._waiting:
             on_held(None)
@@ -85,7 +85,7 @@ class Pause:
             self._look(time.monotonic() + _PATIENCE_SECONDS, _FIRST_LOOK_SECONDS)
 
     def _look(self, deadline: float, pause_seconds: float) -> None:
-        # The kernel tells nobody when a group of version 1 has stopped.
+        # The kernel does not report when a group of version 1 has stopped.
         if self._freezer is None:
             return
         if self._freezer.is_frozen():
@@ -111,7 +111,7 @@ class Pause:
             on_held(error)
 
     def release(self, holder: object) -> None:
-        """Let go; with the last one the container goes on.  Who does not hold it is not an error."""
+        """Release a holder, and thaw the container with the last one; ignore an object that is not a holder."""
         self._holders.discard(holder)
         self._waiting.pop(holder, None)
         if self._holders or self._freezer is None:
@@ -127,12 +127,12 @@ class Pause:
             action()
 
     def postpone(self, action: Callable[[], None]) -> None:
-        """Do something when the container goes on: what makes a process in it would wait for that process."""
+        """Call ``action`` when the container is thawed: for an action that would wait for a process in it."""
         self._postponed.append(action)
 
 
 class ProcessFreezer:
-    """Stops the descendants of this process, a child subreaper, that are no copies of it (the port forwarder is one)."""
+    """Stops the descendants of this process, a child subreaper, except its own forks (the port forwarder)."""
 
     def __init__(self) -> None:
         self._stopped: dict[ProcessIdentity, None] = {}
@@ -167,7 +167,7 @@ class ProcessFreezer:
             if not name.isdigit():
                 continue
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stream:
-                # After the name, which may hold anything, in parentheses.
+                # After the name in parentheses, which may contain any character.
                 state, parent = stream.read().rpartition(b")")[2].split(maxsplit=2)[:2]
                 children.setdefault(int(parent), []).append((int(name), state.decode()))
         found: list[tuple[int, str]] = []

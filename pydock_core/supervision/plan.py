@@ -1,9 +1,9 @@
 """The launch plan, which the engine passes to a supervisor: pure data with a JSON round trip.
 
 The engine writes the plan into the container's run directory and asks the zygote for a supervisor; the
-supervisor reads it and nothing else of PyDock's state (no database).  What the container *is* stands in the
-OCI bundle beside it; the plan holds what the OCI runtime specification leaves to the caller: how the root
-filesystem is mounted, the network, published ports, the log, and what to do when the container ends.
+supervisor reads it and nothing else of PyDock's state (no database).  The OCI bundle beside it describes the
+container's processes; the plan covers everything that the OCI runtime specification leaves to the caller: the mounts
+of the root filesystem, the network, published ports, the log, and the actions at the container's end.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import CorruptError
 from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.record_file import read_json
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import PortDocument
+
 EMBEDDED = "embedded"
-
-
-def _fields(record: PublishedPort | NetworkAttachment) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class PublishedPort:
 
     Attributes:
         host_ip: address to bind ("127.0.0.1" unless the user gave one).
-        host_port: 0 lets the kernel choose; what was chosen is in the supervisor's state.
+        host_port: 0 lets the kernel choose; the supervisor's state has the chosen port.
         container_port: 1 to 65535.
         protocol: "tcp" or "udp".
     """
@@ -41,9 +40,14 @@ class PublishedPort:
     container_port: int
     protocol: str = "tcp"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PortDocument:
         """Return the port as JSON types."""
-        return _fields(self)
+        return {
+            "host_ip": self.host_ip,
+            "host_port": self.host_port,
+            "container_port": self.container_port,
+            "protocol": self.protocol,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +121,11 @@ class LaunchPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""
-        # Not dataclasses.asdict(), which copies every value of every level, and takes as long as all the rest.
+        # dataclasses.asdict() would copy every value of every level, and take as long as the rest of the start.
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "root_mounts": [mount.to_json() for mount in self.root_mounts],
-            "network": _fields(self.network),
+            "network": {name: getattr(self.network, name) for name in self.network.__slots__},
             "ports": [port.to_json() for port in self.ports],
             "sources": [source.to_json() for source in self.sources],
         }

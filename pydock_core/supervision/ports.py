@@ -1,8 +1,7 @@
 """Forwards published ports: listens in the host's network namespace, connects in the container's.
 
-The sockets are bound by the supervisor before it leaves the host's network namespace; the forwarding is done
-by a child of it that lives in the container's.  TCP data goes through splice(2) and never enters this
-process.
+The supervisor binds the sockets in the host's network namespace; a child of it, which is in the container's, forwards.
+TCP data goes through splice(2), so it is never copied to user space.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _UDP_IDLE_SECONDS = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A bound socket (TCP: listening) and the published port that it is for, with the host port chosen."""
+    """A bound socket (for TCP, a listening one) and its published port, with the chosen host port."""
 
     socket: socket.socket
     port: PublishedPort
@@ -45,10 +44,10 @@ def listen(ports: Sequence[PublishedPort]) -> list[Listener]:
     """Bind every published port, in the network namespace of the caller.
 
     Raises:
-        ConflictError: a port is taken (exit_code 125).
-        DeniedError: a port below the unprivileged ones, without the right to it.
-        InvalidError: an address that is none.
-        UnavailableError: an address that is not this host's.
+        ConflictError: a port is in use (exit_code 125).
+        DeniedError: binding a privileged port is not permitted.
+        InvalidError: an address is malformed.
+        UnavailableError: an address is not one of this host's.
     """
     listeners: list[Listener] = []
     try:
@@ -103,7 +102,7 @@ def _explain(error: OSError, port: PublishedPort) -> PyDockError:
 
 
 class _PipePool:
-    """Pipes, lent only while data is under way: an idle connection costs two descriptors, not six."""
+    """Pipes for data in transit: an idle connection holds none, and so takes two descriptors instead of six."""
 
     def __init__(self) -> None:
         self._free: list[tuple[int, int]] = []
@@ -120,7 +119,7 @@ class _PipePool:
 
 
 class _Direction:
-    """One way of a connection: what is read here is written there, then its end is passed on."""
+    """One direction of a connection: copies data from the source to the target, then the end of the stream."""
 
     def __init__(self, source: socket.socket, target: socket.socket, pool: _PipePool) -> None:
         self.source = source
@@ -140,7 +139,7 @@ class _Direction:
         return self._in_pipe > 0
 
     def move(self) -> None:
-        """Move what can be moved now; OSError where a side is broken."""
+        """Move the data that is ready; OSError if a side is broken."""
         while not self.is_done:
             if self._in_pipe == 0 and not self._fill():
                 break
@@ -188,7 +187,7 @@ class _Direction:
 
 
 class _Connection:
-    """A pair of connected sockets, both ways."""
+    """A pair of connected sockets, forwarded in both directions."""
 
     def __init__(self, forwarder: Forwarder, client: socket.socket, server: socket.socket) -> None:
         self._loop = forwarder.loop
@@ -214,27 +213,27 @@ class _Connection:
             self._close(abort=False)
             return
         if events & HANGUP and not any(way.wants_write for way in self._ways):
-            # A side that was shut in both ways in good order would be done by now: this one was reset.
+            # An orderly shutdown of both directions would have been handled by now: the connection was reset.
             self._close(abort=True)
             return
         self._wait()
 
     def _wait(self) -> None:
         for side in self._sockets:
-            wanted = 0
+            events = 0
             for way in self._ways:
                 if way.source is side and way.wants_read:
-                    wanted |= READ
+                    events |= READ
                 if way.target is side and way.wants_write:
-                    wanted |= WRITE
-            if self._events[side.fileno()] == wanted:
+                    events |= WRITE
+            if self._events[side.fileno()] == events:
                 continue
-            self._events[side.fileno()] = wanted
-            if wanted:
+            self._events[side.fileno()] = events
+            if events:
                 self._loop.resume(side.fileno())
-                self._loop.change(side.fileno(), wanted)
+                self._loop.change(side.fileno(), events)
             else:
-                self._loop.pause(side.fileno())  # a hang-up would be reported over and over
+                self._loop.pause(side.fileno())  # a hang-up would be reported again and again
 
     def _close(self, *, abort: bool) -> None:
         for way in self._ways:
@@ -247,7 +246,7 @@ class _Connection:
 
 
 def _abort(side: socket.socket) -> None:
-    """Let close(2) send a reset, so that a broken connection does not look like a finished one: socket(7), SO_LINGER."""
+    """Make close(2) send a reset, so that a broken connection does not look complete: socket(7), SO_LINGER."""
     with suppress(OSError):
         side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
 
@@ -280,7 +279,7 @@ class _UdpSessions:
             session.send(data)
 
     def connect(self) -> socket.socket:
-        """Connect to the container's own address, or loopback if it has none: a datagram is not refused in time."""
+        """Connect to the container's own address, or to loopback if it has none; UDP cannot try several addresses."""
         host = self._forwarder.hosts[-1] if len(self._forwarder.hosts) > 2 else self._forwarder.hosts[0]
         kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         inside = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
@@ -336,7 +335,7 @@ class _UdpSession:
 
 
 class Forwarder:
-    """Forwards for a set of listeners, in an event loop."""
+    """Forwards the connections of a set of listeners, in an event loop."""
 
     def __init__(self, loop: EventLoop, listeners: Sequence[Listener], hosts: tuple[str, ...]) -> None:
         self.loop = loop
@@ -360,7 +359,7 @@ class Forwarder:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    # The backlog waits; asking again at once would only spin.
+                    # Out of descriptors: the connections stay in the backlog, and retrying at once would spin.
                     self.loop.pause(listener.socket.fileno())
                     self.loop.call_later(
                         _ACCEPT_PAUSE_SECONDS, partial(self.loop.resume, listener.socket.fileno())
@@ -382,12 +381,12 @@ class Forwarder:
 
 
 def fork_forwarder(listeners: Sequence[Listener], hosts: tuple[str, ...], kept_fds: Sequence[int]) -> int:
-    """Fork the process that forwards; return its pid.  It dies with its parent, and is killed to end it.
+    """Fork the forwarding process; return its pid.  It dies with its parent, and is ended by a kill.
 
     Args:
         listeners: the child takes them; the caller closes its own.
-        hosts: addresses in the container, as :func:`pydock_core.supervision.dial.addresses`.
-        kept_fds: descriptors that the child keeps beside the listeners (the log of errors).
+        hosts: addresses in the container: :func:`pydock_core.supervision.dial.addresses`.
+        kept_fds: descriptors that the child keeps besides the listeners (the error log).
     """
     parent = os.getpid()
     pid = os.fork()

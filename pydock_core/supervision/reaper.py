@@ -1,7 +1,7 @@
-"""Reaps the container of a supervisor that was killed, and records how it ended.
+"""Reaps the container of a killed supervisor, and records its end.
 
-Who acts on a container (start, wait, remove, the engine's sweep) reaps first; who only looks at it does not:
-:func:`pydock_core.supervision.container_status.derive_status` shows the same end beforehand.
+Commands that act on a container (start, wait, remove, the engine's sweep) reap first; commands that only read do not:
+:func:`pydock_core.supervision.container_status.derive_status` returns the same end before and after.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DEATH_TIMEOUT_MS = 10_000
 
 
 def reap_killed(paths: ContainerPaths) -> Status:
-    """Reap the container if its supervisor was killed; return its status then.  Never waits for a running one."""
+    """Reap the container if its supervisor was killed; return its status.  Never waits for a running container."""
     while not is_locked(paths.lock_file) and paths.state_file.exists():
         lock_fd = take_lock(paths.lock_file)
         if lock_fd is not None:
@@ -41,9 +41,9 @@ def reap_killed(paths: ContainerPaths) -> Status:
 
 
 def record_killed(paths: ContainerPaths) -> None:
-    """With the lock held: remove what a killed supervisor left, and record the exit that it did not record.
+    """Remove the remains of a killed supervisor, and record the exit if it did not; the caller holds the lock.
 
-    Postcondition: exit.json is there, state.json is not, init is dead.
+    Postcondition: exit.json exists, state.json does not, and init is dead.
     """
     state = StateRecord.read(paths.state_file)
     if state is None:
@@ -57,12 +57,12 @@ def record_killed(paths: ContainerPaths) -> None:
 
 
 def _reap(paths: ContainerPaths, state: StateRecord) -> str:
-    """Kill init and delete the container; return a line about what could not be removed."""
+    """Kill init and delete the container; return the error of the removal in one line, or ""."""
     container_id = paths.run.name
     try:
         executor = make_executor(state.executor, paths)
         with suppress(PyDockError):  # it may not have been made yet
-            # Through its control group: what is frozen there does not die by a signal alone.
+            # Through its control group: a signal alone does not kill a frozen process.
             executor.kill(container_id, signal.SIGKILL, all_processes=True)
         pidfd = state.init.open() if state.init else None
         if pidfd is not None:

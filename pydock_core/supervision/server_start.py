@@ -1,5 +1,4 @@
-"""Asks a fork server, and starts it if it is missing: the client's half of
-:mod:`pydock_core.supervision.forkserver`."""
+"""Asks a fork server, and starts it if it is missing; the client's half of :mod:`pydock_core.supervision.forkserver`."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ _SERVED_PACKAGES = (
     *("supervision", "runtime", "runtime/cgroups", "network", "oci"),
     *("store", "store/database", "store/erofs", "store/snapshots"),
 )
-"""The packages that a fork server and its children execute."""
+"""Packages whose code a fork server and its children execute."""
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "PYDOCK_ROOT")
@@ -39,9 +38,9 @@ class ServerSpec:
 
     Attributes:
         name: for messages, "zygote".
-        module: whose ``main(arguments)`` is the server.
-        socket_path: where it listens.
-        idle_seconds: after which it leaves.
+        module: its ``main(arguments)`` runs the server.
+        socket_path: the socket that it listens on.
+        idle_seconds: it exits after this time without a request.
     """
 
     name: str
@@ -51,7 +50,7 @@ class ServerSpec:
 
     @property
     def lock_path(self) -> Path:
-        """Held by whoever starts the server, or takes its socket away."""
+        """Held by the process that starts the server or unlinks its socket."""
         return self.socket_path.with_suffix(".lock")
 
     @property
@@ -72,11 +71,11 @@ def network_spec(root: StateRoot) -> ServerSpec:
 
 @cache
 def code_version() -> str:
-    """Identify the code that this process would start a server from: interpreter, and the package's files as they are."""
+    """Identify the code of a server that this process would start: the interpreter, and the state of the package's files."""
     import hashlib  # late: listing asks no server
 
     # "python" in a notebook and "python3" in the dock program's first line are one interpreter.  Its directory stands for
-    # the environment: sys.prefix is another one under -S, without site, as in the program server.
+    # the environment, because sys.prefix differs under -S (without site), as in the program server.
     interpreter = os.path.realpath(sys.executable)
     environment = os.path.dirname(os.path.abspath(sys.executable))
     digest = hashlib.sha256(f"{interpreter}\0{environment}\0{sys.version}".encode())
@@ -94,16 +93,17 @@ def ask_server(
     request: Mapping[str, Any],
     fds: Sequence[int] = (),
     prepare: Callable[[], object] | None = None,
-) -> dict[str, Any] | None:
+) -> Mapping[str, Any] | None:
     """Send one request to a server, starting or replacing it as needed; return its reply.
-
-    Args:
-        prepare: called each time the request is under way, before the reply is waited for.
 
     Returns None if the server ended without a reply; the request may or may not have been carried out.
 
+    Args:
+        request: a request of :mod:`pydock_core.supervision.protocol`.
+        prepare: called after each sending of the request, before the wait for the reply.
+
     Raises:
-        PyDockError: the server's own error, or what kept it from starting.
+        PyDockError: the server's own error, or the failure of its start.
     """
     document = {**request, "version": code_version()}
     for _ in range(5):
@@ -124,20 +124,20 @@ def ask_server(
         reply, received = message
         messages.close_all(received)
         if reply.get("stale"):
-            continue  # it runs other code than ours, and has left its place
-        return dict(messages.checked(reply))
+            continue  # its code differs from this process's, and it has unlinked its socket
+        return messages.checked(reply)
     raise UnavailableError(f"cannot reach the {spec.name}", hint=f"read {spec.log_path}")
 
 
 def ask_server_surely(
     spec: ServerSpec, request: Mapping[str, Any], fds: Sequence[int] = ()
-) -> dict[str, Any]:
-    """As :func:`ask_server`, for a request that may be carried out twice: asked again where no reply came."""
+) -> Mapping[str, Any]:
+    """Like :func:`ask_server`, for a request that may be carried out twice: repeat it if there is no reply."""
     for _ in range(3):
         reply = ask_server(spec, request, fds)
         if reply is not None:
             return reply
-    raise UnavailableError(f"the {spec.name} ends as soon as it is asked", hint=f"read {spec.log_path}")
+    raise UnavailableError(f"the {spec.name} ends at each request", hint=f"read {spec.log_path}")
 
 
 def _connect(spec: ServerSpec) -> socket.socket | None:
@@ -148,7 +148,7 @@ def _connect(spec: ServerSpec) -> socket.socket | None:
     except PermissionError as error:
         raise DeniedError(f"the {spec.name} at {spec.socket_path} belongs to another user") from error
     _, uid = messages.peer(connection)
-    # A server in a user namespace is seen with the uid of the user who made it, which is ours.
+    # A server in a user namespace has the uid of the user who made the namespace, which is this process's.
     if uid != os.geteuid():
         connection.close()
         raise DeniedError(f"the {spec.name} at {spec.socket_path} belongs to another user")
@@ -157,9 +157,9 @@ def _connect(spec: ServerSpec) -> socket.socket | None:
 
 @contextmanager
 def start_lock(spec: ServerSpec) -> Iterator[None]:
-    """Hold the right to put a server into its place or to take it away."""
+    """Hold the lock for starting a server or unlinking its socket."""
     try:
-        lock_fd = os.open(spec.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock_fd = open_private(str(spec.lock_path), os.O_RDWR | os.O_CREAT)
     except FileNotFoundError as error:
         raise NotFoundError(f"the directory {spec.lock_path.parent} is missing") from error
     except PermissionError as error:
@@ -172,7 +172,7 @@ def start_lock(spec: ServerSpec) -> Iterator[None]:
 
 
 def _start(spec: ServerSpec) -> None:
-    """Start the server, unless another process has done it meanwhile; returns when it listens."""
+    """Start the server, unless another process has just done so; return when it listens."""
     with start_lock(spec):
         connection = _connect(spec)
         if connection is not None:
@@ -193,10 +193,10 @@ def _start(spec: ServerSpec) -> None:
 
 
 def _spawn(spec: ServerSpec, ready_fd: int) -> None:
-    import subprocess  # late: the engine's commands that find a server need no process
+    import subprocess  # late: not needed if the server is running
 
     if not sys.executable:
-        raise FailedError("the Python interpreter does not know its own path, so no server can be started")
+        raise FailedError(f"cannot start the {spec.name}: the Python interpreter does not know its own path")
     arguments = json.dumps(
         {
             "socket_path": str(spec.socket_path),
@@ -222,11 +222,11 @@ def _spawn(spec: ServerSpec, ready_fd: int) -> None:
             env=environment,
             start_new_session=True,
         )
-    child.wait()  # it forks the server and leaves: the server is nobody's child here
+    child.wait()  # it forks the server and exits, so the server is not a child of this process
 
 
 def _import_paths() -> list[str]:
-    """The directories that the server needs beside the standard library: this package's and its dependencies'."""
+    """Return the directories of this package and of its dependencies."""
     paths = [str(_PACKAGE.parent)]
     paths += [
         path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and path not in paths

@@ -1,7 +1,7 @@
-"""Relays a container's standard streams: to the log, to any number of attached clients, and from them.
+"""Relays a container's standard streams to the log, and to and from any number of attached clients.
 
-Flow control goes both ways with bounded buffers.  A client that reads slowly slows the container down, as a
-slow terminal does; one that is gone is dropped; with no client the log alone takes the output.
+Both directions have flow control with bounded buffers.  A client that reads slowly slows the container down, as a
+slow terminal does; one that is gone is dropped; without a client, the output goes to the log only.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from pydock_core.supervision.event_loop import HANGUP, READ, WRITE, EventLoop
 from pydock_core.supervision.logs import LogWriter
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import StreamChoice
+
 READ_BYTES = 64 * 1024
 HIGH_WATER_BYTES = 256 * 1024
-"""Above this much unsent output for one client, the container is not read."""
+"""With more unsent output for one client, the container's output is not read."""
 LOW_WATER_BYTES = 64 * 1024
 STDIN_HIGH_WATER_BYTES = 64 * 1024
 
@@ -37,9 +41,9 @@ class ContainerStreams:
     """The supervisor's ends of a container's standard streams.
 
     Attributes:
-        stdin_fd: to write to; None if standard input is /dev/null.  The terminal's master with a terminal.
+        stdin_fd: to write to, the terminal's master with a terminal; None if standard input is /dev/null.
         outputs: stream name to the descriptor to read from.
-        terminal: there is one descriptor, a terminal's master, and no framing.
+        terminal: there is only one descriptor, a terminal's master, and no framing.
         stdin_once: standard input ends with the first client's.
     """
 
@@ -52,18 +56,18 @@ class ContainerStreams:
 class AttachedClient:
     """One attached client, on a non-blocking stream socket."""
 
-    def __init__(self, relay: StdioRelay, connection: socket.socket, wanted: Mapping[str, bool]) -> None:
+    def __init__(self, relay: StdioRelay, connection: socket.socket, choice: StreamChoice) -> None:
         self._relay = relay
         self._connection = connection
-        self._outputs = frozenset(name for name in (STDOUT, STDERR) if wanted.get(name))
+        self._outputs = frozenset(name for name in (STDOUT, STDERR) if choice.get(name))
         self._pending = bytearray()
-        self._reads_input = bool(wanted.get("stdin"))
+        self._reads_input = bool(choice.get("stdin"))
         self.fd = connection.fileno()
         self.is_finishing = False
 
     @property
     def pending_bytes(self) -> int:
-        """Output that the client has not taken yet."""
+        """The size of the output that the client has not received yet."""
         return len(self._pending)
 
     @property
@@ -77,7 +81,7 @@ class AttachedClient:
         return (READ if reads else 0) | (WRITE if self._pending else 0)
 
     def send(self, stream: str, data: bytes, frame: bytes) -> None:
-        """Give the client output: ``data`` raw with a terminal, else ``frame``."""
+        """Send output to the client: ``data`` with a terminal, else ``frame``."""
         if stream not in self._outputs:
             return
         payload = data if self._relay.terminal else frame
@@ -140,7 +144,7 @@ class StdioRelay:
     """The relay of one container.
 
     Args:
-        loop: whose callbacks it lives in.
+        loop: calls it when a stream or a client is ready.
     """
 
     def __init__(self, loop: EventLoop) -> None:
@@ -157,7 +161,7 @@ class StdioRelay:
         self.terminal = False
 
     def begin(self, streams: ContainerStreams, log: LogWriter | None) -> None:
-        """Relay these streams, to the log too, from now on; their descriptors are the relay's to close."""
+        """Begin to relay streams, to the log too; the relay closes their descriptors."""
         self._log = log
         self._has_begun = True
         self.terminal = streams.terminal
@@ -171,7 +175,7 @@ class StdioRelay:
             os.set_blocking(self._stdin_fd, False)
             # With no events: a pipe's write end reports an error when nobody can read it any more.
             self._loop.watch(self._stdin_fd, 0, self._on_stdin)
-        self._write_stdin()  # what came with clients that attached before the start
+        self._write_stdin()  # input of clients that attached before the start
         self._close_stdin_if_done()
 
     # -- output ------------------------------------------------------------------------------------------
@@ -183,13 +187,13 @@ class StdioRelay:
             self._read_output(fd)
 
     def _read_output(self, fd: int) -> bool:
-        """Read once; whether there may be more."""
+        """Read once; return whether there may be more."""
         try:
             data = os.read(fd, READ_BYTES)
         except BlockingIOError:
             return False
         except OSError as error:
-            # EIO: nobody has the terminal's other side open (pty(7) says little; Linux: tty_read on hang-up).
+            # EIO: no process has the terminal's other side open (pty(7) says little; Linux: tty_read on hang-up).
             if error.errno != errno.EIO:
                 raise
             data = b""
@@ -228,31 +232,31 @@ class StdioRelay:
         return READ | (WRITE if fd == self._stdin_fd and self._stdin_pending else 0)
 
     def drain(self) -> None:
-        """When the container's processes are gone: read what the pipes still hold, whoever is slow."""
+        """Read the rest of the pipes after the container's processes have ended, without regard to slow clients."""
         for fd in list(self._outputs):
             while fd in self._outputs and self._read_output(fd):
                 pass
 
     # -- clients -----------------------------------------------------------------------------------------
 
-    def attach(self, connection: socket.socket, wanted: Mapping[str, bool]) -> None:
-        """Serve a client; its socket is the relay's to close."""
+    def attach(self, connection: socket.socket, choice: StreamChoice) -> None:
+        """Serve a client; the relay closes its socket."""
         connection.setblocking(False)
-        client = AttachedClient(self, connection, wanted)
+        client = AttachedClient(self, connection, choice)
         self._clients[client.fd] = client
         self._loop.watch(client.fd, client.events(), client.on_event)
         if client.feeds_input and self.is_stdin_full:
             self._loop.pause(client.fd)
 
     def update(self, client: AttachedClient) -> None:
-        """After a client's state has changed: wait for the right events, let the container go on, or let it go."""
+        """Follow a change of a client's state: wait for other events, resume the container's output, or drop the client."""
         if client.fd not in self._clients:
             return
         if client.is_finishing and not client.pending_bytes:
             self.drop(client)
             return
         if client.feeds_input and self.is_stdin_full and not client.pending_bytes:
-            # Not even its hang-up can be acted upon before what it sent has been taken.
+            # Even its hang-up has to wait until its earlier input has been written.
             self._loop.pause(client.fd)
         else:
             self._loop.resume(client.fd)
@@ -260,7 +264,7 @@ class StdioRelay:
         self._hold_or_release()
 
     def drop(self, client: AttachedClient) -> None:
-        """Forget a client; if it could still have given standard input, that has ended too."""
+        """Forget a client; standard input ends with it if the client could still have sent some."""
         if self._clients.pop(client.fd, None) is None:
             return
         self._loop.forget(client.fd)
@@ -270,7 +274,7 @@ class StdioRelay:
         self._hold_or_release()
 
     def finish_clients(self) -> bool:
-        """At the end: let go every client that has everything; whether some still have to read."""
+        """Drop, at the end, the clients that have received everything; return whether others remain."""
         for client in list(self._clients.values()):
             client.is_finishing = True
             self.update(client)
@@ -280,11 +284,11 @@ class StdioRelay:
 
     @property
     def is_stdin_full(self) -> bool:
-        """Whether no more standard input is taken until the container has read."""
+        """Whether clients' input is left unread until the container has read."""
         return len(self._stdin_pending) >= STDIN_HIGH_WATER_BYTES
 
     def feed(self, data: bytes) -> None:
-        """Take standard input from a client; thrown away where nobody reads it."""
+        """Accept a client's standard input; discard it if the container has none."""
         if self._stdin_ends or (self._stdin_fd is None and self._has_begun):
             return
         self._stdin_pending += data
@@ -302,14 +306,14 @@ class StdioRelay:
                 sent = os.write(self._stdin_fd, memoryview(self._stdin_pending)[:READ_BYTES])
             except BlockingIOError:
                 break
-            except OSError:  # EPIPE, or EIO of a terminal: nobody reads
+            except OSError:  # EPIPE, or EIO of a terminal: there is no reader
                 self._close_stdin()
                 break
             del self._stdin_pending[:sent]
         self._close_stdin_if_done()
         if self._stdin_fd is not None and not self._is_held:
-            wanted = WRITE if self._stdin_pending else 0
-            self._loop.change(self._stdin_fd, wanted | (READ if self._stdin_fd in self._outputs else 0))
+            write = WRITE if self._stdin_pending else 0
+            self._loop.change(self._stdin_fd, write | (READ if self._stdin_fd in self._outputs else 0))
         if was_full and not self.is_stdin_full:
             for client in list(self._clients.values()):
                 self.update(client)
@@ -321,7 +325,7 @@ class StdioRelay:
             self._write_stdin()
 
     def on_input_end(self) -> None:
-        """A client gives no more standard input."""
+        """Handle the end of a client's standard input."""
         if self._stdin_once:
             self._stdin_ends = True
             self._close_stdin_if_done()
@@ -342,7 +346,7 @@ class StdioRelay:
             self.update(client)
 
     def close(self) -> None:
-        """Give up every descriptor of the container."""
+        """Close every descriptor of the container."""
         self._close_stdin()
         for fd in list(self._outputs):
             self._loop.forget(fd)

@@ -1,13 +1,13 @@
-"""The supervisor: the process that makes one container, stays with it, and records how it ended.
+"""The supervisor: the process that makes one container, stays with it, and records its end.
 
-The order of things, and who may see what when, is in ARCHITECTURE.md ("The processes", "What is recorded, and
-what is derived").  Every step that makes something pushes its undoing; a failed start runs them all
-backwards.
+ARCHITECTURE.md ("The processes", "Recorded and derived state") defines the order of the steps, and when their
+results become visible.  Each step pushes its undo action; a failed start runs them in reverse.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
@@ -48,11 +48,24 @@ from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import (
+        LaunchOrder,
+        PortDocument,
+        StateReply,
+        StreamChoice,
+        SuperviseRequest,
+        SupervisorEvent,
+    )
+
 _EMPTY_PLAN = (
     b'{"container_id": "rehearsal", "data_dir": "%b", "run_dir": "%b", "log_path": "%b/log.json",'
     b' "root_mounts": [], "network": {}, "ports": []}'
 )
-"""Written by hand: to build it would copy pages that no supervisor needs."""
+"""A literal, because building it would copy pages that supervisors do not need otherwise."""
+_SPECIALIZING_RUNS = 10
+_COLLECTION_THRESHOLD = 5000
+"""Allocations between two collections: a start makes fewer, and a supervisor's garbage stays below 1 MiB."""
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FORWARDER_DEATH_SECONDS = 10.0
@@ -61,13 +74,13 @@ _NO_RUN = {"started_at_ns": 0, "finished_at_ns": 0, "exit_code": 0, "oom_killed"
 
 
 def prepare(*, ahead: bool) -> Callable[[Request], None]:
-    """Do all that is the same for every container; return what supervises one, for a "supervise" request.
+    """Prepare everything that all containers have in common; return a function that carries out a "supervise" request.
+
+    The request's descriptors are the status socket and, with "attach", a stream.  The status socket then delivers the
+    path of the launch plan, once the client has written it.
 
     Args:
-        ahead: nobody waits, so pages are copied too (:mod:`pydock_core.runtime.rehearsal`).
-
-    The request's descriptors are the status socket and, with "attach", a stream.  Which container it is for comes on
-    the status socket, when that has been made ready.
+        ahead: no client is waiting yet, so pages are copied too (:mod:`pydock_core.runtime.rehearsal`).
     """
     loop = EventLoop()
     signals = Signals(loop)
@@ -87,18 +100,20 @@ def _supervise(request: Request, loop: EventLoop, signals: Signals, surroundings
     status = socket.socket(fileno=request.fds.pop(0))
     attachment = socket.socket(fileno=request.fds.pop(0)) if request.fds else None
     try:
-        order = messages.receive(status)
+        message = messages.receive(status)
     except OSError:
-        order = None
-    if order is None:
-        return  # it could not be made ready: its client knows why
+        message = None
+    if message is None:
+        return  # the client could not write the plan, and knows the cause
+    order = cast("LaunchOrder", message[0])
     try:
-        plan = read_plan(Path(order[0]["plan"]))
+        plan = read_plan(Path(order["plan"]))
     except PyDockError as error:
         _tell(status, {"event": "failed", "error": error.to_json()})
         return
     supervisor = Supervisor(plan, status, loop, signals, surroundings)
-    supervisor.run(attachment, request.document.get("attach") or {}, request.settle)
+    document = cast("SuperviseRequest", request.document)
+    supervisor.run(attachment, document.get("attach", {}), request.settle)
 
 
 def supervise_again(plan: LaunchPlan, restarts: Restarts, lock_fd: int, link: socket.socket) -> None:
@@ -122,10 +137,7 @@ def supervise_again(plan: LaunchPlan, restarts: Restarts, lock_fd: int, link: so
 
 
 def _rehearse(loop: EventLoop, signals: Signals, surroundings: Surroundings) -> None:
-    """Run most of a start's code on an empty container in a file system of its own, for the sake of its pages.
-
-    See :mod:`pydock_core.runtime.rehearsal`.
-    """
+    """Run most of a start's code on an empty container in a tmpfs, to copy its pages: :mod:`pydock_core.runtime.rehearsal`."""
     status, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     root_fd = -1
     with status, client, contextlib.suppress(PyDockError, OSError):
@@ -139,10 +151,10 @@ def _rehearse(loop: EventLoop, signals: Signals, surroundings: Surroundings) -> 
         os.close(root_fd)
 
 
-def _tell(status: socket.socket, message: Mapping[str, Any]) -> bool:
-    """Send an event; whether somebody listens."""
+def _tell(status: socket.socket, event: SupervisorEvent) -> bool:
+    """Send an event; return whether the client has received it."""
     try:
-        messages.send(status, message)
+        messages.send(status, event)
     except OSError:
         return False
     return True
@@ -152,10 +164,10 @@ class Supervisor:
     """One container, from its start to its end.
 
     Args:
-        plan: what to run.
-        status: the socket of whoever asked for it.
-        loop, signals: what everything happens in.
-        surroundings: what was made ahead.
+        plan: the container's launch plan.
+        status: the status socket of the client.
+        loop, signals: call the supervisor when something happens.
+        surroundings: the namespaces and the maker, made ahead.
     """
 
     def __init__(
@@ -203,14 +215,14 @@ class Supervisor:
     def run(
         self,
         attachment: socket.socket | None,
-        wanted: Mapping[str, bool],
+        choice: StreamChoice,
         settle: Callable[[], None],
         lock_fd: int = -1,
     ) -> None:
         """Start the container, serve until it has ended, record it; returns when nothing is left to do.
 
         Args:
-            wanted: the streams that ``attachment`` carries.
+            choice: the streams that ``attachment`` carries.
             settle: called when the client has heard how the start went.
             lock_fd: holds the container's lock, of a further run; taken here for the first one.
         """
@@ -219,19 +231,19 @@ class Supervisor:
         except PyDockError as error:
             _tell(self._status, {"event": "failed", "error": error.to_json()})
             return
-        failure = self._start(attachment, wanted)
+        failure = self._start(attachment, choice)
         if failure is not None:
             os.close(lock_fd)
             self.succession.dismiss()
-            heard = _tell(self._status, {"event": "failed", "error": failure.to_json()})
-            self._remove_if_unattended(None, heard)
+            is_attended = _tell(self._status, {"event": "failed", "error": failure.to_json()})
+            self._remove_if_unattended(None, is_attended)
             return
         settle()
         if self.succession.count:  # of the first run, the client records the start
             self._recording.record_end({**_NO_RUN, "started_at_ns": self._started_at_ns})
         ended, is_restarting = self._serve(lock_fd)
         assert self._control is not None
-        heard = _tell(
+        is_attended = _tell(
             self._status,
             {"event": "exited", "exit_code": ended.exit_code, "oom_killed": ended.oom_killed},
         )
@@ -240,19 +252,19 @@ class Supervisor:
         self.relay.finish_clients()
         if not self.plan.auto_remove:
             self._recording.record_end(_run(ended))
-        # Nobody but the next start, which waits for the lock, need wait for this: unmounting an overlay
-        # writes out the whole filesystem below it (ovl_sync_fs).
+        # Unmounting an overlay writes out the whole filesystem below it (ovl_sync_fs).  Only the container's next
+        # start waits for that, by the lock.
         self._mounts.close()
         os.close(lock_fd)
         if is_restarting:
             self.succession.release()
-        self._remove_if_unattended(ended, heard)
+        self._remove_if_unattended(ended, is_attended)
         while self.relay.finish_clients():
             self.loop.run_once()
         self._recording.wait()
 
     def _take_lock(self) -> int:
-        """Take the container's lock; wait a little for one that is just being given up."""
+        """Take the container's lock; wait for a previous supervisor that is about to release it."""
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         while True:
             try:
@@ -272,15 +284,15 @@ class Supervisor:
             time.sleep(_LOCK_INTERVAL_SECONDS)
 
     def rehearse(self) -> None:
-        """Do what surrounds a container's start and its end, without a container."""
+        """Run the code before a container's start and after its end, without a container."""
         lock_fd = self._take_lock()
         self._undo.callback(os.close, lock_fd)
         record_killed(self.paths)
         identity = ProcessIdentity.of(os.getpid())
         StateRecord(identity, identity, 0, (), self.plan.executor).write(self.paths.state_file)
         self._open_log()
-        with contextlib.ExitStack() as theirs:
-            self._make_pipes(theirs)
+        with contextlib.ExitStack() as child_ends:
+            self._make_pipes(child_ends)
         self._listen()
         self._begin_relay()
         _tell(self._status, {"event": "started", "pid": 0, "started_at_ns": 0, "ports": self._ports_json()})
@@ -289,15 +301,15 @@ class Supervisor:
 
     # -- start -------------------------------------------------------------------------------------------
 
-    def _start(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> PyDockError | None:
+    def _start(self, attachment: socket.socket | None, choice: StreamChoice) -> PyDockError | None:
         """Start the container; return what kept it from starting, with everything undone and recorded."""
         if not self.succession.count:  # a keeper has seen to it
             record_killed(self.paths)  # an earlier supervisor may have been killed
         try:
-            self._launch(attachment, wanted)
+            self._launch(attachment, choice)
         except PyDockError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong must be undone and reported
+        except Exception as error:  # noqa: BLE001 - every failure must be undone and reported
             traceback.print_exc()
             failure = FailedError(f"cannot start container {self.short_id}: {error}")
         else:
@@ -306,8 +318,8 @@ class Supervisor:
             failure.exit_code = _FAILED_EXIT_CODE
         try:
             self._undo.close()
-        except Exception as error:  # noqa: BLE001 - a cleanup failure is told beside the cause, never instead of it
-            failure.add_note(f"and it was not undone: {error}")
+        except Exception as error:  # noqa: BLE001 - a cleanup failure is attached to the cause, and never replaces it
+            failure.add_note(f"and the clean-up failed: {error}")
         self._mounts.close()
         last = ExitRecord.read(self.paths.exit_file)
         record = ExitRecord(
@@ -321,11 +333,13 @@ class Supervisor:
         try:
             record.write(self.paths.exit_file)
             self.paths.state_file.unlink(missing_ok=True)
-        except OSError as error:  # a full disk: state.json stays, and whoever looks next reaps
-            failure.add_note(f"and it was not recorded: {error.strerror}")
+        except (
+            OSError
+        ) as error:  # a full disk: state.json stays, and the next command on the container reaps it
+            failure.add_note(f"and the failure was not recorded: {error.strerror}")
         return failure
 
-    def _launch(self, attachment: socket.socket | None, wanted: Mapping[str, bool]) -> None:
+    def _launch(self, attachment: socket.socket | None, choice: StreamChoice) -> None:
         supervisor = ProcessIdentity.of(os.getpid())
         count = self.succession.count
         StateRecord(None, supervisor, 0, (), self.plan.executor, count, is_restarting=count > 0).write(
@@ -334,7 +348,7 @@ class Supervisor:
         if self.plan.restart_policy != NO and not count:
             self.succession.set_policy(RestartPolicy(self.plan.restart_policy, self.plan.restart_most))
         if self.plan.ports and self.plan.network.mode == "host":
-            raise InvalidError("ports are not published with the host's network", exit_code=125)
+            raise InvalidError("cannot publish ports with the host's network", exit_code=125)
         listeners: list[ports.Listener] = []
         if self.plan.ports:
             with self._surroundings.in_host_network():
@@ -347,7 +361,7 @@ class Supervisor:
         self._open_log()
         made = self._make(listeners)
         if attachment is not None:
-            self.relay.attach(attachment, wanted)
+            self.relay.attach(attachment, choice)
         self._init_pid = made.pid
         self._oom_file = made.oom_file
         self._console_fd = made.console_fd
@@ -359,8 +373,15 @@ class Supervisor:
             init, supervisor, self._started_at_ns, self._ports, self.plan.executor, self.succession.count
         )
         state.write(self.paths.state_file)
-        started = {"pid": self._init_pid, "started_at_ns": self._started_at_ns, "ports": self._ports_json()}
-        _tell(self._status, {"event": "started", **started})
+        _tell(
+            self._status,
+            {
+                "event": "started",
+                "pid": self._init_pid,
+                "started_at_ns": self._started_at_ns,
+                "ports": self._ports_json(),
+            },
+        )
 
     def _open_log(self) -> None:
         if self.plan.log_path:
@@ -379,9 +400,9 @@ class Supervisor:
             self._control.on_log_growth()
 
     def _make(self, listeners: list[ports.Listener]) -> Made:
-        """Have the container made and started, and make what is outside of it in the meantime."""
-        with contextlib.ExitStack() as theirs:
-            stdio = None if self.plan.terminal else self._make_pipes(theirs)
+        """Have the maker create and start the container, and set up the network and the control socket at the same time."""
+        with contextlib.ExitStack() as child_ends:
+            stdio = None if self.plan.terminal else self._make_pipes(child_ends)
             maker = self._surroundings.take_maker()
             with maker:
                 maker.begin(self.paths.plan_file, stdio)
@@ -393,7 +414,7 @@ class Supervisor:
                 self._surroundings.enter_network(self.plan, self.paths.network_namespace)
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)
-                # Even a maker that is killed may leave something.
+                # Even a killed maker may leave parts of a container.
                 self._undo.callback(self._delete)
                 maker.go()
                 try:
@@ -418,24 +439,24 @@ class Supervisor:
         self._executor.delete(self.plan.container_id)
 
     def _listen(self) -> None:
-        """Serve the control socket; who connects is answered when the container runs."""
+        """Serve the control socket; clients are answered once the container runs."""
         self._control = ControlServer(self.loop, self, str(self.paths.control_socket))
         self._undo.callback(self._control.close_socket)
 
-    def _make_pipes(self, theirs: contextlib.ExitStack) -> Stdio:
-        """Make the container's three descriptors, which are closed with ``theirs``, and the relay's ends of them."""
+    def _make_pipes(self, child_ends: contextlib.ExitStack) -> Stdio:
+        """Make the container's three descriptors, closed with ``child_ends``, and the relay's ends of them."""
         outputs: dict[str, int] = {}
         ends = []
         for name in (STDOUT, STDERR):
             outputs[name], write_fd = os.pipe2(os.O_CLOEXEC)
-            theirs.callback(os.close, write_fd)
+            child_ends.callback(os.close, write_fd)
             ends.append(write_fd)
         stdin_fd: int | None = None
         if self.plan.open_stdin:
             in_fd, stdin_fd = os.pipe2(os.O_CLOEXEC)
         else:
             in_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        theirs.callback(os.close, in_fd)
+        child_ends.callback(os.close, in_fd)
         self._pipes = (stdin_fd, outputs)
         self._undo.callback(self._close_pipes)
         return Stdio(in_fd, ends[0], ends[1])
@@ -453,19 +474,20 @@ class Supervisor:
 
     # -- requests ----------------------------------------------------------------------------------------
 
-    def describe(self) -> dict[str, Any]:
-        """The facts of the control request "state"."""
-        status = "running" if self._started_at_ns else "starting"
-        if self._init_code is not None:
-            status = "exited"
+    def describe(self) -> StateReply:
+        """Return the reply to the control request "state"."""
         return {
             "pid": self._init_pid,
             "started_at_ns": self._started_at_ns,
             "ports": self._ports_json(),
-            "status": status,
+            "status": "exited"
+            if self._init_code is not None
+            else "running"
+            if self._started_at_ns
+            else "starting",
         }
 
-    def _ports_json(self) -> list[dict[str, Any]]:
+    def _ports_json(self) -> list[PortDocument]:
         return [port.to_json() for port in self._ports]
 
     def resize(self, rows: int, columns: int) -> None:
@@ -475,7 +497,10 @@ class Supervisor:
         set_window_size(self._console_fd, rows, columns)
 
     def send_signal(self, number: int) -> None:
-        """Send a client's signal to init; SIGKILL and the stop signal end the restart policy too."""
+        """Send a client's signal to init; SIGKILL and the stop signal end the restart policy too.
+
+        Init is a child of this process, so its pid cannot be another process's.
+        """
         if number not in signal.valid_signals():
             raise InvalidError(f"unknown signal {number}")
         if number in (signal.SIGKILL, self.plan.stop_signal):
@@ -488,7 +513,7 @@ class Supervisor:
             return
         os.kill(self._init_pid, number)
         if number == signal.SIGKILL:
-            # The container ends with its init.  One that has frozen itself dies by its control group only.
+            # The container ends with its init.  One that has frozen itself can be killed only through its control group.
             try:
                 self._executor.kill(self.plan.container_id, signal.SIGKILL, all_processes=True)
             except PyDockError as error:
@@ -513,7 +538,7 @@ class Supervisor:
             self.loop.call_later(timeout, partial(self._signal_init, signal.SIGKILL))
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
-        """Run a further process in the container."""
+        """Run an additional process in the container."""
         if self._init_code is not None or not self._started_at_ns:
             raise ConflictError(f"container {self.short_id} is not running")
         return self._executor.execute(self.plan.container_id, process_document, stdio)
@@ -536,8 +561,8 @@ class Supervisor:
         """
         self.signals.on_exit(self._init_pid, self._on_init_exit)
         self.loop.run()
-        # When init is waited for, every process of its PID namespace is gone (pid_namespaces(7)): what they
-        # wrote is in the pipes, and no more will come.
+        # When init has been reaped, every process of its PID namespace is gone (pid_namespaces(7)): all of their
+        # output is in the pipes.
         self.relay.drain()
         assert self._init_code is not None
         oom_killed = bool(self._oom_file) and read_oom_kills(self._oom_file) > 0
@@ -555,13 +580,13 @@ class Supervisor:
         try:
             ended.write(self.paths.exit_file)
         except OSError as error:
-            # A full disk: state.json stays, and says "killed" to the next reader, rather than nothing.
+            # A full disk: state.json stays, so the next reader reports "killed" rather than nothing.
             print(f"container {self.short_id}: the exit is not recorded: {error}", file=sys.stderr)
         assert self._control is not None
         self._control.on_log_growth()
         try:
             self._undo.close()
-        except Exception as error:  # noqa: BLE001 - the exit is recorded; the state stays for whoever reaps
+        except Exception as error:  # noqa: BLE001 - the exit is recorded; the state stays for the reaper
             print(f"container {self.short_id}: not everything was removed: {error}", file=sys.stderr)
             self.succession.dismiss()
         else:
@@ -604,23 +629,41 @@ def _run(ended: ExitRecord) -> dict[str, Any]:
 
 
 def _unmount(path: Path) -> None:
-    """Detach a mount now: whoever starts the container next must not find the overlay's directories in
-    use."""
+    """Detach a mount at once: the container's next start must not find the overlay's directories in use."""
     with contextlib.suppress(OSError):
         syscalls.umount(str(path), syscalls.MNT_DETACH)
 
 
 def preload() -> None:
-    """Import what supervisors import late, so that it is there, and shared, after the zygote's fork."""
-    import fcntl  # noqa: F401 - to have been imported is the point
-    import struct  # noqa: F401 - to have been imported is the point
-    import termios  # noqa: F401 - to have been imported is the point
+    """Import the modules that supervisors import late, so that they are shared after the zygote's fork."""
+    import fcntl  # noqa: F401 - loads the module
+    import struct  # noqa: F401 - loads the module
+    import termios  # noqa: F401 - loads the module
 
-    from pydock_core.runtime import embedded  # noqa: F401 - to have been imported is the point
+    from pydock_core.runtime import embedded  # noqa: F401 - loads the module
+
+
+def warm_up() -> None:
+    """Prepare the zygote's memory, which its forks share until they write to it.
+
+    Postcondition: facts that are the same for all processes below the zygote are cached.  Supervisors' code has run as
+    often as CPython 3.11 needs to specialize it (PEP 659), so forks do not specialize it again.  All objects are frozen
+    (gc.freeze), so a collection in a fork does not write to them.  Collections are rare, because each one writes to the
+    fork's own objects.
+    """
     from pydock_core.runtime.cgroups import read_layout
     from pydock_core.runtime.namespaces import is_in_user_namespace
 
-    # What is one and the same for everything below the zygote.
     boot_id()
     read_layout()
     is_in_user_namespace()
+    loop = EventLoop()
+    signals = Signals(loop)
+    for _ in range(_SPECIALIZING_RUNS):
+        rehearse()
+        _rehearse(loop, signals, Surroundings())
+    signals.close()
+    loop.close()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECTION_THRESHOLD)

@@ -1,4 +1,4 @@
-"""The surroundings of a supervisor that need no container: namespaces, and a process that waits to make the container."""
+"""The parts of a supervisor that do not depend on its container: namespaces, and the waiting maker."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pydock_core.supervision.plan import LaunchPlan
 
 
 class Surroundings:
-    """Made ahead for a container with a network namespace of its own; other plans change them.
+    """Namespaces and a maker, made ahead for a container with its own network namespace; other plans change them.
+
+    The maker and the spare init are in the host's network namespace; init joins the container's by its path.
 
     Args:
         rehearse: called in the maker and in its spare init.
-
-    The maker and the spare init are in the host's network namespace; init joins the container's by its path.
     """
 
     def __init__(self, rehearse: Callable[[], None] | None = None) -> None:
@@ -32,13 +32,13 @@ class Surroundings:
         self._problem: OSError | None = None
 
     def enter(self) -> None:
-        """Enter a mount namespace and a network namespace of this process's own, and fork the maker.
+        """Enter a new mount namespace and a new network namespace, and fork the maker.
 
-        What prevents it is raised by :meth:`take_maker`, when there is somebody to hear it.
+        :meth:`take_maker` raises a failure, because only then is a client waiting.
         """
         try:
             syscalls.unshare(syscalls.CLONE_NEWNS)
-            # Slave again: mounts made here go nowhere, whatever the state of the zygote's own namespace.
+            # Slave again: mounts made here do not propagate, whatever the state of the zygote's own namespace.
             syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
             self._maker = Maker.fork(self._rehearse)
             # From a user namespace there is no way back into the host's network (setns(2)).
@@ -54,7 +54,7 @@ class Surroundings:
 
     @contextlib.contextmanager
     def in_host_network(self) -> Iterator[None]:
-        """Be in the host's network namespace for a while."""
+        """Enter the host's network namespace for the duration of the block."""
         if self._host_network_fd is None:
             yield
             return
@@ -67,7 +67,7 @@ class Surroundings:
             os.close(own_fd)
 
     def take_maker(self) -> Maker:
-        """Return the maker; the caller's to close."""
+        """Return the maker, which the caller closes."""
         if self._maker is None or self._problem is not None:
             reason = f": {self._problem.strerror}" if self._problem else ""
             raise FailedError(f"cannot make the container's namespaces{reason}")
@@ -75,7 +75,7 @@ class Surroundings:
         return maker
 
     def enter_network(self, plan: LaunchPlan, namespace_file: Path) -> None:
-        """Be in the plan's network namespace for good.
+        """Enter the plan's network namespace.
 
         Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.
         """

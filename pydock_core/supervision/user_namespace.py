@@ -1,7 +1,7 @@
-"""Makes the user namespace of a rootless zygote: the user is root in it, with the subordinate ids that it has.
+"""Makes the user namespace of a rootless zygote, in which the user is root and has its subordinate ids.
 
-subuid(5), newuidmap(1), user_namespaces(7).  Without subordinate ids, or without the tools that map them, the
-user's own id is the only one.
+See subuid(5), newuidmap(1) and user_namespaces(7).  Without subordinate ids, or without the tools that map them, only the
+user's own id is mapped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Range = tuple[int, int]
 
 
 def parse_subordinate_ids(text: str, names: Sequence[str]) -> list[Range]:
-    """Return the ranges that /etc/subuid or /etc/subgid gives to a user, by name or by number."""
+    """Return a user's ranges in the text of /etc/subuid or /etc/subgid, by name or by number."""
     ranges = []
     for line in text.splitlines():
         fields = line.strip().split(":")
@@ -88,7 +88,7 @@ def enter(mapper: socket.socket) -> str:
 
 
 def unsupported(error: OSError) -> UnsupportedError:
-    """The one error for a host that forbids user namespaces."""
+    """Return the error for a host that forbids user namespaces."""
     return UnsupportedError(
         f"this host does not allow user namespaces to an ordinary user ({error.strerror})",
         hint="`dock doctor` says what forbids them and how to allow them",
@@ -97,7 +97,7 @@ def unsupported(error: OSError) -> UnsupportedError:
 
 
 def serve_mapping(connection: socket.socket, pid: int) -> None:
-    """Outside: wait until process ``pid`` is in its user namespace, then map its ids with newuidmap and newgidmap."""
+    """Wait until process ``pid`` is in its user namespace, then map its ids from outside with newuidmap and newgidmap."""
     import shutil
     import subprocess
 

@@ -1,4 +1,4 @@
-"""Runs one storage job in a process; the zygote's half of :class:`pydock_core.supervision.client.ZygoteWorker`."""
+"""Runs one storage job in a process; the zygote's half of :class:`pydock_core.supervision.client.Zygote`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ import signal
 import socket
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core import messages
 from pydock_core.errors import FailedError, PyDockError
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import WorkerEvent
+
 
 def run(document: Mapping[str, Any], fds: list[int]) -> None:
-    """Perform the job of a "work" request; its first descriptor is the status socket, the others are the
-    job's.
+    """Perform the job of a "work" request.
 
-    The process ends as soon as its client has closed the status socket, or died: nobody else would stop a job that
-    fills the disk.  A half-done job leaves a workspace or a trash directory, which the next command sweeps.
+    The process ends as soon as its client closes the status socket or dies: nothing else would stop a job that fills the
+    disk.  An unfinished job leaves a workspace or a trash directory, which the next command sweeps.
+
+    Args:
+        document: a :class:`pydock_core.supervision.protocol.WorkRequest`.
+        fds: the status socket, then the job's descriptors.
     """
     from pydock_core.store.worker import perform  # late: only workers need the store
 
@@ -29,9 +35,9 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
     status = socket.socket(fileno=fds.pop(0))
     end_with_peer(status)
 
-    def tell(message: Mapping[str, Any]) -> None:
+    def tell(event: WorkerEvent) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            messages.send(status, message)
+            messages.send(status, event)
 
     try:
         result = perform(
@@ -43,18 +49,18 @@ def run(document: Mapping[str, Any], fds: list[int]) -> None:
         tell({"event": "done", "result": result})
     except PyDockError as error:
         tell({"event": "failed", "error": error.to_json()})
-    except Exception as error:  # noqa: BLE001 - the seam: whatever a job raises reaches its caller as our error
+    except Exception as error:  # noqa: BLE001 - the seam: every error of a job becomes a PyDockError
         traceback.print_exc()
         wrapped = FailedError(f"{document['function']} failed: {type(error).__name__}: {error}")
         tell({"event": "failed", "error": wrapped.to_json()})
 
 
 def end_with_peer(status: socket.socket) -> None:
-    """Have this process end when the other end of a socket is closed, in whatever loop it is then.
+    """End this process when the other end of a socket is closed, also in the middle of a system call.
 
-    The kernel sends SIGIO when the state of the socket changes (fcntl(2), O_ASYNC; socket(7)); system calls that wait,
-    or write without end, are interrupted.  A thread that waits would do as well, but setns(2) refuses to join a mount
-    namespace from a process with threads.
+    The kernel sends SIGIO when the state of the socket changes (fcntl(2), O_ASYNC; socket(7)), which interrupts blocking
+    system calls.  A waiting thread would be simpler, but setns(2) refuses to move a process with threads into a mount
+    namespace.
     """
     hangup = select.poll()
     hangup.register(status, 0)  # POLLHUP is always reported

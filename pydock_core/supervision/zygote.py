@@ -1,8 +1,9 @@
 """The zygote: a fork server that makes supervisors and storage workers, as root of the host or of a user namespace.
 
-It starts in two steps.  The first makes the namespaces and bind-mounts the interpreter's own file read-only
-on itself; the second is the same interpreter, executed through that mount.  So ``/proc/PID/exe`` of whatever
-it forks leads to a read-only mount, while the process lives and after (CVE-2019-5736).
+It starts in two steps.  The first makes the namespaces and a read-only copy of the mount tree, makes that copy its root
+directory and executes the interpreter again; the second loads the modules of supervisors and returns to the real root.  So
+``/proc/PID/exe`` and ``/proc/PID/map_files`` of every process that it forks lead to read-only mounts, during the process's
+life and after it (CVE-2019-5736).
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.supervision import forkserver, user_namespace
-from pydock_core.supervision.forkserver import ForkServer, Kind, Operation, Request
+from pydock_core.supervision.forkserver import Kind, Operation, Request
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.protocol import ServerFacts
 
 
 def main(arguments: Mapping[str, Any]) -> NoReturn:
-    """Start the zygote; standard input is the socket on which the starter waits for the word."""
+    """Start the zygote; standard input is the socket on which the starter waits."""
     if "mapping" in arguments:
         _second_step(arguments)
     ready = forkserver.take_ready()
@@ -29,7 +32,7 @@ def main(arguments: Mapping[str, Any]) -> NoReturn:
     pid = os.fork()
     if pid:
         mapper.close()
-        user_namespace.serve_mapping(served, pid)  # ends at once where the child does not ask
+        user_namespace.serve_mapping(served, pid)  # returns at once if the child does not ask
         os._exit(0)
     served.close()
     try:
@@ -50,16 +53,16 @@ def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
         interpreter = os.readlink("/proc/self/exe")
         try:
-            _protect(interpreter)
+            roots = _enter_read_only_root()
         except OSError as error:
-            raise FailedError(f"cannot mount {interpreter} read-only: {error.strerror}") from error
+            raise FailedError(f"cannot mount / read-only: {error.strerror}") from error
         os.set_inheritable(ready.fileno(), True)
-        passed = {**arguments, "mapping": mapping, "ready_fd": ready.fileno()}
+        passed = {**arguments, "mapping": mapping, "ready_fd": ready.fileno(), "roots": roots}
         program = "import sys, json; a = json.loads(sys.argv[1]); sys.path += a['paths']; "
         program += f"from {__name__} import main; main(a)"
         argv = [interpreter, "-I", "-S", "-X", "utf8", "-c", program, json.dumps(passed)]
         os.execv(interpreter, argv)
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
+    except BaseException as error:  # noqa: BLE001 - every error is reported to the starter
         forkserver.report_failure(ready, error)
 
 
@@ -68,53 +71,60 @@ def _unshare_mounts() -> None:
         syscalls.unshare(syscalls.CLONE_NEWNS)
     except OSError as error:
         raise UnsupportedError(
-            f"this process is root without the right to make namespaces ({error.strerror})",
-            hint="give the surrounding container CAP_SYS_ADMIN, or be an ordinary user; see `dock doctor`",
+            f"cannot make namespaces, although this process is root: {error.strerror}",
+            hint="give the surrounding container CAP_SYS_ADMIN, or run as an ordinary user; see `dock doctor`",
             exit_code=125,
         ) from error
 
 
-def _protect(path: str) -> None:
-    """Bind-mount a file read-only on itself, in this mount namespace."""
-    tree_fd = syscalls.open_tree(
-        syscalls.AT_FDCWD, path, syscalls.OPEN_TREE_CLONE | syscalls.OPEN_TREE_CLOEXEC
-    )
-    target_fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    try:
-        syscalls.mount_setattr(tree_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY)
-        syscalls.move_mount(tree_fd, target_fd)
-    finally:
-        os.close(tree_fd)
-        os.close(target_fd)
+def _enter_read_only_root() -> tuple[int, int]:
+    """Make a read-only copy of the mount tree the root directory of this process.
+
+    Returns:
+        Descriptors of the real root and of the copy, both inherited by the next program.  The copy lasts as long as its
+        descriptor, and each mount of it as long as a file that is mapped from it.
+    """
+    real_fd = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    copy_fd = syscalls.open_tree(syscalls.AT_FDCWD, "/", syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
+    syscalls.mount_setattr(copy_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
+    for fd in (real_fd, copy_fd):
+        os.set_inheritable(fd, True)
+    os.fchdir(copy_fd)
+    os.chroot(".")
+    return real_fd, copy_fd
 
 
 def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
     ready = socket.socket(fileno=int(arguments["ready_fd"]))
     ready.set_inheritable(False)
-    code = 1
-    try:
-        facts = {"pid": os.getpid(), "version": arguments["version"], "mapping": arguments["mapping"]}
-        _preload()
-        operations = {
-            "ping": Operation(Kind.IMMEDIATE, lambda request: facts),
-            "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
-            "work": Operation(Kind.JOB, _work),
-            "keep": Operation(Kind.SESSION, _keep),
-        }
-        ForkServer(operations, arguments).serve(ready)
-        code = 0
-    except BaseException as error:  # noqa: BLE001 - reported to the starter, whatever it is
-        forkserver.report_failure(ready, error)
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+    forkserver.serve_to_end(ready, arguments, lambda: _build_operations(arguments))
 
 
-def _preload() -> None:
-    """Import what every supervisor needs, so that it is there, and shared, after the fork."""
-    from pydock_core.supervision.supervisor import preload
+def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    _load(*arguments["roots"])
+    facts: ServerFacts = {
+        "pid": os.getpid(),
+        "version": arguments["version"],
+        "mapping": arguments["mapping"],
+    }
+    return {
+        "ping": forkserver.answer_ping(facts),
+        "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
+        "work": Operation(Kind.JOB, _work),
+        "keep": Operation(Kind.SESSION, _keep),
+    }
 
-    preload()
+
+def _load(real_fd: int, copy_fd: int) -> None:
+    """Import the modules that every supervisor needs, so that forks share them; return to the real root."""
+    from pydock_core.supervision import supervisor
+
+    supervisor.preload()
+    os.fchdir(real_fd)
+    os.chroot(".")
+    os.close(real_fd)
+    os.close(copy_fd)
+    supervisor.warm_up()
 
 
 def _prepare_supervisor(ahead: bool) -> Callable[[Request], None]:

@@ -15,7 +15,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from pydock_core.errors import ConflictError
 from pydock_jupyter.display.argument import check_number, check_text
-from pydock_jupyter.widgets.links import port_link, port_url, server_base_url
+from pydock_jupyter.display.link import port_link, port_url, server_base_url
 
 DEFAULT_HEIGHT_PIXELS = 480
 MAX_HEIGHT_PIXELS = 32_767

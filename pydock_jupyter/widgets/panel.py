@@ -12,9 +12,9 @@ import ipywidgets
 
 from pydock_core.engine import Snapshot, Watcher
 from pydock_core.errors import PyDockError
+from pydock_jupyter.display.link import server_base_url
 from pydock_jupyter.display.tables import Table
 from pydock_jupyter.panel_view import ContainerRow, PanelView, build_view
-from pydock_jupyter.widgets.links import server_base_url
 from pydock_jupyter.widgets.rows import ROW_PIXELS, STYLE, ContainerLine, close_tree, image_html
 
 LOG_LINES = 500

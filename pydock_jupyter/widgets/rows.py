@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets
 
-from pydock_jupyter.widgets.links import port_link
+from pydock_jupyter.display.link import port_link
 
 if TYPE_CHECKING:
     from pydock_jupyter.panel_view import ContainerRow, ImageRow, Look

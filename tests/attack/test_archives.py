@@ -800,7 +800,7 @@ def test_a_name_that_reads_as_an_id(store: Store, tag: str) -> None:
     [("manifest.json", b"[]"), ("index.json", b'{"manifests": []}'), ("repositories", b"{}")],
 )
 def test_an_archive_of_no_images(store: Store, name: str, content: bytes) -> None:
-    with pytest.raises(InvalidError, match=f"holds no images: its {name} is empty"):
+    with pytest.raises(InvalidError, match=f"contains no images: its {name} is empty"):
         store.images.load(io.BytesIO(build_tar([entry(name, data=content)])))
 
 
@@ -834,7 +834,7 @@ def test_a_long_name_is_shortened_in_an_error(store: Store, name: str) -> None:
 
 
 HARD_LINKS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
-    "whiteout": ([entry(".wh.gone"), entry("h", "hard", linkname="gone")], "which is not there"),
+    "whiteout": ([entry(".wh.gone"), entry("h", "hard", linkname="gone")], "which does not exist"),
     "whiteout through a link": (
         [
             entry("d", "dir"),
@@ -842,11 +842,11 @@ HARD_LINKS: dict[str, tuple[list[tuple[tarfile.TarInfo, bytes]], str]] = {
             entry("l/.wh.gone"),
             entry("h", "hard", linkname="d/gone"),
         ],
-        "which is not there",
+        "which does not exist",
     ),
     "device that is one": (
         [entry("gone", "char", devmajor=0, devminor=0), entry("h", "hard", linkname="gone")],
-        "which is not there",
+        "which does not exist",
     ),
     "out": ([entry("h", "hard", linkname="../../x")], r"hard link 'h' leads to '../../x', out of the image"),
 }

@@ -5,6 +5,8 @@ crun is the control: the watcher must see as many of its processes as of ours.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -16,22 +18,28 @@ import pytest
 from pydock_core.errors import PyDockError
 from pydock_core.runtime.capabilities import build_mask
 from pydock_core.spec.defaults import CAPABILITIES
+from tests.integration.conftest import Dock, archive, dock, nothing_is_left, wait_until
 from tests.support.executor_box import Box
 from tests.support.executor_fixtures import only
 
+__all__ = ["archive", "dock", "nothing_is_left"]  # fixtures
 EXECS = 25
-SOURCE = Path(__file__).parents[1] / "support" / "proc_watcher.c"
+SUPPORT = Path(__file__).parents[1] / "support"
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="needs gcc, which makes the attacker (Debian: gcc)"
 )
 
 
+def compile_program(name: str, directory: Path) -> Path:
+    """Compile an attacker's program, which needs no library."""
+    source = SUPPORT / f"{name}.c"
+    subprocess.run(["gcc", "-O2", "-static", "-w", "-o", directory / name, source], check=True, timeout=60)
+    return directory / name
+
+
 @pytest.fixture(scope="session")
 def watcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The attacker's program, which needs no library."""
-    program = tmp_path_factory.mktemp("watcher") / "proc_watcher"
-    subprocess.run(["gcc", "-O2", "-static", "-w", "-o", program, SOURCE], check=True, timeout=60)
-    return program
+    return compile_program("proc_watcher", tmp_path_factory.mktemp("watcher"))
 
 
 @pytest.mark.parametrize("privileged", [False, True])
@@ -87,3 +95,27 @@ def test_a_container_cannot_hold_up_who_executes_in_it(box: Box) -> None:
     for pid in pids:  # first: init waits for them to be reaped
         assert box.finish(pid).code == 137
     assert container.wait().code == 137
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: the capability counts in the host's user namespace only"
+)
+def test_a_tracer_opens_no_file_for_writing_that_an_exec_has_mapped(dock: Dock, tmp_path: Path) -> None:
+    """With CAP_CHECKPOINT_RESTORE too, /proc/PID/map_files led to the host's C library (proc_pid_map_files(5))."""
+    program = compile_program("map_watcher", tmp_path)
+    rights = ("--cap-add", "SYS_PTRACE", "--cap-add", "CHECKPOINT_RESTORE")
+    volume = ("-v", f"{program}:/map_watcher:ro")
+    dock("run", "-d", "--name", "maps", "--network", "none", *rights, *volume, "busybox", "/map_watcher")
+    wait_until(lambda: "watching" in dock.out("logs", "maps"), "the watcher looks")
+    found: set[str] = set()
+
+    def look() -> bool:
+        dock("exec", "maps", "true")
+        found.update(line for line in dock.out("logs", "maps").splitlines() if ".so" in line)
+        return bool(found)
+
+    for _ in range(EXECS):
+        look()
+    wait_until(look, "the process is seen while it still is PyDock's", 60)
+    assert [line for line in found if line.startswith("writable")] == []
+    assert any(line.startswith(f"refused {errno.EROFS} ") for line in found)

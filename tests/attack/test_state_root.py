@@ -110,6 +110,27 @@ def test_root_leaves_another_users_state_directory_alone(base: Path) -> None:
     assert snapshot(base) == before
 
 
+@pytest.mark.parametrize(("uid", "mode"), [(MALLORY, 0o755), (0, 0o1777)], ids=["theirs", "sticky"])
+def test_no_server_starts_in_another_users_directory(base: Path, uid: int, mode: int) -> None:
+    """The program's server starts after the command, which may have been refused: its lock went through a link."""
+    victim = base / "victim"
+    victim.mkdir()
+    root = base / "state"
+    root.mkdir()
+    link(owned(root / "run", uid, mode) / "program.lock", victim / "nologin", MALLORY)
+    before = snapshot(base)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", "from pydock_core.program_server import start_quietly; start_quietly()"],
+        env={**os.environ, "PYDOCK_ROOT": str(root)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert snapshot(base) == before
+    assert f"state directory {root}/run" in done.stderr
+
+
 def test_every_step_of_the_way_is_looked_at(base: Path) -> None:
     safe = base / "safe"
     safe.mkdir()

@@ -152,7 +152,7 @@ def test_what_an_index_cannot_say_becomes_a_directory(root: StateRoot, tmp_path:
     path = tmp_path / "blob"
     path.write_bytes(layer)
     blob = LayerBlob(path, layer_media_type(""))
-    with pytest.raises(UnsupportedError, match="and holes than an index"):
+    with pytest.raises(UnsupportedError, match="and holes for an index"):
         ErofsSnapshotter(root, LocalWorker()).apply(digest(layer), blob)
     driver = open_layers(root, LocalWorker())
     driver.apply(digest(layer), blob)

@@ -57,6 +57,37 @@ def test_a_killed_supervisor_is_told_and_the_container_starts_again(dock: Dock, 
     wait_until(lambda: dock.out("logs", "orphan") == "kept\nkept\nkept", "its layer was kept")
 
 
+def read_files(engine: Engine) -> dict[Path, tuple[int, int]]:
+    """The files of containers, the trash and temporary files, with inode and modification time."""
+    root = engine.root
+    found = {}
+    for top in (root.containers, root.run / "c", root.trash, root.temporary):
+        for path in top.rglob("*"):
+            status = path.lstat()
+            found[path] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def test_reads_leave_the_remains_of_killed_processes(dock: Dock, engine: Engine) -> None:
+    container_id = dock.out("run", "-d", "--name", "killed", "busybox", "sleep", "1000")
+    status = derive_status(engine.root.container(container_id))
+    os.kill(status.supervisor_pid, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process has gone")
+    orphan = engine.root.containers / ("0" * 64)
+    orphan.mkdir()
+    (engine.root.trash / "left").mkdir()
+    before = read_files(engine)
+    for words in ("ps", "ps -as", "inspect -s killed", "logs killed", "port killed", "images", "info"):
+        dock(*words.split(), code=None)
+    fresh = Engine(engine.root)
+    assert fresh.containers.list(all=True)[0]["Status"].startswith("Exited (137)")
+    fresh.close()
+    assert read_files(engine) == before
+    dock("rm", "killed")
+    assert not orphan.exists()
+    assert not (engine.root.trash / "left").exists()
+
+
 def test_a_killed_zygote_changes_nothing(dock: Dock, engine: Engine) -> None:
     dock("run", "-d", "-i", "--name", "survivor", "busybox", "sh", "-c", "read line; echo got $line")
     pid = Zygote(engine.root).ping()["pid"]

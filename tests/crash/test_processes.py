@@ -394,6 +394,7 @@ def test_one_container_is_started_by_many_and_runs_once(root: StateRoot, lower: 
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["refused"] * 5 + ["started"]
+    next(_ for _ in box.client.follow() if box.log())
     box.client.stop(signal.SIGKILL)
     assert box.log() == b"x\n"
     assert_clean(box)

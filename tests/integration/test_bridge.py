@@ -260,7 +260,7 @@ def test_a_start_without_the_bridge_is_undone(host: Host) -> None:
     box = host.box(["true"])
     text = box.paths.plan_file.read_text()
     box.paths.plan_file.write_text(text.replace(f'"{BRIDGE}"', '"nobridge0"'))
-    with pytest.raises(Exception, match="bridge nobridge0 is not there") as caught:
+    with pytest.raises(Exception, match="bridge nobridge0 does not exist") as caught:
         box.launch()
     assert getattr(caught.value, "exit_code", None) == 125
     assert box.status().status == "created"

@@ -156,7 +156,7 @@ def test_what_runs_keeps_its_image(own: Dock) -> None:
     own("tag", "busybox", "other:1")
     for words in ((image,), (image[7:19],), ("-f", image), ("-f", image[7:19])):
         refused = own("rmi", *words, code=1)
-        assert f"error: image {image[7:19]} cannot be removed: container" in refused.stderr
+        assert f"error: cannot remove image {image[7:19]}: container" in refused.stderr
         assert "hint: stop the container first: dock stop" in refused.stderr
     assert tags(own) == ["busybox:latest", "other:1"]
     assert own.out("rmi", "other:1") == "Untagged: other:1"

@@ -499,6 +499,12 @@ def test_the_interpreter_of_a_supervisor_can_not_be_written(tmp_path: Path) -> N
         link_fd = os.open(path, os.O_PATH)
         with pytest.raises(OSError, match=r"Read-only|busy"):
             os.open(path, os.O_WRONLY)
+        # Nor can its libraries.  Only a capability over the whole host opens these links: proc_pid_map_files(5).
+        mapped = list(Path(f"/proc/{pid}/map_files").iterdir()) if os.geteuid() == 0 else []
+        for file in mapped:
+            with pytest.raises(OSError, match=r"Read-only|busy"):
+                os.open(file, os.O_RDWR)
+        assert bool(mapped) == (os.geteuid() == 0)
     finally:
         end_server(pid)
     with pytest.raises(OSError, match="Read-only") as caught:

@@ -98,4 +98,4 @@ def test_root_without_its_rights_is_told(user: OrdinaryUser) -> None:
     ]
     text = run_one(user, "powerless", *powerless)
     assert '"code": "unsupported"' in text
-    assert "root without the right to make namespaces" in text
+    assert "cannot make namespaces, although this process is root" in text

@@ -14,7 +14,7 @@ import pytest
 from pydock_core.errors import DeniedError, NotFoundError, PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.executor import Stdio
-from pydock_core.supervision.client import Streams, Zygote, ZygoteWorker
+from pydock_core.supervision.client import Streams, Zygote
 from tests.support.supervised import (
     BUSYBOX,
     Box,
@@ -131,15 +131,15 @@ def test_the_supervisor_is_killed(root: StateRoot, lower: Path, program: str) ->
 def test_a_storage_job_runs_in_a_worker(root: StateRoot) -> None:
     tree = root.trash / "tree"
     (tree / "deep").mkdir(parents=True)
-    ZygoteWorker(root).call("pydock_core.store.trees:remove_tree", {"path": str(tree)})
+    Zygote(root).call("pydock_core.store.trees:remove_tree", {"path": str(tree)})
     assert not tree.exists()
 
 
 def test_what_is_no_storage_job_is_refused(root: StateRoot) -> None:
     with pytest.raises(DeniedError, match="not a storage job"):
-        ZygoteWorker(root).call("os:system", {"command": "true"})
+        Zygote(root).call("os:system", {"command": "true"})
 
 
 def test_a_jobs_own_error_arrives(root: StateRoot) -> None:
     with pytest.raises(PyDockError, match="unexpected"):
-        ZygoteWorker(root).call("pydock_core.store.trees:remove_tree", {"unexpected": 1})
+        Zygote(root).call("pydock_core.store.trees:remove_tree", {"unexpected": 1})

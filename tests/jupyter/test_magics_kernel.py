@@ -331,7 +331,7 @@ def test_progress_is_a_widget(client: BlockingKernelClient, environment: dict[st
     assert stdout.splitlines()[-1].startswith("sha256:")
     assert displayed == []
     _, _, stderr = fail(client, "%dock save again:1")
-    assert stderr.startswith("error: an archive is not written to a cell")
+    assert stderr.startswith("error: cannot write an archive to a cell")
     run(client, "%dock rmi again:1 new:1")
 
 

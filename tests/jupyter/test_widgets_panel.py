@@ -14,8 +14,8 @@ from ipywidgets.widgets import widget as registry
 
 from pydock_core.engine import Watcher
 from pydock_core.errors import ConflictError, UnavailableError
+from pydock_jupyter.display.link import port_link, server_base_url
 from pydock_jupyter.panel_view import build_container_rows
-from pydock_jupyter.widgets.links import port_link, server_base_url
 from pydock_jupyter.widgets.panel import Panel
 from pydock_jupyter.widgets.rows import container_html, name_html
 from tests.support.fake_engine import FakeEvents

@@ -385,7 +385,7 @@ def test_an_archive_goes_to_no_cell_and_json_not_into_an_archive(front: Front) -
     assert "mixed with the archive" in front.err.text
     front.context.notebook = True
     front.run("save", "a", code=1)
-    assert "not written to a cell" in front.err.text
+    assert "cannot write an archive to a cell" in front.err.text
 
 
 def test_an_address_is_not_imported_from(front: Front) -> None:

@@ -225,7 +225,7 @@ def test_an_image_that_gets_a_container_meanwhile_stays(
 def test_no_container_of_an_image_that_went_meanwhile(engine: Engine) -> None:
     image_id = load(engine, ONE, tags=["a:1"])
     engine.usage.prune_images(all=True)
-    with pytest.raises(NotFoundError, match="is gone"):
+    with pytest.raises(NotFoundError, match="was removed just now"):
         use(engine, image_id)
     assert containers_sql.all_rows(engine.state.database) == []
 

@@ -179,7 +179,7 @@ def test_the_layout_before_docker_1_10(store: Store) -> None:
     assert config["config"] == {"Cmd": ["sh"]}
     assert config["history"][0]["created_by"] == "/bin/sh -c x"
     members["aaa/json"] = json.dumps({"id": "aaa", "parent": "bbb"}).encode()
-    with pytest.raises(CorruptError, match="circle"):
+    with pytest.raises(CorruptError, match="cycle"):
         store.images.load(io.BytesIO(tar_of(members)))
 
 
@@ -248,7 +248,7 @@ def test_an_image_for_other_hosts_only(store: Store) -> None:
 def test_what_is_no_archive_of_images(store: Store) -> None:
     with pytest.raises(InvalidError, match="is empty"):
         store.images.load(io.BytesIO(b""))
-    with pytest.raises(InvalidError, match="holds no images") as raised:
+    with pytest.raises(InvalidError, match="contains no images") as raised:
         store.images.load(io.BytesIO(ONE))
     assert "dock import" in raised.value.hint
     with pytest.raises(CorruptError, match="not a valid tar"):
@@ -369,7 +369,7 @@ def test_a_prefix_that_fits_several(store: Store) -> None:
         number += 1
     for name, each in (("x:1", found[first]), ("x:2", config)):
         store.images.load(io.BytesIO(build_docker_archive(ONE, tags=[name], config=each)))
-    with pytest.raises(ConflictError, match=f"prefix {first} fits several"):
+    with pytest.raises(ConflictError, match=f"prefix {first} matches several"):
         store.images.resolve(first)
 
 

@@ -225,7 +225,7 @@ def test_helpers_that_fail(store: CredentialStore, helper: Path, tmp_path: Path)
     assert SECRET not in str(caught.value.to_json())
     assert "auths" not in json.loads(store.path.read_text())
     write(store, {"credsStore": "missing"})
-    with pytest.raises(UnavailableError, match="docker-credential-missing is not there"):
+    with pytest.raises(UnavailableError, match="docker-credential-missing is not installed"):
         store.find("ghcr.io")
     write(store, {"credsStore": "test"})
     helper.write_text("#!/bin/sh\necho nonsense\n")
@@ -251,7 +251,7 @@ def test_the_first_file_that_has_a_key_decides(tmp_path: Path) -> None:
     assert found.insecure == ("a.example:5000", "10.0.0.0/8", "b.example")
     assert found.mirrors_of("docker.io") == ("https://m.example",)
     assert found.mirrors_of("ghcr.io") == ()
-    with pytest.raises(NotFoundError, match="gone is not there"):
+    with pytest.raises(NotFoundError, match="gone does not exist"):
         load_settings({"PYDOCK_REGISTRIES": str(tmp_path / "gone")})
 
 

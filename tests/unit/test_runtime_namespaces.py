@@ -21,7 +21,7 @@ def test_a_pid_namespace_cannot_be_joined() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "message"), [(["uts", "uts"], "uts is there twice"), (["net"], "no namespace of type net")]
+    ("kinds", "message"), [(["uts", "uts"], "uts is given twice"), (["net"], "unknown type net")]
 )
 def test_bad_namespaces_are_refused(kinds: list[str], message: str) -> None:
     with pytest.raises(InvalidError, match=message):

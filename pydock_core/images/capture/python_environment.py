@@ -292,6 +292,6 @@ def check_paths(paths: list[str]) -> None:
         if not os.path.isabs(path):
             raise InvalidError(f"{path} is not an absolute path", "a path is the same in the image")
         if os.path.realpath(path) in ("/", "/proc", "/sys", "/dev"):
-            raise InvalidError(f"{path} cannot be captured", "name the required files and directories")
+            raise InvalidError(f"cannot capture {path}", "name the required files and directories")
         if not os.path.lexists(path):
             raise NotFoundError(f"{path} does not exist", "name files and directories of this host")

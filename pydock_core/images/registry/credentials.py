@@ -193,12 +193,12 @@ class CredentialStore:
             )
         except FileNotFoundError:
             raise UnavailableError(
-                f"{program} is not there",
+                f"{program} is not installed",
                 f"install it, or remove it from {self.path} (credsStore, credHelpers)",
             ) from None
         except OSError as error:
             raise UnavailableError(
-                f"{program} cannot be run: {error.strerror}", f"{self.path} names it"
+                f"cannot run {program}: {error.strerror}", f"{self.path} names it"
             ) from error
         except subprocess.TimeoutExpired:
             raise UnavailableError(
@@ -251,7 +251,7 @@ def _replace(path: Path, text: str) -> None:
         fd, temporary = tempfile.mkstemp(prefix=".config.json-", dir=path.parent)
     except OSError as error:
         raise DeniedError(
-            f"{path} cannot be written: {error.strerror}", "set DOCKER_CONFIG to a directory of yours"
+            f"cannot write {path}: {error.strerror}", "set DOCKER_CONFIG to a directory of yours"
         ) from error
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -263,7 +263,7 @@ def _replace(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise FailedError(f"{path} cannot be written: {error.strerror}", "it is as it was") from error
+            raise FailedError(f"cannot write {path}: {error.strerror}", "it is unchanged") from error
         raise
 
 
@@ -279,7 +279,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise DeniedError(
-            f"{path} cannot be read: {error.strerror}", "change its mode, or set DOCKER_CONFIG"
+            f"cannot read {path}: {error.strerror}", "change its mode, or set DOCKER_CONFIG"
         ) from error
     if not data.strip():
         return {}
@@ -291,7 +291,7 @@ def _object(data: bytes | str | None, subject: str) -> dict[str, Any]:
     try:
         document = json.loads(data or "{}")
     except (ValueError, RecursionError):
-        raise InvalidError(f"{subject} is not JSON", "mend or remove it") from None
+        raise InvalidError(f"{subject} is not valid JSON", "mend or remove it") from None
     if not isinstance(document, dict):
         raise InvalidError(f"{subject} is not a JSON object", "mend or remove it")
     return document

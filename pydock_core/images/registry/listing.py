@@ -138,7 +138,7 @@ def _document(data: bytes, host: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise CorruptError(f"{host}: the list is not JSON", "the registry is broken") from error
+        raise CorruptError(f"{host}: the list is not valid JSON", "the registry is broken") from error
     if not isinstance(document, dict):
         raise CorruptError(f"{host}: the list is not a JSON object", "the registry is broken")
     return document

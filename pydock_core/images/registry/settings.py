@@ -102,7 +102,7 @@ class RegistrySettings:
                 continue
             except PermissionError as error:
                 raise DeniedError(
-                    f"{directory / host} cannot be read", "ask who administers this host"
+                    f"cannot read {directory / host}: permission denied", "ask the administrator of this host"
                 ) from error
             return _certificates(directory / host, names)
         return Certificates()
@@ -152,7 +152,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> RegistrySetti
         files.insert(0, Path(named))
         if not files[0].exists():
             raise NotFoundError(
-                f"{named} is not there", f"{REGISTRIES_VARIABLE} names it; make the file or unset that"
+                f"{named} does not exist", f"{REGISTRIES_VARIABLE} names it; make the file or unset that"
             )
     found: dict[str, tuple[str, ...]] = {}
     for file in files:
@@ -194,11 +194,11 @@ def _read(file: Path) -> Mapping[str, Any]:
     except PermissionError as error:
         if file == _DOCKER_FILE:  # another program's, read as a courtesy
             return {}
-        raise DeniedError(f"{file} cannot be read", "change its mode") from error
+        raise DeniedError(f"cannot read {file}: permission denied", "change its mode") from error
     except OSError as error:
-        raise InvalidError(f"{file} cannot be read: {error.strerror}", "mend or remove it") from error
+        raise InvalidError(f"cannot read {file}: {error.strerror}", "correct or remove it") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{file} is not JSON: {error}", "mend or remove it") from error
+        raise InvalidError(f"{file} is not valid JSON: {error}", "mend or remove it") from error
     if not isinstance(document, dict):
         raise InvalidError(f"{file} is not a JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
     return document

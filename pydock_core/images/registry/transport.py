@@ -363,7 +363,7 @@ class Transport:
                 context.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError) as error:
             raise InvalidError(
-                f"the certificates for {found} cannot be used: {error.strerror or error}",
+                f"cannot use the certificates for {found}: {error.strerror or error}",
                 f"look into {files[0].parent}" if files else "are the host's own certificates there?",
             ) from error
         return context

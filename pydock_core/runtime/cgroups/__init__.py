@@ -1,7 +1,7 @@
-"""Control groups of containers: versions 1 and 2 behind one seam, and what this host can do.
+"""Control groups of containers: versions 1 and 2 behind one seam, and a probe of this host's limits.
 
-``plan_cgroup`` gives the group that a configuration asks for, ``find_cgroup`` one that was made before;
-both are :class:`ContainerCgroup`.  ``probe_cgroups`` says which limits can be set here, for spec generation.
+``plan_cgroup`` returns the group for a configuration, ``find_cgroup`` an existing one; both are :class:`ContainerCgroup`.
+``probe_cgroups`` returns the limits that can be set on this host, for spec generation.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class CgroupSupport:
-    """Which limits this process can set on containers.
+    """The limits that this process can set on containers.
 
     Attributes:
         version: 1, 2, or 0 if no hierarchy is mounted.
-        available: groups can be made at all.
+        available: groups can be made.
         memory, swap, cpu, cpuset, pids, io, devices: the controller can be used.
-        reason: one line on why something is missing; empty if nothing is.
+        reason: one line that explains what is missing; empty if everything is available.
     """
 
     version: int
@@ -54,12 +54,12 @@ class CgroupSupport:
 
 @cache
 def probe_cgroups() -> CgroupSupport:
-    """Say what this process can do with control groups; changes nothing.  Looked at once in a process."""
+    """Probe this process's use of control groups, without changing anything; cached."""
     return build_support(read_layout())
 
 
 def build_support(layout: CgroupLayout) -> CgroupSupport:
-    """:func:`probe_cgroups` for a given layout (reads the hierarchies' directories)."""
+    """Probe a given layout, by reading the hierarchies' directories; see :func:`probe_cgroups`."""
     if layout.version == 1:
         usable = {name for name, directory in layout.v1.items() if is_writable(directory)}
         if not usable & {"memory", "pids", "cpu"}:
@@ -71,7 +71,7 @@ def build_support(layout: CgroupLayout) -> CgroupSupport:
         if base is None:
             return CgroupSupport(2, False, reason="no control group is delegated to this user")
         controllers = set((base / "cgroup.controllers").read_text().split())
-        # The root group has no memory.swap.max; a kernel without swap accounting shows it in no group.
+        # The root group has no memory.swap.max; without swap accounting in the kernel, no group has it.
         swap = "memory" in controllers
         if base == layout.unified:
             controllers.add("devices")  # attaching an eBPF program takes root
@@ -88,21 +88,21 @@ def build_support(layout: CgroupLayout) -> CgroupSupport:
         pids="pids" in controllers,
         io=bool({"io", "blkio"} & controllers),
         devices="devices" in controllers,
-        reason=f"controllers that cannot be used: {', '.join(missing)}" if missing else "",
+        reason=f"unavailable controllers: {', '.join(missing)}" if missing else "",
     )
 
 
 def plan_cgroup(path: str, resources: Mapping[str, Any], *, can_mount: bool = True) -> ContainerCgroup:
-    """Return the group for ``linux.cgroupsPath`` and ``linux.resources``; nothing is made yet.
+    """Return the group for ``linux.cgroupsPath`` and ``linux.resources``, without creating it.
 
     Args:
         path: absolute in each hierarchy, or relative to the group of this process.
         resources: the limits.
-        can_mount: the container's processes may have CAP_SYS_ADMIN, and so mount hierarchies.
+        can_mount: the container's processes may have CAP_SYS_ADMIN, and so can mount hierarchies.
 
     Raises:
         UnavailableError: this process cannot make groups.
-        UnsupportedError, InvalidError: a limit that cannot be set, by name.
+        UnsupportedError, InvalidError: a limit cannot be set; the message names it.
     """
     layout = read_layout()
     if layout.version == 1:
@@ -115,5 +115,5 @@ def plan_cgroup(path: str, resources: Mapping[str, Any], *, can_mount: bool = Tr
 
 
 def find_cgroup(directories: Mapping[str, str]) -> ContainerCgroup:
-    """Return the group that was made before, from its :attr:`ContainerCgroup.directories`."""
+    """Return an existing group by its :attr:`ContainerCgroup.directories`."""
     return V2Cgroup(directories[""]) if "" in directories else V1Cgroup(directories)

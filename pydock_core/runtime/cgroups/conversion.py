@@ -1,7 +1,7 @@
-"""From OCI ``linux.resources`` to the files of control groups: small pure functions.
+"""Converts OCI ``linux.resources`` to the files of control groups: small pure functions.
 
-config-linux.md, "Control groups"; the conversions between the versions are those of crun and runc, so that one
-configuration means the same under each of them.
+See config-linux.md, "Control groups".  The conversions between the versions are those of crun and runc, so a
+configuration has the same meaning with each of them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _DEFAULT_PERIOD_US = 100_000
 
 
 def check_resources(resources: Mapping[str, Any]) -> None:
-    """Refuse, by name, every resource that has a value and no conversion here."""
+    """Refuse resources that have no conversion here; the message names one."""
     for group, values in resources.items():
         if not values or group in _WITHOUT_KEYS:
             continue
@@ -67,25 +67,25 @@ def check_resources(resources: Mapping[str, Any]) -> None:
 
 
 def has_limits(resources: Mapping[str, Any]) -> bool:
-    """Whether anything is asked for that only a control group can do."""
+    """Whether there is a setting that needs a control group."""
     return any(bool(values) for values in resources.values())
 
 
 def convert_shares_to_weight(shares: int) -> int:
-    """cpu.shares (2 to 262144, default 1024) to cpu.weight (1 to 10000), linearly; 0 stays 0 (not set)."""
+    """Convert cpu.shares (2 to 262144, default 1024) to cpu.weight (1 to 10000), linearly; 0 stays 0 (not set)."""
     return 0 if shares == 0 else 1 + ((min(max(shares, 2), 262_144) - 2) * 9999) // 262_142
 
 
 def convert_block_weight(weight: int) -> int:
-    """blkio.weight (10 to 1000) to io.weight (1 to 10000), linearly; 0 stays 0 (not set)."""
+    """Convert blkio.weight (10 to 1000) to io.weight (1 to 10000), linearly; 0 stays 0 (not set)."""
     return 0 if weight == 0 else 1 + ((min(max(weight, 10), 1000) - 10) * 9999) // 990
 
 
 def convert_swap(swap: int, limit: int) -> str:
-    """The total of memory and swap (OCI) to the swap alone (version 2), as text; bytes.
+    """Convert the total of memory and swap (OCI) to the swap alone (version 2), as text in bytes.
 
     Raises:
-        InvalidError: a total without a memory limit, or below it.
+        InvalidError: the total comes without a memory limit, or is below it.
     """
     if swap == -1:
         return "max"
@@ -103,7 +103,7 @@ def _limit(value: int, unlimited: str) -> str:
 
 
 def build_v1_settings(resources: Mapping[str, Any]) -> list[Setting]:
-    """Return what to write for version 1, in order (devices excepted)."""
+    """Return the settings to write for version 1, in order, except devices."""
     check_resources(resources)
     if resources.get("unified"):
         raise UnsupportedError("linux.resources.unified needs control groups of version 2")
@@ -157,7 +157,7 @@ def build_v1_settings(resources: Mapping[str, Any]) -> list[Setting]:
 
 
 def build_v2_settings(resources: Mapping[str, Any]) -> list[Setting]:
-    """Return what to write for version 2, in order (devices excepted)."""
+    """Return the settings to write for version 2, in order, except devices."""
     check_resources(resources)
     settings: list[Setting] = []
 

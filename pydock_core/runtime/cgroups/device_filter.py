@@ -1,7 +1,7 @@
 """Translates OCI device rules to cgroup version 1 lines and to a version 2 eBPF program.  Pure.
 
-The last rule that matches decides, as in version 1, whose files are written in order; a request that no rule
-matches is allowed.  Documents: admin-guide/cgroup-v1/devices.rst, admin-guide/cgroup-v2.rst ("Device
+The last matching rule decides, as in version 1, whose files are written in order; a request without a matching rule is
+allowed.  Documents: admin-guide/cgroup-v1/devices.rst, admin-guide/cgroup-v2.rst ("Device
 controller"), include/uapi/linux/bpf.h (struct bpf_cgroup_dev_ctx).
 """
 
@@ -21,7 +21,7 @@ _TYPES = {"b": 1, "c": 2, "u": 2}
 
 @dataclass(frozen=True, slots=True)
 class DeviceRule:
-    """One rule; ``kind`` is "a" (both), "b" or "c"; None is any number; ``access`` a subset of "rwm"."""
+    """A rule: ``kind`` is "a" (both), "b" or "c"; None stands for any number; ``access`` is a subset of "rwm"."""
 
     allow: bool
     kind: str = "a"
@@ -58,9 +58,9 @@ def parse_rules(entries: Iterable[Mapping[str, Any]]) -> list[DeviceRule]:
         kind = str(entry.get("type") or "a")
         access = str(entry.get("access") or "rwm")
         if kind != "a" and kind not in _TYPES:
-            raise InvalidError(f"linux.resources.devices: there is no device type {kind}")
+            raise InvalidError(f"linux.resources.devices: unknown device type {kind}")
         if set(access) - set(_ACCESS):
-            raise InvalidError(f"linux.resources.devices: there is no access {access}")
+            raise InvalidError(f"linux.resources.devices: unknown access {access}")
         major, minor = (_number(entry.get(name)) for name in ("major", "minor"))
         rules.append(DeviceRule(bool(entry.get("allow")), "c" if kind == "u" else kind, major, minor, access))
     return [*rules, *DEFAULT_RULES] if rules else []
@@ -103,8 +103,8 @@ def _instruction(code: int, destination: int = 0, source: int = 0, offset: int =
 def build_v2_program(rules: Sequence[DeviceRule]) -> bytes:
     """Assemble an eBPF program of type CGROUP_DEVICE, 8 bytes an instruction.
 
-    It runs the rules from the last to the first and returns 1 (allow) or 0 (deny) at the first match.  What
-    stands before a rule for everything is left out: the kernel's verifier refuses unreachable code.
+    It tests the rules from the last to the first and returns 1 (allow) or 0 (deny) at the first match.  Rules before a
+    rule for everything are left out, because the kernel's verifier refuses unreachable code.
     """
     parts = [
         _instruction(_LOAD_WORD, 2, 1, 0),
@@ -127,14 +127,14 @@ def _return(*, allow: bool) -> bytes:
 
 
 def _build_rule(rule: DeviceRule) -> bytes:
-    """Assemble one rule: tests that jump past it where they fail, and then the verdict."""
+    """Assemble one rule: tests that jump past it if they fail, and then the verdict."""
     access = sum(_ACCESS[letter] for letter in set(rule.access))
     tests: list[tuple[bytes, int, int, int, int]] = []  # before the jump; code, destination, source, value
     if rule.kind != "a":
         tests.append((b"", _JUMP_NOT_EQUAL_VALUE, 2, 0, _TYPES[rule.kind]))
     if access != _ALL:
         masked = _instruction(_MOVE_REGISTER, 1, 3) + _instruction(_AND, 1, value=access)
-        # An allowing rule must cover all that is asked for; a denying one matches where it covers any of it.
+        # An allowing rule must cover every requested access; a denying rule matches if it covers any of them.
         code = _JUMP_NOT_EQUAL_REGISTER if rule.allow else _JUMP_EQUAL_VALUE
         tests.append((masked, code, 1, 3 if rule.allow else 0, 0))
     if rule.major is not None:

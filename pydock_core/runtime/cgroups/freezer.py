@@ -1,4 +1,4 @@
-"""Stops every process of a container's control group, and lets it go on: version 1's freezer, version 2's cgroup.freeze."""
+"""Freezes and thaws a container's control group: the freezer of version 1, cgroup.freeze of version 2."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class GroupFreezer:
     version: int
 
     def freeze(self) -> None:
-        """Ask the kernel to stop the group's processes and those of groups below; it takes a moment."""
+        """Begin to stop the processes of the group and of the groups below; it takes a moment."""
         if self.version == 1:
             write_file(f"{self.directory}/freezer.state", "FROZEN")
         else:
             write_file(f"{self.directory}/cgroup.freeze", "1")
 
     def is_frozen(self) -> bool:
-        """Whether all of them have stopped."""
+        """Whether all processes have stopped."""
         try:
             if self.version == 1:
                 return Path(self.directory, "freezer.state").read_text() == "FROZEN\n"
@@ -38,7 +38,7 @@ class GroupFreezer:
             return True  # the group has gone, and its processes with it
 
     def thaw(self) -> None:
-        """Let them go on; a group that is gone is not an error."""
+        """Continue the processes; ignore a group that is gone."""
         if not Path(self.directory).is_dir():
             return
         if self.version == 1:
@@ -48,13 +48,13 @@ class GroupFreezer:
 
 
 def find_freezer(pid: int, container_id: str, layout: CgroupLayout | None = None) -> GroupFreezer | None:
-    """Return the freezer of the container that a process is the init of; None if it has no group of its own.
+    """Return the freezer of the container with this init; None if it has no group of its own.
 
-    Its group must bear the container's id: a privileged container can move its processes into any group, and nobody
-    else's processes may be stopped for it.
+    The group's path must contain the container's id: a privileged container can move its processes into any group, and
+    foreign processes must not be stopped.
 
     Args:
-        layout: of this host; read where None.
+        layout: of this host; read if None.
     """
     layout = layout or read_layout()
     version = 1 if "freezer" in layout.v1 else 2

@@ -1,4 +1,4 @@
-"""The parts common to both cgroup versions: a container's group, its statistics and its removal."""
+"""The common part of both cgroup versions: a container's group, its statistics and its removal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CgroupStats:
-    """Figures of a container's group; None for what this host does not count.
+    """Statistics of a container's group; None for a value that this host does not count.
 
     Attributes:
         memory_usage_bytes, memory_peak_bytes, memory_limit_bytes (None: unlimited), memory_cache_bytes.
         cpu_usage_ns: processor time used.
-        throttled_periods: how often the quota held the group back.
+        throttled_periods: periods in which the quota throttled the group.
         pids: processes and threads.
-        oom_kills: processes killed for memory.
+        oom_kills: processes killed because memory ran out.
     """
 
     memory_usage_bytes: int | None = None
@@ -41,46 +41,46 @@ class CgroupStats:
 
 
 class ContainerCgroup(Protocol):
-    """The control group of one container, in as many hierarchies as it needs."""
+    """The control group of one container, in every hierarchy that it needs."""
 
     @property
     def directories(self) -> dict[str, str]:
-        """Controller (or "" for version 2) to directory; enough to find the group again."""
+        """Controller (or "" for version 2) to directory; :func:`find_cgroup` finds the group by it."""
         ...
 
     def create(self) -> None:
-        """Make the directories and write the limits; FailedError names the file that refuses."""
+        """Make the directories and write the limits; FailedError names the file that failed."""
         ...
 
     def open_entrances(self) -> list[int]:
-        """Open what a process moves itself into the group with, by :func:`enter`; the caller's to close.
+        """Open the files by which a process moves itself into the group (:func:`enter`); the caller closes them.
 
-        The kernel asks who opened them, not who writes (cgroups(7) says so of version 2; version 1 does it too),
-        so a process may use them that has given up its own rights.
+        The kernel checks the opener's permissions, not the writer's (cgroups(7) documents it for version 2; version 1
+        does the same), so even an unprivileged process can use them.
         """
         ...
 
     def kill(self) -> None:
-        """Kill every process of the group and of the groups below it, the frozen ones too.
+        """Kill every process of the group and of the groups below it, including frozen ones.
 
-        Postcondition: none is left, except after some seconds one that the kernel does not let go.
+        Postcondition: none is left, except one that the kernel has not released after some seconds.
         """
         ...
 
     def is_frozen(self) -> bool:
-        """Whether the freezer stops what enters the group; False for a group that is gone."""
+        """Whether the group is frozen, so that a process that enters it stops; False for a group that is gone."""
         ...
 
     def thaw(self) -> None:
-        """Let the processes of the group and of the groups below it go on; a group that is gone is not an error."""
+        """Thaw the group and the groups below it; ignore a group that is gone."""
         ...
 
     def delete(self) -> None:
-        """Remove the group; one that is gone already is not an error."""
+        """Remove the group; ignore a group that is gone."""
         ...
 
     def read_stats(self) -> CgroupStats:
-        """Read the group's figures."""
+        """Read the group's statistics."""
         ...
 
     def list_pids(self) -> list[int]:
@@ -97,32 +97,32 @@ def write_file(path: Path | str, value: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise FailedError(f"control group: {path} does not take {value}: {error.strerror}") from error
+        raise FailedError(f"cannot write {value} to {path}: {error.strerror}") from error
 
 
 def open_entrance(path: str) -> int:
-    """Open a file of a group that takes a process's number."""
+    """Open a file of a group to which a pid is written."""
     try:
         return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise FailedError(f"control group: {path} cannot be opened: {error.strerror}") from error
+        raise FailedError(f"control group: cannot open {path}: {error.strerror}") from error
 
 
 def enter(entrances: Sequence[int]) -> None:
-    """Move the calling process, of one thread, into the group that these descriptors lead to.
+    """Move the calling, single-threaded process into the group of these descriptors.
 
-    Nobody else does it for it: to move another process the kernel waits for a grace period of RCU, which takes
-    longer than everything else in a container's start (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
+    Moving another process would be slow: the kernel waits for an RCU grace period, longer than the rest of a container's
+    start takes (cgroup_procs_write_start in kernel/cgroup/cgroup.c).
     """
     try:
         for descriptor in entrances:
             os.write(descriptor, b"0")
     except OSError as error:
-        raise FailedError(f"control group: it cannot be entered: {error.strerror}") from error
+        raise FailedError(f"cannot enter the control group: {error.strerror}") from error
 
 
 def read_number(path: str) -> int | None:
-    """Read a control file of one number; None if it is missing, "max" or -1."""
+    """Read a control file with one number; None if it is missing, "max" or -1."""
     try:
         with open(path, encoding="utf-8") as stream:
             text = stream.read().strip()
@@ -132,7 +132,7 @@ def read_number(path: str) -> int | None:
 
 
 def read_keyed(path: str) -> dict[str, int]:
-    """Read a control file of ``key number`` lines; empty if it is missing."""
+    """Read a control file with ``key number`` lines; empty if it is missing."""
     try:
         with open(path, encoding="utf-8") as stream:
             pairs = [line.split() for line in stream]
@@ -147,26 +147,26 @@ def list_tree(directory: str) -> list[str]:
 
 
 def list_pids_of(directories: Iterable[str]) -> list[int]:
-    """List the processes of groups; a group that is gone has none."""
+    """List the processes of groups; ignore groups that are gone."""
     pids: set[int] = set()
     for directory in directories:
         with contextlib.suppress(OSError), open(f"{directory}/cgroup.procs", encoding="utf-8") as stream:
             pids.update(int(line) for line in stream)
-    pids.discard(0)  # a process of another PID namespace cannot be named
+    pids.discard(0)  # a process of another PID namespace has no pid here
     return sorted(pids)
 
 
 def kill_pids(pids: Iterable[int]) -> None:
-    """Send SIGKILL to each; one that is gone is not an error."""
+    """Send SIGKILL to each process; ignore those that are gone."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def kill_until_empty(list_pids: Callable[[], list[int]], thaw: Callable[[], None]) -> None:
-    """Kill what is listed, thaw it, and look again until nothing is left or some seconds have passed.
+    """Kill the listed processes and thaw them, repeatedly, until none is left or some seconds have passed.
 
-    The freezer of version 1 keeps a killed process from dying, and a process may freeze another one while both die.
+    The freezer of version 1 keeps a killed process from dying, and a dying process may freeze another one.
     """
     deadline = time.monotonic() + _KILL_SECONDS
     pause = 0.0005
@@ -175,7 +175,7 @@ def kill_until_empty(list_pids: Callable[[], list[int]], thaw: Callable[[], None
         thaw()
         if time.monotonic() > deadline:
             return
-        # The kernel tells nobody when a killed process has left its group.
+        # The kernel does not report when a killed process has left its group.
         time.sleep(pause)
         pause = min(pause * 2, 0.02)
 
@@ -184,7 +184,7 @@ def remove_tree(directory: str) -> None:
     """Remove a group's directory and those below it, waiting a bounded time for its last processes to go.
 
     Raises:
-        FailedError: it is still busy after 5 seconds.
+        FailedError: the group is still busy after 5 seconds.
     """
     deadline = time.monotonic() + _REMOVE_SECONDS
     pause = 0.0005
@@ -195,11 +195,11 @@ def remove_tree(directory: str) -> None:
             return
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > deadline:
-                raise FailedError(f"control group {directory} cannot be removed: {error.strerror}") from error
+                raise FailedError(f"cannot remove control group {directory}: {error.strerror}") from error
             for below in list_tree(directory)[:-1]:
                 with contextlib.suppress(OSError):
                     os.rmdir(below)
-            # The kernel tells nobody when a killed process has left its group.
+            # The kernel does not report when a killed process has left its group.
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
         else:

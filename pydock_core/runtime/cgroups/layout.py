@@ -27,11 +27,11 @@ V1_CONTROLLERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CgroupLayout:
-    """The hierarchies that are mounted.
+    """The mounted hierarchies.
 
     Attributes:
-        v1: controller (or ``name=NAME``) to the directory where its hierarchy is mounted.
-        unified: where version 2 is mounted, or None.
+        v1: controller (or ``name=NAME``) to the mount point of its hierarchy.
+        unified: the mount point of version 2, or None.
         own: hierarchy (a controller, ``name=NAME``, or "" for version 2) to this process's path in it.
     """
 
@@ -41,7 +41,7 @@ class CgroupLayout:
 
     @property
     def version(self) -> int:
-        """The version whose controllers are used: 1 where any controller is on version 1, 0 for none."""
+        """The version of the controllers in use: 1 if any controller is on version 1; 0 without controllers."""
         if any(name in V1_CONTROLLERS for name in self.v1):
             return 1
         return 2 if self.unified is not None else 0
@@ -58,7 +58,7 @@ def parse_layout(mountinfo: str, own_groups: str) -> CgroupLayout:
             continue
         directory = Path(fields[4].replace("\\040", " "))
         if kind[0] == "cgroup2":
-            # The last one mounted on a path is the one that is seen; the first of several paths is the usual one.
+            # Of several mounts on one path, the last is visible; of several paths, the first is the usual one.
             unified = unified or directory
         elif kind[0] == "cgroup":
             for option in kind[2].split(","):
@@ -74,7 +74,7 @@ def parse_layout(mountinfo: str, own_groups: str) -> CgroupLayout:
 
 @cache
 def read_layout() -> CgroupLayout:
-    """Read the layout of this process's view; read once, since hierarchies do not move while a host runs."""
+    """Read the layout in this process's namespaces; cached, because hierarchies do not change while a host runs."""
     try:
         mountinfo = Path("/proc/self/mountinfo").read_text()
         own_groups = Path("/proc/self/cgroup").read_text()
@@ -84,15 +84,15 @@ def read_layout() -> CgroupLayout:
 
 
 def is_writable(directory: Path) -> bool:
-    """Whether groups can be made in a directory of a hierarchy and processes moved into them."""
+    """Whether groups can be made in a directory of a hierarchy, and processes be moved into them."""
     return os.access(directory, os.W_OK) and os.access(directory / "cgroup.procs", os.W_OK)
 
 
 def find_v2_base(layout: CgroupLayout) -> Path | None:
-    """Return the directory of version 2 below which this user's groups are made; None if there is none.
+    """Return the directory of version 2 for this user's groups; None if there is none.
 
-    It is the hierarchy's root where that is writable, else the topmost group above this process's own that has
-    been delegated to the user (cgroups(7), "Delegation"), so that processes can be moved within it.
+    It is the hierarchy's root if that is writable, else the topmost group above this process's own that is delegated to
+    the user (cgroups(7), "Delegation"), so that processes can be moved within it.
     """
     if layout.unified is None:
         return None

@@ -14,21 +14,21 @@ from pydock_core.runtime.mounts import make_filesystem, make_tmpfs, open_target
 
 
 def mount_cgroup(root_fd: int, plan: MountPlan, directories: Mapping[str, str]) -> None:
-    """Mount the control groups that the container's own group is in.
+    """Mount the hierarchies of the container's group.
 
-    On version 2 that is the one hierarchy; on version 1 a tmpfs with one directory for each hierarchy in
-    which the container has a group.  The cgroup namespace makes the container's group its root.
+    On version 2 this is the one hierarchy; on version 1 it is a tmpfs with a directory for each hierarchy in which the
+    container has a group.  The container's group is the root of its cgroup namespace.
 
     Args:
         root_fd: the container's root.
-        plan: the entry; of its options the attributes count (ro, nosuid, ...).
+        plan: the entry; only the attributes among its options apply (ro, nosuid, ...).
         directories: see :attr:`ContainerCgroup.directories`; may be empty.
     """
     layout = read_layout()
     try:
         mount_fd = _make_v1(plan) if layout.version == 1 else _make_v2(plan, layout)
     except OSError as error:
-        raise FailedError(f"mount {plan.destination}: cgroup cannot be mounted: {error.strerror}") from error
+        raise FailedError(f"cannot mount cgroup on {plan.destination}: {error.strerror}") from error
     try:
         target_fd = open_target(root_fd, plan, mount_fd)
         try:
@@ -48,8 +48,7 @@ def _make_v2(plan: MountPlan, layout: CgroupLayout) -> int:
     try:
         return make_filesystem(single)
     except PermissionError:
-        # Without a cgroup namespace of one's own the hierarchy cannot be mounted in a user namespace: show
-        # the host's.
+        # In a user namespace without its own cgroup namespace, the hierarchy cannot be mounted: bind the host's.
         flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
         copy_fd = syscalls.open_tree(syscalls.AT_FDCWD, str(layout.unified), flags)
         syscalls.mount_setattr(copy_fd, attributes_set=plan.attributes_set, recursive=True)
@@ -63,8 +62,8 @@ def _make_v1(plan: MountPlan) -> int:
 def _fill_v1(base_fd: int, plan: MountPlan, directories: Mapping[str, str], layout: CgroupLayout) -> None:
     for name, directory, controllers in list_visible(directories, layout):
         os.mkdir(name, 0o755, dir_fd=base_fd)
-        # The group's own directory, bound: cheaper than a mount of the hierarchy, whose root the cgroup
-        # namespace would make this very directory.
+        # Bind the group's own directory: cheaper than a mount of the hierarchy, whose root in this cgroup
+        # namespace would be the same directory.
         mount_fd = syscalls.open_tree(syscalls.AT_FDCWD, directory, syscalls.OPEN_TREE_CLONE)
         try:
             syscalls.mount_setattr(mount_fd, attributes_set=plan.attributes_set)

@@ -1,4 +1,4 @@
-"""Counts how often the kernel killed a process of a container's cgroup for memory.
+"""Reads the number of processes of a container's cgroup that the kernel killed because memory ran out.
 
 ``oom_kill`` is in memory.events (version 2) and in memory.oom_control (version 1, Linux 4.13 on).
 """
@@ -13,7 +13,7 @@ _ROOT = "/sys/fs/cgroup"
 
 
 def find_counter(pid: int) -> str:
-    """Return the file that counts for the cgroup that a process is in now; empty if there is none to read."""
+    """Return the file with the counter of a process's current cgroup; empty if there is none."""
     try:
         path = find_counter_of(read_file(f"/proc/{pid}/cgroup").decode())
     except OSError:
@@ -30,7 +30,7 @@ def read_oom_kills(path: str) -> int:
 
 
 def find_counter_of(text: str, root: str = _ROOT) -> str:
-    """Return the file that counts, from the contents of /proc/PID/cgroup (cgroups(7)); empty for none."""
+    """Return the file with the counter, from the contents of /proc/PID/cgroup (cgroups(7)); empty if there is none."""
     unified = ""
     for line in text.splitlines():
         hierarchy, controllers, path = line.split(":", 2)

@@ -26,16 +26,16 @@ from pydock_core.runtime.cgroups.layout import V1_CONTROLLERS, CgroupLayout, is_
 
 _ALWAYS = ("memory", "cpu", "cpuacct", "pids", "freezer")
 _UNIFIED = "unified"
-"""The key of the version 2 hierarchy beside version 1 (hybrid mode); it has no controller that is used."""
+"""The key of the version 2 hierarchy beside version 1 (hybrid mode); none of its controllers is used."""
 _UNLIMITED_BYTES = 1 << 62
 
 
 class V1Cgroup:
     """See :class:`pydock_core.runtime.cgroups.group.ContainerCgroup`.
 
-    A container has a group in every hierarchy, not only in those that count, kill or limit: in one where it had none,
-    its cgroup namespace would have the host's root group as its root, and a process with CAP_SYS_ADMIN that mounts
-    the hierarchy could write release_agent, which the kernel executes as root of the host (CVE-2022-0492).
+    A container has a group in every hierarchy, not only in those that are needed for limits.  In a hierarchy without a
+    group, the root of its cgroup namespace would be the host's root group, and a process with CAP_SYS_ADMIN could mount
+    the hierarchy and write release_agent, which the kernel executes as root of the host (CVE-2022-0492).
     """
 
     def __init__(self, directories: Mapping[str, str], resources: Mapping[str, Any] | None = None) -> None:
@@ -46,11 +46,12 @@ class V1Cgroup:
     def plan(
         cls, layout: CgroupLayout, path: str, resources: Mapping[str, Any], *, can_mount: bool
     ) -> V1Cgroup:
-        """Choose the directories; ``path`` is OCI ``linux.cgroupsPath``, relative to the mount or to our group.
+        """Choose the directories.
 
         Args:
+            path: OCI ``linux.cgroupsPath``: absolute in each hierarchy, or relative to this process's group.
             can_mount: the container can mount hierarchies, so it gets a group in version 2's too (hybrid mode).
-                Entering that one takes 2 ms on the average and 10 at times, as the kernel stops all forks.
+                Entering that group takes 2 ms on average and up to 10, because the kernel blocks all forks.
 
         Raises:
             UnsupportedError: a limit needs a controller that is not mounted.
@@ -93,7 +94,7 @@ class V1Cgroup:
             write_file(f"{directory}/{file}", line)
 
     def open_entrances(self) -> list[int]:
-        # "tasks", not "cgroup.procs": only for the one thread that writes it is there nothing to wait for.
+        # "tasks", not "cgroup.procs": a thread that moves only itself does not wait for a grace period.
         unified = self._directories.get(_UNIFIED)
         return [
             open_entrance(f"{directory}/{'cgroup.procs' if directory == unified else 'tasks'}")
@@ -112,7 +113,7 @@ class V1Cgroup:
         return self._directories.get("freezer", "")
 
     def kill(self) -> None:
-        # Frozen, nothing forks between the listing and the signal.
+        # Frozen processes cannot fork between the listing and the signal.
         if self._freezer and self.list_pids():
             with contextlib.suppress(FailedError):  # it has gone
                 write_file(f"{self._freezer}/freezer.state", "FROZEN")
@@ -128,7 +129,7 @@ class V1Cgroup:
             return False
 
     def thaw(self) -> None:
-        # Each group has a state of its own; a group is frozen, too, while one above it is.
+        # Each group has a state of its own, and is frozen, too, while a group above it is.
         for directory in reversed(list_tree(self._freezer)) if self._freezer else ():
             with contextlib.suppress(FailedError):
                 write_file(f"{directory}/freezer.state", "THAWED")
@@ -168,13 +169,13 @@ def _make_directory(directory: str, *, is_cpuset: bool) -> None:
         except FileExistsError:
             pass
         except OSError as error:
-            raise FailedError(f"control group {path} cannot be made: {error.strerror}") from error
+            raise FailedError(f"cannot make control group {path}: {error.strerror}") from error
         if is_cpuset:
             _inherit_cpuset(path)
 
 
 def _inherit_cpuset(directory: str) -> None:
-    """A new cpuset is empty, and no process can join it: give it what its parent has."""
+    """Copy the parent's cpuset: a new one is empty, so no process could join it."""
     for file in ("cpuset.cpus", "cpuset.mems"):
         with open(f"{os.path.dirname(directory)}/{file}", encoding="utf-8") as stream:
             value = stream.read().strip()
@@ -182,7 +183,7 @@ def _inherit_cpuset(directory: str) -> None:
 
 
 def list_visible(directories: Mapping[str, str], layout: CgroupLayout) -> list[tuple[str, str, list[str]]]:
-    """Return, for each hierarchy of controllers that a container has a group in: its usual name, the group, its controllers."""
+    """Return, for each hierarchy with a group of the container, its usual name, the group and its controllers."""
     visible: dict[str, tuple[str, str, list[str]]] = {}
     for controller, directory in directories.items():
         mounted = layout.v1.get(controller)

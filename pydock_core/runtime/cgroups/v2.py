@@ -38,10 +38,10 @@ class V2Cgroup:
 
     @classmethod
     def plan(cls, layout: CgroupLayout, path: str, resources: Mapping[str, Any]) -> V2Cgroup:
-        """Choose the directory: OCI ``linux.cgroupsPath`` below the root, or below what is delegated to the user.
+        """Choose the directory: OCI ``linux.cgroupsPath`` below the root, or below the group delegated to the user.
 
         Raises:
-            UnavailableError: nothing is delegated.
+            UnavailableError: no group is delegated.
         """
         base = find_v2_base(layout)
         if base is None:
@@ -70,7 +70,7 @@ class V2Cgroup:
             self._filter_devices(build_v2_program(rules))
 
     def _enable(self, needed: list[str]) -> None:
-        """Make the directories down to the group, enabling in each the controllers for the next one."""
+        """Make the directories down to the group, and enable in each the controllers for the next one."""
         current = self._base
         for name in os.path.relpath(self._directory, self._base).split("/"):
             with open(f"{current}/cgroup.controllers", encoding="utf-8") as stream:
@@ -91,7 +91,7 @@ class V2Cgroup:
             except FileExistsError:
                 pass
             except OSError as error:
-                raise FailedError(f"control group {current} cannot be made: {error.strerror}") from error
+                raise FailedError(f"cannot make control group {current}: {error.strerror}") from error
 
     def _filter_devices(self, program: bytes) -> None:
         directory_fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -17,7 +17,7 @@ from pydock_core.store.database import schema
 from pydock_core.store.reserve import RESERVE_BYTES, Reserve, is_short
 
 _FULL_BYTES = 64 << 10
-"""With less the files beside the database may fail to be made."""
+"""With less free space, SQLite may fail to create the files beside the database."""
 _UNMADE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 """What it is called then."""
 
@@ -33,7 +33,7 @@ class Database:
 
     Raises:
         UnavailableError: the disk is full, or the file cannot be opened.
-        CorruptError: the file is not a database, or one of a newer version.
+        CorruptError: the file is not a database, or has a newer version.
     """
 
     def __init__(self, path: Path, reserve: Reserve | None = None, signal: Path | None = None) -> None:
@@ -44,7 +44,7 @@ class Database:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """This thread's connection (of this process: a forked child opens its own)."""
+        """This thread's connection, in this process: a forked child opens its own."""
         if not self._is_open():
             try:
                 self._keep(self._connect())
@@ -60,7 +60,7 @@ class Database:
         return opened is not None and opened[0] == os.getpid()
 
     def _keep(self, connection: sqlite3.Connection) -> None:
-        """Make this the thread's connection; there is room, so make the reserve if it is missing."""
+        """Make this the thread's connection, and make a missing reserve, because there is room."""
         self._local.opened = (os.getpid(), connection)
         if self._reserve is not None:
             self._reserve.keep()
@@ -87,13 +87,13 @@ class Database:
                 if version != schema.VERSION:
                     self._bring_up(connection)
             except BaseException:
-                connection.close()  # now: its lock would keep _query_alone out
+                connection.close()  # now: its lock would exclude _query_alone
                 raise
             return connection
 
     @staticmethod
     def _bring_up(connection: sqlite3.Connection) -> None:
-        """Make the present schema of an empty file, or of an earlier version; of several processes one does it."""
+        """Create or upgrade the schema; one of several processes does it."""
         connection.execute("BEGIN IMMEDIATE")
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -114,27 +114,27 @@ class Database:
             raise
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
-        """Return the rows of a SELECT, outside any transaction; a full disk does not prevent it."""
+        """Return the rows of a SELECT, outside any transaction; works on a full disk."""
         with _mapped(self._path):
             if not self._is_open():
                 try:
                     self._keep(self._connect())
                 except NoSpaceError:
-                    # The reserve comes last: a container that still writes would use it up at once, before it is stopped.
+                    # The reserve comes last: a container that is still writing would use it up before it is stopped.
                     with suppress(sqlite3.OperationalError, NoSpaceError):
                         return self._query_alone(statement, parameters)
             return self.connection.execute(statement, parameters).fetchall()
 
     def _query_alone(self, statement: str, parameters: Sequence[object]) -> list[Any]:
-        """Read without the shared-memory file that a connection needs 32 KiB for.
+        """Read without the shared-memory file of 32 KiB that a connection needs.
 
-        A locking mode of EXCLUSIVE keeps the WAL's index in the heap (wal.html, "Use of WAL Without Shared-Memory").
-        The lock is held for this one statement only.
+        The locking mode EXCLUSIVE keeps the WAL's index in the heap (wal.html, "Use of WAL Without Shared-Memory").
+        The lock is held only for this statement.
         """
         with closing(sqlite3.connect(self._path, timeout=30.0, isolation_level=None)) as connection:
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != schema.VERSION:  # it cannot be brought up without space
+            if version != schema.VERSION:  # without space it cannot be created or upgraded
                 raise _no_space(self._path)
             return connection.execute(statement, parameters).fetchall()
 
@@ -145,17 +145,17 @@ class Database:
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """Run a block as one write transaction; an exception rolls it back.  No slow work inside.
+        """Run a block as one write transaction; an exception rolls it back.  Do no slow work inside.
 
         Args:
-            durable: on disk when it returns.  Otherwise a crash of the machine (not of a process) may undo it, and
-                what comes before it stays whole: pragma.html#pragma_synchronous, NORMAL in WAL mode.
+            durable: sync it to disk.  Otherwise a crash of the machine (not of a process) may undo it, but not earlier
+                transactions: pragma.html#pragma_synchronous, NORMAL in WAL mode.
         """
         with _mapped(self._path):
             connection = self.connection
             if self._reserve is not None and is_short(self._path.parent, RESERVE_BYTES):
                 self._reserve.release()
-            # Said each time: this connection's earlier transaction may have been of the other kind.
+            # Set each time: this connection's earlier transaction may have used the other setting.
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -180,7 +180,7 @@ class Database:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    """End a transaction that has failed; of a full disk SQLite may have done it by itself (lang_transaction.html)."""
+    """Roll back a failed transaction; on a full disk SQLite may have done so already (lang_transaction.html)."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
 
@@ -197,7 +197,7 @@ def _touch(path: Path) -> None:
 
 
 def _statements(script: str) -> Iterator[str]:
-    """Split a script; executescript would commit the transaction that it is to be part of."""
+    """Split a script into statements; executescript would commit the surrounding transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -222,7 +222,7 @@ def _no_space(path: Path) -> NoSpaceError:
 
 @contextmanager
 def _mapped(path: Path) -> Iterator[None]:
-    """Turn SQLite's own failures into ours; constraint violations pass through to the caller that expects them."""
+    """Map SQLite's failures to PyDockError; constraint violations pass through to the caller, which expects them."""
     try:
         yield
     except sqlite3.IntegrityError:

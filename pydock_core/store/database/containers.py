@@ -71,13 +71,13 @@ def insert(database: Database, row: ContainerRow, uses: Uses, *, durable: bool =
 
     Raises:
         ConflictError: the name is taken.
-        NotFoundError: the image has gone in the meantime.
+        NotFoundError: the image has been removed in the meantime.
     """
     with database.transaction(durable=durable) as connection:
         for image_id in (row.image_id, *uses.images):
             if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
                 raise NotFoundError(
-                    f"image {image_id} is gone", "dock images lists what there is", exit_code=125
+                    f"image {image_id} was removed just now", "dock images lists what there is", exit_code=125
                 )
         try:
             connection.execute(
@@ -160,11 +160,11 @@ def all_rows(database: Database) -> list[ContainerRow]:
 
 
 def find(database: Database, reference: str) -> ContainerRow:
-    """Return the container that a full id, a name or a unique id prefix names.
+    """Return the container with a full id, a name or a unique id prefix.
 
     Raises:
         NotFoundError: there is none.
-        ConflictError: the prefix fits several.
+        ConflictError: the prefix matches several.
     """
     name = reference.removeprefix("/")
     rows = database.query(f"SELECT {_COLUMNS} FROM container WHERE id = ? OR name = ?", (reference, name))

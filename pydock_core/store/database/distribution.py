@@ -50,7 +50,7 @@ def add_repository_digest(
 
 
 def layer_form(database: Database, diff_id: str, media_type: str) -> LayerForm | None:
-    """Return what a layer was when it was last compressed to ``media_type``."""
+    """Return a layer's last compressed form of ``media_type``."""
     row = database.query_one(
         "SELECT media_type, digest, size_bytes FROM layer_form WHERE diff_id = ? AND media_type = ?",
         (diff_id, media_type),
@@ -66,7 +66,7 @@ def is_form(database: Database, diff_id: str, digest: str) -> bool:
 
 
 def set_layer_form(database: Database, diff_id: str, form: LayerForm) -> None:
-    """Record what a layer is when it is compressed."""
+    """Record a layer's compressed form."""
     with database.transaction(durable=False) as connection:
         connection.execute(
             "INSERT OR REPLACE INTO layer_form VALUES (?, ?, ?, ?)",
@@ -90,7 +90,7 @@ def add_blob_places(database: Database, digests: Iterable[str], domain: str, pat
 
 
 def delete_blob_place(database: Database, digest: str, domain: str, path: str) -> None:
-    """Forget that a repository has a blob: it was not there when it was asked for."""
+    """Delete the record that a repository has a blob, because the repository has denied it."""
     with database.transaction(durable=False) as connection:
         connection.execute(
             "DELETE FROM blob_place WHERE digest = ? AND domain = ? AND path = ?", (digest, domain, path)
@@ -101,10 +101,10 @@ def delete_blob_place(database: Database, digest: str, domain: str, path: str) -
 
 
 def lease(database: Database, owner: str, digests: Sequence[str], expires_ns: int) -> None:
-    """Keep blobs and layers from collectors until a time, since the epoch; a later one replaces an earlier one.
+    """Protect blobs and layers from collectors until a time, since the epoch; a later lease replaces an earlier one.
 
     Args:
-        owner: what they are kept for; others may keep the same.
+        owner: of the lease; other owners may lease the same digests.
     """
     with database.transaction() as connection:
         connection.executemany(
@@ -115,7 +115,7 @@ def lease(database: Database, owner: str, digests: Sequence[str], expires_ns: in
 
 
 def leased(database: Database, now_ns: int, *, abandoned: str = "") -> set[str]:
-    """Return the digests that are kept at a time, by anyone but the owner ``abandoned``."""
+    """Return the digests that are leased at a time, by any owner except ``abandoned``."""
     rows = database.query("SELECT digest FROM lease WHERE expires_ns > ? AND owner <> ?", (now_ns, abandoned))
     return {row[0] for row in rows}
 
@@ -127,13 +127,13 @@ def release(database: Database, owner: str) -> None:
 
 
 def release_all(database: Database) -> None:
-    """End every lease: what interrupted pulls have is garbage then."""
+    """End every lease: the parts of interrupted pulls become garbage."""
     with database.transaction() as connection:
         connection.execute("DELETE FROM lease")
 
 
 def forget_unused(database: Database) -> None:
-    """Drop what is known of layers and blobs that no image has any more."""
+    """Delete the records of layers and blobs that no image has any more."""
     with database.transaction(durable=False) as connection:
         connection.execute("DELETE FROM layer_form WHERE diff_id NOT IN (SELECT diff_id FROM image_layer)")
         connection.execute(

@@ -34,10 +34,10 @@ class ImageRow:
     Attributes:
         id: digest of the image config.
         manifest_digest, manifest_type: of its manifest; the type is a media type.
-        created_ns: as the config says, since the epoch.
+        created_ns: of the config, since the epoch.
         size_bytes: contents of all layers.
-        labels: JSON text of an object: what the config has under Labels.
-        tagged_ns: when it was last given a name here, since the epoch; 0 if never.  Giving names sets it.
+        labels: the config's Labels, as the JSON text of an object.
+        tagged_ns: the time of its last naming on this host, since the epoch; 0 if it never was.
     """
 
     id: str
@@ -106,7 +106,7 @@ def insert(
         replace: an image that is there gets this manifest and these blobs; otherwise it keeps its own.
 
     Returns:
-        the names that other images had, as they were.
+        the names that were taken from other images, in their earlier form.
     """
     with database.transaction() as connection:
         if replace:
@@ -159,7 +159,7 @@ def has_layer(database: Database, diff_id: str, blob_digest: str) -> bool:
 
 
 def with_layers(database: Database, diff_ids: Sequence[str]) -> list[str]:
-    """Return the ids of the images that have just these layers, bottom first; at least one."""
+    """Return the ids of the images with exactly these layers (at least one), bottom first."""
     rows = database.query(
         "SELECT image_id, diff_id FROM image_layer WHERE image_id IN "
         "(SELECT image_id FROM image_layer WHERE diff_id = ? AND position = ?) ORDER BY image_id, position",
@@ -172,7 +172,7 @@ def with_layers(database: Database, diff_ids: Sequence[str]) -> list[str]:
 
 
 def without_labels(database: Database) -> list[str]:
-    """Return the ids of images whose labels were not read: those that an earlier version recorded."""
+    """Return the ids of images without recorded labels, from an earlier version."""
     return [row[0] for row in database.query("SELECT id FROM image WHERE labels = ''")]
 
 
@@ -263,9 +263,7 @@ def by_id(database: Database, image_id: str) -> ImageRow | None:
 
 
 def by_id_prefix(database: Database, hexadecimal: str) -> list[ImageRow]:
-    """Return the images whose id begins with these hexadecimal digits (checked by the caller); at most
-    two.
-    """
+    """Return at most two images whose id begins with these hexadecimal digits, which the caller has checked."""
     rows = database.query(
         f"SELECT {_COLUMNS} FROM image WHERE id >= ? AND id < ? LIMIT 2",
         (f"sha256:{hexadecimal}", f"sha256:{hexadecimal}g"),
@@ -284,7 +282,7 @@ def by_tag(database: Database, repository: str, tag: str) -> ImageRow | None:
 
 
 def by_digest(database: Database, repository: str, digest: str) -> ImageRow | None:
-    """Return the image that a repository has under a digest, or that has this manifest and a name in the repository."""
+    """Return the image with a digest in a repository, or with this manifest and a name in the repository."""
     row = database.query_one(
         f"SELECT {_COLUMNS} FROM image "
         "WHERE id = (SELECT image_id FROM repository_digest WHERE repository = ? AND digest = ?)",
@@ -328,7 +326,7 @@ def containers_of(database: Database, image_id: str) -> list[str]:
 
 
 def container_counts(database: Database) -> dict[str, int]:
-    """Return how many containers each image has, for those that have any."""
+    """Return the number of containers of each image that has any."""
     return dict(database.query("SELECT image_id, count(*) FROM container GROUP BY image_id"))
 
 
@@ -351,10 +349,10 @@ def delete_unused(
     digests: Sequence[DigestRow] = (),
     events: Sequence[Event] = (),
 ) -> bool:
-    """Take names away and delete the image, where it then has no other name or digest and no container.
+    """Delete names, and the image if it then has no other name or digest and no container.
 
-    Containers are recorded in a transaction that looks for their image (containers.py), so one of the two comes first:
-    an image that a container was just made from stays, or the container is not made.
+    A container is recorded in a transaction that checks for its image (containers.py), so one of the two comes first:
+    either the image of a new container stays, or the container is not created.
 
     Args:
         events: recorded with it.

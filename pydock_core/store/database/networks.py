@@ -18,13 +18,13 @@ class NetworkRow:
 
 
 def find(database: Database, name: str) -> NetworkRow | None:
-    """Return a network; None if there is none of this name."""
+    """Return the network with a name; None if there is none."""
     row = database.query_one("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,))
     return None if row is None else NetworkRow(*row)
 
 
 def ensure(database: Database, name: str, bridge: str, choose_subnet: Callable[[], str]) -> NetworkRow:
-    """Return a network; if it is new, with a subnet chosen now."""
+    """Return a network; choose a subnet for a new one."""
     rows = database.query("SELECT name, bridge, subnet FROM network WHERE name = ?", (name,))
     if not rows:
         subnet = choose_subnet()
@@ -45,7 +45,7 @@ def renumber(database: Database, network: NetworkRow, subnet: str) -> NetworkRow
 
 
 def address_of(database: Database, network: str, container_id: str) -> str:
-    """Return the address that a container holds, "" for none."""
+    """Return a container's address, "" for none."""
     rows = database.query(
         "SELECT address FROM address WHERE network = ? AND container_id = ?", (network, container_id)
     )
@@ -55,10 +55,10 @@ def address_of(database: Database, network: str, container_id: str) -> str:
 def claim_address(
     database: Database, network: str, choose: Callable[[Collection[str]], str], container_id: str
 ) -> str:
-    """Give a container an address, to keep until it is removed; one that holds one keeps it.
+    """Return a container's address, which it keeps until it is removed; assign one if it has none.
 
     Args:
-        choose: returns a free address, given those that are taken; pure and quick (it runs in the transaction).
+        choose: returns a free address, given the taken ones; pure and quick, because it runs in the transaction.
     """
     with database.transaction() as connection:
         rows = connection.execute(

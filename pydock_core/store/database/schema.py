@@ -1,4 +1,4 @@
-"""The schema of the state database, and how one of an earlier version becomes the present one.  Pure data."""
+"""The schema of the state database, and the upgrades from earlier versions.  Pure data."""
 
 from __future__ import annotations
 

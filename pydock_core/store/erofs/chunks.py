@@ -1,4 +1,4 @@
-"""Files whose data does not lie in one piece in the tar: which blocks of them are where, and which are holes."""
+"""Files whose data is not contiguous in the tar: the positions of their blocks, and their holes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ChunkedFile:
     Attributes:
         form: the chunk format of its inode.
         chunk_bytes: a power of two.
-        count: of chunks, and of indexes behind its inode.
-        in_tar: (number of the first chunk, of chunks, byte in the tar) of what can be used where it is.
-        copied: (number of a chunk, parts of (offset in the chunk, length, byte in the tar)) of what cannot.
-        inode_offset, index_offset: where its inode, and its indexes, are.
+        count: of chunks, and of indexes after its inode.
+        in_tar: (first chunk, number of chunks, byte in the tar) of data that is used in place.
+        copied: (number of a chunk, parts of (offset in the chunk, length, byte in the tar)) of data that is copied.
+        inode_offset, index_offset: of its inode, and of its indexes.
     """
 
     form: int
@@ -39,7 +39,7 @@ class ChunkedFile:
 
     @property
     def memory_bytes(self) -> int:
-        """About what it takes in memory, its indexes included."""
+        """The approximate size in memory, including its indexes."""
         parts = len(self.in_tar) + sum(1 + len(chunk) for chunk in self.copied.values())
         return self.count * layout.CHUNK.size + parts * _PART_BYTES
 
@@ -50,15 +50,15 @@ def plan_chunks(
     offset: int,
     block_bytes: int,
 ) -> ChunkedFile:
-    """Say how a file of parts is expressed.
+    """Return the representation of a file that consists of parts.
 
     Args:
         size_bytes: of the file, holes included; more than 0.
-        segments: (offset in the file, length), ascending; their data follow each other from ``offset`` in the tar.
-        block_bytes: of the image; the data can be used where it is only at the boundary of a block of 512.
+        segments: (offset in the file, length), ascending; their data is contiguous from ``offset`` in the tar.
+        block_bytes: of the image; data can be used in place only at the boundary of a block of 512.
 
     Raises:
-        OSError: EFBIG; the file is larger than a file can be.
+        OSError: EFBIG; the file is too large.
     """
     if size_bytes > _LARGEST_FILE_BYTES:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -72,7 +72,7 @@ def plan_chunks(
             common |= length
         usable = usable and not position % block_bytes
         position += length
-    # The lowest bit that is set anywhere: the largest power of two that all boundaries are multiples of.
+    # The lowest bit set in any of them: the largest power of two that divides all boundaries.
     chunk_bytes = common & -common
     usable = usable and chunk_bytes >= block_bytes and -(-size_bytes // chunk_bytes) <= _CHUNKS_LIMIT
     if not usable:

@@ -1,7 +1,7 @@
-"""The tree that a layer's entries make, in memory: the same as LayerApplier makes on disk.
+"""Builds the tree of a layer's entries in memory, equal to the one that LayerApplier makes on disk.
 
-The rules are those of :mod:`pydock_core.store.layer_rules`, and so are the errors: what the kernel refuses on disk is
-raised here with the same errno.
+The rules and the errors are those of :mod:`pydock_core.store.layer_rules`: an operation that the kernel would refuse on
+disk raises the same errno here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LayerTree(Tree):
         block_bits: of the image to be written.
 
     Attributes:
-        applied: what the layer consists of.
+        applied: the result of applying the layer.
     """
 
     def __init__(self, subject: str, block_bits: int = layout.BLOCK_BITS) -> None:
@@ -61,10 +61,11 @@ class LayerTree(Tree):
         self._implied: set[bytes] = set()
 
     def apply(self, entries: Iterable[Entry]) -> Applied:
-        """Take every entry.
+        """Apply every entry.
 
         Raises:
-            what the reader raises; InvalidError, UnsupportedError, FailedError: as LayerApplier.apply.
+            InvalidError, UnsupportedError, FailedError: as in LayerApplier.apply.  Errors of the reader are raised as they
+                are.
         """
         applied = self.applied
         plain = layout.FORMAT_PLAIN
@@ -88,7 +89,7 @@ class LayerTree(Tree):
                     or last.startswith(WHITEOUT_PREFIX)
                 ):
                     self._apply_entry(entry)
-                # The common case: a file under a name that is free, its data at a block's boundary of the tar.
+                # The common case: a file with a new name, and its data at a block boundary of the tar.
                 elif (
                     kind == regular
                     and is_small
@@ -147,13 +148,13 @@ class LayerTree(Tree):
         self._put(entry, parent, name)
 
     def _remember(self, name: bytes, directory: Directory) -> None:
-        """Note how the archive calls a directory."""
+        """Record the archive's name of a directory."""
         if name not in self._known:
             self.charge(ENTRY_BYTES + len(name))
             self._known[name] = directory
 
     def _put(self, entry: Entry, parent: Directory, name: bytes) -> None:
-        """Make what an entry says under a name of a directory."""
+        """Make an entry under a name in a directory."""
         attributes = sum(_ATTRIBUTE_BYTES + len(name) + len(value) for name, value in entry.xattrs)
         self.charge(ENTRY_BYTES + len(name) + attributes)
         if entry.kind == stat.S_IFDIR:
@@ -179,7 +180,7 @@ class LayerTree(Tree):
         parent.children[name] = child
 
     def _make(self, entry: Entry, name: bytes, parent: Directory) -> int | None:
-        """Make the inode of what is not a directory; None if the name is taken, or _UNRESOLVED."""
+        """Make the inode of an entry that is not a directory; None if the name is taken, or _UNRESOLVED."""
         if entry.kind == 0:
             return self._hard_link(entry, name, parent)
         if entry.kind == stat.S_IFLNK:
@@ -283,7 +284,7 @@ class LayerTree(Tree):
         directory.mode = self._add_xattrs(entry, directory.xattrs)
 
     def _add_xattrs(self, entry: Entry, xattrs: dict[bytes, bytes]) -> int:
-        """Add an entry's attributes, as far as Linux takes them for its kind; return its mode."""
+        """Add the attributes that Linux supports for an entry's kind; return its mode."""
         mode, skipped = add_xattrs(xattrs, entry.xattrs, entry.mode, entry.kind)
         self.applied.skipped_xattrs += skipped
         return mode
@@ -321,7 +322,7 @@ class LayerTree(Tree):
     # -- directories -------------------------------------------------------------------------------------
 
     def _parent(self, path: bytes) -> Directory:
-        """Return the directory ``path``, which is made if it is missing."""
+        """Return the directory ``path``; create it if it is missing."""
         if not path:
             return self.root
         directory = self._existing(path)
@@ -333,7 +334,7 @@ class LayerTree(Tree):
         return directory
 
     def _existing(self, path: bytes) -> Directory | None:
-        """Resolve a path within the root, as openat2(2) with RESOLVE_IN_ROOT; None if it is not a directory."""
+        """Resolve a path within the root, like openat2(2) with RESOLVE_IN_ROOT; None if it is not a directory."""
         if len(path) > _PATH_LIMIT:
             raise _error(errno.ENAMETOOLONG)
         stack = [self.root]
@@ -387,16 +388,16 @@ class LayerTree(Tree):
             self._whiteouts.discard(prefix)
             self.make_directory(parent, name).xattrs[_OPAQUE_XATTR] = b"y"
         elif isinstance(child, int) and child & KIND_MASK == layout.TYPE_SYMLINK:
-            self._implied.discard(prefix)  # the directory is what the link leads to
+            self._implied.discard(prefix)  # the directory is the link's target
             target = self._targets[child]
             self._make_parents(target if target.startswith(b"/") else where + b"/" + target, depth + 1)
         else:
             raise _error(errno.ENOTDIR)
 
     def _remove(self, entry: Entry, name: bytes, parent: Directory) -> Directory:
-        """Remove what an entry replaces; return the entry's directory, which is another one if it was in that.
+        """Remove the path that an entry replaces; return the entry's directory, a new one if the old one was in that path.
 
-        A replaced whiteout makes the directory that follows opaque.
+        A directory that replaces a whiteout becomes opaque.
         """
         removed = parent.children.pop(name)
         waiting = [removed]

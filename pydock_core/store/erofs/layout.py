@@ -1,16 +1,16 @@
-"""The on-disk records of EROFS that an index is made of (kernel, fs/erofs/erofs_fs.h).
+"""The on-disk records of EROFS in an index (kernel, fs/erofs/erofs_fs.h).
 
-An index has blocks of 512 bytes, as a tar has, and this order::
+An index has blocks of 512 bytes, like a tar, in this order::
 
     1024   superblock; at 1152 the device table: a layer's tar, or the tars of several layers
     ...    inodes of the directories, the root first (its number must fit 16 bits)
-    ...    inodes of all else, each with its attributes, symlink target or chunk indexes behind it
-    ...    blocks of directory entries, long symlink targets, data that the tar has not at a block's boundary
+    ...    all other inodes, each followed by its attributes, symlink target or chunk indexes
+    ...    blocks of directory entries, long symlink targets, data that is not at a block boundary in the tar
 
-A number of an inode (nid) is its offset divided by 32.  All inodes are "extended" (64 bytes): only these have a
-time, a 32-bit owner and link count of their own.  A file whose data lies in one piece in the tar is "flat": the tar is
-mapped behind the index in one address space (``uniaddr``), so that a file needs no chunk index, an inode is one record
-of fixed size, and the kernel finds the block by an addition.
+The number of an inode (nid) is its offset divided by 32.  All inodes are "extended" (64 bytes): only these have a
+time, a 32-bit owner and a 32-bit link count.  A file whose data is contiguous in the tar is "flat": the tar follows the
+index in one address space (``uniaddr``), so a file needs no chunk index, an inode is one record of fixed size, and the
+kernel finds the block by an addition.
 """
 
 from __future__ import annotations
@@ -80,17 +80,17 @@ XATTR_LIMIT = 0xFFFF
 
 
 def round_up(value: int, unit: int) -> int:
-    """The next multiple of ``unit``, a power of two."""
+    """Return the next multiple of ``unit``, a power of two."""
     return (value + unit - 1) & -unit
 
 
 def encode_device(major: int, minor: int) -> int:
-    """A device number as 32 bits (kernel, new_encode_dev)."""
+    """Encode a device number in 32 bits (kernel, new_encode_dev)."""
     return (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
 
 
 def build_xattrs(xattrs: dict[bytes, bytes]) -> tuple[int, bytes]:
-    """Return the count for the inode (i_xattr_icount) and the attributes behind it; (0, b"") for none."""
+    """Return the count for the inode (i_xattr_icount) and the attributes that follow it; (0, b"") for none."""
     if not xattrs:
         return 0, b""
     body = bytearray(XATTR_HEADER_BYTES)
@@ -103,11 +103,11 @@ def build_xattrs(xattrs: dict[bytes, bytes]) -> tuple[int, bytes]:
 
 
 def build_directory(entries: list[tuple[bytes, int, int]], block_bytes: int) -> bytes:
-    """Return the blocks of a directory, the last one cut where it ends.
+    """Return the blocks of a directory; the last one is not padded.
 
     Args:
-        entries: (name, nid, type) in the order of the names' bytes, "." and ".." among them: the kernel searches
-            blocks and entries by halves.
+        entries: (name, nid, type) sorted by the names' bytes, including "." and "..": the kernel uses a binary search
+            over blocks and entries.
     """
     blocks: list[bytes] = []
     group: list[tuple[bytes, int, int]] = []

@@ -1,7 +1,7 @@
 """Merges the indexes of an image's layers into one: a container then mounts one file system instead of thirty.
 
-The data stays in the layers' tars, which are the devices of the merged index.  It shows what overlayfs would show of
-the layers: whiteouts and opaque directories have had their effect and are gone.
+The data stays in the layers' tars, which are the devices of the merged index.  The result equals the overlay of the
+layers: whiteouts and opaque directories have been applied and are gone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK_BYTES = 1 << layout.BLOCK_BITS
 _LAYER_SHIFT = 40
 _NS = 1_000_000_000
 _MAPPED_BYTES = 50
-"""The bytes of a name in its layer's own index, which stays mapped."""
+"""The bytes of a name, in its layer's own index, which stays mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class MergedDevice:
 
     Attributes:
         layer: number of the layer, the bottom one is 0.
-        is_index: it is the layer's own index, which has data that could not stay in the tar; else its tar.
+        is_index: the file is the layer's own index, with the data that could not stay in the tar; otherwise its tar.
     """
 
     layer: int
@@ -44,12 +44,12 @@ def merge_indexes(
 
     Args:
         indexes: of the layers, the bottom one first.
-        opaque_roots: which of them hide all that is below.
+        opaque_roots: whether each of them hides all lower layers.
         fd: an empty file.
         subject: names the image in errors.
 
     Returns:
-        the files with data, in the order in which the mount wants them.
+        the files with data, in the order that the mount requires.
 
     Raises:
         CorruptError: an index is damaged.
@@ -88,7 +88,7 @@ class _Merge:
             raise UnsupportedError(f"{subject} has more than 1 TiB of layers", "they are mounted one by one")
 
     def add(self, number: int, *, is_opaque: bool) -> None:
-        """Put a layer on top of what there is; what is not a directory is noted as ``layer << 40 | nid``."""
+        """Add a layer on top; a child that is not a directory is recorded as ``layer << 40 | nid``."""
         index = self._indexes[number]
         if is_opaque:
             self.tree.root.children.clear()
@@ -110,7 +110,7 @@ class _Merge:
                 elif kind == layout.TYPE_CHARACTER and not index.inode(nid).address:
                     children.pop(name, None)
                 else:
-                    # In the place of a lower layer's it takes nothing more.
+                    # Replacing a lower layer's entry takes no more memory.
                     own_bytes = 0 if name in children else ENTRY_BYTES + 2 * len(name)
                     self.tree.charge(_MAPPED_BYTES + own_bytes)
                     children[name] = mark | nid
@@ -124,7 +124,7 @@ class _Merge:
         merged.xattrs.pop(_OPAQUE, None)
 
     def place(self) -> None:
-        """Copy the inodes that are left."""
+        """Copy the remaining inodes."""
         for directory, _ in self.tree.directories():
             children = directory.children
             for name, child in children.items():
@@ -190,7 +190,7 @@ class _Merge:
         return b"".join(parts)
 
     def _own_device(self, number: int) -> int:
-        """The device of a layer's index itself, whose blocks are addressed by that alone."""
+        """Return the device of a layer's own index, whose blocks only it addresses."""
         device = self._own.get(number)
         if device is None:
             self.files.append(MergedDevice(number, is_index=True))

@@ -1,4 +1,4 @@
-"""Reads an index that this package wrote, with its tar, without mounting it: a few small files of an image."""
+"""Reads small files from an index of this package and its tar, without mounting them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydock_core.store.erofs import layout
 
 
 class Inode(NamedTuple):
-    """An inode: its data layout, attributes' count, mode, size and address (or chunk format)."""
+    """An inode: data layout, number of attributes, mode, size and address (or chunk format)."""
 
     form: int
     xattr_count: int
@@ -24,7 +24,7 @@ class Inode(NamedTuple):
 
 
 class Index:
-    """An index over one tar, or several; all files.
+    """An index over one tar or several, with all files open.
 
     Attributes:
         root_nid: the root's number.
@@ -32,8 +32,8 @@ class Index:
         devices: (tag, blocks, first block in the address space) of the files with data, in order.
 
     Raises:
-        OSError: one cannot be opened.
-        CorruptError: it is not an index of ours.
+        OSError: a file cannot be opened.
+        CorruptError: the file is not an index of this package.
     """
 
     def __init__(self, index: str, files: Sequence[str], subject: str) -> None:
@@ -74,25 +74,25 @@ class Index:
         return Inode(form, count, mode, size, address, offset)
 
     def record(self, nid: int) -> tuple[int, ...]:
-        """Return all fields of an inode, as :data:`layout.INODE` has them."""
+        """Return all fields of an inode, in the order of :data:`layout.INODE`."""
         try:
             return layout.INODE.unpack_from(self._map, nid * layout.SLOT_BYTES)
         except struct.error as error:
             raise self._damaged() from error
 
     def behind(self, offset: int, length: int) -> bytes:
-        """Return what stands at an offset of the index."""
+        """Return the bytes at an offset of the index."""
         return self._map[offset : offset + length]
 
     def entries(self, directory: Inode) -> Iterator[tuple[bytes, int, int]]:
-        """Yield (name, number of the inode, type) of all that a directory has, "." and ".." too."""
+        """Yield (name, number of the inode, type) of all entries of a directory, including "." and ".."."""
         block_bytes = 1 << layout.BLOCK_BITS
         base = directory.address << layout.BLOCK_BITS
         for start in range(0, directory.size, block_bytes):
             yield from self._names(base + start, min(block_bytes, directory.size - start))
 
     def lookup(self, directory: Inode, name: bytes) -> int | None:
-        """Return the number of the inode that a directory has under a name: by halves, first blocks, then entries."""
+        """Return the inode number of a name in a directory, by a binary search over blocks, then entries."""
         block_bytes = 1 << layout.BLOCK_BITS
         base = directory.address << layout.BLOCK_BITS
         low, high = 0, -(-directory.size // block_bytes) - 1
@@ -186,7 +186,7 @@ class Index:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Give the files up."""
+        """Close the files."""
         self._map.close()
 
 

@@ -37,26 +37,26 @@ def build_index(
         tar: a seekable file, the plain archive.
         index_fd: an empty file.
         subject: names the layer in errors.
-        tag: the tar's digest in hexadecimal digits, kept in the device table for people who look there.
-        block_bits: 9; a larger one has all data copied into the index, which then needs no second device.
-        on_turn: called when no other tree of this process is being made any more; what it raises ends it.
+        tag: the tar's digest in hexadecimal digits, kept in the device table for people.
+        block_bits: 9; with a larger value, all data is copied into the index, which then needs no second device.
+        on_turn: called when no other tree of this process is being made; an error that it raises ends the writing.
 
     Raises:
-        CorruptError, InvalidError, UnsupportedError, FailedError: as LayerApplier.apply.
-        UnsupportedError: the tar is larger than an index can say.
+        CorruptError, InvalidError, UnsupportedError, FailedError: as in LayerApplier.apply.
+        UnsupportedError: the tar is too large for an index.
         OSError: writing failed.
     """
     tar_blocks = -(-os.fstat(tar.fileno()).st_size // (1 << layout.BLOCK_BITS))
     if tar_blocks >= layout.NULL_ADDRESS - layout.TAR_ADDRESS:
         raise UnsupportedError(
-            f"{subject} is larger than 1 TiB, which an EROFS index cannot say",
+            f"{subject} is larger than 1 TiB, too large for an EROFS index",
             "use the directory driver: PYDOCK_SNAPSHOTTER=directory",
         )
     with ONE_TREE:
         on_turn()
         tree = LayerTree(subject, block_bits)
         tree.apply(TarReader(FileSource(tar.fileno()), subject))
-        # An image of larger blocks has copied all data.
+        # In an image with larger blocks, all data is copied.
         devices = [(tag, tar_blocks, layout.TAR_ADDRESS)] if block_bits == layout.BLOCK_BITS else []
         write_image(tree, index_fd, tar.fileno(), devices, subject, block_bits=block_bits)
         return tree.applied
@@ -75,11 +75,11 @@ def write_image(
 
     Args:
         fd: an empty file.
-        tar_fd: where data is copied from that cannot stay where it is.
+        tar_fd: the source of data that cannot be used in place.
         devices: (tag, blocks, first block in the address space) of each file with data.
 
     Raises:
-        UnsupportedError: it is too large.
+        UnsupportedError: the tree is too large.
         OSError: writing failed.
     """
     _Image(tree, block_bits, devices, subject).write(fd, tar_fd)
@@ -168,7 +168,7 @@ class _Image:
     # -- directories -------------------------------------------------------------------------------------
 
     def _directory_inodes(self, data: _Data) -> bytearray:
-        """The image up to the other inodes; the blocks of the directories become data."""
+        """Return the image up to the other inodes; add the blocks of the directories to the data."""
         head = bytearray(self._inodes_at)
         base = self._inodes_at // layout.SLOT_BYTES
         names = 0
@@ -213,7 +213,7 @@ class _Image:
             self._set_address(offset, data.append(content) >> self._bits)
 
     def _place_chunks(self, end: int) -> int:
-        """Write the indexes of files in chunks; return where the image ends."""
+        """Write the indexes of files in chunks; return the end of the image."""
         self._copies: list[tuple[ChunkedFile, int]] = []
         inodes = self._tree.inodes
         pack = layout.CHUNK.pack_into
@@ -247,7 +247,7 @@ class _Data:
 
     Args:
         fd: the image.
-        start: where it begins, a block's boundary.
+        start: its offset, a block boundary.
         block_bytes: of the image.
     """
 
@@ -258,7 +258,7 @@ class _Data:
         self._waiting = bytearray()
 
     def append(self, content: bytes) -> int:
-        """Add something; return where in the image it is."""
+        """Append content; return its offset in the image."""
         if len(self._waiting) >= _COPY_BYTES:
             self.end()
         at = self._start + len(self._waiting)
@@ -267,7 +267,7 @@ class _Data:
         return at
 
     def end(self) -> int:
-        """Write what waits; return where the next would be."""
+        """Write the buffered data; return the end offset."""
         _write_all(self._fd, self._start, self._waiting)
         self._start += len(self._waiting)
         self._waiting.clear()

@@ -26,16 +26,16 @@ _CAPABILITY_BYTES = {2: 20, 3: 24}
 def add_xattrs(
     xattrs: Xattrs, added: tuple[tuple[bytes, bytes], ...], mode: int, kind: int
 ) -> tuple[int, int]:
-    """Add attributes to those of a file, as far as Linux takes them; return its mode, and how many were left out.
+    """Add the attributes that Linux supports to those of a file; return its mode, and the number of the others.
 
     Args:
-        xattrs: of the file so far; changed.
+        xattrs: the file's attributes so far; changed.
         added: (name, value) of each.
         mode: the permission bits.
         kind: of the file, stat.S_IF*.
 
     Raises:
-        OSError: one is too large for any file (setxattr(2)).
+        OSError: an attribute is too large (setxattr(2)).
     """
     skipped = 0
     for name, value in added:
@@ -59,10 +59,10 @@ def add_xattrs(
 
 
 def _is_taken(name: bytes, value: bytes, kind: int) -> bool:
-    """Whether Linux takes an attribute for a file of a kind (xattr(7)).
+    """Whether Linux supports an attribute for a kind of file (xattr(7)).
 
     Raises:
-        OSError: it is too large for any (setxattr(2)).
+        OSError: the attribute is too large (setxattr(2)).
     """
     prefix = next((prefix for prefix, _ in layout.XATTR_PREFIXES if name.startswith(prefix)), None)
     if len(name) > _NAME_LIMIT:
@@ -79,15 +79,15 @@ def _is_taken(name: bytes, value: bytes, kind: int) -> bool:
 
 
 def apply_acl(mode: int, name: bytes, value: bytes, *, is_directory: bool) -> tuple[int, bool] | None:
-    """Return the mode that an access control list leaves a file, and whether there is more in it than a mode.
+    """Return a file's mode after setting an access control list, and whether the list says more than a mode.
 
     Args:
         mode: the file's permission bits.
         name: of the attribute, "system.posix_acl_access" or "system.posix_acl_default".
-        value: as setxattr(2) takes it (include/uapi/linux/posix_acl_xattr.h).
+        value: as for setxattr(2) (include/uapi/linux/posix_acl_xattr.h).
 
     Returns:
-        None if Linux does not take it.
+        None if Linux refuses it.
     """
     permissions = _parse(value)
     if permissions is None or (name != _ACCESS and not is_directory):
@@ -95,14 +95,14 @@ def apply_acl(mode: int, name: bytes, value: bytes, *, is_directory: bool) -> tu
     if name != _ACCESS:
         return mode, bool(permissions)
     if not permissions:
-        return mode, False  # an empty list takes the list away
+        return mode, False  # an empty list removes the list
     group = permissions.get(_MASK, permissions[_GROUP_OWNER])
     basic = permissions[_USER_OWNER] << 6 | group << 3 | permissions[_OTHER]
     return mode & ~0o777 | basic, len(permissions) > 3
 
 
 def _parse(value: bytes) -> dict[int, int] | None:
-    """The permissions by tag, as posix_acl_valid() of fs/posix_acl.c has it; {} for an empty list."""
+    """Return the permissions by tag, like posix_acl_valid() of fs/posix_acl.c; {} for an empty list."""
     if len(value) < _HEADER.size or (len(value) - _HEADER.size) % _ENTRY.size:
         return None
     if _HEADER.unpack_from(value)[0] != _VERSION:
@@ -126,5 +126,5 @@ def _parse(value: bytes) -> dict[int, int] | None:
 
 
 def is_capability(value: bytes) -> bool:
-    """Whether Linux takes a value for "security.capability" (security/commoncap.c, validheader())."""
+    """Whether Linux accepts a value for "security.capability" (security/commoncap.c, validheader())."""
     return len(value) >= 4 and _CAPABILITY_BYTES.get(value[3]) == len(value)

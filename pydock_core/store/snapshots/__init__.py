@@ -1,1 +1,1 @@
-"""Snapshot drivers: how an image's layers become a root filesystem."""
+"""Snapshot drivers: turn an image's layers into a root filesystem."""

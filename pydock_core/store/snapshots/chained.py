@@ -1,14 +1,13 @@
-"""Layers that depend on the layers below them, applied over those: one tree for each chain.
+"""Layers that depend on the layers below them: applied over these, with one tree for each chain.
 
 Vocabulary (OCI image specification, config.md, "Layer ChainID"): a *chain id* names a layer and all layers below it.
-Most layers are the same whatever is below.  One that has implied parents or unresolved hard links
-(:class:`pydock_core.store.layer_rules.Applied`) is not, and gets a *chained* tree for each chain that it is in, made when
-an image is recorded.  It is a directory, whichever driver keeps the layer itself.  Under the directory driver's
-directory::
+Most layers are the same in every chain.  A layer with implied parents or unresolved hard links
+(:class:`pydock_core.store.layer_rules.Applied`) is not, and gets a *chained* tree for each of its chains, made when an
+image is recorded.  It is a directory, whatever the driver of the layer itself.  Under the directory driver's directory::
 
-    chain-HEX/   by the chain id; fs and layer.json, as those of a layer
+    chain-HEX/   by the chain id; fs and layer.json, like those of a layer
 
-The layer by itself stays as it is: other images have it over other layers.
+The layer itself stays unchanged: other images have it over other layers.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ _SCRATCH = (_WORK, _ROOT, NOTHING)
 
 
 def is_dependent(metadata: Mapping[str, Any]) -> bool:
-    """Whether a layer, by its layer.json, depends on the layers below it.
+    """Whether a layer, according to its layer.json, depends on the layers below it.
 
-    One that an earlier version made has no such note: it stays as that version made it.
+    A layer of an earlier version has no such note and stays unchanged.
     """
     return bool(metadata.get("unresolved_links")) or (
         bool(metadata.get("implied_parents")) and not metadata["opaque_root"]
@@ -75,7 +74,7 @@ class ChainedTrees:
         return self._place(chain_id).is_dir()
 
     def chain_ids(self) -> list[str]:
-        """The chains that have a tree, in no order."""
+        """Return the chains that have a tree, in no particular order."""
         return [
             f"sha256:{entry.name.removeprefix(_PREFIX)}"
             for entry in os.scandir(self._shelf.base)
@@ -91,7 +90,7 @@ class ChainedTrees:
             return None
 
     def size_bytes(self, chain_id: str) -> int:
-        """The contents of a tree; 0 if it is not there."""
+        """Return the size of a tree's contents; 0 if it is missing."""
         try:
             with open(self._place(chain_id) / METADATA, "rb") as file:
                 return int(json.load(file)["size_bytes"])
@@ -111,15 +110,15 @@ class ChainedTrees:
         """Apply a layer over the layers below it.
 
         Args:
-            blob: whole, and compared with the diff id.
-            below: returns the mounts of the layers below, the overlay last, with an upper and a work directory.  An
-                empty directory NOTHING stands beside the two.
+            blob: complete, and compared with the diff id.
+            below: returns the mounts of the layers below, the overlay last, with an upper and a work directory.  The
+                empty directory NOTHING is beside the two.
             has_whiteouts: of its layer.json.
 
         Raises:
-            InvalidError: a hard link leads to nothing, or to a directory.
+            InvalidError: a hard link's target is missing, or is a directory.
             UnavailableError: the disk is full; nothing was kept.
-            FailedError: another error of the system.
+            FailedError: another system error.
         """
         if progress is not None:
             progress({"status": "Extracting", "id": short_id(diff_id)})
@@ -128,7 +127,7 @@ class ChainedTrees:
             for name in _SCRATCH:
                 (made.path / name).mkdir(mode=0o700)
             (made.path / TREE).mkdir(mode=0o755)
-            (made.path / TREE).chmod(0o755)  # what a container sees, whatever the umask
+            (made.path / TREE).chmod(0o755)  # visible to containers, so independent of the umask
             *others, overlay = below(made.path / TREE, made.path / _WORK)
             # Without an index there is nothing in the work directory that the tree refers to.
             overlay = replace(overlay, options=(*overlay.options, "index=off"))
@@ -145,7 +144,7 @@ class ChainedTrees:
                 self._worker.call(_APPLY, arguments, (blob_fd, made.lock_fd))
 
     def remove(self, chain_id: str) -> None:
-        """Remove the tree of a chain; one that is not there is not an error."""
+        """Remove the tree of a chain; ignore a missing one."""
         self._shelf.discard(self._place(chain_id))
 
     def _place(self, chain_id: str) -> Path:
@@ -164,21 +163,21 @@ def apply_over(
     fds: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> None:
-    """Make ``target``/fs and ``target``/layer.json of a layer's blob, over what is below.  A worker function.
+    """Make ``target``/fs and ``target``/layer.json from a layer's blob, over the layers below.  A worker function.
 
     Args:
-        media_type: how the blob is compressed.
-        diff_id: what the uncompressed tar's digest must be.
-        target: a directory with the directories fs, work, root and nothing, all empty; only fs is kept.
+        media_type: tells the blob's compression.
+        diff_id: the expected digest of the uncompressed tar.
+        target: a directory with the empty directories fs, work, root and nothing; only fs is kept.
         mounts: of the layers below, with ``target``/fs as the upper directory.
         user_xattrs: see :class:`pydock_core.store.snapshots.directory.DirectorySnapshotter`.
         has_whiteouts: the layer has whiteouts or opaque markers.
-        is_verified: a plain blob is known to have the digest; it is not computed again.
-        fds: the blob, a file at its start; and what is kept open while it runs.
+        is_verified: a plain blob is known to have the digest, which is not computed again.
+        fds: the blob, a file at its start; and descriptors to keep open during the job.
         progress: unused; the signature is that of all worker functions.
 
     Raises:
-        as :meth:`ChainedTrees.make`.
+        PyDockError: as in :meth:`ChainedTrees.make`.
     """
     job = _Job(
         subject=f"layer {short_id(diff_id)}",
@@ -215,7 +214,7 @@ class _Job:
     blob_fd: int
 
     def hide(self, check: Callable[[], None]) -> None:
-        """Make what the layer's whiteouts hide invisible."""
+        """Apply the layer's whiteouts."""
         whiteouts = Whiteouts(self.subject, user_xattrs=self.user_xattrs)
         with open(self.blob_fd, "rb", closefd=False) as file:
             plain = open_plain(file, self.compression, self.subject)
@@ -239,7 +238,7 @@ class _Job:
             applied = apply_archive(
                 applier, self.blob_fd, self.compression, self.diff_id, self.subject, limit, is_file=True
             )
-        # A file that was copied up for a hard link takes room too.
+        # A file that was copied up for a hard link takes space, too.
         (size_bytes,) = tree_sizes([f"{self.target}/{TREE}"])
         write_metadata(f"{self.target}/{METADATA}", asdict(replace(applied, size_bytes=size_bytes)))
 
@@ -257,7 +256,7 @@ class _Job:
             finally:
                 os.close(root_fd)
         finally:
-            # Not lazily: when it returns, the upper directory is a directory like any other.
+            # Not lazily: afterwards, the upper directory is an ordinary directory.
             syscalls.umount(self._root)
 
 

@@ -2,7 +2,7 @@
 
 A layer's entry (see :mod:`pydock_core.store.snapshots.shelf`) has::
 
-    HEX/fs/         the layer's tree, whiteouts and opaque directories in overlayfs's terms
+    HEX/fs/         the layer's tree, with overlayfs's whiteouts and opaque directories
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from pydock_core.store.worker import Worker
 
 _APPLY = "pydock_core.store.snapshots.directory:apply_blob"
 TREE = "fs"
-# Enough for a header and the data of small files; the data of others is not read through the buffer.
+# Enough for a header and the data of small files; the data of larger ones bypasses the buffer.
 _HEADER_BUFFER_BYTES = 32 << 10
 
 
 class DirectorySnapshotter:
-    """Keeps layers as directory trees; see :class:`pydock_core.store.snapshots.protocol.Snapshotter`, whose methods for
-    chains :class:`pydock_core.store.snapshots.layers.Layers` adds.
+    """Keeps layers as directory trees; see :class:`pydock_core.store.snapshots.protocol.Snapshotter`.
+
+    :class:`pydock_core.store.snapshots.layers.Layers` adds the protocol's methods for chains.
 
     Args:
         root: the state root, with its skeleton made.
         worker: makes and removes trees as root of the user's namespace.
-        user_xattrs: overlayfs is mounted in a user namespace and keeps its attributes under "user."; by
-        default
-            where this process is not root of the host.
+        user_xattrs: overlayfs is mounted in a user namespace and keeps its attributes under "user."; the default is
+            whether this process is not root of the host.
 
     Attributes:
-        shelf: where the layers are.
-        worker, user_xattrs: as given.
+        shelf: the directory of the layers.
+        worker, user_xattrs: as in Args.
     """
 
     name = "directory"
@@ -127,14 +127,12 @@ class DirectorySnapshotter:
         self.shelf.discard(self.shelf.place(diff_id))
 
     def empty(self) -> str:
-        """An empty directory: the bottom of an image without layers."""
+        """Return an empty directory: the bottom of an image without layers."""
         return self.shelf.empty()
 
 
 def needs_user_xattrs() -> bool:
-    """Whether overlayfs mounts of this user need ``userxattr``: "trusted." attributes want root of the
-    host.
-    """
+    """Whether overlayfs mounts of this user need ``userxattr``, because "trusted." attributes require root of the host."""
     if os.geteuid() != 0:
         return True
     with open("/proc/self/uid_map", encoding="ascii") as file:
@@ -142,7 +140,7 @@ def needs_user_xattrs() -> bool:
 
 
 def has_one_id() -> bool:
-    """Whether the user namespace of this process maps one id only: that of a user without subordinate ids."""
+    """Whether the user namespace of this process maps only one id, that of a user without subordinate ids."""
     with open("/proc/self/uid_map", encoding="ascii") as file:
         return [line.split()[2] for line in file] == ["1"]
 
@@ -158,24 +156,23 @@ def apply_blob(
     fds: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Make ``target``/fs and ``target``/layer.json of a layer's blob, on disk when it returns.  A worker
-    function.
+    """Make ``target``/fs and ``target``/layer.json from a layer's blob, and sync them.  A worker function.
 
     Args:
-        media_type: how the blob is compressed.
-        diff_id: what the uncompressed tar's digest must be.
+        media_type: tells the blob's compression.
+        diff_id: the expected digest of the uncompressed tar.
         target: an empty directory.
         user_xattrs: see :class:`DirectorySnapshotter`.
         size_bytes: of the blob; 0 if it arrives through a pipe.
-        is_verified: a plain blob is known to have the digest; it is not computed again.
-        fds: the blob, a file at its start or a pipe; and what is kept open while it runs.
+        is_verified: a plain blob is known to have the digest, which is not computed again.
+        fds: the blob, a file at its start or a pipe; and descriptors to keep open during the job.
         progress: see the protocol's ``apply``.
 
     Returns:
-        what :class:`pydock_core.store.layer_rules.Applied` says, as a dictionary.
+        a :class:`pydock_core.store.layer_rules.Applied`, as a dictionary.
 
     Raises:
-        CorruptError, InvalidError, UnavailableError, UnsupportedError: as the protocol's ``apply``.
+        CorruptError, InvalidError, UnavailableError, UnsupportedError: as in the protocol's ``apply``.
     """
     compression = layer_compression(media_type)
     if compression is None:
@@ -238,7 +235,7 @@ def apply_archive(
     Args:
         fd: the blob, a file at its start or a pipe.
         compression: of the blob, "" for none.
-        diff_id: what the uncompressed tar's digest must be; "" for a plain file whose digest is known.
+        diff_id: the expected digest of the uncompressed tar; "" for a plain file whose digest is known.
         is_file: the blob is a file.
     """
     buffer_bytes = BUFFER_BYTES if compression or not is_file else _HEADER_BUFFER_BYTES
@@ -249,7 +246,7 @@ def apply_archive(
 
 
 def _apply_file(applier: LayerApplier, file: BinaryIO, diff_id: str, subject: str) -> Applied:
-    """Apply a plain tar: the kernel copies from file to file, while a thread computes the digest if it must be."""
+    """Apply a plain tar: the kernel copies from file to file, while a thread computes the digest if it is unknown."""
     reader = TarReader(FileSource(file.fileno()), subject)
     if not diff_id:
         return applier.apply(reader)
@@ -263,12 +260,12 @@ def _apply_stream(applier: LayerApplier, plain: BinaryIO, diff_id: str, subject:
     hashing = HashingStream(plain)
     applied = applier.apply(TarReader(StreamSource(hashing), subject))
     while hashing.read(CHUNK_BYTES):
-        pass  # what follows the archive's end marker belongs to the digest
+        pass  # bytes after the archive's end marker count for the digest, too
     check_digest("sha256:" + hashing.digest.hexdigest(), diff_id, subject)
     return applied
 
 
 def write_metadata(path: str, document: dict[str, Any]) -> None:
-    """Write what a layer's maker has to say about it."""
+    """Write a layer's layer.json."""
     with open(path, "w", encoding="utf-8", opener=open_private) as file:
         json.dump(document, file)

@@ -1,12 +1,12 @@
-"""The EROFS driver: a layer is its plain tar and an index over it, which the kernel mounts as they are.
+"""The EROFS driver: a layer is its plain tar and an index over it, which the kernel mounts directly.
 
 Nothing is unpacked, and no loop device is needed (Linux 6.12, CONFIG_EROFS_FS_BACKED_BY_FILE, root of the host).
 A layer's entry (see :mod:`pydock_core.store.snapshots.shelf`) has::
 
     HEX/index.erofs  see pydock_core.store.erofs.layout
-    HEX/layer.tar    a hard link to the blob where that is plain and known to be right, else a copy, inflated
-    HEX/fs           an empty directory: a kernel before 6.15 needs a place to mount the layer on, each supervisor in
-                     its own mount namespace; and the layer's name in a plan
+    HEX/layer.tar    a hard link to the blob if that is plain and verified, else an inflated copy
+    HEX/fs           an empty directory: names the layer in a plan, and is its mount point in each supervisor's mount
+                     namespace on kernels before 6.15
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _WHOLE = 1 << 62
 class ErofsSnapshotter:
     """Keeps layers as tars with an index; see :class:`pydock_core.store.snapshots.protocol.Snapshotter`.
 
-    Whether the kernel mounts them is :mod:`pydock_core.store.snapshots.probe`'s business.
+    :mod:`pydock_core.store.snapshots.probe` finds out whether the kernel can mount them.
 
     Args:
         root: the state root, with its skeleton made.
@@ -113,7 +113,7 @@ class ErofsSnapshotter:
             raise missing(diff_id) from error
 
     def tar_path(self, diff_id: str) -> Path:
-        """The layer's plain tar: what commit, save, push and another driver read."""
+        """Return the path of the layer's plain tar, which commit, save, push and the other driver read."""
         return self._shelf.place(diff_id) / TAR
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
@@ -166,7 +166,7 @@ def _inflate(
         total = 0 if blob.arrival else os.fstat(stream.fileno()).st_size
 
         def report(plain_bytes: int) -> None:
-            # How much will arrive is not known, nor how much of it has been read.
+            # The total is unknown, and so is the part that has been read.
             _report(progress, diff_id, stream.tell() if total else plain_bytes, total)
 
         limit = InflationLimit.for_file_system(file.fileno())
@@ -199,17 +199,19 @@ def _link(
             tag=digest_hex(diff_id),
             on_turn=lambda: _report(progress, diff_id, 0, total),
         )
-        os.fsync(file.fileno())  # before the layer is in its place; the blob store has it to do no more
+        os.fsync(
+            file.fileno()
+        )  # before the layer is renamed into place; the blob store need not sync it again
         _link_file(file.fileno(), tar)
         _report(progress, diff_id, total, total)
     return applied
 
 
 def _link_file(fd: int, target: Path) -> None:
-    """Give an open file a further name, or copy it to another file system."""
+    """Hard-link an open file, or copy it to another file system."""
     directory_fd = os.open(target.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Through the descriptor: the blob may have been renamed meanwhile.  With a directory's descriptor, so that it is
+        # Through the descriptor: the blob may have been renamed.  With a directory's descriptor, so that it is
         # linkat(2), which follows the link that /proc has.
         os.link(f"/proc/self/fd/{fd}", target.name, dst_dir_fd=directory_fd, follow_symlinks=True)
     except OSError as error:
@@ -223,7 +225,7 @@ def _link_file(fd: int, target: Path) -> None:
 
 @contextlib.contextmanager
 def _rewound(file: BinaryIO) -> Iterator[BinaryIO]:
-    """A buffered reader of the same file, from its start."""
+    """Return a buffered reader of the same file, from its start."""
     with open(file.fileno(), "rb", closefd=False) as reading:
         reading.seek(0)
         yield reading

@@ -1,14 +1,14 @@
-"""Images of many layers in one piece: one index over all their tars.
+"""Stacks: one index over all tars of an image of many layers.
 
 Under the EROFS driver's directory::
 
-    stack-HEX/   all layers up to one, by its chain id: index.erofs, fs, stack.json {"diff_ids", "devices"}
+    stack-HEX/   the layers of a chain, by its chain id: index.erofs, fs, stack.json {"diff_ids", "devices"}
 
-A separate mount of each layer makes a start slower: ``run --rm IMAGE true`` takes 29 ms with one layer, 30 ms with 5,
+A separate mount of each layer slows down a start: ``run --rm IMAGE true`` takes 29 ms with one layer, 30 ms with 5,
 40 ms with 30 and 65 ms with 100; with a stack it takes 29 to 30 ms with any number (medians of 41 runs, two cores,
 Linux 6.18).  So an image of more than SEPARATE_LAYERS layers gets one index over all its tars, made when the image is
-added.  A stack is found from the top down: an image that was made from another one mounts that one's stack and its own
-layers.
+added.  A stack is looked up from the top down: an image that is based on another one mounts that image's stack and its
+own layers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pydock_core.store.snapshots.shelf import Shelf
 from pydock_core.store.snapshots.stack import LayerView, chain_ids
 
 SEPARATE_LAYERS = 4
-"""Up to so many layers are mounted one by one, which costs no more than the noise of a start."""
+"""The largest number of layers that are mounted one by one; the cost is within the noise of a start."""
 _PREFIX = "stack-"
 _METADATA = "stack.json"
 
@@ -39,19 +39,19 @@ class Stacks:
     """Implements :class:`pydock_core.store.snapshots.stack.Merged`.
 
     Args:
-        shelf: with the layers, and for the stacks.
+        shelf: contains the layers, and receives the stacks.
     """
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
     def prepare(self, diff_ids: Sequence[str]) -> None:
-        """Merge layers, bottom first, where they are many and not merged yet.
+        """Merge layers, bottom first, if they are many and not merged yet.
 
         Raises:
-            NotFoundError: a layer is not there.
+            NotFoundError: a layer is missing.
             UnavailableError: the disk is full.
-            FailedError: another error of the system.
+            FailedError: another system error.
         """
         chains = chain_ids(diff_ids)
         separate = next(
@@ -113,7 +113,7 @@ class Stacks:
             return None
 
     def remove_with(self, diff_id: str) -> None:
-        """Remove the stacks that a layer is part of."""
+        """Remove the stacks that contain a layer."""
         for entry in list(os.scandir(self._shelf.base)):
             if not entry.name.startswith(_PREFIX):
                 continue
@@ -122,7 +122,7 @@ class Stacks:
                     if diff_id not in json.load(file)["diff_ids"]:
                         continue
             except (FileNotFoundError, ValueError):
-                pass  # of no use to anybody
+                pass  # damaged, so useless
             self._shelf.discard(Path(entry.path))
 
     def _place(self, chain_id: str) -> Path:

@@ -1,4 +1,4 @@
-"""Reads a layer's EROFS index without mounting it, and names the EROFS driver's files."""
+"""Reads a layer's EROFS index without mounting it, and defines the names of the EROFS driver's files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INDEX = "index.erofs"
 TAR = "layer.tar"
 MOUNT_POINT = "fs"
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-"""The flags for opening the driver's files; no file is written twice."""
+"""The flags for creating the driver's files; no file is written twice."""
 
 
 class IndexView:

@@ -1,10 +1,10 @@
 """The layers of a store across drivers: new layers use the best driver that works, existing ones keep theirs.
 
 The environment variable PYDOCK_SNAPSHOTTER forces a driver for new layers: "directory", or "erofs", which is refused
-if it cannot be mounted.  Layers of the other stay usable; where EROFS cannot be mounted any more (another kernel),
-the directory driver makes its own form of a layer from the tar that the index is over.
+if it cannot be mounted.  Layers of the other driver stay usable; if EROFS can no longer be mounted (after a change of
+kernel), the directory driver makes its own form of a layer from the index's tar.
 
-A layer is made once: who would make it too, in any thread or process, waits and finds it.
+A layer is made once: a second thread or process that needs it waits, and then finds it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Layers:
     Args:
         root: the state root, with its skeleton made.
         directory: the driver that works everywhere.
-        erofs: the EROFS driver, where the state root has, or may get, layers of it.
-        prefers_erofs: new layers are made by it.
-        why_not: why it cannot mount, "" where it can.
+        erofs: the EROFS driver, if the state root has, or may get, layers of it.
+        prefers_erofs: it makes new layers.
+        why_not: the reason why it cannot mount, "" if it can.
 
     Attributes:
         name: of the driver that makes new layers.
@@ -99,7 +99,7 @@ class Layers:
             try:
                 return self._erofs.apply(diff_id, blob, progress)
             except UnsupportedError:
-                # What an index cannot say (some sparse files), a directory can; or it refuses the same.
+                # A directory can represent what an index cannot (some sparse files), or is refused as well.
                 pass
         return self._directory.apply(diff_id, blob, progress)
 
@@ -211,9 +211,7 @@ class Layers:
         found = self._trees.lower(chain_id)
         if found is None and metadata["unresolved_links"]:
             raise missing(diff_id)
-        return (
-            found  # without it a container sees the layer by itself: its image was recorded without the note
-        )
+        return found  # without a tree, the layer itself is used: its image was recorded by an earlier version
 
     def read_file(self, diff_ids: Sequence[str], path: str, upper: Path | None = None) -> bytes | None:
         """See the protocol."""
@@ -232,14 +230,14 @@ class Layers:
         return None if self._why_not or self._erofs is None else self._erofs.stacks
 
     def _drivers(self) -> Sequence[Driver]:
-        """In the order in which a layer is looked for."""
+        """Return the drivers in the order of the search for a layer."""
         if self._erofs is None:
             return (self._directory,)
-        # Of a layer that both have, the directory is there because the index could not be mounted.
+        # If both have a layer, the directory was made because the index could not be mounted.
         return (self._directory, self._erofs) if self._why_not else (self._erofs, self._directory)
 
     def _convert(self, diff_ids: Sequence[str]) -> None:
-        """Make directories of the layers that are indexes only, which cannot be mounted here."""
+        """Make directories of the layers that exist only as indexes, which cannot be mounted here."""
         if self._erofs is None:
             return
         for diff_id in diff_ids:
@@ -250,11 +248,11 @@ class Layers:
 
     @contextlib.contextmanager
     def _lock(self, diff_id: str, progress: Progress | None = None) -> Iterator[None]:
-        """Hold a layer's lock: a byte, of its own, of one file.
+        """Hold a layer's lock: one byte of a common file.
 
-        Whoever waits tells ``progress`` so, which may raise to give up.
+        During a wait, ``progress`` is called, and may raise to give up.
 
-        An open file description lock (fcntl(2)), so that it counts between threads too, and nothing is left of it.
+        It is an open file description lock (fcntl(2)), so that it also excludes threads, and leaves nothing behind.
         """
         path = self._root.layers / "lock"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -271,12 +269,12 @@ class Layers:
 
 
 def _is_chained(diff_id: str, chain_id: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether a layer has a form of its own in a chain.  A bottom layer has one only to find links to nothing."""
+    """Whether a layer has a form of its own in a chain.  A bottom layer has one only to detect links without a target."""
     return is_dependent(metadata) and (chain_id != diff_id or bool(metadata["unresolved_links"]))
 
 
 def _try_lock(fd: int, wanted: bytes) -> bool:
-    # Tried again and again, as a thread that waits in the kernel cannot be told to give up.
+    # Polled, because a thread that waits in the kernel cannot be cancelled.
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES (fcntl(2))
@@ -290,7 +288,7 @@ def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> L
     Args:
         root: the state root, its skeleton made.
         worker: makes and removes trees.
-        choice: "directory" or "erofs"; by default what PYDOCK_SNAPSHOTTER says, or the best that works.
+        choice: "directory" or "erofs"; by default the value of PYDOCK_SNAPSHOTTER, or the best driver that works.
 
     Raises:
         InvalidError: there is no such driver.
@@ -299,7 +297,7 @@ def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> L
     if choice is None:
         choice = os.environ.get(VARIABLE, "")
     if choice not in ("", "directory", "erofs"):
-        raise InvalidError(f"{VARIABLE}: there is no driver {choice!r}", "it is directory or erofs")
+        raise InvalidError(f"{VARIABLE}: unknown driver {choice!r}", "it is directory or erofs")
     directory = DirectorySnapshotter(root, worker)
     if needs_user_xattrs():
         if choice == "erofs":
@@ -321,6 +319,6 @@ def open_layers(root: StateRoot, worker: Worker, choice: str | None = None) -> L
 
 def _refused(reason: str) -> UnsupportedError:
     return UnsupportedError(
-        f"the EROFS driver cannot be used: {reason}",
+        f"cannot use the EROFS driver: {reason}",
         f"it needs root and Linux 6.12; {VARIABLE}=directory works everywhere",
     )

@@ -1,6 +1,6 @@
 """Whether layers can be EROFS indexes here: asked of the kernel by mounting one, once after each boot.
 
-The mount is a descriptor that is attached to nothing (fsmount(2)), so that nobody on the host sees it.
+The mount stays detached (fsmount(2)), so it is invisible to the host.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _CONTENT = b"mounted"
 
 
 def probe_erofs(root: StateRoot) -> str:
-    """Return why EROFS layers cannot be mounted here, "" where they can.
+    """Return the reason why EROFS layers cannot be mounted here, "" if they can.
 
-    The answer is kept in ``StateRoot.cache`` for this boot of this kernel.
+    The result is cached in ``StateRoot.cache`` for this boot of this kernel.
     """
     if needs_user_xattrs():
         return "it needs root of the host"
     kept = root.cache / "erofs.json"
-    # A state directory can be moved to another file system, which has a say too.
+    # A state directory can be moved to another file system, which matters too.
     key = f"{os.uname().release} {boot_id()} {os.stat(root.layers).st_dev}"
     with contextlib.suppress(OSError, ValueError), open(kept, "rb") as file:
         document = json.load(file)
         if document["key"] == key:
             return str(document["reason"])
     try:
-        # A workspace, which no other process sweeps meanwhile.
+        # A workspace, which no other process sweeps during the probe.
         with open_workspace(root.temporary, "probe", lambda path: remove_tree(str(path))) as workspace:
             reason = _try(workspace.path)
     except OSError as error:
-        return f"it could not be tried: {error.strerror}"  # a full disk, say: asked again next time
+        return f"it could not be tried: {error.strerror}"  # a full disk, for example: try again next time
     with contextlib.suppress(OSError):
         scratch = kept.with_name(f"erofs-{os.getpid()}-{os.urandom(4).hex()}")
         with open(scratch, "w", encoding="utf-8", opener=open_private) as file:

@@ -1,13 +1,13 @@
 """A driver's directory of entries; each appears and disappears by one rename.
 
-Under ``StateRoot.layers/DRIVER``, mode 0700 (a layer holds set-user-id programs and device nodes that nobody on the host
-may reach)::
+It is ``StateRoot.layers/DRIVER``, with mode 0700, because a layer contains set-user-id programs and device nodes that no
+other user of the host may reach::
 
-    HEX/            a layer, by its diff id; what is in it is the driver's business, but for
-    HEX/layer.json  {"size_bytes", "entries", "opaque_root", ...}: written last
+    HEX/            a layer, by its diff id; the driver defines its contents, except
+    HEX/layer.json  {"size_bytes", "entries", "opaque_root", ...}, which is written last
     empty/          the bottom of an image without layers
 
-Other names may stand beside them; they are their driver's.
+A driver may have entries with other names beside them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Made:
 
     Attributes:
         path: an empty directory, mode 0700.
-        lock_fd: with it, a worker that outlives this process keeps the directory from the sweepers.
+        lock_fd: held by a worker, it protects the directory from sweepers even after this process has ended.
     """
 
     path: Path
@@ -73,19 +73,19 @@ class Shelf:
         return self.base / digest_hex(diff_id)
 
     def has(self, diff_id: str) -> bool:
-        """Whether a layer is there."""
+        """Whether a layer exists."""
         return self.place(diff_id).is_dir()
 
     def diff_ids(self) -> list[str]:
-        """Every layer that is there, in no order."""
+        """Return all existing layers, in no particular order."""
         return [f"sha256:{entry.name}" for entry in os.scandir(self.base) if len(entry.name) == HEX_LENGTH]
 
     def metadata(self, diff_id: str) -> dict[str, Any]:
-        """Return the record of a layer's maker.
+        """Return a layer's layer.json.
 
         Raises:
-            NotFoundError: the layer is not there.
-            CorruptError: it cannot be read.
+            NotFoundError: the layer is missing.
+            CorruptError: the file is damaged.
         """
         path = self.place(diff_id) / METADATA
         known = self._known.get(diff_id)
@@ -98,30 +98,30 @@ class Shelf:
             raise missing(diff_id) from error
         except ValueError as error:
             raise CorruptError(
-                f"layer {diff_id} is damaged: {path} is no JSON", "remove the image and load it anew"
+                f"layer {diff_id} is damaged: {path} is not valid JSON", "remove the image and load it again"
             ) from error
         self._known[diff_id] = found
         return found
 
     def empty(self) -> str:
-        """An empty directory: the bottom of an image without layers."""
+        """Return an empty directory: the bottom of an image without layers."""
         path = self.base / _EMPTY
         path.mkdir(mode=0o755, exist_ok=True)
         return str(path)
 
     @contextlib.contextmanager
     def making(self, place: Path, subject: str) -> Iterator[Made]:
-        """Give a directory to make an entry in; put it in its place at the end, on disk, and remove what fails.
+        """Yield a directory for a new entry; at the end sync it and rename it into place, or on an error remove it.
 
-        Where another process has made the entry meanwhile, from the same bytes, that one stays.
+        If another process has made the entry in the meantime, from the same bytes, that one stays.
 
         Args:
             place: a direct child of ``base``.
-            subject: what messages call the entry.
+            subject: names the entry in messages.
 
         Raises:
             UnavailableError: the disk is full.
-            FailedError: another error of the system.
+            FailedError: another system error.
         """
         with open_workspace(self._temporary, "layer", self._remove_tree) as workspace:
             made = workspace.path / "layer"
@@ -133,7 +133,7 @@ class Shelf:
         sync(self.base)
 
     def discard(self, place: Path) -> None:
-        """Remove an entry, at one moment; one that is not there is not an error."""
+        """Remove an entry atomically; ignore a missing one."""
         discard(place, self._trash, f"layer-{place.name[-HEX_LENGTH:][:12]}", self._remove_tree)
 
     def _remove_tree(self, path: Path) -> None:
@@ -141,12 +141,12 @@ class Shelf:
 
 
 def missing(diff_id: str) -> NotFoundError:
-    """The error for a layer that is not there."""
+    """Return the error for a missing layer."""
     return NotFoundError(f"layer {diff_id} is not in the store", "load, capture or pull the image again")
 
 
 def _rename(source: Path, target: Path) -> None:
-    """rename(2), which says ENOTEMPTY for a directory that is there as often as EEXIST."""
+    """Rename a directory; raise FileExistsError if the target exists, which rename(2) reports as ENOTEMPTY or EEXIST."""
     try:
         os.rename(source, target)
     except OSError as error:

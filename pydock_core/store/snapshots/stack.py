@@ -1,8 +1,8 @@
 """Layers of several drivers as one stack: its mounts, and its small files without mounting it.
 
-What overlayfs would show is found layer by layer from the top: a whiteout ends the search, an opaque directory hides
-what is below it.  A layer's content is hostile: a symbolic link is followed here, component by component, and never
-by the kernel, and leads nowhere but into the stack.
+A file is looked up layer by layer from the top, as in overlayfs: a whiteout ends the search, and an opaque directory hides
+the layers below.  A layer's content is hostile, so symbolic links are followed here, component by component, within the
+stack, and never by the kernel.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Something in one layer.
+    """A file, directory or link of one layer.
 
     Attributes:
         view: the layer.
-        place: what the layer finds it by.
-        mode: its type (stat.S_IF*); S_IFCHR for a whiteout alone, 0 for what is not a file, directory or link.
+        place: its location in the layer.
+        mode: its type (stat.S_IF*); S_IFCHR only for a whiteout, 0 for other special files.
         target: of a symbolic link.
     """
 
@@ -44,7 +44,7 @@ class LayerView(Protocol):
     """One layer, read without mounting it."""
 
     def root(self) -> Node | None:
-        """The layer's root; None if it is not there (a writable layer before the first start)."""
+        """Return the layer's root; None if it is missing (a writable layer before the first start)."""
         ...
 
     def lookup(self, directory: Node, name: bytes) -> Node | None:
@@ -52,15 +52,15 @@ class LayerView(Protocol):
         ...
 
     def is_opaque(self, directory: Node) -> bool:
-        """Whether a directory hides what lower layers have in it."""
+        """Whether a directory hides the lower layers' entries in it."""
         ...
 
     def read(self, file: Node, limit: int) -> bytes | None:
-        """The contents of a regular file; None for more than ``limit`` bytes, or where it may not be read."""
+        """Return the contents of a regular file; None for more than ``limit`` bytes, or without read permission."""
         ...
 
     def close(self) -> None:
-        """Give up what is open."""
+        """Close the layer's files."""
         ...
 
 
@@ -68,53 +68,53 @@ class Driver(Protocol):
     """The facts about a layer that stacking layers of several drivers needs."""
 
     def has(self, diff_id: str) -> bool:
-        """Whether the layer is there."""
+        """Whether the layer exists."""
         ...
 
     def lower(self, diff_id: str) -> tuple[str, tuple[RootMount, ...], bool]:
-        """Return the directory for an overlay, what must be mounted on it first, and whether its root is opaque.
+        """Return the directory for an overlay, the mount that it needs first, and whether its root is opaque.
 
         Raises:
-            NotFoundError: the layer is not there.
+            NotFoundError: the layer is missing.
         """
         ...
 
     def metadata(self, diff_id: str) -> Mapping[str, Any]:
-        """The record of the layer's maker: :class:`pydock_core.store.layer_rules.Applied`, as a dictionary.
+        """Return the layer's :class:`pydock_core.store.layer_rules.Applied`, as a dictionary.
 
         Raises:
-            NotFoundError: the layer is not there.
+            NotFoundError: the layer is missing.
         """
         ...
 
     def view(self, diff_id: str) -> LayerView:
-        """The layer, for reading.
+        """Open the layer for reading.
 
         Raises:
-            NotFoundError: it is not there.
+            NotFoundError: it is missing.
         """
         ...
 
 
 class Merged(Protocol):
-    """Has the layers from the bottom up to one in one piece, for some images."""
+    """Merged layers of some images, from the bottom up to one layer."""
 
     def merged_lower(self, chain_id: str) -> tuple[str, tuple[RootMount, ...]] | None:
-        """The directory for an overlay, and what must be mounted on it first; None if they are not merged."""
+        """Return the directory for an overlay, and the mount that it needs first; None if they are not merged."""
         ...
 
     def merged_view(self, chain_id: str) -> LayerView | None:
-        """The layers, for reading; None if they are not merged."""
+        """Open the merged layers for reading; None if they are not merged."""
         ...
 
 
 class Chained(Protocol):
-    """Has layers that depend on the layers below them, applied over those."""
+    """Layers that depend on the layers below them, applied over these."""
 
     def chained_lower(
         self, diff_id: str, chain_id: str, metadata: Mapping[str, Any]
     ) -> tuple[str, bool] | None:
-        """Return a directory that takes a layer's place in a chain, and whether its root is opaque.
+        """Return the directory that replaces a layer in a chain, and whether its root is opaque.
 
         Args:
             metadata: of the layer.
@@ -123,13 +123,13 @@ class Chained(Protocol):
             None if the layer is the same in every chain.
 
         Raises:
-            NotFoundError: the layer cannot be used without such a directory, which is not there.
+            NotFoundError: the layer cannot be used without this directory, and it is missing.
         """
         ...
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:
-    """The chain id of each layer: it names all layers up to it (image specification, config.md, "Layer ChainID")."""
+    """Return the chain id of each layer, which names all layers up to it (config.md, "Layer ChainID")."""
     chains: list[str] = []
     for diff_id in diff_ids:
         text = f"{chains[-1]} {diff_id}" if chains else diff_id
@@ -138,7 +138,7 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 
 
 def driver_of(drivers: Sequence[Driver], diff_id: str) -> Driver:
-    """The first driver that has a layer.
+    """Return the first driver that has a layer.
 
     Raises:
         NotFoundError: none has it.
@@ -150,7 +150,7 @@ def driver_of(drivers: Sequence[Driver], diff_id: str) -> Driver:
 
 
 _WHOLE = ("redirect_dir=off", "metacopy=off")
-"""A writable layer has what it changes in itself, whatever the kernel's defaults are: so it can be committed."""
+"""Options that keep a writable layer self-contained, whatever the kernel's defaults, so that it can be committed."""
 
 
 def root_mounts(
@@ -169,13 +169,13 @@ def root_mounts(
     Args:
         options: of the overlay.
         empty: a directory for an image without layers.
-        merged: knows layers that are in one piece.
-        chained: knows layers that depend on those below.
+        merged: the merged layers.
+        chained: the layers that depend on those below.
     """
     lower: list[str] = []
     first: list[RootMount] = []
-    # overlayfs refuses a directory that it has already.  Of a layer that is there twice the upper place decides:
-    # whatever it changes, it changes there again.
+    # overlayfs refuses a directory twice.  Of two occurrences of a layer, only the upper one matters, because it repeats
+    # every change.
     seen = set()
     for diff_id, chain_id in zip(reversed(diff_ids), reversed(chain_ids(diff_ids)), strict=True):
         rest = merged.merged_lower(chain_id) if merged is not None and chain_id != diff_id else None
@@ -196,11 +196,11 @@ def root_mounts(
         lower.append(directory)
         first += needed
         if is_opaque:
-            break  # overlayfs itself does not look at the roots of its layers
+            break  # overlayfs does not examine the roots of its layers
     if not lower:
         lower.append(empty)
     if upper is not None and work is not None:
-        # With "userxattr" the kernel has both off (ovl_fs_params_verify), and refuses to be told so.
+        # With "userxattr" the kernel turns both off (ovl_fs_params_verify), and refuses the options.
         whole = () if "userxattr" in options else _WHOLE
         return (*first, RootMount("overlay", "", tuple(lower), str(upper), str(work), (*options, *whole)))
     if len(lower) == 1:
@@ -224,18 +224,18 @@ def read_merged(
     merged: Merged | None = None,
     chained: Chained | None = None,
 ) -> bytes | None:
-    """Return the contents of a regular file of a stack; None if there is none, or more than 4 MiB of it.
+    """Return the contents of a regular file of a stack; None if there is none, or if it is larger than 4 MiB.
 
     Args:
         drivers: the layers' own.
         diff_ids: bottom first.
         path: absolute, within the stack.
         upper: a writable layer's directory, on top of them.
-        merged: knows layers that are in one piece.
-        chained: knows layers that depend on those below.
+        merged: the merged layers.
+        chained: the layers that depend on those below.
 
     Raises:
-        NotFoundError: a layer is not there.
+        NotFoundError: a layer is missing.
     """
     views: list[LayerView] = [] if upper is None else [DirectoryView(str(upper))]
     try:
@@ -266,7 +266,7 @@ def read_merged(
 
 
 def _resolve(views: Sequence[LayerView], path: bytes) -> Node | None:
-    """Walk a path.  A directory is the list of what the layers have of it, the top one first."""
+    """Resolve a path.  A directory is a list of its nodes in the layers, the top one first."""
     root = [node for view in views if (node := view.root()) is not None]
     stack: list[list[Node]] = [root]
     parts = path.split(b"/")[::-1]
@@ -351,7 +351,7 @@ class DirectoryView:
         return False
 
     def read(self, file: Node, limit: int) -> bytes | None:
-        """See the protocol.  Through an O_PATH descriptor that is known to be of a regular file."""
+        """See the protocol.  Reads through an O_PATH descriptor that has been checked to be of a regular file."""
         if os.fstat(file.place).st_size > limit:
             return None
         with open(f"/proc/self/fd/{file.place}", "rb") as stream:
