@@ -286,7 +286,7 @@ class Images:
         references = _named(reference)
         with self._store.adding("capture") as directory:
             captured = capture_environment(prefix, paths, self._blobs, directory, references, progress)
-            size = self._store.record([captured.image], progress)
+            size = self._store.record([captured.image], progress and captured.name_layers(progress))
         return CaptureResult(captured.image.id, captured.notes, size)
 
     # -- naming and removing -----------------------------------------------------------------------------
