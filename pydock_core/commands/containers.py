@@ -9,11 +9,10 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
-from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_listing
 from pydock_core.commands.ports import describe_ports, list_bindings
 from pydock_core.commands.record import Method, describe_age, shorten, time_of
-from pydock_core.commands.values import parse_integer, parse_seconds
+from pydock_core.commands.values import parse_filters, parse_integer, parse_seconds
 from pydock_core.engine import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.printable import printable
