@@ -46,7 +46,9 @@ demo: $(STAMPS)/demo
 	@$(BIN)/python notebooks/execute.py
 
 lab: $(STAMPS)/demo
-	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/quickstart.ipynb
+	@# The default URL is the one that it prints, for a browser on another machine.
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/quickstart.ipynb \
+		notebooks/quickstart.ipynb $(LAB_ARGUMENTS)
 
 debian-packages:
 	@sh tests/debian-packages.sh

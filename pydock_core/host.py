@@ -224,8 +224,8 @@ def _network(*, rootless: bool) -> Check:
             "network",
             "limited",
             "none and host",
-            "an ordinary user's container cannot reach other hosts; its ports are still reachable through the proxy and -p",
-            "as root there is a bridge; this version has none for ordinary users",
+            "an ordinary user's container reaches no other hosts by default; its ports are reachable through the proxy and -p",
+            "dock run --network host uses the host's network, without isolation; only root has the bridge",
         )
     from pydock_core.network.firewall import probe_guard
     from pydock_core.network.rules import HOST_ACCESS, NO_NFT

@@ -105,13 +105,13 @@ def filter_option(examples: str) -> Option:
 
 
 NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
-QUIET = Option(("-q", "--quiet"), "print ids only")
-PROGRESS = Option(("--progress",), "how to show progress: auto, plain, json, quiet", "KIND", default="auto")
+QUIET = Option(("-q", "--quiet"), "print only ids")
+PROGRESS = Option(("--progress",), "form of the progress: auto, plain, json, quiet", "KIND", default="auto")
 PLATFORM = Option(
-    ("--platform",), "of an image for several, this: linux/amd64, linux/arm/v7", "OS[/ARCH[/VARIANT]]"
+    ("--platform",), "choose the image for a platform: linux/amd64, linux/arm/v7", "OS[/ARCH[/VARIANT]]"
 )
 FORCE = Option(("-f", "--force"), "do not ask")
 PRUNE_FILTER = Option(
-    ("--filter",), "only what matches: until=24h, label=KEY, label!=KEY", "KEY=VALUE", many=True
+    ("--filter",), "only objects that match: until=24h, label=KEY, label!=KEY", "KEY=VALUE", many=True
 )
 SIZE = Option(("-s", "--size"), "measure the writable layers")

@@ -18,7 +18,7 @@ from pydock_core.commands.command import (
 
 _STOP = (
     Option(("-s", "--signal"), "signal to send first", "SIGNAL", complete="signal"),
-    Option(("-t", "--timeout", "--time"), "seconds to wait before it is killed", "SECONDS"),
+    Option(("-t", "--timeout", "--time"), "seconds to wait before killing it", "SECONDS"),
 )
 
 # The file option precedes the option for single values, which override it.
@@ -37,7 +37,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("-e", "--env"),
-        "set an environment variable, or pass on the host's",
+        "set an environment variable; NAME alone takes the host's value",
         "NAME[=VALUE]",
         many=True,
         field="Env",
@@ -80,7 +80,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--expose",),
-        "say that the container listens on a port",
+        "declare that the container listens on a port",
         "PORT[/PROTOCOL]",
         many=True,
         field="ExposedPorts",
@@ -97,7 +97,7 @@ CREATE_OPTIONS = (
     ),
     Option(("-w", "--workdir"), "working directory in the container", "DIR", field="WorkingDir"),
     Option(("-u", "--user"), "user and group: name or number", "USER[:GROUP]", field="User"),
-    Option(("--group-add",), "a further group", "GROUP", many=True, field="GroupAdd"),
+    Option(("--group-add",), "additional group", "GROUP", many=True, field="GroupAdd"),
     Option(
         ("--entrypoint",), "replace the image's entry point", "COMMAND", field="Entrypoint", convert="word"
     ),
@@ -111,7 +111,7 @@ CREATE_OPTIONS = (
     Option(("-h", "--hostname"), "host name in the container", "NAME", field="Hostname"),
     Option(
         ("--add-host",),
-        "a line for /etc/hosts; host-gateway is an address",
+        "add a line to /etc/hosts; the address may be host-gateway",
         "HOST:ADDRESS",
         many=True,
         field="ExtraHosts",
@@ -138,12 +138,12 @@ CREATE_OPTIONS = (
     Option(("-m", "--memory"), "memory limit: 512m, 2g", "BYTES", field="Memory", convert="bytes"),
     Option(
         ("--memory-swap",),
-        "limit of memory and swap together; -1 for none",
+        "limit of memory plus swap; -1 for unlimited",
         "BYTES",
         field="MemorySwap",
         convert="swap",
     ),
-    Option(("--cpus",), "processors' worth of time: 1.5", "NUMBER", field="NanoCpus", convert="cpus"),
+    Option(("--cpus",), "number of processors: 1.5", "NUMBER", field="NanoCpus", convert="cpus"),
     Option(
         ("-c", "--cpu-shares"),
         "relative weight of processor time",
@@ -154,7 +154,7 @@ CREATE_OPTIONS = (
     Option(("--cpuset-cpus",), "processors it may run on: 0-3,5", "LIST", field="CpusetCpus"),
     Option(
         ("--pids-limit",),
-        "how many processes it may have; -1 for no limit",
+        "limit of processes; -1 for unlimited",
         "NUMBER",
         field="PidsLimit",
         convert="integer",
@@ -169,7 +169,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--oom-score-adj",),
-        "how readily the kernel kills it, -1000 to 1000",
+        "preference of the OOM killer, -1000 to 1000",
         "NUMBER",
         field="OomScoreAdj",
         convert="integer",
@@ -197,7 +197,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device",),
-        "give it a device of the host",
+        "add a device of the host",
         "HOST[:CONTAINER[:rwm]]",
         many=True,
         complete="path",
@@ -207,7 +207,7 @@ CREATE_OPTIONS = (
     Option(("--stop-signal",), "signal that stops it", "SIGNAL", complete="signal", field="StopSignal"),
     Option(
         ("--stop-timeout",),
-        "seconds to wait before it is killed",
+        "seconds to wait before killing it",
         "SECONDS",
         field="StopTimeout",
         convert="seconds",
@@ -221,14 +221,14 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--log-driver",),
-        "where the log goes: json-file, or none",
+        "log driver: json-file or none",
         "DRIVER",
         default="json-file",
         field="LogConfig.Type",
     ),
     Option(
         ("--log-opt",),
-        "how much is kept: max-size=10m, max-file=3",
+        "log option: max-size=10m, max-file=3",
         "NAME=VALUE",
         many=True,
         field="LogConfig.Config",
@@ -237,7 +237,7 @@ CREATE_OPTIONS = (
     Option(("--cidfile",), "write the container's id to a file", "FILE", complete="path"),
     Option(("--pull",), "pull the image: missing, always, never (default missing, or PYDOCK_PULL)", "POLICY"),
     Option(("--platform",), "choose the image for a platform: linux/arm64", "OS[/ARCH[/VARIANT]]"),
-    Option(("-q", "--quiet"), "tell nothing of a pull"),
+    Option(("-q", "--quiet"), "do not show the pull"),
 )
 _CREATE_LATER = (
     "--add-device --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
@@ -252,7 +252,7 @@ _CREATE_LATER = (
 
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
 _SIG_PROXY = Option(
-    ("--sig-proxy",), "pass signals on to the container, unless --sig-proxy=false", default="true"
+    ("--sig-proxy",), "forward signals to the container, unless --sig-proxy=false", default="true"
 )
 _IMAGE_AND_COMMAND = (Argument("IMAGE", complete="image"), Argument("COMMAND", "rest"))
 
@@ -309,11 +309,11 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("start",),
-        "Start containers that are stopped",
+        "Start stopped containers",
         "run:start",
         (
-            Option(("-a", "--attach"), "attach to its output, and pass signals on"),
-            Option(("-i", "--interactive"), "attach standard input too"),
+            Option(("-a", "--attach"), "attach to its output, and forward signals"),
+            Option(("-i", "--interactive"), "attach standard input, too"),
             _DETACH_KEYS,
         ),
         _SOME,
@@ -352,7 +352,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         "ps",
         "List containers",
         (
-            Option(("-a", "--all"), "all, not only those that run"),
+            Option(("-a", "--all"), "include stopped containers"),
             filter_option("name=web, status=running, label=KEY"),
             listing_format("{{.Names}}: {{.Status}}"),
             Option(("-n", "--last"), "the last NUMBER created", "NUMBER"),
@@ -375,8 +375,8 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         "rm",
         "Remove containers",
         (
-            Option(("-f", "--force"), "kill those that run"),
-            Option(("-v", "--volumes"), "remove their anonymous volumes too"),
+            Option(("-f", "--force"), "kill running containers"),
+            Option(("-v", "--volumes"), "remove their anonymous volumes, too"),
         ),
         _SOME,
         later=("-l", "--link"),
@@ -385,13 +385,13 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
     _container("rename", "Give a container another name", (), (*_ONE, Argument("NAME"))),
     _container(
         "logs",
-        "Show what a container has written",
+        "Show a container's output",
         (
-            Option(("-f", "--follow"), "go on as it writes"),
+            Option(("-f", "--follow"), "follow the output"),
             Option(("-n", "--tail"), "only the last NUMBER lines", "NUMBER", default="all"),
-            Option(("-t", "--timestamps"), "the time before each line"),
-            Option(("--since",), "only since a time (RFC 3339) or a while ago (10m)", "TIME"),
-            Option(("--until",), "only until a time (RFC 3339) or a while ago (10m)", "TIME"),
+            Option(("-t", "--timestamps"), "show the time before each line"),
+            Option(("--since",), "only since a time (RFC 3339), or a duration before now (10m)", "TIME"),
+            Option(("--until",), "only until a time (RFC 3339), or a duration before now (10m)", "TIME"),
         ),
         _ONE,
         later=("--details",),
@@ -400,14 +400,14 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
     _container("port", "Show where a container's ports are published", (), (*_ONE, Argument("PORT", "?"))),
     Command(
         ("container", "inspect"),
-        "Show all there is to know of containers, as JSON",
+        "Show details of containers as JSON",
         "inspect:inspect_container",
         (document_format("{{.Name}}", "-f"), SIZE),
         _SOME,
     ),
     Command(
         ("container", "prune"),
-        "Remove all containers that do not run",
+        "Remove all stopped containers",
         "disk:container_prune",
         (PRUNE_FILTER, FORCE),
     ),

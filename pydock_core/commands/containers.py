@@ -9,10 +9,10 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
-from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_listing
+from pydock_core.commands.ports import describe_ports, list_bindings
 from pydock_core.commands.record import Method, describe_age, shorten, time_of
-from pydock_core.commands.values import parse_integer, parse_seconds
+from pydock_core.commands.values import parse_filters, parse_integer, parse_seconds
 from pydock_core.engine import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.printable import printable
@@ -85,19 +85,6 @@ def ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
 
 def _label_of(labels: Mapping[str, str]) -> Method:
     return Method(lambda key: labels.get(key, ""))
-
-
-def describe_ports(ports: list[Mapping[str, Any]]) -> str:
-    """Return the PORTS column: "127.0.0.1:8888->8888/tcp, 6006/tcp"."""
-    parts = []
-    for port in ports:
-        inside = f"{port['PrivatePort']}/{port['Type']}"
-        if "PublicPort" in port:
-            address = f"[{port['IP']}]" if ":" in port["IP"] else port["IP"]
-            parts.append(f"{address}:{port['PublicPort']}->{inside}")
-        else:
-            parts.append(inside)
-    return ", ".join(parts)
 
 
 def stop(context: Context, words: Namespace) -> int:
@@ -194,12 +181,7 @@ def port(context: Context, words: Namespace) -> int:
         if not number.isdigit() or protocol not in ("", "tcp", "udp"):
             raise InvalidError(f"{words.PORT!r} is not a port", "write PORT or PORT/udp")
         wanted = f"{number}/{protocol or 'tcp'}"
-    lines = [
-        (key, f"{f'[{b_ip}]' if ':' in b_ip else b_ip}:{binding['HostPort']}")
-        for key, published in bindings.items()
-        for binding in published or ()
-        for b_ip in (binding["HostIp"],)
-    ]
+    lines = list(list_bindings(bindings))
     if wanted:
         lines = [line for line in lines if line[0] == wanted]
         if not lines:

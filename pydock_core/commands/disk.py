@@ -9,9 +9,9 @@ from typing import Any
 from pydock_core.commands.containers import ps_record
 from pydock_core.commands.context import Context
 from pydock_core.commands.dialog import confirm
-from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_columns, write_documents, write_listing
 from pydock_core.commands.images import image_records
+from pydock_core.commands.values import parse_filters
 from pydock_core.errors import InvalidError
 from pydock_core.printable import json_text
 from pydock_core.spelling import human_size

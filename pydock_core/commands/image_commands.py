@@ -20,9 +20,11 @@ from pydock_core.commands.command import (
 _ALL_TAGS = Option(("-a", "--all-tags"), "all tags of the repository")
 _NO_PROGRESS = Option(("-q", "--quiet"), "no progress, only the result")
 # Docker's default, and the only behaviour here; the opposite is refused.
-_NO_TRUST = Option(("--disable-content-trust",), "no signatures are looked at: always so", default="true")
+_NO_TRUST = Option(
+    ("--disable-content-trust",), "skip the verification of signatures (always)", default="true"
+)
 _NO_TRUST_REASON = {
-    "--disable-content-trust=false": "signatures of Docker Content Trust (Notary version 1) are not looked at; digests always are"
+    "--disable-content-trust=false": "signatures of Docker Content Trust (Notary version 1) are not verified; digests always are"
 }
 _CHANGE = Option(("-c", "--change"), "set a configuration: 'CMD [\"sh\"]'", "INSTRUCTION", many=True)
 _OUTPUT = Option(("-o", "--output"), "write to a file instead of standard output", "FILE", complete="path")
@@ -33,20 +35,20 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
         "List images",
         "images:images",
         (
-            Option(("-a", "--all"), "intermediate images too; there are none here"),
-            Option(("--digests",), "show under what digests registries have them"),
+            Option(("-a", "--all"), "include intermediate images; PyDock has none"),
+            Option(("--digests",), "show the digests in registries"),
             filter_option("dangling=true, label=KEY, reference='busy*', until=24h"),
             listing_format("{{.Repository}}:{{.Tag}}"),
             NO_TRUNC,
             QUIET,
-            Option(("--tree",), "show the platform that each image is for below it"),
+            Option(("--tree",), "show each image's platform below it"),
         ),
         (Argument("REPOSITORY[:TAG]", "?", complete="image"),),
         (("image", "ls"), ("image", "list")),
     ),
     Command(
         ("history",),
-        "Show the steps in which an image was made",
+        "Show the history of an image",
         "images:history",
         (
             listing_format("{{.CreatedBy}}"),
@@ -62,7 +64,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("tag",),
-        "Give an image a further name",
+        "Give an image another name",
         "images:tag",
         (),
         (Argument("SOURCE", complete="image"), Argument("TARGET")),
@@ -73,8 +75,8 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
         "Remove images",
         "images:rmi",
         (
-            Option(("-f", "--force"), "also where a stopped container uses it"),
-            Option(("--no-prune",), "keep untagged parents; there are none here"),
+            Option(("-f", "--force"), "even if a stopped container uses it"),
+            Option(("--no-prune",), "keep untagged parents; PyDock has none"),
             Option(PLATFORM.flags, PLATFORM.help, PLATFORM.metavar, many=True),
         ),
         (Argument("IMAGE", "+", complete="image"),),
@@ -82,7 +84,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("pull",),
-        "Get an image from a registry",
+        "Pull an image from a registry",
         "registries:pull",
         (_ALL_TAGS, _NO_TRUST, PLATFORM, PROGRESS, _NO_PROGRESS),
         (Argument("NAME[:TAG|@DIGEST]", complete="image"),),
@@ -91,7 +93,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("push",),
-        "Send an image to a registry",
+        "Push an image to a registry",
         "registries:push",
         (_ALL_TAGS, _NO_TRUST, PLATFORM, PROGRESS, _NO_PROGRESS),
         (Argument("NAME[:TAG]", complete="image"),),
@@ -100,10 +102,10 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("login",),
-        "Log in to a registry; to Docker Hub where none is named",
+        "Log in to a registry (Docker Hub by default)",
         "registries:login",
         (
-            Option(("-p", "--password"), "password or access token; better --password-stdin", "TEXT"),
+            Option(("-p", "--password"), "password or access token; prefer --password-stdin", "TEXT"),
             Option(("--password-stdin",), "read the password from standard input"),
             Option(("-u", "--username"), "user name", "NAME"),
         ),
@@ -111,7 +113,7 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("logout",),
-        "Forget the credentials of a registry",
+        "Remove the stored credentials of a registry",
         "registries:logout",
         (),
         (Argument("SERVER", "?"),),
@@ -125,15 +127,15 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
                 ("-f", "--filter"), "is-official=true, is-automated=true, stars=3", "KEY=VALUE", many=True
             ),
             listing_format("{{.Name}} {{.StarCount}}"),
-            Option(("--limit",), "how many results at most, 1 to 100", "NUMBER", default="25"),
-            Option(("--list-tags",), "list the tags of the repository that TERM names"),
+            Option(("--limit",), "largest number of results, 1 to 100", "NUMBER", default="25"),
+            Option(("--list-tags",), "list the tags of the repository TERM"),
             Option(("--no-trunc",), "do not shorten descriptions"),
         ),
         (Argument("TERM"),),
     ),
     Command(
         ("load",),
-        "Load images from an archive that docker save or an OCI tool made",
+        "Load images from an archive of docker save or an OCI tool",
         "archives:load",
         (
             Option(("-i", "--input"), "read from a file instead of standard input", "FILE", complete="path"),
@@ -162,30 +164,30 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("image", "inspect"),
-        "Show all there is to know of images, as JSON",
+        "Show details of images as JSON",
         "inspect:inspect_image",
         (document_format("{{.Config.Cmd}}", "-f"), PLATFORM),
         (Argument("IMAGE", "+", complete="image"),),
     ),
     Command(
         ("image", "prune"),
-        "Remove images that nothing uses, and the remains of interrupted pulls",
+        "Remove unused images, and the remains of interrupted pulls",
         "disk:image_prune",
         (
-            Option(("-a", "--all"), "all that no container uses, not only those without a name"),
+            Option(("-a", "--all"), "all unused images, not only those without a name"),
             PRUNE_FILTER,
             FORCE,
         ),
     ),
     Command(
         ("image", "capture"),
-        "Make an image of the Python environment that is running",
+        "Make an image of the running Python environment",
         "images:capture",
         (
             Option(("-t", "--tag"), "name of the image", "NAME[:TAG]"),
-            Option(("--prefix",), "another environment than the one that runs", "DIR", complete="path"),
+            Option(("--prefix",), "the environment, if it is not the running one", "DIR", complete="path"),
             PROGRESS,
-            Option(("-q", "--quiet"), "print the id only"),
+            Option(("-q", "--quiet"), "print only the id"),
         ),
         (Argument("PATH", "*", complete="path"),),
     ),
@@ -194,10 +196,10 @@ IMAGE_COMMANDS: tuple[Command, ...] = (
         "Make an image of a container's changes",
         "archives:commit",
         (
-            Option(("-a", "--author"), "who made it: 'Name <address>'", "TEXT"),
+            Option(("-a", "--author"), "author: 'Name <address>'", "TEXT"),
             _CHANGE,
             Option(("-m", "--message"), "a message for the history", "TEXT"),
-            Option(("-p", "--pause"), "pause the container meanwhile; =false for not", default="true"),
+            Option(("-p", "--pause"), "pause the container during the commit, unless =false", default="true"),
             PROGRESS,
         ),
         (Argument("CONTAINER", complete="container"), Argument("REPOSITORY[:TAG]", "?")),

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import for_each
-from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_columns, write_listing
 from pydock_core.commands.progress import reporting
 from pydock_core.commands.record import describe_age, shorten, time_of
+from pydock_core.commands.values import parse_filters
 from pydock_core.errors import InvalidError
 from pydock_core.printable import printable
 from pydock_core.spelling import human_size

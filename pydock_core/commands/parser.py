@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,9 @@ def _parse_words(command: Command, rest: Sequence[str]) -> argparse.Namespace | 
             interspersed=not any(argument.count == "rest" for argument in command.arguments),
         )
     except SyntaxProblem as problem:
-        raise _usage(command, str(problem)) from None
+        # Without the dashes, which would make all options alike.
+        near = _nearest(problem.flag.lstrip("-"), (flag[2:] for flag in options if flag.startswith("--")))
+        raise _usage(command, str(problem), f"did you mean --{near}?" if near else "") from None
     values: dict[str, Any] = {"help": False}
     for option in command.options:
         default: Any = option.default if option.takes_value else option.default == "true"
@@ -142,9 +144,16 @@ def _not_here(command: Command, flag: str) -> UnsupportedError:
     )
 
 
-def _usage(command: Command, problem: str) -> InvalidError:
+def _usage(command: Command, problem: str, hint: str = "") -> InvalidError:
     program = f"{PROGRAM} {command.name}"
-    return InvalidError(f"{program}: {problem}", f"see {program} --help", exit_code=USAGE_EXIT_CODE)
+    return InvalidError(f"{program}: {problem}", hint or f"see {program} --help", exit_code=USAGE_EXIT_CODE)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that looks most like a mistyped one; "" if none does."""
+    from difflib import get_close_matches  # late: only for mistakes
+
+    return next(iter(get_close_matches(word, list(known), n=1)), "")
 
 
 def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
@@ -180,11 +189,9 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     # Without the group's name, which would make all its commands similar.
     group = words[:1] if words[0] in GROUPS else ()
     known = {" ".join(path[len(group) :]) for path in paths if path[: len(group)] == tuple(group)}
-    from difflib import get_close_matches  # late: only for mistakes
-
-    near = get_close_matches(words[len(group)], known, n=1)
+    near = _nearest(words[len(group)], known)
     where = " ".join((PROGRAM, *group))
-    hint = f"did you mean {where} {near[0]}?" if near else f"{where} --help lists what there is"
+    hint = f"did you mean {where} {near}?" if near else f"{where} --help lists what there is"
     return InvalidError(f"{PROGRAM}: no such command: {name}", hint, exit_code=USAGE_EXIT_CODE)
 
 

@@ -20,7 +20,15 @@ _LETTER_AND_EQUALS = 2
 
 
 class SyntaxProblem(Exception):
-    """The words do not parse; the text gives the reason."""
+    """The words do not parse; the text gives the reason.
+
+    Attributes:
+        flag: the unknown option, "--name"; "" for another problem.
+    """
+
+    def __init__(self, text: str, flag: str = "") -> None:
+        super().__init__(text)
+        self.flag = flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ def split(
             name, equals, value = word.partition("=")
             if name not in options:
                 if not is_stray(name):
-                    raise SyntaxProblem(f"unrecognized arguments: {word}")
+                    raise SyntaxProblem(f"unrecognized arguments: {word}", name)
                 return Split([*found, (name, "")], arguments)
             found.append((name, value if equals else _value(options[name], rest)))
         else:

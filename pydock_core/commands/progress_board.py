@@ -230,7 +230,7 @@ class Board:
         # An event without an id is about the whole, whose size counts rather than the layers'.
         whole = [row for row in self.rows.values() if not row.status]
         layers = len(self.rows) - len(whole)
-        size_bytes = sum(row.size or row.current for row in whole or self.rows.values())
+        size_bytes = sum(row.size or row.total or row.current for row in whole or self.rows.values())
         parts = [f"{layers} layer{'s' if layers > 1 else ''}"] if layers else []
         return ", ".join(parts + ([human_size(size_bytes)] if size_bytes else []))
 

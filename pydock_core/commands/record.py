@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydock_core.engine import human_duration
+from pydock_core.spelling import human_duration
 
 Record = Mapping[str, Any]
 """One row of a listing, by field name; a value may be a callable without arguments, called only if it is displayed."""

@@ -8,11 +8,10 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dialog import ask_name, ask_password
-from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_listing
 from pydock_core.commands.progress import Reporter, reporting
 from pydock_core.commands.record import shorten
-from pydock_core.commands.values import parse_integer
+from pydock_core.commands.values import parse_filters, parse_integer
 from pydock_core.engine import parse_platform, parse_reference
 from pydock_core.errors import DeniedError, InvalidError
 

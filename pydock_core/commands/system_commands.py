@@ -17,14 +17,14 @@ from pydock_core.commands.command import (
 SYSTEM_COMMANDS: tuple[Command, ...] = (
     Command(
         ("inspect",),
-        "Show all there is to know of containers, images or volumes, as JSON",
+        "Show details of containers, images or volumes as JSON",
         "inspect:inspect",
         (document_format("{{.Id}}", "-f"), SIZE, Option(("--type",), "container, image or volume", "TYPE")),
         (Argument("NAME", "+", complete="container"),),
     ),
     Command(
         ("doctor",),
-        "Show what this host offers and lacks, and how to mend it",
+        "Show this host's features, and how to fix missing ones",
         "system:doctor",
         (document_format("{{json .Checks}}"),),
     ),
@@ -52,7 +52,7 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("system", "df"),
-        "Show how much of the disk images, containers and volumes take",
+        "Show the disk usage of images, containers and volumes",
         "disk:df",
         (
             listing_format("{{.Type}}: {{.Size}}"),
@@ -72,13 +72,13 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("system", "prune"),
-        "Remove stopped containers, and images that nothing uses",
+        "Remove stopped containers and unused images",
         "disk:system_prune",
         (
-            Option(("-a", "--all"), "all images that no container uses, not only those without a name"),
+            Option(("-a", "--all"), "all unused images, not only those without a name"),
             PRUNE_FILTER,
             FORCE,
-            Option(("--volumes",), "anonymous volumes that no container has, too"),
+            Option(("--volumes",), "unused anonymous volumes, too"),
         ),
     ),
 )

@@ -1,8 +1,9 @@
-"""Parsers of single values: sizes, times, signals, numbers.  Each names the option in its error."""
+"""Parsers of option values: sizes, times, signals, numbers, filters.  Each names the option in its error."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from pydock_core import spelling
 from pydock_core.engine import signal_name, signal_number
@@ -65,6 +66,21 @@ def parse_pair(text: str, option: str) -> tuple[str, str]:
     if not key or not equals:
         raise _bad(f"{option} {text}: malformed", f"write {option} NAME=VALUE")
     return key, value
+
+
+def parse_filters(words: Iterable[str]) -> dict[str, list[str]]:
+    """Collect KEY=VALUE words by key; the values are as typed.
+
+    Raises:
+        InvalidError: a word has no equals sign.
+    """
+    filters: dict[str, list[str]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidError(f"--filter {word}: malformed", "write --filter KEY=VALUE")
+        filters.setdefault(key.strip().lower(), []).append(value.strip())
+    return filters
 
 
 def _bad(message: str, hint: str) -> InvalidError:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pydock_core.engine.local import Engine
     from pydock_core.engine.moment import parse_moment_ns
     from pydock_core.engine.protocol import EngineProtocol, InputStream, OutputStream, SessionProtocol
-    from pydock_core.engine.spans import human_duration
     from pydock_core.engine.watch import Snapshot, Watcher
     from pydock_core.oci.digest import short_id
     from pydock_core.oci.platform import parse_platform
@@ -34,7 +33,6 @@ _HOMES = {
     "pydock_core.engine.local": ("Engine",),
     "pydock_core.engine.moment": ("parse_moment_ns",),
     "pydock_core.engine.protocol": ("EngineProtocol", "InputStream", "OutputStream", "SessionProtocol"),
-    "pydock_core.engine.spans": ("human_duration",),
     "pydock_core.engine.watch": ("Snapshot", "Watcher"),
     "pydock_core.oci.digest": ("short_id",),
     "pydock_core.oci.platform": ("parse_platform",),
@@ -62,7 +60,6 @@ __all__ = [
     "Streams",
     "Watcher",
     "check_request",
-    "human_duration",
     "parse_moment_ns",
     "parse_platform",
     "parse_reference",

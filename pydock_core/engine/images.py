@@ -291,7 +291,11 @@ class Images:
         references = _named(reference)
         with self._store.adding("capture") as directory:
             captured = capture_environment(prefix, paths, self._blobs, directory, references, progress)
-            size = self._store.record([captured.image], progress, event_of=_event_of("import"))
+            size = self._store.record(
+                [captured.image],
+                progress and captured.name_layers(progress),
+                event_of=_event_of("import"),
+            )
         return CaptureResult(captured.image.id, captured.notes, size)
 
     # -- naming and removing -----------------------------------------------------------------------------

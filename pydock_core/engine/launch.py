@@ -133,7 +133,7 @@ class Launcher:
         if mode == "bridge" and self._rootless:
             raise UnsupportedError(
                 "--network bridge needs root on this host",
-                "use --network none: the proxy and -p reach its ports all the same (dock doctor)",
+                "use --network none: the proxy and -p reach its ports all the same; or host, to reach other hosts",
                 exit_code=125,
             )
         if mode == "container":

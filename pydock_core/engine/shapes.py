@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydock_core.engine.spans import human_duration
 from pydock_core.paths import ContainerPaths
 from pydock_core.spec.definition import FIXED_CONFIG, FIXED_HOST_CONFIG, Definition
 from pydock_core.spec.log_option import NONE
 from pydock_core.spec.mount import Mount, definition_mounts
+from pydock_core.spelling import human_duration
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import format_time

@@ -32,7 +32,7 @@ from pydock_core.runtime.cgroups import CgroupStats, ContainerCgroup, plan_cgrou
 from pydock_core.runtime.container_config import read_config
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.inside import find_executable
-from pydock_core.runtime.process_setup import COMMAND_HINT, DEFAULT_PATH
+from pydock_core.runtime.process_setup import DEFAULT_PATH, command_hint
 
 _CONSOLE_TIMEOUT_SECONDS = 10.0
 _DEATH_TIMEOUT_SECONDS = 1.0
@@ -320,7 +320,7 @@ def _judge(error: FailedError, root: Path, process: Mapping[str, Any]) -> PyDock
         os.close(root_fd)
     if verdict == 127:
         where = "no such file or directory" if "/" in arguments[0] else "executable file not found in $PATH"
-        return NotFoundError(f'exec: "{arguments[0]}": {where}', COMMAND_HINT, exit_code=127)
+        return NotFoundError(f'exec: "{arguments[0]}": {where}', command_hint(arguments[0]), exit_code=127)
     if verdict == 126:
         return FailedError(
             f'exec: "{arguments[0]}": permission denied', "it is not an executable file", exit_code=126

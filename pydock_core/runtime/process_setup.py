@@ -28,7 +28,8 @@ from pydock_core.errors import (
 from pydock_core.runtime import capabilities
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-COMMAND_HINT = "check the name; ls /bin /usr/bin in the container lists its programs"
+_COMMAND_HINT = "check the name; ls /bin /usr/bin in the container lists its programs"
+_OPTION_HINT = "options come before the image or the container; the words after it are the command"
 _SIGKILL = 9
 _RLIMITS = {
     name: getattr(resource, name)
@@ -288,6 +289,11 @@ def enter_working_directory(plan: ProcessPlan) -> None:
         raise FailedError(f"cannot enter working directory {plan.cwd}: {error.strerror}") from error
 
 
+def command_hint(command: str) -> str:
+    """Return the hint for a command that is missing in the container."""
+    return _OPTION_HINT if command.startswith("-") else _COMMAND_HINT
+
+
 def execute_program(plan: ProcessPlan) -> PyDockError:
     """Execute the program; return only on failure, with the error.
 
@@ -301,7 +307,7 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
         search_path = plan.environment.get("PATH", DEFAULT_PATH)
         candidates = [os.path.join(entry or ".", command) for entry in search_path.split(":")]
         if not command:
-            return NotFoundError('exec: "": no command', COMMAND_HINT, exit_code=127)
+            return NotFoundError('exec: "": no command', command_hint(command), exit_code=127)
     refusal: OSError | None = None
     lame: str | None = None
     for candidate in candidates:
@@ -319,7 +325,7 @@ def execute_program(plan: ProcessPlan) -> PyDockError:
         return _missing_interpreter(lame)
     if refusal is None:
         where = "no such file or directory" if "/" in command else "executable file not found in $PATH"
-        return NotFoundError(f'exec: "{command}": {where}', COMMAND_HINT, exit_code=127)
+        return NotFoundError(f'exec: "{command}": {where}', command_hint(command), exit_code=127)
     reason = "is a directory" if refusal.errno == errno.EISDIR else (refusal.strerror or "").lower()
     hint = {
         errno.EACCES: "the file needs execute permission for the process's user",

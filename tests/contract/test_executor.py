@@ -96,6 +96,12 @@ def test_a_missing_command_is_127(box: Box, command: str) -> None:
     error = box.fail(command)
     assert (error.exit_code, type(error)) == (127, NotFoundError)
     assert command in error.message
+    assert "ls /bin" in error.hint
+
+
+def test_an_option_in_the_place_of_the_command_is_named(box: Box) -> None:
+    error = box.fail("-it")
+    assert (error.exit_code, "options come before" in error.hint) == (127, True)
 
 
 def test_what_is_no_program_is_126(box: Box) -> None:

@@ -62,18 +62,24 @@ def test_make_demo_in_a_fresh_clone_with_an_empty_home_as_an_ordinary_user(user:
 
 
 @pytest.mark.skipif(not (REPOSITORY / ".make" / "demo").exists(), reason="needs what make demo installs")
-def test_make_lab_opens_as_root_too(tmp_path: Path) -> None:
+def test_make_lab_opens_the_quickstart_as_root_too(tmp_path: Path) -> None:
     environment = {
         **os.environ,
         "HOME": str(tmp_path),
         "BROWSER": "true",
         "PYDOCK_ROOT": str(tmp_path / "state"),
     }
+
+    def read() -> tuple[bytes, str]:
+        with urllib.request.urlopen("http://127.0.0.1:8888/", timeout=20) as response:
+            return response.read(), response.geturl()
+
     with network_namespace() as inside, (tmp_path / "log").open("wb") as log:
         process = inside.start("make", "lab", cwd=REPOSITORY, stdout=log, stderr=log, env=environment)
         try:
             inside.wait_for_port(8888, process)
-            page = inside(lambda: urllib.request.urlopen("http://127.0.0.1:8888/login", timeout=20).read())
+            page, address = inside(read)
         finally:
             end([process])
     assert b"Jupyter" in page
+    assert address.endswith("/login?next=%2Flab%2Ftree%2Fquickstart.ipynb")

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pydock_core.commands.progress_board import Board
+from pydock_core.progress import Event
+from pydock_core.spelling import human_size
 from tests.support.image_store import NEEDS_ROOT, ROOT, Store, open_store
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
@@ -140,6 +143,24 @@ def test_an_unchanged_environment_gives_the_same_layers(captured: Captured) -> N
     captured.store.images.remove("again")
     captured.store.images.remove("other")
     assert len(captured.store.snapshotter.diff_ids()) == 4
+
+
+def test_the_progress_of_a_capture_counts_each_layer_once(captured: Captured) -> None:
+    new = captured.venv / "lib/new.txt"
+    new.write_text("for a layer that has to be extracted")
+    board = Board()
+
+    def show(event: Event) -> None:
+        board.update(event)
+
+    result = captured.store.images.capture("shown", captured.venv, progress=show)
+    captured.store.images.remove("shown")
+    new.unlink()
+    assert list(board.rows) == ["system", "interpreter", "packages"]
+    assert board.rows["packages"].status == "Extracting"
+    size_bytes = sum(row.total or row.current for row in board.rows.values())
+    assert result.size_bytes < size_bytes < 1.2 * result.size_bytes  # the archives have headers
+    assert board.summary() == f"3 layers, {human_size(size_bytes)}"
 
 
 def test_all_layers_are_roots_and_have_no_set_user_id(captured: Captured) -> None:

@@ -70,6 +70,7 @@ def test_a_bridge_is_refused_with_the_way_out(user: OrdinaryUser) -> None:
     code, text = dock(user, "run", "--network", "bridge", "busybox", "true")
     assert code == 125
     assert "error: --network bridge needs root" in text
+    assert "or host, to reach other hosts" in text
     assert "--network none" in text
 
 

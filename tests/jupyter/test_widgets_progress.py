@@ -90,7 +90,7 @@ def test_at_the_end_a_line_of_text_is_in_the_place_of_the_bars(progress: Progres
     progress.event("Extracting", "aaa", 1, 1000)
     bars = progress.widget.box
     progress.widget.close(succeeded=True)
-    assert repr(progress.shown[-1]) == "saved x to y.tar: 1 layer, 1B"
+    assert repr(progress.shown[-1]) == "saved x to y.tar: 1 layer, 1kB"
     assert bars.comm is None
     assert all(part.comm is None for bar in bars.children for part in (bar, *bar.children))
     whole = Progress()

@@ -120,6 +120,23 @@ def test_a_near_miss_is_named() -> None:
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
+        ("run --rmm x", "did you mean --rm?"),
+        ("run --detatch=true x", "did you mean --detach?"),
+        ("container ps --al", "did you mean --all?"),
+        ("ps --frobnicate", "see dock ps --help"),
+        ("rm -rf x", "see dock rm --help"),
+        ("run --name", "see dock run --help"),
+    ],
+)
+def test_an_options_near_miss_is_named(line: str, hint: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        parse(line.split())
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
         ("image histroy", "did you mean dock image history?"),
         ("image foo", "dock image --help lists what there is"),
         ("container lst", "did you mean dock container list?"),

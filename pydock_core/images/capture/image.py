@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ from pydock_core.images.capture.python_environment import (
 )
 from pydock_core.images.capture.system_files import LibraryCollector, add_data, add_skeleton, add_tools
 from pydock_core.images.stored import StoredImage, store_image
+from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.platform import host_architecture
 from pydock_core.oci.reference import Reference
 from pydock_core.oci.timestamp import format_timestamp
-from pydock_core.progress import Progress
+from pydock_core.progress import Event, Progress
 from pydock_core.store.blobs import BlobStore, BlobWriter
 from pydock_core.store.database.images import LayerRow
 
@@ -41,10 +42,25 @@ _LABEL = "io.pydock.capture."
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A captured image, and notes on omitted and missing files, one line each."""
+    """A captured image.
+
+    Attributes:
+        notes: on omitted and missing files, one line each.
+        layer_names: by short diff id.
+    """
 
     image: StoredImage
     notes: tuple[str, ...]
+    layer_names: Mapping[str, str]
+
+    def name_layers(self, progress: Progress) -> Progress:
+        """Return a receiver of events that passes them on under the layers' names, like those of the capture."""
+
+        def report(event: Event) -> None:
+            name = self.layer_names.get(event.get("id", ""))
+            progress({**event, "id": name} if name else event)
+
+        return report
 
 
 def capture_environment(
@@ -63,7 +79,7 @@ def capture_environment(
         blobs: the blob store; the caller holds its lock, shared.
         directory: a workspace on the blob store's file system.
         references: names for the image.
-        progress: receives {"status": "Capturing", "id": layer, "current"} (bytes).
+        progress: receives {"status": "Capturing", "id": layer's name, "current"} (bytes).
 
     Returns:
         the image, not recorded, its layers not applied.  It contains nothing of the process's environment variables
@@ -77,14 +93,15 @@ def capture_environment(
     check_paths(extra)
     environment = probe_environment(prefix)
     tree = _collect(environment, extra)
-    layers = []
+    layers: dict[str, LayerRow] = {}
     for number, name in enumerate(_LAYER_NAMES):
         if number == _EXTRA and not extra:
             continue
-        layers.append(_write_layer(tree, number, name, blobs, directory, progress))
-    config = _config(environment, [layer.diff_id for layer in layers])
-    image = store_image(blobs, directory, encode(config.to_json()), config, layers, references)
-    return Captured(image, tuple(tree.notes))
+        layers[name] = _write_layer(tree, number, name, blobs, directory, progress)
+    rows = list(layers.values())
+    config = _config(environment, [row.diff_id for row in rows])
+    image = store_image(blobs, directory, encode(config.to_json()), config, rows, references)
+    return Captured(image, tuple(tree.notes), {short_id(row.diff_id): name for name, row in layers.items()})
 
 
 def _collect(environment: PythonEnvironment, extra: Sequence[str]) -> HostTree:
@@ -133,6 +150,8 @@ def _write_layer(
 
     with BlobWriter(directory / f"{name}.tar", f"layer {name!r}") as writer:
         tree.write_layer(number, writer, report)
+        if progress is not None:
+            progress({"status": "Capturing", "id": name, "current": writer.size_bytes})
         known = blobs.has(writer.digest)
         diff_id = writer.digest if known else blobs.put(writer, subject=f"layer {name!r}")
     return LayerRow(diff_id, diff_id, layer_media_type(""))
