@@ -15,6 +15,7 @@ from pydock_core.commands.container_commands import CREATE_OPTIONS
 from pydock_core.commands.values import (
     parse_boolean,
     parse_bytes,
+    parse_duration_ns,
     parse_float,
     parse_integer,
     parse_pair,
@@ -90,7 +91,9 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
         if option.convert:
             texts = given if option.many else [given]
             given = CONVERSIONS[option.convert](texts, Caller(option.long_flag, environment, directory))
-        _put(document if option.field in CONFIG else host, option.field.split("."), given)
+        _put(document if option.field.partition(".")[0] in CONFIG else host, option.field.split("."), given)
+    if words.no_healthcheck and len(document["Healthcheck"]) + len(document["Healthcheck"]["Test"]) > 2:
+        raise _invalid("--no-healthcheck contradicts the other --health options", "leave one of the two out")
     if "Binds" in host:  # Docker has a volume without a source among the Volumes
         document["Volumes"] = {bind: {} for bind in host["Binds"] if ":" not in bind}
         host["Binds"] = [bind for bind in host["Binds"] if ":" in bind]
@@ -361,6 +364,9 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "ulimit": lambda texts, caller: [_ulimit(text, caller) for text in texts],
     "device": lambda texts, _: list(map(_device, texts)),
     "word": lambda texts, _: texts,
+    "duration": lambda texts, caller: parse_duration_ns(texts[0], caller.flag),
+    "health_command": lambda texts, _: ["CMD-SHELL", texts[0]],
+    "no_health": lambda _, __: ["NONE"],
     "restart": lambda texts, caller: parse_restart_policy(texts[0], caller.flag),
     "bytes": lambda texts, caller: parse_bytes(texts[0], caller.flag),
     "swap": lambda texts, caller: _swap(texts[0], caller),

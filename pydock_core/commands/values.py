@@ -46,6 +46,14 @@ def parse_seconds(text: str, option: str) -> float:
     return max(parse_float(text, option), -1.0)
 
 
+def parse_duration_ns(text: str, option: str) -> int:
+    """Parse a time span: "30s", "1m30s"; return nanoseconds."""
+    value = spelling.parse_duration_ns(text)
+    if value is None:
+        raise _bad(f"{option} {text}: not a time", "write a number with ms, s, m or h: 30s, 1m30s")
+    return value
+
+
 def parse_boolean(text: str, option: str) -> bool:
     """Parse true or false, as Go does."""
     value = spelling.parse_boolean(text)

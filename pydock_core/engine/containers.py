@@ -24,7 +24,7 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.runtime.signals import signal_number
-from pydock_core.spec.definition import CreateRequest, decode, encode
+from pydock_core.spec.definition import CreateRequest, Definition, decode, encode
 from pydock_core.spec.log_option import NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
@@ -45,6 +45,7 @@ from pydock_core.supervision.reaper import reap_killed
 if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
     from pydock_core.engine.state import State
+    from pydock_core.supervision.health_plan import Health
 
 Documents = list[dict[str, Any]]
 _NAME_ATTEMPTS = 20
@@ -488,4 +489,15 @@ class Containers:
             return None
         network = definition.host["NetworkMode"]
         address = "" if network in ("none", "host") else address_of(self._database, network, row.id)
-        return Seen(row, definition, status, address)
+        health = None
+        if definition.request["Healthcheck"] is not None:
+            health = self._look_at_health(row, definition)
+        return Seen(row, definition, status, address, health)
+
+    def _look_at_health(self, row: ContainerRow, definition: Definition) -> Health | None:
+        from pydock_core.spec.health import has_probe
+        from pydock_core.supervision.health_plan import Health
+
+        if not has_probe(definition.request["Healthcheck"]):
+            return None
+        return Health.read(self._root.container(row.id).health_file)

@@ -24,6 +24,7 @@ from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_spec
 from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import read_ports
@@ -67,6 +68,7 @@ def build_plan(
     request, host = definition.request, definition.host
     limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     timeout = request["StopTimeout"]
+    health = build_health_plan(request)
     return LaunchPlan(
         container_id=container_id,
         data_dir=str(paths.data),
@@ -88,6 +90,7 @@ def build_plan(
         auto_remove=host["AutoRemove"],
         tty_rows=size[0],
         tty_columns=size[1],
+        health=health.to_json() if health is not None else None,
         restart_policy=host["RestartPolicy"]["Name"],
         restart_most=host["RestartPolicy"]["MaximumRetryCount"],
     )

@@ -50,6 +50,17 @@ class RestartPolicy(TypedDict):
     MaximumRetryCount: int
 
 
+class HealthConfig(TypedDict, total=False):
+    """A health check; see :mod:`pydock_core.spec.health`."""
+
+    Test: list[str]
+    Interval: int
+    Timeout: int
+    StartPeriod: int
+    StartInterval: int
+    Retries: int
+
+
 class DeviceMapping(TypedDict):
     """A device of the host, its path in the container, and the allowed subset of "rwm"."""
 
@@ -97,6 +108,8 @@ class ContainerConfig(TypedDict):
     Labels: dict[str, str]
     StopSignal: str
     StopTimeout: float | None
+    Healthcheck: HealthConfig | None
+    Shell: list[str] | None
 
 
 _RestartPolicy = RestartPolicy
@@ -170,6 +183,8 @@ CONFIG: ContainerConfig = {
     "Labels": {},
     "StopSignal": "",
     "StopTimeout": None,
+    "Healthcheck": None,
+    "Shell": None,
 }
 HOST_CONFIG: HostConfig = {
     "Binds": None,

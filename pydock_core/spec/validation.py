@@ -27,6 +27,7 @@ from pydock_core.spec.definition import (
     RestartPolicy,
     complete,
 )
+from pydock_core.spec.health import check_health
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
@@ -185,6 +186,7 @@ class _Checker:
         request["WorkingDir"] = directory and posixpath.normpath("/" + directory.lstrip("/"))
         ports = (*request["HostConfig"]["PortBindings"], *request["ExposedPorts"])
         request["ExposedPorts"] = {check_port(port): {} for port in ports}
+        request["Healthcheck"] = check_health(request["Healthcheck"] or {})
         if request["StopSignal"]:
             number = signal_number(request["StopSignal"], self.name("StopSignal"))
             request["StopSignal"] = f"SIG{signal_name(number)}"
@@ -422,6 +424,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "LogConfig": (lambda value: isinstance(value, dict), "an object"),
     "list[dict[str, Any]]": (_is_objects, "a list of objects"),
     "list[Ulimit]": (_is_objects, "a list of objects"),
+    "HealthConfig | None": (lambda value: isinstance(value, dict), "an object"),
     "_RestartPolicy": (lambda value: isinstance(value, dict), "an object"),
     "list[DeviceMapping]": (_is_objects, "a list of objects"),
     "dict[str, list[PortBinding]]": (

@@ -182,6 +182,11 @@ class ControlServer:
             "restart_policy": self._restart_policy,
         }
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a client has the container stopped."""
+        return self._pause.is_held
+
     def _on_accept(self, _: int) -> None:
         try:
             accepted, _address = self._listener.accept()

@@ -14,10 +14,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
@@ -29,7 +29,7 @@ from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 from pydock_core.runtime.mounts import make_tmpfs
 from pydock_core.runtime.process_identity import ProcessIdentity, boot_id
-from pydock_core.runtime.record_file import write_whole
+from pydock_core.runtime.record_file import read_json, write_whole
 from pydock_core.runtime.rehearsal import rehearse
 from pydock_core.supervision import container_status, dial, ports
 from pydock_core.supervision.container_status import ExitRecord, StateRecord
@@ -47,6 +47,9 @@ from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
 from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.health import HealthMonitor
 
 _EMPTY_PLAN = (
     b'{"container_id": "rehearsal", "data_dir": "%b", "run_dir": "%b", "log_path": "%b/log.json",'
@@ -522,6 +525,29 @@ class Supervisor:
         """Follow another restart policy from now on."""
         self.succession.set_policy(policy)
 
+    def _begin_health(self, plan: Mapping[str, Any]) -> HealthMonitor:
+        from pydock_core.supervision.health import HealthMonitor  # late: few containers have a check
+        from pydock_core.supervision.health_plan import HealthPlan
+
+        control = self._control
+        assert control is not None
+        return HealthMonitor(
+            HealthPlan.from_json(plan),
+            self.loop,
+            self.signals,
+            self._execute_probe,
+            lambda: control.is_held,
+            lambda status: self.report(f"health_status: {status}", {}),
+            self.paths.health_file,
+            self._started_at_ns,
+        )
+
+    def _execute_probe(self, words: Sequence[str], stdio: Stdio) -> int:
+        """Execute words with the identity and environment of the container's own process; return the pid."""
+        process = (read_json(self.paths.config_file) or {})["process"]
+        process.pop("consoleSize", None)
+        return self.execute({**process, "args": list(words), "terminal": False}, stdio).pid
+
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
         """Record an event of the container that no client records."""
         self._recording.record(action, attributes)
@@ -535,7 +561,11 @@ class Supervisor:
             The end, and whether the container is started again.
         """
         self.signals.on_exit(self._init_pid, self._on_init_exit)
-        self.loop.run()
+        if self.plan.health is None:
+            self.loop.run()
+        else:
+            with contextlib.closing(self._begin_health(self.plan.health)):
+                self.loop.run()
         # When init is waited for, every process of its PID namespace is gone (pid_namespaces(7)): what they
         # wrote is in the pipes, and no more will come.
         self.relay.drain()

@@ -171,6 +171,10 @@ LINES = (
     "--network host --read-only --entrypoint /e busybox a b",
     "--restart on-failure:3 busybox",
     "--restart=unless-stopped busybox",
+    "--health-cmd true --health-interval 1m30s --health-timeout=1s --health-retries 2 --health-start-period 3s busybox",
+    "--no-healthcheck busybox",
+    "--no-healthcheck --health-cmd true busybox",
+    "--health-interval 1 --health-cmd true busybox",
 )
 
 
