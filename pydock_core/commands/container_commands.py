@@ -458,6 +458,8 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (Option(("-s", "--signal"), "signal to send", "SIGNAL", default="KILL", complete="signal"),),
         _RUNNING,
     ),
+    _container("pause", "Freeze all processes of containers", (), _RUNNING),
+    _container("unpause", "Let paused containers go on", (), _RUNNING),
     _container(
         "rm",
         "Remove containers",

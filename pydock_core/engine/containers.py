@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
@@ -51,6 +51,11 @@ Documents = list[dict[str, Any]]
 _NAME_ATTEMPTS = 20
 _STOP_PATIENCE_SECONDS = 5.0
 _STOP_INTERVAL_SECONDS = 0.01
+
+
+def stop_signal_of(definition: Definition) -> int:
+    """Return the number of the signal that stops a container."""
+    return signal_number(definition.request["StopSignal"] or "TERM")
 
 
 class Containers:
@@ -146,7 +151,7 @@ class Containers:
             if not force:
                 state = "restarting" if status.status == "restarting" else "running"
                 raise ConflictError(
-                    f"container {reference} is {state}",
+                    f"container {reference} is {'paused' if status.is_paused else state}",
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(row, signal_number("KILL"), 0.0)
@@ -175,6 +180,8 @@ class Containers:
         row = self._row(reference)
         paths = self._root.container(row.id)
         definition = decode(row.definition)
+        if paths.state_file.exists() and derive_status(paths).is_paused:
+            raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
         began_ns = time.time_ns()
         if paths.exit_file.exists():  # the start removes it: the last chance for an end that was not recorded
             self._state.recorder.run(row, last_run(reap_killed(paths)))
@@ -234,8 +241,31 @@ class Containers:
         if number == signal_number("KILL"):
             self._stop(row, number, None)
         else:
-            SupervisorClient(paths, reference).signal(number)
+            # As in Docker, only the stop signal makes a paused container go on; another one waits for it.
+            is_last = number == stop_signal_of(decode(row.definition))
+            SupervisorClient(paths, reference).signal(number, unpause=is_last)
             self._state.recorder.container(row, "kill", signal=str(number))
+
+    def pause(self, reference: str) -> None:
+        """Freeze all processes of a running container, until it is unpaused or stopped.
+
+        Raises:
+            ConflictError: it does not run, or is paused.
+            UnsupportedError: it has no control group with a freezer (an ordinary user's on cgroup version 1).
+        """
+        self._freeze(reference, "pause", lambda client: client.pause())
+
+    def unpause(self, reference: str) -> None:
+        """Let a paused container go on; ConflictError if it is not paused."""
+        self._freeze(reference, "unpause", lambda client: client.unpause())
+
+    def _freeze(self, reference: str, action: str, request: Callable[[SupervisorClient], None]) -> None:
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        if not derive_status(paths).is_running:
+            raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
+        request(SupervisorClient(paths, reference))
+        self._state.recorder.container(row, action)
 
     def wait(self, reference: str) -> int:
         """Wait until a container does not run; return its exit code."""
@@ -249,7 +279,7 @@ class Containers:
         paths = self._root.container(row.id)
         was_running = derive_status(paths).is_running
         if was_running:
-            sent = number or signal_number(decode(row.definition).request["StopSignal"] or "TERM")
+            sent = number or stop_signal_of(decode(row.definition))
             self._state.recorder.container(row, "kill", signal=str(sent))
         deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
         while True:
@@ -384,6 +414,8 @@ class Containers:
         """Attach to a running container's streams; ConflictError if it does not run."""
         row = self._row(reference)
         paths = self._root.container(row.id)
+        if derive_status(paths).is_paused:
+            raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
         terminal = decode(row.definition).request["Tty"]
         session = ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
         self._state.recorder.container(row, "attach")
@@ -408,6 +440,10 @@ class Containers:
         if not status.is_running:
             raise ConflictError(
                 f"container {reference} is not running", f"start it: dock start {reference}", exit_code=1
+            )
+        if status.is_paused:
+            raise ConflictError(
+                f"container {reference} is paused", f"let it go on: dock unpause {reference}", exit_code=1
             )
         definition = decode(row.definition)
         base = json.loads(paths.config_file.read_bytes())["process"]

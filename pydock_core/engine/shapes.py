@@ -46,7 +46,9 @@ class Seen:
 
     @property
     def state(self) -> str:
-        """Docker's word: created, running, restarting or exited; a container that is being started is "created"."""
+        """Docker's word: created, paused, running, restarting or exited; a container that is being started is "created"."""
+        if self.status.is_paused:
+            return "paused"
         return "created" if self.status.status == "starting" else self.status.status
 
     @property
@@ -59,6 +61,8 @@ def describe_status(status: Status, now_ns: int, health: str = NO_HEALTH) -> str
     """Return the STATUS column: "Up 5 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
     if status.status == "running":
         shown = {NO_HEALTH: "", STARTING: " (health: starting)"}.get(health, f" ({health})")
+        if status.is_paused:
+            shown = " (Paused)"
         return f"Up {_span(now_ns - status.started_at_ns)}{shown}"
     if status.status == "restarting":
         return f"Restarting ({status.exit_code}) {_span(now_ns - status.finished_at_ns)} ago"
@@ -114,7 +118,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "State": {
             "Status": seen.state,
             "Running": status.status in ("running", "restarting"),
-            "Paused": False,
+            "Paused": status.is_paused,
             "Restarting": status.status == "restarting",
             "OOMKilled": status.oom_killed,
             "Dead": False,

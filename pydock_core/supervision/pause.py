@@ -1,5 +1,7 @@
 """Stops a running container's processes while somebody holds it, and lets them go on when the last holder has gone.
 
+A person's pause is one of the holders; it ends with ``unpause`` only.
+
 With a control group the kernel's freezer does it.  Without one (an ordinary user on version 1) every process gets
 SIGSTOP, and those that this stopped get SIGCONT afterwards.
 """
@@ -15,7 +17,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime.cgroups.freezer import find_freezer
+from pydock_core.runtime.cgroups.freezer import GroupFreezer, find_freezer
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.supervision.event_loop import EventLoop
 
@@ -67,6 +69,10 @@ class Pause:
     def is_held(self) -> bool:
         """Whether the container is stopped, or about to be."""
         return self._freezer is not None
+
+    def is_lasting(self) -> bool:
+        """Whether the kernel's freezer stops the container: SIGSTOP is no pause, as any process of it can send SIGCONT."""
+        return isinstance(self._freezer or self._choose(), GroupFreezer)
 
     def hold(self, holder: object, on_held: OnHeld) -> None:
         """Stop the container, and call back once with None when it has stopped, or with what kept it from that."""

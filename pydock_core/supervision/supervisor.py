@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,6 +191,7 @@ class Supervisor:
         self._oom_file = ""
         self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
         self.succession = Succession(self.paths)
+        self._state: StateRecord | None = None
         self._is_stopping = False
         self._is_stopped_by_hand = False
 
@@ -358,10 +360,10 @@ class Supervisor:
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
         self.paths.exit_file.unlink(missing_ok=True)
-        state = StateRecord(
+        self._state = StateRecord(
             init, supervisor, self._started_at_ns, self._ports, self.plan.executor, self.succession.count
         )
-        state.write(self.paths.state_file)
+        self._state.write(self.paths.state_file)
         started = {"pid": self._init_pid, "started_at_ns": self._started_at_ns, "ports": self._ports_json()}
         _tell(self._status, {"event": "started", **started})
 
@@ -520,6 +522,12 @@ class Supervisor:
         if self._init_code is not None or not self._started_at_ns:
             raise ConflictError(f"container {self.short_id} is not running")
         return self._executor.execute(self.plan.container_id, process_document, stdio)
+
+    def record_pause(self, *, is_paused: bool) -> None:
+        """Record whether the container is paused."""
+        assert self._state is not None  # it is running
+        self._state = replace(self._state, is_paused=is_paused)
+        self._state.write(self.paths.state_file)
 
     def set_restart_policy(self, policy: RestartPolicy) -> None:
         """Follow another restart policy from now on."""
