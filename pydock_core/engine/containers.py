@@ -28,7 +28,7 @@ from pydock_core.spec.definition import CreateRequest, Definition, decode, encod
 from pydock_core.spec.log_option import NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
-from pydock_core.store.database.containers import ContainerRow, build_event, build_mount_event
+from pydock_core.store.database.containers import ContainerRow, Run, build_event, build_mount_event
 from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
 from pydock_core.supervision.client import (
@@ -189,13 +189,12 @@ class Containers:
             lambda: self._state.launcher.prepare(row, definition, size), attach=attach
         )
         attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
-        started = build_event(row, "start", time_ns=launch.started_at_ns)
         mounted = [
             build_mount_event(row.id, mount.source, mount.target, not mount.read_only, launch.started_at_ns)
             for mount in definition_mounts(definition)
             if mount.kind == "volume"
         ]
-        self._state.recorder.note(*attached, *mounted, started)
+        self._state.recorder.run(row, Run(launch.started_at_ns), *attached, *mounted)
         return ContainerSession(
             paths,
             launch.attachment,
@@ -450,8 +449,13 @@ class Containers:
         user = None if request.user is None else self._state.launcher.user(row, definition, request.user)
         process = build_exec_process(base, request, user)
         exec_id = random_id()
-        began_ns = time.time_ns()
-        session = begin_execution(
+        words = " ".join(process["args"])
+        # Before, as in Docker: afterwards, its end might be recorded first.
+        self._state.recorder.note(
+            build_event(row, f"exec_create: {words}", execID=exec_id),
+            build_event(row, f"exec_start: {words}", execID=exec_id),
+        )
+        return begin_execution(
             SupervisorClient(paths, reference),
             process,
             exec_id=exec_id,
@@ -461,12 +465,6 @@ class Containers:
                 row, "exec_die", execID=exec_id, exitCode=str(code)
             ),
         )
-        words = " ".join(process["args"])
-        self._state.recorder.note(
-            build_event(row, f"exec_create: {words}", time_ns=began_ns, execID=exec_id),
-            build_event(row, f"exec_start: {words}", time_ns=began_ns, execID=exec_id),
-        )
-        return session
 
     def dial(self, reference: str, port: int) -> socket.socket:
         """Connect to a TCP port inside a running container; nothing needs to be published.
