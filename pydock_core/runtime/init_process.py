@@ -5,7 +5,7 @@ Steps, each with the side that it waits for (the *caller* is the process that ca
 1. in the caller's namespaces: die with the caller, take standard streams, limits, open what is to be mounted;
 2. make and join namespaces (with a user namespace the caller writes the id maps, and init is forked anew, as its child);
 3. mount everything below the new root, while the caller makes the control group; enter that;
-4. hooks, pivot_root(2), tell the caller "created";
+4. hooks and edits of the root for devices, pivot_root(2), tell the caller "created";
 5. wait for a connection on the start socket; then give up privileges and execute the program.  An error goes
    back on that connection, and its end without one means that execve(2) succeeded (close-on-exec).
 """
@@ -377,6 +377,10 @@ class _Init:
         hooks = self._plan.hooks
         if hooks.get("prestart") or hooks.get("createRuntime"):
             self._ask("hooks")
+        if self._plan.root_edits is not None:
+            from pydock_core.runtime.root_edit import apply_edits  # late: few containers have devices
+
+            apply_edits(self._root_fd, self._plan.root_edits)
         run_hooks(hooks, "createContainer", {**self._task.state, "pid": os.getpid()})
 
     # -- 5: start ----------------------------------------------------------------------------------------
