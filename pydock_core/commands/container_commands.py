@@ -197,7 +197,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device",),
-        "give it a device of the host",
+        "give it a device of the host, or a CDI device: vendor.com/class=name",
         "HOST[:CONTAINER[:rwm]]",
         many=True,
         complete="path",
@@ -251,6 +251,14 @@ CREATE_OPTIONS = (
         "leave out the image's health check",
         field="Healthcheck.Test",
         convert="no_health",
+    ),
+    Option(
+        ("--gpus",),
+        "give it GPUs: all, a number, or device=…,capabilities=…",
+        "REQUEST",
+        many=True,
+        field="DeviceRequests",
+        convert="gpus",
     ),
     Option(("--stop-signal",), "signal that stops it", "SIGNAL", complete="signal", field="StopSignal"),
     Option(
@@ -311,7 +319,6 @@ _CREATE_LATER = (
     "--dns-option",
     "--dns-search",
     "--domainname",
-    "--gpus",
     "--init",
     "--io-maxbandwidth",
     "--io-maxiops",

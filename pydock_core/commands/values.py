@@ -67,6 +67,21 @@ def parse_signal(text: str, option: str) -> str:
     return signal_name(signal_number(text, option))
 
 
+def parse_csv(text: str, option: str) -> list[str]:
+    """Split a line of comma-separated values as Go's encoding/csv does: a field in double quotes may have commas."""
+    fields: list[str] = []
+    rest: str | None = text
+    while rest is not None:
+        match = re.match(r'"((?:[^"\n]|"")*)"(?=,|$)|([^",\n]*)(?=,|$)', rest)
+        if match is None or not text:
+            raise _bad(
+                f"{option} {text}: not comma-separated values", "put a value with commas into double quotes"
+            )
+        fields.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        rest = rest[match.end() + 1 :] if match.end() < len(rest) else None
+    return fields
+
+
 def parse_pair(text: str, option: str) -> tuple[str, str]:
     """Split KEY=VALUE."""
     key, equals, value = text.partition("=")

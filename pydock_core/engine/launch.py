@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -37,12 +38,17 @@ from pydock_core.supervision.client import Zygote, ZygoteWorker
 from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 
 if TYPE_CHECKING:
+    from pydock_core.cdi.injection import Injection
     from pydock_core.engine.images import Images
     from pydock_core.store.snapshots.protocol import Snapshotter
 
 DEFAULT_STOP_SECONDS = 10.0
-RUNTIME_PROGRAMS = {"nvidia": "nvidia-container-runtime"}
-"""Programs of Docker's runtimes that have another name than the runtime."""
+NVIDIA_RUNTIME = "nvidia"
+"""Docker's runtime for NVIDIA GPUs.  The embedded executor is it: the devices of a container come from its environment.
+
+NVIDIA's own program is not called under this name, even if it is installed: it needs root and runc, and it executes the
+container's ldconfig.  It can be named by its path.
+"""
 
 
 def build_plan(
@@ -142,6 +148,7 @@ class Launcher:
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
         self._executor(host["Runtime"])
+        injection = self._inject({**request, "HostConfig": host}, is_start=False)
         for mount in read_mounts(request, {}):
             if mount.kind == "volume" and mount.volume_options:
                 check_volume(mount.source, "", dict(mount.volume_options), rootless=self._rootless)
@@ -159,6 +166,7 @@ class Launcher:
                     exit_code=125,
                 )
         lost, warnings = self._lost_limits(host)
+        warnings += injection.warnings if injection is not None else ()
         if mode == "bridge" and (weakness := self._networks.weakness()):
             warnings.append(
                 f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
@@ -188,16 +196,24 @@ class Launcher:
     @staticmethod
     def _executor(runtime: str) -> str:
         """Return the plan's executor: "embedded", or the path of an OCI runtime program."""
-        if runtime == EMBEDDED:
+        if runtime in (EMBEDDED, NVIDIA_RUNTIME):
             return EMBEDDED
-        program = shutil.which(RUNTIME_PROGRAMS.get(runtime, runtime))
+        program = shutil.which(runtime)
         if program is not None:
             return program
-        if runtime == "nvidia":
-            hint = "install the NVIDIA container toolkit on a host with an NVIDIA GPU, or leave --runtime out (dock doctor)"
-        else:
-            hint = "install it, or leave --runtime out"
-        raise UnavailableError(f"runtime {runtime} is not on this host", hint, exit_code=125)
+        raise UnavailableError(
+            f"runtime {runtime} is not on this host", "install it, or leave --runtime out", exit_code=125
+        )
+
+    @staticmethod
+    def _inject(request: CreateRequest, *, is_start: bool) -> Injection | None:
+        """Return the devices of a container; None if it asks for none."""
+        host = request["HostConfig"]
+        if not host["DeviceRequests"] and host["Runtime"] != NVIDIA_RUNTIME:
+            return None
+        from pydock_core.engine.injection import inject  # late: few containers have devices
+
+        return inject(request, nvidia_runtime=host["Runtime"] == NVIDIA_RUNTIME, is_start=is_start)
 
     # -- at start --------------------------------------------------------------------------------------
 
@@ -209,6 +225,7 @@ class Launcher:
         """
         paths = self._root.container(row.id)
         host = definition.host
+        injection = self._inject(definition.request, is_start=True)
         if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, and does not start with it again.
             ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
@@ -233,6 +250,7 @@ class Launcher:
             size,
             rootless=self._rootless,
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
+            **(self._write_edits(paths, injection) if injection is not None else {}),
         )
         write_json(paths.config_file, build_spec(definition, facts))
         plan = build_plan(
@@ -326,6 +344,26 @@ class Launcher:
             path = self._root.container(container_id).data / file
             path.write_text(text)
             path.chmod(0o644)
+
+    @staticmethod
+    def _write_edits(paths: ContainerPaths, injection: Injection) -> dict[str, Any]:
+        """Write the devices' edits of the root filesystem into the bundle; return the facts of :func:`collect_facts`."""
+        facts: dict[str, Any] = {"edits": injection.edits}
+        if injection.root_edits is None:
+            return facts
+        from pydock_core.cdi.injection import with_cover
+        from pydock_core.runtime.root_edit import build_hook
+
+        edits = injection.root_edits
+        if injection.params:
+            params = paths.bundle / "nvidia-params"
+            params.unlink(missing_ok=True)  # an earlier start's is read-only
+            params.write_text(injection.params)
+            params.chmod(0o444)
+            edits = with_cover(edits, str(params))
+        file = paths.bundle / "root-edits.json"
+        write_json(file, edits.to_json())
+        return {**facts, "root_edit_hook": build_hook(sys.executable, str(file))}
 
     def _files(self, row: ContainerRow, paths: ContainerPaths) -> RootFiles:
         return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper, self._image_files)

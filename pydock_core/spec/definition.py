@@ -69,6 +69,23 @@ class DeviceMapping(TypedDict):
     CgroupPermissions: str
 
 
+class DeviceRequest(TypedDict):
+    """Devices that a driver chooses.
+
+    Attributes:
+        Driver: "nvidia", "amd", "intel" or "cdi"; empty for the first that fits.
+        Count: how many; -1 for all.  Either this or ``DeviceIDs``.
+        DeviceIDs: names of a driver's devices, qualified ones with "cdi".
+        Capabilities: alternatives, each a list of capabilities that the driver must have.
+    """
+
+    Driver: str
+    Count: int
+    DeviceIDs: list[str] | None
+    Capabilities: list[list[str]] | None
+    Options: dict[str, str] | None
+
+
 class EndpointSettings(TypedDict):
     """A container's attachment to one network."""
 
@@ -147,6 +164,7 @@ class HostConfig(TypedDict):
     NanoCpus: int
     CpusetCpus: str
     Devices: list[DeviceMapping]
+    DeviceRequests: list[DeviceRequest] | None
     MemorySwap: int
     PidsLimit: int | None
     Ulimits: list[Ulimit]
@@ -213,10 +231,18 @@ HOST_CONFIG: HostConfig = {
     "NanoCpus": 0,
     "CpusetCpus": "",
     "Devices": [],
+    "DeviceRequests": None,
     "MemorySwap": 0,
     "PidsLimit": None,
     "Ulimits": [],
     "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+}
+DEVICE_REQUEST: DeviceRequest = {
+    "Driver": "",
+    "Count": 0,
+    "DeviceIDs": None,
+    "Capabilities": None,
+    "Options": None,
 }
 ENDPOINT: EndpointSettings = {"IPAMConfig": None, "Aliases": None, "MacAddress": ""}
 
@@ -250,7 +276,6 @@ FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "CpuRealtimeRuntime": 0,
     "CpusetMems": "",
     "DeviceCgroupRules": None,
-    "DeviceRequests": None,
     "MemoryReservation": 0,
     "MemorySwappiness": None,
     "OomKillDisable": False,
