@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydock_core.cdi import nvidia_driver
 from pydock_core.cdi.gpu_request import no_gpu, select
 from pydock_core.cdi.injection import Injection, build_injection, make_registry
 from pydock_core.cdi.spec_directory import find_specs, list_directories
 from pydock_core.spec.definition import CreateRequest
-from pydock_core.spec.mount import read_mounts
+from pydock_core.spec.mount import Mount
 
 
-def inject(request: CreateRequest, *, nvidia_runtime: bool, is_start: bool) -> Injection:
+def inject(
+    request: CreateRequest, mounts: Iterable[Mount], *, nvidia_runtime: bool, is_start: bool
+) -> Injection:
     """Return the devices of a container.
 
     Args:
         request: merged with the image's configuration.
+        mounts: of the container.
         nvidia_runtime: the variables of NVIDIA's runtime count.
         is_start: work out what a start needs too.
 
@@ -32,7 +37,7 @@ def inject(request: CreateRequest, *, nvidia_runtime: bool, is_start: bool) -> I
         registry.names,
         nvidia_runtime=nvidia_runtime,
     )
-    own_dev = all(mount.target != "/dev" or mount.kind == "tmpfs" for mount in read_mounts(request, {}))
+    own_dev = all(mount.target != "/dev" or mount.kind == "tmpfs" for mount in mounts)
     return build_injection(
         selection, make_registry(found, selection.capabilities), own_dev=own_dev, is_start=is_start
     )

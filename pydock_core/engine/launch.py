@@ -148,8 +148,9 @@ class Launcher:
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
         self._executor(host["Runtime"])
-        injection = self._inject({**request, "HostConfig": host}, is_start=False)
-        for mount in read_mounts(request, {}):
+        mounts = read_mounts(request, {})
+        injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
+        for mount in mounts:
             if mount.kind == "volume" and mount.volume_options:
                 check_volume(mount.source, "", dict(mount.volume_options), rootless=self._rootless)
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
@@ -206,14 +207,14 @@ class Launcher:
         )
 
     @staticmethod
-    def _inject(request: CreateRequest, *, is_start: bool) -> Injection | None:
+    def _inject(request: CreateRequest, mounts: Sequence[Mount], *, is_start: bool) -> Injection | None:
         """Return the devices of a container; None if it asks for none."""
         host = request["HostConfig"]
         if not host["DeviceRequests"] and host["Runtime"] != NVIDIA_RUNTIME:
             return None
         from pydock_core.engine.injection import inject  # late: few containers have devices
 
-        return inject(request, nvidia_runtime=host["Runtime"] == NVIDIA_RUNTIME, is_start=is_start)
+        return inject(request, mounts, nvidia_runtime=host["Runtime"] == NVIDIA_RUNTIME, is_start=is_start)
 
     # -- at start --------------------------------------------------------------------------------------
 
@@ -225,7 +226,8 @@ class Launcher:
         """
         paths = self._root.container(row.id)
         host = definition.host
-        injection = self._inject(definition.request, is_start=True)
+        mounts = definition_mounts(definition)
+        injection = self._inject(definition.request, mounts, is_start=True)
         if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, and does not start with it again.
             ZygoteWorker(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
@@ -238,7 +240,6 @@ class Launcher:
         )
         network = self._attachment(row.id, definition, resolv)
         self._write_files(row.id, definition, network, resolv)
-        mounts = definition_mounts(definition)
         volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
         facts = collect_facts(
             self._root,
