@@ -320,17 +320,14 @@ def _runtimes() -> Check:
 
 
 def _gpu() -> Check:
-    if not Path("/dev/nvidiactl").exists():
-        return Check("GPU", "ok", "no NVIDIA device on this host")
-    if shutil.which("nvidia-container-runtime"):
-        return Check("GPU", "ok", "NVIDIA, with nvidia-container-runtime")
-    return Check(
-        "GPU",
-        "limited",
-        "NVIDIA, without nvidia-container-runtime",
-        "--runtime nvidia is not there",
-        "install the NVIDIA container toolkit",
-    )
+    from pydock_core.cdi.survey import survey
+
+    seen = survey()
+    found = "; ".join(seen.devices) or "none on this host"
+    if not seen.problems:
+        return Check("GPU", "ok", found)
+    problem, remedy = seen.problems[0]
+    return Check("GPU", "limited", found, problem, remedy)
 
 
 def _user_name() -> str:

@@ -131,7 +131,7 @@ class ContainerPaths:
 
     ``data`` (made by the engine at create, removed at rm): bundle/config.json, bundle/rootfs (an empty
     directory to mount on), upper/ and work/ (the writable layer), log.json, exit.json, hosts, hostname,
-    resolv.conf.  ``run`` (made at start): plan.json, lock, state.json, control.sock.
+    resolv.conf.  ``run`` (made at start): plan.json, lock, state.json, control.sock, health.json.
     """
 
     data: Path
@@ -183,6 +183,11 @@ class ContainerPaths:
     @property
     def state_file(self) -> Path:
         return self.run / "state.json"
+
+    @property
+    def health_file(self) -> Path:
+        """The state of the health check; replaced by rename."""
+        return self.run / "health.json"
 
     @property
     def control_socket(self) -> Path:

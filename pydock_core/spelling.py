@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -9,6 +11,28 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 def parse_boolean(text: str) -> bool | None:
     """Parse a boolean as Go does (strconv.ParseBool); return None for other text."""
     return True if text in _TRUE else False if text in _FALSE else None
+
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+
+def parse_duration_ns(text: str) -> int | None:
+    """Parse a time span as Go writes it: "1m30s", "0"; return nanoseconds, or None for other text."""
+    if text == "0":
+        return 0
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _DURATION_PART.findall(text))
 
 
 def human_size(size_bytes: float, digits: int = 3) -> str:

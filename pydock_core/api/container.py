@@ -83,6 +83,18 @@ async def kill_container(handler: ApiHandler, id: str) -> None:
     handler.reply_nothing()
 
 
+async def pause_container(handler: ApiHandler, id: str) -> None:
+    handler.allow()
+    await handler.engine.call_long(lambda engine: engine.containers.pause(id))
+    handler.reply_nothing()
+
+
+async def unpause_container(handler: ApiHandler, id: str) -> None:
+    handler.allow()
+    await handler.engine.call_long(lambda engine: engine.containers.unpause(id))
+    handler.reply_nothing()
+
+
 async def rename_container(handler: ApiHandler, id: str) -> None:
     handler.allow("name")
     name = handler.get_query_argument("name", "")

@@ -35,6 +35,8 @@ ROUTES = (
     route("POST", "/containers/{id}/stop", container.stop_container),
     route("POST", "/containers/{id}/restart", container.restart_container),
     route("POST", "/containers/{id}/kill", container.kill_container),
+    route("POST", "/containers/{id}/pause", container.pause_container),
+    route("POST", "/containers/{id}/unpause", container.unpause_container),
     route("POST", "/containers/{id}/rename", container.rename_container),
     route("POST", "/containers/{id}/wait", container.wait_for_container),
     route("DELETE", "/containers/{id}", container.remove_container),

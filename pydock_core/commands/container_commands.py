@@ -197,12 +197,68 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device",),
-        "add a device of the host",
+        "add a device of the host, or a CDI device: vendor.com/class=name",
         "HOST[:CONTAINER[:rwm]]",
         many=True,
         complete="path",
         field="Devices",
         convert="device",
+    ),
+    Option(
+        ("--health-cmd",),
+        "command that checks whether it is healthy",
+        "COMMAND",
+        field="Healthcheck.Test",
+        convert="health_command",
+    ),
+    Option(
+        ("--health-interval",),
+        "time between two checks: 30s",
+        "TIME",
+        field="Healthcheck.Interval",
+        convert="duration",
+    ),
+    Option(
+        ("--health-timeout",),
+        "time after which a check has failed: 30s",
+        "TIME",
+        field="Healthcheck.Timeout",
+        convert="duration",
+    ),
+    Option(
+        ("--health-start-period",),
+        "time after the start in which failures do not count",
+        "TIME",
+        field="Healthcheck.StartPeriod",
+        convert="duration",
+    ),
+    Option(
+        ("--health-start-interval",),
+        "time between two checks in that period: 5s",
+        "TIME",
+        field="Healthcheck.StartInterval",
+        convert="duration",
+    ),
+    Option(
+        ("--health-retries",),
+        "failures in a row that make it unhealthy: 3",
+        "NUMBER",
+        field="Healthcheck.Retries",
+        convert="integer",
+    ),
+    Option(
+        ("--no-healthcheck",),
+        "leave out the image's health check",
+        field="Healthcheck.Test",
+        convert="no_health",
+    ),
+    Option(
+        ("--gpus",),
+        "give it GPUs: all, a number, or device=…,capabilities=…",
+        "REQUEST",
+        many=True,
+        field="DeviceRequests",
+        convert="gpus",
     ),
     Option(("--stop-signal",), "signal that stops it", "SIGNAL", complete="signal", field="StopSignal"),
     Option(
@@ -240,15 +296,53 @@ CREATE_OPTIONS = (
     Option(("-q", "--quiet"), "do not show the pull"),
 )
 _CREATE_LATER = (
-    "--add-device --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
-    "--cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpuset-mems --device-cgroup-rule "
-    "--device-read-bps --device-read-iops --device-write-bps --device-write-iops --disable-content-trust --dns "
-    "--dns-opt --dns-option --dns-search --domainname --gpus --health-cmd --health-interval --health-retries "
-    "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
-    "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --mac-address "
-    "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
-    "--pid --publish-all -P --storage-opt --use-api-socket --userns --uts"
-).split()
+    "--add-device",
+    "--blkio-weight",
+    "--blkio-weight-device",
+    "--cgroup-parent",
+    "--cgroupns",
+    "--cpu-count",
+    "--cpu-percent",
+    "--cpu-period",
+    "--cpu-quota",
+    "--cpu-rt-period",
+    "--cpu-rt-runtime",
+    "--cpuset-mems",
+    "--device-cgroup-rule",
+    "--device-read-bps",
+    "--device-read-iops",
+    "--device-write-bps",
+    "--device-write-iops",
+    "--disable-content-trust",
+    "--dns",
+    "--dns-opt",
+    "--dns-option",
+    "--dns-search",
+    "--domainname",
+    "--init",
+    "--io-maxbandwidth",
+    "--io-maxiops",
+    "--ip",
+    "--ip6",
+    "--ipc",
+    "--isolation",
+    "--kernel-memory",
+    "--link",
+    "--link-local-ip",
+    "--mac-address",
+    "--memory-reservation",
+    "--memory-swappiness",
+    "--net-alias",
+    "--network-alias",
+    "--oom-kill-disable",
+    "--pid",
+    "--publish-all",
+    "-P",
+    "--storage-opt",
+    "--use-api-socket",
+    "--userns",
+    "--uts",
+)
 
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
 _SIG_PROXY = Option(
@@ -296,7 +390,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _IMAGE_AND_COMMAND,
         (("container", "run"),),
-        tuple(_CREATE_LATER),
+        _CREATE_LATER,
     ),
     Command(
         ("create",),
@@ -305,7 +399,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         CREATE_OPTIONS,
         _IMAGE_AND_COMMAND,
         (("container", "create"),),
-        tuple(_CREATE_LATER),
+        _CREATE_LATER,
     ),
     Command(
         ("start",),
@@ -371,6 +465,8 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (Option(("-s", "--signal"), "signal to send", "SIGNAL", default="KILL", complete="signal"),),
         _RUNNING,
     ),
+    _container("pause", "Freeze all processes of containers", (), _RUNNING),
+    _container("unpause", "Let paused containers go on", (), _RUNNING),
     _container(
         "rm",
         "Remove containers",

@@ -119,6 +119,26 @@ def kill(context: Context, words: Namespace) -> int:
     return for_each(context, words.CONTAINER, one)
 
 
+def pause(context: Context, words: Namespace) -> int:
+    """Freeze all processes of containers."""
+    return _name_each(context, words, context.engine.containers.pause)
+
+
+def unpause(context: Context, words: Namespace) -> int:
+    """Let paused containers go on."""
+    return _name_each(context, words, context.engine.containers.unpause)
+
+
+def _name_each(context: Context, words: Namespace, action: Callable[[str], None]) -> int:
+    """Do something with each container, and print the names as given."""
+
+    def one(name: str) -> None:
+        action(name)
+        context.print(name)
+
+    return for_each(context, words.CONTAINER, one)
+
+
 def rm(context: Context, words: Namespace) -> int:
     """Remove containers; with -f, ignore those that do not exist."""
 

@@ -7,6 +7,7 @@ Each option of the command table names its field and its conversion.
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -15,12 +16,20 @@ from pydock_core.commands.container_commands import CREATE_OPTIONS
 from pydock_core.commands.values import (
     parse_boolean,
     parse_bytes,
+    parse_csv,
+    parse_duration_ns,
     parse_float,
     parse_integer,
     parse_pair,
     parse_seconds,
 )
-from pydock_core.engine import CONFIG, CreateRequest, check_request, split_security_option
+from pydock_core.engine import (
+    CONFIG,
+    CreateRequest,
+    check_request,
+    is_qualified_name,
+    split_security_option,
+)
 from pydock_core.errors import InvalidError, NotFoundError
 
 _LARGEST = (1 << 63) - 1
@@ -90,10 +99,15 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
         if option.convert:
             texts = given if option.many else [given]
             given = CONVERSIONS[option.convert](texts, Caller(option.long_flag, environment, directory))
-        _put(document if option.field in CONFIG else host, option.field.split("."), given)
+        _put(document if option.field.partition(".")[0] in CONFIG else host, option.field.split("."), given)
+    if words.no_healthcheck and len(document["Healthcheck"]) + len(document["Healthcheck"]["Test"]) > 2:
+        raise _invalid("--no-healthcheck contradicts the other --health options", "leave one of the two out")
     if "Binds" in host:  # Docker puts a volume without a source into Volumes
         document["Volumes"] = {bind: {} for bind in host["Binds"] if ":" not in bind}
         host["Binds"] = [bind for bind in host["Binds"] if ":" in bind]
+    if cdi_names := [text for text in words.device or () if _is_cdi(text)]:
+        cdi = {"Driver": "cdi", "Count": 0, "DeviceIDs": cdi_names, "Capabilities": None, "Options": None}
+        host["DeviceRequests"] = [*host.get("DeviceRequests", ()), cdi]
     is_attached = not getattr(words, "detach", False)
     document["AttachStdout"] = document["AttachStderr"] = is_attached
     document["AttachStdin"] = document["StdinOnce"] = is_attached and words.interactive
@@ -331,6 +345,57 @@ def _ulimit(text: str, caller: Caller) -> dict[str, Any]:
     return {"Name": name, "Soft": low, "Hard": high}
 
 
+def _is_cdi(text: str) -> bool:
+    return "=" in text and not text.startswith("/") and is_qualified_name(text)
+
+
+def _gpus(text: str, caller: Caller) -> dict[str, Any]:
+    """Parse ``--gpus`` as Docker's program does: all, N, or driver=, count=, device=, capabilities=, options=."""
+    shown = f"{caller.flag} {text}"
+    request: dict[str, Any] = {
+        "Driver": "",
+        "Count": 0,
+        "DeviceIDs": None,
+        "Capabilities": None,
+        "Options": {},
+    }
+    seen: set[str] = set()
+    for part in parse_csv(text, caller.flag):
+        key, equals, value = part.partition("=")
+        if key in seen:
+            raise _invalid(f"{shown}: {key} is given twice", "give each key once")
+        seen.add(key)
+        if not equals or key == "count":
+            seen.add("count")
+            request["Count"] = _gpu_count(value if equals else key, shown)
+        elif key == "driver":
+            request["Driver"] = value
+        elif key == "device":
+            request["DeviceIDs"] = value.split(",")
+        elif key == "capabilities":
+            request["Capabilities"] = [[*value.split(","), "gpu"]]
+        elif key == "options":
+            request["Options"] = {
+                name: text for name, _, text in (entry.partition("=") for entry in parse_csv(value, shown))
+            }
+        else:
+            raise _invalid(
+                f"{shown}: unknown key {key}", "there are driver, count, device, capabilities and options"
+            )
+    if "count" not in seen and request["DeviceIDs"] is None:
+        request["Count"] = 1
+    request["Capabilities"] = request["Capabilities"] or [["gpu"]]
+    return request
+
+
+def _gpu_count(text: str, shown: str) -> int:
+    if text == "all":
+        return -1
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise _invalid(f"{shown}: {text!r} is neither a number nor all", "write --gpus all, 2, or device=0")
+    return int(text)
+
+
 def _device(text: str) -> dict[str, str]:
     parts = text.split(":")
     access = parts.pop() if len(parts) > 1 and parts[-1] and set(parts[-1]) <= set("rwm") else "rwm"
@@ -359,8 +424,12 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "exposed_ports": _exposed_ports,
     "host": lambda texts, _: list(map(_host, texts)),
     "ulimit": lambda texts, caller: [_ulimit(text, caller) for text in texts],
-    "device": lambda texts, _: list(map(_device, texts)),
+    "device": lambda texts, _: [_device(text) for text in texts if not _is_cdi(text)],
+    "gpus": lambda texts, caller: [_gpus(text, caller) for text in texts],
     "word": lambda texts, _: texts,
+    "duration": lambda texts, caller: parse_duration_ns(texts[0], caller.flag),
+    "health_command": lambda texts, _: ["CMD-SHELL", texts[0]],
+    "no_health": lambda _, __: ["NONE"],
     "restart": lambda texts, caller: parse_restart_policy(texts[0], caller.flag),
     "bytes": lambda texts, caller: parse_bytes(texts[0], caller.flag),
     "swap": lambda texts, caller: _swap(texts[0], caller),

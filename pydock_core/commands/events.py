@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pydock_core.commands.context import Context
-from pydock_core.commands.filters import parse_filters
+from pydock_core.commands.values import parse_filters
 from pydock_core.engine import parse_moment_ns
 from pydock_core.printable import json_text
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import show_error
-from pydock_core.commands.filters import parse_filters
 from pydock_core.commands.format import write_listing
 from pydock_core.commands.natural import natural_key
 from pydock_core.commands.record import Method
-from pydock_core.commands.values import parse_pair
+from pydock_core.commands.values import parse_filters, parse_pair
 from pydock_core.errors import PyDockError, UnsupportedError
 
 _COLUMNS = (("DRIVER", "Driver"), ("VOLUME NAME", "Name"))

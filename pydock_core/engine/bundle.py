@@ -6,6 +6,7 @@ import functools
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.mount_points import OWN_FILES
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError
@@ -16,6 +17,9 @@ from pydock_core.spec.definition import Definition, DeviceMapping
 from pydock_core.spec.mount import Mount
 from pydock_core.spec.seccomp_profile import parse_kernel_release
 from pydock_core.spec.users import ResolvedUser
+
+if TYPE_CHECKING:
+    from pydock_core.cdi.edit import ContainerEdits, DeviceNodeEdit
 
 _OWN_DEVICES = frozenset("null zero full random urandom tty console ptmx pts shm mqueue".split())
 """Every container has these already."""
@@ -32,6 +36,8 @@ def collect_facts(
     *,
     rootless: bool,
     single_mapping: bool,
+    edits: ContainerEdits | None = None,
+    root_edit_hook: Mapping[str, Any] | None = None,
 ) -> HostFacts:
     """Return the facts of one start.
 
@@ -41,6 +47,7 @@ def collect_facts(
         size: rows and columns of the terminal, zeros if unknown.
         rootless: the container runs in the user's own user namespace.
         single_mapping: only one id is mapped there.
+        edits, root_edit_hook: of the definition's DeviceRequests.
 
     Raises:
         NotFoundError, DeniedError, InvalidError: the source of a bind or a device is unusable; exit code 125.
@@ -54,7 +61,12 @@ def collect_facts(
     support = probe_cgroups()
     machine, kernel = _host()
     is_host = definition.host["NetworkMode"] == "host"
-    devices = [*definition.host["Devices"], *(_all_devices() if definition.host["Privileged"] else ())]
+    mappings = [*definition.host["Devices"], *(_all_devices() if definition.host["Privileged"] else ())]
+    devices = [_device(mapping) for mapping in mappings]
+    if edits is not None:
+        own = [_edited_device(node, user) for node in edits.device_nodes]
+        replaced = {device.path for device in own}
+        devices = [device for device in devices if device.path not in replaced] + own
     return HostFacts(
         rootfs=str(paths.rootfs),
         machine=machine,
@@ -64,7 +76,9 @@ def collect_facts(
         network_namespace="host" if is_host else str(paths.network_namespace),
         files=_own_files(paths),
         volumes=volumes,
-        devices=[_device(device) for device in devices],
+        devices=devices,
+        edits=edits,
+        root_edit_hook=root_edit_hook,
         console_size=size,
         cgroups_path=f"/pydock/{container_id}" if support.available else "",
         swap_limit=support.swap,
@@ -119,6 +133,21 @@ def _device(device: DeviceMapping) -> DeviceNode:
         status.st_uid if os.geteuid() == 0 else 0,
         status.st_gid if os.geteuid() == 0 else 0,
         device["CgroupPermissions"],
+    )
+
+
+def _edited_device(node: DeviceNodeEdit, user: ResolvedUser) -> DeviceNode:
+    """Return a CDI device's node; it belongs to the container's user unless the edit says otherwise."""
+    return DeviceNode(
+        node.host_path,
+        node.path,
+        node.kind,
+        node.major,
+        node.minor,
+        0o666 if node.mode is None else node.mode,
+        user.uid if node.uid is None else node.uid,
+        user.gid if node.gid is None else node.gid,
+        node.access,
     )
 
 

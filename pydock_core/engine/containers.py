@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
@@ -24,11 +24,11 @@ from pydock_core.errors import (
     UnsupportedError,
 )
 from pydock_core.runtime.signals import signal_number
-from pydock_core.spec.definition import CreateRequest, decode, encode
+from pydock_core.spec.definition import CreateRequest, Definition, decode, encode
 from pydock_core.spec.log_option import NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
-from pydock_core.store.database.containers import ContainerRow, build_event, build_mount_event
+from pydock_core.store.database.containers import ContainerRow, Run, build_event, build_mount_event
 from pydock_core.store.database.images import all_images
 from pydock_core.store.database.networks import address_of
 from pydock_core.supervision.client import (
@@ -45,11 +45,17 @@ from pydock_core.supervision.reaper import reap_killed
 if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
     from pydock_core.engine.state import State
+    from pydock_core.supervision.health_plan import Health
 
 Documents = list[dict[str, Any]]
 _NAME_ATTEMPTS = 20
 _STOP_PATIENCE_SECONDS = 5.0
 _STOP_INTERVAL_SECONDS = 0.01
+
+
+def stop_signal_of(definition: Definition) -> int:
+    """Return the number of the signal that stops a container."""
+    return signal_number(definition.request["StopSignal"] or "TERM")
 
 
 class Containers:
@@ -145,7 +151,7 @@ class Containers:
             if not force:
                 state = "restarting" if status.status == "restarting" else "running"
                 raise ConflictError(
-                    f"container {reference} is {state}",
+                    f"container {reference} is {'paused' if status.is_paused else state}",
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(row, signal_number("KILL"), 0.0)
@@ -174,6 +180,8 @@ class Containers:
         row = self._row(reference)
         paths = self._root.container(row.id)
         definition = decode(row.definition)
+        if paths.state_file.exists() and derive_status(paths).is_paused:
+            raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
         began_ns = time.time_ns()
         if paths.exit_file.exists():  # the start removes it: the last chance for an end that was not recorded
             self._state.recorder.run(row, last_run(reap_killed(paths)))
@@ -181,13 +189,12 @@ class Containers:
             lambda: self._state.launcher.prepare(row, definition, size), attach=attach
         )
         attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
-        started = build_event(row, "start", time_ns=launch.started_at_ns)
         mounted = [
             build_mount_event(row.id, mount.source, mount.target, not mount.read_only, launch.started_at_ns)
             for mount in definition_mounts(definition)
             if mount.kind == "volume"
         ]
-        self._state.recorder.note(*attached, *mounted, started)
+        self._state.recorder.run(row, Run(launch.started_at_ns), *attached, *mounted)
         return ContainerSession(
             paths,
             launch.attachment,
@@ -233,8 +240,31 @@ class Containers:
         if number == signal_number("KILL"):
             self._stop(row, number, None)
         else:
-            SupervisorClient(paths, reference).signal(number)
+            # As in Docker, only the stop signal makes a paused container go on; another one waits for it.
+            is_last = number == stop_signal_of(decode(row.definition))
+            SupervisorClient(paths, reference).signal(number, unpause=is_last)
             self._state.recorder.container(row, "kill", signal=str(number))
+
+    def pause(self, reference: str) -> None:
+        """Freeze all processes of a running container, until it is unpaused or stopped.
+
+        Raises:
+            ConflictError: it does not run, or is paused.
+            UnsupportedError: it has no control group with a freezer (an ordinary user's on cgroup version 1).
+        """
+        self._freeze(reference, "pause", lambda client: client.pause())
+
+    def unpause(self, reference: str) -> None:
+        """Let a paused container go on; ConflictError if it is not paused."""
+        self._freeze(reference, "unpause", lambda client: client.unpause())
+
+    def _freeze(self, reference: str, action: str, request: Callable[[SupervisorClient], None]) -> None:
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        if not derive_status(paths).is_running:
+            raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
+        request(SupervisorClient(paths, reference))
+        self._state.recorder.container(row, action)
 
     def wait(self, reference: str) -> int:
         """Wait until a container does not run; return its exit code."""
@@ -248,7 +278,7 @@ class Containers:
         paths = self._root.container(row.id)
         was_running = derive_status(paths).is_running
         if was_running:
-            sent = number or signal_number(decode(row.definition).request["StopSignal"] or "TERM")
+            sent = number or stop_signal_of(decode(row.definition))
             self._state.recorder.container(row, "kill", signal=str(sent))
         deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
         while True:
@@ -383,6 +413,8 @@ class Containers:
         """Attach to a running container's streams; ConflictError if it is not running."""
         row = self._row(reference)
         paths = self._root.container(row.id)
+        if derive_status(paths).is_paused:
+            raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
         terminal = decode(row.definition).request["Tty"]
         session = ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
         self._state.recorder.container(row, "attach")
@@ -408,13 +440,22 @@ class Containers:
             raise ConflictError(
                 f"container {reference} is not running", f"start it: dock start {reference}", exit_code=1
             )
+        if status.is_paused:
+            raise ConflictError(
+                f"container {reference} is paused", f"let it go on: dock unpause {reference}", exit_code=1
+            )
         definition = decode(row.definition)
         base = json.loads(paths.config_file.read_bytes())["process"]
         user = None if request.user is None else self._state.launcher.user(row, definition, request.user)
         process = build_exec_process(base, request, user)
         exec_id = random_id()
-        began_ns = time.time_ns()
-        session = begin_execution(
+        words = " ".join(process["args"])
+        # Before, as in Docker: afterwards, its end might be recorded first.
+        self._state.recorder.note(
+            build_event(row, f"exec_create: {words}", execID=exec_id),
+            build_event(row, f"exec_start: {words}", execID=exec_id),
+        )
+        return begin_execution(
             SupervisorClient(paths, reference),
             process,
             exec_id=exec_id,
@@ -424,12 +465,6 @@ class Containers:
                 row, "exec_die", execID=exec_id, exitCode=str(code)
             ),
         )
-        words = " ".join(process["args"])
-        self._state.recorder.note(
-            build_event(row, f"exec_create: {words}", time_ns=began_ns, execID=exec_id),
-            build_event(row, f"exec_start: {words}", time_ns=began_ns, execID=exec_id),
-        )
-        return session
 
     def dial(self, reference: str, port: int) -> socket.socket:
         """Connect to a TCP port inside a running container; the port need not be published.
@@ -488,4 +523,15 @@ class Containers:
             return None
         network = definition.host["NetworkMode"]
         address = "" if network in ("none", "host") else address_of(self._database, network, row.id)
-        return Seen(row, definition, status, address)
+        health = None
+        if definition.request["Healthcheck"] is not None:
+            health = self._look_at_health(row, definition)
+        return Seen(row, definition, status, address, health)
+
+    def _look_at_health(self, row: ContainerRow, definition: Definition) -> Health | None:
+        from pydock_core.spec.health import has_probe
+        from pydock_core.supervision.health_plan import Health
+
+        if not has_probe(definition.request["Healthcheck"]):
+            return None
+        return Health.read(self._root.container(row.id).health_file)

@@ -25,8 +25,10 @@ _KEYS = (
     "network",
     "publish",
     "expose",
+    "health",
 )
 _STATES = ("created", "running", "exited", "paused", "restarting", "removing", "dead")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ def _condition(
         raise InvalidError(
             f"--filter status={sorted(unknown)[0]}: no such state", f"there are {', '.join(_STATES)}"
         )
+    if key == "health" and (unknown := set(values) - set(_HEALTH)):
+        raise InvalidError(
+            f"--filter health={sorted(unknown)[0]}: no such state", f"there are {', '.join(_HEALTH)}"
+        )
     if key == "exited" and not all(value.isdigit() for value in values):
         raise InvalidError(f"--filter exited={values[0]}: not an exit code", "give a number")
     if key == "name":
@@ -97,6 +103,7 @@ _TESTS: Mapping[str, Callable[[Seen, str], bool]] = {
     "id": lambda seen, value: seen.row.id.startswith(value),
     "status": lambda seen, value: seen.state == value,
     "exited": lambda seen, value: seen.state == "exited" and seen.status.exit_code == int(value),
+    "health": lambda seen, value: seen.health_status == value,
     "volume": lambda seen, value: any(value in (mount.source, mount.target) for mount in seen.mounts),
     "network": lambda seen, value: seen.definition.host["NetworkMode"] == value,
     "publish": lambda seen, value: any(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_spec
 from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import read_ports
@@ -36,12 +38,17 @@ from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 
 if TYPE_CHECKING:
+    from pydock_core.cdi.injection import Injection
     from pydock_core.engine.images import Images
     from pydock_core.store.snapshots.protocol import Snapshotter
 
 DEFAULT_STOP_SECONDS = 10.0
-RUNTIME_PROGRAMS = {"nvidia": "nvidia-container-runtime"}
-"""Programs of Docker's runtimes that have another name than the runtime."""
+NVIDIA_RUNTIME = "nvidia"
+"""Docker's runtime for NVIDIA GPUs.  The embedded executor is it: the devices of a container come from its environment.
+
+NVIDIA's own program is not called under this name, even if it is installed: it needs root and runc, and it executes the
+container's ldconfig.  It can be named by its path.
+"""
 
 
 def build_plan(
@@ -67,6 +74,7 @@ def build_plan(
     request, host = definition.request, definition.host
     limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     timeout = request["StopTimeout"]
+    health = build_health_plan(request)
     return LaunchPlan(
         container_id=container_id,
         data_dir=str(paths.data),
@@ -88,6 +96,7 @@ def build_plan(
         auto_remove=host["AutoRemove"],
         tty_rows=size[0],
         tty_columns=size[1],
+        health=health.to_json() if health is not None else None,
         restart_policy=host["RestartPolicy"]["Name"],
         restart_most=host["RestartPolicy"]["MaximumRetryCount"],
     )
@@ -139,7 +148,9 @@ class Launcher:
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
         self._executor(host["Runtime"])
-        for mount in read_mounts(request, {}):
+        mounts = read_mounts(request, {})
+        injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
+        for mount in mounts:
             if mount.kind == "volume" and mount.volume_options:
                 check_volume(mount.source, "", dict(mount.volume_options), rootless=self._rootless)
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
@@ -156,6 +167,7 @@ class Launcher:
                     exit_code=125,
                 )
         lost, warnings = self._lost_limits(host)
+        warnings += injection.warnings if injection is not None else ()
         if mode == "bridge" and (weakness := self._networks.weakness()):
             warnings.append(
                 f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
@@ -185,16 +197,24 @@ class Launcher:
     @staticmethod
     def _executor(runtime: str) -> str:
         """Return the plan's executor: "embedded", or the path of an OCI runtime program."""
-        if runtime == EMBEDDED:
+        if runtime in (EMBEDDED, NVIDIA_RUNTIME):
             return EMBEDDED
-        program = shutil.which(RUNTIME_PROGRAMS.get(runtime, runtime))
+        program = shutil.which(runtime)
         if program is not None:
             return program
-        if runtime == "nvidia":
-            hint = "install the NVIDIA container toolkit on a host with an NVIDIA GPU, or leave --runtime out (dock doctor)"
-        else:
-            hint = "install it, or leave --runtime out"
-        raise UnavailableError(f"runtime {runtime} is not on this host", hint, exit_code=125)
+        raise UnavailableError(
+            f"runtime {runtime} is not on this host", "install it, or leave --runtime out", exit_code=125
+        )
+
+    @staticmethod
+    def _inject(request: CreateRequest, mounts: Sequence[Mount], *, is_start: bool) -> Injection | None:
+        """Return the devices of a container; None if it asks for none."""
+        host = request["HostConfig"]
+        if not host["DeviceRequests"] and host["Runtime"] != NVIDIA_RUNTIME:
+            return None
+        from pydock_core.engine.injection import inject  # late: few containers have devices
+
+        return inject(request, mounts, nvidia_runtime=host["Runtime"] == NVIDIA_RUNTIME, is_start=is_start)
 
     # -- at start --------------------------------------------------------------------------------------
 
@@ -206,6 +226,8 @@ class Launcher:
         """
         paths = self._root.container(row.id)
         host = definition.host
+        mounts = definition_mounts(definition)
+        injection = self._inject(definition.request, mounts, is_start=True)
         if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, which prevents its next mount.
             Zygote(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
@@ -218,7 +240,6 @@ class Launcher:
         )
         network = self._attachment(row.id, definition, resolv)
         self._write_files(row.id, definition, network, resolv)
-        mounts = definition_mounts(definition)
         volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
         facts = collect_facts(
             self._root,
@@ -230,6 +251,7 @@ class Launcher:
             size,
             rootless=self._rootless,
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
+            **(self._write_edits(paths, injection) if injection is not None else {}),
         )
         write_json(paths.config_file, build_spec(definition, facts))
         plan = build_plan(
@@ -323,6 +345,26 @@ class Launcher:
             path = self._root.container(container_id).data / file
             path.write_text(text)
             path.chmod(0o644)
+
+    @staticmethod
+    def _write_edits(paths: ContainerPaths, injection: Injection) -> dict[str, Any]:
+        """Write the devices' edits of the root filesystem into the bundle; return the facts of :func:`collect_facts`."""
+        facts: dict[str, Any] = {"edits": injection.edits}
+        if injection.root_edits is None:
+            return facts
+        from pydock_core.cdi.injection import with_cover
+        from pydock_core.runtime.root_edit import build_hook
+
+        edits = injection.root_edits
+        if injection.params:
+            params = paths.bundle / "nvidia-params"
+            params.unlink(missing_ok=True)  # an earlier start's is read-only
+            params.write_text(injection.params)
+            params.chmod(0o444)
+            edits = with_cover(edits, str(params))
+        file = paths.bundle / "root-edits.json"
+        write_json(file, edits.to_json())
+        return {**facts, "root_edit_hook": build_hook(sys.executable, str(file))}
 
     def _files(self, row: ContainerRow, paths: ContainerPaths) -> RootFiles:
         return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper, self._image_files)

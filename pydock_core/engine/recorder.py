@@ -38,14 +38,14 @@ class Recorder:
         """Record an event of a container."""
         self.note(build_event(row, action, time_ns=time_ns, **attributes))
 
-    def run(self, row: ContainerRow, run: Run | None, *noted: Event) -> None:
-        """Record a run as far as it is known and not recorded yet, and then events."""
+    def run(self, row: ContainerRow, run: Run | None, *before: Event) -> None:
+        """Record events, and then a run as far as it is known and not recorded yet."""
         if not self._database.has_room:
             return
         with (
             suppress(NoSpaceError, UnavailableError),
             self._database.transaction(durable=False) as connection,
         ):
+            events.record(connection, *before)
             if run is not None:
                 table.record_run(connection, row, run)
-            events.record(connection, *noted)

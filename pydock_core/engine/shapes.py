@@ -15,6 +15,8 @@ from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.spelling import human_duration
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.container_status import Status
+from pydock_core.supervision.health_plan import NONE as NO_HEALTH
+from pydock_core.supervision.health_plan import STARTING, UNHEALTHY, Health
 from pydock_core.supervision.logs import format_time
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
@@ -26,16 +28,27 @@ class Seen:
 
     Attributes:
         address: on its network, with prefix length; empty for none.
+        health: the state of its health check; None without one.
     """
 
     row: ContainerRow
     definition: Definition
     status: Status
     address: str = ""
+    health: Health | None = None
+
+    @property
+    def health_status(self) -> str:
+        """Docker's word: none, starting, healthy or unhealthy; the latter for one with a check that does not run."""
+        if self.health is None:
+            return NO_HEALTH
+        return self.health.status if self.status.is_running else UNHEALTHY
 
     @property
     def state(self) -> str:
-        """Docker's word: created, running, restarting or exited; a container that is being started is "created"."""
+        """Docker's word: created, paused, running, restarting or exited; a container that is being started is "created"."""
+        if self.status.is_paused:
+            return "paused"
         return "created" if self.status.status == "starting" else self.status.status
 
     @property
@@ -44,10 +57,13 @@ class Seen:
         return definition_mounts(self.definition)
 
 
-def describe_status(status: Status, now_ns: int) -> str:
-    """Return the STATUS column: "Up 5 minutes", "Exited (0) 2 hours ago", "Created"."""
+def describe_status(status: Status, now_ns: int, health: str = NO_HEALTH) -> str:
+    """Return the STATUS column: "Up 5 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
     if status.status == "running":
-        return f"Up {_span(now_ns - status.started_at_ns)}"
+        shown = {NO_HEALTH: "", STARTING: " (health: starting)"}.get(health, f" ({health})")
+        if status.is_paused:
+            shown = " (Paused)"
+        return f"Up {_span(now_ns - status.started_at_ns)}{shown}"
     if status.status == "restarting":
         return f"Restarting ({status.exit_code}) {_span(now_ns - status.finished_at_ns)} ago"
     if status.status == "exited" and not status.finished_at_ns:  # killed, and not recorded yet
@@ -71,7 +87,7 @@ def build_summary(seen: Seen) -> dict[str, Any]:
         "Ports": list(_port_summaries(seen)),
         "Labels": definition.request["Labels"],
         "State": seen.state,
-        "Status": describe_status(seen.status, time.time_ns()),
+        "Status": describe_status(seen.status, time.time_ns(), seen.health_status),
         "HostConfig": {"NetworkMode": definition.host["NetworkMode"]},
         "NetworkSettings": {"Networks": _networks(seen)},
         "Mounts": _mount_points(seen),
@@ -88,6 +104,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         name: value
         for name, value in definition.request.items()
         if name not in ("HostConfig", "NetworkingConfig")
+        and not (value is None and name in ("Healthcheck", "Shell"))
     }
     timeout = definition.request["StopTimeout"]
     is_confined = not definition.host["Privileged"]
@@ -101,7 +118,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "State": {
             "Status": seen.state,
             "Running": status.status in ("running", "restarting"),
-            "Paused": False,
+            "Paused": status.is_paused,
             "Restarting": status.status == "restarting",
             "OOMKilled": status.oom_killed,
             "Dead": False,
@@ -110,6 +127,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
             "Error": status.error,
             "StartedAt": format_time(status.started_at_ns) if status.started_at_ns else ZERO_TIME,
             "FinishedAt": format_time(status.finished_at_ns) if status.finished_at_ns else ZERO_TIME,
+            **_health(seen),
         },
         "Image": row.image_id,
         "ResolvConfPath": str(paths.data / "resolv.conf"),
@@ -180,6 +198,23 @@ _SHOWN_ABOVE = (
     "MacAddress",
 )
 """Fields of the first network that NetworkSettings repeats, for clients of API 1.20 and earlier."""
+
+
+def _health(seen: Seen) -> dict[str, Any]:
+    """Return State.Health, which a container without a check does not have."""
+    if seen.health is None:
+        return {}
+    log = [
+        {
+            "Start": format_time(result.started_at_ns),
+            "End": format_time(result.ended_at_ns),
+            "ExitCode": result.exit_code,
+            "Output": result.output,
+        }
+        for result in seen.health.log
+    ]
+    shown = {"Status": seen.health_status, "FailingStreak": seen.health.failing_streak, "Log": log}
+    return {"Health": shown}
 
 
 def _networks(seen: Seen) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError, NotFoundError, UnsupportedError
 from pydock_core.runtime.devices import Device, parse_devices
@@ -15,6 +15,9 @@ from pydock_core.runtime.mount_options import PROPAGATION, MountPlan, parse_moun
 from pydock_core.runtime.namespaces import NamespacePlan
 from pydock_core.runtime.process_setup import Filter, ProcessPlan
 from pydock_core.runtime.seccomp import prepare_program, read_flags
+
+if TYPE_CHECKING:
+    from pydock_core.runtime.root_edit import RootEdits
 
 _REFUSED_LINUX = ("intelRdt", "mountLabel", "netDevices", "memoryPolicy")
 _NAMESPACED_SYSCTLS = {
@@ -31,6 +34,8 @@ class ContainerPlan:
     Attributes:
         bundle: the bundle's directory.
         root: host path of the root filesystem.
+        hooks: without those that ask for root edits.
+        root_edits: what init does to the root filesystem for devices; None for nothing.
         document: config.json itself, for hooks, annotations and cgroups.
     """
 
@@ -53,6 +58,7 @@ class ContainerPlan:
     resources: Mapping[str, Any]
     process: ProcessPlan
     hooks: Mapping[str, Any]
+    root_edits: RootEdits | None
     document: Mapping[str, Any]
 
 
@@ -116,6 +122,11 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
     propagation = str(linux.get("rootfsPropagation") or "")
     if propagation and propagation not in PROPAGATION:
         raise InvalidError(f"linux.rootfsPropagation: unknown propagation {propagation}")
+    hooks, root_edits = document.get("hooks") or {}, None
+    if hooks.get("createContainer"):
+        from pydock_core.runtime.root_edit import split_hooks  # late: few containers have devices
+
+        root_edits, hooks = split_hooks(hooks)
     return ContainerPlan(
         bundle=bundle,
         root=bundle / root["path"],
@@ -135,7 +146,8 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
         cgroups_path=str(linux.get("cgroupsPath") or ""),
         resources=linux.get("resources") or {},
         process=ProcessPlan.from_config(document.get("process") or {}, compile_filter(linux, cache_dir)),
-        hooks=document.get("hooks") or {},
+        hooks=hooks,
+        root_edits=root_edits,
         document=document,
     )
 

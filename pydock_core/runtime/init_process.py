@@ -6,7 +6,7 @@ Its steps (the *caller* is the process that called ``create``):
 2. make and join namespaces (with a user namespace, the caller writes the id maps, and init is forked again, as the
    caller's child);
 3. mount everything below the new root, while the caller makes the control group; enter the control group;
-4. run hooks, pivot_root(2), tell the caller "created";
+4. run hooks, edit the root for devices, pivot_root(2), tell the caller "created";
 5. wait for a connection on the start socket; then give up privileges and execute the program.  An error is sent on that
    connection; its end without an error means that execve(2) succeeded (close-on-exec).
 """
@@ -378,6 +378,10 @@ class _Init:
         hooks = self._plan.hooks
         if hooks.get("prestart") or hooks.get("createRuntime"):
             self._ask("hooks")
+        if self._plan.root_edits is not None:
+            from pydock_core.runtime.root_edit import apply_edits  # late: few containers have devices
+
+            apply_edits(self._root_fd, self._plan.root_edits)
         run_hooks(hooks, "createContainer", {**self._task.state, "pid": os.getpid()})
 
     # -- 5: start ----------------------------------------------------------------------------------------

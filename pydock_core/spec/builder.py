@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.capabilities import NAMES as ALL_CAPABILITIES
@@ -22,6 +22,9 @@ from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profi
 from pydock_core.spec.security import UNCONFINED, Security, read_security
 from pydock_core.spec.users import ResolvedUser
 
+if TYPE_CHECKING:
+    from pydock_core.cdi.edit import ContainerEdits, MountEdit
+
 _CPU_PERIOD_US = 100_000
 _UNLIMITED = 2**64 - 1
 
@@ -33,7 +36,7 @@ class DeviceNode:
     Attributes:
         host_path: on the host; bound from there in a user namespace.
         path: in the container.
-        kind: "c" or "b".
+        kind: "c" or "b"; "u" and "p" of a CDI device.
         major, minor: device numbers.
         mode: permission bits.
         uid, gid: owner in the container.
@@ -63,7 +66,9 @@ class HostFacts:
         network_namespace: path to join; empty for a new one; "host" for none.
         files: host paths of the files that every container gets (/etc/hosts, ...), by target.
         volumes: host paths of the definition's volumes and mounted images, by mount target.
-        devices: the definition's devices; with Privileged, all of the host's.
+        devices: the definition's devices; with Privileged, all of the host's; those of ``edits`` too.
+        edits: of the definition's DeviceRequests; complete, and checked against the host; None for none.
+        root_edit_hook: the hook that does their edits of the root filesystem; None for none.
         console_size: rows and columns of the terminal; zeros if unknown.
         cgroups_path: "/pydock/ID"; empty if no control group can be made, and then there are no limits.
         swap_limit: this host can limit swap; otherwise only an explicit MemorySwap is written.
@@ -82,6 +87,8 @@ class HostFacts:
     files: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     devices: Sequence[DeviceNode] = ()
+    edits: ContainerEdits | None = None
+    root_edit_hook: Mapping[str, Any] | None = None
     console_size: tuple[int, int] = (0, 0)
     cgroups_path: str = ""
     swap_limit: bool = True
@@ -114,6 +121,7 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
     )
     security = read_security(host["SecurityOpt"] or ())
     mounts = definition_mounts(definition)
+    hooks = _build_hooks(facts)
     return {
         "ociVersion": defaults.OCI_VERSION,
         "process": _build_process(definition, facts, capabilities, security),
@@ -122,6 +130,7 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         "mounts": _build_mounts(host, facts, mounts),
         "annotations": {**request["Labels"], **host["Annotations"]},
         "linux": _build_linux(host, facts, mounts, capabilities, security),
+        **({"hooks": hooks} if hooks else {}),
     }
 
 
@@ -218,8 +227,11 @@ def _build_process(
 ) -> dict[str, Any]:
     request, host = definition.request, definition.host
     user: dict[str, Any] = {"uid": facts.user.uid, "gid": facts.user.gid}
-    if facts.user.additional_gids:
-        user["additionalGids"] = list(facts.user.additional_gids)
+    groups = dict.fromkeys(
+        (*facts.user.additional_gids, *(facts.edits.additional_gids if facts.edits is not None else ()))
+    )
+    if groups:
+        user["additionalGids"] = list(groups)
     process: dict[str, Any] = {
         "terminal": request["Tty"],
         "user": user,
@@ -244,7 +256,8 @@ def _build_environment(request: CreateRequest, facts: HostFacts) -> list[str]:
         f"HOME={facts.user.home}",
         *(["TERM=xterm"] if request["Tty"] else []),
     ]
-    return merge_environment(own, request["Env"])
+    of_devices = facts.edits.env if facts.edits is not None else ()
+    return merge_environment(own, (*request["Env"], *of_devices))
 
 
 def _build_rlimit(limit: Ulimit) -> dict[str, Any]:
@@ -281,6 +294,11 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
     requested = [_build_mount(mount, facts) for mount in mounts]
     if facts.rootless:
         requested += [_build_device_bind(device) for device in facts.devices]
+    if facts.edits is not None:
+        # A device's mount replaces another one at its target, as in CDI's reference implementation.
+        own = [_build_device_mount(mount) for mount in facts.edits.mounts]
+        targets = {mount["destination"] for mount in own}
+        requested = [mount for mount in requested if mount["destination"] not in targets] + own
     taken = {mount["destination"] for mount in requested}
     kept = [mount for mount in system if mount["destination"] not in taken]
     if "/etc" not in taken:
@@ -322,6 +340,27 @@ def _build_device_bind(device: DeviceNode) -> dict[str, Any]:
     read_only = [] if "w" in device.access else ["ro"]
     options = ["bind", "rprivate", "nosuid", "noexec", *read_only]
     return {"destination": device.path, "type": "bind", "source": device.host_path, "options": options}
+
+
+def _build_device_mount(mount: MountEdit) -> dict[str, Any]:
+    kind = "bind" if mount.is_bind else mount.kind
+    return {"destination": mount.target, "type": kind, "source": mount.source, "options": list(mount.options)}
+
+
+def _build_hooks(facts: HostFacts) -> dict[str, list[dict[str, Any]]]:
+    hooks: dict[str, list[dict[str, Any]]] = {}
+    if facts.root_edit_hook is not None:
+        hooks["createContainer"] = [dict(facts.root_edit_hook)]
+    for hook in facts.edits.hooks if facts.edits is not None else ():
+        entry: dict[str, Any] = {"path": hook.path}
+        if hook.args:
+            entry["args"] = list(hook.args)
+        if hook.env:
+            entry["env"] = list(hook.env)
+        if hook.timeout_seconds is not None:
+            entry["timeout"] = hook.timeout_seconds
+        hooks.setdefault(hook.step, []).append(entry)
+    return hooks
 
 
 # -- linux -----------------------------------------------------------------------------------------------
@@ -424,11 +463,12 @@ def _build_device_rules(devices: Sequence[DeviceNode], *, privileged: bool) -> l
     own = [
         {
             "allow": True,
-            "type": device.kind,
+            "type": "c" if device.kind == "u" else device.kind,
             "major": device.major,
             "minor": device.minor,
             "access": device.access,
         }
         for device in devices
+        if device.access and device.kind != "p"
     ]
     return [*(dict(rule) for rule in defaults.DEVICE_RULES), *own]

@@ -50,12 +50,40 @@ class RestartPolicy(TypedDict):
     MaximumRetryCount: int
 
 
+class HealthConfig(TypedDict, total=False):
+    """A health check; see :mod:`pydock_core.spec.health`."""
+
+    Test: list[str]
+    Interval: int
+    Timeout: int
+    StartPeriod: int
+    StartInterval: int
+    Retries: int
+
+
 class DeviceMapping(TypedDict):
     """A device of the host, its path in the container, and the allowed subset of "rwm"."""
 
     PathOnHost: str
     PathInContainer: str
     CgroupPermissions: str
+
+
+class DeviceRequest(TypedDict):
+    """Devices that a driver chooses.
+
+    Attributes:
+        Driver: "nvidia", "amd", "intel" or "cdi"; empty for the first that fits.
+        Count: how many; -1 for all.  Either this or ``DeviceIDs``.
+        DeviceIDs: names of a driver's devices, qualified ones with "cdi".
+        Capabilities: alternatives, each a list of capabilities that the driver must have.
+    """
+
+    Driver: str
+    Count: int
+    DeviceIDs: list[str] | None
+    Capabilities: list[list[str]] | None
+    Options: dict[str, str] | None
 
 
 class EndpointSettings(TypedDict):
@@ -97,6 +125,8 @@ class ContainerConfig(TypedDict):
     Labels: dict[str, str]
     StopSignal: str
     StopTimeout: float | None
+    Healthcheck: HealthConfig | None
+    Shell: list[str] | None
 
 
 _RestartPolicy = RestartPolicy
@@ -134,6 +164,7 @@ class HostConfig(TypedDict):
     NanoCpus: int
     CpusetCpus: str
     Devices: list[DeviceMapping]
+    DeviceRequests: list[DeviceRequest] | None
     MemorySwap: int
     PidsLimit: int | None
     Ulimits: list[Ulimit]
@@ -170,6 +201,8 @@ CONFIG: ContainerConfig = {
     "Labels": {},
     "StopSignal": "",
     "StopTimeout": None,
+    "Healthcheck": None,
+    "Shell": None,
 }
 HOST_CONFIG: HostConfig = {
     "Binds": None,
@@ -198,10 +231,18 @@ HOST_CONFIG: HostConfig = {
     "NanoCpus": 0,
     "CpusetCpus": "",
     "Devices": [],
+    "DeviceRequests": None,
     "MemorySwap": 0,
     "PidsLimit": None,
     "Ulimits": [],
     "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+}
+DEVICE_REQUEST: DeviceRequest = {
+    "Driver": "",
+    "Count": 0,
+    "DeviceIDs": None,
+    "Capabilities": None,
+    "Options": None,
 }
 ENDPOINT: EndpointSettings = {"IPAMConfig": None, "Aliases": None, "MacAddress": ""}
 
@@ -235,7 +276,6 @@ FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "CpuRealtimeRuntime": 0,
     "CpusetMems": "",
     "DeviceCgroupRules": None,
-    "DeviceRequests": None,
     "MemoryReservation": 0,
     "MemorySwappiness": None,
     "OomKillDisable": False,

@@ -13,6 +13,7 @@ from typing import Any
 from pydock_core.errors import InvalidError
 from pydock_core.spec.defaults import DEFAULT_PATH
 from pydock_core.spec.definition import ENDPOINT, CreateRequest
+from pydock_core.spec.health import check_health, merge_health
 from pydock_core.spec.log_option import complete_options
 from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.supervision.plan import EMBEDDED
@@ -55,6 +56,8 @@ def merge(request: CreateRequest, image_config: Mapping[str, Any], default_netwo
         "Volumes": {path: {} for path in (*request["Volumes"], *sorted(image_config.get("Volumes") or ()))},
         "Labels": {**(image_config.get("Labels") or {}), **request["Labels"]},
         "StopSignal": request["StopSignal"] or str(image_config.get("StopSignal") or "SIGTERM"),
+        "Healthcheck": merge_health(request["Healthcheck"], image_config.get("Healthcheck")),
+        "Shell": request["Shell"] or image_config.get("Shell") or None,
         "HostConfig": {
             **host,
             "NetworkMode": network,
@@ -85,8 +88,8 @@ def _combined(option: str, network: str, hint: str) -> InvalidError:
 
 
 _TEXTS = ("User", "WorkingDir", "StopSignal")
-_LISTS = ("Env", "Cmd", "Entrypoint")
-_MAPPINGS = ("Labels", "Volumes", "ExposedPorts")
+_LISTS = ("Env", "Cmd", "Entrypoint", "Shell")
+_MAPPINGS = ("Labels", "Volumes", "ExposedPorts", "Healthcheck")
 _PORT = re.compile(r"\d{1,5}(/(tcp|udp|sctp))?")
 
 
@@ -105,6 +108,11 @@ def check_image_config(image: str, config: Mapping[str, Any]) -> None:
         bad.append("ExposedPorts")
     if not bad and not all(path.startswith("/") for path in config.get("Volumes") or {}):
         bad.append("Volumes")
+    if not bad:
+        try:
+            check_health(config.get("Healthcheck") or {})
+        except InvalidError:
+            bad.append("Healthcheck")
     if bad:
         raise InvalidError(
             f"image {image}: {bad[0]} of its configuration is malformed",

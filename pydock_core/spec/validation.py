@@ -16,17 +16,20 @@ from pydock_core.runtime.signals import signal_name, signal_number
 from pydock_core.spec.definition import (
     CONFIG,
     DEFAULT_SHM_BYTES,
+    DEVICE_REQUEST,
     ENDPOINT,
     FIXED_CONFIG,
     FIXED_HOST_CONFIG,
     HOST_CONFIG,
     ContainerConfig,
     CreateRequest,
+    DeviceRequest,
     EndpointSettings,
     HostConfig,
     RestartPolicy,
     complete,
 )
+from pydock_core.spec.health import check_health
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
@@ -185,6 +188,7 @@ class _Checker:
         request["WorkingDir"] = directory and posixpath.normpath("/" + directory.lstrip("/"))
         ports = (*request["HostConfig"]["PortBindings"], *request["ExposedPorts"])
         request["ExposedPorts"] = {check_port(port): {} for port in ports}
+        request["Healthcheck"] = check_health(request["Healthcheck"] or {})
         if request["StopSignal"]:
             number = signal_number(request["StopSignal"], self.name("StopSignal"))
             request["StopSignal"] = f"SIG{signal_name(number)}"
@@ -196,6 +200,7 @@ class _Checker:
         host["ExtraHosts"] = [self._host_line(line) for line in host["ExtraHosts"] or ()] or None
         for device in host["Devices"]:
             self._check_device(device)
+        host["DeviceRequests"] = [self._device_request(item) for item in host["DeviceRequests"] or ()] or None
         if not host["ShmSize"]:
             host["ShmSize"] = DEFAULT_SHM_BYTES
         host["CapAdd"] = [self._capability("CapAdd", name) for name in host["CapAdd"] or ()] or None
@@ -304,8 +309,38 @@ class _Checker:
                 "Devices",
                 ":".join(map(str, (*paths, access))),
                 "malformed",
-                "write /dev/HOST[:/dev/CONTAINER[:rwm]]",
+                "write /dev/HOST[:/dev/CONTAINER[:rwm]], or vendor.com/class=name for a CDI device",
             )
+
+    def _device_request(self, document: Any) -> DeviceRequest:
+        """Return a request for devices with every field; which devices there are is the host's to know."""
+        flag = self.name("DeviceRequests")
+        request: DeviceRequest = {**DEVICE_REQUEST, **document}
+        for field, check in _DEVICE_REQUEST_TYPES.items():
+            if not check(request[field]):  # type: ignore[literal-required]
+                raise self.invalid("DeviceRequests", None, f"{field} is malformed", "see the Engine API")
+        if unknown := set(request) - set(DEVICE_REQUEST):
+            raise self.unsupported(f"DeviceRequests.{min(unknown)}")
+        self.check_texts(request)
+        if request["Options"]:
+            raise UnsupportedError(
+                f"{flag} options: no device driver has options here", "leave them out", exit_code=125
+            )
+        if request["Driver"] == "cdi" and not (request["DeviceIDs"] and not request["Count"]):
+            raise self.invalid(
+                "DeviceRequests",
+                None,
+                "the driver cdi takes DeviceIDs alone",
+                "write --device vendor.com/class=name",
+            )
+        if request["Count"] and request["DeviceIDs"]:
+            raise self.invalid(
+                "DeviceRequests",
+                None,
+                "a count and devices cannot be given together",
+                "give one of the two; several devices need quotes: --gpus '\"device=0,1\"'",
+            )
+        return request
 
     def check_networks(self, request: CreateRequest) -> None:
         """Check the networks: any number can be defined, and one can be attached."""
@@ -408,6 +443,14 @@ def _is_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+_DEVICE_REQUEST_TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "Driver": lambda value: isinstance(value, str),
+    "Count": _is_integer,
+    "DeviceIDs": lambda value: value is None or _is_texts(value),
+    "Capabilities": lambda value: value is None or (isinstance(value, list) and all(map(_is_texts, value))),
+    "Options": lambda value: value is None or _is_text_map(value),
+}
+
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda value: isinstance(value, str), "a string"),
     "bool": (lambda value: isinstance(value, bool), "a boolean"),
@@ -422,8 +465,10 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "LogConfig": (lambda value: isinstance(value, dict), "an object"),
     "list[dict[str, Any]]": (_is_objects, "a list of objects"),
     "list[Ulimit]": (_is_objects, "a list of objects"),
+    "HealthConfig | None": (lambda value: isinstance(value, dict), "an object"),
     "_RestartPolicy": (lambda value: isinstance(value, dict), "an object"),
     "list[DeviceMapping]": (_is_objects, "a list of objects"),
+    "list[DeviceRequest] | None": (_is_objects, "a list of objects"),
     "dict[str, list[PortBinding]]": (
         lambda value: (
             isinstance(value, dict)

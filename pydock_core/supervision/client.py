@@ -404,9 +404,27 @@ class SupervisorClient:
         """Set the size of the container's terminal; ConflictError if it has none."""
         self._ask({"op": "resize", "rows": rows, "columns": columns})
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the container's first process."""
-        self._ask({"op": "signal", "signal": number})
+    def signal(self, number: int, *, unpause: bool = False) -> None:
+        """Send a signal to the container's first process.
+
+        Args:
+            unpause: let a paused container go on, so that the signal can end it.
+        """
+        self._ask({"op": "signal", "signal": number, "unpause": unpause})
+
+    def pause(self) -> None:
+        """Freeze the container until :meth:`unpause`.
+
+        Raises:
+            ConflictError: it is paused.
+            UnsupportedError: it has no control group with a freezer.
+            FailedError: its processes do not stop.
+        """
+        self._ask({"op": "pause"})
+
+    def unpause(self) -> None:
+        """Let a paused container go on; ConflictError if it is not paused."""
+        self._ask({"op": "unpause"})
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
         """Send a signal, and after the timeout SIGKILL; return the exit code when the container has ended.

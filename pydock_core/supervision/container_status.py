@@ -38,6 +38,7 @@ class StateRecord:
         executor: of the launch plan, so that what is left can be removed without it.
         restart_count: how often its restart policy has started it again.
         is_restarting: its last run is over, and its restart policy starts it again.
+        is_paused: a client has paused it.
     """
 
     init: ProcessIdentity | None
@@ -47,6 +48,7 @@ class StateRecord:
     executor: str
     restart_count: int = 0
     is_restarting: bool = False
+    is_paused: bool = False
 
     def write(self, path: Path) -> None:
         """Write the record in one step."""
@@ -59,6 +61,8 @@ class StateRecord:
         }
         if self.restart_count or self.is_restarting:
             document |= {"restart_count": self.restart_count, "is_restarting": self.is_restarting}
+        if self.is_paused:
+            document["is_paused"] = True
         write_json(path, document)
 
     @classmethod
@@ -75,6 +79,7 @@ class StateRecord:
             document["executor"],
             document.get("restart_count", 0),
             document.get("is_restarting", False),
+            document.get("is_paused", False),
         )
 
 
@@ -130,6 +135,7 @@ class Status:
         started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 if it has not happened.
         ports: published ports of a running container, with the host ports that were chosen.
         restart_count: how often its restart policy has started it again.
+        is_paused: it is running, but its processes are frozen.
     """
 
     status: str
@@ -142,6 +148,7 @@ class Status:
     finished_at_ns: int = 0
     ports: tuple[PublishedPort, ...] = ()
     restart_count: int = 0
+    is_paused: bool = False
 
     @property
     def is_running(self) -> bool:
@@ -196,6 +203,7 @@ def _status_of_state(state: StateRecord, paths: ContainerPaths) -> Status:
         started_at_ns=state.started_at_ns,
         ports=state.ports,
         restart_count=state.restart_count,
+        is_paused=state.is_paused,
     )
 
 

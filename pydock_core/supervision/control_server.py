@@ -15,6 +15,7 @@ from pydock_core import messages
 from pydock_core.errors import (
     ConflictError,
     CorruptError,
+    FailedError,
     InvalidError,
     PyDockError,
     UnavailableError,
@@ -88,6 +89,10 @@ class Supervised(Protocol):
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process (an OCI process object)."""
+        ...
+
+    def record_pause(self, *, is_paused: bool) -> None:
+        """Record whether the container is paused."""
         ...
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
@@ -184,6 +189,7 @@ class ControlServer:
         self._pause = Pause(
             loop, lambda: choose_freezer(supervisor.describe()["pid"], Path(path).parent.name)
         )
+        self._is_paused = False
         loop.watch(self._listener.fileno(), READ, self._on_accept)
         # A handler's document has the type of its request; the values come from the client, and are checked.
         self._operations: Mapping[str, Callable[[Connection, Any, list[int]], None]] = {
@@ -197,8 +203,15 @@ class ControlServer:
             "dial": self._dial,
             "follow": self._follow,
             "freeze": self._freeze,
+            "pause": self._pause_container,
+            "unpause": self._unpause_container,
             "restart_policy": self._restart_policy,
         }
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a client has the container stopped."""
+        return self._pause.is_held
 
     def _on_accept(self, _: int) -> None:
         try:
@@ -236,7 +249,10 @@ class ControlServer:
         connection.reply()
 
     def _signal(self, connection: Connection, document: SignalRequest, _: list[int]) -> None:
-        self._supervisor.send_signal(int(document["signal"]))
+        number = int(document["signal"])
+        self._supervisor.send_signal(number)
+        if document.get("unpause"):
+            self._unpause_to_end()
         connection.reply()
 
     def _stop(self, connection: Connection, document: StopRequest, _: list[int]) -> None:
@@ -244,6 +260,7 @@ class ControlServer:
         self._supervisor.stop(
             None if number is None else int(number), None if timeout is None else float(timeout)
         )
+        self._unpause_to_end()
         self._add_waiter(connection)
 
     def _wait(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
@@ -283,8 +300,7 @@ class ControlServer:
 
     def _freeze(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
         """Freeze the container until the client says "thaw" or its connection ends."""
-        if self._supervisor.describe()["status"] != "running":
-            raise ConflictError(f"container {self._supervisor.short_id} is not running")
+        self._require_running()
 
         def on_held(error: PyDockError | None) -> None:
             if error is None:
@@ -300,6 +316,61 @@ class ControlServer:
         connection.on_close = partial(self._pause.release, connection)
         self._pause.hold(connection, on_held)
 
+    def _require_running(self) -> None:
+        if self._supervisor.describe()["status"] != "running":
+            raise ConflictError(f"container {self._supervisor.short_id} is not running")
+
+    def _pause_container(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
+        """Stop the container until a client unpauses it."""
+        self._require_running()
+        subject = f"container {self._supervisor.short_id}"
+        if self._is_paused:
+            raise ConflictError(f"{subject} is already paused")
+        if not self._pause.is_lasting():
+            raise UnsupportedError(
+                f"{subject} cannot be paused: it has no control group with a freezer",
+                "cgroup version 2 with delegated groups, or root, has one (dock doctor)",
+            )
+
+        def on_held(error: PyDockError | None) -> None:
+            if error is None:
+                try:
+                    self._supervisor.record_pause(is_paused=True)
+                except OSError as problem:
+                    error = FailedError(f"{subject} cannot be paused: {problem.strerror}")
+                    self._pause.release(self)
+            self._is_paused = error is None
+            if error is None:
+                connection.reply()
+            else:
+                connection.fail(error)
+
+        self._is_paused = True
+        self._pause.hold(self, on_held)
+
+    def _unpause_container(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
+        if not self._is_paused:
+            raise ConflictError(f"container {self._supervisor.short_id} is not paused")
+        self._unpause()
+        connection.reply()
+
+    def _unpause(self) -> None:
+        """Let the container go on.  Without room for the record it goes on all the same, and can be unpaused again."""
+        self._pause.release(self)
+        try:
+            self._supervisor.record_pause(is_paused=False)
+        except OSError as error:
+            raise FailedError(
+                f"container {self._supervisor.short_id} goes on, but that is not recorded: {error.strerror}"
+            ) from error
+        self._is_paused = False
+
+    def _unpause_to_end(self) -> None:
+        """Let a paused container go on, as it has a signal to end with; the record goes with its end."""
+        if self._is_paused:
+            with suppress(FailedError):
+                self._unpause()
+
     def _exec_later(self, connection: Connection, document: ExecRequest, fds: list[int]) -> None:
         """Carry out a request that waited for the container to be thawed."""
         try:
@@ -313,6 +384,10 @@ class ControlServer:
             messages.close_all(fds)
 
     def _exec(self, connection: Connection, document: ExecRequest, fds: list[int]) -> None:
+        if self._is_paused:
+            raise ConflictError(
+                f"container {self._supervisor.short_id} is paused", "unpause it before exec: dock unpause"
+            )
         if self._pause.is_held:
             # A process that joins a frozen group stops there, and the supervisor would wait for it.
             kept = list(fds)

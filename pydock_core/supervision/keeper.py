@@ -315,6 +315,10 @@ class Keeper:
         """Refuse: there is no container now."""
         raise self._refusal()
 
+    def record_pause(self, *, is_paused: bool) -> None:
+        """Refuse: there is no container now."""
+        raise self._refusal()
+
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
         """Record an event of the container."""
         Recording(self._paths).record(action, attributes)

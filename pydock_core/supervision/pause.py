@@ -1,5 +1,7 @@
 """Freezes a running container's processes as long as a client holds it frozen.
 
+A person's pause is one of the holders; it ends with ``unpause`` only.
+
 With a control group, the kernel's freezer is used.  Without one (an ordinary user on version 1), every process gets
 SIGSTOP, and afterwards those that were stopped here get SIGCONT.
 """
@@ -15,7 +17,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime.cgroups.freezer import find_freezer
+from pydock_core.runtime.cgroups.freezer import GroupFreezer, find_freezer
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.supervision.event_loop import EventLoop
 
@@ -67,6 +69,10 @@ class Pause:
     def is_held(self) -> bool:
         """Whether the container is frozen, or is about to be."""
         return self._freezer is not None
+
+    def is_lasting(self) -> bool:
+        """Whether the kernel's freezer stops the container: SIGSTOP is no pause, as any process of it can send SIGCONT."""
+        return isinstance(self._freezer or self._choose(), GroupFreezer)
 
     def hold(self, holder: object, on_held: OnHeld) -> None:
         """Freeze the container; call back once, with None when it is frozen or with the error."""

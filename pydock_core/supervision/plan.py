@@ -93,6 +93,7 @@ class LaunchPlan:
         log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
+        health: :class:`pydock_core.supervision.health_plan.HealthPlan` as JSON; None without a health check.
         restart_policy, restart_most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
     """
 
@@ -118,6 +119,7 @@ class LaunchPlan:
     tty_columns: int = 0
     restart_policy: str = "no"
     restart_most: int = 0
+    health: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""

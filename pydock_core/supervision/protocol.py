@@ -162,7 +162,7 @@ WorkerEvent = ProgressEvent | DoneEvent | FailedEvent
 class BareRequest(TypedDict):
     """A request without fields."""
 
-    op: Literal["state", "wait", "follow", "freeze", "thaw"]
+    op: Literal["state", "wait", "follow", "freeze", "thaw", "pause", "unpause"]
 
 
 class AttachRequest(StreamChoice):
@@ -180,10 +180,11 @@ class ResizeRequest(TypedDict):
 
 
 class SignalRequest(TypedDict):
-    """Sends a signal to the container's first process."""
+    """Sends a signal to the container's first process; ``unpause`` thaws the container, so that the signal can end it."""
 
     op: Literal["signal"]
     signal: int
+    unpause: NotRequired[bool]
 
 
 class StopRequest(TypedDict):

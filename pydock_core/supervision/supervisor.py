@@ -14,7 +14,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +30,7 @@ from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 from pydock_core.runtime.mounts import make_tmpfs
 from pydock_core.runtime.process_identity import ProcessIdentity, boot_id
-from pydock_core.runtime.record_file import write_whole
+from pydock_core.runtime.record_file import read_json, write_whole
 from pydock_core.runtime.rehearsal import rehearse
 from pydock_core.supervision import container_status, dial, ports
 from pydock_core.supervision.container_status import ExitRecord, StateRecord
@@ -49,6 +50,7 @@ from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams
 from pydock_core.supervision.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.health import HealthMonitor
     from pydock_core.supervision.protocol import (
         LaunchOrder,
         PortDocument,
@@ -199,6 +201,7 @@ class Supervisor:
         self._oom_file = ""
         self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
         self.succession = Succession(self.paths)
+        self._state: StateRecord | None = None
         self._is_stopping = False
         self._is_stopped_by_hand = False
 
@@ -369,10 +372,10 @@ class Supervisor:
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
         self.paths.exit_file.unlink(missing_ok=True)
-        state = StateRecord(
+        self._state = StateRecord(
             init, supervisor, self._started_at_ns, self._ports, self.plan.executor, self.succession.count
         )
-        state.write(self.paths.state_file)
+        self._state.write(self.paths.state_file)
         _tell(
             self._status,
             {
@@ -543,9 +546,38 @@ class Supervisor:
             raise ConflictError(f"container {self.short_id} is not running")
         return self._executor.execute(self.plan.container_id, process_document, stdio)
 
+    def record_pause(self, *, is_paused: bool) -> None:
+        """Record whether the container is paused."""
+        assert self._state is not None  # it is running
+        self._state = replace(self._state, is_paused=is_paused)
+        self._state.write(self.paths.state_file)
+
     def set_restart_policy(self, policy: RestartPolicy) -> None:
         """Follow another restart policy from now on."""
         self.succession.set_policy(policy)
+
+    def _begin_health(self, plan: Mapping[str, Any]) -> HealthMonitor:
+        from pydock_core.supervision.health import HealthMonitor  # late: few containers have a check
+        from pydock_core.supervision.health_plan import HealthPlan
+
+        control = self._control
+        assert control is not None
+        return HealthMonitor(
+            HealthPlan.from_json(plan),
+            self.loop,
+            self.signals,
+            self._execute_probe,
+            lambda: control.is_held,
+            lambda status: self.report(f"health_status: {status}", {}),
+            self.paths.health_file,
+            self._started_at_ns,
+        )
+
+    def _execute_probe(self, words: Sequence[str], stdio: Stdio) -> int:
+        """Execute words with the identity and environment of the container's own process; return the pid."""
+        process = (read_json(self.paths.config_file) or {})["process"]
+        process.pop("consoleSize", None)
+        return self.execute({**process, "args": list(words), "terminal": False}, stdio).pid
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
         """Record an event of the container that no client records."""
@@ -560,7 +592,11 @@ class Supervisor:
             The end, and whether the container is started again.
         """
         self.signals.on_exit(self._init_pid, self._on_init_exit)
-        self.loop.run()
+        if self.plan.health is None:
+            self.loop.run()
+        else:
+            with contextlib.closing(self._begin_health(self.plan.health)):
+                self.loop.run()
         # When init has been reaped, every process of its PID namespace is gone (pid_namespaces(7)): all of their
         # output is in the pipes.
         self.relay.drain()

@@ -111,7 +111,7 @@ def test_foreign_versions_are_refused(server: JupyterServer, version: str, word:
         ("POST", "/v1.51/build"),
         ("POST", "/images/create?fromImage=x"),
         ("GET", "/plugins"),
-        ("POST", "/containers/web/pause"),
+        ("POST", "/containers/web/checkpoints"),
         ("POST", "/containers/web/exec"),
         ("GET", "/containers/web/attach/ws"),
         ("PUT", "/containers/web/archive"),
