@@ -89,6 +89,8 @@ def run(words: list[str]) -> int:
         return NO_SERVER
     except OSError:
         return REFUSED
+    except KeyboardInterrupt:  # before signals are forwarded; the command ends with this process
+        return 128 + int(_signal.SIGINT)
     finally:
         connection.close()
 

@@ -325,10 +325,18 @@ class ForkServer:
             os._exit(code)
 
     def _fork(self) -> int:
+        # The child unblocks signals when it is ready for them (_shed): Python drops those that are pending when it
+        # returns from fork, and an exception that a handler raises in a function of os.register_at_fork.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        pid = -1
         try:
-            return os.fork()
+            pid = os.fork()
         except OSError as error:
             raise FailedError(f"cannot fork the server: {error.strerror}") from error
+        finally:
+            if pid != 0:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
 
     def _reap(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -464,3 +472,4 @@ class ForkServer:
         self._waiting.clear()
         for link in (*(spare.link for spare in self._spares), *self._unsettled.values()):
             link.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -48,6 +48,9 @@ def die(request: Request) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+_after_fork: list[Callable[[], None]] = []
+os.register_at_fork(after_in_child=lambda: [call() for call in _after_fork])
+
 OPERATIONS: Mapping[str, Operation] = {
     "ping": Operation(Kind.IMMEDIATE, lambda request: {"pid": os.getpid()}),
     "echo": Operation(Kind.CALL, lambda request: {"echo": request.document["text"], "pid": os.getpid()}),
@@ -321,6 +324,26 @@ def test_a_server_of_other_code_gives_up_its_spare(spec: ServerSpec, start: Star
     assert request.pid != spare
     wait_until(lambda: is_zombie(spare))
     request.end()
+
+
+def test_a_signal_that_comes_right_after_the_fork_is_not_lost(
+    spec: ServerSpec, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt of a program whose command was just being forked had no effect."""
+    test = os.getpid()
+
+    def interrupt_children_of_the_server() -> None:
+        if os.getppid() != test:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sys.modules[__name__], "_after_fork", [interrupt_children_of_the_server])
+    start()
+    out_fd, in_fd = os.pipe()
+    word_fd, give_fd = os.pipe()
+    ask_server(spec, {"op": "job"}, [in_fd, word_fd])
+    messages.close_all([in_fd, word_fd])
+    assert os.read(out_fd, 10) != b"up"
+    messages.close_all([out_fd, give_fd])
 
 
 def test_a_missing_directory_is_told(tmp_path: Path, start: Start) -> None:
