@@ -492,6 +492,21 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         _ONE,
         later=("--details",),
     ),
+    Command(
+        ("cp",),
+        "Copy files between a container and the host; - is a tar archive",
+        "copy:cp",
+        (
+            Option(
+                ("-a", "--archive"),
+                "into a container: everything belongs to its user; out of one: keep the owners",
+            ),
+            Option(("-L", "--follow-link"), "follow a link that the source is"),
+            Option(("-q", "--quiet"), "do not tell what was copied"),
+        ),
+        (Argument("SOURCE", complete="path"), Argument("TARGET", complete="path")),
+        (("container", "cp"),),
+    ),
     _container("wait", "Wait until containers end, and print their exit codes", (), _SOME),
     _container("port", "Show where a container's ports are published", (), (*_ONE, Argument("PORT", "?"))),
     Command(

@@ -34,14 +34,14 @@ GROUPS = {
 
 LATER_COMMANDS = frozenset(
     (
-        "build buildx builder compose cp "
+        "build buildx builder compose "
         "stats top update network manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
 )
 """Docker's commands that this version does not support: refused by name."""
 LATER_SUBCOMMANDS = frozenset(
-    {("container", word) for word in "cp stats top update".split()}
+    {("container", word) for word in "stats top update".split()}
     | {("image", word) for word in "build".split()}
     | {("system", word) for word in "dial-stdio".split()}
 )

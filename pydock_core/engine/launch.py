@@ -23,7 +23,7 @@ from pydock_core.private_files import make_directories
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
-from pydock_core.spec.builder import build_spec
+from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
 from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import parse_limits
@@ -316,6 +316,40 @@ class Launcher:
                 overlay, lower=(*overlay.lower, str(mount_points.make_layer(self._root))), options=options
             ),
         )
+
+    def view(self, row: ContainerRow, definition: Definition, paths: ContainerPaths) -> dict[str, Any]:
+        """Return what a worker mounts to see a container's file system: arguments of
+        :class:`pydock_core.store.container_view.ContainerView`.
+
+        The container is kept still, or runs.  Its directories and its volumes are there afterwards.
+        """
+        for directory in (paths.rootfs, paths.upper, paths.work):
+            make_directories(directory)
+        if not paths.config_file.exists():
+            paths.upper.chmod(0o755)
+        diff_ids = self._images.layers(row.image_id)
+        mounts = definition_mounts(definition)
+        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
+        files = {
+            target: str(paths.data / name)
+            for target, name in mount_points.OWN_FILES.items()
+            if (paths.data / name).exists()
+        }
+        host = definition.host
+        entries = [build_mount(mount, volumes) for mount in mounts if mount.kind != "tmpfs"]
+        taken = {entry["destination"] for entry in entries}
+        if "/etc" not in taken:
+            entries += build_files(files, taken, read_only=host["ReadonlyRootfs"])
+        entries.sort(key=lambda entry: entry["destination"].count("/"))
+        return {
+            "rootfs": str(paths.rootfs),
+            "root_mounts": [
+                mount.to_json() for mount in self._writable_root(diff_ids, paths, is_transient=False)
+            ],
+            "sources": [source.to_json() for source in sources],
+            "mounts": entries,
+            "read_only": host["ReadonlyRootfs"],
+        }
 
     def user(self, row: ContainerRow, definition: Definition, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""

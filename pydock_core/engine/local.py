@@ -11,6 +11,7 @@ from pydock_core.paths import StateRoot, default_root
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
+    from pydock_core.engine.copies import Copies
     from pydock_core.engine.events import Events
     from pydock_core.engine.filesystems import Filesystems
     from pydock_core.engine.images import Images
@@ -33,6 +34,7 @@ class Engine:
     Attributes:
         containers: see :class:`pydock_core.engine.containers.Containers`.
         events: see :class:`pydock_core.engine.events.Events`.
+        copies: see :class:`pydock_core.engine.copies.Copies`.
         filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
         images: see :class:`pydock_core.engine.images.Images`.
         registries: see :class:`pydock_core.engine.registries.Registries`.
@@ -60,6 +62,12 @@ class Engine:
         from pydock_core.engine.events import Events
 
         return Events(self.state)
+
+    @cached_property
+    def copies(self) -> Copies:
+        from pydock_core.engine.copies import Copies
+
+        return Copies(self.state)
 
     @cached_property
     def filesystems(self) -> Filesystems:

@@ -316,6 +316,45 @@ class FilesystemsProtocol(Protocol):
     def export(self, container: str, stream: BinaryIO) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """The result of a copy.
+
+    Attributes:
+        size_bytes: the content of the copied files, or of the archive.
+        notes: what was left out, a line each.
+    """
+
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class CopiesProtocol(Protocol):
+    """See :class:`pydock_core.engine.copies.Copies`."""
+
+    def stat(self, container: str, path: str) -> Document: ...
+
+    def copy_out(
+        self, container: str, path: str, target: str, *, follow: bool = False, keep_owners: bool = False
+    ) -> CopyResult: ...
+
+    def copy_in(
+        self, source: str, container: str, path: str, *, follow: bool = False, as_user: bool = False
+    ) -> CopyResult: ...
+
+    def read_archive(self, container: str, path: str, stream: BinaryIO) -> CopyResult: ...
+
+    def write_archive(
+        self,
+        container: str,
+        path: str,
+        stream: BinaryIO,
+        *,
+        as_user: bool = False,
+        may_replace: bool = True,
+    ) -> CopyResult: ...
+
+
 class UsageProtocol(Protocol):
     """See :class:`pydock_core.engine.usage.Usage`."""
 
@@ -409,6 +448,9 @@ class EngineProtocol(Protocol):
 
     @property
     def registries(self) -> RegistriesProtocol: ...
+
+    @property
+    def copies(self) -> CopiesProtocol: ...
 
     @property
     def filesystems(self) -> FilesystemsProtocol: ...

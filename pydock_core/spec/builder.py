@@ -291,7 +291,7 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
         system = [_without_read_only(mount) for mount in system]
-    asked = [_build_mount(mount, facts) for mount in mounts]
+    asked = [build_mount(mount, facts.volumes) for mount in mounts]
     if facts.rootless:
         asked += [_build_device_bind(device) for device in facts.devices]
     if (
@@ -303,13 +303,14 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
     taken = {mount["destination"] for mount in asked}
     kept = [mount for mount in system if mount["destination"] not in taken]
     if "/etc" not in taken:
-        asked += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
+        asked += build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
     # A sort is stable: mounts on one depth keep the user's order.
     asked.sort(key=lambda mount: mount["destination"].count("/"))
     return [{**mount, "options": list(mount["options"])} for mount in (*kept, *asked)]
 
 
-def _build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
+def build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
+    """Build the OCI entries of the files that every container gets, but for targets that are taken."""
     options = ["bind", "rprivate", *(["ro"] if read_only else [])]
     return [
         {"destination": target, "type": "bind", "source": source, "options": options}
@@ -322,7 +323,12 @@ def _without_read_only(mount: Mapping[str, Any]) -> dict[str, Any]:
     return {**mount, "options": [option for option in mount["options"] if option not in ("ro", "rro")]}
 
 
-def _build_mount(mount: Mount, facts: HostFacts) -> dict[str, Any]:
+def build_mount(mount: Mount, volumes: Mapping[str, str]) -> dict[str, Any]:
+    """Build the OCI entry of one mount.
+
+    Args:
+        volumes: host paths of volumes and images, by mount target.
+    """
     read_only = ["ro"] if mount.read_only else []
     if mount.kind == "tmpfs":
         options = [*defaults.TMPFS_OPTIONS, *read_only, *mount.options]
@@ -332,7 +338,7 @@ def _build_mount(mount: Mount, facts: HostFacts) -> dict[str, Any]:
         if mount.read_only and mount.is_recursive and mount.read_only_below != TOP_ONLY:
             read_only = ["rro"]
     else:
-        source = facts.volumes[mount.target]
+        source = volumes[mount.target]
     options = ["rbind" if mount.is_recursive else "bind", mount.propagation, *read_only]
     return {"destination": mount.target, "type": "bind", "source": source, "options": options}
 
