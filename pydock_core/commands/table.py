@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydock_core.commands.command import Argument, Command, Option
 from pydock_core.commands.container_commands import CONTAINER_COMMANDS
 from pydock_core.commands.image_commands import IMAGE_COMMANDS
+from pydock_core.commands.network_commands import NETWORK_COMMANDS
 from pydock_core.commands.system_commands import SYSTEM_COMMANDS
 from pydock_core.commands.volume_commands import VOLUME_COMMANDS
 
@@ -23,11 +24,18 @@ __all__ = [
     "find",
 ]
 
-COMMANDS: tuple[Command, ...] = (*CONTAINER_COMMANDS, *IMAGE_COMMANDS, *VOLUME_COMMANDS, *SYSTEM_COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *CONTAINER_COMMANDS,
+    *IMAGE_COMMANDS,
+    *NETWORK_COMMANDS,
+    *VOLUME_COMMANDS,
+    *SYSTEM_COMMANDS,
+)
 
 GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
+    "network": "Manage networks",
     "system": "Manage PyDock",
     "volume": "Manage volumes",
 }
@@ -35,7 +43,7 @@ GROUPS = {
 LATER_COMMANDS = frozenset(
     (
         "build buildx builder compose "
-        "stats top update network manifest context plugin swarm service stack node secret config checkpoint "
+        "stats top update manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
 )

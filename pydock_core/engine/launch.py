@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.engine import container_files, mount_points
+from pydock_core.engine.attachments import HOST_NAMES, Attachments
 from pydock_core.engine.bundle import collect_facts
-from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.volume_files import fill_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
@@ -110,7 +110,8 @@ class Launcher:
         self._database = database
         self._images = images
         self._snapshotter = snapshotter
-        self._networks = Networks(root, database)
+        self._database = database
+        self._attachments = Attachments(root, database)
         self._zygote = Zygote(root)
         self._rootless = os.geteuid() != 0
         self._image_files: dict[tuple[tuple[str, ...], str], bytes | None] = {}
@@ -139,14 +140,20 @@ class Launcher:
         """
         host = request["HostConfig"]
         mode, _, other = host["NetworkMode"].partition(":")
-        if mode == "bridge" and self._rootless:
+        is_bridge = mode not in ("none", "host", "container")
+        if is_bridge and self._rootless:
             raise UnsupportedError(
-                "--network bridge needs root on this host",
+                f"--network {mode} needs root on this host",
                 "use --network none: the proxy and -p reach its ports all the same (dock doctor)",
                 exit_code=125,
             )
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
+        endpoints = request["NetworkingConfig"]["EndpointsConfig"]
+        if is_bridge and [*endpoints] != ["bridge"]:
+            endpoints = self._attachments.check(endpoints)
+            host = {**host, "NetworkMode": next(iter(endpoints))}
+            request = {**request, "NetworkingConfig": {"EndpointsConfig": endpoints}}
         self._executor(host["Runtime"])
         mounts = read_mounts(request, {})
         injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
@@ -168,9 +175,9 @@ class Launcher:
                 )
         lost, warnings = self._lost_limits(host)
         warnings += injection.warnings if injection is not None else ()
-        if mode == "bridge" and (weakness := self._networks.weakness()):
+        if is_bridge and (weakness := self._attachments.weakness()):
             warnings.append(
-                f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
+                f"containers on a bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
             )
         return {**request, "HostConfig": cast("HostConfig", {**host, **lost})}, warnings
 
@@ -235,11 +242,7 @@ class Launcher:
             make_directories(directory)
         paths.upper.chmod(0o755)  # the mode of the container's root directory
         diff_ids = self._images.layers(row.image_id)
-        resolv = container_files.build_resolv_conf(
-            container_files.read_host_resolv_conf(), keep_loopback=host["NetworkMode"] == "host"
-        )
-        network = self._attachment(row.id, definition, resolv)
-        self._write_files(row.id, definition, network, resolv)
+        network = self._network(row, definition)
         volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
         facts = collect_facts(
             self._root,
@@ -356,28 +359,62 @@ class Launcher:
         resolved = self._resolve(self._files(row, self._root.container(row.id)), definition, user)
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
-    def _attachment(self, container_id: str, definition: Definition, resolv: str) -> NetworkAttachment:
-        mode, _, other = definition.host["NetworkMode"].partition(":")
-        if mode == "bridge":
-            hosts = definition.host["ExtraHosts"] or ()
-            return self._networks.attach(
-                container_id,
-                resolvers=container_files.name_servers(resolv),
-                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in hosts),
-            )
+    def _network(self, row: ContainerRow, definition: Definition) -> NetworkAttachment:
+        """Attach the container to its networks, and write the files that name its addresses and its name servers."""
+        host = definition.host
+        mode, _, other = host["NetworkMode"].partition(":")
         if mode == "container":
-            return self._networks.join(other, other[:SHORT_ID_DIGITS])
-        return NetworkAttachment(mode=mode)
+            network = self._attachments.join(other, other[:SHORT_ID_DIGITS])
+            theirs = self._root.container(other).data
+            texts = {name: container_files.read_text(theirs / name) for name in ("hosts", "resolv.conf")}
+            self._write_files(row.id, {"hostname": f"{definition.host_name(row.id)}\n".encode(), **texts})
+            return network
+        text = container_files.read_host_resolv_conf()
+        resolv = container_files.build_resolv_conf(text, keep_loopback=mode == "host", settings=host)
+        network = NetworkAttachment(mode=mode)
+        if mode not in ("none", "host"):
+            extra = host["ExtraHosts"] or ()
+            network = self._attachments.attach(
+                row.id,
+                row.name,
+                definition,
+                resolvers=container_files.name_servers(resolv),
+                servers=lambda: container_files.upstream_servers(host),
+                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in extra),
+            )
+        if network.name_service is not None:
+            resolv = container_files.build_own_resolv_conf(text, host)
+        self._write_files(
+            row.id,
+            {
+                "hostname": f"{definition.host_name(row.id)}\n".encode(),
+                "hosts": self._build_hosts(row, definition, network).encode(),
+                "resolv.conf": resolv.encode(),
+            },
+        )
+        return network
 
-    def _write_files(
-        self, container_id: str, definition: Definition, network: NetworkAttachment, resolv: str
-    ) -> None:
-        name = definition.host_name(container_id)
-        address, gateway = (text.partition("/")[0] for text in (network.address, network.gateway))
-        hosts = container_files.build_hosts(name, address, gateway, definition.host["ExtraHosts"] or ())
-        for file, text in (("hostname", f"{name}\n"), ("hosts", hosts), ("resolv.conf", resolv)):
-            path = self._root.container(container_id).data / file
-            path.write_text(text)
+    def _build_hosts(self, row: ContainerRow, definition: Definition, network: NetworkAttachment) -> str:
+        extra = list(definition.host["ExtraHosts"] or ())
+        gateway = next((item.gateway for item in network.interfaces if item.gateway), "")
+        if gateway:
+            known = {line.partition(":")[0] for line in extra}
+            extra += [f"{name}:{gateway}" for name in HOST_NAMES if name not in known]
+        addresses = [
+            text.partition("/")[0]
+            for item in network.interfaces
+            for text in (item.address, item.address6)
+            if text
+        ]
+        # On another network a link is a name that the name server knows.
+        has_links = definition.host["Links"] and definition.host["NetworkMode"] == "bridge"
+        linked = self._attachments.linked(definition) if has_links else ()
+        return container_files.build_hosts(definition.host_name(row.id), addresses, gateway, extra, linked)
+
+    def _write_files(self, container_id: str, contents: Mapping[str, bytes]) -> None:
+        for name, content in contents.items():
+            path = self._root.container(container_id).data / name
+            path.write_bytes(content)
             path.chmod(0o644)
 
     @staticmethod

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pydock_core.engine.events import Events
     from pydock_core.engine.filesystems import Filesystems
     from pydock_core.engine.images import Images
+    from pydock_core.engine.networks import Networks
     from pydock_core.engine.protocol import EngineProtocol
     from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
@@ -37,6 +38,7 @@ class Engine:
         copies: see :class:`pydock_core.engine.copies.Copies`.
         filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
         images: see :class:`pydock_core.engine.images.Images`.
+        networks: see :class:`pydock_core.engine.networks.Networks`.
         registries: see :class:`pydock_core.engine.registries.Registries`.
         system: see :class:`pydock_core.engine.system.System`.
         usage: see :class:`pydock_core.engine.usage.Usage`.
@@ -78,6 +80,12 @@ class Engine:
     @property
     def images(self) -> Images:
         return self.state.images
+
+    @cached_property
+    def networks(self) -> Networks:
+        from pydock_core.engine.networks import Networks
+
+        return Networks(self.state)
 
     @cached_property
     def registries(self) -> Registries:
