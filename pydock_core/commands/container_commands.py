@@ -94,6 +94,7 @@ CREATE_OPTIONS = (
     ),
     Option(("--name",), "name of the container", "NAME"),
     Option(("--rm",), "remove the container when it ends", field="AutoRemove"),
+    Option(("--init",), "run it below an init, which forwards signals and reaps processes", field="Init"),
     Option(
         ("--restart",),
         "start it again when it ends: no, on-failure[:COUNT], always, unless-stopped",
@@ -331,7 +332,6 @@ _CREATE_LATER = (
     "--device-write-iops",
     "--disable-content-trust",
     "--domainname",
-    "--init",
     "--io-maxbandwidth",
     "--io-maxiops",
     "--ipc",

@@ -155,6 +155,10 @@ class Launcher:
             host = {**host, "NetworkMode": next(iter(endpoints))}
             request = {**request, "NetworkingConfig": {"EndpointsConfig": endpoints}}
         self._executor(host["Runtime"])
+        if host["Init"]:
+            from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
+
+            build_image(os.uname().machine)  # refuses a machine that it has no code for
         mounts = read_mounts(request, {})
         injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
         for mount in mounts:
@@ -256,6 +260,8 @@ class Launcher:
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
             **(self._write_edits(paths, injection) if injection is not None else {}),
         )
+        if host["Init"] and host["Runtime"] != EMBEDDED:
+            facts = replace(facts, init_program=_write_init(paths))
         write_json(paths.config_file, build_spec(definition, facts))
         plan = build_plan(
             definition,
@@ -448,6 +454,17 @@ class Launcher:
             return resolved
         groups = [int(group) if group.isdigit() else _group_id(group, files) for group in asked]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
+
+
+def _write_init(paths: ContainerPaths) -> str:
+    """Write the init of ``--init`` for an OCI runtime program, which mounts it; return its path."""
+    from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
+
+    path = paths.data / "init"
+    path.unlink(missing_ok=True)  # an earlier start's may be mounted, or another version's
+    path.write_bytes(build_image(os.uname().machine))
+    path.chmod(0o555)
+    return str(path)
 
 
 def _group_id(name: str, files: RootFiles) -> int:

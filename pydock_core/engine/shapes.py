@@ -145,7 +145,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ExecIDs": None,
         "HostConfig": {
             **FIXED_HOST_CONFIG,
-            **definition.host,
+            **{name: value for name, value in definition.host.items() if name != "Init" or value is not None},
             "MaskedPaths": list(MASKED_PATHS) if is_confined else None,
             "ReadonlyPaths": list(READ_ONLY_PATHS) if is_confined else None,
         },

@@ -170,6 +170,7 @@ class HostConfig(TypedDict):
     ShmSize: int
     Sysctls: dict[str, str]
     Runtime: str
+    Init: bool | None
     CpuShares: int
     Memory: int
     NanoCpus: int
@@ -242,6 +243,7 @@ HOST_CONFIG: HostConfig = {
     "ShmSize": DEFAULT_SHM_BYTES,
     "Sysctls": {},
     "Runtime": "",
+    "Init": None,
     "CpuShares": 0,
     "Memory": 0,
     "NanoCpus": 0,

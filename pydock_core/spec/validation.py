@@ -216,6 +216,7 @@ class _Checker:
         host["CapDrop"] = [self._capability("CapDrop", name) for name in host["CapDrop"] or ()] or None
         host["Mounts"] = [_without_empty(mount) for mount in host["Mounts"]]
         host["PidsLimit"] = host["PidsLimit"] or None
+        host["Init"] = host["Init"] or None
         check_driver(host["VolumeDriver"])
         for text in host["VolumesFrom"] or ():
             parse_volumes_from(text)
@@ -540,6 +541,7 @@ _DEVICE_REQUEST_TYPES: Mapping[str, Callable[[Any], bool]] = {
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda value: isinstance(value, str), "a string"),
     "bool": (lambda value: isinstance(value, bool), "a boolean"),
+    "bool | None": (lambda value: isinstance(value, bool), "a boolean"),
     "int": (_is_integer, "an integer"),
     "int | None": (_is_integer, "an integer"),
     "float | None": (_is_number, "a number"),

@@ -186,6 +186,7 @@ LINES = (
     "--restart=unless-stopped busybox",
     "--health-cmd true --health-interval 1m30s --health-timeout=1s --health-retries 2 --health-start-period 3s busybox",
     "--no-healthcheck busybox",
+    "--init busybox",
     "--no-healthcheck --health-cmd true busybox",
     "--health-interval 1 --health-cmd true busybox",
     "--dns 10.0.0.1 --dns ::1 --dns-search example.com --dns-option ndots:2 --dns-opt rotate -P busybox",
@@ -204,9 +205,8 @@ LINES = (
 
 def ours(line: str) -> CreateRequest | None:
     """The request of ``create``; None for words that do not parse."""
-    words = [word for word in ["create", *line.split()] if word != "--init=false"]
     try:
-        parsed = parse(words)
+        parsed = parse(["create", *line.split()])
         assert isinstance(parsed, Parsed)
         return build_request(parsed.words, {}, "/")
     except InvalidError:
