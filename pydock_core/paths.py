@@ -80,6 +80,10 @@ class StateRoot:
         """A file whose times are set after each change of the database."""
         return self.run / "changed"
 
+    def network_directory(self, network_id: str) -> Path:
+        """The directory of what lives of a bridge network: its names, and which device to remove."""
+        return self.run / "n" / network_id
+
     def zygote_socket(self) -> Path:
         return self.run / "zygote.sock"
 
@@ -106,6 +110,7 @@ class StateRoot:
             self.trash,
             self.cache,
             self.run / "c",
+            self.run / "n",
         ):
             try:
                 status = os.lstat(path)
@@ -192,6 +197,11 @@ class ContainerPaths:
     @property
     def control_socket(self) -> Path:
         return self.run / "control.sock"
+
+    @property
+    def names_file(self) -> Path:
+        """The settings of the container's name server; absent without one."""
+        return self.run / "names.json"
 
 
 def default_root() -> StateRoot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydock_core.commands.command import (
     FORCE,
+    NO_LINK_LOCAL,
     NO_TRUNC,
     PRUNE_FILTER,
     QUIET,
@@ -79,6 +80,11 @@ CREATE_OPTIONS = (
         convert="ports",
     ),
     Option(
+        ("-P", "--publish-all"),
+        "publish every exposed port on a free port of the host",
+        field="PublishAllPorts",
+    ),
+    Option(
         ("--expose",),
         "declare that the container listens on a port",
         "PORT[/PROTOCOL]",
@@ -88,6 +94,7 @@ CREATE_OPTIONS = (
     ),
     Option(("--name",), "name of the container", "NAME"),
     Option(("--rm",), "remove the container when it ends", field="AutoRemove"),
+    Option(("--init",), "run it below an init, which forwards signals and reaps processes", field="Init"),
     Option(
         ("--restart",),
         "start it again when it ends: no, on-failure[:COUNT], always, unless-stopped",
@@ -103,10 +110,20 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--network", "--net"),
-        "none, host, bridge, or container:NAME",
-        "MODE",
+        "a network, with settings: name=NAME,alias=…,ip=…; or none, host, bridge, container:NAME",
+        "NETWORK",
+        many=True,
         complete="network",
-        field="NetworkMode",
+    ),
+    Option(("--network-alias", "--net-alias"), "a further name on the first network", "NAME", many=True),
+    Option(("--ip",), "IPv4 address on the first network", "ADDRESS"),
+    Option(("--ip6",), "IPv6 address on the first network", "ADDRESS"),
+    Option(("--mac-address",), "MAC address on the first network", "ADDRESS"),
+    Option(("--link",), "a name for another container", "CONTAINER[:ALIAS]", many=True),
+    Option(("--dns",), "a name server instead of the host's", "ADDRESS", many=True, field="Dns"),
+    Option(("--dns-search",), "a domain to search; . for none", "DOMAIN", many=True, field="DnsSearch"),
+    Option(
+        ("--dns-option", "--dns-opt"), "an option of resolv.conf", "OPTION", many=True, field="DnsOptions"
     ),
     Option(("-h", "--hostname"), "host name in the container", "NAME", field="Hostname"),
     Option(
@@ -314,36 +331,23 @@ _CREATE_LATER = (
     "--device-write-bps",
     "--device-write-iops",
     "--disable-content-trust",
-    "--dns",
-    "--dns-opt",
-    "--dns-option",
-    "--dns-search",
     "--domainname",
-    "--init",
     "--io-maxbandwidth",
     "--io-maxiops",
-    "--ip",
-    "--ip6",
     "--ipc",
     "--isolation",
     "--kernel-memory",
-    "--link",
-    "--link-local-ip",
-    "--mac-address",
     "--memory-reservation",
     "--memory-swappiness",
-    "--net-alias",
-    "--network-alias",
     "--oom-kill-disable",
     "--pid",
-    "--publish-all",
-    "-P",
     "--storage-opt",
     "--use-api-socket",
     "--userns",
     "--uts",
 )
 
+_CREATE_REFUSED = {"--link-local-ip": NO_LINK_LOCAL}
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
 _SIG_PROXY = Option(
     ("--sig-proxy",), "forward signals to the container, unless --sig-proxy=false", default="true"
@@ -391,6 +395,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         _IMAGE_AND_COMMAND,
         (("container", "run"),),
         _CREATE_LATER,
+        _CREATE_REFUSED,
     ),
     Command(
         ("create",),
@@ -400,6 +405,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         _IMAGE_AND_COMMAND,
         (("container", "create"),),
         _CREATE_LATER,
+        _CREATE_REFUSED,
     ),
     Command(
         ("start",),
@@ -491,6 +497,21 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _ONE,
         later=("--details",),
+    ),
+    Command(
+        ("cp",),
+        "Copy files between a container and the host; - is a tar archive",
+        "copy:cp",
+        (
+            Option(
+                ("-a", "--archive"),
+                "into a container: everything belongs to its user; out of one: keep the owners",
+            ),
+            Option(("-L", "--follow-link"), "follow a link that the source is"),
+            Option(("-q", "--quiet"), "do not tell what was copied"),
+        ),
+        (Argument("SOURCE", complete="path"), Argument("TARGET", complete="path")),
+        (("container", "cp"),),
     ),
     _container("wait", "Wait until containers end, and print their exit codes", (), _SOME),
     _container("port", "Show where a container's ports are published", (), (*_ONE, Argument("PORT", "?"))),

@@ -53,7 +53,7 @@ def ps(context: Context, words: Namespace) -> int:
             context.print(summary["Id"] if words.no_trunc else summary["Id"][:12])
         return 0
     records = [
-        {**ps_record(summary, whole=words.no_trunc), "Label": _label_of(summary["Labels"])}
+        {**ps_record(summary, whole=words.no_trunc), "Label": label_of(summary["Labels"])}
         for summary in summaries
     ]
     columns = (*_PS_COLUMNS, ("SIZE", "Size")) if words.size else _PS_COLUMNS
@@ -83,7 +83,8 @@ def ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
     }
 
 
-def _label_of(labels: Mapping[str, str]) -> Method:
+def label_of(labels: Mapping[str, str]) -> Method:
+    """Return the field ``Label`` of a record: a label by its key."""
     return Method(lambda key: labels.get(key, ""))
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pydock_core.commands.container_commands import CREATE_OPTIONS
+from pydock_core.commands.network_words import FIELD_FLAGS as NETWORK_FLAGS
+from pydock_core.commands.network_words import build_networks
 from pydock_core.commands.values import (
     parse_boolean,
     parse_bytes,
@@ -33,7 +35,9 @@ from pydock_core.engine import (
 from pydock_core.errors import InvalidError, NotFoundError
 
 _LARGEST = (1 << 63) - 1
-_FIELD_FLAGS = {option.field.partition(".")[0]: option.long_flag for option in CREATE_OPTIONS if option.field}
+_FIELD_FLAGS = NETWORK_FLAGS | {
+    option.field.partition(".")[0]: option.long_flag for option in CREATE_OPTIONS if option.field
+}
 _MOUNT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "type": ("Type",),
     "source": ("Source",),
@@ -102,6 +106,10 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
         _put(document if option.field.partition(".")[0] in CONFIG else host, option.field.split("."), given)
     if words.no_healthcheck and len(document["Healthcheck"]) + len(document["Healthcheck"]["Test"]) > 2:
         raise _invalid("--no-healthcheck contradicts the other --health options", "leave one of the two out")
+    host["NetworkMode"], links, endpoints = build_networks(words)
+    document["NetworkingConfig"] = {"EndpointsConfig": endpoints}
+    if links:
+        host["Links"] = links
     if "Binds" in host:  # Docker puts a volume without a source into Volumes
         document["Volumes"] = {bind: {} for bind in host["Binds"] if ":" not in bind}
         host["Binds"] = [bind for bind in host["Binds"] if ":" in bind]

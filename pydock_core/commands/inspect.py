@@ -32,10 +32,11 @@ them with these values, so that a template can use them for any image.
 
 
 def inspect(context: Context, words: Namespace) -> int:
-    """Show objects of whichever kind has the name, in Docker's order: containers, images, volumes."""
+    """Show objects of whichever kind has the name, in Docker's order: containers, images, networks, volumes."""
     kinds: dict[str, Callable[[str], dict[str, Any]]] = {
         "container": lambda name: context.engine.containers.inspect(name, size=words.size),
         "image": lambda name: _look_at_image(context, name),
+        "network": context.engine.networks.inspect,
         "volume": context.engine.volumes.inspect,
     }
     if words.type is not None and words.type not in kinds:
@@ -50,15 +51,16 @@ def inspect(context: Context, words: Namespace) -> int:
             except NotFoundError:
                 continue
         raise NotFoundError(
-            f"no such object: {name}", "dock ps -a, dock images and dock volume ls list what there is"
+            f"no such object: {name}",
+            "dock ps -a, dock images, dock network ls and dock volume ls list what there is",
         )
 
-    return _inspect_all(context, words.NAME, words.format, look)
+    return inspect_all(context, words.NAME, words.format, look)
 
 
 def inspect_container(context: Context, words: Namespace) -> int:
     """Show containers."""
-    return _inspect_all(
+    return inspect_all(
         context,
         words.CONTAINER,
         words.format,
@@ -74,12 +76,12 @@ def inspect_image(context: Context, words: Namespace) -> int:
             context.engine.images.require_platform(name, words.platform)
         return _look_at_image(context, name)
 
-    return _inspect_all(context, words.IMAGE, words.format, look)
+    return inspect_all(context, words.IMAGE, words.format, look)
 
 
 def inspect_volume(context: Context, words: Namespace) -> int:
     """Show volumes."""
-    return _inspect_all(context, words.VOLUME, words.format, context.engine.volumes.inspect)
+    return inspect_all(context, words.VOLUME, words.format, context.engine.volumes.inspect)
 
 
 def _look_at_image(context: Context, name: str) -> dict[str, Any]:
@@ -87,9 +89,10 @@ def _look_at_image(context: Context, name: str) -> dict[str, Any]:
     return {**_EMPTY_IMAGE, **document, "Config": {**_EMPTY_CONFIG, **document["Config"]}}
 
 
-def _inspect_all(
+def inspect_all(
     context: Context, names: Iterable[str], template: str | None, look: Callable[[str], dict[str, Any]]
 ) -> int:
+    """Show documents of named objects, and the errors of those that there are none of; return the exit code."""
     documents: list[dict[str, Any]] = []
     errors: list[PyDockError] = []
     for name in names:

@@ -17,9 +17,13 @@ from pydock_core.commands.command import (
 SYSTEM_COMMANDS: tuple[Command, ...] = (
     Command(
         ("inspect",),
-        "Show details of containers, images or volumes as JSON",
+        "Show details of containers, images, networks or volumes as JSON",
         "inspect:inspect",
-        (document_format("{{.Id}}", "-f"), SIZE, Option(("--type",), "container, image or volume", "TYPE")),
+        (
+            document_format("{{.Id}}", "-f"),
+            SIZE,
+            Option(("--type",), "container, image, network or volume", "TYPE"),
+        ),
         (Argument("NAME", "+", complete="container"),),
     ),
     Command(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydock_core.commands.command import Argument, Command, Option
 from pydock_core.commands.container_commands import CONTAINER_COMMANDS
 from pydock_core.commands.image_commands import IMAGE_COMMANDS
+from pydock_core.commands.network_commands import NETWORK_COMMANDS
 from pydock_core.commands.system_commands import SYSTEM_COMMANDS
 from pydock_core.commands.volume_commands import VOLUME_COMMANDS
 
@@ -23,25 +24,32 @@ __all__ = [
     "find",
 ]
 
-COMMANDS: tuple[Command, ...] = (*CONTAINER_COMMANDS, *IMAGE_COMMANDS, *VOLUME_COMMANDS, *SYSTEM_COMMANDS)
+COMMANDS: tuple[Command, ...] = (
+    *CONTAINER_COMMANDS,
+    *IMAGE_COMMANDS,
+    *NETWORK_COMMANDS,
+    *VOLUME_COMMANDS,
+    *SYSTEM_COMMANDS,
+)
 
 GROUPS = {
     "container": "Manage containers",
     "image": "Manage images",
+    "network": "Manage networks",
     "system": "Manage PyDock",
     "volume": "Manage volumes",
 }
 
 LATER_COMMANDS = frozenset(
     (
-        "build buildx builder compose cp "
-        "stats top update network manifest context plugin swarm service stack node secret config checkpoint "
+        "build buildx builder compose "
+        "stats top update manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
 )
 """Docker's commands that this version does not support: refused by name."""
 LATER_SUBCOMMANDS = frozenset(
-    {("container", word) for word in "cp stats top update".split()}
+    {("container", word) for word in "stats top update".split()}
     | {("image", word) for word in "build".split()}
     | {("system", word) for word in "dial-stdio".split()}
 )

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
@@ -30,7 +31,7 @@ from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow, Run, build_event, build_mount_event
 from pydock_core.store.database.images import all_images
-from pydock_core.store.database.networks import address_of
+from pydock_core.store.database.networks import endpoints_of_container
 from pydock_core.supervision.client import (
     Streams,
     SupervisorClient,
@@ -132,6 +133,23 @@ class Containers:
         """Give a container another name; ConflictError if the name is taken."""
         row = self._row(reference)
         table.rename(self._database, row.id, check_name(name))
+        self._rename_on_networks(row, name)
+
+    def _rename_on_networks(self, row: ContainerRow, name: str) -> None:
+        """Have a running container found by its new name."""
+        definition = decode(row.definition)
+        endpoints = definition.request["NetworkingConfig"]["EndpointsConfig"]
+        if set(endpoints) <= {"none", "host", "bridge"}:
+            return
+        from pydock_core.engine.attachments import own_names  # late: few containers are on other networks
+
+        names = {
+            place.network_id: own_names(row.id, name, definition, endpoints[network])
+            for network, (_, place) in endpoints_of_container(self._database, row.id).items()
+            if network in endpoints
+        }
+        with suppress(ConflictError):  # it does not run
+            SupervisorClient(self._root.container(row.id), name).rename(names)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, its writable layer and its log.
@@ -521,12 +539,12 @@ class Containers:
         status = derive_status(self._root.container(row.id))
         if definition.host["AutoRemove"] and status.status == "exited":
             return None
-        network = definition.host["NetworkMode"]
-        address = "" if network in ("none", "host") else address_of(self._database, network, row.id)
+        is_alone = definition.host["NetworkMode"] in ("none", "host")
+        places = {} if is_alone or not status.is_running else endpoints_of_container(self._database, row.id)
         health = None
         if definition.request["Healthcheck"] is not None:
             health = self._look_at_health(row, definition)
-        return Seen(row, definition, status, address, health)
+        return Seen(row, definition, status, places, health)
 
     def _look_at_health(self, row: ContainerRow, definition: Definition) -> Health | None:
         from pydock_core.spec.health import has_probe

@@ -27,6 +27,7 @@ _KEYS = (
     "expose",
     "health",
 )
+_LEAST_ID = 4
 _STATES = ("created", "running", "exited", "paused", "restarting", "removing", "dead")
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
@@ -105,7 +106,11 @@ _TESTS: Mapping[str, Callable[[Seen, str], bool]] = {
     "exited": lambda seen, value: seen.state == "exited" and seen.status.exit_code == int(value),
     "health": lambda seen, value: seen.health_status == value,
     "volume": lambda seen, value: any(value in (mount.source, mount.target) for mount in seen.mounts),
-    "network": lambda seen, value: seen.definition.host["NetworkMode"] == value,
+    "network": lambda seen, value: (
+        value in seen.definition.request["NetworkingConfig"]["EndpointsConfig"]
+        or seen.definition.host["NetworkMode"] == value
+        or any(len(value) >= _LEAST_ID and row.id.startswith(value) for row, _ in seen.places.values())
+    ),
     "publish": lambda seen, value: any(
         f"{port.host_port}/{port.protocol}" == _with_protocol(value)
         for port in read_ports(seen.definition.host["PortBindings"])

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.engine import container_files, mount_points
+from pydock_core.engine.attachments import HOST_NAMES, Attachments
 from pydock_core.engine.bundle import collect_facts
-from pydock_core.engine.networks import Networks
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.volume_files import fill_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
@@ -23,7 +23,7 @@ from pydock_core.private_files import make_directories
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
-from pydock_core.spec.builder import build_spec
+from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
 from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import parse_limits
@@ -110,7 +110,8 @@ class Launcher:
         self._database = database
         self._images = images
         self._snapshotter = snapshotter
-        self._networks = Networks(root, database)
+        self._database = database
+        self._attachments = Attachments(root, database)
         self._zygote = Zygote(root)
         self._rootless = os.geteuid() != 0
         self._image_files: dict[tuple[tuple[str, ...], str], bytes | None] = {}
@@ -139,15 +140,25 @@ class Launcher:
         """
         host = request["HostConfig"]
         mode, _, other = host["NetworkMode"].partition(":")
-        if mode == "bridge" and self._rootless:
+        is_bridge = mode not in ("none", "host", "container")
+        if is_bridge and self._rootless:
             raise UnsupportedError(
-                "--network bridge needs root on this host",
+                f"--network {mode} needs root on this host",
                 "use --network none: the proxy and -p reach its ports all the same; or host, to reach other hosts",
                 exit_code=125,
             )
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
+        endpoints = request["NetworkingConfig"]["EndpointsConfig"]
+        if is_bridge and [*endpoints] != ["bridge"]:
+            endpoints = self._attachments.check(endpoints)
+            host = {**host, "NetworkMode": next(iter(endpoints))}
+            request = {**request, "NetworkingConfig": {"EndpointsConfig": endpoints}}
         self._executor(host["Runtime"])
+        if host["Init"]:
+            from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
+
+            build_image(os.uname().machine)  # refuses a machine that it has no code for
         mounts = read_mounts(request, {})
         injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
         for mount in mounts:
@@ -168,9 +179,9 @@ class Launcher:
                 )
         lost, warnings = self._lost_limits(host)
         warnings += injection.warnings if injection is not None else ()
-        if mode == "bridge" and (weakness := self._networks.weakness()):
+        if is_bridge and (weakness := self._attachments.weakness()):
             warnings.append(
-                f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
+                f"containers on a bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
             )
         return {**request, "HostConfig": cast("HostConfig", {**host, **lost})}, warnings
 
@@ -235,11 +246,7 @@ class Launcher:
             make_directories(directory)
         paths.upper.chmod(0o755)  # the mode of the container's root directory
         diff_ids = self._images.layers(row.image_id)
-        resolv = container_files.build_resolv_conf(
-            container_files.read_host_resolv_conf(), keep_loopback=host["NetworkMode"] == "host"
-        )
-        network = self._attachment(row.id, definition, resolv)
-        self._write_files(row.id, definition, network, resolv)
+        network = self._network(row, definition)
         volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
         facts = collect_facts(
             self._root,
@@ -253,6 +260,8 @@ class Launcher:
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
             **(self._write_edits(paths, injection) if injection is not None else {}),
         )
+        if host["Init"] and host["Runtime"] != EMBEDDED:
+            facts = replace(facts, init_program=_write_init(paths))
         write_json(paths.config_file, build_spec(definition, facts))
         plan = build_plan(
             definition,
@@ -317,33 +326,101 @@ class Launcher:
             ),
         )
 
+    def view(self, row: ContainerRow, definition: Definition, paths: ContainerPaths) -> dict[str, Any]:
+        """Return what a worker mounts to see a container's file system: arguments of
+        :class:`pydock_core.store.container_view.ContainerView`.
+
+        The container is kept still, or runs.  Its directories and its volumes are there afterwards.
+        """
+        for directory in (paths.rootfs, paths.upper, paths.work):
+            make_directories(directory)
+        if not paths.config_file.exists():
+            paths.upper.chmod(0o755)
+        diff_ids = self._images.layers(row.image_id)
+        mounts = definition_mounts(definition)
+        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
+        files = {
+            target: str(paths.data / name)
+            for target, name in mount_points.OWN_FILES.items()
+            if (paths.data / name).exists()
+        }
+        host = definition.host
+        entries = [build_mount(mount, volumes) for mount in mounts if mount.kind != "tmpfs"]
+        taken = {entry["destination"] for entry in entries}
+        if "/etc" not in taken:
+            entries += build_files(files, taken, read_only=host["ReadonlyRootfs"])
+        entries.sort(key=lambda entry: entry["destination"].count("/"))
+        return {
+            "rootfs": str(paths.rootfs),
+            "root_mounts": [
+                mount.to_json() for mount in self._writable_root(diff_ids, paths, is_transient=False)
+            ],
+            "sources": [source.to_json() for source in sources],
+            "mounts": entries,
+            "read_only": host["ReadonlyRootfs"],
+        }
+
     def user(self, row: ContainerRow, definition: Definition, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""
         resolved = self._resolve(self._files(row, self._root.container(row.id)), definition, user)
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
-    def _attachment(self, container_id: str, definition: Definition, resolv: str) -> NetworkAttachment:
-        mode, _, other = definition.host["NetworkMode"].partition(":")
-        if mode == "bridge":
-            hosts = definition.host["ExtraHosts"] or ()
-            return self._networks.attach(
-                container_id,
-                resolvers=container_files.name_servers(resolv),
-                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in hosts),
-            )
+    def _network(self, row: ContainerRow, definition: Definition) -> NetworkAttachment:
+        """Attach the container to its networks, and write the files that name its addresses and its name servers."""
+        host = definition.host
+        mode, _, other = host["NetworkMode"].partition(":")
         if mode == "container":
-            return self._networks.join(other, other[:SHORT_ID_DIGITS])
-        return NetworkAttachment(mode=mode)
+            network = self._attachments.join(other, other[:SHORT_ID_DIGITS])
+            theirs = self._root.container(other).data
+            texts = {name: container_files.read_text(theirs / name) for name in ("hosts", "resolv.conf")}
+            self._write_files(row.id, {"hostname": f"{definition.host_name(row.id)}\n".encode(), **texts})
+            return network
+        text = container_files.read_host_resolv_conf()
+        resolv = container_files.build_resolv_conf(text, keep_loopback=mode == "host", settings=host)
+        network = NetworkAttachment(mode=mode)
+        if mode not in ("none", "host"):
+            extra = host["ExtraHosts"] or ()
+            network = self._attachments.attach(
+                row.id,
+                row.name,
+                definition,
+                resolvers=container_files.name_servers(resolv),
+                servers=lambda: container_files.upstream_servers(host),
+                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in extra),
+            )
+        if network.name_service is not None:
+            resolv = container_files.build_own_resolv_conf(text, host)
+        self._write_files(
+            row.id,
+            {
+                "hostname": f"{definition.host_name(row.id)}\n".encode(),
+                "hosts": self._build_hosts(row, definition, network).encode(),
+                "resolv.conf": resolv.encode(),
+            },
+        )
+        return network
 
-    def _write_files(
-        self, container_id: str, definition: Definition, network: NetworkAttachment, resolv: str
-    ) -> None:
-        name = definition.host_name(container_id)
-        address, gateway = (text.partition("/")[0] for text in (network.address, network.gateway))
-        hosts = container_files.build_hosts(name, address, gateway, definition.host["ExtraHosts"] or ())
-        for file, text in (("hostname", f"{name}\n"), ("hosts", hosts), ("resolv.conf", resolv)):
-            path = self._root.container(container_id).data / file
-            path.write_text(text)
+    def _build_hosts(self, row: ContainerRow, definition: Definition, network: NetworkAttachment) -> str:
+        extra = list(definition.host["ExtraHosts"] or ())
+        gateway = next((item.gateway for item in network.interfaces if item.gateway), "")
+        if gateway:
+            known = {line.partition(":")[0] for line in extra}
+            extra += [f"{name}:{gateway}" for name in HOST_NAMES if name not in known]
+        addresses = [
+            text.partition("/")[0]
+            for item in network.interfaces
+            for text in (item.address, item.address6)
+            if text
+        ]
+        # On another network a link is a name that the name server knows.
+        has_links = definition.host["Links"] and definition.host["NetworkMode"] == "bridge"
+        linked = self._attachments.linked(definition) if has_links else ()
+        return container_files.build_hosts(definition.host_name(row.id), addresses, gateway, extra, linked)
+
+    def _write_files(self, container_id: str, contents: Mapping[str, bytes]) -> None:
+        for name, content in contents.items():
+            path = self._root.container(container_id).data / name
+            path.write_bytes(content)
             path.chmod(0o644)
 
     @staticmethod
@@ -377,6 +454,17 @@ class Launcher:
             return resolved
         groups = [int(group) if group.isdigit() else _group_id(group, files) for group in asked]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
+
+
+def _write_init(paths: ContainerPaths) -> str:
+    """Write the init of ``--init`` for an OCI runtime program, which mounts it; return its path."""
+    from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
+
+    path = paths.data / "init"
+    path.unlink(missing_ok=True)  # an earlier start's may be mounted, or another version's
+    path.write_bytes(build_image(os.uname().machine))
+    path.chmod(0o555)
+    return str(path)
 
 
 def _group_id(name: str, files: RootFiles) -> int:

@@ -11,9 +11,11 @@ from pydock_core.paths import StateRoot, default_root
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
+    from pydock_core.engine.copies import Copies
     from pydock_core.engine.events import Events
     from pydock_core.engine.filesystems import Filesystems
     from pydock_core.engine.images import Images
+    from pydock_core.engine.networks import Networks
     from pydock_core.engine.protocol import EngineProtocol
     from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
@@ -33,8 +35,10 @@ class Engine:
     Attributes:
         containers: see :class:`pydock_core.engine.containers.Containers`.
         events: see :class:`pydock_core.engine.events.Events`.
+        copies: see :class:`pydock_core.engine.copies.Copies`.
         filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
         images: see :class:`pydock_core.engine.images.Images`.
+        networks: see :class:`pydock_core.engine.networks.Networks`.
         registries: see :class:`pydock_core.engine.registries.Registries`.
         system: see :class:`pydock_core.engine.system.System`.
         usage: see :class:`pydock_core.engine.usage.Usage`.
@@ -62,6 +66,12 @@ class Engine:
         return Events(self.state)
 
     @cached_property
+    def copies(self) -> Copies:
+        from pydock_core.engine.copies import Copies
+
+        return Copies(self.state)
+
+    @cached_property
     def filesystems(self) -> Filesystems:
         from pydock_core.engine.filesystems import Filesystems
 
@@ -70,6 +80,12 @@ class Engine:
     @property
     def images(self) -> Images:
         return self.state.images
+
+    @cached_property
+    def networks(self) -> Networks:
+        from pydock_core.engine.networks import Networks
+
+        return Networks(self.state)
 
     @cached_property
     def registries(self) -> Registries:

@@ -258,6 +258,26 @@ class ImagesProtocol(Protocol):
     def remove(self, reference: str, force: bool = False) -> Changes: ...
 
 
+class NetworksProtocol(Protocol):
+    """See :class:`pydock_core.engine.networks.Networks`."""
+
+    def create(self, request: Mapping[str, Any]) -> tuple[str, Names]: ...
+
+    def list(self, filters: Filters | None = None) -> Documents: ...
+
+    def inspect(self, reference: str) -> Document: ...
+
+    def name(self, reference: str) -> str: ...
+
+    def remove(self, reference: str, *, force: bool = False) -> bool: ...
+
+    def prune(self, filters: Filters | None = None) -> Document: ...
+
+    def connect(self, reference: str, container: str, settings: Mapping[str, Any] | None = None) -> None: ...
+
+    def disconnect(self, reference: str, container: str, *, force: bool = False) -> None: ...
+
+
 class RegistriesProtocol(Protocol):
     """See :class:`pydock_core.engine.registries.Registries`."""
 
@@ -314,6 +334,45 @@ class FilesystemsProtocol(Protocol):
     def file_sizes(self, container: str, paths: Sequence[str]) -> dict[str, int]: ...
 
     def export(self, container: str, stream: BinaryIO) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """The result of a copy.
+
+    Attributes:
+        size_bytes: the content of the copied files, or of the archive.
+        notes: what was left out, a line each.
+    """
+
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class CopiesProtocol(Protocol):
+    """See :class:`pydock_core.engine.copies.Copies`."""
+
+    def stat(self, container: str, path: str) -> Document: ...
+
+    def copy_out(
+        self, container: str, path: str, target: str, *, follow: bool = False, keep_owners: bool = False
+    ) -> CopyResult: ...
+
+    def copy_in(
+        self, source: str, container: str, path: str, *, follow: bool = False, as_user: bool = False
+    ) -> CopyResult: ...
+
+    def read_archive(self, container: str, path: str, stream: BinaryIO) -> CopyResult: ...
+
+    def write_archive(
+        self,
+        container: str,
+        path: str,
+        stream: BinaryIO,
+        *,
+        as_user: bool = False,
+        may_replace: bool = True,
+    ) -> CopyResult: ...
 
 
 class UsageProtocol(Protocol):
@@ -408,7 +467,13 @@ class EngineProtocol(Protocol):
     def images(self) -> ImagesProtocol: ...
 
     @property
+    def networks(self) -> NetworksProtocol: ...
+
+    @property
     def registries(self) -> RegistriesProtocol: ...
+
+    @property
+    def copies(self) -> CopiesProtocol: ...
 
     @property
     def filesystems(self) -> FilesystemsProtocol: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydock_core.paths import ContainerPaths
@@ -14,6 +14,7 @@ from pydock_core.spec.log_option import NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.spelling import human_duration
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.networks import EndpointRow, NetworkRow
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.health_plan import NONE as NO_HEALTH
 from pydock_core.supervision.health_plan import STARTING, UNHEALTHY, Health
@@ -27,14 +28,14 @@ class Seen:
     """A container at one moment: its row, its definition and its status.
 
     Attributes:
-        address: on its network, with prefix length; empty for none.
+        places: its networks' rows and its addresses on them, by the network's name.
         health: the state of its health check; None without one.
     """
 
     row: ContainerRow
     definition: Definition
     status: Status
-    address: str = ""
+    places: Mapping[str, tuple[NetworkRow, EndpointRow]] = field(default_factory=dict)
     health: Health | None = None
 
     @property
@@ -144,7 +145,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ExecIDs": None,
         "HostConfig": {
             **FIXED_HOST_CONFIG,
-            **definition.host,
+            **{name: value for name, value in definition.host.items() if name != "Init" or value is not None},
             "MaskedPaths": list(MASKED_PATHS) if is_confined else None,
             "ReadonlyPaths": list(READ_ONLY_PATHS) if is_confined else None,
         },
@@ -173,9 +174,6 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
 
 
 _ENDPOINT_STATE: Mapping[str, Any] = {
-    "Links": None,
-    "DriverOpts": None,
-    "GwPriority": 0,
     "NetworkID": "",
     "EndpointID": "",
     "Gateway": "",
@@ -218,24 +216,23 @@ def _health(seen: Seen) -> dict[str, Any]:
 
 
 def _networks(seen: Seen) -> dict[str, Any]:
-    """Return the networks with the container's endpoint in each; its address is known while it runs."""
-    current: dict[str, Any] = {}
-    if seen.address and seen.status.is_running:
-        from ipaddress import ip_interface  # late: few containers have an address
+    """Return the networks with the container's place in each; its address is known while it runs."""
+    endpoints = seen.definition.request["NetworkingConfig"]["EndpointsConfig"]
+    shown = {}
+    for name, settings in endpoints.items():
+        current: dict[str, Any] = {}
+        if seen.status.is_running and name in seen.places:
+            # late: few containers have an address
+            from pydock_core.engine.attachments import own_names
+            from pydock_core.engine.network_rows import Network, build_endpoint
 
-        from pydock_core.network.addresses import gateway_of, mac_address_of
-
-        address, _, prefix = seen.address.partition("/")
-        current = {
-            "IPAddress": address,
-            "IPPrefixLen": int(prefix),
-            "Gateway": gateway_of(str(ip_interface(seen.address).network)).partition("/")[0],
-            "MacAddress": mac_address_of(seen.address),
-        }
-    return {
-        name: {**_ENDPOINT_STATE, **settings, **current}
-        for name, settings in seen.definition.request["NetworkingConfig"]["EndpointsConfig"].items()
-    }
+            row, endpoint = seen.places[name]
+            network = Network(row)
+            current = build_endpoint(network, endpoint, settings)
+            if network.has_names:
+                current["DNSNames"] = list(own_names(seen.row.id, seen.row.name, seen.definition, settings))
+        shown[name] = {**_ENDPOINT_STATE, **settings, **current}
+    return shown
 
 
 def _mount_points(seen: Seen) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.store.container_removal import ContainerRemoval
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
+from pydock_core.store.database import networks as networks_sql
 from pydock_core.store.volume_removal import restore_volume
 from pydock_core.store.worker import Worker
 from pydock_core.supervision.client import SupervisorClient, wait_for_exit
@@ -61,6 +62,17 @@ class Remover:
             aside = self._root.trash / name
             if not restore_volume(self._root, self._database, aside):
                 self._removal.remove_tree(aside)
+        if names := _names(self._root.run / "n"):
+            self._sweep_networks(names)
+
+    def _sweep_networks(self, names: list[str]) -> None:
+        """Remove the bridges of networks whose rows are gone."""
+        from pydock_core.engine.attachments import Attachments  # late: few roots have networks
+
+        known = {row.id for row in networks_sql.all_rows(self._database)}
+        for name in names:
+            if name not in known:
+                Attachments(self._root, self._database).sweep(name)
 
     def _is_new(self, container_id: str) -> bool:
         """Whether the container was created after the rows were read; its directories are made after its row."""

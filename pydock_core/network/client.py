@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.errors import UnsupportedError
-from pydock_core.network.rules import Admission
+from pydock_core.network.rules import Admission, BridgeRules
 from pydock_core.paths import StateRoot
 from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
@@ -31,14 +33,21 @@ class NetworkService:
     def __init__(self, root: StateRoot) -> None:
         self._spec = network_spec(root)
 
-    def ensure(self, bridge: str, subnet: str, gateway: str, admission: Admission | None = None) -> str:
-        """Make sure that a bridge has its address and firewall rules; call it before each start on that bridge.
+    def ensure(
+        self,
+        rules: BridgeRules,
+        admission: Admission | None = None,
+        *,
+        mtu: int = 0,
+        record: Path | None = None,
+        needs_nft: bool = False,
+    ) -> str:
+        """Make sure that a bridge has its addresses and firewall rules; call it before each start on that bridge.
 
         Args:
-            bridge: name of the device, at most 15 bytes.
-            subnet: "172.30.0.0/16".
-            gateway: the bridge's own address with prefix length.
             admission: of the container to attach; without it, the container's packets are dropped.
+            mtu: of a bridge that is made, in bytes; 0 for the kernel's default.
+            record, needs_nft: see :func:`pydock_core.network.firewall.ensure`.
 
         Returns:
             The reason why containers of the bridge can impersonate each other; "" if they cannot.
@@ -47,18 +56,20 @@ class NetworkService:
             UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
             ConflictError: a device of this name is not a bridge.
         """
-        request: EnsureRequest = {"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway}
+        request: EnsureRequest = {
+            "op": "ensure",
+            "rules": asdict(rules),
+            "mtu": mtu,
+            "record": str(record or ""),
+            "needs_nft": needs_nft,
+        }
         if admission is not None:
-            request["admission"] = {
-                "address": admission.address,
-                "access": admission.access,
-                "resolvers": admission.resolvers,
-            }
+            request["admission"] = asdict(admission)
         return cast("EnsureReply", self._ask(request))["weakness"]
 
-    def remove(self, bridge: str, subnet: str) -> None:
-        """Remove a bridge and its firewall rules."""
-        self._ask({"op": "remove", "bridge": bridge, "subnet": subnet})
+    def remove(self, rules: BridgeRules) -> None:
+        """Remove a bridge and its firewall rules; what is not there is not an error."""
+        self._ask({"op": "remove", "rules": asdict(rules)})
 
     def ping(self) -> ServerFacts:
         """Start the service if necessary; return its facts."""

@@ -6,6 +6,7 @@ host's own rules must accept the bridge.  ``dock doctor`` says so.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,17 +15,23 @@ from pathlib import Path
 from pydock_core.errors import FailedError, UnsupportedError
 from pydock_core.network import rules as build
 from pydock_core.network.rules import NO_BRIDGE_FAMILY, NO_NFT, Admission, BridgeRules
+from pydock_core.runtime.record_file import read_json, write_json
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_FORWARDING6 = Path("/proc/sys/net/ipv6/conf/all/forwarding")
 _DEVICES = Path("/proc/net/dev")
 _TIMEOUT_SECONDS = 20.0
 
 
-def ensure(rules: BridgeRules, admission: Admission | None) -> str:
+def ensure(
+    rules: BridgeRules, admission: Admission | None, record: Path | None = None, *, needs_nft: bool = False
+) -> str:
     """Install a bridge's rules and admit a container's packets; idempotent.
 
     Args:
         admission: None for the bridge alone.
+        record: the place of the record of elements to remove at an address's next admission; its directory exists.
+        needs_nft: iptables does not do: its rules have no parameters but the subnet.
 
     Returns:
         The reason why containers of the bridge can impersonate each other; "" if they cannot.
@@ -34,9 +41,15 @@ def ensure(rules: BridgeRules, admission: Admission | None) -> str:
         FailedError: the kernel or the program refused.
     """
     _enable_forwarding()
+    if rules.subnet6:
+        _enable_forwarding6()
     nft = shutil.which("nft")
     if nft is not None:
-        return _ensure_nft(nft, rules, admission)
+        return _ensure_nft(nft, rules, admission, record)
+    if needs_nft:
+        raise UnsupportedError(
+            "this host has no nft, which user-defined networks need", "install nftables", exit_code=125
+        )
     iptables = shutil.which("iptables")
     if iptables is None:
         raise UnsupportedError(
@@ -53,7 +66,8 @@ def remove(rules: BridgeRules) -> None:
     nft = shutil.which("nft")
     if nft is not None:
         _run([nft, "-f", "-"], build.build_nft_removal(rules, "ip"))
-        _try([nft, "-f", "-"], build.build_nft_removal(rules, "bridge"))  # not every kernel has this family
+        for family in ("ip6", "bridge"):  # not every kernel has these families
+            _try([nft, "-f", "-"], build.build_nft_removal(rules, family))
         return
     iptables = shutil.which("iptables")
     if iptables is not None:
@@ -75,30 +89,51 @@ def probe_guard() -> str:
     return "" if _try([nft, "-c", "-f", "-"], script).returncode == 0 else NO_BRIDGE_FAMILY
 
 
-def _ensure_nft(nft: str, rules: BridgeRules, admission: Admission | None) -> str:
+def _ensure_nft(nft: str, rules: BridgeRules, admission: Admission | None, record: Path | None) -> str:
     # An admission waits for no grace period of the kernel: it takes a tenth of the time of the full script.
     weakness = ""
-    admitted = _admit(nft, rules, admission, guard=True) if admission is not None else False
+    admitted = _admit(nft, rules, admission, record, guard=True) if admission is not None else False
     if not admitted:
         addresses = build.port_addresses(rules.subnet, _devices())
         script = build.build_nft_script(rules, addresses, guard=True)
         if _try([nft, "-f", "-"], script).returncode != 0:
             _run([nft, "-f", "-"], build.build_nft_script(rules, (), guard=False))
             weakness = NO_BRIDGE_FAMILY
-        if admission is not None and not _admit(nft, rules, admission, guard=not weakness):
+        if admission is not None and not _admit(nft, rules, admission, record, guard=not weakness):
             raise FailedError(f"nft did not admit {admission.address} to {rules.bridge}", exit_code=125)
     return weakness
 
 
-def _admit(nft: str, rules: BridgeRules, admission: Admission, *, guard: bool) -> bool:
+def _admit(nft: str, rules: BridgeRules, admission: Admission, record: Path | None, *, guard: bool) -> bool:
     """Admit a container's packets; return False if the tables are missing or of another version."""
     opened = _try([nft, "-f", "-"], build.build_nft_opened(rules))
     if opened.returncode != 0:
         return False
     if build.is_listed(opened.stdout, admission.address):
         _run([nft, "-f", "-"], build.build_nft_closing(rules, admission.address))
+    lasting = build.lasting_elements(rules, admission) if guard else []
     script = build.build_nft_admission(rules, admission, guard=guard)
+    if record is not None:
+        script = build.build_nft_withdrawal(_recorded(record, admission.address, lasting)) + script
     return not script or _try([nft, "-f", "-"], script).returncode == 0
+
+
+def _recorded(record: Path, address: str, lasting: list[str]) -> list[str]:
+    """Return an address's recorded elements that others had, and record those of its new container too.
+
+    Args:
+        record: a lock; the elements are in the file of the same name with the suffix ".json", which is replaced.
+    """
+    if not lasting and not record.exists():
+        return []
+    with open(record, "a+", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known: dict[str, list[str]] = read_json(record.with_suffix(".json")) or {}
+        left = known.get(address, [])
+        kept = list(dict.fromkeys([*left, *lasting]))
+        if kept != left:
+            write_json(record.with_suffix(".json"), {**known, address: kept})
+    return [line for line in left if line not in lasting]
 
 
 def _ensure_iptables(iptables: str, rules: BridgeRules, admission: Admission | None) -> None:
@@ -132,6 +167,21 @@ def _enable_forwarding() -> None:
     except OSError as error:
         raise FailedError(
             f"cannot enable IPv4 forwarding: {error.strerror}", hint="sysctl net.ipv4.ip_forward=1"
+        ) from error
+
+
+def _enable_forwarding6() -> None:
+    """Forward IPv6; a device that a router configures goes on listening to it (ip-sysctl.rst, accept_ra 2)."""
+    try:
+        if _FORWARDING6.read_text().strip() == "1":
+            return
+        for setting in _FORWARDING6.parent.parent.glob("*/accept_ra"):
+            if setting.parent.name != "all" and setting.read_text().strip() == "1":
+                setting.write_text("2")
+        _FORWARDING6.write_text("1")
+    except OSError as error:
+        raise FailedError(
+            f"cannot enable IPv6 forwarding: {error.strerror}", hint="sysctl net.ipv6.conf.all.forwarding=1"
         ) from error
 
 

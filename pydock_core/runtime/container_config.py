@@ -19,6 +19,8 @@ from pydock_core.runtime.seccomp import prepare_program, read_flags
 if TYPE_CHECKING:
     from pydock_core.runtime.root_edit import RootEdits
 
+REAPER_ANNOTATION = "org.pydock.init"
+"""Of config.json: "true" has a program run below the embedded executor's init."""
 _REFUSED_LINUX = ("intelRdt", "mountLabel", "netDevices", "memoryPolicy")
 _NAMESPACED_SYSCTLS = {
     "network": ("net.",),
@@ -36,6 +38,7 @@ class ContainerPlan:
         root: host path of the root filesystem.
         hooks: without those that ask for root edits.
         root_edits: what init does to the root filesystem for devices; None for nothing.
+        has_reaper: the program runs below a small init (:mod:`pydock_core.runtime.reaper.image`).
         document: config.json itself, for hooks, annotations and cgroups.
     """
 
@@ -59,6 +62,7 @@ class ContainerPlan:
     process: ProcessPlan
     hooks: Mapping[str, Any]
     root_edits: RootEdits | None
+    has_reaper: bool
     document: Mapping[str, Any]
 
 
@@ -148,6 +152,7 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
         process=ProcessPlan.from_config(document.get("process") or {}, compile_filter(linux, cache_dir)),
         hooks=hooks,
         root_edits=root_edits,
+        has_reaper=(document.get("annotations") or {}).get(REAPER_ANNOTATION) == "true",
         document=document,
     )
 

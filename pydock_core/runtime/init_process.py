@@ -194,6 +194,7 @@ class _Init:
         self._entrances: list[int] | None = None if task.cgroup_directories else []
         self._root_fd = -1
         self._slave_fd = -1
+        self._reaper_fd = -1
 
     def run(self) -> None:
         plan, context = self._plan, self._context
@@ -204,6 +205,11 @@ class _Init:
             give_stdio_to_mapped(plan.process, plan.uid_mappings)
         if plan.personality is not None:
             syscalls.personality(plan.personality)
+        if plan.has_reaper:
+            # Late: few containers have one.  And before the root filesystem and the seccomp filter are the container's.
+            from pydock_core.runtime.reaper.image import open_image
+
+            self._reaper_fd = open_image()
         tree_fd = self._open_sources()
         self._enter_namespaces()
         master_fd = self._furnish(tree_fd)
@@ -399,6 +405,8 @@ class _Init:
             make_controlling(self._slave_fd)
         has_entered = become_process(plan.process, self._context.parent_pidfd)
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        if plan.has_reaper:
+            run_below_reaper(plan.process, self._reaper_fd, has_entered=has_entered)
         run_program(plan.process, has_entered=has_entered)
 
 
@@ -424,6 +432,42 @@ def run_program(process: ProcessPlan, *, has_entered: bool) -> NoReturn:
     if not has_entered:
         enter_working_directory(process)
     raise execute_program(process)
+
+
+def run_below_reaper(process: ProcessPlan, image_fd: int, *, has_entered: bool) -> NoReturn:
+    """Execute the program in a child, and the reaper in this process; raises in the process in which that fails.
+
+    See :mod:`pydock_core.runtime.reaper.image`.
+    """
+    from pydock_core.runtime.reaper.image import (
+        finish_image,
+    )  # loaded already, with the host's files in reach
+
+    # It waits for signals; one that is blocked is kept, also one that a first process would not get by default.
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    if os.getpid() != 1:  # in a PID namespace of others
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    # Ends when the reaper is executed: before, the program could look into this process (proc_pid_mem(5)).
+    executed_fd, executes_fd = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise FailedError(
+            f"--init: the container takes no second process: {error.strerror}", "raise --pids-limit"
+        ) from error
+    if pid == 0:
+        os.close(executes_fd)
+        os.read(executed_fd, 1)
+        os.setpgid(0, 0)
+        if process.terminal:
+            os.tcsetpgrp(0, os.getpid())
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        run_program(process, has_entered=has_entered)
+    finish_image(image_fd, pid)
+    try:
+        os.execve(image_fd, ["init", "--", *process.arguments], {})
+    except OSError as error:
+        raise FailedError(f"--init: cannot execute the init: {error.strerror}", "leave --init out") from error
 
 
 def _write_sysctl(key: str, value: str) -> None:

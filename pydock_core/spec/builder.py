@@ -74,6 +74,7 @@ class HostFacts:
         swap_limit: this host can limit swap; otherwise only an explicit MemorySwap is written.
         device_filter: the device control group can be used.
         cgroup_mount: the container sees its control group.
+        init_program: host path of the init of ``--init``, for an OCI runtime program; empty if the executor has one.
         rootless: in a user namespace: devices are bound, and there are no device rules.
         map_tty_group: group 5 is mapped, so that terminals can belong to it.
     """
@@ -94,6 +95,7 @@ class HostFacts:
     swap_limit: bool = True
     device_filter: bool = True
     cgroup_mount: bool = True
+    init_program: str = ""
     rootless: bool = False
     map_tty_group: bool = True
 
@@ -128,7 +130,11 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         "root": {"path": facts.rootfs, "readonly": host["ReadonlyRootfs"]},
         "hostname": facts.hostname,
         "mounts": _build_mounts(host, facts, mounts),
-        "annotations": {**request["Labels"], **host["Annotations"]},
+        "annotations": {
+            **request["Labels"],
+            **host["Annotations"],
+            **({defaults.INIT_ANNOTATION: "true"} if host["Init"] and not facts.init_program else {}),
+        },
         "linux": _build_linux(host, facts, mounts, capabilities, security),
         **({"hooks": hooks} if hooks else {}),
     }
@@ -232,11 +238,12 @@ def _build_process(
     )
     if groups:
         user["additionalGids"] = list(groups)
+    environment = _build_environment(request, facts)
     process: dict[str, Any] = {
         "terminal": request["Tty"],
         "user": user,
-        "args": _check_args(definition.command_line),
-        "env": _build_environment(request, facts),
+        "args": _with_init(_check_args(definition.command_line), environment, facts.init_program),
+        "env": environment,
         "cwd": _check_cwd(request["WorkingDir"] or "/"),
         "capabilities": _build_sets(capabilities, facts.user.uid),
         "noNewPrivileges": security.no_new_privileges,
@@ -247,6 +254,15 @@ def _build_process(
     if host["OomScoreAdj"]:
         process["oomScoreAdj"] = host["OomScoreAdj"]
     return process
+
+
+def _with_init(words: list[str], environment: Sequence[str], init_program: str) -> list[str]:
+    if not init_program:
+        return words
+    from pydock_core.runtime.reaper.image import build_words  # late: few containers have one
+
+    path = next(entry for entry in (*environment, defaults.DEFAULT_PATH) if entry.startswith("PATH="))
+    return build_words(words, path.removeprefix("PATH="))
 
 
 def _build_environment(request: CreateRequest, facts: HostFacts) -> list[str]:
@@ -291,7 +307,17 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
         system = [_without_read_only(mount) for mount in system]
-    requested = [_build_mount(mount, facts) for mount in mounts]
+    requested = [build_mount(mount, facts.volumes) for mount in mounts]
+    if facts.init_program:
+        options = ("bind", "rprivate", "ro", "nosuid", "nodev")
+        requested.append(
+            {
+                "destination": defaults.INIT_PLACE,
+                "type": "bind",
+                "source": facts.init_program,
+                "options": options,
+            }
+        )
     if facts.rootless:
         requested += [_build_device_bind(device) for device in facts.devices]
     if facts.edits is not None:
@@ -302,13 +328,14 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
     taken = {mount["destination"] for mount in requested}
     kept = [mount for mount in system if mount["destination"] not in taken]
     if "/etc" not in taken:
-        requested += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
+        requested += build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
     # A sort is stable: mounts on one depth keep the user's order.
     requested.sort(key=lambda mount: mount["destination"].count("/"))
     return [{**mount, "options": list(mount["options"])} for mount in (*kept, *requested)]
 
 
-def _build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
+def build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
+    """Build the OCI entries of the files that every container gets, but for targets that are taken."""
     options = ["bind", "rprivate", *(["ro"] if read_only else [])]
     return [
         {"destination": target, "type": "bind", "source": source, "options": options}
@@ -321,7 +348,12 @@ def _without_read_only(mount: Mapping[str, Any]) -> dict[str, Any]:
     return {**mount, "options": [option for option in mount["options"] if option not in ("ro", "rro")]}
 
 
-def _build_mount(mount: Mount, facts: HostFacts) -> dict[str, Any]:
+def build_mount(mount: Mount, volumes: Mapping[str, str]) -> dict[str, Any]:
+    """Build the OCI entry of one mount.
+
+    Args:
+        volumes: host paths of volumes and images, by mount target.
+    """
     read_only = ["ro"] if mount.read_only else []
     if mount.kind == "tmpfs":
         options = [*defaults.TMPFS_OPTIONS, *read_only, *mount.options]
@@ -331,7 +363,7 @@ def _build_mount(mount: Mount, facts: HostFacts) -> dict[str, Any]:
         if mount.read_only and mount.is_recursive and mount.read_only_below != TOP_ONLY:
             read_only = ["rro"]
     else:
-        source = facts.volumes[mount.target]
+        source = volumes[mount.target]
     options = ["rbind" if mount.is_recursive else "bind", mount.propagation, *read_only]
     return {"destination": mount.target, "type": "bind", "source": source, "options": options}
 

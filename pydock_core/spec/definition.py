@@ -87,11 +87,17 @@ class DeviceRequest(TypedDict):
 
 
 class EndpointSettings(TypedDict):
-    """A container's attachment to one network."""
+    """A container's attachment to one network.
 
-    IPAMConfig: dict[str, str] | None
+    ``IPAMConfig`` has IPv4Address and IPv6Address.  The network with the highest ``GwPriority`` has the default route.
+    """
+
+    IPAMConfig: dict[str, Any] | None
+    Links: list[str] | None
     Aliases: list[str] | None
     MacAddress: str
+    DriverOpts: dict[str, str] | None
+    GwPriority: int
 
 
 class NetworkingConfig(TypedDict):
@@ -149,7 +155,12 @@ class HostConfig(TypedDict):
     Annotations: dict[str, str]
     CapAdd: list[str] | None
     CapDrop: list[str] | None
+    Dns: list[str]
+    DnsOptions: list[str]
+    DnsSearch: list[str]
     ExtraHosts: list[str] | None
+    Links: list[str] | None
+    PublishAllPorts: bool
     GroupAdd: list[str] | None
     OomScoreAdj: int
     Privileged: bool
@@ -159,6 +170,7 @@ class HostConfig(TypedDict):
     ShmSize: int
     Sysctls: dict[str, str]
     Runtime: str
+    Init: bool | None
     CpuShares: int
     Memory: int
     NanoCpus: int
@@ -216,7 +228,12 @@ HOST_CONFIG: HostConfig = {
     "Annotations": {},
     "CapAdd": None,
     "CapDrop": None,
+    "Dns": [],
+    "DnsOptions": [],
+    "DnsSearch": [],
     "ExtraHosts": None,
+    "Links": None,
+    "PublishAllPorts": False,
     "GroupAdd": None,
     "OomScoreAdj": 0,
     "Privileged": False,
@@ -226,6 +243,7 @@ HOST_CONFIG: HostConfig = {
     "ShmSize": DEFAULT_SHM_BYTES,
     "Sysctls": {},
     "Runtime": "",
+    "Init": None,
     "CpuShares": 0,
     "Memory": 0,
     "NanoCpus": 0,
@@ -244,7 +262,26 @@ DEVICE_REQUEST: DeviceRequest = {
     "Capabilities": None,
     "Options": None,
 }
-ENDPOINT: EndpointSettings = {"IPAMConfig": None, "Aliases": None, "MacAddress": ""}
+ENDPOINT: EndpointSettings = {
+    "IPAMConfig": None,
+    "Links": None,
+    "Aliases": None,
+    "MacAddress": "",
+    "DriverOpts": None,
+    "GwPriority": 0,
+}
+FIXED_ENDPOINT: Mapping[str, Any] = {
+    "NetworkID": "",
+    "EndpointID": "",
+    "Gateway": "",
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+    "DNSNames": None,
+}
+"""Fields of an attachment that ``inspect`` fills in, and no request can set."""
 
 FIXED_CONFIG: Mapping[str, Any] = {"Domainname": "", "OnBuild": None}
 """Fields that ``docker inspect`` shows and that have one value here."""
@@ -252,14 +289,9 @@ FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "ContainerIDFile": "",
     "ConsoleSize": [0, 0],
     "CgroupnsMode": "private",
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
     "IpcMode": "private",
     "Cgroup": "",
-    "Links": None,
     "PidMode": "",
-    "PublishAllPorts": False,
     "UTSMode": "",
     "UsernsMode": "",
     "Isolation": "",

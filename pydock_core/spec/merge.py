@@ -12,7 +12,7 @@ from typing import Any
 
 from pydock_core.errors import InvalidError
 from pydock_core.spec.defaults import DEFAULT_PATH
-from pydock_core.spec.definition import ENDPOINT, CreateRequest
+from pydock_core.spec.definition import ENDPOINT, CreateRequest, EndpointSettings
 from pydock_core.spec.health import check_health, merge_health
 from pydock_core.spec.log_option import complete_options
 from pydock_core.spec.validation import HOST_GATEWAY
@@ -64,11 +64,18 @@ def merge(request: CreateRequest, image_config: Mapping[str, Any], default_netwo
             "Runtime": host["Runtime"] or EMBEDDED,
             "LogConfig": {"Type": log["Type"], "Config": complete_options(log["Type"], log["Config"])},
         },
-        "NetworkingConfig": {
-            "EndpointsConfig": {} if network.startswith("container:") else {network: ENDPOINT}
-        },
+        "NetworkingConfig": {"EndpointsConfig": _endpoints(request, network)},
     }
     return merged
+
+
+def _endpoints(request: CreateRequest, network: str) -> dict[str, EndpointSettings]:
+    """Return the networks with the default one by its name; that of the network mode comes first."""
+    if network.startswith("container:"):
+        return {}
+    given = request["NetworkingConfig"]["EndpointsConfig"]
+    named = {network if name == "default" else name: settings for name, settings in given.items()}
+    return {network: named.pop(network, ENDPOINT), **named}
 
 
 def _check_network(request: CreateRequest, network: str) -> None:
@@ -76,10 +83,17 @@ def _check_network(request: CreateRequest, network: str) -> None:
     is_shared = kind in ("host", "container")
     if request["Hostname"] and is_shared:
         raise _combined("--hostname", kind, "leave one of the two out")
-    if request["HostConfig"]["PortBindings"] and is_shared:
+    host = request["HostConfig"]
+    if (host["PortBindings"] or host["PublishAllPorts"]) and is_shared:
         raise _combined("-p", kind, "leave -p out: the ports are that network's own")
-    hosts = request["HostConfig"]["ExtraHosts"] or ()
-    if kind not in ("bridge", "host") and any(line.endswith(f":{HOST_GATEWAY}") for line in hosts):
+    hosts = host["ExtraHosts"] or ()
+    if host["Links"] and kind in ("host", "container", "none"):
+        raise _combined("--link", kind, "leave --link out, or use a bridge network")
+    if (host["Dns"] or host["DnsSearch"] or host["DnsOptions"]) and kind == "container":
+        raise _combined("--dns", kind, "leave it out: that container's name servers are used")
+    if hosts and kind == "container":
+        raise _combined("--add-host", kind, "leave it out: that container's hosts file is used")
+    if kind == "none" and any(line.endswith(f":{HOST_GATEWAY}") for line in hosts):
         raise _combined(f"--add-host NAME:{HOST_GATEWAY}", kind, "use --network bridge (needs root) or host")
 
 

@@ -19,6 +19,7 @@ from pydock_core.spec.definition import (
     DEVICE_REQUEST,
     ENDPOINT,
     FIXED_CONFIG,
+    FIXED_ENDPOINT,
     FIXED_HOST_CONFIG,
     HOST_CONFIG,
     ContainerConfig,
@@ -42,6 +43,7 @@ HOST_GATEWAY = "host-gateway"
 """Docker's word for the host's address in ExtraHosts."""
 LEAST_MEMORY_BYTES = 6 * 1024 * 1024
 NETWORK_MODES = ("none", "host", "bridge")
+"""The networks that every host has; another mode is a network's name or id, or container:NAME."""
 
 _LARGEST = (1 << 63) - 1
 _DEEPEST = 10
@@ -50,6 +52,10 @@ _ULIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_DNS_OPTION = re.compile(r"[a-z0-9-]+(:[0-9]+)?")
+_LONGEST_HOST_NAME = 253
 _DEVICE_ACCESS = re.compile(r"[rwm]{1,3}")
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -88,7 +94,10 @@ def check_request(document: Mapping[str, Any], names: Names | None = None) -> Cr
             "NetworkingConfig": {
                 "EndpointsConfig": {
                     name: checker.fields(
-                        checker.object(f"EndpointsConfig.{name}", settings), EndpointSettings, ENDPOINT, {}
+                        checker.object(f"EndpointsConfig.{name}", settings),
+                        EndpointSettings,
+                        ENDPOINT,
+                        FIXED_ENDPOINT,
                     )
                     for name, settings in endpoints.items()
                 }
@@ -207,6 +216,7 @@ class _Checker:
         host["CapDrop"] = [self._capability("CapDrop", name) for name in host["CapDrop"] or ()] or None
         host["Mounts"] = [_without_empty(mount) for mount in host["Mounts"]]
         host["PidsLimit"] = host["PidsLimit"] or None
+        host["Init"] = host["Init"] or None
         check_driver(host["VolumeDriver"])
         for text in host["VolumesFrom"] or ():
             parse_volumes_from(text)
@@ -343,33 +353,110 @@ class _Checker:
         return request
 
     def check_networks(self, request: CreateRequest) -> None:
-        """Check the networks: any number can be defined, and one can be attached."""
+        """Check the networks, and put the one of the network mode first."""
         host, endpoints = request["HostConfig"], request["NetworkingConfig"]["EndpointsConfig"]
         mode = "" if host["NetworkMode"] == "default" else host["NetworkMode"]
+        if mode.startswith("container:") and not mode[10:]:
+            raise self.invalid("NetworkMode", mode, "it names no container", "write container:NAME")
+        mode = mode or next((name for name in endpoints if name != "default"), "")
         host["NetworkMode"] = mode
-        if len(endpoints) > 1:
+        first = mode or "default"
+        ordered = {
+            first: endpoints.get(first)
+            or (endpoints.get("default") if first in NETWORK_MODES else None)
+            or ENDPOINT
+        }
+        ordered |= {name: settings for name, settings in endpoints.items() if name not in (first, "default")}
+        for name, settings in ordered.items():
+            self._check_endpoint(name, settings)
+        alone = next(
+            (name for name in ordered if name in ("none", "host") or name.startswith("container:")), None
+        )
+        if alone is not None and len(ordered) > 1:
+            raise self.invalid(
+                "NetworkMode",
+                ", ".join(ordered),
+                f"{alone} cannot be combined with another network",
+                "give networks that were created, or bridge",
+            )
+        self._check_name_service(host)
+        is_plain = list(ordered) == ["default"] and ordered["default"] == ENDPOINT
+        is_shared = mode.startswith("container:")
+        request["NetworkingConfig"] = {"EndpointsConfig": {} if is_plain or is_shared else ordered}
+
+    def _check_endpoint(self, name: str, settings: EndpointSettings) -> None:
+        is_predefined = name in (*NETWORK_MODES, "default") or name.startswith("container:")
+        if not is_predefined and not _NETWORK.fullmatch(name):
+            raise self.invalid("NetworkMode", name, "not a network's name", "dock network ls lists them")
+        ipam = settings["IPAMConfig"] or {}
+        for field, version in (("IPv4Address", 4), ("IPv6Address", 6)):
+            if text := ipam.get(field):
+                try:
+                    is_good = ip_address(text).version == version
+                except ValueError:
+                    is_good = False
+                if not is_good:
+                    raise self.invalid(
+                        field, text, f"not an IPv{version} address", "give an address of the network"
+                    )
+        if unknown := [
+            key for key, value in ipam.items() if value and key not in ("IPv4Address", "IPv6Address")
+        ]:
             raise UnsupportedError(
-                f"networks {', '.join(endpoints)}: a container can be attached to one network only",
-                "give one; this version of PyDock supports one",
+                f"{self.name(unknown[0])} is not supported: containers have no link-local addresses for each other",
+                "leave it out",
                 exit_code=125,
             )
-        for name, settings in endpoints.items():
-            for field, value in settings.items():
-                if value:
-                    raise self.unsupported(f"EndpointsConfig.{name}.{field}")
-            if mode and name not in (mode, "default"):
+        if settings["DriverOpts"]:
+            raise UnsupportedError(
+                f"driver option {min(settings['DriverOpts'])} of network {name} is not supported",
+                "leave it out",
+                exit_code=125,
+            )
+        mac_address = settings["MacAddress"]
+        if mac_address and (not _MAC_ADDRESS.fullmatch(mac_address) or int(mac_address[:2], 16) & 1):
+            raise self.invalid(
+                "MacAddress", mac_address, "not the address of one interface", "write 02:42:ac:11:00:02"
+            )
+        for alias in settings["Aliases"] or ():
+            if not _HOST.fullmatch(alias) or len(alias) > _LONGEST_HOST_NAME:
+                raise self.invalid("Aliases", alias, "not a host name", "letters, digits, '-', '_' and '.'")
+        for link in settings["Links"] or ():
+            self._check_link(link)
+        if is_predefined and (ipam or settings["Aliases"]):
+            what = "an alias" if settings["Aliases"] else "an address"
+            raise self.invalid(
+                "NetworkMode",
+                name,
+                f"{what} needs a network that was created",
+                "dock network create --subnet 10.5.0.0/16 NAME",
+            )
+        if name != "bridge" and name != "default" and is_predefined and mac_address:
+            raise self.invalid(
+                "MacAddress", mac_address, f"network {name} gives no interface", "use --network bridge"
+            )
+
+    def _check_name_service(self, host: HostConfig) -> None:
+        for server in host["Dns"]:
+            try:
+                ip_address(server)
+            except ValueError:
+                raise self.invalid("Dns", server, "not an address", "give a name server's address") from None
+        for domain in host["DnsSearch"]:
+            if domain != "." and not _HOST.fullmatch(domain):
+                raise self.invalid("DnsSearch", domain, "not a domain", "write example.com, or . for none")
+        for option in host["DnsOptions"]:
+            if not _DNS_OPTION.fullmatch(option):
                 raise self.invalid(
-                    "NetworkMode", mode, f"EndpointsConfig names the network {name}", "name the same in both"
+                    "DnsOptions", option, "not an option", "see resolv.conf(5): ndots:2, rotate"
                 )
-            mode = mode or ("" if name == "default" else name)
-        host["NetworkMode"] = mode
-        request["NetworkingConfig"] = {"EndpointsConfig": {}}
-        if mode and mode not in NETWORK_MODES and not (mode.startswith("container:") and mode[10:]):
-            raise UnsupportedError(
-                f"{self.name('NetworkMode')} {mode}: this version of PyDock does not support user-defined networks",
-                "there are none, host, bridge and container:NAME",
-                exit_code=125,
-            )
+        for link in host["Links"] or ():
+            self._check_link(link)
+
+    def _check_link(self, link: str) -> None:
+        name, colon, alias = link.partition(":")
+        if not _HOST.fullmatch(name) or (colon and not _HOST.fullmatch(alias)):
+            raise self.invalid("Links", link, "malformed", "write CONTAINER or CONTAINER:ALIAS")
 
     def check_mounts(self, request: CreateRequest) -> None:
         targets: set[str] = set()
@@ -454,6 +541,7 @@ _DEVICE_REQUEST_TYPES: Mapping[str, Callable[[Any], bool]] = {
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda value: isinstance(value, str), "a string"),
     "bool": (lambda value: isinstance(value, bool), "a boolean"),
+    "bool | None": (lambda value: isinstance(value, bool), "a boolean"),
     "int": (_is_integer, "an integer"),
     "int | None": (_is_integer, "an integer"),
     "float | None": (_is_number, "a number"),
@@ -462,6 +550,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "dict[str, str]": (_is_text_map, "an object of strings"),
     "dict[str, str] | None": (_is_text_map, "an object of strings"),
     "dict[str, Any]": (lambda value: isinstance(value, dict), "an object"),
+    "dict[str, Any] | None": (lambda value: isinstance(value, dict), "an object"),
     "LogConfig": (lambda value: isinstance(value, dict), "an object"),
     "list[dict[str, Any]]": (_is_objects, "a list of objects"),
     "list[Ulimit]": (_is_objects, "a list of objects"),

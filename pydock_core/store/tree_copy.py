@@ -243,7 +243,7 @@ class TreeCopy:
         if owner is not None:
             os.chown(target_name, *owner, dir_fd=target_dir, follow_symlinks=False)
         if kind != stat.S_IFLNK:
-            self._set_mode(target_dir, target_name, status)
+            self._set_mode(target_dir, target_name, self._mode(status, owner))
         os.utime(
             target_name,
             ns=(status.st_atime_ns, status.st_mtime_ns),
@@ -252,12 +252,19 @@ class TreeCopy:
         )
         self._remember(status, target_dir, target_name, path)
 
-    def _set_mode(self, target_dir: int, name: str, status: os.stat_result) -> None:
+    @staticmethod
+    def _mode(status: os.stat_result, owner: tuple[int, int] | None) -> int:
+        """The mode of a copy: a file that becomes the caller's does not lend others the caller's rights."""
+        mode = stat.S_IMODE(status.st_mode)
+        is_lent = owner is None and not stat.S_ISDIR(status.st_mode)
+        return mode & ~(stat.S_ISUID | stat.S_ISGID) if is_lent else mode
+
+    def _set_mode(self, target_dir: int, name: str, mode: int) -> None:
         """Set the mode of a node by descriptor: fchmodat(2) follows links, and somebody may have put one there."""
         fd = os.open(name, syscalls.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target_dir)
         try:
             if not stat.S_ISLNK(os.fstat(fd).st_mode):
-                os.chmod(f"/proc/self/fd/{fd}", stat.S_IMODE(status.st_mode))
+                os.chmod(f"/proc/self/fd/{fd}", mode)
         finally:
             os.close(fd)
 
@@ -355,7 +362,7 @@ class TreeCopy:
         if owner is not None:
             os.fchown(target_fd, *owner)
         # After the owner: a change of owner clears set-user-id bits and file capabilities.
-        os.fchmod(target_fd, stat.S_IMODE(status.st_mode))
+        os.fchmod(target_fd, self._mode(status, owner))
         for name in os.listxattr(source_fd):
             if name.startswith(self.rules.xattrs) and not os.fsencode(name).startswith(OVERLAY_XATTR):
                 try:

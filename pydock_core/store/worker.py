@@ -18,6 +18,11 @@ from pydock_core.progress import Progress
 
 ALLOWED_FUNCTIONS = frozenset(
     {
+        "pydock_core.store.container_copy:copy_in",
+        "pydock_core.store.container_copy:copy_out",
+        "pydock_core.store.container_copy:read_archive",
+        "pydock_core.store.container_copy:stat_path",
+        "pydock_core.store.container_copy:write_archive",
         "pydock_core.store.container_removal:remove_container",
         "pydock_core.store.event_recording:record_events",
         "pydock_core.store.snapshots.chained:apply_over",

@@ -23,7 +23,7 @@ from pydock_core.progress import Progress
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import LogEntry, LogReader
-from pydock_core.supervision.plan import PublishedPort
+from pydock_core.supervision.plan import Interface, NameService, PublishedPort
 from pydock_core.supervision.reaper import reap_killed
 from pydock_core.supervision.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
 
@@ -425,6 +425,35 @@ class SupervisorClient:
     def unpause(self) -> None:
         """Let a paused container go on; ConflictError if it is not paused."""
         self._ask({"op": "unpause"})
+
+    def connect(self, interface: Interface, service: NameService) -> None:
+        """Attach an interface to a running container; its device is the prefix of a name.
+
+        Args:
+            service: the settings of the container's name server from now on.
+        """
+        self._ask({"op": "connect", "interface": interface.to_json(), "name_service": service.to_json()})
+
+    def disconnect(
+        self, network_id: str, gateways: Mapping[str, tuple[str, str]], service: NameService
+    ) -> None:
+        """Remove a running container's interface on a network; harmless if it has none.
+
+        Args:
+            gateways: the default routes from now on: gateway and IPv6 gateway by network id.
+        """
+        self._ask(
+            {
+                "op": "disconnect",
+                "network_id": network_id,
+                "gateways": gateways,
+                "name_service": service.to_json(),
+            }
+        )
+
+    def rename(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Give a running container other names on its networks, by network id."""
+        self._ask({"op": "rename", "names": dict(names)})
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
         """Send a signal, and after the timeout SIGKILL; return the exit code when the container has ended.

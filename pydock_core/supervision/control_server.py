@@ -26,9 +26,11 @@ from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.supervision import dial
 from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop, Signals
 from pydock_core.supervision.pause import Pause, choose_freezer
+from pydock_core.supervision.plan import Interface, NameService
 from pydock_core.supervision.restart_policy import RestartPolicy
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.connections import Connections
     from pydock_core.supervision.protocol import (
         AttachRequest,
         BareRequest,
@@ -89,6 +91,10 @@ class Supervised(Protocol):
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process (an OCI process object)."""
+        ...
+
+    def open_connections(self) -> Connections:
+        """Return the container's connections to its networks; ConflictError if it can have none."""
         ...
 
     def record_pause(self, *, is_paused: bool) -> None:
@@ -206,6 +212,9 @@ class ControlServer:
             "pause": self._pause_container,
             "unpause": self._unpause_container,
             "restart_policy": self._restart_policy,
+            "connect": self._connect,
+            "disconnect": self._disconnect,
+            "rename": self._rename,
         }
 
     @property
@@ -401,6 +410,22 @@ class ControlServer:
         created = self._supervisor.execute(process, None if wants_terminal else Stdio(*fds))
         exec_id = str(document.get("id", ""))
         ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd, exec_id)
+
+    def _connect(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        interface = Interface.from_json(document["interface"])
+        service = NameService.from_json(document["name_service"])
+        self._supervisor.open_connections().connect(interface, service)
+        connection.reply()
+
+    def _disconnect(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        service = NameService.from_json(document["name_service"])
+        gateways = {key: (pair[0], pair[1]) for key, pair in document["gateways"].items()}
+        self._supervisor.open_connections().disconnect(str(document["network_id"]), gateways, service)
+        connection.reply()
+
+    def _rename(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        self._supervisor.open_connections().rename(dict(document["names"]))
+        connection.reply()
 
     # -- events ------------------------------------------------------------------------------------------
 

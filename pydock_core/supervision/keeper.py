@@ -46,6 +46,7 @@ from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.restart_policy import RestartPolicy, Restarts
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.connections import Connections
     from pydock_core.supervision.protocol import StateReply, StreamChoice
 
 _LOCK_PATIENCE_SECONDS = 10.0
@@ -273,7 +274,8 @@ class Keeper:
             os.setsid()
             from pydock_core.supervision.supervisor import supervise_again
 
-            supervise_again(self.plan, self._restarts, self._lock_fd, link)
+            # As it is now: the last run may have been connected to other networks.
+            supervise_again(read_plan(self._paths.plan_file), self._restarts, self._lock_fd, link)
         except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
             traceback.print_exc()
         finally:
@@ -313,6 +315,10 @@ class Keeper:
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Refuse: there is no container now."""
+        raise self._refusal()
+
+    def open_connections(self) -> Connections:
+        """Refuse: there are no interfaces now."""
         raise self._refusal()
 
     def record_pause(self, *, is_paused: bool) -> None:

@@ -14,7 +14,7 @@ from pydock_core.errors import FailedError, InvalidError, NotFoundError, Unavail
 from pydock_core.supervision.plan import LaunchPlan
 
 if TYPE_CHECKING:
-    from pydock_core.supervision.protocol import PlugRequest
+    from pydock_core.supervision.protocol import PlugRequest, UnplugRequest
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914
@@ -77,19 +77,22 @@ def bind_namespace(target: Path) -> None:
 
 
 def _attach(plan: LaunchPlan) -> None:
-    """Have the network service, which is in the host's namespace, attach a veth."""
-    network = plan.network
-    request: PlugRequest = {
-        "op": "attach",
-        "container_id": plan.container_id,
-        "bridge": network.bridge,
-        "address": network.address,
-        "gateway": network.gateway,
-        "mac_address": network.mac_address,
-    }
+    """Have the network service, which is in the bridges' namespace, plug the veths in."""
+    interfaces = [interface.to_json() for interface in plan.network.interfaces]
+    request: PlugRequest = {"op": "attach", "container_id": plan.container_id, "interfaces": interfaces}
+    ask_service(plan.network_socket, request)
+
+
+def ask_service(socket_path: str, request: PlugRequest | UnplugRequest) -> None:
+    """Have the network service change the network namespace that the caller is in.
+
+    Raises:
+        UnavailableError: the service is not there.
+        PyDockError: its error.
+    """
     namespace_fd = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with messages.connect(plan.network_socket) as connection:
+        with messages.connect(socket_path) as connection:
             connection.settimeout(_ATTACH_TIMEOUT_SECONDS)
             messages.send(connection, request, [namespace_fd])
             reply = messages.receive(connection)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 
 
+def _fields(record: PublishedPort | Interface | NameService) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
     """A container port that the host listens for (``-p``).
@@ -51,25 +55,117 @@ class PublishedPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of a container on a bridge.
+
+    Attributes:
+        device: its name in the container, "eth0".
+        network_id, network: id and name of the network.
+        bridge: name of the bridge device.
+        address: the container's IPv4 address with prefix length, "172.30.0.2/16".
+        address6: its IPv6 address with prefix length; empty for none.
+        gateway, gateway6: of the default routes; empty if another interface has them, or none.
+        mac_address: empty for the address's own.
+        mtu: in bytes; 0 for the kernel's default.
+        is_isolated: it reaches no other port of the bridge.
+        directory: of the network's names; empty for a network without a name service.
+        names: under which the network's containers find this one.
+    """
+
+    device: str
+    network_id: str
+    network: str
+    bridge: str
+    address: str
+    gateway: str = ""
+    mac_address: str = ""
+    address6: str = ""
+    gateway6: str = ""
+    mtu: int = 0
+    is_isolated: bool = False
+    directory: str = ""
+    names: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the interface as JSON types."""
+        return _fields(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Interface:
+        """Rebuild an interface from :meth:`to_json`'s document."""
+        return cls(**{**document, "names": tuple(document["names"])})
+
+
+@dataclass(frozen=True, slots=True)
+class NameService:
+    """What a container's name server knows beside the names of its networks.
+
+    Attributes:
+        servers: addresses of the servers that other names are asked of, outside; empty if nothing is forwarded.
+        links: pairs of an alias that this container alone has, and a name of a network.
+        hosts: pairs of a name and an address.
+    """
+
+    servers: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        return _fields(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> NameService:
+        """Rebuild the settings from :meth:`to_json`'s document."""
+        return cls(
+            tuple(document["servers"]),
+            tuple((alias, name) for alias, name in document["links"]),
+            tuple((name, address) for name, address in document["hosts"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkAttachment:
     """The construction of the container's network namespace.
 
     Attributes:
         mode: "none" (a new namespace with loopback up), "host" (no new namespace), "bridge" (a new namespace,
-            with a veth on ``bridge``), "container" (join the namespace at ``namespace_path``).
-        bridge: name of the host's bridge device.
-        address: the container's address with prefix length, "172.30.0.2/16".
-        gateway: the bridge's own address with prefix length.
-        mac_address: of the container's interface.
+            with ``interfaces``), "container" (join the namespace at ``namespace_path``).
+        interfaces: for "bridge".
         namespace_path: for "container".
+        name_service: the settings of a name server in the container; None for none.
     """
 
     mode: str = "none"
-    bridge: str = ""
-    address: str = ""
-    gateway: str = ""
-    mac_address: str = ""
+    interfaces: tuple[Interface, ...] = ()
     namespace_path: str = ""
+    name_service: NameService | None = None
+
+    @property
+    def address(self) -> str:
+        """The address of the first interface, with prefix length; empty for none."""
+        return self.interfaces[0].address if self.interfaces else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attachment as JSON types."""
+        service = self.name_service
+        return {
+            "mode": self.mode,
+            "interfaces": [interface.to_json() for interface in self.interfaces],
+            "namespace_path": self.namespace_path,
+            "name_service": None if service is None else service.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> NetworkAttachment:
+        """Rebuild an attachment from :meth:`to_json`'s document."""
+        service = document.get("name_service")
+        return cls(
+            document.get("mode", "none"),
+            tuple(Interface.from_json(interface) for interface in document.get("interfaces", ())),
+            document.get("namespace_path", ""),
+            None if service is None else NameService.from_json(service),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +223,7 @@ class LaunchPlan:
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "root_mounts": [mount.to_json() for mount in self.root_mounts],
-            "network": {name: getattr(self.network, name) for name in self.network.__slots__},
+            "network": self.network.to_json(),
             "ports": [port.to_json() for port in self.ports],
             "sources": [source.to_json() for source in self.sources],
         }
@@ -137,7 +233,7 @@ class LaunchPlan:
         """Rebuild a plan from :meth:`to_json`'s document."""
         values = dict(document)
         values["root_mounts"] = tuple(RootMount.from_json(mount) for mount in values["root_mounts"])
-        values["network"] = NetworkAttachment(**values["network"])
+        values["network"] = NetworkAttachment.from_json(values["network"])
         values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
         values["sources"] = tuple(MountSource.from_json(source) for source in values.get("sources", ()))
         return cls(**values)

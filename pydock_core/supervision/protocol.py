@@ -69,21 +69,17 @@ class WorkRequest(TypedDict):
 
 
 class EnsureRequest(TypedDict):
-    """Asks the network service for a bridge with its firewall rules."""
+    """Asks the network service for a bridge with its firewall rules.
+
+    ``rules`` and ``admission`` have the fields of the classes of :mod:`pydock_core.network.rules`.
+    """
 
     op: Literal["ensure"]
-    bridge: str
-    subnet: str
-    gateway: str
-    admission: NotRequired[AdmissionDocument]
-
-
-class AdmissionDocument(TypedDict):
-    """A container that a bridge admits; see :class:`pydock_core.network.rules.Admission`."""
-
-    address: str
-    access: str
-    resolvers: Sequence[str]
+    rules: Mapping[str, Any]
+    mtu: int
+    record: str
+    needs_nft: bool
+    admission: NotRequired[Mapping[str, Any]]
 
 
 class EnsureReply(TypedDict):
@@ -93,22 +89,27 @@ class EnsureReply(TypedDict):
 
 
 class PlugRequest(TypedDict):
-    """Asks the network service to attach a network namespace to a bridge."""
+    """Asks the network service to attach a network namespace to bridges."""
 
     op: Literal["attach"]
     container_id: str
-    bridge: str
+    interfaces: Sequence[Mapping[str, Any]]
+
+
+class UnplugRequest(TypedDict):
+    """Asks the network service to remove an interface of a network namespace, and to set the remaining routes."""
+
+    op: Literal["detach"]
+    container_id: str
     address: str
-    gateway: str
-    mac_address: str
+    routes: Sequence[Mapping[str, Any]]
 
 
 class RemoveRequest(TypedDict):
     """Asks the network service to remove a bridge and its firewall rules."""
 
     op: Literal["remove"]
-    bridge: str
-    subnet: str
+    rules: Mapping[str, Any]
 
 
 # -- events on a status socket -----------------------------------------------------------------------------
@@ -203,6 +204,30 @@ class ExecRequest(TypedDict):
     id: str
 
 
+class ConnectRequest(TypedDict):
+    """Attaches an interface to a running container; see :mod:`pydock_core.supervision.plan` for the documents."""
+
+    op: Literal["connect"]
+    interface: Mapping[str, Any]
+    name_service: Mapping[str, Any]
+
+
+class DisconnectRequest(TypedDict):
+    """Removes a running container's interface; gateway and IPv6 gateway are by network id."""
+
+    op: Literal["disconnect"]
+    network_id: str
+    gateways: Mapping[str, tuple[str, str]]
+    name_service: Mapping[str, Any]
+
+
+class RenameRequest(TypedDict):
+    """Gives a running container other names on its networks, by network id."""
+
+    op: Literal["rename"]
+    names: Mapping[str, Sequence[str]]
+
+
 class RestartPolicyRequest(TypedDict):
     """Sets the restart policy; see :class:`pydock_core.supervision.restart_policy.RestartPolicy`."""
 
@@ -228,6 +253,9 @@ ControlRequest = (
     | ExecRequest
     | DialRequest
     | RestartPolicyRequest
+    | ConnectRequest
+    | DisconnectRequest
+    | RenameRequest
 )
 
 

@@ -12,9 +12,11 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from pydock_core.errors import PyDockError
 from pydock_core.paths import ContainerPaths
+from pydock_core.runtime.record_file import read_json
 from pydock_core.supervision.container_status import (
     ExitRecord,
     StateRecord,
@@ -49,11 +51,23 @@ def record_killed(paths: ContainerPaths) -> None:
     if state is None:
         return  # another process was first
     problem = _reap(paths, state)
+    _withdraw_names(paths)
     if not paths.exit_file.exists():
         record = ExitRecord.of_killed(state, time.time_ns())
         replace(record, error=problem or record.error).write(paths.exit_file)
     paths.control_socket.unlink(missing_ok=True)
     paths.state_file.unlink(missing_ok=True)
+
+
+def _withdraw_names(paths: ContainerPaths) -> None:
+    """Remove the container from the names of its networks."""
+    if not paths.names_file.exists():
+        return
+    from pydock_core.supervision.names.names_file import withdraw  # late: few containers have names
+
+    for _, directory in (read_json(paths.names_file) or {}).get("networks", ()):
+        withdraw(Path(directory), paths.run.name)
+    paths.names_file.unlink(missing_ok=True)
 
 
 def _reap(paths: ContainerPaths, state: StateRecord) -> str:

@@ -50,6 +50,7 @@ from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams
 from pydock_core.supervision.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.connections import Connections
     from pydock_core.supervision.health import HealthMonitor
     from pydock_core.supervision.protocol import (
         LaunchOrder,
@@ -198,6 +199,7 @@ class Supervisor:
         self._ports: tuple[PublishedPort, ...] = ()
         self._log: LogWriter | None = None
         self._control: ControlServer | None = None
+        self._connections: Connections | None = None
         self._oom_file = ""
         self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
         self.succession = Succession(self.paths)
@@ -417,7 +419,9 @@ class Supervisor:
                 self._surroundings.enter_network(self.plan, self.paths.network_namespace)
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)
-                # Even a killed maker may leave parts of a container.
+                if self.plan.network.name_service is not None:
+                    self.open_connections()
+                # Even a maker that is killed may leave parts of a container.
                 self._undo.callback(self._delete)
                 maker.go()
                 try:
@@ -539,6 +543,23 @@ class Supervisor:
         self._signal_init(self.plan.stop_signal if number is None else number)
         if timeout >= 0:
             self.loop.call_later(timeout, partial(self._signal_init, signal.SIGKILL))
+
+    def open_connections(self) -> Connections:
+        """Return the container's connections to its networks, with a name server; made when they are first needed.
+
+        Raises:
+            ConflictError: the container is not on a bridge, or does not run.
+        """
+        from pydock_core.supervision.connections import Connections  # late: most containers have none
+
+        if self._connections is None:
+            if self.plan.network.mode != "bridge" or self._init_code is not None:
+                raise ConflictError(f"container {self.short_id} cannot be connected to a network")
+            made = Connections(self.plan, self.paths, self.loop, self.signals, self._surroundings.go_outside)
+            self._undo.callback(made.end)
+            made.begin()
+            self._connections = made
+        return self._connections
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process in the container."""
@@ -689,6 +710,7 @@ def warm_up() -> None:
     """
     from pydock_core.runtime.cgroups import read_layout
     from pydock_core.runtime.namespaces import is_in_user_namespace
+    from pydock_core.supervision import connections  # noqa: F401 - to have been imported is the point
 
     boot_id()
     read_layout()

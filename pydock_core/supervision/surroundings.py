@@ -77,7 +77,8 @@ class Surroundings:
     def enter_network(self, plan: LaunchPlan, namespace_file: Path) -> None:
         """Enter the plan's network namespace.
 
-        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.
+        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.  The way back stays
+        open on a bridge only, for a name server.
         """
         if plan.network.mode == "host":
             if self._host_network_fd is not None:
@@ -89,5 +90,16 @@ class Surroundings:
                 except OSError as error:
                     raise FailedError(f"cannot make a network namespace: {error.strerror}") from error
             network_namespace.enter(plan, namespace_file)
-        if self._host_network_fd is not None:
+        if self._host_network_fd is not None and plan.network.mode != "bridge":
             os.close(self._host_network_fd)
+            self._host_network_fd = None
+
+    def go_outside(self) -> None:
+        """In a child of this process: leave the container's network namespace for the host's.
+
+        Raises:
+            FailedError: there is no way back.
+        """
+        if self._host_network_fd is None:
+            raise FailedError("there is no way to the host's network")
+        syscalls.setns(self._host_network_fd, syscalls.CLONE_NEWNET)

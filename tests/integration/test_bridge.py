@@ -16,16 +16,26 @@ from pathlib import Path
 import pytest
 
 from pydock_core import syscalls
-from pydock_core.engine.networks import Networks
 from pydock_core.errors import ConflictError, UnavailableError
-from pydock_core.network.addresses import gateway_of, host_routes
+from pydock_core.network.addresses import host_routes
 from pydock_core.network.client import NetworkService
-from pydock_core.network.rules import port_name
+from pydock_core.network.rules import BridgeRules, port_name
 from pydock_core.paths import StateRoot
 from pydock_core.store.database import Database
+from pydock_core.store.database.networks import endpoints_of_container
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
-from tests.support.bridge_host import BRIDGE, OUTSIDE, SUBNET, Host, bridge_host, run
+from tests.support.bridge_host import (
+    BRIDGE,
+    OUTSIDE,
+    RULES,
+    SUBNET,
+    Host,
+    attach_alone,
+    bridge_host,
+    interface,
+    run,
+)
 from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, wait_until
 
 pytestmark = [
@@ -65,7 +75,7 @@ def test_the_interface_is_what_the_plan_says(host: Host) -> None:
         launch.wait(10)
     log = box.log().decode()
     assert f"inet {box.plan.network.address}" in log
-    assert f"link/ether {box.plan.network.mac_address}" in log
+    assert f"link/ether {box.plan.network.interfaces[0].mac_address}" in log
     assert "default via 172.30.0.1 dev eth0" in log
     assert "LOOPBACK,UP" in log
 
@@ -237,7 +247,7 @@ def test_ensuring_twice_and_at_once(host: Host) -> None:
 
     def ensure() -> None:
         try:
-            host.service.ensure(BRIDGE, SUBNET, gateway_of(SUBNET))
+            host.service.ensure(RULES)
         except BaseException as error:  # noqa: BLE001 - carried to the test
             failures.append(error)
 
@@ -253,7 +263,7 @@ def test_ensuring_twice_and_at_once(host: Host) -> None:
 
 def test_a_device_that_is_no_bridge_is_told(host: Host) -> None:
     with pytest.raises(ConflictError, match="uplink is not a bridge"):
-        host.service.ensure("uplink", SUBNET, gateway_of(SUBNET))
+        host.service.ensure(BridgeRules("uplink", SUBNET))
 
 
 def test_a_start_without_the_bridge_is_undone(host: Host) -> None:
@@ -276,15 +286,13 @@ def test_the_routes_of_the_host_are_seen(host: Host) -> None:
 CHOOSE = """
 import sys
 from pathlib import Path
-from pydock_core.engine.networks import Networks
 from pydock_core.paths import StateRoot
-from pydock_core.store.database import Database
+from tests.support.bridge_host import attach_alone
 root = StateRoot(Path(sys.argv[1], "data"), Path(sys.argv[1], "run"))
-networks = Networks(root, Database(root.database))
 print("ready", flush=True)
 sys.stdin.readline()
-made = networks.attach("c" * 64, resolvers=(), to_gateway=True)
-print(made.bridge, made.address, made.gateway, made.mac_address)
+made = attach_alone(root, "c" * 64)
+print(made.bridge, made.address, made.gateway)
 """
 """A program that gives a container an address on a root's bridge, when it is told to."""
 
@@ -310,7 +318,7 @@ def attach_at_once(roots: list[StateRoot]) -> list[NetworkAttachment]:
             program.stdin.flush()
         answers = [program.communicate(timeout=60)[0].split() for program in programs]
     assert [program.returncode for program in programs] == [0] * len(roots)
-    return [NetworkAttachment("bridge", *answer) for answer in answers]
+    return [NetworkAttachment("bridge", (interface(*answer),)) for answer in answers]
 
 
 def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path: Path) -> None:
@@ -327,7 +335,7 @@ def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path
         )
         networks = attach_at_once(roots)
         for network in networks:
-            ended.callback(subprocess.run, ["ip", "link", "del", network.bridge], check=True)
+            ended.callback(subprocess.run, ["ip", "link", "del", network.interfaces[0].bridge], check=True)
         subnets = {SUBNET, *(str(ip_interface(network.address).network) for network in networks)}
         assert len(subnets) == 1 + len(roots)
         boxes = [
@@ -339,7 +347,7 @@ def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path
             ended.callback(box.client.stop, signal.SIGKILL)
         for box in boxes:  # all run by now: each could have cut off the others
             space = f"--net=/proc/{box.status().pid}/ns/net"
-            gateway = box.plan.network.gateway.partition("/")[0]
+            gateway = box.plan.network.interfaces[0].gateway
             run("nsenter", space, "busybox", "ping", "-c", "1", "-W", "5", gateway)
 
 
@@ -366,19 +374,19 @@ def test_a_subnet_that_another_device_took_is_chosen_anew(host: Host, tmp_path: 
     root.ensure()
     with contextlib.ExitStack() as ended:
         ended.callback(end_server, NetworkService(root).ping()["pid"])
-        networks = Networks(root, Database(root.database))
-        first = networks.attach("a" * 64, resolvers=(), to_gateway=False)
-        assert networks.attach("b" * 64, resolvers=(), to_gateway=False).gateway == first.gateway
+        first = attach_alone(root, "a" * 64)
+        assert attach_alone(root, "b" * 64).gateway == first.gateway
         run("ip", "link", "del", first.bridge)  # as a reboot does
-        again = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        again = attach_alone(root, "a" * 64)
         assert again == first
         run("ip", "link", "del", first.bridge)
         run("ip", "link", "add", "pdother0", "type", "bridge")
         ended.callback(run, "ip", "link", "del", "pdother0")
-        run("ip", "addr", "add", first.gateway, "dev", "pdother0")
+        run("ip", "addr", "add", f"{first.gateway}/16", "dev", "pdother0")
         run("ip", "link", "set", "pdother0", "up")
-        moved = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        moved = attach_alone(root, "a" * 64)
         ended.callback(run, "ip", "link", "del", moved.bridge)
         assert ip_interface(moved.address).network != ip_interface(first.address).network
-        assert networks.address("a" * 64) == moved.address
-        assert networks.address("b" * 64) == ""
+        database = Database(root.database)
+        assert endpoints_of_container(database, "a" * 64)["bridge"][1].address == moved.address
+        assert endpoints_of_container(database, "b" * 64) == {}

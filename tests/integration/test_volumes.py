@@ -315,7 +315,7 @@ def test_what_happens_to_a_volume_is_recorded(dock: Dock, engine: Engine) -> Non
     dock("rm", container)
     dock("volume", "rm", "told")
     found = [
-        event for event in events.select(engine.state.database, after_id=first) if event.type == "volume"
+        event for event in events.select_after(engine.state.database, first)[0] if event.type == "volume"
     ]
     assert sorted(event.action for event in found) == ["create", "destroy", "mount", "unmount"]
     assert {event.actor for event in found} == {"told"}

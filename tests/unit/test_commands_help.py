@@ -41,7 +41,14 @@ SUMMARY: dict[str, Any] = {
 FOUND = {"name": "box", "description": "", "star_count": 3, "is_official": True, "is_automated": False}
 ENDING = {"events": ["--until", "0s"]}
 """The options with which a command ends that would go on."""
-ARGUMENTS = {"IMAGE": "box:1", "CONTAINER": CONTAINER, "NAME": "box:1", "TERM": "box", "VOLUME": "kept"}
+ARGUMENTS = {
+    "IMAGE": "box:1",
+    "CONTAINER": CONTAINER,
+    "NAME": "box:1",
+    "TERM": "box",
+    "VOLUME": "kept",
+    "NETWORK": "bridge",
+}
 
 
 def with_option(flag: str) -> list[tuple[Command, Option]]:

@@ -186,16 +186,27 @@ LINES = (
     "--restart=unless-stopped busybox",
     "--health-cmd true --health-interval 1m30s --health-timeout=1s --health-retries 2 --health-start-period 3s busybox",
     "--no-healthcheck busybox",
+    "--init busybox",
     "--no-healthcheck --health-cmd true busybox",
     "--health-interval 1 --health-cmd true busybox",
+    "--dns 10.0.0.1 --dns ::1 --dns-search example.com --dns-option ndots:2 --dns-opt rotate -P busybox",
+    "--network web --network-alias a --net-alias b --ip 10.0.0.2 --ip6 fd00::2 --link db:store busybox",
+    "--network name=web,alias=a,ip=10.0.0.2,mac-address=02:00:00:00:00:01,gw-priority=3 busybox",
+    "--network web --network name=db,alias=x busybox",
+    "--network web --network web busybox",
+    "--network web --network bridge busybox",
+    "--network name=web,alias=a --network-alias b busybox",
+    "--network alias=a busybox",
+    "--network name=web,colour=red busybox",
+    "--link db --mac-address 02:00:00:00:00:01 busybox",
+    "--network bridge --link db:store busybox",
 )
 
 
 def ours(line: str) -> CreateRequest | None:
     """The request of ``create``; None for words that do not parse."""
-    words = [word for word in ["create", *line.split()] if word != "--init=false"]
     try:
-        parsed = parse(words)
+        parsed = parse(["create", *line.split()])
         assert isinstance(parsed, Parsed)
         return build_request(parsed.words, {}, "/")
     except InvalidError:

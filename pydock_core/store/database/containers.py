@@ -226,5 +226,5 @@ def delete(
             (container_id,),
         ).fetchall()
         connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
-        connection.execute("DELETE FROM address WHERE container_id = ?", (container_id,))
+        connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
     return [row[0] for row in volumes]

@@ -48,6 +48,44 @@ CREATE TABLE event (            -- what verbs did and what happened to container
 CREATE INDEX event_time ON event(time_ns);
 """
 
+_NETWORKS = """
+CREATE TABLE network (          -- what was defined; what lives of it is on the host
+    id TEXT PRIMARY KEY,        -- 64 hexadecimal digits
+    name TEXT NOT NULL UNIQUE,
+    driver TEXT NOT NULL,       -- bridge, host, null
+    created_ns INTEGER NOT NULL,
+    bridge TEXT NOT NULL,       -- the host's device; '' until it is chosen
+    subnet TEXT NOT NULL,       -- "172.30.0.0/16"; '' until it is chosen
+    subnet6 TEXT NOT NULL,      -- '' without IPv6
+    definition TEXT NOT NULL    -- JSON, pydock_core/spec/network.py
+) STRICT;
+CREATE TABLE endpoint (         -- the addresses of a container on a bridge network, from its first start
+    network_id TEXT NOT NULL REFERENCES network(id) ON DELETE CASCADE,
+    container_id TEXT NOT NULL,
+    address TEXT NOT NULL,      -- with prefix length
+    address6 TEXT NOT NULL,     -- '' without IPv6
+    PRIMARY KEY (network_id, container_id)
+) STRICT;
+CREATE UNIQUE INDEX endpoint_address ON endpoint(network_id, address);
+CREATE INDEX endpoint_container ON endpoint(container_id);
+INSERT INTO network SELECT lower(hex(randomblob(32))), name, driver,
+    CAST(strftime('%s', 'now') AS INTEGER) * 1000000000, '', '', '', '{}'
+    FROM (SELECT 'bridge' AS name, 'bridge' AS driver UNION SELECT 'host', 'host' UNION SELECT 'none', 'null');
+"""
+
+_NETWORKS_OF_5 = (
+    "ALTER TABLE network RENAME TO network_5;\n"
+    + _NETWORKS
+    + """
+UPDATE network SET (bridge, subnet) = (SELECT bridge, subnet FROM network_5 WHERE network_5.name = network.name)
+    WHERE name IN (SELECT name FROM network_5);
+INSERT INTO endpoint SELECT network.id, container_id, address, ''
+    FROM address JOIN network ON network.name = address.network;
+DROP TABLE address;
+DROP TABLE network_5;
+"""
+)
+
 _ALL = """
 CREATE TABLE image (            -- one row per image config, the id is the config blob's digest
     id TEXT PRIMARY KEY,        -- "sha256:..."
@@ -82,17 +120,6 @@ CREATE TABLE container (
     definition TEXT NOT NULL    -- JSON, pydock_core/spec/definition.py
 ) STRICT;
 CREATE INDEX container_image ON container(image_id);
-CREATE TABLE network (          -- bridge networks; what lives of them is on the host
-    name TEXT PRIMARY KEY,
-    bridge TEXT NOT NULL,       -- the host's device
-    subnet TEXT NOT NULL        -- "172.30.0.0/16"; the first address is the bridge's
-) STRICT;
-CREATE TABLE address (          -- addresses on bridge networks, given out at start
-    network TEXT NOT NULL,
-    address TEXT NOT NULL,
-    container_id TEXT NOT NULL,
-    PRIMARY KEY (network, address)
-) STRICT;
 CREATE TABLE volume (
     name TEXT PRIMARY KEY,
     created_ns INTEGER NOT NULL,
@@ -129,7 +156,7 @@ CREATE TABLE mounted_image (
 CREATE INDEX mounted_image_image ON mounted_image(image_id);
 """
 
-CREATE = _ALL + _DISTRIBUTION + _EVENTS
+CREATE = _ALL + _DISTRIBUTION + _EVENTS + _NETWORKS
 """Makes the present schema."""
 
 UPGRADES: Mapping[int, str] = {
@@ -137,7 +164,7 @@ UPGRADES: Mapping[int, str] = {
     3: "ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;",
     4: "ALTER TABLE container RENAME COLUMN config TO definition;"
     "\nUPDATE container SET definition = convert_definition(definition);",
-    5: _EVENTS + _VOLUMES_6,
+    5: _EVENTS + _VOLUMES_6 + _NETWORKS_OF_5,
 }
 """The scripts from each earlier version to the next; ``convert_definition`` is
 :func:`pydock_core.store.database.definition_upgrade.convert`."""
