@@ -199,7 +199,7 @@ def _bind(text: str, caller: Caller) -> str:
 def _mount(text: str, caller: Caller) -> dict[str, Any]:
     """Parse ``--mount``: type=bind|volume|tmpfs|image,source=…,target=…; a field in quotes may have commas, as in CSV."""
     mount: dict[str, Any] = {"Type": "volume"}
-    for part in _split_fields(text, caller):
+    for part in parse_csv(text, caller.flag):
         key, equals, value = part.partition("=")
         key = _MOUNT_ALIASES.get(key.strip().lower(), key.strip().lower())
         if key not in _MOUNT_FIELDS:
@@ -227,19 +227,6 @@ def _mount(text: str, caller: Caller) -> dict[str, Any]:
     if kind == "bind" and mount.get("Source"):
         mount["Source"] = os.path.normpath(os.path.join(caller.directory, mount["Source"]))
     return mount
-
-
-def _split_fields(text: str, caller: Caller) -> list[str]:
-    """Split at commas, as RFC 4180 has it."""
-    if '"' not in text:
-        return text.split(",")
-    import csv  # late: quotes are rare
-
-    try:
-        (fields,) = csv.reader([text], strict=True)
-    except (csv.Error, ValueError) as error:
-        raise _invalid(f"{caller.flag} {text}: {error}", "close the quotes") from error
-    return fields
 
 
 def _mount_value(key: str, text: str, caller: Caller) -> object:

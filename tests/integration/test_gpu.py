@@ -237,6 +237,9 @@ def test_the_tutorial_as_typed(dock: GpuDock) -> None:
         person.expect("\nNVIDIA-SMI of the host")
         person.type("echo kept > /home/Tensorflow/file; echo $((40+2))\r")
         person.expect("\n42")
+        assert dock.out("exec", "tf", "sh", "-c", "dl libnvidia-ml.so.1; echo $CUDA_VERSION") == (
+            f"libnvidia-ml {VERSION}\n10.1.243"
+        )
         ports = dock.out("port", "tf")
         assert "8888/tcp -> 127.0.0.1:8888" in ports
         assert "6006/tcp -> 127.0.0.1:6006" in ports
@@ -252,6 +255,8 @@ def test_the_tutorial_as_typed(dock: GpuDock) -> None:
         assert person.end() == 0
     shown = json.loads(dock.out("inspect", "tf"))[0]["HostConfig"]
     assert (shown["Runtime"], shown["DeviceRequests"]) == ("nvidia", None)
+    (params,) = (dock.base / "data" / "containers").glob("*/bundle/nvidia-params")
+    assert "ModifyDeviceFiles: 0\n" in params.read_text()
     dock("rm", "tf")
 
 
@@ -437,3 +442,26 @@ def test_a_host_without_a_gpu_says_so(bare: GpuDock) -> None:
     assert "none on this host" in next(
         line for line in bare.out("doctor").splitlines() if line.startswith("GPU")
     )
+
+
+_AMD = r"""
+set -e
+mount -t tmpfs tmpfs /sys/class
+mkdir -p /sys/class/drm/renderD128/device/drm/card0 /dev/dri
+echo 0x1002 > /sys/class/drm/renderD128/device/vendor
+mknod /dev/kfd c 1 5
+mknod /dev/dri/renderD128 c 1 7
+mknod /dev/dri/card0 c 1 7
+"""
+
+
+def test_an_amd_gpu_is_given_without_any_toolkit(bare: GpuDock) -> None:
+    bare.host.run("sh", "-c", _AMD)
+    try:
+        script = "cd /dev; echo kfd dri/*; head -c 2 dri/renderD128 | wc -c"
+        for words in (("--gpus", "all"), ("--device", "amd.com/gpu=0"), ("--gpus", "1,driver=amd")):
+            assert run(bare, *words, "plain", "sh", "-c", script) == "kfd dri/card0 dri/renderD128\n2"
+        assert "no NVIDIA GPU" in refused(bare, "--runtime", "nvidia")
+        assert "amd.com/gpu 0" in bare.out("doctor")
+    finally:
+        bare.host.run("sh", "-c", "umount /sys/class; rm -r /dev/dri /dev/kfd")
