@@ -18,7 +18,8 @@ SETTING = "PYDOCK_PROGRAM_SERVER"
 """The environment variable that turns the server off: "off"."""
 
 COMMANDS = frozenset(
-    "create exec history images info inspect kill logs ls port ps rename restart rm run start stop version wait".split()
+    "create exec history images info inspect kill logs ls pause port ps rename restart rm run start stop top unpause "
+    "version wait".split()
 )
 """The commands that the server runs: short ones, and those that wait for a container."""
 

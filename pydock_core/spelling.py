@@ -35,6 +35,16 @@ def parse_duration_ns(text: str) -> int | None:
     return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _DURATION_PART.findall(text))
 
 
+def binary_size(size_bytes: float) -> str:
+    """Return a size in Docker's spelling, in powers of 1024: "1.952GiB", "0B" (go-units, BytesSize)."""
+    value = float(size_bytes)
+    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.4g}{units[0]}"
+
+
 def human_size(size_bytes: float, digits: int = 3) -> str:
     """Return a size in Docker's spelling, in powers of 1000: "1.24MB", "528B"; with 4 digits "1.236MB"."""
     value = float(size_bytes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydock_core.api.handler import ApiHandler
@@ -10,6 +13,7 @@ from pydock_core.errors import InvalidError, UnsupportedError
 if TYPE_CHECKING:
     from pydock_core.engine import EngineProtocol
 
+STATS_SECONDS = 1.0
 _STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
@@ -93,6 +97,39 @@ async def unpause_container(handler: ApiHandler, id: str) -> None:
     handler.allow()
     await handler.engine.call_long(lambda engine: engine.containers.unpause(id))
     handler.reply_nothing()
+
+
+async def list_processes(handler: ApiHandler, id: str) -> None:
+    """ContainerTop."""
+    handler.allow("ps_args")
+    options = handler.get_query_argument("ps_args", "").split()
+    handler.reply(await handler.engine.call_long(lambda engine: engine.processes.top(id, options)))
+
+
+async def show_stats(handler: ApiHandler, id: str) -> None:
+    """ContainerStats: one reading a second, each with the one before; ``stream=0`` for one with its rate."""
+    handler.allow("stream", "one-shot")
+    is_stream = handler.get_query_argument("stream", "1").lower() not in ("0", "false")
+    gone = asyncio.Event()
+    handler.on_gone = gone.set
+    before = await handler.engine.call(lambda engine: engine.processes.stats(id))
+    if handler.flag("one-shot") and not is_stream:
+        handler.reply(before)
+        return
+    handler.set_header("Content-Type", "application/json")
+    while True:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(gone.wait(), STATS_SECONDS)
+        if gone.is_set():
+            return
+        now = await handler.engine.call(lambda engine: engine.processes.stats(id))
+        document = {**now, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
+        handler.write(json.dumps(document, separators=(",", ":")) + "\n")
+        if not is_stream:
+            handler.finish()
+            return
+        await handler.flush()
+        before = now
 
 
 async def rename_container(handler: ApiHandler, id: str) -> None:

@@ -31,6 +31,8 @@ ROUTES = (
     route("POST", "/containers/create", container.create_container),
     route("GET", "/containers/{id}/json", container.inspect_container),
     route("GET", "/containers/{id}/logs", container.show_logs),
+    route("GET", "/containers/{id}/top", container.list_processes),
+    route("GET", "/containers/{id}/stats", container.show_stats),
     route("POST", "/containers/{id}/start", container.start_container),
     route("POST", "/containers/{id}/stop", container.stop_container),
     route("POST", "/containers/{id}/restart", container.restart_container),

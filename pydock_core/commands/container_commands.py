@@ -471,6 +471,27 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (Option(("-s", "--signal"), "signal to send", "SIGNAL", default="KILL", complete="signal"),),
         _RUNNING,
     ),
+    Command(
+        ("stats",),
+        "Show what containers use: processor, memory, network, block devices",
+        "processes:stats",
+        (
+            Option(("-a", "--all"), "all, not only those that run"),
+            listing_format("{{.Name}}: {{.CPUPerc}} {{.MemUsage}}"),
+            Option(("--no-stream",), "once, not again each second"),
+            NO_TRUNC,
+        ),
+        (Argument("CONTAINER", "*", complete="running"),),
+        (("container", "stats"),),
+    ),
+    Command(
+        ("top",),
+        "List the processes of a running container, as the host's ps shows them",
+        "processes:top",
+        (),
+        (Argument("CONTAINER", complete="running"), Argument("OPTION", "rest")),
+        (("container", "top"),),
+    ),
     _container("pause", "Freeze all processes of containers", (), _RUNNING),
     _container("unpause", "Let paused containers go on", (), _RUNNING),
     _container(

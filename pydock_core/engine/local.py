@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydock_core.engine.filesystems import Filesystems
     from pydock_core.engine.images import Images
     from pydock_core.engine.networks import Networks
+    from pydock_core.engine.processes import Processes
     from pydock_core.engine.protocol import EngineProtocol
     from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
@@ -39,6 +40,7 @@ class Engine:
         filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
         images: see :class:`pydock_core.engine.images.Images`.
         networks: see :class:`pydock_core.engine.networks.Networks`.
+        processes: see :class:`pydock_core.engine.processes.Processes`.
         registries: see :class:`pydock_core.engine.registries.Registries`.
         system: see :class:`pydock_core.engine.system.System`.
         usage: see :class:`pydock_core.engine.usage.Usage`.
@@ -86,6 +88,12 @@ class Engine:
         from pydock_core.engine.networks import Networks
 
         return Networks(self.state)
+
+    @cached_property
+    def processes(self) -> Processes:
+        from pydock_core.engine.processes import Processes
+
+        return Processes(self.state)
 
     @cached_property
     def registries(self) -> Registries:

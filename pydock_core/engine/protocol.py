@@ -375,6 +375,14 @@ class CopiesProtocol(Protocol):
     ) -> CopyResult: ...
 
 
+class ProcessesProtocol(Protocol):
+    """See :class:`pydock_core.engine.processes.Processes`."""
+
+    def top(self, reference: str, options: Sequence[str] = ()) -> Document: ...
+
+    def stats(self, reference: str) -> Document: ...
+
+
 class UsageProtocol(Protocol):
     """See :class:`pydock_core.engine.usage.Usage`."""
 
@@ -477,6 +485,9 @@ class EngineProtocol(Protocol):
 
     @property
     def filesystems(self) -> FilesystemsProtocol: ...
+
+    @property
+    def processes(self) -> ProcessesProtocol: ...
 
     @property
     def events(self) -> EventsProtocol: ...

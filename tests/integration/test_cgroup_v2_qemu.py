@@ -101,6 +101,10 @@ def test_a_group_is_stopped_and_goes_on(results: dict[str, Any]) -> None:
     }
 
 
+def test_a_running_container_s_group_is_found_and_counts(results: dict[str, Any]) -> None:
+    assert results["counted"] == {"limits": [32 << 20, 9], "pids": 1, "counts": [True, True, True]}
+
+
 def test_a_limit_that_the_kernel_refuses_is_named(results: dict[str, Any]) -> None:
     assert "cpuset.cpus" in results["refused"]["message"]
     assert results["refused"]["left"] == []

@@ -253,6 +253,23 @@ def test_events_of_the_past_and_of_the_future(server: JupyterServer) -> None:
     assert call(server, "GET", "/events?filters=" + quote('{"nonesuch":["1"]}')).status == 400
 
 
+def test_pause_top_and_stats(server: JupyterServer) -> None:
+    home = server.root.parent
+    dock(home, "run", "-d", "--name", "seen", "--network", "none", "busybox", "sleep", "1000")
+    top = load(server, "/containers/seen/top?ps_args=-o+pid,args")
+    assert top["Titles"] == ["PID", "COMMAND"]
+    assert [fields[1] for fields in top["Processes"]] == ["sleep 1000"]
+    stats = load(server, "/containers/seen/stats?stream=0")
+    assert stats["precpu_stats"]["system_cpu_usage"] < stats["cpu_stats"]["system_cpu_usage"]
+    assert stats["pids_stats"]["current"] == 1
+    if os.geteuid() == 0:  # there is a freezer
+        assert call(server, "POST", "/containers/seen/pause").status == 204
+        assert load(server, "/containers/seen/json")["State"]["Paused"]
+        assert call(server, "POST", "/containers/seen/pause").status == 409
+        assert call(server, "POST", "/containers/seen/unpause").status == 204
+    dock(home, "rm", "-f", "seen")
+
+
 def test_start_imports_no_engine() -> None:
     """What a server's start imports; the network and the database come with the first request."""
     program = (

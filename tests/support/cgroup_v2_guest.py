@@ -19,7 +19,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import PyDockError
 from pydock_core.oci.root_mount import RootMount
-from pydock_core.runtime.cgroups import probe_cgroups
+from pydock_core.runtime.cgroups import find_container_cgroup, probe_cgroups
 from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
@@ -232,6 +232,25 @@ def freeze(guest: Guest) -> Any:
     }
 
 
+def counted(guest: Guest) -> Any:
+    """Its group is found by its first process, and counts."""
+    script = "echo up; while true; do :; done"
+    init = guest.start("counted", "sh", "-c", script, PidsLimit=9, Memory=32 << 20)
+    while "up" not in (BASE / "counted.out").read_text():
+        time.sleep(0.01)
+    group = find_container_cgroup(init, "counted")
+    assert group is not None
+    assert find_container_cgroup(init, "another") is None
+    stats = group.read_stats()
+    guest.executor.delete("counted")
+    guest.wait(init)
+    return {
+        "limits": [stats.memory_limit_bytes, stats.pids_limit],
+        "pids": stats.pids,
+        "counts": [bool(stats.memory_usage_bytes), bool(stats.cpu_usage_ns), stats.block_bytes is not None],
+    }
+
+
 def refused(guest: Guest) -> Any:
     try:
         guest.run("refused", "true", CpusetCpus="4000")
@@ -275,6 +294,7 @@ STEPS: tuple[Callable[[Guest], Any], ...] = (
     kill_everything,
     kill_what_init_left,
     freeze,
+    counted,
     refused,
     old_overlay,
     left,

@@ -18,8 +18,11 @@ from pydock_core.commands.dispatch import run_command
 from pydock_core.commands.table import COMMANDS
 from pydock_core.engine import Engine
 from pydock_core.engine.containers import Containers
+from pydock_core.engine.processes import Processes, build_stats
 from pydock_core.errors import NotFoundError
 from pydock_core.paths import StateRoot
+from pydock_core.store.database.containers import ContainerRow
+from pydock_core.supervision.container_status import Status
 from tests.support.commands import Output
 from tests.support.image_store import build_config, build_docker_archive
 
@@ -39,7 +42,8 @@ SUMMARY: dict[str, Any] = {
     "NetworkSettings": {"Networks": {}},
 }
 FOUND = {"name": "box", "description": "", "star_count": 3, "is_official": True, "is_automated": False}
-ENDING = {"events": ["--until", "0s"]}
+ROW = ContainerRow(SUMMARY["Id"], CONTAINER, "sha256:1", 1, "{}")
+ENDING = {"events": ["--until", "0s"], "stats": ["--no-stream"]}
 """The options with which a command ends that would go on."""
 ARGUMENTS = {
     "IMAGE": "box:1",
@@ -67,6 +71,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     engine = Engine(StateRoot(tmp_path / "data", tmp_path / "run"))
     monkeypatch.setattr(Containers, "list", lambda self, **words: [SUMMARY])
     monkeypatch.setattr(Containers, "inspect", look)
+    monkeypatch.setattr(Processes, "stats", lambda self, name: build_stats(ROW, Status("created")))
     monkeypatch.setattr(Engine, "registries", SimpleNamespace(search=lambda *_, **__: [FOUND]))
     config = build_config(Cmd=["sh"]).replace(b'"rootfs"', b'"history": [{"created_by": "x"}], "rootfs"')
     config = config.replace(b'"x"', b'"x", "empty_layer": true')

@@ -16,6 +16,7 @@ from pydock_core.engine.containers import Containers
 from pydock_core.engine.events import Events, EventStream
 from pydock_core.engine.filesystems import Filesystems
 from pydock_core.engine.images import Images
+from pydock_core.engine.processes import Processes
 from pydock_core.engine.registries import Registries
 from pydock_core.engine.system import System
 from pydock_core.engine.usage import Usage
@@ -31,6 +32,7 @@ PARTS = [
     (Usage, protocol.UsageProtocol),
     (System, protocol.SystemProtocol),
     (Events, protocol.EventsProtocol),
+    (Processes, protocol.ProcessesProtocol),
     (EventStream, protocol.EventStreamProtocol),
     (ChangeWatch, protocol.ChangesProtocol),
     (pydock_core.engine.Engine, protocol.EngineProtocol),

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,7 +26,10 @@ class CgroupStats:
         memory_usage_bytes, memory_peak_bytes, memory_limit_bytes (None: unlimited), memory_cache_bytes.
         cpu_usage_ns: processor time used.
         throttled_periods: periods in which the quota throttled the group.
+        cpu_kernel_ns: the processor time used in the kernel.
         pids: processes and threads.
+        pids_limit: None: unlimited.
+        block_bytes: (major, minor) of a block device to the bytes read from it and written to it.
         oom_kills: processes killed because memory ran out.
     """
 
@@ -38,6 +41,9 @@ class CgroupStats:
     throttled_periods: int | None = None
     pids: int | None = None
     oom_kills: int | None = None
+    cpu_kernel_ns: int | None = None
+    pids_limit: int | None = None
+    block_bytes: Mapping[tuple[int, int], tuple[int, int]] | None = None
 
 
 class ContainerCgroup(Protocol):
@@ -139,6 +145,15 @@ def read_keyed(path: str) -> dict[str, int]:
     except OSError:
         return {}
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def read_lines(path: str) -> list[list[str]] | None:
+    """Read the words of each line of a control file; None if it is missing."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return [line.split() for line in stream]
+    except OSError:
+        return None
 
 
 def list_tree(directory: str) -> list[str]:

@@ -18,6 +18,7 @@ from pydock_core.runtime.cgroups.group import (
     list_tree,
     open_entrance,
     read_keyed,
+    read_lines,
     read_number,
     remove_tree,
     write_file,
@@ -150,7 +151,24 @@ class V1Cgroup:
             throttled_periods=read_keyed(f"{self._directories.get('cpu', '')}/cpu.stat").get("nr_throttled"),
             pids=read_number(f"{self._directories.get('pids', '')}/pids.current"),
             oom_kills=read_keyed(f"{memory}/memory.oom_control").get("oom_kill"),
+            cpu_kernel_ns=read_number(f"{self._directories.get('cpuacct', '')}/cpuacct.usage_sys"),
+            pids_limit=read_number(f"{self._directories.get('pids', '')}/pids.max"),
+            block_bytes=_read_block_bytes(self._directories.get("blkio", "")),
         )
+
+
+def _read_block_bytes(directory: str) -> dict[tuple[int, int], tuple[int, int]] | None:
+    """Read what a group and those below it have read and written (blkio-controller.rst)."""
+    lines = read_lines(f"{directory}/blkio.throttle.io_service_bytes_recursive")
+    if lines is None:
+        return None
+    counts: dict[tuple[int, int], list[int]] = {}
+    for words in lines:
+        if len(words) == 3 and words[1] in ("Read", "Write"):
+            major, _, minor = words[0].partition(":")
+            pair = counts.setdefault((int(major), int(minor)), [0, 0])
+            pair[words[1] == "Write"] += int(words[2])
+    return {device: (read, written) for device, (read, written) in counts.items()}
 
 
 def _place(mounted: Path, own: str, path: str) -> str:

@@ -19,13 +19,14 @@ from pydock_core.runtime.cgroups.group import (
     list_tree,
     open_entrance,
     read_keyed,
+    read_lines,
     read_number,
     remove_tree,
     write_file,
 )
 from pydock_core.runtime.cgroups.layout import CgroupLayout, find_v2_base
 
-_WISHED = ("memory", "pids", "cpu")
+_WISHED = ("memory", "pids", "cpu", "io")
 
 
 class V2Cgroup:
@@ -149,4 +150,21 @@ class V2Cgroup:
             throttled_periods=cpu.get("nr_throttled"),
             pids=read_number(at("pids.current")),
             oom_kills=read_keyed(at("memory.events")).get("oom_kill"),
+            cpu_kernel_ns=None if "system_usec" not in cpu else cpu["system_usec"] * 1000,
+            pids_limit=read_number(at("pids.max")),
+            block_bytes=_read_block_bytes(at("io.stat")),
         )
+
+
+def _read_block_bytes(path: str) -> dict[tuple[int, int], tuple[int, int]] | None:
+    """Read "8:0 rbytes=1459200 wbytes=314773504 rios=192 ..." (cgroup-v2.rst, "IO Interface Files")."""
+    lines = read_lines(path)
+    if lines is None:
+        return None
+    counts = {}
+    for words in lines:
+        values = dict(word.partition("=")[::2] for word in words[1:])
+        major, _, minor = words[0].partition(":")
+        if major.isdigit() and minor.isdigit():
+            counts[int(major), int(minor)] = (int(values.get("rbytes", 0)), int(values.get("wbytes", 0)))
+    return counts
