@@ -76,6 +76,9 @@ def collect_facts(
         network_namespace="host" if is_host else str(paths.network_namespace),
         files=_own_files(paths),
         volumes=volumes,
+        file_binds={
+            mount.target for mount in mounts if mount.kind == "bind" and not os.path.isdir(mount.source)
+        },
         devices=devices,
         edits=edits,
         root_edit_hook=root_edit_hook,

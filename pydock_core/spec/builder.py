@@ -6,7 +6,7 @@ in as :class:`HostFacts`, so that the same definition and facts give the same co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class HostFacts:
         network_namespace: path to join; empty for a new one; "host" for none.
         files: host paths of the files that every container gets (/etc/hosts, ...), by target.
         volumes: host paths of the definition's volumes and mounted images, by mount target.
+        file_binds: targets of the binds whose source is not a directory: nothing is mounted below one.
         devices: the definition's devices; with Privileged, all of the host's; those of ``edits`` too.
         edits: of the definition's DeviceRequests; complete, and checked against the host; None for none.
         root_edit_hook: the hook that does their edits of the root filesystem; None for none.
@@ -87,6 +88,7 @@ class HostFacts:
     network_namespace: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    file_binds: Collection[str] = frozenset()
     devices: Sequence[DeviceNode] = ()
     edits: ContainerEdits | None = None
     root_edit_hook: Mapping[str, Any] | None = None
@@ -307,7 +309,13 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
         system = [_without_read_only(mount) for mount in system]
-    requested = [build_mount(mount, facts.volumes) for mount in mounts]
+    requested = [
+        # crun 1.8 refuses a recursive read-only bind of a file.
+        build_mount(
+            mount._replace(is_recursive=False) if mount.target in facts.file_binds else mount, facts.volumes
+        )
+        for mount in mounts
+    ]
     if facts.init_program:
         options = ("bind", "rprivate", "ro", "nosuid", "nodev")
         requested.append(
