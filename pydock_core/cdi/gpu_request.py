@@ -17,6 +17,8 @@ from pydock_core.errors import InvalidError, NotFoundError, PyDockError, Unavail
 VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 DRIVER_CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
 CDI_DRIVER = "cdi"
+IGNORED_VARIABLES = ("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS")
+"""Variables of NVIDIA's runtime that ask for more than a GPU."""
 
 _DRIVERS: Mapping[str, tuple[str, frozenset[str]]] = {
     "nvidia": (nvidia_driver.KIND, frozenset({"gpu", "nvidia", *nvidia_driver.CAPABILITIES})),
@@ -36,12 +38,14 @@ class Selection:
         capabilities: of NVIDIA's driver.
         driver_only: NVIDIA's libraries without a device.
         env: variables that the container gets.
+        ignored: variables that ask for something that PyDock does not do.
     """
 
     names: tuple[QualifiedName, ...] = ()
     capabilities: frozenset[str] = frozenset(nvidia_driver.CAPABILITIES)
     driver_only: bool = False
     env: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 Names = Callable[[str], Sequence[str]]
@@ -89,7 +93,14 @@ class _Selector:
             driver_only = self._add_visible()
         uses_variables = by_request or nvidia_runtime
         capabilities = self._capabilities() if uses_variables else frozenset(nvidia_driver.CAPABILITIES)
-        return Selection(tuple(dict.fromkeys(self.names)), capabilities, driver_only, tuple(self.env))
+        ignored = IGNORED_VARIABLES if uses_variables else ()
+        return Selection(
+            tuple(dict.fromkeys(self.names)),
+            capabilities,
+            driver_only,
+            tuple(self.env),
+            tuple(name for name in ignored if self.environment.get(name) not in (None, "", "void")),
+        )
 
     # -- requests ----------------------------------------------------------------------------------------
 

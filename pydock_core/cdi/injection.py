@@ -115,7 +115,9 @@ def check_paths(part: ChosenEdits) -> None:
             exit_code=125,
         )
     paths = [mount.source for mount in part.edits.mounts if mount.is_bind]
-    paths += [hook.path for hook in read_hooks(part.edits.hooks).others]
+    # The path of a startContainer hook is one of the container (runtime specification, config.md, "POSIX-platform Hooks").
+    others = read_hooks(part.edits.hooks).others
+    paths += [hook.path for hook in others if hook.step != "startContainer"]
     for path in paths:
         if not os.path.exists(path):
             raise _missing(part.origin, path)
@@ -184,6 +186,8 @@ def _find_weaknesses(selection: Selection, nodes: Sequence[DeviceNodeEdit]) -> I
     wants_cuda = "compute" in selection.capabilities and nvidia_driver.CONTROL_DEVICE in paths
     if wants_cuda and "/dev/nvidia-uvm" not in paths:
         yield "CUDA does not work without /dev/nvidia-uvm; make it: sudo nvidia-modprobe -u -c 0"
+    for name in selection.ignored:
+        yield f"{name} has no effect: PyDock does not give containers what it asks for"
     if os.geteuid() == 0:
         return
     for node in nodes:

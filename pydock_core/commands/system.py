@@ -82,6 +82,9 @@ def info_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for name, value in document["DriverStatus"]:
         yield f" {name}: {value}"
     yield f"Default Runtime: {document['DefaultRuntime']}"
+    if document.get("CDISpecDirs"):
+        yield "CDI spec directories:"
+        yield from (f"  {directory}" for directory in document["CDISpecDirs"])
     yield "Security Options:"
     for option in document["SecurityOptions"]:
         # "name=seccomp,profile=builtin", as the Engine API has them

@@ -40,6 +40,8 @@ class System:
 
     def info(self) -> dict[str, Any]:
         """Return SystemInfo of the Engine API, as far as it applies without a daemon."""
+        from pydock_core.cdi.spec_directory import list_directories  # late: `version` has none of it
+
         summaries = self._containers.list(all=True)
         states = [summary["State"] for summary in summaries]
         return {
@@ -60,6 +62,7 @@ class System:
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "DefaultRuntime": "embedded",
+            "CDISpecDirs": [str(directory) for directory in list_directories()],
             "SecurityOptions": ["name=seccomp,profile=builtin"]
             + ([] if os.geteuid() == 0 else ["name=rootless"]),
             "Warnings": [],

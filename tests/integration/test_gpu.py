@@ -391,6 +391,8 @@ def test_a_cdi_file_that_cannot_be_followed_is_named(dock: GpuDock, cdi: Path) -
         assert message in text
         assert str(cdi / "x.json") in text
     assert "unknown field" in dock.out("doctor")
+    assert json.loads(dock.out("info", "--format", "{{json .CDISpecDirs}}"))[-1] == str(cdi)
+    assert f"CDI spec directories:\n  /etc/cdi\n  /var/run/cdi\n  {cdi}\n" in dock.out("info")
 
 
 def test_the_doctor_tells_the_gpus(dock: GpuDock) -> None:

@@ -55,7 +55,8 @@ ln -s fd/1 /dev/stdout
 ln -s fd/2 /dev/stderr
 mount -t tmpfs tmpfs /opt
 mount -t tmpfs tmpfs /usr/local/sbin
-mount -t tmpfs tmpfs /etc/cdi 2>/dev/null || true
+for own in /etc/cdi /var/run/cdi; do if [ -d $own ]; then mount -t tmpfs tmpfs $own; fi; done
+mount -t tmpfs -o mode=755 tmpfs /proc/driver
 mount --bind $2 $3
 echo ready
 exec cat > /dev/null
@@ -63,7 +64,6 @@ exec cat > /dev/null
 _ACTIVATE = r"""
 set -e
 base=$1
-mount -t tmpfs -o mode=755 tmpfs /proc/driver
 cp -a $base/driver-proc/. /proc/driver/
 cp -a $base/opt/. /opt/
 cp -a $base/sbin/. /usr/local/sbin/

@@ -136,6 +136,12 @@ def test_a_request_replaces_the_variables_devices() -> None:
         chosen(env=["NVIDIA_DRIVER_CAPABILITIES=cuda"], runtime=True)
 
 
+def test_variables_that_have_no_effect_are_told() -> None:
+    env = ["NVIDIA_MIG_CONFIG_DEVICES=all", "NVIDIA_MIG_MONITOR_DEVICES=void", "NVIDIA_IMEX_CHANNELS="]
+    assert chosen(env=env, runtime=True).ignored == ("NVIDIA_MIG_CONFIG_DEVICES",)
+    assert chosen(env=env).ignored == ()
+
+
 # -- hooks of NVIDIA's toolkit ---------------------------------------------------------------------------
 
 

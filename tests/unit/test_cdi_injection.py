@@ -133,7 +133,7 @@ def test_a_library_of_the_hosts_cache_is_not_opened(monkeypatch: pytest.MonkeyPa
 
 def test_other_hooks_stay_and_a_look_at_create_reads_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(injection, "read_library", None)
-    other = HookEdit("poststart", "/bin/sh")
+    other = HookEdit("startContainer", "/in/the/container")
     hooks = (other, hook("update-ldcache", "--folder", "/etc"))
     found = inject(ContainerEdits(hooks=hooks, mounts=(MountEdit("/etc/passwd", "/etc/x"),)), is_start=False)
     assert found.edits.hooks == (other,)
@@ -156,6 +156,11 @@ def test_cuda_without_its_memory_device_is_warned_of() -> None:
     (warning,) = inject(control, capabilities=frozenset({"compute"})).warnings
     assert "sudo nvidia-modprobe -u -c 0" in warning
     assert inject(control, capabilities=frozenset({"utility"})).warnings == ()
+
+
+def test_a_variable_without_effect_is_warned_of() -> None:
+    (warning,) = inject(ContainerEdits(), ignored=("NVIDIA_IMEX_CHANNELS",)).warnings
+    assert warning.startswith("NVIDIA_IMEX_CHANNELS has no effect")
 
 
 def test_a_device_that_only_a_group_may_open_is_warned_of(
