@@ -32,6 +32,8 @@ REFUSED = -2
 """The server refuses the command, or cannot receive it."""
 _FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 _REQUEST_BYTES = 60 * 1024
+_CONNECT_SECONDS = 2
+"""The time for which a server's queue may be full: it may be another user's, who never empties it."""
 
 
 def socket_path() -> str:
@@ -81,6 +83,8 @@ def run(words: list[str]) -> int:
         return REFUSED
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
+        patience = _CONNECT_SECONDS.to_bytes(8, sys.byteorder) + bytes(8)  # struct timeval
+        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, patience)
         connection.connect(path)
         credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
         if int.from_bytes(credentials[4:8], sys.byteorder) != os.geteuid():
