@@ -227,7 +227,7 @@ def _network(*, rootless: bool) -> Check:
             "an ordinary user's container reaches no other hosts by default; its ports are reachable through the proxy and -p",
             "dock run --network host uses the host's network, without isolation; only root has the bridge",
         )
-    from pydock_core.network.firewall import probe_guard
+    from pydock_core.network.firewall import probe_forwarding, probe_guard
     from pydock_core.network.rules import HOST_ACCESS, NO_NFT
 
     tools = [tool for tool in ("nft", "iptables") if shutil.which(tool)]
@@ -248,6 +248,14 @@ def _network(*, rootless: bool) -> Check:
             "a container on the bridge can impersonate its neighbours and the gateway (ARP, source addresses)",
             "apt-get install nftables" if weakness == NO_NFT else "run a kernel with CONFIG_NF_TABLES_BRIDGE",
         )
+    if chain := probe_forwarding():
+        return Check(
+            "network",
+            "limited",
+            f"bridge, with {tools[0]}; a firewall drops forwarded packets ({chain})",
+            "containers on a bridge reach neither other hosts nor, where br_netfilter is on, each other",
+            _forwarding_remedy(chain),
+        )
     if os.environ.get(HOST_ACCESS, "none") not in ("", "none"):
         return Check(
             "network",
@@ -259,6 +267,14 @@ def _network(*, rootless: bool) -> Check:
     return Check(
         "network", "ok", f"bridge, with {tools[0]}; the host's own addresses are closed to containers"
     )
+
+
+def _forwarding_remedy(chain: str) -> str:
+    """Return the command that lets the bridges' packets through Docker's chain for that, or another firewall."""
+    if "chain FORWARD" in chain:
+        accept = "iptables -I {0} -i {1} -j ACCEPT; iptables -I {0} -o {1} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        return "; ".join(accept.format("FORWARD", name) for name in ("pydock+", "br-+"))
+    return "have the firewall accept what comes from and answers to the devices pydock* and br-*"
 
 
 def _state_directory(root: StateRoot) -> Check:

@@ -265,6 +265,10 @@ def _ports(texts: list[str], _: Caller) -> dict[str, list[dict[str, str]]]:
         address, host, container = _port_parts(text, body)
         containers = _port_range(container, text)
         hosts = _port_range(host, text) if host and host != "0" else [0] * len(containers)
+        if len(containers) == 1 and len(hosts) > 1:  # the first free one of them
+            binding = {"HostIp": address, "HostPort": host}
+            bindings.setdefault(f"{containers[0]}/{protocol or 'tcp'}", []).append(binding)
+            continue
         if len(hosts) != len(containers):
             raise _invalid(f"-p {text}: the two ranges differ in length", "give ranges of one length")
         for host_port, port in zip(hosts, containers, strict=True):

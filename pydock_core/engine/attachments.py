@@ -32,7 +32,7 @@ from pydock_core.spec.definition import SHORT_ID_DIGITS, Definition, EndpointSet
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import networks as table
-from pydock_core.store.database.networks import DEFAULT_NETWORK, Addresses
+from pydock_core.store.database.networks import DEFAULT_NETWORK, PREDEFINED, Addresses
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.plan import Interface, NameService, NetworkAttachment
 
@@ -301,6 +301,12 @@ class Attachments:
             return self._weakness_file.read_text()
         except FileNotFoundError:
             return ""
+
+    def port_address(self, network: str) -> str:
+        """Return the address of a network's published ports that name none; "" for the default."""
+        if network in PREDEFINED or network.startswith("container:"):
+            return ""
+        return self._find(network).options.binding
 
     def linked(self, definition: Definition) -> list[tuple[str, tuple[str, ...]]]:
         """Return the addresses and names of the containers that a container on the default bridge is linked to.

@@ -11,6 +11,7 @@ from pydock_core.engine.shapes import Seen
 from pydock_core.errors import InvalidError
 from pydock_core.spec.port import read_ports
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.supervision.plan import PublishedPort
 
 _KEYS = (
     "id",
@@ -112,11 +113,17 @@ _TESTS: Mapping[str, Callable[[Seen, str], bool]] = {
         or any(len(value) >= _LEAST_ID and row.id.startswith(value) for row, _ in seen.places.values())
     ),
     "publish": lambda seen, value: any(
-        f"{port.host_port}/{port.protocol}" == _with_protocol(value)
+        _is_published(port, _with_protocol(value))
         for port in read_ports(seen.definition.host["PortBindings"])
     ),
     "expose": lambda seen, value: _with_protocol(value) in seen.definition.request["ExposedPorts"],
 }
+
+
+def _is_published(port: PublishedPort, text: str) -> bool:
+    number, _, protocol = text.partition("/")
+    last = port.last_host_port or port.host_port
+    return port.protocol == protocol and number.isdigit() and port.host_port <= int(number) <= last
 
 
 def _with_protocol(text: str) -> str:

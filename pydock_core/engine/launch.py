@@ -28,7 +28,7 @@ from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequ
 from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
-from pydock_core.spec.port import read_ports
+from pydock_core.spec.port import LOOPBACK, publish_all, read_ports
 from pydock_core.spec.users import ResolvedUser, resolve_user
 from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.spec.volume import check_volume
@@ -62,6 +62,7 @@ def build_plan(
     network: NetworkAttachment,
     network_socket: Path,
     size: tuple[int, int],
+    port_address: str = LOOPBACK,
 ) -> LaunchPlan:
     """Return the part of a start that the OCI configuration does not cover.  Pure.
 
@@ -70,6 +71,7 @@ def build_plan(
         sources: volumes and images that are mounted first.
         network_socket: of the network service.
         size: rows and columns of the terminal, zeros if unknown.
+        port_address: of published ports that name none.
     """
     request, host = definition.request, definition.host
     limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
@@ -83,7 +85,10 @@ def build_plan(
         root_mounts=root_mounts,
         sources=sources,
         network=network,
-        ports=read_ports(host["PortBindings"]),
+        ports=read_ports(
+            publish_all(host["PortBindings"], request["ExposedPorts"] if host["PublishAllPorts"] else ()),
+            port_address,
+        ),
         network_socket=str(network_socket) if network.mode == "bridge" else "",
         terminal=request["Tty"],
         open_stdin=request["OpenStdin"],
@@ -273,6 +278,7 @@ class Launcher:
             network=network,
             network_socket=self._root.network_socket(),
             size=size,
+            port_address=self._attachments.port_address(host["NetworkMode"]) or LOOPBACK,
         )
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file

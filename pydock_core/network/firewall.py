@@ -89,6 +89,21 @@ def probe_guard() -> str:
     return "" if _try([nft, "-c", "-f", "-"], script).returncode == 0 else NO_BRIDGE_FAMILY
 
 
+def probe_forwarding() -> str:
+    """Return the chain that drops forwarded packets by its policy, as "table ip filter, chain FORWARD"; "" if none does.
+
+    Docker sets that policy, and many firewalls do; no rule of another table can lift it.  Needs root.
+    """
+    nft, iptables = shutil.which("nft"), shutil.which("iptables-legacy")
+    listed = _try([nft, "list", "chains"]).stdout if nft is not None else ""
+    if found := build.find_dropping_chain(listed):
+        return found
+    # The rules of iptables-legacy are not among those of nft.
+    if iptables is not None and "-P FORWARD DROP" in _try([iptables, "-S", "FORWARD"]).stdout.splitlines():
+        return "iptables-legacy, chain FORWARD"
+    return ""
+
+
 def _ensure_nft(nft: str, rules: BridgeRules, admission: Admission | None, record: Path | None) -> str:
     # An admission waits for no grace period of the kernel: it takes a tenth of the time of the full script.
     weakness = ""

@@ -349,6 +349,23 @@ def build_nft_withdrawal(elements: Iterable[str]) -> str:
     return "".join(f"{line}\n{line.replace('add', 'delete', 1)}\n" for line in own)
 
 
+def find_dropping_chain(listing: str) -> str:
+    """Return the base chain of forwarded IPv4 packets whose policy drops, in the output of ``nft list chains``; "" for none."""
+    table = chain = ""
+    for line in map(str.strip, listing.splitlines()):
+        if line.startswith("table "):
+            table = line.removesuffix("{").strip()
+        elif line.startswith("chain "):
+            chain = line.removesuffix("{").strip()
+        elif (
+            table.startswith(("table ip ", "table inet "))
+            and "hook forward" in line
+            and "policy drop" in line
+        ):
+            return f"{table}, {chain}"
+    return ""
+
+
 def build_nft_removal(rules: BridgeRules, family: str) -> str:
     """Return the script that removes a table, if it exists."""
     return f"add table {family} {rules.table}\ndelete table {family} {rules.table}\n"

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, TypedDict, cast
 
 from pydock_core.errors import InvalidError, UnsupportedError
@@ -260,7 +260,7 @@ def _device(text: str, key: str) -> str:
 
 def _address(text: str, key: str) -> str:
     try:
-        return str(ip_address(text))
+        return str(IPv4Address(text))
     except ValueError:
         raise InvalidError(
             f"invalid option {key}={text}: not an address", "give an address of this host"

@@ -37,12 +37,14 @@ class PublishedPort:
         host_port: 0 lets the kernel choose; the supervisor's state has the chosen port.
         container_port: 1 to 65535.
         protocol: "tcp" or "udp".
+        last_host_port: the first free port from ``host_port`` to this one is taken; 0 for ``host_port`` alone.
     """
 
     host_ip: str
     host_port: int
     container_port: int
     protocol: str = "tcp"
+    last_host_port: int = 0
 
     def to_json(self) -> PortDocument:
         """Return the port as JSON types."""

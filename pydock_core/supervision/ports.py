@@ -52,12 +52,26 @@ def listen(ports: Sequence[PublishedPort]) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for port in ports:
-            listeners.append(_listen_one(port))
+            listeners.append(_listen_in_range(port) if port.last_host_port else _listen_one(port))
     except BaseException:
         for listener in listeners:
             listener.socket.close()
         raise
     return listeners
+
+
+def _listen_in_range(port: PublishedPort) -> Listener:
+    """Bind the first free port of a range."""
+    for number in range(port.host_port, port.last_host_port + 1):
+        try:
+            return _listen_one(replace(port, host_port=number, last_host_port=0))
+        except ConflictError:
+            continue
+    raise ConflictError(
+        f"every port from {port.host_port} to {port.last_host_port} of {port.host_ip} is in use",
+        "publish a wider range, or a port of the kernel's choice",
+        exit_code=125,
+    )
 
 
 def _listen_one(port: PublishedPort) -> Listener:

@@ -400,6 +400,41 @@ def test_containers_without_connectivity_are_apart(host: Host) -> None:
     host.dock("exec", "one", "ping", "-c", "1", "-W", "1", "two", code=1)
 
 
+def published(host: Host, container: str) -> dict[str, Any]:
+    (document,) = json.loads(host.dock("inspect", container))
+    return dict(document["NetworkSettings"]["Ports"])
+
+
+def test_ports_are_published(host: Host) -> None:
+    host.dock("network", "create", "-o", "com.docker.network.bridge.host_binding_ipv4=127.0.0.5", "bound")
+    host.start("one", "-P", "--expose", "80", "--expose", "53/udp", "-p", "90")
+    ports = published(host, "one")
+    assert set(ports) == {"80/tcp", "53/udp", "90/tcp"}
+    assert {place["HostIp"] for places in ports.values() for place in places} == {"127.0.0.1"}
+    assert all(int(place["HostPort"]) > 1023 for places in ports.values() for place in places)
+    host.dock("run", "-d", "--name", "two", "--network", "bound", "-p", "8000-8001:80", "-p", "[::1]::81", "busybox",
+              "httpd", "-f", "-p", "80", "-h", "/etc")  # fmt: skip
+    host.start("three", "--network", "bound", "-p", "8000-8001:80")
+    assert published(host, "two")["80/tcp"] == [{"HostIp": "127.0.0.5", "HostPort": "8000"}]
+    assert published(host, "two")["81/tcp"][0]["HostIp"] == "::1"
+    assert published(host, "three")["80/tcp"] == [{"HostIp": "127.0.0.5", "HostPort": "8001"}]
+    refused = host.dock("run", "--network", "bound", "-p", "8000-8001:80", *SLEEP, code=125)
+    assert "every port from 8000 to 8001 of 127.0.0.5 is in use" in refused
+
+    def fetch() -> bytes:
+        with socket.create_connection(("127.0.0.5", 8000), timeout=10) as client:
+            client.sendall(b"GET /passwd HTTP/1.0\r\n\r\n")
+            return client.makefile("rb").read()
+
+    def answers() -> bool:
+        try:
+            return b"404" in host.namespace(fetch) or b"200" in host.namespace(fetch)
+        except OSError:
+            return False
+
+    wait_until(answers, "httpd answers through the published port")
+
+
 def test_many_starts_and_ends_at_once(host: Host) -> None:
     host.dock("network", "create", "web")
     failures: list[object] = []

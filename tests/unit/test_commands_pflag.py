@@ -189,6 +189,8 @@ LINES = (
     "--init busybox",
     "--no-healthcheck --health-cmd true busybox",
     "--health-interval 1 --health-cmd true busybox",
+    "-p 8000-8005:80 -p 127.0.0.1:9000-9002:90/udp busybox",
+    "-p 8000-8005:80-81 busybox",
     "--dns 10.0.0.1 --dns ::1 --dns-search example.com --dns-option ndots:2 --dns-opt rotate -P busybox",
     "--network web --network-alias a --net-alias b --ip 10.0.0.2 --ip6 fd00::2 --link db:store busybox",
     "--network name=web,alias=a,ip=10.0.0.2,mac-address=02:00:00:00:00:01,gw-priority=3 busybox",

@@ -113,7 +113,7 @@ def test_a_profile_stands_in_its_file_s_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["99999:80", "80:0", "a:b", "80:80/icmp", "1.2.3.4.5:80:80", "80-81:80", "::80:80", "80:90-80", ""],
+    ["99999:80", "80:0", "a:b", "80:80/icmp", "1.2.3.4.5:80:80", "80-81:80-82", "::80:80", "80:90-80", ""],
 )
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(InvalidError) as caught:

@@ -279,7 +279,7 @@ def test_an_unsupported_field_is_refused_by_name(document: dict[str, Any], field
         {"HostConfig": {"Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"SizeBytes": "1"}}]}},
         {"HostConfig": {"Mounts": [{"Type": "nfs", "Target": "/x"}]}},
         {"HostConfig": {"PortBindings": {"80/icmp": None}}},
-        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "8000-8001"}]}}},
+        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "8001-8000"}]}}},
         {"HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "nowhere"}]}}},
         {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": 80}]}}},
         {"HostConfig": {"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]}},
