@@ -17,7 +17,7 @@ _PROGRAMS = ("nvidia-ctk", "nvidia-cdi-hook")
 _OPTIONS = {
     "create-symlinks": ("link",),
     "update-ldcache": ("folder", "ldconfig-path"),
-    "enable-cuda-compat": ("host-driver-version", "cuda-compat-mode"),
+    "enable-cuda-compat": ("host-driver-version", "host-cuda-version", "cuda-compat-mode"),
     "chmod": ("path", "mode"),
     "disable-device-node-modification": (),
 }

@@ -262,7 +262,7 @@ def test_the_tutorial_as_typed(dock: GpuDock) -> None:
 
 def test_a_read_only_container_and_another_user(dock: GpuDock) -> None:
     look = ("sh", "-c", "dl libcuda.so.1; head -c 1 /dev/nvidia1 | wc -c")
-    for option in (("--read-only",), ("-u", "guest"), ("--cap-drop", "ALL")):
+    for option in (("--read-only",), ("-u", "guest"), ("--cap-drop", "ALL"), ("--privileged",)):
         assert run(dock, "--gpus", "all", *option, TENSORFLOW, *look).splitlines() == [
             f"libcuda {VERSION}",
             "1",

@@ -16,6 +16,7 @@ from pydock_core.cdi.edit import CdiSpec, ContainerEdits, DeviceNodeEdit, HookEd
 from pydock_core.cdi.name import QualifiedName, is_qualified_name, parse_qualified
 from pydock_core.cdi.registry import Registry
 from pydock_core.cdi.spec_directory import FoundSpecs, find_specs, list_directories, read_spec
+from pydock_core.cdi.well_known_hook import read_hooks
 from pydock_core.errors import ConflictError, DeniedError, InvalidError, NotFoundError, PyDockError
 
 EDITS: dict[str, Any] = {
@@ -221,6 +222,65 @@ def test_the_users_own_directory_comes_last(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(list_directories()[-1]) == "/home/me/.config/cdi"
     monkeypatch.setenv("XDG_CONFIG_HOME", "/config")
     assert str(list_directories()[-1]) == "/config/cdi"
+
+
+# -- a file as NVIDIA's toolkit writes it ------------------------------------------------------------------
+
+GENERATED = """
+cdiVersion: 0.5.0
+containerEdits:
+  deviceNodes:
+  - path: /dev/nvidia-uvm
+  - path: /dev/nvidiactl
+  env:
+  - NVIDIA_VISIBLE_DEVICES=void
+  hooks:
+  - args: [nvidia-cdi-hook, create-symlinks, --link, "libcuda.so.1::/usr/lib/x86_64-linux-gnu/libcuda.so"]
+    env: [NVIDIA_CTK_DEBUG=false]
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+  - args: [nvidia-cdi-hook, enable-cuda-compat, --host-driver-version=570.86.10]
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+  - args: [nvidia-cdi-hook, update-ldcache, --folder, /usr/lib/x86_64-linux-gnu]
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+  - args: [nvidia-cdi-hook, disable-device-node-modification]
+    hookName: createContainer
+    path: /usr/bin/nvidia-cdi-hook
+  mounts:
+  - containerPath: /usr/bin/nvidia-smi
+    hostPath: /usr/bin/nvidia-smi
+    options: [ro, nosuid, nodev, rbind, rprivate]
+devices:
+- containerEdits:
+    deviceNodes:
+    - path: /dev/nvidia0
+    - path: /dev/dri/card0
+    hooks:
+    - args: [nvidia-cdi-hook, create-symlinks, --link, "../card0::/dev/dri/by-path/pci-0000:01:00.0-card"]
+      hookName: createContainer
+      path: /usr/bin/nvidia-cdi-hook
+    - args: [nvidia-cdi-hook, chmod, --mode, "755", --path, /dev/dri]
+      hookName: createContainer
+      path: /usr/bin/nvidia-cdi-hook
+  name: "0"
+kind: nvidia.com/gpu
+"""
+
+
+def test_a_generated_file_needs_no_program_of_the_toolkit(directories: list[Path]) -> None:
+    (directories[0] / "nvidia.yaml").write_text(GENERATED)
+    registry = Registry(find_specs(directories), {})
+    edits = merge_edits(part.edits for part in registry.choose([QualifiedName("nvidia.com/gpu", "0")]))
+    hooks = read_hooks(edits.hooks)
+    assert hooks.others == []
+    assert [link.path for link in hooks.links] == [
+        "/usr/lib/x86_64-linux-gnu/libcuda.so",
+        "/dev/dri/by-path/pci-0000:01:00.0-card",
+    ]
+    assert (hooks.host_driver, hooks.cover_params, len(hooks.modes)) == ("570.86.10", True, 1)
+    assert [node.path for node in edits.device_nodes][-1] == "/dev/dri/card0"
 
 
 # -- the registry ----------------------------------------------------------------------------------------
