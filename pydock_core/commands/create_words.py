@@ -29,7 +29,6 @@ from pydock_core.engine import (
     CONFIG,
     CreateRequest,
     check_request,
-    is_qualified_name,
     split_security_option,
 )
 from pydock_core.errors import InvalidError, NotFoundError
@@ -345,7 +344,12 @@ def _ulimit(text: str, caller: Caller) -> dict[str, Any]:
 
 
 def _is_cdi(text: str) -> bool:
-    return "=" in text and not text.startswith("/") and is_qualified_name(text)
+    """Whether a device is a CDI device's name and not a path."""
+    if text.startswith("/") or "=" not in text:
+        return False
+    from pydock_core.engine import is_qualified_name  # late: few containers have such a device
+
+    return is_qualified_name(text)
 
 
 def _gpus(text: str, caller: Caller) -> dict[str, Any]:

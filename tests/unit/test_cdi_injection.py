@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -194,3 +196,16 @@ def test_the_driver_alone_needs_a_driver() -> None:
     registry = Registry(FoundSpecs(()), {nvidia_driver.KIND: lambda: None})
     with pytest.raises(UnavailableError, match="no NVIDIA GPU"):
         build_injection(Selection(driver_only=True), registry, own_dev=True, is_start=True)
+
+
+def test_a_container_without_devices_pays_nothing_for_them() -> None:
+    """The modules of devices are not loaded by what a plain run loads, nor YAML by a host without a YAML file."""
+    code = (
+        "import sys; import pydock_core.engine.launch, pydock_core.spec.merge, pydock_core.spec.validation; "
+        "import pydock_core.commands.run, pydock_core.commands.create_words, pydock_core.runtime.embedded; "
+        "a = [name for name in sys.modules if name.startswith('pydock_core.cdi')]; "
+        "import pydock_core.engine.injection; "
+        "print(a, 'yaml' in sys.modules, 'elftools' in sys.modules, 'pydock_core.loader_cache' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] False False True\n"
