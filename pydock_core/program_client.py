@@ -18,7 +18,7 @@ SETTING = "PYDOCK_PROGRAM_SERVER"
 """The environment variable that turns the server off: "off"."""
 
 COMMANDS = frozenset(
-    "create exec history images info inspect kill logs ls pause port ps rename restart rm run start stop top unpause "
+    "create exec history images info inspect kill logs ls pause port ps rename restart rm run start stop top unpause update "
     "version wait".split()
 )
 """The commands that the server runs: short ones, and those that wait for a container."""

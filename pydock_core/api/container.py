@@ -99,6 +99,14 @@ async def unpause_container(handler: ApiHandler, id: str) -> None:
     handler.reply_nothing()
 
 
+async def update_container(handler: ApiHandler, id: str) -> None:
+    """ContainerUpdate."""
+    handler.allow()
+    changes = handler.document()
+    await handler.engine.call_long(lambda engine: engine.containers.update(id, changes))
+    handler.reply({"Warnings": []})
+
+
 async def list_processes(handler: ApiHandler, id: str) -> None:
     """ContainerTop."""
     handler.allow("ps_args")

@@ -39,6 +39,7 @@ ROUTES = (
     route("POST", "/containers/{id}/kill", container.kill_container),
     route("POST", "/containers/{id}/pause", container.pause_container),
     route("POST", "/containers/{id}/unpause", container.unpause_container),
+    route("POST", "/containers/{id}/update", container.update_container),
     route("POST", "/containers/{id}/rename", container.rename_container),
     route("POST", "/containers/{id}/wait", container.wait_for_container),
     route("DELETE", "/containers/{id}", container.remove_container),

@@ -160,6 +160,13 @@ CREATE_OPTIONS = (
         field="MemorySwap",
         convert="swap",
     ),
+    Option(
+        ("--memory-reservation",),
+        "memory that it keeps when the host runs short",
+        "BYTES",
+        field="MemoryReservation",
+        convert="bytes",
+    ),
     Option(("--cpus",), "number of processors: 1.5", "NUMBER", field="NanoCpus", convert="cpus"),
     Option(
         ("-c", "--cpu-shares"),
@@ -169,6 +176,28 @@ CREATE_OPTIONS = (
         convert="integer",
     ),
     Option(("--cpuset-cpus",), "processors it may run on: 0-3,5", "LIST", field="CpusetCpus"),
+    Option(("--cpuset-mems",), "memory nodes that it may use: 0-1", "LIST", field="CpusetMems"),
+    Option(
+        ("--cpu-period",),
+        "length of a period of --cpu-quota, in microseconds",
+        "MICROSECONDS",
+        field="CpuPeriod",
+        convert="integer",
+    ),
+    Option(
+        ("--cpu-quota",),
+        "CPU time in each period, in microseconds; -1 for no limit",
+        "MICROSECONDS",
+        field="CpuQuota",
+        convert="integer",
+    ),
+    Option(
+        ("--blkio-weight",),
+        "relative weight of block I/O, 10 to 1000",
+        "NUMBER",
+        field="BlkioWeight",
+        convert="integer",
+    ),
     Option(
         ("--pids-limit",),
         "limit of processes; -1 for unlimited",
@@ -312,19 +341,35 @@ CREATE_OPTIONS = (
     Option(("--platform",), "choose the image for a platform: linux/arm64", "OS[/ARCH[/VARIANT]]"),
     Option(("-q", "--quiet"), "do not show the pull"),
 )
+UPDATE_OPTIONS = tuple(
+    option
+    for option in CREATE_OPTIONS
+    if option.field
+    in (
+        "BlkioWeight",
+        "CpuPeriod",
+        "CpuQuota",
+        "CpuShares",
+        "CpusetCpus",
+        "CpusetMems",
+        "Memory",
+        "MemoryReservation",
+        "MemorySwap",
+        "NanoCpus",
+        "PidsLimit",
+        "RestartPolicy",
+    )
+)
+_NO_REAL_TIME = "the kernels of distributions have no real-time scheduling of control groups"
 _CREATE_LATER = (
     "--add-device",
-    "--blkio-weight",
     "--blkio-weight-device",
     "--cgroup-parent",
     "--cgroupns",
     "--cpu-count",
     "--cpu-percent",
-    "--cpu-period",
-    "--cpu-quota",
     "--cpu-rt-period",
     "--cpu-rt-runtime",
-    "--cpuset-mems",
     "--device-cgroup-rule",
     "--device-read-bps",
     "--device-read-iops",
@@ -337,7 +382,6 @@ _CREATE_LATER = (
     "--ipc",
     "--isolation",
     "--kernel-memory",
-    "--memory-reservation",
     "--memory-swappiness",
     "--oom-kill-disable",
     "--pid",
@@ -491,6 +535,15 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (),
         (Argument("CONTAINER", complete="running"), Argument("OPTION", "rest")),
         (("container", "top"),),
+    ),
+    Command(
+        ("update",),
+        "Change the limits and the restart policy of containers, of running ones too",
+        "containers:update",
+        UPDATE_OPTIONS,
+        _SOME,
+        (("container", "update"),),
+        refused={"--cpu-rt-period": _NO_REAL_TIME, "--cpu-rt-runtime": _NO_REAL_TIME},
     ),
     _container("pause", "Freeze all processes of containers", (), _RUNNING),
     _container("unpause", "Let paused containers go on", (), _RUNNING),

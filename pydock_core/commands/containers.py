@@ -120,6 +120,19 @@ def kill(context: Context, words: Namespace) -> int:
     return for_each(context, words.CONTAINER, one)
 
 
+def update(context: Context, words: Namespace) -> int:
+    """Change the limits and the restart policy of containers."""
+    from pydock_core.commands.create_words import (  # late: the other commands need neither
+        FIELD_FLAGS,
+        build_update,
+    )
+
+    changes = build_update(words)
+    return _name_each(
+        context, words, lambda name: context.engine.containers.update(name, changes, FIELD_FLAGS)
+    )
+
+
 def pause(context: Context, words: Namespace) -> int:
     """Freeze all processes of containers."""
     return _name_each(context, words, context.engine.containers.pause)

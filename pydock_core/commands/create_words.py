@@ -12,7 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pydock_core.commands.container_commands import CREATE_OPTIONS
+from pydock_core.commands.container_commands import CREATE_OPTIONS, UPDATE_OPTIONS
 from pydock_core.commands.network_words import FIELD_FLAGS as NETWORK_FLAGS
 from pydock_core.commands.network_words import build_networks
 from pydock_core.commands.values import (
@@ -34,7 +34,7 @@ from pydock_core.engine import (
 from pydock_core.errors import InvalidError, NotFoundError
 
 _LARGEST = (1 << 63) - 1
-_FIELD_FLAGS = NETWORK_FLAGS | {
+FIELD_FLAGS = NETWORK_FLAGS | {
     option.field.partition(".")[0]: option.long_flag for option in CREATE_OPTIONS if option.field
 }
 _MOUNT_FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -80,6 +80,21 @@ class Caller(NamedTuple):
     directory: str
 
 
+def build_update(words: Namespace) -> dict[str, Any]:
+    """Build the changed fields of ``update``, the limits and the restart policy, in the form of HostConfig.
+
+    Raises:
+        InvalidError: a value is malformed; exit code 125.
+    """
+    changes: dict[str, Any] = {}
+    for option in UPDATE_OPTIONS:
+        given = getattr(words, option.destination)
+        if given is not None:
+            caller = Caller(option.long_flag, {}, "/")
+            changes[option.field] = CONVERSIONS[option.convert]([given], caller) if option.convert else given
+    return changes
+
+
 def build_request(words: Namespace, environment: Mapping[str, str], directory: str) -> CreateRequest:
     """Build the request of ``run`` or ``create``.
 
@@ -118,7 +133,7 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
     is_attached = not getattr(words, "detach", False)
     document["AttachStdout"] = document["AttachStderr"] = is_attached
     document["AttachStdin"] = document["StdinOnce"] = is_attached and words.interactive
-    return check_request(document, _FIELD_FLAGS)
+    return check_request(document, FIELD_FLAGS)
 
 
 def _put(document: dict[str, Any], path: list[str], value: Any) -> None:

@@ -43,15 +43,13 @@ GROUPS = {
 LATER_COMMANDS = frozenset(
     (
         "build buildx builder compose "
-        "update manifest context plugin swarm service stack node secret config checkpoint "
+        "manifest context plugin swarm service stack node secret config checkpoint "
         "trust scout init"
     ).split()
 )
 """Docker's commands that this version does not support: refused by name."""
 LATER_SUBCOMMANDS = frozenset(
-    {("container", word) for word in "update".split()}
-    | {("image", word) for word in "build".split()}
-    | {("system", word) for word in "dial-stdio".split()}
+    {("image", word) for word in "build".split()} | {("system", word) for word in "dial-stdio".split()}
 )
 
 

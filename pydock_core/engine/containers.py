@@ -263,6 +263,14 @@ class Containers:
             SupervisorClient(paths, reference).signal(number, unpause=is_last)
             self._state.recorder.container(row, "kill", signal=str(number))
 
+    def update(
+        self, reference: str, changes: Mapping[str, Any], names: Mapping[str, str] | None = None
+    ) -> None:
+        """Change limits and the restart policy; see :func:`pydock_core.engine.update.update_container`."""
+        from pydock_core.engine.update import update_container  # late: few commands change a container
+
+        update_container(self._state, reference, changes, names)
+
     def pause(self, reference: str) -> None:
         """Freeze all processes of a running container, until it is unpaused or stopped.
 

@@ -196,7 +196,12 @@ class Launcher:
         limits = {
             "Memory": ("-m", support.memory),
             "MemorySwap": ("--memory-swap", support.swap),
+            "MemoryReservation": ("--memory-reservation", support.memory),
             "NanoCpus": ("--cpus", support.cpu),
+            "CpuPeriod": ("--cpu-period", support.cpu),
+            "CpuQuota": ("--cpu-quota", support.cpu),
+            "CpusetMems": ("--cpuset-mems", support.cpuset),
+            "BlkioWeight": ("--blkio-weight", support.io),
             "CpuShares": ("--cpu-shares", support.cpu),
             "CpusetCpus": ("--cpuset-cpus", support.cpuset),
             "PidsLimit": ("--pids-limit", support.pids),

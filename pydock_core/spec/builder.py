@@ -478,22 +478,45 @@ def _build_resources(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
     resources: dict[str, Any] = {}
     if facts.device_filter and not facts.rootless:
         resources["devices"] = _build_device_rules(facts.devices, privileged=host["Privileged"])
+    return resources | build_limits(host, swap_limit=facts.swap_limit)
+
+
+def build_limits(host: HostConfig, *, swap_limit: bool) -> dict[str, Any]:
+    """Return the limits of a container, those that can change while it runs, in the form of ``linux.resources``.
+
+    Args:
+        swap_limit: the host can limit swap; a limit of memory then is one of as much swap, as in Docker.
+    """
+    resources: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     if host["Memory"]:
-        resources["memory"] = {"limit": host["Memory"]}
-        swap = host["MemorySwap"] or (2 * host["Memory"] if facts.swap_limit else 0)
+        memory["limit"] = host["Memory"]
+        swap = host["MemorySwap"] or (2 * host["Memory"] if swap_limit else 0)
         if swap:
-            resources["memory"]["swap"] = swap
+            memory["swap"] = swap
+    if host["MemoryReservation"]:
+        memory["reservation"] = host["MemoryReservation"]
+    if memory:
+        resources["memory"] = memory
     cpu: dict[str, Any] = {}
     if host["NanoCpus"]:
         cpu |= {"period": _CPU_PERIOD_US, "quota": round(host["NanoCpus"] * _CPU_PERIOD_US / 1e9)}
     if host["CpuShares"]:
         cpu["shares"] = host["CpuShares"]
+    if host["CpuPeriod"]:
+        cpu["period"] = host["CpuPeriod"]
+    if host["CpuQuota"]:
+        cpu["quota"] = host["CpuQuota"]
     if host["CpusetCpus"]:
         cpu["cpus"] = host["CpusetCpus"]
+    if host["CpusetMems"]:
+        cpu["mems"] = host["CpusetMems"]
     if cpu:
         resources["cpu"] = cpu
     if host["PidsLimit"] is not None and host["PidsLimit"] > 0:
         resources["pids"] = {"limit": host["PidsLimit"]}
+    if host["BlkioWeight"]:
+        resources["blockIO"] = {"weight": host["BlkioWeight"]}
     return resources
 
 

@@ -172,9 +172,14 @@ class HostConfig(TypedDict):
     Runtime: str
     Init: bool | None
     CpuShares: int
+    CpuPeriod: int
+    CpuQuota: int
     Memory: int
+    MemoryReservation: int
     NanoCpus: int
     CpusetCpus: str
+    CpusetMems: str
+    BlkioWeight: int
     Devices: list[DeviceMapping]
     DeviceRequests: list[DeviceRequest] | None
     MemorySwap: int
@@ -245,9 +250,14 @@ HOST_CONFIG: HostConfig = {
     "Runtime": "",
     "Init": None,
     "CpuShares": 0,
+    "CpuPeriod": 0,
+    "CpuQuota": 0,
     "Memory": 0,
+    "MemoryReservation": 0,
     "NanoCpus": 0,
     "CpusetCpus": "",
+    "CpusetMems": "",
+    "BlkioWeight": 0,
     "Devices": [],
     "DeviceRequests": None,
     "MemorySwap": 0,
@@ -296,19 +306,14 @@ FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "UsernsMode": "",
     "Isolation": "",
     "CgroupParent": "",
-    "BlkioWeight": 0,
     "BlkioWeightDevice": [],
     "BlkioDeviceReadBps": [],
     "BlkioDeviceWriteBps": [],
     "BlkioDeviceReadIOps": [],
     "BlkioDeviceWriteIOps": [],
-    "CpuPeriod": 0,
-    "CpuQuota": 0,
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "CpusetMems": "",
     "DeviceCgroupRules": None,
-    "MemoryReservation": 0,
     "MemorySwappiness": None,
     "OomKillDisable": False,
     "CpuCount": 0,

@@ -250,6 +250,22 @@ class _Checker:
             self._check_range(host, "CpuShares", 2, 262144)
         if host["PidsLimit"] is not None:
             self._check_range(host, "PidsLimit", -1, 1 << 22)
+        if host["BlkioWeight"]:
+            self._check_range(host, "BlkioWeight", 10, 1000)
+        if host["CpuPeriod"]:
+            self._check_range(host, "CpuPeriod", 1000, 1_000_000)
+        if host["CpuQuota"] not in (0, -1):
+            self._check_range(host, "CpuQuota", 1000, _LARGEST)
+        for field, value in (("CpuPeriod", host["CpuPeriod"]), ("CpuQuota", host["CpuQuota"])):
+            if host["NanoCpus"] and value:
+                reason = f"it cannot be combined with {self.name('NanoCpus')}, which sets the same limit"
+                raise self.invalid(field, value, reason, "leave one of the two out")
+        reservation = host["MemoryReservation"]
+        if reservation and reservation < LEAST_MEMORY_BYTES:
+            raise self.invalid("MemoryReservation", reservation, "it is less than 6 MiB", "give 6m or more")
+        if host["Memory"] and reservation > host["Memory"]:
+            reason = f"it is more than {self.name('Memory')}"
+            raise self.invalid("MemoryReservation", reservation, reason, "give less than the limit")
         memory, swap = host["Memory"], host["MemorySwap"]
         if memory and memory < LEAST_MEMORY_BYTES:
             raise self.invalid("Memory", memory, "less than 6 MiB cannot hold a container", "give 6m or more")

@@ -32,6 +32,7 @@ SUITES = (
     "tests/integration/test_events.py::test_the_end_of_a_detached_container_is_recorded_by_its_supervisor",
     "tests/integration/test_pause_command.py",
     "tests/integration/test_processes_command.py",
+    "tests/integration/test_update.py",
     "tests/integration/test_restart_policy.py::test_a_killed_supervisor_and_a_killed_keeper",
     "tests/integration/test_restart_policy.py::test_ports_and_network_come_back",
 )

@@ -251,6 +251,38 @@ def counted(guest: Guest) -> Any:
     }
 
 
+def updated(guest: Guest) -> Any:
+    """Limits of a running container change, all or none, with a controller that it did not have."""
+    init = guest.start("updated", "sleep", "100", PidsLimit=9, Memory=32 << 20)
+    group = find_container_cgroup(init, "updated")
+    assert group is not None
+    directory = Path("/sys/fs/cgroup/pydock/updated")
+
+    def values() -> list[str]:
+        files = ("memory.max", "memory.low", "cpu.max", "pids.max", "cpuset.cpus")
+        return [(directory / file).read_text().strip() for file in files]
+
+    restore = group.update(
+        {
+            "memory": {"limit": 48 << 20, "reservation": 8 << 20},
+            "cpu": {"quota": 50_000, "period": 100_000, "cpus": "0"},
+            "pids": {"limit": -1},
+        }
+    )
+    after = values()
+    try:
+        group.update({"memory": {"limit": 64 << 20}, "cpu": {"cpus": "4000"}})
+        message = ""
+    except PyDockError as error:
+        message = error.message
+    refused = values()
+    restore()
+    before = values()
+    guest.executor.delete("updated")
+    guest.wait(init)
+    return {"after": after, "message": message, "refused": refused, "before": before}
+
+
 def refused(guest: Guest) -> Any:
     try:
         guest.run("refused", "true", CpusetCpus="4000")
@@ -295,6 +327,7 @@ STEPS: tuple[Callable[[Guest], Any], ...] = (
     kill_what_init_left,
     freeze,
     counted,
+    updated,
     refused,
     old_overlay,
     left,

@@ -126,6 +126,7 @@ LINES = (
     "-i=0 -t=T busybox sh -c --",
     "-e=A=1 -eB=2 -e C=3 --env=D=4 busybox",
     "-e --=v busybox --",
+    "--cpu-period=20000 --cpu-quota 5000 --cpuset-mems=0 --memory-reservation 9m --blkio-weight=10 busybox",
     "--read-only busybox false",
     "--read-only=false busybox",
     "--entrypoint= busybox x",

@@ -138,4 +138,6 @@ def find_container_cgroup(pid: int, container_id: str) -> ContainerCgroup | None
     if layout.version == 1:
         directories = {name: path for name, path in directories.items() if name}
         return V1Cgroup(directories) if directories else None
-    return V2Cgroup(directories[""]) if "" in directories else None
+    if "" not in directories:
+        return None
+    return V2Cgroup(directories[""], str(find_v2_base(layout) or ""))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydock_core.errors import FailedError
 
@@ -93,6 +93,18 @@ class ContainerCgroup(Protocol):
         """List the processes of the group and of the groups below it."""
         ...
 
+    def update(self, resources: Mapping[str, Any]) -> Callable[[], None]:
+        """Set limits of a group that has processes; return a function that restores the earlier values.
+
+        Args:
+            resources: OCI ``linux.resources`` without devices; what is missing stays as it is.
+
+        Raises:
+            UnsupportedError: the group has no controller for a limit.
+            FailedError: the kernel refuses a value; every earlier value is restored.
+        """
+        ...
+
 
 def write_file(path: Path | str, value: str) -> None:
     """Write a control file; FailedError names the file and the value."""
@@ -104,6 +116,37 @@ def write_file(path: Path | str, value: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise FailedError(f"cannot write {value} to {path}: {error.strerror}") from error
+
+
+def write_all(settings: Iterable[tuple[str, str]]) -> Callable[[], None]:
+    """Write control files, all or none; return a function that restores the earlier values.
+
+    Args:
+        settings: path and value, in an order in which the kernel takes them.
+
+    Raises:
+        FailedError: the kernel refuses a value; every earlier value is restored.
+    """
+    before: list[tuple[str, str]] = []
+
+    def restore() -> None:
+        for path, value in reversed(before):
+            with contextlib.suppress(FailedError):  # the group has gone
+                write_file(path, value)
+
+    for path, value in settings:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                earlier = stream.readline().strip()
+            write_file(path, value)
+        except FailedError:
+            restore()
+            raise
+        except OSError as error:
+            restore()
+            raise FailedError(f"control group: cannot read {path}: {error.strerror}") from error
+        before.append((path, earlier))
+    return restore
 
 
 def open_entrance(path: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pydock_core.runtime.cgroups.group import (
     read_lines,
     read_number,
     remove_tree,
+    write_all,
     write_file,
 )
 from pydock_core.runtime.cgroups.layout import CgroupLayout, find_v2_base
@@ -62,10 +63,7 @@ class V2Cgroup:
         needed = [name for name in list_controllers(settings) if name != "cgroup"]
         self._enable(needed)
         for _, file, value in settings:
-            path = Path(self._directory, file)
-            if file == "io.weight" and not path.exists():
-                path = path.with_name("io.bfq.weight")
-            write_file(path, value)
+            write_file(_weight_file(Path(self._directory, file)), value)
         rules = parse_rules(self._resources.get("devices") or ())
         if rules:
             self._filter_devices(build_v2_program(rules))
@@ -135,6 +133,11 @@ class V2Cgroup:
     def delete(self) -> None:
         remove_tree(self._directory)
 
+    def update(self, resources: Mapping[str, Any]) -> Callable[[], None]:
+        settings = build_v2_settings(resources)
+        self._enable([name for name in list_controllers(settings) if name != "cgroup"])
+        return write_all((_weight_file(Path(self._directory, file)), value) for _, file, value in settings)
+
     def read_stats(self) -> CgroupStats:
         def at(file: str) -> str:
             return f"{self._directory}/{file}"
@@ -154,6 +157,13 @@ class V2Cgroup:
             pids_limit=read_number(at("pids.max")),
             block_bytes=_read_block_bytes(at("io.stat")),
         )
+
+
+def _weight_file(path: Path) -> str:
+    """Return the file of a setting; the scheduler BFQ has a weight of its own."""
+    if path.name == "io.weight" and not path.exists():
+        path = path.with_name("io.bfq.weight")
+    return str(path)
 
 
 def _read_block_bytes(path: str) -> dict[tuple[int, int], tuple[int, int]] | None:

@@ -199,6 +199,18 @@ def rename(database: Database, container_id: str, name: str) -> None:
             events.record(connection, event)
 
 
+def redefine(database: Database, row: ContainerRow, definition: str, action: str) -> bool:
+    """Replace a container's definition, and record an event; return False if it has another one than ``row`` by now."""
+    with database.transaction() as connection:
+        changed = connection.execute(
+            "UPDATE container SET definition = ? WHERE id = ? AND definition = ?",
+            (definition, row.id, row.definition),
+        ).rowcount
+        if changed:
+            events.record(connection, build_event(replace(row, definition=definition), action))
+        return bool(changed)
+
+
 def _row(connection: sqlite3.Connection, container_id: str) -> ContainerRow | None:
     found = connection.execute(f"SELECT {_COLUMNS} FROM container WHERE id = ?", (container_id,)).fetchone()
     return ContainerRow(*found) if found else None
