@@ -173,11 +173,12 @@ async def remove_container(handler: ApiHandler, id: str) -> None:
 
 async def show_logs(handler: ApiHandler, id: str) -> None:
     """ContainerLogs: multiplexed frames (8-byte header: stream, three zeros, length), or raw bytes with a terminal."""
-    handler.allow("stdout", "stderr", "follow", "tail", "timestamps", "since", "until")
+    handler.allow("stdout", "stderr", "follow", "tail", "timestamps", "since", "until", "details")
     stdout, stderr = handler.flag("stdout"), handler.flag("stderr")
     if not (stdout or stderr):
         raise InvalidError("Bad parameters: you must choose at least one stream", "add stdout=1 or stderr=1")
     follow, timestamps = handler.flag("follow"), handler.flag("timestamps")
+    details = handler.flag("details")
     tail, since_ns, until_ns = _tail(handler), handler.moment("since"), handler.moment("until")
     config = (await handler.engine.call(lambda engine: engine.containers.inspect(id)))["Config"]
     is_raw = bool(config.get("Tty"))
@@ -189,6 +190,7 @@ async def show_logs(handler: ApiHandler, id: str) -> None:
             follow=follow,
             tail=tail,
             timestamps=timestamps,
+            details=details,
             since_ns=since_ns,
             until_ns=until_ns,
             stdout=stdout,

@@ -323,14 +323,14 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--log-driver",),
-        "log driver: json-file or none",
+        "log driver: json-file, local, journald or none",
         "DRIVER",
         default="json-file",
         field="LogConfig.Type",
     ),
     Option(
         ("--log-opt",),
-        "log option: max-size=10m, max-file=3",
+        "log option: max-size=10m, max-file=3, labels=, env=, tag=",
         "NAME=VALUE",
         many=True,
         field="LogConfig.Config",
@@ -566,11 +566,13 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
             Option(("-f", "--follow"), "follow the output"),
             Option(("-n", "--tail"), "only the last NUMBER lines", "NUMBER", default="all"),
             Option(("-t", "--timestamps"), "show the time before each line"),
+            Option(
+                ("--details",), "show the labels, variables and tag that --log-opt names before each line"
+            ),
             Option(("--since",), "only since a time (RFC 3339), or a duration before now (10m)", "TIME"),
             Option(("--until",), "only until a time (RFC 3339), or a duration before now (10m)", "TIME"),
         ),
         _ONE,
-        later=("--details",),
     ),
     Command(
         ("cp",),

@@ -192,6 +192,7 @@ def logs(context: Context, words: Namespace) -> int:
         timestamps=words.timestamps,
         since_ns=parse_moment_ns(words.since, "--since", now_ns) if words.since else None,
         until_ns=parse_moment_ns(words.until, "--until", now_ns) if words.until else None,
+        details=words.details,
     )
     for entry in entries:
         (context.stdout if entry.stream == "stdout" else context.stderr).write_bytes(entry.data)

@@ -26,7 +26,7 @@ from pydock_core.errors import (
 )
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.definition import CreateRequest, Definition, decode, encode
-from pydock_core.spec.log_option import NONE
+from pydock_core.spec.log_option import JOURNALD, NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import ContainerRow, Run, build_event, build_mount_event
@@ -404,6 +404,7 @@ class Containers:
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[LogEntry]:
         """Yield a container's output.
 
@@ -412,9 +413,16 @@ class Containers:
             tail: begin with this number of last entries.
             timestamps: put the time before each line of ``data``, as ``docker logs -t`` does.
             since_ns, until_ns: Unix nanoseconds.
+            details: put the labels, variables and tag that the log's options name in front of it, as ``docker logs --details``.
         """
         row = self._row(reference)
-        if decode(row.definition).host["LogConfig"]["Type"] == NONE:
+        driver = decode(row.definition).host["LogConfig"]["Type"]
+        if driver == JOURNALD:
+            raise UnsupportedError(
+                f"container {reference} logs to the journal of systemd, which PyDock does not read",
+                f"journalctl CONTAINER_ID={row.id[:12]}",
+            )
+        if driver == NONE:
             raise UnsupportedError(
                 f"container {reference} has no log: it was created with --log-driver none",
                 f"dock attach {reference} shows its output from now on",
@@ -427,11 +435,10 @@ class Containers:
         wanted = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
         for entry in entries:
             if entry.stream in wanted:
-                yield (
-                    LogEntry(entry.stream, entry.time_ns, entry.time.encode() + b" " + entry.data)
-                    if timestamps
-                    else entry
-                )
+                front = entry.time.encode() + b" " if timestamps else b""
+                if details:
+                    front += _spell_attributes(entry.attributes or {}) + b" "
+                yield LogEntry(entry.stream, entry.time_ns, front + entry.data) if front else entry
 
     # -- reaching into a running one -------------------------------------------------------------------
 
@@ -561,3 +568,12 @@ class Containers:
         if not has_probe(definition.request["Healthcheck"]):
             return None
         return Health.read(self._root.container(row.id).health_file)
+
+
+def _spell_attributes(attributes: Mapping[str, str]) -> bytes:
+    """Return NAME=VALUE,... in the order of names, as Docker escapes them (url.QueryEscape)."""
+    from urllib.parse import quote_plus  # late: few logs are read with details
+
+    return ",".join(
+        f"{quote_plus(name)}={quote_plus(attributes[name])}" for name in sorted(attributes)
+    ).encode()

@@ -26,7 +26,7 @@ from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
 from pydock_core.spec.health import build_health_plan
-from pydock_core.spec.log_option import parse_limits
+from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import LOOPBACK, publish_all, read_ports
 from pydock_core.spec.users import ResolvedUser, resolve_user
@@ -160,6 +160,8 @@ class Launcher:
             host = {**host, "NetworkMode": next(iter(endpoints))}
             request = {**request, "NetworkingConfig": {"EndpointsConfig": endpoints}}
         self._executor(host["Runtime"])
+        if host["LogConfig"]["Type"] == JOURNALD:
+            _check_journal()
         if host["Init"]:
             from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
 
@@ -285,6 +287,13 @@ class Launcher:
             size=size,
             port_address=self._attachments.port_address(host["NetworkMode"]) or LOOPBACK,
         )
+        if (
+            host["LogConfig"]["Type"] == JOURNALD
+            or not DEFAULT_OPTIONS.keys() >= host["LogConfig"]["Config"].keys()
+        ):
+            from pydock_core.engine.log_plan import build_log_fields  # late: few logs have such options
+
+            plan = replace(plan, **build_log_fields(definition, row))
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
 
@@ -465,6 +474,17 @@ class Launcher:
             return resolved
         groups = [int(group) if group.isdigit() else _group_id(group, files) for group in asked]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
+
+
+def _check_journal() -> None:
+    from pydock_core.supervision.journal import SOCKET, has_journal  # late: few containers log there
+
+    if not has_journal():
+        raise UnavailableError(
+            f"--log-driver journald: no journal of systemd listens on this host ({SOCKET})",
+            "use --log-driver json-file or local",
+            exit_code=125,
+        )
 
 
 def _write_init(paths: ContainerPaths) -> str:

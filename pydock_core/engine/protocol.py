@@ -185,6 +185,7 @@ class ContainersProtocol(Protocol):
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[LogEntry]: ...
 
     def attach(self, reference: str, streams: Streams | None = None) -> SessionProtocol: ...

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydock_core.paths import ContainerPaths
 from pydock_core.spec.definition import FIXED_CONFIG, FIXED_HOST_CONFIG, Definition
-from pydock_core.spec.log_option import NONE
+from pydock_core.spec.log_option import JSON_FILE, LOCAL
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.spelling import human_duration
 from pydock_core.store.database.containers import ContainerRow
@@ -134,7 +134,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ResolvConfPath": str(paths.data / "resolv.conf"),
         "HostnamePath": str(paths.data / "hostname"),
         "HostsPath": str(paths.data / "hosts"),
-        "LogPath": "" if definition.host["LogConfig"]["Type"] == NONE else str(paths.log_file),
+        "LogPath": str(paths.log_file) if definition.host["LogConfig"]["Type"] in (JSON_FILE, LOCAL) else "",
         "Name": f"/{row.name}",
         "RestartCount": status.restart_count,
         "Driver": driver,

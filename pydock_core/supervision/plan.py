@@ -187,7 +187,10 @@ class LaunchPlan:
         open_stdin: keep standard input open (``-i``); otherwise the process reads /dev/null.
         stdin_once: close standard input when the first attached client closes its side.
         stop_signal, stop_timeout_seconds: defaults of the control request "stop".
-        log_path: the log in Docker's json-file format; empty for no log.
+        log_path: the log in Docker's json-file format; empty for no such log.
+        log_attributes: noted with each entry.
+        journal_fields: of the entries in systemd's journal; None for the log file, or no log.
+        journal_bytes: how much waits for the journal.
         log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
@@ -212,6 +215,9 @@ class LaunchPlan:
     log_path: str = ""
     log_file_bytes: int = 0
     log_files: int = 1
+    log_attributes: Mapping[str, str] | None = None
+    journal_fields: Mapping[str, str] | None = None
+    journal_bytes: int = 0
     auto_remove: bool = False
     tty_rows: int = 0
     tty_columns: int = 0

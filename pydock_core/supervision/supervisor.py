@@ -46,7 +46,7 @@ from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
 from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
-from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
+from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, LogSink, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FORWARDER_DEATH_SECONDS = 10.0
 _FAILED_EXIT_CODE = 125
+_JOURNAL_RETRY_SECONDS = 0.1
 _NO_RUN = {"started_at_ns": 0, "finished_at_ns": 0, "exit_code": 0, "oom_killed": False}
 
 
@@ -197,10 +198,11 @@ class Supervisor:
         self._console_fd: int | None = None
         self._started_at_ns = 0
         self._ports: tuple[PublishedPort, ...] = ()
-        self._log: LogWriter | None = None
+        self._log: LogSink | None = None
         self._control: ControlServer | None = None
         self._connections: Connections | None = None
         self._oom_file = ""
+        self._is_flush_due = False
         self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
         self.succession = Succession(self.paths)
         self._state: StateRecord | None = None
@@ -391,18 +393,36 @@ class Supervisor:
     def _open_log(self) -> None:
         if self.plan.log_path:
             try:
-                self._log = LogWriter(
-                    self.plan.log_path, LogLimits(self.plan.log_file_bytes, self.plan.log_files)
-                )
+                limits = LogLimits(self.plan.log_file_bytes, self.plan.log_files)
+                self._log = LogWriter(self.plan.log_path, limits, self.plan.log_attributes)
             except OSError as error:
                 raise FailedError(f"cannot open the log {self.plan.log_path}: {error.strerror}") from error
+            self._undo.callback(self._log.close)
+        if self.plan.journal_fields is not None:
+            self._log = self._open_journal(self.plan.journal_fields)
             self._undo.callback(self._log.close)
         self._undo.callback(self.relay.close)
         self.loop.before_wait = self._flush_log
 
+    def _open_journal(self, fields: Mapping[str, str]) -> LogSink:
+        from pydock_core.supervision.journal import JournalWriter  # late: few containers log there
+
+        try:
+            return JournalWriter(fields, self.plan.journal_bytes)
+        except OSError as error:
+            raise FailedError(f"cannot reach the journal of systemd: {error.strerror}") from error
+
     def _flush_log(self) -> None:
-        if self._log is not None and self._log.flush() and self._control is not None:
+        if self._log is None:
+            return
+        if self._log.flush() and self._control is not None:
             self._control.on_log_growth()
+        if self._log.has_waiting and not self._is_flush_due:
+            self._is_flush_due = True
+            self.loop.call_later(_JOURNAL_RETRY_SECONDS, self._on_flush_due)
+
+    def _on_flush_due(self) -> None:
+        self._is_flush_due = False  # the loop flushes before it sleeps
 
     def _make(self, listeners: list[ports.Listener]) -> Made:
         """Have the maker create and start the container, and set up the network and the control socket at the same time."""

@@ -78,6 +78,7 @@ class FakeContainers:
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[Any]:
         return iter([SimpleNamespace(stream="stdout", data=self._engine.log)])
 

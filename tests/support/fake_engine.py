@@ -165,6 +165,7 @@ class FakeContainers:
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[LogEntry]:
         full = self.resolve(reference)
         second = 1_000_000_000
