@@ -41,7 +41,8 @@ from pydock_core.supervision.client import (
 )
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import LogEntry, read_log
-from pydock_core.supervision.reaper import reap_killed
+from pydock_core.supervision.reaper import mark_stopped, reap_killed
+from pydock_core.supervision.restart_policy import NO
 
 if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
@@ -306,6 +307,7 @@ class Containers:
         if was_running:
             sent = number or stop_signal_of(decode(row.definition))
             self._state.recorder.container(row, "kill", signal=str(sent))
+        has_policy = decode(row.definition).host["RestartPolicy"]["Name"] != NO
         deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
         while True:
             try:
@@ -316,7 +318,7 @@ class Containers:
                     raise
             # Between two runs of a restart policy, nobody may have heard the request.
             status = reap_killed(paths)
-            if not status.is_active:
+            if not status.is_active and (not has_policy or mark_stopped(paths)):
                 break
             time.sleep(_STOP_INTERVAL_SECONDS)
         self._state.recorder.run(row, last_run(status))

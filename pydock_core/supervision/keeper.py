@@ -41,7 +41,7 @@ from pydock_core.supervision.control_server import ControlServer
 from pydock_core.supervision.event_loop import READ, EventLoop, Signals
 from pydock_core.supervision.forkserver import Request
 from pydock_core.supervision.plan import LaunchPlan, read_plan
-from pydock_core.supervision.reaper import record_killed
+from pydock_core.supervision.reaper import record_killed_run
 from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.restart_policy import RestartPolicy, Restarts
 
@@ -161,7 +161,7 @@ class Keeper:
             self.loop.stop()  # somebody else acts on the container
             return
         self._lock_fd = lock_fd
-        record_killed(self._paths)
+        record_killed_run(self._paths)
         ended = ExitRecord.read(self._paths.exit_file)
         restarts = None
         if ended is not None and ended.started_at_ns:
@@ -177,6 +177,7 @@ class Keeper:
             ran_seconds = (ended.finished_at_ns - ended.started_at_ns) / 1e9
             restarts = self._restarts.after(ended.exit_code, ran_seconds)
         if restarts is None or not ended or not ended.started_at_ns:
+            self._paths.state_file.unlink(missing_ok=True)
             self._give_up_lock()
             self.loop.stop()
             return

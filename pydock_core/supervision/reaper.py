@@ -47,16 +47,46 @@ def record_killed(paths: ContainerPaths) -> None:
 
     Postcondition: exit.json exists, state.json does not, and init is dead.
     """
+    if record_killed_run(paths):
+        paths.state_file.unlink(missing_ok=True)
+
+
+def mark_stopped(paths: ContainerPaths) -> bool:
+    """Note that a client has asked for the end of a container that does not run, so that no keeper starts it again.
+
+    Returns:
+        Whether it was noted; not while another process acts on the container.
+    """
+    try:
+        lock_fd = take_lock(paths.lock_file)
+    except FileNotFoundError:
+        return True  # it has never run
+    if lock_fd is None:
+        return False
+    try:
+        ended = ExitRecord.read(paths.exit_file)
+        if ended is not None and not ended.stopped_by_hand:
+            replace(ended, stopped_by_hand=True).write(paths.exit_file)
+    finally:
+        os.close(lock_fd)
+    return True
+
+
+def record_killed_run(paths: ContainerPaths) -> bool:
+    """Do as :func:`record_killed`, but leave state.json; return whether there was one.
+
+    A keeper replaces it in one step, so that nobody sees the container as exited that is about to be started again.
+    """
     state = StateRecord.read(paths.state_file)
     if state is None:
-        return  # another process was first
+        return False  # another process was first
     problem = _reap(paths, state)
     _withdraw_names(paths)
     if not paths.exit_file.exists():
         record = ExitRecord.of_killed(state, time.time_ns())
         replace(record, error=problem or record.error).write(paths.exit_file)
     paths.control_socket.unlink(missing_ok=True)
-    paths.state_file.unlink(missing_ok=True)
+    return True
 
 
 def _withdraw_names(paths: ContainerPaths) -> None:

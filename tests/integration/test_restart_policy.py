@@ -277,3 +277,40 @@ def has_no_lock(root: StateRoot, pid: int) -> bool:
     """Whether a child of the zygote is not a supervisor, as far as the records tell."""
     states = [StateRecord.read(path / "state.json") for path in (root.run / "c").iterdir()]
     return pid not in {state.supervisor.pid for state in states if state is not None}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="networks of an ordinary user need pasta")
+def test_a_name_on_a_network_comes_back(dock: Dock, engine: Engine) -> None:
+    dock("network", "create", "restarts")
+    try:
+        dock(
+            "run",
+            "-d",
+            "--name",
+            "named",
+            "--network",
+            "restarts",
+            "--restart",
+            "always",
+            "busybox",
+            "sleep",
+            "1000",
+        )
+        dock("run", "-d", "--name", "asks", "--network", "restarts", "busybox", "sleep", "1000")
+        first = inspect(engine, "named")["State"]["Pid"]
+        assert dock("exec", "asks", "ping", "-c", "1", "-W", "5", "named")
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: inspect(engine, "named")["State"]["Pid"] not in (0, first), "the next run")
+        assert dock("exec", "asks", "ping", "-c", "1", "-W", "5", "named")
+    finally:
+        dock("rm", "-f", "named", "asks")
+        dock("network", "rm", "restarts")
+
+
+def test_stop_while_a_keeper_notices_that_its_supervisor_was_killed(dock: Dock, engine: Engine) -> None:
+    for _ in range(3):
+        container_id = dock.out("run", "-d", "--restart", "always", "busybox", "sleep", "1000")
+        os.kill(keeper_of(dock, container_id), signal.SIGKILL)
+        engine.containers.stop(container_id, 0)
+        assert state_of(engine, container_id) == "exited"
+        engine.containers.remove(container_id)
