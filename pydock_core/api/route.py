@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tornado import web
 
-from pydock_core.api import container, image, system, volume
+from pydock_core.api import archive, container, image, system, volume
 from pydock_core.api.handler import ApiHandler, Operation, Route
 
 
@@ -54,6 +54,15 @@ ROUTES = (
 )
 
 
+ARCHIVE_ROUTES = (
+    route("HEAD", "/containers/{id}/archive", archive.stat_archive),
+    route("GET", "/containers/{id}/archive", archive.get_archive),
+    route("PUT", "/containers/{id}/archive", archive.put_archive),
+)
+ARCHIVE_PATTERN = r"(?:/v[0-9.]+)?/containers/[^/]+/archive"
+"""The paths of :func:`build_archive_handler`, below the API's root: mount it before the other handler."""
+
+
 def build_handler(base: type[web.RequestHandler], routes: Sequence[Route] = ROUTES) -> type[ApiHandler]:
     """Return a handler class for the routes.
 
@@ -62,3 +71,12 @@ def build_handler(base: type[web.RequestHandler], routes: Sequence[Route] = ROUT
         routes: those of the Engine API by default.
     """
     return type("MountedApiHandler", (ApiHandler, base), {"routes": routes})
+
+
+def build_archive_handler(base: type[web.RequestHandler]) -> type[ApiHandler]:
+    """Return a handler class for the routes whose bodies are archives.
+
+    Args:
+        base: see :func:`build_handler`.
+    """
+    return type("MountedArchiveHandler", (archive.ArchiveHandler, base), {"routes": ARCHIVE_ROUTES})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,3 +298,75 @@ def test_the_extension_is_enabled_by_its_configuration(tmp_path: Path) -> None:
     section = shown.split(f"Config dir: {tmp_path / 'config'}")[1].split("Config dir:")[0]
     assert re.search(r"pydock_jupyter\s+enabled", section), shown
     assert re.search(r"Validating pydock_jupyter\.\.\.\s+pydock_jupyter .*OK", section), shown
+
+
+def test_volumes(server: JupyterServer) -> None:
+    asked = {"Name": "made", "Labels": {"a": "b"}, "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}
+    answer = call(server, "POST", "/v1.51/volumes/create", asked)
+    assert answer.status == 201
+    volume = json.loads(answer.body)
+    check(volume, "Volume")
+    assert (volume["Name"], volume["Labels"], volume["Options"]) == ("made", {"a": "b"}, asked["DriverOpts"])
+    assert load(server, "/volumes/made") == volume
+    filters = quote(json.dumps({"label": ["a=b"]}))
+    listed = load(server, f"/volumes?filters={filters}")
+    assert [item["Name"] for item in listed["Volumes"]] == ["made"]
+    check(listed, "VolumeListResponse")
+    assert call(server, "POST", "/volumes/create", {"ClusterVolumeSpec": {"Group": "x"}}).status == 501
+    assert call(server, "PUT", "/volumes/made?version=1", {}).status == 501
+    assert call(server, "POST", "/volumes/create", {"Driver": "convoy"}).status == 501
+    assert call(server, "POST", "/volumes/create", {"Name": "a b"}).status == 400
+    assert call(server, "DELETE", "/volumes/made").status == 204
+    assert call(server, "DELETE", "/volumes/made").status == 404
+    assert call(server, "DELETE", "/volumes/made?force=1").status == 204
+    request = {
+        "Image": "busybox",
+        "Cmd": ["true"],
+        "HostConfig": {"NetworkMode": "none", "Binds": ["held:/x"]},
+    }
+    assert call(server, "POST", "/containers/create?name=holder", request).status == 201
+    assert call(server, "DELETE", "/volumes/held").status == 409
+    assert call(server, "DELETE", "/containers/holder").status == 204
+    pruned = json.loads(
+        call(server, "POST", f"/volumes/prune?filters={quote(json.dumps({'all': ['true']}))}").body
+    )
+    assert "held" in pruned["VolumesDeleted"]
+
+
+def test_archives(server: JupyterServer) -> None:
+    place = "/containers/site/archive?path="
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("dir/file")
+        info.size = 3 << 20
+        archive.addfile(info, io.BytesIO(b"x" * info.size))
+    sent = put(server, f"/v1.51{place}/tmp", buffer.getvalue())
+    assert sent.status == 200, sent.body
+    described = call(server, "HEAD", f"{place}/tmp/dir/file")
+    found = json.loads(base64.b64decode(described.get("X-Docker-Container-Path-Stat") or ""))
+    assert {key: found[key] for key in ("name", "size", "linkTarget")} == {
+        "name": "file",
+        "size": 3 << 20,
+        "linkTarget": "",
+    }
+    answer = call(server, "GET", f"{place}/tmp/dir")
+    assert (answer.status, answer.get("Content-Type")) == (200, "application/x-tar")
+    with tarfile.open(fileobj=io.BytesIO(answer.body)) as received:
+        assert [member.name for member in received] == ["dir", "dir/file"]
+    assert call(server, "GET", f"{place}/nope").status == 404
+    assert call(server, "HEAD", f"{place}/nope").status == 404
+    assert call(server, "GET", "/containers/site/archive").status == 400
+    assert call(server, "GET", "/containers/nobody/archive?path=/").status == 404
+    assert put(server, f"{place}/nope", buffer.getvalue()).status == 404
+    assert put(server, f"{place}/tmp/dir/file", buffer.getvalue()).status == 400
+    assert put(server, f"{place}/tmp", b"x" * 2000).status in (400, 500)
+    refused = server.request(
+        "PUT", f"{server.base_url}pydock/api{place}/tmp", {}, buffer.getvalue(), auth="none"
+    )
+    assert refused.status == 403
+
+
+def put(server: JupyterServer, path: str, body: bytes) -> Response:
+    """Send an archive."""
+    headers = {"Content-Type": "application/x-tar"}
+    return server.request("PUT", f"{server.base_url}pydock/api{path}", headers, body, auth="token")
