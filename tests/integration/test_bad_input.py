@@ -189,7 +189,7 @@ def test_names_that_are_not_there(dock: Dock) -> None:
         refused(dock, "start", "nonesuch", code=1, names="nonesuch")
         refused(dock, "logs", "nonesuch", code=1, names="nonesuch")
         refused(dock, "build", ".", code=125, names="build")
-        refused(dock, "run", "--restart", "always", "busybox", code=125, names="--restart")
+        refused(dock, "run", "--restart", "often", "busybox", code=125, names="--restart")
 
 
 def test_a_port_that_is_taken(dock: Dock) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydock_core.store.database import events as event_sql
@@ -75,16 +75,16 @@ class DigestRow:
         return f"{self.repository}@{self.digest}"
 
 
-def build_event(
-    action: str, image_id: str, labels: Mapping[str, str] | None, *, actor: str = "", name: str = ""
-) -> Event:
+def build_event(action: str, image_id: str, labels: object, *, actor: str = "", name: str = "") -> Event:
     """Return an event of an image, with its labels and a name among the attributes, as Docker has it.
 
     Args:
+        labels: of the image's configuration, which may have anything else in their place.
         actor: what Docker names as the object: the id, or of pull and push the reference.
         name: the id if it is empty.
     """
-    return Event("image", action, actor or image_id, {**(labels or {}), "name": name or image_id})
+    texts = {key: str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+    return Event("image", action, actor or image_id, {**texts, "name": name or image_id})
 
 
 _COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels, tagged_ns"
