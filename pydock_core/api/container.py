@@ -155,12 +155,10 @@ async def wait_for_container(handler: ApiHandler, id: str) -> None:
     condition = handler.get_query_argument("condition", "") or "not-running"
     if condition not in ("not-running", "next-exit", "removed"):
         raise InvalidError(f'invalid condition: "{condition}"', "not-running is one")
-    if condition != "not-running":
-        raise UnsupportedError(f"condition {condition} is not supported yet", "use not-running")
     container_id = await handler.engine.call(lambda engine: engine.containers.resolve(id))
     handler.set_header("Content-Type", "application/json")
     await handler.flush()
-    code = await handler.engine.call_long(lambda engine: engine.containers.wait(container_id))
+    code = await handler.engine.call_long(lambda engine: engine.containers.wait(container_id, condition))
     handler.finish(b'{"StatusCode":%d}\n' % code)
 
 

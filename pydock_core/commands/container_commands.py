@@ -553,9 +553,9 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (
             Option(("-f", "--force"), "kill running containers"),
             Option(("-v", "--volumes"), "remove their anonymous volumes, too"),
+            Option(("-l", "--link"), "remove a link, named CONTAINER/ALIAS"),
         ),
         _SOME,
-        later=("-l", "--link"),
         aliases=("container remove",),
     ),
     _container("rename", "Give a container another name", (), (*_ONE, Argument("NAME"))),

@@ -154,7 +154,9 @@ def _name_each(context: Context, words: Namespace, action: Callable[[str], None]
 
 
 def rm(context: Context, words: Namespace) -> int:
-    """Remove containers; with -f, ignore those that do not exist."""
+    """Remove containers; with -f, ignore those that do not exist.  With -l remove links."""
+    if words.link:
+        return _name_each(context, words, context.engine.containers.unlink)
 
     def one(name: str) -> None:
         try:

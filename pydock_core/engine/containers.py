@@ -130,6 +130,12 @@ class Containers:
                     raise
         return container_id, warnings
 
+    def unlink(self, link: str) -> None:
+        """Remove a link, named PARENT/ALIAS; see :func:`pydock_core.engine.update.remove_link`."""
+        from pydock_core.engine.update import remove_link  # late: few commands change a container
+
+        remove_link(self._state, link)
+
     def rename(self, reference: str, name: str) -> None:
         """Give a container another name; ConflictError if the name is taken."""
         row = self._row(reference)
@@ -199,8 +205,14 @@ class Containers:
         row = self._row(reference)
         paths = self._root.container(row.id)
         definition = decode(row.definition)
-        if paths.state_file.exists() and derive_status(paths).is_paused:
-            raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
+        if paths.state_file.exists():
+            status = derive_status(paths)
+            if status.is_paused:
+                raise ConflictError(
+                    f"container {reference} is paused", f"let it go on: dock unpause {reference}"
+                )
+            if status.is_running and attach is None:  # the state that is asked for
+                return ContainerSession(paths, None, terminal=definition.request["Tty"])
         began_ns = time.time_ns()
         if paths.exit_file.exists():  # the start removes it: the last chance for an end that was not recorded
             self._state.recorder.run(row, last_run(reap_killed(paths)))
@@ -293,9 +305,23 @@ class Containers:
         request(SupervisorClient(paths, reference))
         self._state.recorder.container(row, action)
 
-    def wait(self, reference: str) -> int:
-        """Wait until a container does not run; return its exit code."""
+    def wait(self, reference: str, condition: str = "not-running") -> int:
+        """Wait for a container; return its exit code.
+
+        Args:
+            condition: "not-running"; "next-exit", the end of this run or of the next one; or "removed".
+
+        Raises:
+            InvalidError: there is no such condition.
+        """
         row = self._row(reference)
+        if condition != "not-running":
+            from pydock_core.engine.waiting import NEXT_EXIT, check_condition, wait_for_event
+
+            check_condition(condition)
+            status = derive_status(self._root.container(row.id))
+            if condition != NEXT_EXIT or not status.is_running:
+                return wait_for_event(self._state, row, condition)
         status = wait_for_exit(self._root.container(row.id))
         self._state.recorder.run(row, last_run(status))
         return status.exit_code

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from pydock_core.errors import ConflictError, InvalidError, UnsupportedError
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from pydock_core.runtime.cgroups import find_container_cgroup, probe_cgroups
 from pydock_core.runtime.record_file import write_json
 from pydock_core.spec.builder import build_limits
@@ -175,3 +176,48 @@ def _rewrite_config(state: State, row: ContainerRow, host: HostConfig) -> None:
     kept = {name: value for name, value in resources.items() if name not in _GROUPS}
     config["linux"]["resources"] = kept | build_limits(host, swap_limit=probe_cgroups().swap)
     write_json(path, config)
+
+
+def remove_link(state: State, link: str) -> None:
+    """Remove a link of a container on the default bridge; a running one forgets the name at once.
+
+    Args:
+        link: PARENT/ALIAS: the container that has the link, and the name that it knows the other one by.
+
+    Raises:
+        InvalidError: the link is malformed.
+        NotFoundError: the container has no such link.
+    """
+    parent, slash, alias = link.strip("/").partition("/")
+    if not slash or not alias:
+        raise InvalidError(f"invalid link {link!r}", "write CONTAINER/ALIAS")
+    for _ in range(_ATTEMPTS):
+        row = table.find(state.database, parent)
+        definition = decode(row.definition)
+        links = definition.host["Links"] or []
+        kept = [text for text in links if _alias_of(text) != alias]
+        if len(kept) == len(links):
+            raise NotFoundError(
+                f"container {parent} has no link {alias}",
+                f"dock inspect -f '{{{{.HostConfig.Links}}}}' {parent} lists them",
+            )
+        host = {**definition.host, "Links": kept or None}
+        request = cast("CreateRequest", {**definition.request, "HostConfig": host})
+        if table.redefine(state.database, row, encode(definition._replace(request=request)), "update"):
+            _forget_name(state.root.container(row.id).data / "hosts", alias)
+            return
+    raise ConflictError(f"container {parent} is being changed by others", "try again")
+
+
+def _alias_of(link: str) -> str:
+    name, _, alias = link.removeprefix("/").partition(":")
+    return alias or name
+
+
+def _forget_name(path: Path, name: str) -> None:
+    """Remove the line of a linked container from /etc/hosts, in place, as the file is mounted in the container."""
+    with suppress(FileNotFoundError), open(path, "r+", encoding="utf-8") as stream:
+        lines = stream.readlines()
+        stream.seek(0)
+        stream.writelines(line for line in lines if line.split()[1:2] != [name])
+        stream.truncate()

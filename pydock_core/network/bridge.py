@@ -128,7 +128,7 @@ def _make_pair(route: IPRoute, namespace_fd: int, interface: Interface) -> None:
     host_name = port_name(interface.address)
     bridge_index = _index(route, interface.bridge)
     if bridge_index is None:
-        raise NotFoundError(f"the bridge {interface.bridge} is not there", exit_code=125)
+        raise NotFoundError(f"the bridge {interface.bridge} does not exist", exit_code=125)
     _remove_leftover(route, host_name, interface.bridge, bridge_index)
     hardware = interface.mac_address or mac_address_of(interface.address)
     sizes = _sizes(interface.mtu)

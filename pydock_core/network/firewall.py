@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydock_core.errors import FailedError, UnsupportedError
+from pydock_core.network import port_rules
 from pydock_core.network import rules as build
+from pydock_core.network.port_rules import Publication
 from pydock_core.network.rules import NO_BRIDGE_FAMILY, NO_NFT, Admission, BridgeRules
 from pydock_core.runtime.record_file import read_json, write_json
 
@@ -68,6 +70,9 @@ def remove(rules: BridgeRules) -> None:
         _run([nft, "-f", "-"], build.build_nft_removal(rules, "ip"))
         for family in ("ip6", "bridge"):  # not every kernel has these families
             _try([nft, "-f", "-"], build.build_nft_removal(rules, family))
+        for family in ("ip", "ip6"):
+            table = port_rules.table_name(rules)
+            _try([nft, "-f", "-"], f"add table {family} {table}\ndelete table {family} {table}\n")
         return
     iptables = shutil.which("iptables")
     if iptables is not None:
@@ -75,6 +80,27 @@ def remove(rules: BridgeRules) -> None:
             _try([iptables, "-w", "-t", table, "-D", chain, *rule])
         for action in ("-F", "-X"):
             _try([iptables, "-w", action, rules.table])
+
+
+def publish(rules: BridgeRules, publications: Sequence[Publication]) -> None:
+    """Send what arrives from outside at ports of the host into a container.
+
+    Raises:
+        UnsupportedError: the host has no nft.
+        FailedError: the kernel refused, for one because it cannot match sockets (CONFIG_NFT_SOCKET).
+    """
+    nft = shutil.which("nft")
+    if nft is None:
+        raise UnsupportedError("this host has no nft", "install nftables")
+    elements = port_rules.build_elements(rules, publications)
+    if _try([nft, "-f", "-"], elements).returncode == 0:
+        return
+    # The table is missing or of another version, or an earlier run had the same port of the host for another one.
+    for item in publications:
+        _try([nft, "-f", "-"], port_rules.build_deletion(rules, item))
+    families = sorted({item.family for item in publications})
+    base = "".join(port_rules.build_base(rules, family) for family in families)
+    _run([nft, "-f", "-"], base + elements)
 
 
 def probe_guard() -> str:

@@ -7,7 +7,8 @@ The rules guarantee (nftables; iptables lacks the guard):
   router advertisements and redirects, DHCP server replies, VLAN tags, reserved multicast.
 - Host: a container reaches none of the host's own addresses, and nothing link-local (cloud metadata), except
   echo requests, replies, and the name servers of its resolv.conf.
-- Forwarding: outgoing packets take the host's address; only replies come in, so other bridges have no way in.  Nothing is
+- Forwarding: outgoing packets take the host's address; only replies come in, and from outside what is for a published
+  port (:mod:`pydock_core.network.port_rules`), so other bridges have no way in.  Nothing is
   forwarded to or from an internal bridge.
 
 A port's name, MAC address and set element all follow from its IPv4 address.  So an element never becomes wrong:
@@ -67,6 +68,7 @@ add rule {family} {table} forward iifname "{bridge}" {family} daddr {link_local}
 _NFT_OUTSIDE = """\
 add rule {family} {table} forward iifname "{bridge}" accept
 add rule {family} {table} forward oifname "{bridge}" ct state established,related accept
+add rule {family} {table} forward oifname "{bridge}" meta iifkind != "bridge" ct status dnat accept
 add rule {family} {table} forward oifname "{bridge}" drop
 """
 _NFT_INTERNAL = """\

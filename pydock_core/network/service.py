@@ -1,7 +1,7 @@
 """The network service (root): a fork server with pyroute2 loaded, one child per request.
 
-Its requests are EnsureRequest, PlugRequest and UnplugRequest (with the network namespace's descriptor), RemoveRequest and
-PingRequest of :mod:`pydock_core.supervision.protocol`.
+Its requests are EnsureRequest, PlugRequest and UnplugRequest (with the network namespace's descriptor), PublishRequest,
+RemoveRequest and PingRequest of :mod:`pydock_core.supervision.protocol`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
         "ensure": Operation(Kind.CALL, _ensure),
         "attach": Operation(Kind.CALL, _attach),
         "detach": Operation(Kind.CALL, _detach),
+        "publish": Operation(Kind.CALL, _publish),
         "remove": Operation(Kind.CALL, _remove),
     }
 
@@ -95,6 +96,16 @@ def _detach(request: Request) -> None:
 
     routes = _interfaces(request, "routes")
     bridge.detach(_text(request, "container_id"), request.fds[0], _text(request, "address"), routes)
+
+
+def _publish(request: Request) -> None:
+    from pydock_core.network import firewall
+    from pydock_core.network.port_rules import Publication
+    from pydock_core.network.rules import BridgeRules
+
+    # The subnet is not needed: the table's name follows from the bridge's.
+    rules = BridgeRules(_text(request, "bridge"), "")
+    firewall.publish(rules, [Publication(**document) for document in request.document["ports"]])
 
 
 def _remove(request: Request) -> None:

@@ -23,6 +23,8 @@ from pydock_core.supervision.names import names_file
 from pydock_core.supervision.names.process import fork_server
 from pydock_core.supervision.names.server import build_settings, open_sockets
 from pydock_core.supervision.plan import Interface, LaunchPlan, NameService
+from pydock_core.supervision.ports import Listener
+from pydock_core.supervision.publication import publish
 
 if TYPE_CHECKING:
     from pydock_core.supervision.protocol import PlugRequest, UnplugRequest
@@ -39,6 +41,7 @@ class Connections:
         plan: the container's, whose interfaces are attached.
         paths: of the container: the plan is kept up to date there, for its next run by a restart policy.
         go_outside: see :func:`pydock_core.supervision.names.process.fork_server`.
+        listeners: of the published ports.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class Connections:
         loop: EventLoop,
         signals: Signals,
         go_outside: Callable[[], None],
+        listeners: Sequence[Listener],
     ) -> None:
         self._plan = plan
         self._paths = paths
         self._loop = loop
         self._signals = signals
         self._go_outside = go_outside
+        self._listeners = listeners
         self._interfaces = {item.network_id: item for item in plan.network.interfaces}
         self._service = plan.network.name_service or NameService()
         self._sockets: tuple[socket.socket, socket.socket] | None = None
@@ -107,6 +112,7 @@ class Connections:
             raise ConflictError(
                 f"container {self._plan.container_id[:12]} is on network {interface.network} already"
             )
+        before = {key: (item.gateway, item.gateway6) for key, item in self._interfaces.items()}
         taken = {item.device for item in self._interfaces.values()}
         number = next(n for n in range(len(taken) + 1) if f"{interface.device}{n}" not in taken)
         made = replace(interface, device=f"{interface.device}{number}")
@@ -127,7 +133,7 @@ class Connections:
             if made.directory:
                 self._ensure_server()
         except PyDockError:
-            self.disconnect(made.network_id, {}, self._service)
+            self.disconnect(made.network_id, before, self._service)
             raise
 
     def disconnect(self, network_id: str, gateways: dict[str, tuple[str, str]], service: NameService) -> None:
@@ -189,6 +195,7 @@ class Connections:
             name_service=service if has_names else None,
         )
         self._plan = replace(self._plan, network=network)
+        publish(self._plan, network.interfaces, self._listeners)
         write_json(self._paths.plan_file, self._plan.to_json())
 
     def _write_settings(self) -> None:

@@ -14,7 +14,7 @@ from pydock_core.errors import FailedError, InvalidError, NotFoundError, Unavail
 from pydock_core.supervision.plan import LaunchPlan
 
 if TYPE_CHECKING:
-    from pydock_core.supervision.protocol import PlugRequest, UnplugRequest
+    from pydock_core.supervision.protocol import PlugRequest, PublishRequest, UnplugRequest
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914
@@ -83,7 +83,7 @@ def _attach(plan: LaunchPlan) -> None:
     ask_service(plan.network_socket, request)
 
 
-def ask_service(socket_path: str, request: PlugRequest | UnplugRequest) -> None:
+def ask_service(socket_path: str, request: PlugRequest | UnplugRequest | PublishRequest) -> None:
     """Have the network service change the network namespace that the caller is in.
 
     Raises:

@@ -53,6 +53,7 @@ class PublishedPort:
             "host_port": self.host_port,
             "container_port": self.container_port,
             "protocol": self.protocol,
+            "last_host_port": self.last_host_port,
         }
 
 

@@ -44,10 +44,10 @@ def listen(ports: Sequence[PublishedPort]) -> list[Listener]:
     """Bind every published port, in the network namespace of the caller.
 
     Raises:
-        ConflictError: a port is in use (exit_code 125).
-        DeniedError: binding a privileged port is not permitted.
-        InvalidError: an address is malformed.
-        UnavailableError: an address is not one of this host's.
+        ConflictError: a port is taken (exit_code 125).
+        DeniedError: a port below the unprivileged ones, without the right to it.
+        InvalidError: an address that is none.
+        UnavailableError: an address that is not this host's.
     """
     listeners: list[Listener] = []
     try:
@@ -58,6 +58,11 @@ def listen(ports: Sequence[PublishedPort]) -> list[Listener]:
             listener.socket.close()
         raise
     return listeners
+
+
+def is_outside(port: PublishedPort) -> bool:
+    """Whether other hosts reach a published port: it is not on loopback (RFC 1122, section 3.2.1.3)."""
+    return not port.host_ip.startswith("127.") and port.host_ip != "::1"
 
 
 def _listen_in_range(port: PublishedPort) -> Listener:

@@ -28,6 +28,7 @@ class PortDocument(TypedDict):
     host_port: int
     container_port: int
     protocol: str
+    last_host_port: int
 
 
 # -- fork servers ------------------------------------------------------------------------------------------
@@ -103,6 +104,17 @@ class UnplugRequest(TypedDict):
     container_id: str
     address: str
     routes: Sequence[Mapping[str, Any]]
+
+
+class PublishRequest(TypedDict):
+    """Asks the network service to send what arrives from outside at published ports into a container.
+
+    ``ports`` have the fields of :class:`pydock_core.network.port_rules.Publication`.
+    """
+
+    op: Literal["publish"]
+    bridge: str
+    ports: Sequence[Mapping[str, Any]]
 
 
 class RemoveRequest(TypedDict):

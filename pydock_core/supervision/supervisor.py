@@ -43,6 +43,7 @@ from pydock_core.supervision.log_files import LogLimits
 from pydock_core.supervision.logs import LogWriter
 from pydock_core.supervision.maker import Made
 from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
+from pydock_core.supervision.publication import publish
 from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.recording import Recording
 from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
@@ -199,6 +200,7 @@ class Supervisor:
         self._started_at_ns = 0
         self._ports: tuple[PublishedPort, ...] = ()
         self._log: LogSink | None = None
+        self._listeners: list[ports.Listener] = []
         self._control: ControlServer | None = None
         self._connections: Connections | None = None
         self._oom_file = ""
@@ -360,6 +362,7 @@ class Supervisor:
         if self.plan.ports:
             with self._surroundings.in_host_network():
                 listeners = ports.listen(self.plan.ports)
+        self._listeners = listeners
         self._ports = tuple(listener.port for listener in listeners)
         for listener in listeners:
             self._undo.callback(listener.socket.close)
@@ -441,6 +444,7 @@ class Supervisor:
                     self._mounts.callback(_unmount, self.paths.network_namespace)
                 if self.plan.network.name_service is not None:
                     self.open_connections()
+                publish(self.plan, self.plan.network.interfaces, listeners)
                 # Even a maker that is killed may leave parts of a container.
                 self._undo.callback(self._delete)
                 maker.go()
@@ -494,9 +498,8 @@ class Supervisor:
         messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
 
     def _start_forwarder(self, listeners: list[ports.Listener]) -> None:
+        # The sockets stay open here too: their mark follows the container's default route.
         pid = ports.fork_forwarder(listeners, self.hosts, [2])
-        for listener in listeners:
-            listener.socket.close()
         self._undo.callback(reaping.kill_and_reap, pid, _FORWARDER_DEATH_SECONDS)
 
     # -- requests ----------------------------------------------------------------------------------------
@@ -575,7 +578,9 @@ class Supervisor:
         if self._connections is None:
             if self.plan.network.mode != "bridge" or self._init_code is not None:
                 raise ConflictError(f"container {self.short_id} cannot be connected to a network")
-            made = Connections(self.plan, self.paths, self.loop, self.signals, self._surroundings.go_outside)
+            made = Connections(
+                self.plan, self.paths, self.loop, self.signals, self._surroundings.go_outside, self._listeners
+            )
             self._undo.callback(made.end)
             made.begin()
             self._connections = made

@@ -36,6 +36,7 @@ from tests.support.bridge_host import (
     interface,
     run,
 )
+from tests.support.raw_frames import Namespace
 from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, wait_until
 
 pytestmark = [
@@ -205,6 +206,103 @@ def test_many_connections_through_a_published_port(host: Host) -> None:
         )
         box.client.stop(signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{forwarder}").exists(), "the forwarder ends with its supervisor")
+
+
+def ask_from(space: str, address: str, port: int, *, udp: bool = False) -> str:
+    """What a client in a namespace gets from a server that tells the client's address."""
+
+    def ask() -> str:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as client:
+            client.settimeout(3)
+            try:
+                client.connect((address, port))
+                client.send(b"who am I")
+                return client.recv(100).decode()
+            except OSError:
+                return ""
+
+    return Namespace.at(space)(ask)
+
+
+@contextlib.contextmanager
+def telling_in(box: Box, kind: int) -> Iterator[None]:
+    """Have a socket in a box on port 80 tell each client its address."""
+    inside = Namespace(box.status().pid)
+    made, last = (
+        inside(lambda: socket.socket(socket.AF_INET, kind)),
+        inside(lambda: socket.socket(socket.AF_INET, kind)),
+    )
+    made.bind(("0.0.0.0", 80))
+
+    def serve_stream() -> None:
+        while True:
+            accepted, (peer, _) = made.accept()
+            with accepted:
+                if not accepted.recv(100):
+                    return
+                accepted.sendall(peer.encode())
+
+    def serve_datagrams() -> None:
+        while True:
+            data, client = made.recvfrom(100)
+            if not data:
+                return
+            made.sendto(client[0].encode(), client)
+
+    if kind == socket.SOCK_STREAM:
+        made.listen()
+    thread = threading.Thread(target=serve_stream if kind == socket.SOCK_STREAM else serve_datagrams)
+    with made, last:
+        thread.start()
+        try:
+            yield
+        finally:
+            last.connect(("127.0.0.1", 80))
+            last.send(b"") if kind == socket.SOCK_DGRAM else last.shutdown(socket.SHUT_WR)
+            thread.join(10)
+
+
+def test_clients_from_outside_are_seen_by_their_addresses(host: Host) -> None:
+    ports = (
+        PublishedPort("0.0.0.0", 8090, 80),
+        PublishedPort("198.51.100.2", 8091, 80, "udp"),
+        PublishedPort("127.0.0.1", 8092, 80),
+    )
+    box = host.box(["sleep", "1000"], ports)
+    outside = f"/proc/{os.getpid()}/fd/{host.outside_fd}"
+    here = "/proc/thread-self/ns/net"
+    with contextlib.ExitStack() as ended:
+        ended.enter_context(box.launch())
+        other = host.box(["sleep", "1000"])
+        ended.enter_context(other.launch())
+        ended.callback(other.client.stop, signal.SIGKILL)
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            ended.enter_context(telling_in(box, kind))
+        assert ask_from(outside, "198.51.100.2", 8090) == OUTSIDE
+        assert ask_from(outside, "198.51.100.2", 8091, udp=True) == OUTSIDE
+        assert ask_from(outside, "198.51.100.2", 8092) == ""
+        for address, port in (("198.51.100.2", 8090), ("127.0.0.1", 8090), ("127.0.0.1", 8092)):
+            assert ask_from(here, address, port) in ("127.0.0.1", box.plan.network.address.partition("/")[0])
+        # A container reaches no address of the host, so not by way of a published port either.
+        space = f"/proc/{other.status().pid}/ns/net"
+        assert ask_from(space, "198.51.100.2", 8090) == ""
+        box.client.stop(signal.SIGKILL)
+        # The rules are still there, and act no more: the port is another program's.
+        with socket.create_server(("0.0.0.0", 8090)) as successor:
+            with contextlib.closing(socket.create_connection(("198.51.100.2", 8090), timeout=5)):
+                successor.accept()[0].close()
+
+            def serve() -> None:
+                accepted, _ = successor.accept()
+                with accepted:
+                    accepted.recv(100)
+                    accepted.sendall(b"somebody else")
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            assert ask_from(outside, "198.51.100.2", 8090) == "somebody else"
+            thread.join(10)
 
 
 def is_open(box: Box) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ SUITES = (
     "tests/integration/test_images_commands.py",
     "tests/integration/test_commit.py",
     "tests/integration/test_export_diff.py",
+    "tests/integration/test_volumes.py tests/integration/test_copy.py -k 'empty_volume or from or subpaths or image_mounts "
+    "or memory or there_and_back or archives or never_run or stays or archive_mode'",
     "tests/integration/test_events.py::test_the_end_of_a_detached_container_is_recorded_by_its_supervisor",
     "tests/integration/test_pause_command.py",
     "tests/integration/test_processes_command.py",
@@ -48,7 +51,7 @@ def user() -> Iterator[OrdinaryUser]:
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_same_tests_pass_as_an_ordinary_user(user: OrdinaryUser, suite: str) -> None:
     result = user.run(
-        [user.python, "-m", "pytest", "-q", suite, f"--basetemp={user.home}/base"],
+        [user.python, "-m", "pytest", "-q", *shlex.split(suite), f"--basetemp={user.home}/base"],
         cwd=SEEN_AT,
         seconds=580,
         PYTHONPATH=str(SEEN_AT),

@@ -30,7 +30,7 @@ def no_volume_is_left(dock: Dock) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def filled(dock: Dock, tmp_path_factory: pytest.TempPathFactory) -> str:
+def filled(dock: Dock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An image with a volume whose directory has files of several owners, links and attributes."""
     base = tmp_path_factory.mktemp("filled")
     buffer = io.BytesIO()
@@ -55,7 +55,8 @@ def filled(dock: Dock, tmp_path_factory: pytest.TempPathFactory) -> str:
     layers = [tar_of(busybox_tree(base / "tree")), buffer.getvalue()]
     path = docker_archive(base / "filled.tar", layers, "filled:latest", ["sh"])
     dock("load", "-q", "-i", path)
-    return "filled"
+    yield "filled"
+    dock("rmi", "-f", "filled")
 
 
 # -- mounts ----------------------------------------------------------------------------------------------
@@ -168,6 +169,8 @@ def test_read_only_binds_reach_below(dock: Dock) -> None:
     assert not written("readonly", "b")
     assert written("readonly,bind-recursive=writable", "c")
     assert not written("readonly,bind-recursive=readonly,bind-propagation=rprivate", "d")
+    if os.geteuid():  # the kernel lets nobody look below a mount of the host's
+        return
     words = (
         "--mount",
         "type=bind,src=/,dst=/h,bind-nonrecursive",
@@ -243,18 +246,42 @@ EXPECTED = {
 }
 
 
+def seen(engine: Engine, volume: str) -> dict[str, tarfile.TarInfo]:
+    """The entries of a volume with the owners that a container sees."""
+    name, _ = engine.containers.create(
+        create_request("busybox", Mounts=[{"Type": "volume", "Source": volume, "Target": "/x"}])
+    )
+    buffer = io.BytesIO()
+    engine.copies.read_archive(name, "/x/.", buffer)
+    engine.containers.remove(name)
+    buffer.seek(0)
+    with tarfile.open(fileobj=buffer) as archive:
+        return {member.name: member for member in archive}
+
+
 @pytest.mark.parametrize("is_made_before", [False, True])
-def test_an_empty_volume_gets_the_images_files(dock: Dock, filled: str, is_made_before: bool) -> None:
+def test_an_empty_volume_gets_the_images_files(
+    dock: Dock, engine: Engine, filled: str, is_made_before: bool
+) -> None:
     if is_made_before:
         dock("volume", "create", "copied")
     dock("run", "--rm", "-v", "copied:/data", filled, "true")
-    data = dock.base / "data" / "volumes" / "copied" / "_data"
-    assert facts(data) == EXPECTED
-    assert (data / "file").stat().st_ino == (data / "hard").stat().st_ino
-    assert os.getxattr(data / "file", "user.colour") == b"red"
-    status = data.stat()
-    assert (status.st_uid, status.st_gid, oct(status.st_mode)) == (7, 8, "0o42751")
-    assert os.listdir(data.parent) == ["_data"]
+    found = seen(engine, "copied")
+    assert {name: (oct(entry.mode & 0o7777), entry.uid, entry.gid) for name, entry in found.items()} == {
+        ".": ("0o2751", 7, 8),
+        "./file": ("0o4750", 1000, 1001),
+        "./hard": ("0o4750", 1000, 1001),
+        "./soft": ("0o777", 5, 6),
+        "./sub": ("0o700", 9, 9),
+        "./sub/inside": ("0o600", 9, 9),
+        "./pipe": ("0o600", 0, 0),
+    }
+    links = {found["./file"].linkname, found["./hard"].linkname}
+    assert links in ({"", "./file"}, {"", "./hard"})
+    assert found["./soft"].linkname == "/etc/passwd"
+    assert {int(entry.mtime) for name, entry in found.items() if name != "."} == {1_600_000_000}
+    assert found["./file"].pax_headers["SCHILY.xattr.user.colour"] == "red"
+    assert os.listdir(dock.base / "data" / "volumes" / "copied") == ["_data"]
 
 
 def test_a_volume_with_files_stays_as_it_is(dock: Dock, filled: str) -> None:
@@ -263,14 +290,13 @@ def test_a_volume_with_files_stays_as_it_is(dock: Dock, filled: str) -> None:
     assert os.listdir(dock.base / "data" / "volumes" / "own" / "_data") == ["mine"]
 
 
-def test_nocopy_and_the_second_start(dock: Dock, filled: str) -> None:
-    data = dock.base / "data" / "volumes" / "bare" / "_data"
+def test_nocopy_and_the_second_start(dock: Dock, engine: Engine, filled: str) -> None:
     dock("run", "--name", "twice", "-v", "bare:/data:nocopy", filled, "true")
-    assert os.listdir(data) == []
+    assert set(seen(engine, "bare")) == {"."}
     dock("rm", "twice")
     dock("run", "--name", "twice", "-v", "bare:/data", filled, "sh", "-c", "rm -fr /data/*")
     dock("start", "-a", "twice")  # Docker fills a volume for a new container only
-    assert os.listdir(data) == []
+    assert set(seen(engine, "bare")) == {"."}
 
 
 def test_a_running_container_sees_what_an_empty_volume_gets(dock: Dock, filled: str) -> None:
@@ -279,6 +305,7 @@ def test_a_running_container_sees_what_an_empty_volume_gets(dock: Dock, filled: 
     assert "file" in dock.out("exec", "waits", "ls", "/x").split()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the files are a subordinate id's, which only root can move")
 def test_an_unfinished_move_is_finished_by_the_next_start(dock: Dock, filled: str) -> None:
     """A start that was killed while it moved the files leaves some of them beside the volume."""
     dock("run", "--rm", "-v", "half:/data", filled, "true")

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydock_core.api import EngineAccess
 from pydock_core.engine.shapes import ZERO_TIME
-from pydock_core.errors import ConflictError, NotFoundError, UnavailableError
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from pydock_core.spec.definition import compact
 from pydock_core.spec.validation import check_request
 from pydock_core.supervision.logs import LogEntry
@@ -142,7 +142,9 @@ class FakeContainers:
         if name in NAMES:
             raise ConflictError(f"the name {name} is taken")
 
-    def wait(self, reference: str) -> int:
+    def wait(self, reference: str, condition: str = "not-running") -> int:
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidError(f'invalid condition: "{condition}"')
         full = self.resolve(reference)
         with self.stopped:
             self.stopped.wait_for(lambda: full not in self.running)
