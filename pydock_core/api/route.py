@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tornado import web
 
-from pydock_core.api import archive, container, image, system, volume
+from pydock_core.api import archive, container, image, network, system, volume
 from pydock_core.api.handler import ApiHandler, Operation, Route
 
 
@@ -45,6 +45,13 @@ ROUTES = (
     route("DELETE", "/containers/{id}", container.remove_container),
     route("GET", "/images/json", image.list_images),
     route("GET", "/images/{name}/json", image.inspect_image),
+    route("GET", "/networks", network.list_networks),
+    route("POST", "/networks/create", network.create_network),
+    route("POST", "/networks/prune", network.prune_networks),
+    route("GET", "/networks/{name}", network.inspect_network),
+    route("DELETE", "/networks/{name}", network.remove_network),
+    route("POST", "/networks/{name}/connect", network.connect_network),
+    route("POST", "/networks/{name}/disconnect", network.disconnect_network),
     route("GET", "/volumes", volume.list_volumes),
     route("POST", "/volumes/create", volume.create_volume),
     route("POST", "/volumes/prune", volume.prune_volumes),

@@ -195,6 +195,10 @@ def system_prune(context: Context, words: Namespace) -> int:
     if not words.force and not confirm(context, _system_warning(words, filters)):
         return 0
     reclaimed = _prune_containers(context, filters)
+    networks = _Listed(context, "Deleted Networks:")
+    for name in context.engine.networks.prune(filters)["NetworksDeleted"]:
+        networks.add(name)
+    networks.end()
     if words.volumes:
         reclaimed += _prune_volumes(context, filters)
     reclaimed += _prune_images(context, words.all, filters)
@@ -203,7 +207,11 @@ def system_prune(context: Context, words: Namespace) -> int:
 
 
 def _system_warning(words: Namespace, filters: Mapping[str, Sequence[str]]) -> str:
-    lines = ["WARNING! This will remove:", "  - all stopped containers"]
+    lines = [
+        "WARNING! This will remove:",
+        "  - all stopped containers",
+        "  - all networks not used by at least one container",
+    ]
     if words.volumes:
         lines.append("  - all anonymous volumes not used by at least one container")
     lines.append(

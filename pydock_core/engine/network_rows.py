@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.network.rules import BridgeRules
 from pydock_core.spec.definition import EndpointSettings
-from pydock_core.spec.network import BridgeOptions, IpamPool, NetworkRequest, decode, read_options
 from pydock_core.store.database.networks import DEFAULT_NETWORK, PREDEFINED, EndpointRow, NetworkRow
 from pydock_core.supervision.logs import format_time
+
+if TYPE_CHECKING:
+    from pydock_core.spec.network import BridgeOptions, IpamPool, NetworkRequest
 
 
 class Network:
@@ -40,17 +42,23 @@ class Network:
     @cached_property
     def request(self) -> NetworkRequest:
         """Its definition."""
+        from pydock_core.spec.network import (
+            decode,  # late: the default bridge, which most containers use, has none
+        )
+
         return decode(self.row.definition)
 
     @cached_property
     def options(self) -> BridgeOptions:
         """Its options."""
+        from pydock_core.spec.network import read_options
+
         return read_options(self.request["Options"])
 
     @property
     def is_internal(self) -> bool:
         """Whether it reaches nothing outside."""
-        return self.request["Internal"]
+        return not self.is_predefined and self.request["Internal"]
 
     def pool(self, version: int) -> IpamPool:
         """Return what the definition says of the subnet of one family."""

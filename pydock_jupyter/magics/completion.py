@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _MAGIC = re.compile(r"^\s*(?:[\w, ]+=\s*)?%{1,2}dock\s+")
 _SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "STOP", "CONT", "WINCH")
-_NETWORKS = ("bridge", "host", "none")
 _RUNTIMES = ("embedded", "crun", "runc", "nvidia")
 
 
@@ -30,6 +29,7 @@ class Source(Protocol):
 
     def containers(self, running: bool) -> Sequence[str]: ...
     def images(self) -> Sequence[str]: ...
+    def networks(self) -> Sequence[str]: ...
     def paths(self, prefix: str) -> Sequence[str]: ...
 
 
@@ -175,7 +175,9 @@ def _value(kind: str | None, current: str, source: Source) -> Completions:
         return _among(current, source.images(), "image")
     if kind == "path" and ":" not in current:  # a path after a colon is inside the container
         return _among(current, source.paths(current), "path")
-    fixed = {"signal": _SIGNALS, "network": _NETWORKS, "runtime": _RUNTIMES}.get(kind or "", ())
+    if kind == "network":
+        return _among(current, source.networks(), "network")
+    fixed = {"signal": _SIGNALS, "runtime": _RUNTIMES}.get(kind or "", ())
     return _among(current, fixed, kind or "value")
 
 
@@ -197,6 +199,9 @@ class EngineSource:
                 for name in item["Names"]
             ]
         )
+
+    def networks(self) -> Sequence[str]:
+        return self._query(lambda engine: [item["Name"] for item in engine.networks.list()])
 
     def images(self) -> Sequence[str]:
         def names(engine: EngineProtocol) -> list[str]:

@@ -300,6 +300,15 @@ def test_the_extension_is_enabled_by_its_configuration(tmp_path: Path) -> None:
     assert re.search(r"Validating pydock_jupyter\.\.\.\s+pydock_jupyter .*OK", section), shown
 
 
+def test_networks_that_every_host_has(server: JupyterServer) -> None:
+    listed = load(server, "/networks")
+    assert [network["Name"] for network in listed] == ["bridge", "host", "none"]
+    for network in listed:
+        check(network, "Network")
+        assert load(server, f"/networks/{network['Id'][:12]}") == network
+        assert call(server, "DELETE", f"/networks/{network['Name']}").status == 400
+
+
 def test_volumes(server: JupyterServer) -> None:
     asked = {"Name": "made", "Labels": {"a": "b"}, "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}
     answer = call(server, "POST", "/v1.51/volumes/create", asked)

@@ -17,6 +17,9 @@ class FakeSource:
     def images(self) -> Sequence[str]:
         return ["debian:12", "demo", "demo:latest"]
 
+    def networks(self) -> Sequence[str]:
+        return ["bridge", "host", "none", "web"]
+
     def paths(self, prefix: str) -> Sequence[str]:
         return [name for name in ("data/", "Tensorflow/", "notes.txt") if name.startswith(prefix)]
 
