@@ -372,7 +372,8 @@ class Networks:
             raise InvalidError(
                 f"a container cannot be disconnected from network {name}", "create another container"
             )
-        if name not in endpoints:
+        held = table.endpoints_of_container(self._database, row.id).get(name)
+        if name not in endpoints and held is None:  # one without the other is what a killed connection leaves
             if force:
                 return
             raise NotFoundError(
@@ -382,7 +383,6 @@ class Networks:
         paths = self._root.container(row.id)
         if derive_status(paths).is_running:
             places = self._places(rest)
-            held = table.endpoints_of_container(self._database, row.id).get(name)
             gateways = _gateways(places)
             with suppress(ConflictError):  # it has just ended
                 SupervisorClient(paths, row.name).disconnect(

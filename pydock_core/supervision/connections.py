@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydock_core.errors import ConflictError, PyDockError
+from pydock_core.errors import PyDockError
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime import reaping
 from pydock_core.runtime.record_file import write_json
@@ -104,14 +104,17 @@ class Connections:
             interface: its device is the prefix of a name.
             service: the name server's settings from now on.
 
+        An interface on that network, which a killed command has left, is removed before.
+
         Raises:
-            ConflictError: the container is on that network.
             PyDockError: the network service could not attach it.
         """
-        if interface.network_id in self._interfaces:
-            raise ConflictError(
-                f"container {self._plan.container_id[:12]} is on network {interface.network} already"
-            )
+        others = {
+            key: (item.gateway, item.gateway6)
+            for key, item in self._interfaces.items()
+            if key != interface.network_id
+        }
+        self.disconnect(interface.network_id, others, self._service)
         before = {key: (item.gateway, item.gateway6) for key, item in self._interfaces.items()}
         taken = {item.device for item in self._interfaces.values()}
         number = next(n for n in range(len(taken) + 1) if f"{interface.device}{n}" not in taken)

@@ -470,21 +470,57 @@ def test_what_a_killed_command_leaves_goes_with_the_next(host: Host) -> None:
         assert host.left() == [], step
 
 
+def test_a_connection_that_is_killed_can_be_made_and_undone(host: Host) -> None:
+    """A process is killed after each step of connect and of disconnect; the same command, or its opposite, then succeeds."""
+    environment = {"PYDOCK_ROOT": str(host.root.data.parent)}
+    host.start("one", "--network", "bridge")
+    for step in ("Attachments.admit", "SupervisorClient.connect", "table.connect"):
+        host.dock("network", "create", "web")
+        script = KILLED.format(step=step)
+        host.namespace.run(sys.executable, "-c", script, code=-signal.SIGKILL, environment=environment)
+        is_attached = step != "Attachments.admit"
+        assert ("eth1" in host.dock("exec", "one", "ip", "addr")) == is_attached
+        if step == "table.connect":
+            host.dock("network", "disconnect", "web", "one")
+        host.dock("network", "connect", "web", "one")
+        assert host.dock("exec", "one", "ping", "-c", "1", "-W", "5", "one.web")
+        host.namespace.run(
+            *(sys.executable, "-c", KILLED.format(step="SupervisorClient.disconnect")),
+            code=-signal.SIGKILL,
+            environment=environment,
+        )
+        assert "eth1" not in host.dock("exec", "one", "ip", "addr")
+        host.dock("network", "disconnect", "web", "one")
+        host.namespace.run(
+            *(sys.executable, "-c", KILLED.format(step="SupervisorClient.connect")),
+            code=-signal.SIGKILL,
+            environment=environment,
+        )
+        assert "has running containers: one" in host.dock("network", "rm", "web", code=1)
+        host.dock("network", "disconnect", "web", "one")
+        host.dock("network", "rm", "web")
+
+
 KILLED = """
 import os, signal
 from pydock_core.engine import Engine
 from pydock_core.engine import networks
-from pydock_core.engine.networks import Attachments, table
+from pydock_core.engine.networks import Attachments, SupervisorClient, table
 owner, name = "{step}".split(".")
-owner = {{"table": table, "Attachments": Attachments}}[owner]
+owner = {{"table": table, "Attachments": Attachments, "SupervisorClient": SupervisorClient}}[owner]
 function = getattr(owner, name)
 def then_die(*words, **keywords):
     function(*words, **keywords)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, name, then_die)
 engine = Engine()
-engine.networks.create({{"Name": "killed"}})
-engine.networks.remove("killed")
+if name in ("admit", "connect"):
+    engine.networks.connect("web", "one")
+elif name == "disconnect":
+    engine.networks.disconnect("web", "one")
+else:
+    engine.networks.create({{"Name": "killed"}})
+    engine.networks.remove("killed")
 """
 
 
