@@ -20,7 +20,7 @@ class Option:
         many: may be given several times, and collects a list.
         default: the value if the option is not given, or None; "true" for a flag that is set unless ``--flag=false`` is
             given.
-        complete: the kind of words that complete the value: "container", "running", "image", "path", "volume",
+        complete: the kind of words that complete the value: "container", "running", "image", "path", "copy", "volume",
             "network", "runtime", "signal" or None.
         field: the field of the create request or its HostConfig that it sets: "Env", "CapAdd", "LogConfig.Type";
             empty for none.

@@ -586,7 +586,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
             Option(("-L", "--follow-link"), "follow a link that the source is"),
             Option(("-q", "--quiet"), "do not tell what was copied"),
         ),
-        (Argument("SOURCE", complete="path"), Argument("TARGET", complete="path")),
+        (Argument("SOURCE", complete="copy"), Argument("TARGET", complete="copy")),
         (("container", "cp"),),
     ),
     _container("wait", "Wait until containers end, and print their exit codes", (), _SOME),

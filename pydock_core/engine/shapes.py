@@ -150,7 +150,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
             "ReadonlyPaths": list(READ_ONLY_PATHS) if is_confined else None,
         },
         "GraphDriver": {"Name": driver, "Data": {"UpperDir": str(paths.upper), "WorkDir": str(paths.work)}},
-        "Mounts": _mount_points(seen),
+        "Mounts": [_placed(point, paths) for point in _mount_points(seen)],
         "Config": {
             **FIXED_CONFIG,
             **config,
@@ -250,6 +250,14 @@ def _mount_points(seen: Seen) -> list[dict[str, Any]]:
         for mount in seen.mounts
         if mount.kind != "tmpfs"
     ]
+
+
+def _placed(point: dict[str, Any], paths: ContainerPaths) -> dict[str, Any]:
+    """Give a volume's mount point the directory of its files, as Docker's inspections have it."""
+    if point["Type"] != "volume":
+        return point
+    directory = paths.data.parent.parent / "volumes" / point["Name"] / "_data"
+    return {**point, "Source": str(directory)}
 
 
 def _port_summaries(seen: Seen) -> Iterable[Mapping[str, Any]]:

@@ -30,6 +30,7 @@ class Source(Protocol):
     def containers(self, running: bool) -> Sequence[str]: ...
     def images(self) -> Sequence[str]: ...
     def networks(self) -> Sequence[str]: ...
+    def volumes(self) -> Sequence[str]: ...
     def paths(self, prefix: str) -> Sequence[str]: ...
 
 
@@ -173,6 +174,11 @@ def _value(kind: str | None, current: str, source: Source) -> Completions:
         return _among(current, source.containers(running=True), "container")
     if kind == "image":
         return _among(current, source.images(), "image")
+    if kind == "volume":
+        return _among(current, source.volumes(), "volume")
+    if kind == "copy" and ":" not in current:  # one end of cp
+        names = [f"{name}:" for name in source.containers(running=False)]
+        return _among(current, [*names, *source.paths(current)], "path")
     if kind == "path" and ":" not in current:  # a path after a colon is inside the container
         return _among(current, source.paths(current), "path")
     if kind == "network":
@@ -209,6 +215,9 @@ class EngineSource:
             return sorted({*tags, *(tag.removesuffix(":latest") for tag in tags)})
 
         return self._query(names)
+
+    def volumes(self) -> Sequence[str]:
+        return self._query(lambda engine: [item["Name"] for item in engine.volumes.list()])
 
     def paths(self, prefix: str) -> Sequence[str]:
         directory, name = os.path.split(prefix)
