@@ -9,7 +9,8 @@ from typing import Any
 
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import show_error
-from pydock_core.commands.format import write_columns, write_fields
+from pydock_core.commands.format import write_columns, write_fields, write_listing
+from pydock_core.commands.record import Record
 
 
 def doctor(context: Context, words: Namespace) -> int:
@@ -26,6 +27,36 @@ def doctor(context: Context, words: Namespace) -> int:
                 context.print(f"\n{check.name}: {check.cost}")
                 context.print(f"  mend: {check.remedy}")
     return 1 if any(check.state == "missing" and check.required for check in checks) else 0
+
+
+def check(context: Context, words: Namespace) -> int:
+    """Show what contradicts itself in the state root, and mend it on request; return 1 if anything is left."""
+    findings = context.engine.system.check(repair=words.repair)
+    records: list[Record] = [
+        {
+            "Kind": finding.kind,
+            "Name": finding.name,
+            "Problem": finding.problem,
+            "Repair": finding.remedy,
+            "CanRepair": finding.can_mend,
+            "State": finding.state,
+            "Error": finding.error,
+        }
+        for finding in findings
+    ]
+    headers = {"Kind": "KIND", "Name": "NAME", "Problem": "FOUND", "Repair": "REPAIR", "State": "STATE"}
+    if records or words.format:
+        columns = [(headers[name], name) for name in headers if name != "State" or words.repair]
+        write_listing(context, records, columns, words.format, headers)
+    else:
+        context.print("nothing contradicts itself")
+    for finding in findings:
+        if finding.error:
+            context.warn(f"{finding.kind} {finding.name} could not be mended: {finding.error}")
+    left = [finding for finding in findings if finding.state == "found"]
+    if not words.repair and any(finding.can_mend for finding in left):
+        context.stderr.write("hint: dock system check --repair mends what can be mended\n")
+    return 1 if left else 0
 
 
 def version(context: Context, words: Namespace) -> int:

@@ -64,6 +64,15 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        ("system", "check"),
+        "Look for what contradicts itself in the state of this PyDock, and mend it on request",
+        "system:check",
+        (
+            listing_format("{{.Kind}} {{.Name}}: {{.Problem}}"),
+            Option(("--repair",), "mend what can be mended"),
+        ),
+    ),
+    Command(
         ("system", "install-restart"),
         "Have the host start containers by their restart policies when it boots (systemd)",
         "system:install_restart",

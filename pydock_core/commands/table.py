@@ -40,17 +40,40 @@ GROUPS = {
     "volume": "Manage volumes",
 }
 
-LATER_COMMANDS = frozenset(
-    (
-        "build buildx builder compose "
-        "manifest context plugin swarm service stack node secret config checkpoint "
-        "trust scout init"
-    ).split()
+_BUILD = (
+    "change a container, and keep it: dock commit NAME IMAGE; "
+    "dock image capture makes an image of this Python environment"
 )
-"""Docker's commands that this version does not support: refused by name."""
-LATER_SUBCOMMANDS = frozenset(
-    {("image", word) for word in "build".split()} | {("system", word) for word in "dial-stdio".split()}
+_SEVERAL = (
+    "start each container with dock run -d; on one network (dock network create) they find each other by name"
 )
+_ONE_HOST = "PyDock runs containers on this host alone: dock run -d --restart always IMAGE keeps one running"
+_FILES = "give a container files by a mount, read-only: dock run -v FILE:/run/secrets/NAME:ro IMAGE"
+_NO_DAEMON = "there is no daemon to connect to: set PYDOCK_ROOT to use another state directory"
+LATER_COMMANDS = {
+    "build": _BUILD,
+    "buildx": _BUILD,
+    "builder": _BUILD,
+    "checkpoint": "dock pause freezes a container, and dock commit keeps its files",
+    "compose": _SEVERAL,
+    "config": _FILES,
+    "context": _NO_DAEMON,
+    "init": _BUILD,
+    "manifest": "dock image inspect shows an image; dock pull --platform chooses one of several platforms",
+    "node": _ONE_HOST,
+    "plugin": "volumes have the driver local, networks the drivers bridge, host and none",
+    "scout": "dock image save writes an archive that a scanner reads",
+    "secret": _FILES,
+    "service": _ONE_HOST,
+    "stack": _SEVERAL,
+    "swarm": _ONE_HOST,
+    "trust": "name an image by its digest, which is verified: dock pull NAME@sha256:…",
+}
+"""Docker's commands that this version does not support, each with what to do instead: refused by name."""
+LATER_SUBCOMMANDS = {
+    ("image", "build"): _BUILD,
+    ("system", "dial-stdio"): _NO_DAEMON,
+}
 
 
 def find(words: tuple[str, ...]) -> tuple[Command, int] | None:

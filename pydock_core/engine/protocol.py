@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from pydock_core.engine.consistency.finding import Finding
     from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.images import CaptureResult
@@ -435,6 +436,8 @@ class SystemProtocol(Protocol):
     def info(self) -> Document: ...
 
     def examine(self) -> list[Check]: ...
+
+    def check(self, *, repair: bool = False) -> list[Finding]: ...
 
     def start_by_policy(self) -> Iterator[tuple[str, PyDockError | None]]: ...
 

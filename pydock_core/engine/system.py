@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydock_core.oci.platform import host_architecture
 
 if TYPE_CHECKING:
+    from pydock_core.engine.consistency.finding import Finding
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.state import State
     from pydock_core.errors import PyDockError
@@ -73,6 +74,21 @@ class System:
         from pydock_core.host import examine
 
         return examine(self._state.root)
+
+    def check(self, *, repair: bool = False) -> list[Finding]:
+        """Return what contradicts itself in this state root.
+
+        It is right while other processes work on the root: what is merely in progress is not found.
+
+        Args:
+            repair: mend what can be mended.  Otherwise nothing changes.
+
+        Returns:
+            Findings; with ``repair`` first those that are mended, and then those that are left.
+        """
+        from pydock_core.engine.consistency.check import Consistency
+
+        return Consistency(self._state).check(repair=repair)
 
     def start_by_policy(self) -> Iterator[tuple[str, PyDockError | None]]:
         """Start containers after a reboot; see :func:`pydock_core.engine.boot.start_containers`."""

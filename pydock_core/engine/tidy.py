@@ -15,6 +15,7 @@ from pydock_core.store.container_removal import ContainerRemoval
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import networks as networks_sql
+from pydock_core.store.removal_lock import hold_removal_lock
 from pydock_core.store.volume_removal import restore_volume
 from pydock_core.store.worker import Worker
 from pydock_core.supervision.client import SupervisorClient, wait_for_exit
@@ -57,11 +58,13 @@ class Remover:
         for directory in (self._root.containers, self._root.run / "c"):
             for name in _names(directory):
                 if name not in known and not self._is_new(name):
-                    self._remove_orphan(name)
+                    with hold_removal_lock(self._root.trash):
+                        self._remove_orphan(name)
         for name in _names(self._root.trash):
             aside = self._root.trash / name
-            if not restore_volume(self._root, self._database, aside):
-                self._removal.remove_tree(aside)
+            with hold_removal_lock(self._root.trash):
+                if not restore_volume(self._root, self._database, aside):
+                    self._removal.remove_tree(aside)
         if names := _names(self._root.run / "n"):
             self._sweep_networks(names)
 

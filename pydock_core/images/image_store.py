@@ -331,8 +331,10 @@ class ImageStore:
 
 @contextlib.contextmanager
 def _noted_on(error: BaseException, step: str) -> Iterator[None]:
-    """Note the failure of a cleanup step on the primary error, which is raised in its place."""
+    """Note the failure of a cleanup step on the primary error, which is raised in its place; once is enough."""
     try:
         yield
     except (PyDockError, OSError) as secondary:
+        if str(secondary) == str(error):
+            return  # the cause of both is told
         error.add_note(f"and {step}: {secondary}")

@@ -6,6 +6,7 @@ killed in between leaves only files without a row, which the engine's sweep remo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydock_core.paths import StateRoot
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
 from pydock_core.store.database.containers import Run
+from pydock_core.store.removal_lock import take_removal_lock
 from pydock_core.store.reserve import Reserve
 from pydock_core.store.trees import discard
 from pydock_core.store.worker import LocalWorker, Worker
@@ -48,16 +50,28 @@ class ContainerRemoval:
             run: the last one, whose end may not be recorded yet; None if it never ran.
             durable: its row does not come back after a crash of the machine (without its files, as "created").
         """
+        lock_fd = take_removal_lock(self._root.trash)
         try:
-            orphans = table.delete(self._database, container_id, run, durable=durable)
-        except NoSpaceError:
-            # Its own files may have filled the disk.  If this process is killed in between, the row is a created container's.
-            self.remove_directories(container_id)
-            orphans = table.delete(self._database, container_id, run, durable=durable)
-        self._later(lambda: self.remove_directories(container_id))
+            try:
+                orphans = table.delete(self._database, container_id, run, durable=durable)
+            except NoSpaceError:
+                # Its own files may have filled the disk.  If this process is killed in between, the row is a created
+                # container's.
+                self.remove_directories(container_id)
+                orphans = table.delete(self._database, container_id, run, durable=durable)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        self._later(lambda: self._remove_files(container_id, lock_fd))
         if volumes:
             for name in orphans:
                 self.remove_volume(name, durable=durable)
+
+    def _remove_files(self, container_id: str, lock_fd: int) -> None:
+        try:
+            self.remove_directories(container_id)
+        finally:
+            os.close(lock_fd)
 
     def remove_volume(self, name: str, *, durable: bool = True) -> bool:
         """Remove a volume that no container has; see :func:`pydock_core.store.volume_removal.remove_volume`."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from pydock_core.paths import StateRoot
 from pydock_core.store.database import Database
 from pydock_core.store.database import volumes as table
+from pydock_core.store.removal_lock import hold_removal_lock
 
 _PREFIX = "volume"
 _SEPARATOR = ":"  # no volume's name has it
@@ -38,10 +39,17 @@ def remove_volume(
         with contextlib.suppress(FileNotFoundError):  # it is made when a container starts
             os.rename(root.volumes / name, aside)
 
-    if not table.delete_unused(database, name, put_away, durable=durable):
-        return False
-    remove(aside)
+    with hold_removal_lock(root.trash):
+        if not table.delete_unused(database, name, put_away, durable=durable):
+            return False
+        remove(aside)
     return True
+
+
+def volume_of(aside: Path) -> str:
+    """Return the name of the volume whose files an entry of the trash is; "" for another entry."""
+    prefix, _, rest = aside.name.partition(_SEPARATOR)
+    return rest.rpartition(_SEPARATOR)[0] if prefix == _PREFIX else ""
 
 
 def restore_volume(root: StateRoot, database: Database, aside: Path) -> bool:
@@ -53,9 +61,8 @@ def restore_volume(root: StateRoot, database: Database, aside: Path) -> bool:
     Returns:
         whether the entry is a recorded volume's, and was put back.
     """
-    prefix, _, rest = aside.name.partition(_SEPARATOR)
-    name = rest.rpartition(_SEPARATOR)[0]
-    if prefix != _PREFIX or not name:
+    name = volume_of(aside)
+    if not name:
         return False
     restored = False
 

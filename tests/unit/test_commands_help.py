@@ -17,8 +17,10 @@ from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command
 from pydock_core.commands.table import COMMANDS
 from pydock_core.engine import Engine
+from pydock_core.engine.consistency.finding import Finding
 from pydock_core.engine.containers import Containers
 from pydock_core.engine.processes import Processes, build_stats
+from pydock_core.engine.system import System
 from pydock_core.errors import NotFoundError
 from pydock_core.paths import StateRoot
 from pydock_core.store.database.containers import ContainerRow
@@ -76,6 +78,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     config = build_config(Cmd=["sh"]).replace(b'"rootfs"', b'"history": [{"created_by": "x"}], "rootfs"')
     config = config.replace(b'"x"', b'"x", "empty_layer": true')
     engine.images.load(io.BytesIO(build_docker_archive(tags=["box:1"], config=config)))
+    finding = Finding(
+        "file", "tmp/load-1", "a killed process left it unfinished", "removes it", True, "mended"
+    )
+    monkeypatch.setattr(System, "check", lambda self, **words: [finding])
     engine.volumes.create("kept")
     output = Output()
     yield Context(engine=engine, stdout=output, stderr=output)

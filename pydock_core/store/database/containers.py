@@ -148,7 +148,7 @@ def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
     owner = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
     return ConflictError(
         f"container name {name!r} is taken by {owner[0][:12] if owner else 'another container'}",
-        f"choose another name, or remove that container: dock rm {name}",
+        f"choose another name, or remove that container, even if it runs: dock rm -f {name}",
         exit_code=125,
     )
 
