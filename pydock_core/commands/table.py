@@ -6,6 +6,8 @@ meaning everywhere.  Docker's options that PyDock does not support yet are in ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydock_core.commands.command import Argument, Command, Option
 from pydock_core.commands.container_commands import CONTAINER_COMMANDS
 from pydock_core.commands.image_commands import IMAGE_COMMANDS
@@ -70,7 +72,7 @@ LATER_COMMANDS = {
     "trust": "name an image by its digest, which is verified: dock pull NAME@sha256:…",
 }
 """Docker's commands that this version does not support, each with what to do instead: refused by name."""
-LATER_SUBCOMMANDS = {
+LATER_SUBCOMMANDS: Mapping[tuple[str, ...], str] = {
     ("image", "build"): _BUILD,
     ("system", "dial-stdio"): _NO_DAEMON,
 }
