@@ -109,3 +109,16 @@ def test_a_note_on_a_full_disk_is_left_out(database: Database, monkeypatch: pyte
     monkeypatch.setattr("pydock_core.store.database.connection.is_short", lambda *_: True)
     events.note(database, Event("image", "save", IMAGE))
     assert actions(database) == []
+
+
+def test_labels_and_commands_of_any_size_take_little_space(database: Database) -> None:
+    labels = {"first": "kept", "huge": "x" * 1_000_000, "later": "y"}
+    definition = Definition(complete({"Image": "busybox", "Labels": labels}), {})
+    row = ContainerRow("cd" * 32, "huge", IMAGE, 1000, encode(definition))
+    containers.insert(database, row, containers.Uses())
+    with database.transaction() as connection:
+        events.record(connection, containers.build_event(row, "exec_start: " + "z" * 1_000_000))
+    (size,) = database.query_one("SELECT max(length(attributes) + length(action)) FROM event")
+    assert size < 10_000
+    (create, *_) = events.select(database)
+    assert dict(create.attributes) == {"first": "kept", "image": "busybox", "name": "huge"}

@@ -104,7 +104,11 @@ def insert(database: Database, row: ContainerRow, uses: Uses, *, durable: bool =
 def build_event(row: ContainerRow, action: str, *, time_ns: int = 0, **attributes: str) -> Event:
     """Return an event of a container, with its labels, image and name among the attributes, as Docker has it."""
     request = json.loads(row.definition).get("request", {})
-    described = {**(request.get("Labels") or {}), "image": request.get("Image", ""), "name": row.name}
+    described = {
+        **events.bounded(request.get("Labels") or {}),
+        "image": request.get("Image", ""),
+        "name": row.name,
+    }
     return Event("container", action, row.id, {**described, **attributes}, time_ns)
 
 

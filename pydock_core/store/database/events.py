@@ -21,6 +21,8 @@ from pydock_core.store.database.connection import Database
 
 RETAINED_EVENTS = 100_000
 """At least the newest so many are kept (some 25 MiB)."""
+_LABELS_LENGTH = 8192
+_ACTION_LENGTH = 4096
 _PRUNE_EVERY = 1024
 _PAGE_ROWS = 2000
 _COLUMNS = "time_ns, type, action, actor, attributes"
@@ -47,6 +49,21 @@ class Event:
     id: int = 0
 
 
+def bounded(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of an object as attributes of its events, those beyond 8192 characters in all left out.
+
+    An image may have labels of megabytes, and would fill the disk with the events of its containers.
+    """
+    kept = {}
+    length = 0
+    for key, value in labels.items():
+        length += len(key) + len(value)
+        if length > _LABELS_LENGTH:
+            break
+        kept[key] = value
+    return kept
+
+
 def record(connection: sqlite3.Connection, *events: Event) -> None:
     """Record events within the caller's transaction, which tells followers when it is committed."""
     for event in events:
@@ -55,7 +72,7 @@ def record(connection: sqlite3.Connection, *events: Event) -> None:
             (
                 event.time_ns or time.time_ns(),
                 event.type,
-                event.action,
+                event.action[:_ACTION_LENGTH],
                 event.actor,
                 json.dumps(event.attributes),
             ),

@@ -84,7 +84,7 @@ def build_event(action: str, image_id: str, labels: object, *, actor: str = "", 
         name: the id if it is empty.
     """
     texts = {key: str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
-    return Event("image", action, actor or image_id, {**texts, "name": name or image_id})
+    return Event("image", action, actor or image_id, {**event_sql.bounded(texts), "name": name or image_id})
 
 
 _COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels, tagged_ns"
