@@ -66,21 +66,25 @@ class Connections:
         self._started_at = 0.0
 
     @property
-    def addresses(self) -> list[str]:
-        """The container's IPv4 addresses, without prefix length."""
-        return [item.address.partition("/")[0] for item in self._interfaces.values()]
+    def _has_names(self) -> bool:
+        return any(interface.directory for interface in self._interfaces.values())
 
     def begin(self) -> None:
+        """Have port 53 of 127.0.0.11 answered, if one of the networks has names: what is asked waits until :meth:`enter`."""
+        if self._has_names:
+            self._sockets = open_sockets()
+
+    def enter(self) -> None:
         """Enter the container in its networks' names, and start its name server if one of them has names.
 
         Raises:
             NotFoundError: a network has been removed.
         """
-        if any(interface.directory for interface in self._interfaces.values()):
+        if self._has_names:
             self._write_settings()
             for interface in self._interfaces.values():
                 self._publish(interface)
-            self._ensure_server()
+            self._start_server()
 
     def end(self) -> None:
         """Take everything back; harmless after a :meth:`begin` that failed."""
@@ -191,11 +195,10 @@ class Connections:
         """Record the networks as they are now."""
         self._service = service
         self._write_settings()
-        has_names = any(item.directory for item in self._interfaces.values())
         network = replace(
             self._plan.network,
             interfaces=tuple(self._interfaces.values()),
-            name_service=service if has_names else None,
+            name_service=service if self._has_names else None,
         )
         self._plan = replace(self._plan, network=network)
         publish(self._plan, network.interfaces, self._listeners)

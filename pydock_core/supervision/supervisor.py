@@ -443,13 +443,15 @@ class Supervisor:
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)
                 if self.plan.network.name_service is not None:
-                    self.open_connections()
+                    self._connections = self._make_connections()
                 publish(self.plan, self.plan.network.interfaces, listeners)
                 # Even a maker that is killed may leave parts of a container.
                 self._undo.callback(self._delete)
                 maker.go()
                 try:
                     self._listen()
+                    if self._connections is not None:
+                        self._connections.enter()
                     if listeners:
                         self._start_forwarder(listeners)
                 finally:
@@ -568,23 +570,27 @@ class Supervisor:
             self.loop.call_later(timeout, partial(self._signal_init, signal.SIGKILL))
 
     def open_connections(self) -> Connections:
-        """Return the container's connections to its networks, with a name server; made when they are first needed.
+        """Return the container's connections to its networks; made when they are first needed.
 
         Raises:
             ConflictError: the container is not on a bridge, or does not run.
         """
-        from pydock_core.supervision.connections import Connections  # late: most containers have none
-
         if self._connections is None:
             if self.plan.network.mode != "bridge" or self._init_code is not None:
                 raise ConflictError(f"container {self.short_id} cannot be connected to a network")
-            made = Connections(
-                self.plan, self.paths, self.loop, self.signals, self._surroundings.go_outside, self._listeners
-            )
-            self._undo.callback(made.end)
-            made.begin()
-            self._connections = made
+            self._connections = self._make_connections()
+            self._connections.enter()
         return self._connections
+
+    def _make_connections(self) -> Connections:
+        from pydock_core.supervision.connections import Connections  # late: most containers have none
+
+        made = Connections(
+            self.plan, self.paths, self.loop, self.signals, self._surroundings.go_outside, self._listeners
+        )
+        self._undo.callback(made.end)
+        made.begin()
+        return made
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process in the container."""
