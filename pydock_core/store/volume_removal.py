@@ -43,6 +43,11 @@ def remove_volume(
         if not table.delete_unused(database, name, put_away, durable=durable):
             return False
         remove(aside)
+    records = root.run / "v" / name
+    if records.exists():  # of a file system in memory: small files of our own
+        from pydock_core.store.trees import remove_tree
+
+        remove_tree(str(records))
     return True
 
 

@@ -214,6 +214,8 @@ def test_containers_share_a_file_system_in_memory_while_one_runs(dock: Dock) -> 
     assert dock.out(*third).split() == ["from-first", "from-second"]
     dock("rm", "-f", "second")
     assert dock.out(*third) == ""
+    dock("volume", "rm", "memory")
+    assert not (dock.base / "run" / "v" / "memory").exists()
 
 
 # -- what an empty volume gets ---------------------------------------------------------------------------
