@@ -22,6 +22,24 @@ _STOP = (
     Option(("-t", "--timeout", "--time"), "seconds to wait before killing it", "SECONDS"),
 )
 
+_NO_REAL_TIME = "the kernels of distributions have no real-time scheduling of control groups"
+_WINDOWS = "it is of containers on Windows"
+_CREATE_REFUSED = {
+    "--link-local-ip": NO_LINK_LOCAL,
+    "--cpu-count": _WINDOWS,
+    "--cpu-percent": _WINDOWS,
+    "--io-maxbandwidth": _WINDOWS,
+    "--io-maxiops": _WINDOWS,
+    "--isolation": _WINDOWS,
+    "--kernel-memory": "the kernel has no such limit any more; -m counts the kernel's memory too",
+    "--cpu-rt-period": _NO_REAL_TIME,
+    "--cpu-rt-runtime": _NO_REAL_TIME,
+    "--storage-opt": "writable layers have no quota of their own: the state directory's filesystem is the limit",
+    "--use-api-socket": "without a daemon there is no API socket to share",
+    "--disable-content-trust=false": "signatures of Docker Content Trust are not verified; digests always are",
+}
+"""Docker's options that mean nothing here."""
+
 # The file option precedes the option for single values, which override it.
 CREATE_OPTIONS = (
     Option(("-a", "--attach"), "attach to stdin, stdout or stderr", "STREAM", many=True),
@@ -213,6 +231,74 @@ CREATE_OPTIONS = (
         field="Ulimits",
         convert="ulimit",
     ),
+    Option(("--domainname",), "domain name in the container", "NAME", field="Domainname"),
+    Option(("--ipc",), "IPC namespace: private, host, none", "MODE", field="IpcMode"),
+    Option(("--pid",), "PID namespace: host", "MODE", field="PidMode"),
+    Option(("--uts",), "UTS namespace: host", "MODE", field="UTSMode"),
+    Option(("--userns",), "user namespace: host", "MODE", field="UsernsMode"),
+    Option(("--cgroupns",), "cgroup namespace: private, host", "MODE", field="CgroupnsMode"),
+    Option(("--cgroup-parent",), "parent of its control group: /jobs", "PATH", field="CgroupParent"),
+    Option(
+        ("--device-cgroup-rule",),
+        "allow devices: 'c 1:3 rwm'",
+        "RULE",
+        many=True,
+        field="DeviceCgroupRules",
+        convert="words",
+    ),
+    Option(
+        ("--blkio-weight-device",),
+        "weight of its requests to a disk: /dev/sda:100",
+        "DEVICE:WEIGHT",
+        many=True,
+        field="BlkioWeightDevice",
+        convert="device_weights",
+    ),
+    Option(
+        ("--device-read-bps",),
+        "bytes it may read a second: /dev/sda:1mb",
+        "DEVICE:BYTES",
+        many=True,
+        field="BlkioDeviceReadBps",
+        convert="device_bytes",
+    ),
+    Option(
+        ("--device-write-bps",),
+        "bytes it may write a second: /dev/sda:1mb",
+        "DEVICE:BYTES",
+        many=True,
+        field="BlkioDeviceWriteBps",
+        convert="device_bytes",
+    ),
+    Option(
+        ("--device-read-iops",),
+        "reads it may make a second: /dev/sda:100",
+        "DEVICE:NUMBER",
+        many=True,
+        field="BlkioDeviceReadIOps",
+        convert="device_rates",
+    ),
+    Option(
+        ("--device-write-iops",),
+        "writes it may make a second: /dev/sda:100",
+        "DEVICE:NUMBER",
+        many=True,
+        field="BlkioDeviceWriteIOps",
+        convert="device_rates",
+    ),
+    Option(
+        ("--memory-swappiness",),
+        "how readily its memory is swapped: 0 to 100 (cgroup v1)",
+        "NUMBER",
+        field="MemorySwappiness",
+        convert="integer",
+    ),
+    Option(
+        ("--oom-kill-disable",),
+        "let it wait for memory in place of killing it (cgroup v1)",
+        field="OomKillDisable",
+    ),
+    Option(("--disable-content-trust",), "skip the verification of signatures (always)", default="true"),
     Option(
         ("--oom-score-adj",),
         "preference of the OOM killer, -1000 to 1000",
@@ -360,38 +446,7 @@ UPDATE_OPTIONS = tuple(
         "RestartPolicy",
     )
 )
-_NO_REAL_TIME = "the kernels of distributions have no real-time scheduling of control groups"
-_CREATE_LATER = (
-    "--add-device",
-    "--blkio-weight-device",
-    "--cgroup-parent",
-    "--cgroupns",
-    "--cpu-count",
-    "--cpu-percent",
-    "--cpu-rt-period",
-    "--cpu-rt-runtime",
-    "--device-cgroup-rule",
-    "--device-read-bps",
-    "--device-read-iops",
-    "--device-write-bps",
-    "--device-write-iops",
-    "--disable-content-trust",
-    "--domainname",
-    "--io-maxbandwidth",
-    "--io-maxiops",
-    "--ipc",
-    "--isolation",
-    "--kernel-memory",
-    "--memory-swappiness",
-    "--oom-kill-disable",
-    "--pid",
-    "--storage-opt",
-    "--use-api-socket",
-    "--userns",
-    "--uts",
-)
 
-_CREATE_REFUSED = {"--link-local-ip": NO_LINK_LOCAL}
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
 _SIG_PROXY = Option(
     ("--sig-proxy",), "forward signals to the container, unless --sig-proxy=false", default="true"
@@ -438,7 +493,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _IMAGE_AND_COMMAND,
         (("container", "run"),),
-        _CREATE_LATER,
+        (),
         _CREATE_REFUSED,
     ),
     Command(
@@ -448,7 +503,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         CREATE_OPTIONS,
         _IMAGE_AND_COMMAND,
         (("container", "create"),),
-        _CREATE_LATER,
+        (),
         _CREATE_REFUSED,
     ),
     Command(

@@ -414,6 +414,18 @@ def _gpu_count(text: str, shown: str) -> int:
     return int(text)
 
 
+def _device_limit(text: str, caller: Caller, key: str, *, is_size: bool = False) -> dict[str, Any]:
+    """Parse /dev/NAME:LIMIT."""
+    path, colon, limit = text.rpartition(":")
+    if not colon or not path.startswith("/dev/"):
+        raise _invalid(f"{caller.flag} {text}: malformed", f"write {caller.flag} /dev/NAME:{key.upper()}")
+    option = f"{caller.flag} {text}"
+    return {
+        "Path": path,
+        key: parse_bytes(limit, option) if is_size else parse_integer(limit, option, 0, _LARGEST),
+    }
+
+
 def _device(text: str) -> dict[str, str]:
     parts = text.split(":")
     access = parts.pop() if len(parts) > 1 and parts[-1] and set(parts[-1]) <= set("rwm") else "rwm"
@@ -445,6 +457,12 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "device": lambda texts, _: [_device(text) for text in texts if not _is_cdi(text)],
     "gpus": lambda texts, caller: [_gpus(text, caller) for text in texts],
     "word": lambda texts, _: texts,
+    "words": lambda texts, _: texts,
+    "device_weights": lambda texts, caller: [_device_limit(text, caller, "Weight") for text in texts],
+    "device_bytes": lambda texts, caller: [
+        _device_limit(text, caller, "Rate", is_size=True) for text in texts
+    ],
+    "device_rates": lambda texts, caller: [_device_limit(text, caller, "Rate") for text in texts],
     "duration": lambda texts, caller: parse_duration_ns(texts[0], caller.flag),
     "health_command": lambda texts, _: ["CMD-SHELL", texts[0]],
     "no_health": lambda _, __: ["NONE"],

@@ -14,6 +14,7 @@ from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.spec.builder import DeviceNode, HostFacts
 from pydock_core.spec.definition import Definition, DeviceMapping
+from pydock_core.spec.host_option import block_devices
 from pydock_core.spec.mount import Mount
 from pydock_core.spec.seccomp_profile import parse_kernel_release
 from pydock_core.spec.users import ResolvedUser
@@ -61,6 +62,7 @@ def collect_facts(
     support = probe_cgroups()
     machine, kernel = _host()
     is_host = definition.host["NetworkMode"] == "host"
+    has_host_name = is_host or definition.host["UTSMode"] == "host"
     mappings = [*definition.host["Devices"], *(_all_devices() if definition.host["Privileged"] else ())]
     devices = [_device(mapping) for mapping in mappings]
     if edits is not None:
@@ -71,7 +73,7 @@ def collect_facts(
         rootfs=str(paths.rootfs),
         machine=machine,
         kernel=kernel,
-        hostname=os.uname().nodename if is_host else definition.host_name(container_id),
+        hostname=os.uname().nodename if has_host_name else definition.host_name(container_id),
         user=user,
         network_namespace="host" if is_host else str(paths.network_namespace),
         files=_own_files(paths),
@@ -83,7 +85,10 @@ def collect_facts(
         edits=edits,
         root_edit_hook=root_edit_hook,
         console_size=size,
-        cgroups_path=f"/pydock/{container_id}" if support.available else "",
+        cgroups_path=f"{definition.host['CgroupParent'] or '/pydock'}/{container_id}"
+        if support.available
+        else "",
+        block_devices={path: read_numbers(path) for path in block_devices(definition.host)},
         swap_limit=support.swap,
         device_filter=support.devices,
         cgroup_mount=support.available,
@@ -152,6 +157,23 @@ def _edited_device(node: DeviceNodeEdit, user: ResolvedUser) -> DeviceNode:
         user.gid if node.gid is None else node.gid,
         node.access,
     )
+
+
+def read_numbers(path: str) -> tuple[int, int]:
+    """Return the major and minor number of a block device.
+
+    Raises:
+        NotFoundError, InvalidError: it is not there, or is not a block device; exit code 125.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise NotFoundError(
+            f"device {path}: {error.strerror}", "name a disk of this host: lsblk", exit_code=125
+        ) from error
+    if not stat.S_ISBLK(status.st_mode):
+        raise InvalidError(f"device {path} is not a block device", "name a disk: lsblk", exit_code=125)
+    return os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
 def _all_devices() -> Iterator[DeviceMapping]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydock_core.engine import container_files, mount_points
 from pydock_core.engine.attachments import HOST_NAMES, Attachments
 from pydock_core.engine.bundle import collect_facts
+from pydock_core.engine.host_support import check_host_support, lost_limits
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.volume_files import fill_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
@@ -20,11 +21,10 @@ from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.private_files import make_directories
-from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
-from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
 from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
@@ -162,6 +162,7 @@ class Launcher:
         self._executor(host["Runtime"])
         if host["LogConfig"]["Type"] == JOURNALD:
             _check_journal()
+        check_host_support(host, rootless=self._rootless)
         if host["Init"]:
             from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
 
@@ -184,38 +185,13 @@ class Launcher:
                     "name a device of this host",
                     exit_code=125,
                 )
-        lost, warnings = self._lost_limits(host)
+        lost, warnings = lost_limits(host, rootless=self._rootless)
         warnings += injection.warnings if injection is not None else ()
         if is_bridge and (weakness := self._attachments.weakness()):
             warnings.append(
                 f"containers on a bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
             )
         return {**request, "HostConfig": cast("HostConfig", {**host, **lost})}, warnings
-
-    def _lost_limits(self, host: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the defaults of the limits that cannot be enforced, and a warning that names them."""
-        support = probe_cgroups()
-        limits = {
-            "Memory": ("-m", support.memory),
-            "MemorySwap": ("--memory-swap", support.swap),
-            "MemoryReservation": ("--memory-reservation", support.memory),
-            "NanoCpus": ("--cpus", support.cpu),
-            "CpuPeriod": ("--cpu-period", support.cpu),
-            "CpuQuota": ("--cpu-quota", support.cpu),
-            "CpusetMems": ("--cpuset-mems", support.cpuset),
-            "BlkioWeight": ("--blkio-weight", support.io),
-            "CpuShares": ("--cpu-shares", support.cpu),
-            "CpusetCpus": ("--cpuset-cpus", support.cpuset),
-            "PidsLimit": ("--pids-limit", support.pids),
-        }
-        lost = [name for name, (_, can) in limits.items() if host[name] and not can]
-        if not lost:
-            return {}, []
-        options = ", ".join(limits[name][0] for name in lost)
-        reason = support.reason or "its cgroup controller is not there"
-        return {name: cast("Mapping[str, Any]", HOST_CONFIG)[name] for name in lost}, [
-            f"cannot enforce {options} here: {reason} (dock doctor)"
-        ]
 
     @staticmethod
     def _executor(runtime: str) -> str:
@@ -435,7 +411,7 @@ class Launcher:
         # On another network a link is a name that the name server knows.
         has_links = definition.host["Links"] and definition.host["NetworkMode"] == "bridge"
         linked = self._attachments.linked(definition) if has_links else ()
-        return container_files.build_hosts(definition.host_name(row.id), addresses, gateway, extra, linked)
+        return container_files.build_hosts(definition.names(row.id), addresses, gateway, extra, linked)
 
     def _write_files(self, container_id: str, contents: Mapping[str, bytes]) -> None:
         for name, content in contents.items():

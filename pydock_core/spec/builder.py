@@ -16,6 +16,7 @@ from pydock_core.runtime.capabilities import NAMES as ALL_CAPABILITIES
 from pydock_core.runtime.capabilities import normalize_name
 from pydock_core.spec import defaults
 from pydock_core.spec.definition import CreateRequest, Definition, HostConfig, Ulimit
+from pydock_core.spec.host_option import HOST, NONE, build_device_rules, build_host_resources
 from pydock_core.spec.merge import merge_environment
 from pydock_core.spec.mount import TOP_ONLY, Mount, definition_mounts
 from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profile
@@ -75,6 +76,7 @@ class HostFacts:
         swap_limit: this host can limit swap; otherwise only an explicit MemorySwap is written.
         device_filter: the device control group can be used.
         cgroup_mount: the container sees its control group.
+        block_devices: major and minor of the devices with limits, by path.
         init_program: host path of the init of ``--init``, for an OCI runtime program; empty if the executor has one.
         rootless: in a user namespace: devices are bound, and there are no device rules.
         map_tty_group: group 5 is mapped, so that terminals can belong to it.
@@ -98,6 +100,7 @@ class HostFacts:
     device_filter: bool = True
     cgroup_mount: bool = True
     init_program: str = ""
+    block_devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     rootless: bool = False
     map_tty_group: bool = True
 
@@ -130,7 +133,7 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         "ociVersion": defaults.OCI_VERSION,
         "process": _build_process(definition, facts, capabilities, security),
         "root": {"path": facts.rootfs, "readonly": host["ReadonlyRootfs"]},
-        "hostname": facts.hostname,
+        **_build_names(request, facts),
         "mounts": _build_mounts(host, facts, mounts),
         "annotations": {
             **request["Labels"],
@@ -140,6 +143,14 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         "linux": _build_linux(host, facts, mounts, capabilities, security),
         **({"hooks": hooks} if hooks else {}),
     }
+
+
+def _build_names(request: CreateRequest, facts: HostFacts) -> dict[str, str]:
+    """The names of the UTS namespace, which the host's keeps."""
+    if request["HostConfig"]["UTSMode"] == HOST:
+        return {}
+    domain = {"domainname": request["Domainname"]} if request["Domainname"] else {}
+    return {"hostname": facts.hostname, **domain}
 
 
 def build_process(
@@ -305,6 +316,18 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         defaults.MQUEUE_MOUNT,
         shm,
     ]
+    if host["IpcMode"] == NONE:
+        system.remove(shm)
+    elif host["IpcMode"] == HOST:
+        system[-1] = _bind_of_host("/dev/shm")
+        if (
+            facts.rootless
+        ):  # queues of an IPC namespace that the user namespace does not own cannot be mounted
+            system.remove(defaults.MQUEUE_MOUNT)
+    if (
+        host["PidMode"] == HOST and facts.rootless
+    ):  # proc of a PID namespace that the user namespace does not own
+        system[0] = _bind_of_host("/proc")
     if facts.cgroup_mount and facts.can_mount_sysfs:
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
@@ -340,6 +363,11 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
     # A sort is stable: mounts on one depth keep the user's order.
     requested.sort(key=lambda mount: mount["destination"].count("/"))
     return [{**mount, "options": list(mount["options"])} for mount in (*kept, *requested)]
+
+
+def _bind_of_host(path: str) -> dict[str, Any]:
+    options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"]
+    return {"destination": path, "type": "bind", "source": path, "options": options}
 
 
 def build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
@@ -413,7 +441,7 @@ def _build_linux(
     capabilities: Sequence[str],
     security: Security,
 ) -> dict[str, Any]:
-    linux: dict[str, Any] = {"namespaces": _build_namespaces(facts.network_namespace)}
+    linux: dict[str, Any] = {"namespaces": _build_namespaces(host, facts.network_namespace)}
     if facts.cgroups_path:
         linux["cgroupsPath"] = facts.cgroups_path
         resources = _build_resources(host, facts)
@@ -445,8 +473,14 @@ def _resolve_default(capabilities: tuple[str, ...], machine: str, kernel: tuple[
     return resolve_profile(read_default_profile(), capabilities, machine, kernel)
 
 
-def _build_namespaces(network: str) -> list[dict[str, Any]]:
-    namespaces: list[dict[str, Any]] = [{"type": kind} for kind in ("mount", "cgroup", "uts", "ipc", "pid")]
+def _build_namespaces(host: HostConfig, network: str) -> list[dict[str, Any]]:
+    modes = {
+        "cgroup": host["CgroupnsMode"],
+        "uts": host["UTSMode"],
+        "ipc": host["IpcMode"],
+        "pid": host["PidMode"],
+    }
+    namespaces = [{"type": "mount"}, *({"type": kind} for kind, mode in modes.items() if mode != HOST)]
     if network == "":
         namespaces.append({"type": "network"})
     elif network != "host":
@@ -477,8 +511,12 @@ def _build_device(device: DeviceNode) -> dict[str, Any]:
 def _build_resources(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
     resources: dict[str, Any] = {}
     if facts.device_filter and not facts.rootless:
-        resources["devices"] = _build_device_rules(facts.devices, privileged=host["Privileged"])
-    return resources | build_limits(host, swap_limit=facts.swap_limit)
+        rules = _build_device_rules(facts.devices, privileged=host["Privileged"])
+        resources["devices"] = [*rules, *build_device_rules(host)]
+    resources |= build_limits(host, swap_limit=facts.swap_limit)
+    for group, values in build_host_resources(host, facts.block_devices).items():
+        resources[group] = {**resources.get(group, {}), **values}
+    return resources
 
 
 def build_limits(host: HostConfig, *, swap_limit: bool) -> dict[str, Any]:

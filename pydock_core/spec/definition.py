@@ -50,6 +50,20 @@ class RestartPolicy(TypedDict):
     MaximumRetryCount: int
 
 
+class WeightDevice(TypedDict):
+    """The weight of a container's requests to one block device of the host."""
+
+    Path: str
+    Weight: int
+
+
+class ThrottleDevice(TypedDict):
+    """The limit of a container's requests to one block device of the host, a second."""
+
+    Path: str
+    Rate: int
+
+
 class HealthConfig(TypedDict, total=False):
     """A health check; see :mod:`pydock_core.spec.health`."""
 
@@ -114,6 +128,7 @@ class ContainerConfig(TypedDict):
     """
 
     Hostname: str
+    Domainname: str
     User: str
     AttachStdin: bool
     AttachStdout: bool
@@ -186,6 +201,20 @@ class HostConfig(TypedDict):
     PidsLimit: int | None
     Ulimits: list[Ulimit]
     RestartPolicy: _RestartPolicy
+    CgroupnsMode: str
+    IpcMode: str
+    PidMode: str
+    UTSMode: str
+    UsernsMode: str
+    CgroupParent: str
+    BlkioWeightDevice: list[WeightDevice]
+    BlkioDeviceReadBps: list[ThrottleDevice]
+    BlkioDeviceWriteBps: list[ThrottleDevice]
+    BlkioDeviceReadIOps: list[ThrottleDevice]
+    BlkioDeviceWriteIOps: list[ThrottleDevice]
+    DeviceCgroupRules: list[str] | None
+    MemorySwappiness: int | None
+    OomKillDisable: bool
 
 
 _Host = HostConfig
@@ -201,6 +230,7 @@ class CreateRequest(ContainerConfig):
 
 CONFIG: ContainerConfig = {
     "Hostname": "",
+    "Domainname": "",
     "User": "",
     "AttachStdin": False,
     "AttachStdout": False,
@@ -264,6 +294,20 @@ HOST_CONFIG: HostConfig = {
     "PidsLimit": None,
     "Ulimits": [],
     "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+    "CgroupnsMode": "private",
+    "IpcMode": "private",
+    "PidMode": "",
+    "UTSMode": "",
+    "UsernsMode": "",
+    "CgroupParent": "",
+    "BlkioWeightDevice": [],
+    "BlkioDeviceReadBps": [],
+    "BlkioDeviceWriteBps": [],
+    "BlkioDeviceReadIOps": [],
+    "BlkioDeviceWriteIOps": [],
+    "DeviceCgroupRules": None,
+    "MemorySwappiness": None,
+    "OomKillDisable": False,
 }
 DEVICE_REQUEST: DeviceRequest = {
     "Driver": "",
@@ -293,29 +337,15 @@ FIXED_ENDPOINT: Mapping[str, Any] = {
 }
 """Fields of an attachment that ``inspect`` fills in, and no request can set."""
 
-FIXED_CONFIG: Mapping[str, Any] = {"Domainname": "", "OnBuild": None}
+FIXED_CONFIG: Mapping[str, Any] = {"OnBuild": None}
 """Fields that ``docker inspect`` shows and that have one value here."""
 FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "ContainerIDFile": "",
     "ConsoleSize": [0, 0],
-    "CgroupnsMode": "private",
-    "IpcMode": "private",
     "Cgroup": "",
-    "PidMode": "",
-    "UTSMode": "",
-    "UsernsMode": "",
     "Isolation": "",
-    "CgroupParent": "",
-    "BlkioWeightDevice": [],
-    "BlkioDeviceReadBps": [],
-    "BlkioDeviceWriteBps": [],
-    "BlkioDeviceReadIOps": [],
-    "BlkioDeviceWriteIOps": [],
     "CpuRealtimePeriod": 0,
     "CpuRealtimeRuntime": 0,
-    "DeviceCgroupRules": None,
-    "MemorySwappiness": None,
-    "OomKillDisable": False,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,
@@ -346,6 +376,11 @@ class Definition(NamedTuple):
     def command_line(self) -> list[str]:
         """The words that the container executes."""
         return [*(self.request["Entrypoint"] or ()), *(self.request["Cmd"] or ())]
+
+    def names(self, container_id: str) -> str:
+        """Return the container's names for /etc/hosts: with its domain first, if it has one."""
+        name, domain = self.host_name(container_id), self.request["Domainname"]
+        return f"{name}.{domain} {name}" if domain else name
 
     def host_name(self, container_id: str) -> str:
         """The requested host name, or the short id."""

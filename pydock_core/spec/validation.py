@@ -31,6 +31,7 @@ from pydock_core.spec.definition import (
     complete,
 )
 from pydock_core.spec.health import check_health
+from pydock_core.spec.host_option import check_host_options
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
@@ -106,6 +107,7 @@ def check_request(document: Mapping[str, Any], names: Names | None = None) -> Cr
     )
     checker.check_config(request)
     checker.check_host(request["HostConfig"])
+    check_host_options(request)
     checker.check_networks(request)
     checker.check_mounts(request)
     return request
@@ -571,6 +573,8 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "list[dict[str, Any]]": (_is_objects, "a list of objects"),
     "list[Ulimit]": (_is_objects, "a list of objects"),
     "HealthConfig | None": (lambda value: isinstance(value, dict), "an object"),
+    "list[WeightDevice]": (_is_objects, "a list of objects"),
+    "list[ThrottleDevice]": (_is_objects, "a list of objects"),
     "_RestartPolicy": (lambda value: isinstance(value, dict), "an object"),
     "list[DeviceMapping]": (_is_objects, "a list of objects"),
     "list[DeviceRequest] | None": (_is_objects, "a list of objects"),
