@@ -14,7 +14,8 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 """Docker's label of a volume that was made without a name."""
 LOCAL = "local"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
-_NAME_BYTES = 255
+_NAME_BYTES = 230
+"""Less than the name of a file may have: the trash puts something before and behind it."""
 _OPTIONS = ("type", "device", "o")
 _PRIVILEGED = ("nfs", "nfs4", "cifs")
 _ADDRESSED = ("nfs", "nfs4", "cifs")

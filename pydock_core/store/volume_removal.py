@@ -33,7 +33,7 @@ def remove_volume(
     Returns:
         whether it was removed: False if a container has it, or there is none.
     """
-    aside = root.trash / _SEPARATOR.join((_PREFIX, name[:200], secrets.token_hex(4)))
+    aside = root.trash / _SEPARATOR.join((_PREFIX, name, secrets.token_hex(4)))
 
     def put_away() -> None:
         with contextlib.suppress(FileNotFoundError):  # it is made when a container starts
