@@ -211,6 +211,11 @@ class Containers:
                 raise ConflictError(
                     f"container {reference} is paused", f"let it go on: dock unpause {reference}"
                 )
+            if status.status == "restarting":
+                raise ConflictError(
+                    f"container {reference} is restarting",
+                    f"wait until it runs, or begin anew: dock restart {reference}",
+                )
             if status.is_running and attach is None:  # the state that is asked for
                 return ContainerSession(paths, None, terminal=definition.request["Tty"])
         began_ns = time.time_ns()

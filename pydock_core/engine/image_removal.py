@@ -139,4 +139,4 @@ def _untagged(tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
 def _is_running(store: ImageStore, container_id: str) -> bool:
     from pydock_core.supervision.container_status import derive_status  # late: for a removal only
 
-    return derive_status(store.root.container(container_id)).is_running
+    return derive_status(store.root.container(container_id)).is_active

@@ -80,6 +80,8 @@ def test_a_container_between_two_runs(dock: Dock, engine: Engine) -> None:
         engine.containers.exec("between", ExecRequest(("true",)))
     with pytest.raises(ConflictError, match="is restarting"):
         engine.containers.remove("between")
+    with pytest.raises(ConflictError, match="is restarting"):
+        engine.containers.start("between")
     engine.containers.stop("between")
     assert state_of(engine, "between") == "exited"
     count = inspect(engine, "between")["RestartCount"]
