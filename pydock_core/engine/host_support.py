@@ -55,7 +55,7 @@ def lost_limits(host: Mapping[str, Any], *, rootless: bool) -> tuple[dict[str, A
     lost = {name: flag for name, (flag, can) in limits.items() if host[name] and not can}
     old = {"MemorySwappiness": "--memory-swappiness", "OomKillDisable": "--oom-kill-disable"}
     has_old = support.version == 1 and support.memory
-    outdated = {name: flag for name, flag in old.items() if host[name] and not has_old}
+    outdated = {name: flag for name, flag in old.items() if host[name] not in (None, False) and not has_old}
     warnings = []
     for names, reason in (
         (lost, support.reason or "its cgroup controller is not there"),
