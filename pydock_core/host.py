@@ -19,6 +19,7 @@ from pydock_core.private_files import check_way
 OLDEST_KERNEL = (5, 12)
 """mount_setattr(2) (Linux 5.12); overlayfs in a user namespace, openat2 and pidfd are older."""
 _PROBE_SECONDS = 20
+_APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,15 @@ def _kernel() -> Check:
 
 
 def _user_namespaces(*, required: bool) -> Check:
-    """Try it in a separate process: many settings can forbid it, and they differ between distributions."""
+    """Try it in a separate process: many settings can forbid it, and they differ between distributions.
+
+    AppArmor may allow the user namespace, and then refuse its root every capability: so a second namespace is made from it.
+    """
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         "from pydock_core import syscalls\n"
-        "syscalls.unshare(syscalls.CLONE_NEWUSER)"
+        "syscalls.unshare(syscalls.CLONE_NEWUSER)\n"
+        "syscalls.unshare(syscalls.CLONE_NEWNET)"
     )
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", code], capture_output=True, timeout=_PROBE_SECONDS, check=False
@@ -100,7 +105,7 @@ def _user_namespaces(*, required: bool) -> Check:
     return Check(
         "user namespaces",
         "missing" if required else "limited",
-        "cannot be created",
+        "forbidden by AppArmor" if _is_closed_by_apparmor() else "cannot be created",
         "containers need root on this host"
         if required
         else "ordinary users of this host cannot run containers",
@@ -109,15 +114,16 @@ def _user_namespaces(*, required: bool) -> Check:
     )
 
 
+def _is_closed_by_apparmor() -> bool:
+    """Whether AppArmor restricts user namespaces to programs with a profile: Ubuntu's default from 23.10 on."""
+    return _read(f"/proc/sys/{_APPARMOR}") == "1"
+
+
 def _user_namespace_remedy() -> str:
     for name, value, setting in (
         ("user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
         ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
-        (
-            "kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
+        (_APPARMOR, "1", f"{_APPARMOR.replace('/', '.')}=0"),
     ):
         if _read(f"/proc/sys/{name}") == value:
             return f"sudo sysctl -w {setting}"
@@ -220,15 +226,9 @@ def _seccomp() -> Check:
 
 def _network(*, rootless: bool) -> Check:
     if rootless:
-        return Check(
-            "network",
-            "limited",
-            "none and host",
-            "an ordinary user's container reaches no other hosts by default; its ports are reachable through the proxy and -p",
-            "dock run --network host uses the host's network, without isolation; only root has the bridge",
-        )
+        return _user_network()
     from pydock_core.network.firewall import probe_forwarding, probe_guard
-    from pydock_core.network.rules import HOST_ACCESS, NO_NFT
+    from pydock_core.network.rules import NO_NFT
 
     tools = [tool for tool in ("nft", "iptables") if shutil.which(tool)]
     if not tools:
@@ -256,16 +256,37 @@ def _network(*, rootless: bool) -> Check:
             "containers on a bridge reach neither other hosts nor, where br_netfilter is on, each other",
             _forwarding_remedy(chain),
         )
+    return _bridge(tools[0])
+
+
+def _user_network() -> Check:
+    from pydock_core.network.uplink_program import find_program, lack, remedy
+
+    if reason := lack():
+        return Check(
+            "network",
+            "limited",
+            f"none and host; {reason}",
+            "an ordinary user's container reaches no other hosts by default, and there are no networks by name; "
+            "its ports are reachable through the proxy and -p",
+            remedy(reason),
+        )
+    return _bridge(Path(find_program()).name)
+
+
+def _bridge(program: str) -> Check:
+    from pydock_core.network.rules import HOST_ACCESS
+
     if os.environ.get(HOST_ACCESS, "none") not in ("", "none"):
         return Check(
             "network",
             "limited",
-            f"bridge, with {tools[0]}; {HOST_ACCESS} is set",
+            f"bridge, with {program}; {HOST_ACCESS} is set",
             "containers started with it reach every service of this host, and link-local addresses (cloud metadata)",
             f"unset {HOST_ACCESS}; --add-host host.docker.internal:host-gateway opens the gateway to one container",
         )
     return Check(
-        "network", "ok", f"bridge, with {tools[0]}; the host's own addresses are closed to containers"
+        "network", "ok", f"bridge, with {program}; the host's own addresses are closed to containers"
     )
 
 

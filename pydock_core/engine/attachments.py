@@ -13,7 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pydock_core.engine.network_rows import Network
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnavailableError
+from pydock_core.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    PyDockError,
+    UnavailableError,
+    UnsupportedError,
+)
 from pydock_core.network.addresses import (
     DEFAULT_CANDIDATES,
     host_routes,
@@ -25,6 +32,7 @@ from pydock_core.network.addresses import (
 )
 from pydock_core.network.client import NetworkService
 from pydock_core.network.rules import NO_NFT, Admission, BridgeRules, host_access
+from pydock_core.network.uplink_program import MTU_BYTES, find_nft, lack, remedy
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import make_directories, make_private
 from pydock_core.runtime.record_file import read_json, write_json, write_whole
@@ -33,6 +41,7 @@ from pydock_core.store.database import Database
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import networks as table
 from pydock_core.store.database.networks import DEFAULT_NETWORK, PREDEFINED, Addresses
+from pydock_core.supervision import user_network
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.plan import Interface, NameService, NetworkAttachment
 
@@ -51,6 +60,7 @@ class Attachments:
     def __init__(self, root: StateRoot, database: Database) -> None:
         self._root = root
         self._database = database
+        self._rootless = os.geteuid() != 0
 
     # -- at create ---------------------------------------------------------------------------------------
 
@@ -175,12 +185,13 @@ class Attachments:
             if hardware or (network.has_names and is_new):
                 make_directories(directory)
                 write_json(directory / _BRIDGE_RECORD, asdict(rules))
+            mtu = self._mtu(network)
             weakness = NetworkService(self._root).ensure(
                 rules,
                 Admission(address, access, tuple(resolvers), hardware, address6),
-                mtu=network.options.mtu if network.has_names else 0,
+                mtu=mtu,
                 record=directory / _ADMISSIONS,
-                needs_nft=network.has_names,
+                needs_nft=network.has_names or self._rootless,
             )
         if weakness != self._recorded_weakness():
             write_whole(self._weakness_file, weakness.encode())
@@ -194,11 +205,16 @@ class Attachments:
             mac_address=hardware or mac_address_of(address),
             address6=endpoint.address6,
             gateway6=rules.gateway6 if routes[1] else "",
-            mtu=network.options.mtu if network.has_names else 0,
+            mtu=mtu,
             is_isolated=network.has_names and not network.options.connectivity,
             directory=str(directory) if network.has_names else "",
             names=names,
         )
+
+    def _mtu(self, network: Network) -> int:
+        """Return a bridge's MTU; that of an ordinary user's is by default the one of the way out."""
+        requested = network.options.mtu if network.has_names else 0
+        return requested or (MTU_BYTES if self._rootless else 0)
 
     def _ready(self, network: Network, held: ExitStack) -> tuple[Network, bool]:
         """Return the network with a subnet that no other device has; hold the host's lock while its bridge is absent.
@@ -207,9 +223,9 @@ class Attachments:
             The network as it is now, and whether its bridge is still to be made.
         """
         # The device is looked for before the row is used: a bridge that exists has the subnet of its row.
-        if network.row.subnet and is_device(network.row.bridge):
+        if network.row.subnet and self.is_device(network.row.bridge):
             return network, False
-        held.enter_context(host_lock())
+        held.enter_context(self.subnet_lock())
         return self.with_free_subnet(Network(table.find(self._database, network.row.id))), True
 
     def with_free_subnet(self, network: Network) -> Network:
@@ -223,7 +239,7 @@ class Attachments:
         """
         row = network.row
         bridge = row.bridge or self.default_bridge()
-        if row.subnet and (is_device(bridge) or not is_shadowed(row.subnet, host_routes())):
+        if row.subnet and (self.is_device(bridge) or not is_shadowed(row.subnet, host_routes())):
             return network
         if row.subnet:
             if network.has_names and network.pool(4)["Subnet"]:
@@ -243,6 +259,40 @@ class Attachments:
             return DEFAULT_BRIDGE
         return f"pydock{zlib.crc32(str(self._root.data).encode()):08x}"
 
+    def is_device(self, name: str) -> bool:
+        """Whether a network device has this name, in the network namespace of the bridges."""
+        if self._rootless:
+            network = user_network.read(self._root.run)
+            return network is not None and name in network.devices()
+        try:
+            socket.if_nametoindex(name)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def subnet_lock(self) -> Iterator[None]:
+        """Hold the right to choose a subnet, until the bridge that has it is up: only then others see its route.
+
+        One lock serves all network namespaces that share /run: it is held once per bridge, for the time of its making.
+        An ordinary user's bridges are in a namespace of their own, so the state root's own lock serves them.
+        """
+        lock = self._root.run / _HOST_LOCK.name if self._rootless else _HOST_LOCK
+        try:
+            make_private(lock.parent)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise UnavailableError(
+                f"cannot choose a subnet: {lock}: {error.strerror}",
+                "use --network none (ports open in the notebook all the same) or host",
+                exit_code=125,
+            ) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
     # -- networks ----------------------------------------------------------------------------------------
 
     @contextmanager
@@ -258,7 +308,12 @@ class Attachments:
             os.close(fd)
 
     def make(self, network: Network) -> None:
-        """Make a new network's bridge and its rules; the caller holds the host's lock."""
+        """Make a new network's bridge and its rules; the caller holds the host's lock.
+
+        An ordinary user's is made for its first container, in a namespace that lasts as long as the containers.
+        """
+        if self._rootless:
+            return
         directory = self._root.network_directory(network.row.id)
         make_directories(directory)
         write_json(directory / _BRIDGE_RECORD, asdict(network.rules))
@@ -287,7 +342,7 @@ class Attachments:
 
     def weakness(self) -> str:
         """Why containers of a bridge can impersonate each other, as far as is known before a start; "" if they cannot."""
-        if not shutil.which("nft"):
+        if not (find_nft() if self._rootless else shutil.which("nft")):
             return NO_NFT
         recorded = self._recorded_weakness()
         return "" if recorded == NO_NFT else recorded  # nft was installed after the last start
@@ -351,6 +406,23 @@ class Attachments:
 
 
 Places = Sequence[tuple[Network, EndpointSettings]]
+
+
+def check_way_out(name: str) -> None:
+    """Refuse a bridge network to an ordinary user if this host has no way out of the namespace of the user's bridges.
+
+    Args:
+        name: of the network, for the message.
+
+    Raises:
+        UnsupportedError: it has none; exit code 125.
+    """
+    if os.geteuid() != 0 and (reason := lack()):
+        raise UnsupportedError(
+            f"an ordinary user has no network {name} here: {reason}",
+            f"{remedy(reason)}; or use --network none (the proxy and -p reach its ports all the same) or host",
+            exit_code=125,
+        )
 
 
 def check_addresses(network: Network, settings: EndpointSettings) -> None:
@@ -476,37 +548,3 @@ def _requested(text: str | None, subnet: str, gateway: str, taken: set[str], net
             exit_code=125,
         )
     return f"{address}/{within.prefixlen}"
-
-
-def is_device(name: str) -> bool:
-    """Whether a network device has this name."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def host_lock() -> Iterator[None]:
-    """Hold the right to choose a subnet, until the bridge that has it is up: only then others see its route.
-
-    One lock serves all network namespaces that share /run: it is held once per bridge, for the time of its making.
-    """
-    if os.geteuid() != 0:  # NetworkService refuses the request
-        yield
-        return
-    try:
-        make_private(_HOST_LOCK.parent)
-        fd = os.open(_HOST_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise UnavailableError(
-            f"cannot choose a subnet: {_HOST_LOCK}: {error.strerror}",
-            "use --network none (ports open in the notebook all the same) or host",
-            exit_code=125,
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

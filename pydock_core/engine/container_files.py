@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pydock_core.network.resolvers import host_servers, parse_server
 from pydock_core.spec.definition import HostConfig
 from pydock_core.spec.validation import HOST_GATEWAY
+from pydock_core.supervision.user_network import FORWARDER
 
 _SYSTEM = Path("/etc/resolv.conf")
 _RESOLVERS = (Path("/run/systemd/resolve/resolv.conf"), _SYSTEM)
@@ -105,6 +108,15 @@ def read_host_resolv_conf() -> str:
     return ""
 
 
+def read_bridge_resolv_conf() -> str:
+    """Read the host's resolv.conf as a container on a bridge can use it: an ordinary user's asks one server for all."""
+    text = read_host_resolv_conf()
+    if os.geteuid() == 0:
+        return text
+    kept = [line for line in text.splitlines() if parse_server(line) is None]
+    return "".join(f"{line}\n" for line in (*kept, f"nameserver {FORWARDER}"))
+
+
 def read_text(path: Path) -> bytes:
     """Read a file that a container may have changed, up to a megabyte."""
     with open(path, "rb") as file:
@@ -112,19 +124,17 @@ def read_text(path: Path) -> bytes:
 
 
 def upstream_servers(settings: HostConfig) -> list[str]:
-    """Return the servers that a container's name server asks, from the host's network: a loopback one is reached there."""
-    if settings["Dns"]:
-        return settings["Dns"]
-    try:
-        text = _SYSTEM.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return [str(address) for line in text.splitlines() if (address := _name_server(line)) is not None]
+    """Return the servers that a container's name server asks, from outside: a loopback one is reached there."""
+    if os.geteuid() != 0:  # from the namespace that the user's containers share
+        return [
+            FORWARDER if ipaddress.ip_address(text).is_loopback else text for text in settings["Dns"]
+        ] or [FORWARDER]
+    return settings["Dns"] or host_servers()
 
 
 def name_servers(text: str) -> list[str]:
     """Return the IPv4 name servers of a resolv.conf."""
-    found = [_name_server(line) for line in text.splitlines()]
+    found = [parse_server(line) for line in text.splitlines()]
     return [str(address) for address in found if isinstance(address, ipaddress.IPv4Address)]
 
 
@@ -142,7 +152,7 @@ def add_network(
     lines = "".join(f"{address}\t{name}\n" for address in addresses)
     _change(directory / "hosts", lambda old: old + lines.encode())
     if has_names:
-        text = read_host_resolv_conf()
+        text = read_bridge_resolv_conf()
         plain = build_resolv_conf(text, keep_loopback=False, settings=settings).encode()
         own = build_own_resolv_conf(text, settings).encode()
         _change(directory / "resolv.conf", lambda old: own if old == plain else old)
@@ -171,15 +181,5 @@ def _change(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def _is_loopback_server(line: str) -> bool:
-    address = _name_server(line)
+    address = parse_server(line)
     return address is not None and address.is_loopback
-
-
-def _name_server(line: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    words = line.split()
-    if len(words) < 2 or words[0] != "nameserver":
-        return None
-    try:
-        return ipaddress.ip_address(words[1].partition("%")[0])
-    except ValueError:
-        return None

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.engine import container_files, mount_points
-from pydock_core.engine.attachments import HOST_NAMES, Attachments
+from pydock_core.engine.attachments import HOST_NAMES, Attachments, check_way_out
 from pydock_core.engine.bundle import collect_facts
 from pydock_core.engine.host_support import check_host_support, lost_limits
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.volume_files import fill_volumes
-from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
+from pydock_core.errors import InvalidError, NotFoundError, UnavailableError
+from pydock_core.network.uplink_program import lack
 from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
@@ -128,8 +129,8 @@ class Launcher:
 
     @property
     def default_network(self) -> str:
-        """The network mode of a request without one: a bridge needs root."""
-        return "none" if self._rootless else "bridge"
+        """The network mode of a request without one: a bridge, unless an ordinary user can have none here."""
+        return "none" if self._rootless and lack() else "bridge"
 
     # -- at create -------------------------------------------------------------------------------------
 
@@ -146,12 +147,8 @@ class Launcher:
         host = request["HostConfig"]
         mode, _, other = host["NetworkMode"].partition(":")
         is_bridge = mode not in ("none", "host", "container")
-        if is_bridge and self._rootless:
-            raise UnsupportedError(
-                f"--network {mode} needs root on this host",
-                "use --network none: the proxy and -p reach its ports all the same; or host, to reach other hosts",
-                exit_code=125,
-            )
+        if is_bridge:
+            check_way_out(mode)
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
         endpoints = request["NetworkingConfig"]["EndpointsConfig"]
@@ -234,8 +231,8 @@ class Launcher:
             make_directories(directory)
         paths.upper.chmod(0o755)  # the mode of the container's root directory
         diff_ids = self._images.layers(row.image_id)
+        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)  # may take long
         network = self._network(row, definition)
-        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
         facts = collect_facts(
             self._root,
             row.id,
@@ -371,10 +368,15 @@ class Launcher:
             texts = {name: container_files.read_text(theirs / name) for name in ("hosts", "resolv.conf")}
             self._write_files(row.id, {"hostname": f"{definition.host_name(row.id)}\n".encode(), **texts})
             return network
-        text = container_files.read_host_resolv_conf()
+        is_bridge = mode not in ("none", "host")
+        text = (
+            container_files.read_bridge_resolv_conf()
+            if is_bridge
+            else container_files.read_host_resolv_conf()
+        )
         resolv = container_files.build_resolv_conf(text, keep_loopback=mode == "host", settings=host)
         network = NetworkAttachment(mode=mode)
-        if mode not in ("none", "host"):
+        if is_bridge:
             extra = host["ExtraHosts"] or ()
             network = self._attachments.attach(
                 row.id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,15 +13,14 @@ from pydock_core.engine.attachments import (
     Places,
     build_name_service,
     check_addresses,
+    check_way_out,
     choose_routes,
-    host_lock,
-    is_device,
     own_names,
 )
 from pydock_core.engine.labels import has_label, parse_prune_filters
 from pydock_core.engine.names import random_id
 from pydock_core.engine.network_rows import Network, build_endpoint, build_network
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError
 from pydock_core.network.addresses import (
     DEFAULT_CANDIDATES,
     host_routes,
@@ -81,11 +79,7 @@ class Networks:
         Postcondition: the network is listed, and its bridge is there; on an error nothing has changed.
         """
         name, driver, checked = check_network(request)
-        if os.geteuid() != 0:
-            raise UnsupportedError(
-                "bridge networks need root on this host",
-                "use --network none: the proxy and -p reach a container's ports all the same (dock doctor)",
-            )
+        check_way_out(name)
         if table.find_by_name(self._database, name) is not None:
             raise ConflictError(
                 f"network {name} already exists", f"choose another name, or remove it: dock network rm {name}"
@@ -94,8 +88,8 @@ class Networks:
         row = NetworkRow(network_id, name, driver, time.time_ns(), "", "", "", encode_network(checked))
         options = Network(row).options
         bridge = options.bridge or f"br-{network_id[:12]}"
-        with host_lock():
-            if is_device(bridge):
+        with self._attachments.subnet_lock():
+            if self._attachments.is_device(bridge):
                 raise ConflictError(f"a network device {bridge} exists already", "choose another bridge name")
             subnet, subnet6 = self._choose_subnets(Network(row))
             row = NetworkRow(

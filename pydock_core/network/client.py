@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydock_core.errors import UnsupportedError
 from pydock_core.network.rules import Admission, BridgeRules
 from pydock_core.paths import StateRoot
+from pydock_core.supervision import user_network
+from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
 if TYPE_CHECKING:
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 
 
 class NetworkService:
-    """The network service of one state root, started on demand.  Only root has one.
+    """The network service of one state root, started on demand.
 
     Args:
         root: whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
     """
 
     def __init__(self, root: StateRoot) -> None:
+        self._root = root
         self._spec = network_spec(root)
 
     def ensure(
@@ -53,7 +55,8 @@ class NetworkService:
             The reason why containers of the bridge can impersonate each other; "" if they cannot.
 
         Raises:
-            UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
+            UnsupportedError: the host has neither nft nor iptables; for an ordinary user, no nft or no program that gives
+                the namespace of the user's bridges a way out.
             ConflictError: a device of this name is not a bridge.
         """
         request: EnsureRequest = {
@@ -69,6 +72,8 @@ class NetworkService:
 
     def remove(self, rules: BridgeRules) -> None:
         """Remove a bridge and its firewall rules; what is not there is not an error."""
+        if os.geteuid() != 0 and user_network.read(self._root.run) is None:
+            return  # no container runs on a bridge of this user, so there is none
         self._ask({"op": "remove", "rules": asdict(rules)})
 
     def ping(self) -> ServerFacts:
@@ -77,9 +82,5 @@ class NetworkService:
 
     def _ask(self, request: EnsureRequest | RemoveRequest | PingRequest) -> Mapping[str, Any]:
         if os.geteuid() != 0:
-            raise UnsupportedError(
-                "bridge networks need root",
-                hint="use --network none (its ports still open in the notebook) or host",
-                exit_code=125,
-            )
+            Zygote(self._root).ping()  # the service joins its user namespace
         return ask_server_surely(self._spec, request)

@@ -103,6 +103,19 @@ def publish(rules: BridgeRules, publications: Sequence[Publication]) -> None:
     _run([nft, "-f", "-"], base + elements)
 
 
+def apply(script: str) -> None:
+    """Have nft apply a script.
+
+    Raises:
+        UnsupportedError: the host has no nft.
+        FailedError: nft refused it.
+    """
+    nft = shutil.which("nft")
+    if nft is None:
+        raise UnsupportedError(NO_NFT, "install nftables", exit_code=125)
+    _run([nft, "-f", "-"], script)
+
+
 def probe_guard() -> str:
     """Return the reason why containers of a bridge could impersonate each other on this host; "" if they cannot.
 

@@ -218,6 +218,14 @@ def port_name(address: str) -> str:
     return _PREFIX + ipaddress.IPv4Address(address.partition("/")[0]).packed.hex()
 
 
+def is_port_name(name: str) -> bool:
+    """Whether a network device is named like a bridge port of a container."""
+    digits = name[len(_PREFIX) :]
+    return (
+        name.startswith(_PREFIX) and len(digits) == 8 and all(digit in "0123456789abcdef" for digit in digits)
+    )
+
+
 def port_patterns(subnet: str) -> list[str]:
     """Return the prefixes of the names of a subnet's ports: "pdac1e" for 172.30.0.0/16."""
     network = ipaddress.IPv4Network(subnet)
@@ -231,13 +239,8 @@ def port_addresses(subnet: str, names: Iterable[str]) -> list[str]:
     network = ipaddress.IPv4Network(subnet)
     found = []
     for name in names:
-        digits = name[len(_PREFIX) :]
-        if (
-            name.startswith(_PREFIX)
-            and len(digits) == 8
-            and all(digit in "0123456789abcdef" for digit in digits)
-        ):
-            address = ipaddress.IPv4Address(int(digits, 16))
+        if is_port_name(name):
+            address = ipaddress.IPv4Address(int(name[len(_PREFIX) :], 16))
             if address in network:
                 found.append(str(address))
     return found

@@ -1,4 +1,7 @@
-"""The network service (root): a fork server with pyroute2 loaded, one child per request.
+"""The network service: a fork server with pyroute2 loaded, one child per request.
+
+An ordinary user's is root of the user namespace of the zygote.  Its children enter the network namespace that the user's
+containers share; the first request that needs the namespace makes it (:mod:`pydock_core.network.user_bridges`).
 
 Its requests are EnsureRequest, PlugRequest and UnplugRequest (with the network namespace's descriptor), PublishRequest,
 RemoveRequest and PingRequest of :mod:`pydock_core.supervision.protocol`.
@@ -31,9 +34,14 @@ def main(arguments: Mapping[str, Any]) -> NoReturn:
 
 
 def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    bridges = None
+    if os.geteuid() != 0:
+        from pydock_core.network.user_bridges import UserBridges
+
+        bridges = UserBridges(Path(arguments["socket_path"]).parent)
     for name in _WARM:
         importlib.import_module(name)
-    return {
+    operations = {
         "ping": forkserver.answer_ping({"pid": os.getpid(), "version": arguments["version"]}),
         "ensure": Operation(Kind.CALL, _ensure),
         "attach": Operation(Kind.CALL, _attach),
@@ -41,6 +49,7 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
         "publish": Operation(Kind.CALL, _publish),
         "remove": Operation(Kind.CALL, _remove),
     }
+    return operations if bridges is None else bridges.wrap(operations)
 
 
 def _text(request: Request, name: str) -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914
+_SIOCSIFADDR = 0x8916
+_SIOCSIFNETMASK = 0x891C
 _IFF_UP = 1
 OWN_NAMESPACE = "/proc/self/ns/net"
 _ATTACH_TIMEOUT_SECONDS = 30.0
@@ -68,6 +70,14 @@ def set_loopback_up() -> None:
         request = struct.pack("16sh14x", b"lo", 0)
         flags = struct.unpack("16sh14x", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[1]
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+
+
+def add_loopback_address(address: str) -> None:
+    """Give ``lo`` one more IPv4 address, in the caller's network namespace; harmless if it has the address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        for code, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.255")):
+            family = struct.pack("=H2x4s8x", socket.AF_INET, socket.inet_aton(value))
+            fcntl.ioctl(control, code, struct.pack("16s16s", b"lo:0", family))
 
 
 def bind_namespace(target: Path) -> None:

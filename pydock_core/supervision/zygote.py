@@ -12,11 +12,12 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
-from pydock_core.supervision import forkserver, user_namespace
+from pydock_core.supervision import forkserver, user_namespace, user_network
 from pydock_core.supervision.forkserver import Kind, Operation, Request
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[
         if os.geteuid() == 0:
             mapping = user_namespace.ROOT
             _unshare_mounts()
+        elif user_network.join_user_namespace(Path(arguments["socket_path"]).parent):
+            # The bridges take containers of their own user namespace only.
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            mapping = user_namespace.own_mapping()
         else:
             mapping = user_namespace.enter(mapper)
         mapper.close()

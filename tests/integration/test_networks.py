@@ -527,6 +527,8 @@ else:
 def test_an_ordinary_user_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.dock("network", "ls")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    refused = host.dock("network", "create", "web", code=1)
+    monkeypatch.setattr("pydock_core.network.uplink_program.find_program", lambda: "")
+    refused = host.dock("network", "create", "web", code=125)
     monkeypatch.undo()
-    assert "bridge networks need root" in refused
+    assert "an ordinary user has no network web here: neither pasta nor slirp4netns is installed" in refused
+    assert "sudo apt-get install passt" in refused

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.samples import busybox_archive
 from tests.integration.user import SEEN_AT, OrdinaryUser, ordinary_user
 from tests.support.image_store import build_config, build_docker_archive, build_tar, digest, entry
 from tests.support.network_namespace import network_namespace
@@ -72,16 +71,6 @@ def dock(user: OrdinaryUser, *words: object) -> tuple[int, str]:
         PYDOCK_ROOT=f"{user.home}/state",
     )
     return result.returncode, result.stdout
-
-
-def test_a_bridge_is_refused_with_the_way_out(user: OrdinaryUser) -> None:
-    archive = busybox_archive(user.home / "busybox.tar")
-    assert dock(user, "load", "-q", "-i", archive)[0] == 0
-    code, text = dock(user, "run", "--network", "bridge", "busybox", "true")
-    assert code == 125
-    assert "error: --network bridge needs root" in text
-    assert "or host, to reach other hosts" in text
-    assert "--network none" in text
 
 
 def test_the_doctor_says_what_is_lost(user: OrdinaryUser) -> None:

@@ -55,12 +55,14 @@ def _read_name(data: bytes) -> str:
     return ".".join(labels)
 
 
-def ask(name: str, kind: int = A, *, tcp: bool = False, timeout: float = 5) -> tuple[int, list[str]]:
-    """Ask the name server of the caller's network namespace; return the response code and the answers, which live 0 s."""
+def ask(
+    name: str, kind: int = A, *, tcp: bool = False, timeout: float = 5, server: tuple[str, int] = NAME_SERVER
+) -> tuple[int, list[str]]:
+    """Ask a name server, by default the caller's namespace's; return the response code and the answers, which live 0 s."""
     query = build_query(name, kind)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as client:
         client.settimeout(timeout)
-        client.connect(NAME_SERVER)
+        client.connect(server)
         if tcp:
             client.sendall(struct.pack(">H", len(query)) + query)
             data = b""

@@ -1,0 +1,112 @@
+"""The programs that give a network namespace of an ordinary user a way out: pasta, else slirp4netns.
+
+They take the packets that leave by a TAP device, and make connections from sockets of their own in the host's network namespace.
+passt(1), slirp4netns(1).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydock_core.network.rules import NO_NFT
+
+DEVICE = "outside"
+"""The TAP device in the namespace."""
+ADDRESS = "192.0.0.100"
+GATEWAY = "192.0.0.2"
+PREFIX_BITS = 24
+"""The addresses are those of RFC 6890's block for protocol assignments, so they hide no other host from a container."""
+ADDRESS6 = "fd00:c000::100"
+GATEWAY6 = "fd00:c000::2"
+MTU_BYTES = 65520
+"""As large as a TAP's may be: each packet costs the program two system calls."""
+MISSING = "neither pasta nor slirp4netns is installed"
+NO_TUN = "/dev/net/tun cannot be opened"
+INSTALL_HINT = "sudo apt-get install passt"
+_TUN = Path("/dev/net/tun")
+_SYSTEM_DIRECTORIES = "/usr/sbin:/sbin:/usr/local/sbin"
+_HELP_SECONDS = 10.0
+
+
+def search_path() -> str:
+    """Return PATH with the directories of administration: an ordinary user's may lack those, which have nft."""
+    return f"{os.environ.get('PATH') or '/usr/bin:/bin'}:{_SYSTEM_DIRECTORIES}"
+
+
+def find_program() -> str:
+    """Return the path of the program; "" if there is none."""
+    path = search_path()
+    return shutil.which("pasta", path=path) or shutil.which("slirp4netns", path=path) or ""
+
+
+def find_nft() -> str:
+    """Return the path of nft; "" if it is not installed."""
+    return shutil.which("nft", path=search_path()) or ""
+
+
+def lack() -> str:
+    """Return the reason why an ordinary user has no bridge networks here; "" if nothing speaks against them."""
+    if not find_program():
+        return MISSING
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        return NO_TUN
+    return "" if find_nft() else NO_NFT
+
+
+def remedy(reason: str) -> str:
+    """Return the command that mends what :func:`lack` returned."""
+    commands = {MISSING: INSTALL_HINT, NO_TUN: f"sudo chmod 666 {_TUN}"}
+    return commands.get(reason, "sudo apt-get install nftables")
+
+
+def build_command(program: str, namespace: str, *, has_ipv6: bool, read_help: Callable[[], str]) -> list[str]:
+    """Return the command that connects a namespace, and stays in the foreground.
+
+    Nothing is forwarded into the namespace, and no address of it leads to the host's loopback.
+
+    Args:
+        program: of :func:`find_program`.
+        namespace: a file that stands for the namespace.
+        has_ipv6: the host has a way out by IPv6.
+        read_help: returns what the program says of its options: they differ between its versions.
+    """
+    if Path(program).name == "slirp4netns":
+        words = [
+            "--configure",
+            "--disable-host-loopback",
+            f"--mtu={MTU_BYTES}",
+            f"--cidr=192.0.0.0/{PREFIX_BITS}",
+        ]
+        words += ["--enable-ipv6"] if has_ipv6 else []
+        available = read_help()
+        words += [word for word in ("--enable-sandbox", "--enable-seccomp") if word in available]
+        return [program, *words, "--netns-type=path", namespace, DEVICE]
+    words = ["--foreground", "--quiet", "--config-net", "--ns-ifname", DEVICE, "--mtu", str(MTU_BYTES)]
+    words += ["--address", ADDRESS, "--netmask", str(PREFIX_BITS), "--gateway", GATEWAY]
+    words += ["--address", ADDRESS6, "--gateway", GATEWAY6] if has_ipv6 else ["--ipv4-only"]
+    words += ["-t", "none", "-u", "none", "-T", "none", "-U", "none"]
+    available = read_help()
+    words += [
+        word for word in ("--no-dhcp", "--no-dhcpv6", "--no-ra", "--no-netns-quit") if word in available
+    ]
+    # The address of the gateway stands for the host's loopback otherwise; newer versions have the second form.
+    words += ["--no-map-gw"] if "--no-map-gw" in available else ["--map-host-loopback", "none"]
+    return [program, *words, "--netns", namespace]
+
+
+def read_help(program: str) -> str:
+    """Return what a program says of its options."""
+    import subprocess  # late: the engine imports this module, and starts no program
+
+    done = subprocess.run(
+        [program, "--help"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_HELP_SECONDS,
+        check=False,
+    )
+    return done.stdout + done.stderr
