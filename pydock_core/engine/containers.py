@@ -42,7 +42,6 @@ from pydock_core.supervision.client import (
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import LogEntry, read_log
 from pydock_core.supervision.reaper import mark_stopped, reap_killed
-from pydock_core.supervision.restart_policy import NO
 
 if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
@@ -338,7 +337,7 @@ class Containers:
         if was_running:
             sent = number or stop_signal_of(decode(row.definition))
             self._state.recorder.container(row, "kill", signal=str(sent))
-        has_policy = decode(row.definition).host["RestartPolicy"]["Name"] != NO
+        has_policy = decode(row.definition).host["RestartPolicy"]["Name"] != "no"
         deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
         while True:
             try:

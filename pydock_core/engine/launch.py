@@ -26,7 +26,6 @@ from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
-from pydock_core.spec.health import build_health_plan
 from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import LOOPBACK, publish_all, read_ports
@@ -77,7 +76,11 @@ def build_plan(
     request, host = definition.request, definition.host
     limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     timeout = request["StopTimeout"]
-    health = build_health_plan(request)
+    health = None
+    if request["Healthcheck"] is not None:
+        from pydock_core.spec.health import build_health_plan  # late: few containers have a check
+
+        health = build_health_plan(request)
     return LaunchPlan(
         container_id=container_id,
         data_dir=str(paths.data),

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.paths import ContainerPaths
 from pydock_core.spec.definition import FIXED_CONFIG, FIXED_HOST_CONFIG, Definition
@@ -16,11 +16,14 @@ from pydock_core.spelling import human_duration
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.networks import EndpointRow, NetworkRow
 from pydock_core.supervision.container_status import Status
-from pydock_core.supervision.health_plan import NONE as NO_HEALTH
-from pydock_core.supervision.health_plan import STARTING, UNHEALTHY, Health
 from pydock_core.supervision.logs import format_time
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.health_plan import Health
+
 ZERO_TIME = "0001-01-01T00:00:00Z"
+# Of supervision/health_plan.py, which a listing does not load.
+NO_HEALTH, STARTING, UNHEALTHY = "none", "starting", "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)

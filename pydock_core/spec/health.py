@@ -7,11 +7,13 @@ the image's or the default.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError
 from pydock_core.spec.definition import CreateRequest, HealthConfig
-from pydock_core.supervision.health_plan import HealthPlan
+
+if TYPE_CHECKING:
+    from pydock_core.supervision.health_plan import HealthPlan
 
 _TIMES = {
     "Interval": "--health-interval",
@@ -76,6 +78,8 @@ def build_health_plan(request: CreateRequest) -> HealthPlan | None:
     health = request["Healthcheck"]
     if health is None or not has_probe(health):
         return None
+    from pydock_core.supervision.health_plan import HealthPlan  # late: few containers have a check
+
     kind, *words = health["Test"]
     shell: Sequence[str] = request["Shell"] or _DEFAULT_SHELL
     plan = HealthPlan(tuple([*shell, words[0]] if kind == "CMD-SHELL" else words))

@@ -22,8 +22,8 @@ THROTTLES: Mapping[str, str] = {
     "BlkioDeviceWriteIOps": "throttleWriteIOPSDevice",
 }
 """Fields of HostConfig, and those of ``linux.resources.blockIO``."""
-_RULE = re.compile(r"([abc]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})")
-_PARENT = re.compile(r"[A-Za-z0-9_.:@/-]+")
+_RULE = r"([abc]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})"
+_PARENT = r"[A-Za-z0-9_.:@/-]+"
 _LARGEST = (1 << 63) - 1
 
 _MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -74,7 +74,7 @@ def check_host_options(request: CreateRequest) -> None:
             raise _invalid(f"invalid --memory-swappiness {host['MemorySwappiness']}", "give 0 to 100")
         host["MemorySwappiness"] = None
     for rule in host["DeviceCgroupRules"] or ():
-        if not _RULE.fullmatch(rule):
+        if not re.fullmatch(_RULE, rule):
             raise _invalid(f"invalid --device-cgroup-rule {rule}", "write 'c 1:3 rwm', with * for any number")
     for item in host["BlkioWeightDevice"]:
         _check_device(item, "--blkio-weight-device", "Weight", 10, 1000)
@@ -93,7 +93,7 @@ def _unknown_mode(field: str, flag: str, value: str, modes: tuple[str, ...]) -> 
 
 def _check_parent(text: str) -> str:
     path = posixpath.normpath("/" + text.lstrip("/"))
-    if not _PARENT.fullmatch(text) or ".." in text.split("/") or path == "/":
+    if not re.fullmatch(_PARENT, text) or ".." in text.split("/") or path == "/":
         raise _invalid(
             f"invalid --cgroup-parent {text}", "write a path below the root of the control groups: /jobs"
         )
@@ -153,7 +153,7 @@ def build_device_rules(host: HostConfig) -> list[dict[str, Any]]:
     """Return the rules of ``--device-cgroup-rule``; a number that is left out is any."""
     rules = []
     for text in host["DeviceCgroupRules"] or ():
-        match = _RULE.fullmatch(text)
+        match = re.fullmatch(_RULE, text)
         assert match is not None  # checked
         kind, major, minor, access = match.groups()
         numbers = {name: int(value) for name, value in (("major", major), ("minor", minor)) if value != "*"}

@@ -39,7 +39,7 @@ DEFAULT_BUFFER_BYTES = 1_000_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _MOST_FILES = 1000
-_TAG = re.compile(r"\{\{\s*\.([A-Za-z]+)\s*\}\}")
+_TAG = r"\{\{\s*\.([A-Za-z]+)\s*\}\}"
 _SHORT_DIGITS = 12
 
 
@@ -151,7 +151,7 @@ def build_tag(template: str, values: Mapping[str, str]) -> str:
             raise _unknown_tag(template)
         return values.get(match.group(1), "")
 
-    text = _TAG.sub(replace, template)
+    text = re.sub(_TAG, replace, template)
     if "{{" in text:
         raise _unknown_tag(template)
     return text

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydock_core.errors import InvalidError
 from pydock_core.spec.defaults import DEFAULT_PATH
-from pydock_core.spec.definition import ENDPOINT, CreateRequest, EndpointSettings
-from pydock_core.spec.health import check_health, merge_health
+from pydock_core.spec.definition import ENDPOINT, CreateRequest, EndpointSettings, HealthConfig
 from pydock_core.spec.log_option import complete_options
 from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.supervision.plan import EMBEDDED
@@ -56,7 +55,7 @@ def merge(request: CreateRequest, image_config: Mapping[str, Any], default_netwo
         "Volumes": {path: {} for path in (*request["Volumes"], *sorted(image_config.get("Volumes") or ()))},
         "Labels": {**(image_config.get("Labels") or {}), **request["Labels"]},
         "StopSignal": request["StopSignal"] or str(image_config.get("StopSignal") or "SIGTERM"),
-        "Healthcheck": merge_health(request["Healthcheck"], image_config.get("Healthcheck")),
+        "Healthcheck": _merge_health(request, image_config),
         "Shell": request["Shell"] or image_config.get("Shell") or None,
         "HostConfig": {
             **host,
@@ -122,9 +121,11 @@ def check_image_config(image: str, config: Mapping[str, Any]) -> None:
         bad.append("ExposedPorts")
     if not bad and not all(path.startswith("/") for path in config.get("Volumes") or {}):
         bad.append("Volumes")
-    if not bad:
+    if not bad and config.get("Healthcheck"):
+        from pydock_core.spec.health import check_health  # late: few images have a check
+
         try:
-            check_health(config.get("Healthcheck") or {})
+            check_health(config["Healthcheck"])
         except InvalidError:
             bad.append("Healthcheck")
     if bad:
@@ -137,6 +138,14 @@ def check_image_config(image: str, config: Mapping[str, Any]) -> None:
 
 def _is_text_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _merge_health(request: CreateRequest, image_config: Mapping[str, Any]) -> HealthConfig | None:
+    if request["Healthcheck"] is None and not image_config.get("Healthcheck"):
+        return None
+    from pydock_core.spec.health import merge_health  # late: few containers have a check
+
+    return merge_health(request["Healthcheck"], image_config.get("Healthcheck"))
 
 
 def merge_environment(base: Iterable[str], over: Iterable[str]) -> list[str]:

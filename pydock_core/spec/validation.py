@@ -30,15 +30,12 @@ from pydock_core.spec.definition import (
     RestartPolicy,
     complete,
 )
-from pydock_core.spec.health import check_health
 from pydock_core.spec.host_option import check_host_options
 from pydock_core.spec.log_option import parse_limits
 from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
 from pydock_core.spec.security import read_security
 from pydock_core.spec.volume import check_driver
-from pydock_core.supervision.restart_policy import NAMES as POLICY_NAMES
-from pydock_core.supervision.restart_policy import NO, ON_FAILURE
 
 HOST_GATEWAY = "host-gateway"
 """Docker's word for the host's address in ExtraHosts."""
@@ -199,7 +196,10 @@ class _Checker:
         request["WorkingDir"] = directory and posixpath.normpath("/" + directory.lstrip("/"))
         ports = (*request["HostConfig"]["PortBindings"], *request["ExposedPorts"])
         request["ExposedPorts"] = {check_port(port): {} for port in ports}
-        request["Healthcheck"] = check_health(request["Healthcheck"] or {})
+        if request["Healthcheck"] is not None:
+            from pydock_core.spec.health import check_health  # late: few containers have a check
+
+            request["Healthcheck"] = check_health(request["Healthcheck"])
         if request["StopSignal"]:
             number = signal_number(request["StopSignal"], self.name("StopSignal"))
             request["StopSignal"] = f"SIG{signal_name(number)}"
@@ -229,8 +229,9 @@ class _Checker:
             raise self.invalid("LogConfig", None, "malformed", "give Type and Config")
         host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
         parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
-        host["RestartPolicy"] = check_restart_policy(host["RestartPolicy"], self.name("RestartPolicy"))
-        if host["AutoRemove"] and host["RestartPolicy"]["Name"] != NO:
+        if host["RestartPolicy"] != HOST_CONFIG["RestartPolicy"]:
+            host["RestartPolicy"] = check_restart_policy(host["RestartPolicy"], self.name("RestartPolicy"))
+        if host["AutoRemove"] and host["RestartPolicy"] != HOST_CONFIG["RestartPolicy"]:
             raise InvalidError(
                 f"{self.name('AutoRemove')} cannot be combined with {self.name('RestartPolicy')} "
                 f"{host['RestartPolicy']['Name']}: a container that is removed at its end is not started again",
@@ -495,10 +496,16 @@ def check_restart_policy(policy: Mapping[str, Any], name: str = "RestartPolicy")
     Raises:
         InvalidError: there is no such policy, or its count is not one; exit code 125.
     """
+    from pydock_core.supervision.restart_policy import (  # late: few containers have a policy
+        NAMES,
+        NO,
+        ON_FAILURE,
+    )
+
     kind, most = policy.get("Name") or NO, policy.get("MaximumRetryCount") or 0
-    if kind not in POLICY_NAMES:
+    if kind not in NAMES:
         raise InvalidError(
-            f"invalid {name} {kind}: unknown policy", f"there are {', '.join(POLICY_NAMES)}", exit_code=125
+            f"invalid {name} {kind}: unknown policy", f"there are {', '.join(NAMES)}", exit_code=125
         )
     if not _is_integer(most) or most < 0:
         raise InvalidError(
