@@ -42,6 +42,9 @@ class ChangeWatch:
             if error.errno not in _LIMITED:
                 self.close()
                 raise
+            if self._queue_fd >= 0:  # a queue, but no watch in it
+                os.close(self._queue_fd)
+                self._queue_fd = -1
         self._poll = select.poll()
         for fd in (self._wake_fd, self._queue_fd):
             if fd >= 0:

@@ -235,6 +235,7 @@ class Containers:
             launch.attachment,
             terminal=definition.request["Tty"],
             launch=launch,
+            on_end=self._on_end(row, definition),
         )
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
@@ -329,6 +330,13 @@ class Containers:
         status = wait_for_exit(self._root.container(row.id))
         self._state.recorder.run(row, last_run(status))
         return status.exit_code
+
+    def _on_end(self, row: ContainerRow, definition: Definition) -> Callable[[], None]:
+        """Return the function that records the end of a container for a session that has heard of it."""
+        if definition.host["AutoRemove"]:
+            return lambda: None  # the removal records it
+        paths = self._root.container(row.id)
+        return lambda: self._state.recorder.run(row, last_run(derive_status(paths)))
 
     def _stop(self, row: ContainerRow, number: int | None, timeout_seconds: float | None) -> bool:
         """Stop a container; return whether it ran.  Its end is recorded."""
@@ -480,8 +488,14 @@ class Containers:
         paths = self._root.container(row.id)
         if derive_status(paths).is_paused:
             raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
-        terminal = decode(row.definition).request["Tty"]
-        session = ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
+        definition = decode(row.definition)
+        session = ContainerSession.attach(
+            SupervisorClient(paths, reference),
+            paths,
+            streams,
+            definition.request["Tty"],
+            self._on_end(row, definition),
+        )
         self._state.recorder.container(row, "attach")
         return session
 

@@ -135,6 +135,7 @@ class ContainerSession:
         terminal: the container's process has a terminal.
         launch: of a container that was started, whose end it reports.
         begin_wait: of one that was attached to: waits for its end and returns its exit code.
+        on_end: called when :meth:`wait` has the end.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ContainerSession:
         terminal: bool,
         launch: Launch | None = None,
         wait_for_end: Callable[[], int] | None = None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.terminal = terminal
         self.stdin: InputStream | None = None
@@ -153,6 +155,7 @@ class ContainerSession:
         self._attachment = attachment
         self._launch = launch
         self._wait_for_end = wait_for_end
+        self._on_end = on_end
         if attachment is not None:
             attachment.setblocking(False)
             fd = attachment.fileno()
@@ -161,14 +164,19 @@ class ContainerSession:
 
     @classmethod
     def attach(
-        cls, client: SupervisorClient, paths: ContainerPaths, streams: Any, terminal: bool
+        cls,
+        client: SupervisorClient,
+        paths: ContainerPaths,
+        streams: Any,
+        terminal: bool,
+        on_end: Callable[[], None],
     ) -> ContainerSession:
         """Attach to a running container.  The wait for its end begins first, because ``--rm`` removes its exit record."""
         try:
             wait_for_end = client.begin_wait()
         except ConflictError:  # it has just ended, as the next line finds
             wait_for_end = None
-        return cls(paths, client.attach(streams), terminal=terminal, wait_for_end=wait_for_end)
+        return cls(paths, client.attach(streams), terminal=terminal, wait_for_end=wait_for_end, on_end=on_end)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the container has ended; -1 if only its streams show the end."""
@@ -183,6 +191,11 @@ class ContainerSession:
             SupervisorClient(self._paths).resize(rows, columns)
 
     def wait(self) -> SessionEnd:
+        end = self._wait()
+        self._on_end()
+        return end
+
+    def _wait(self) -> SessionEnd:
         try:
             if self._launch is not None:
                 end = self._launch.wait()
@@ -287,7 +300,7 @@ def begin_execution(
         on_end: see :class:`ExecutionSession`.
     """
     if process["terminal"]:
-        connection = client.exec_(process, None, exec_id)
+        connection = client.exec_(process, None, exec_id, detach=detach)
         console_fd = connection.console_fd
         assert console_fd is not None
         os.set_blocking(console_fd, False)
@@ -300,7 +313,7 @@ def begin_execution(
     ours: list[int] = []
     try:
         if detach:
-            connection = client.exec_(process, Stdio(null_fd, null_fd, null_fd), exec_id)
+            connection = client.exec_(process, Stdio(null_fd, null_fd, null_fd), exec_id, detach=True)
             return ExecutionSession(connection, None, (), (), terminal=False, on_end=on_end)
         stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC) if stdin else (null_fd, -1)
         stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)

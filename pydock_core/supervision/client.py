@@ -499,20 +499,28 @@ class SupervisorClient:
 
         return finish
 
-    def exec_(self, process: Mapping[str, Any], stdio: Stdio | None, exec_id: str = "") -> ExecSession:
+    def exec_(
+        self,
+        process: Mapping[str, Any],
+        stdio: Stdio | None,
+        exec_id: str = "",
+        *,
+        detach: bool = False,
+    ) -> ExecSession:
         """Run a further process in the container.
 
         Args:
             process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities, ...).
             stdio: the process's three descriptors, copied; None if ``process`` has a terminal.
-            exec_id: the name under which the supervisor records its end if this client does not hear of it.
+            exec_id: the name under which the supervisor records its end if this client does not.
+            detach: this client will not wait for the end.
 
         Raises:
             PyDockError: the command cannot be executed (exit_code 126) or was not found (127).
         """
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
         connection, document, received = self._open(
-            {"op": "exec", "process": dict(process), "id": exec_id}, fds
+            {"op": "exec", "process": dict(process), "id": exec_id, "detach": detach}, fds
         )
         return ExecSession(connection, cast("ExecReply", document)["pid"], received[0] if received else None)
 

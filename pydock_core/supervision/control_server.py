@@ -155,10 +155,11 @@ class Connection:
                 return True
         return False
 
-    def reply(self, facts: Mapping[str, Any] | None = None, fds: tuple[int, ...] = ()) -> None:
-        """Send a reply, the last message of this connection."""
-        self.tell({"ok": True, **(facts or {})}, fds)
+    def reply(self, facts: Mapping[str, Any] | None = None, fds: tuple[int, ...] = ()) -> bool:
+        """Send a reply, the last message of this connection; return whether it was sent."""
+        is_sent = self.tell({"ok": True, **(facts or {})}, fds)
         self.close()
+        return is_sent
 
     def fail(self, error: PyDockError) -> None:
         """Reply with an error, and close."""
@@ -409,7 +410,8 @@ class ControlServer:
             raise InvalidError("exec needs three descriptors, or none with a terminal")
         created = self._supervisor.execute(process, None if wants_terminal else Stdio(*fds))
         exec_id = str(document.get("id", ""))
-        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd, exec_id)
+        is_awaited = not document.get("detach")
+        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd, exec_id, is_awaited)
 
     def _connect(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
         interface = Interface.from_json(document["interface"])
@@ -442,15 +444,15 @@ class ControlServer:
             os.unlink(self._path)
         self._listener.close()
 
-    def finish(self, exit_code: int) -> None:
-        """Answer the clients that wait for the end, and close all connections."""
-        for waiter in list(self._waiters):
-            waiter.reply({"exit_code": exit_code})
+    def finish(self, exit_code: int) -> bool:
+        """Answer the clients that wait for the end, and close all connections; return whether a client has an answer."""
+        replies = [waiter.reply({"exit_code": exit_code}) for waiter in list(self._waiters)]
         for connection in list(self.connections):
             if connection.on_message != connection._on_request:
                 connection.close()
             else:
                 connection.fail(ConflictError("the container is not running"))
+        return any(replies)
 
 
 class ExecutedProcess:
@@ -463,10 +465,12 @@ class ExecutedProcess:
         pid: int,
         console_fd: int | None,
         exec_id: str,
+        is_awaited: bool,
     ) -> None:
         self._connection = connection
         self._supervisor = supervisor
         self._exec_id = exec_id
+        self._is_awaited = is_awaited
         self._pid: int | None = pid
         self._console_fd = console_fd
         connection.on_message = self._on_message
@@ -494,5 +498,5 @@ class ExecutedProcess:
         event: ExecExitedEvent = {"event": "exited", "exit_code": exit_code}
         heard = self._connection.tell(event)
         self._connection.close()
-        if not heard:
+        if not (heard and self._is_awaited):
             self._supervisor.report("exec_die", {"execID": self._exec_id, "exitCode": str(exit_code)})

@@ -214,6 +214,7 @@ class ExecRequest(TypedDict):
     op: Literal["exec"]
     process: Mapping[str, Any]
     id: str
+    detach: NotRequired[bool]
 
 
 class ConnectRequest(TypedDict):

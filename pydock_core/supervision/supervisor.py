@@ -257,9 +257,12 @@ class Supervisor:
             {"event": "exited", "exit_code": ended.exit_code, "oom_killed": ended.oom_killed},
         )
         self._status.close()
-        self._control.finish(ended.exit_code)
+        is_answered = self._control.finish(ended.exit_code)
         self.relay.finish_clients()
-        if not self.plan.auto_remove:
+        # A client that waits for the end records it; one without streams may be about to leave.
+        is_awaited = is_answered or (is_attended and attachment is not None)
+        is_removed_here = self.plan.auto_remove and not is_attended
+        if is_restarting or not (is_awaited or is_removed_here):
             self._recording.record_end(_run(ended))
         # Unmounting an overlay writes out the whole filesystem below it (ovl_sync_fs).  Only the container's next
         # start waits for that, by the lock.
