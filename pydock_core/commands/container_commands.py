@@ -517,7 +517,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _SOME,
         (("container", "start"),),
-        ("--checkpoint", "--checkpoint-dir"),
+        refused=dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "there are no checkpoints without CRIU"),
     ),
     Command(
         ("attach",),
