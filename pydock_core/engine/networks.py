@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import container_files
@@ -29,7 +29,7 @@ from pydock_core.network.addresses import (
     private_subnet6,
 )
 from pydock_core.spec.definition import ENDPOINT, CreateRequest, Definition, EndpointSettings, decode, encode
-from pydock_core.spec.network import check_network
+from pydock_core.spec.network import NetworkRequest, check_network
 from pydock_core.spec.network import encode as encode_network
 from pydock_core.spelling import parse_boolean
 from pydock_core.store.database import containers as containers_sql
@@ -84,6 +84,11 @@ class Networks:
             raise ConflictError(
                 f"network {name} already exists", f"choose another name, or remove it: dock network rm {name}"
             )
+        with _failing_with_one():
+            return self._make(name, driver, checked), []
+
+    def _make(self, name: str, driver: str, checked: NetworkRequest) -> str:
+        """Choose subnets, record the network and make its bridge; return its id."""
         network_id = random_id()
         row = NetworkRow(network_id, name, driver, time.time_ns(), "", "", "", encode_network(checked))
         options = Network(row).options
@@ -104,7 +109,7 @@ class Networks:
                     self._attachments.unmake(network)
                 table.delete(self._database, network_id)
                 raise
-        return network_id, []
+        return network_id
 
     def _choose_subnets(self, network: Network) -> tuple[str, str]:
         """Return the requested subnets, and chosen ones for those that are not requested.
@@ -305,7 +310,8 @@ class Networks:
                     f"container {container} is restarting", "connect it when it runs, or when it is stopped"
                 )
             if status.is_running:
-                self._connect_running(network, row, definition, checked, changed)
+                with _failing_with_one():
+                    self._connect_running(network, row, definition, checked, changed)
             event = _event(network, "connect", container=row.id)
             table.connect(self._database, network.row.id, row.id, _changing(name, checked), event)
 
@@ -397,6 +403,16 @@ class Networks:
         return build_name_service(places, lambda: container_files.upstream_servers(definition.host))
 
 
+@contextmanager
+def _failing_with_one() -> Iterator[None]:
+    """Give errors the exit code of a command that runs no container; at a start the same errors have 125."""
+    try:
+        yield
+    except PyDockError as error:
+        error.exit_code = 1
+        raise
+
+
 def check_settings(network: Network, settings: Mapping[str, Any]) -> EndpointSettings:
     """Check the settings of one connection, as those of a container's creation are.
 
@@ -406,13 +422,10 @@ def check_settings(network: Network, settings: Mapping[str, Any]) -> EndpointSet
     from pydock_core.spec.validation import check_request
 
     document = {"Image": "-", "NetworkingConfig": {"EndpointsConfig": {network.row.name: dict(settings)}}}
-    try:
+    with _failing_with_one():
         checked: CreateRequest = check_request(document)
-    except PyDockError as error:
-        error.exit_code = 1
-        raise
-    found = checked["NetworkingConfig"]["EndpointsConfig"].get(network.row.name, ENDPOINT)
-    check_addresses(network, found)
+        found = checked["NetworkingConfig"]["EndpointsConfig"].get(network.row.name, ENDPOINT)
+        check_addresses(network, found)
     return found
 
 

@@ -361,6 +361,19 @@ def test_addresses_are_those_that_are_asked_for(host: Host) -> None:
         (("--network", "web", "--network", "name=web"), "given twice"),
     ):
         assert reason in host.dock("run", *words, *SLEEP, code=125)
+    host.start("plain")
+    for words, reason in (
+        (("--ip", "10.99.0.7"), "address 10.99.0.7 of network web is taken"),
+        (("--ip", "10.98.0.7"), "not a host address"),
+        (("--ip", "x"), "invalid IPv4Address x"),
+        (("--alias", "a/b"), "not a host name"),
+        (("--driver-opt", "a=b"), "driver option a"),
+        (("--gw-priority", "x"), "not a whole number"),
+    ):
+        refused = host.dock("network", "connect", *words, "web", "plain", code=None)
+        assert reason in refused
+        assert list(json.loads(host.dock("inspect", "plain"))[0]["NetworkSettings"]["Networks"]) == ["bridge"]
+    host.dock("network", "connect", "--ip", "10.99.0.7", "web", "plain", code=1)
     host.dock("network", "create", "chosen")
     assert "was not requested" in host.dock(
         "create", "--network", "chosen", "--ip", "172.30.0.9", *SLEEP, code=125

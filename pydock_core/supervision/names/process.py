@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import socket
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,5 +51,8 @@ def fork_server(
         loop = EventLoop()
         NameServer(loop, Directory(settings), udp, tcp).start()
         loop.run()
+    except BaseException:  # noqa: BLE001 - the process ends here, and the supervisor's log gets the whole story
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(1)
