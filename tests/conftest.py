@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 
+import hypothesis
 import pytest
 
 from tests.bench.isolation import HUGETLB, ensure_hugetlb
@@ -20,6 +21,10 @@ from tests.support.machine import State, describe_changes, read_state
 
 # An image that a test forgot to make is missing, and not asked for on the network.
 os.environ["PYDOCK_PULL"] = "never"
+
+# Other tests run at the same time, so the time of a single example says nothing.
+hypothesis.settings.register_profile("pydock", deadline=None)
+hypothesis.settings.load_profile("pydock")
 
 _lacking: list[str] = []
 _made_hugetlb = False
