@@ -260,7 +260,7 @@ def _network(*, rootless: bool) -> Check:
 
 
 def _user_network() -> Check:
-    from pydock_core.network.uplink_program import find_program, lack, remedy
+    from pydock_core.network.uplink_program import choose_program, is_old, lack, read_help, remedy
 
     if reason := lack():
         return Check(
@@ -271,7 +271,16 @@ def _user_network() -> Check:
             "its ports are reachable through the proxy and -p",
             remedy(reason),
         )
-    return _bridge(Path(find_program()).name)
+    program = choose_program(read_help)
+    if is_old(program, read_help):
+        return Check(
+            "network",
+            "limited",
+            "bridge, with pasta of before August 2024",
+            "large uploads of containers may stall or be reset",
+            "sudo apt-get install slirp4netns",
+        )
+    return _bridge(Path(program).name)
 
 
 def _bridge(program: str) -> Check:

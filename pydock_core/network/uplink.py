@@ -129,7 +129,7 @@ class _Uplink:
         self._holder_fd = holder_fd
         self._namespace_fd = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._namespace_file = run / "user-network.ns"
-        self._program = uplink_program.find_program()
+        self._program = uplink_program.choose_program(uplink_program.read_help)
         if not self._program:
             raise UnsupportedError(uplink_program.MISSING, uplink_program.INSTALL_HINT, exit_code=125)
         self._program_pid = self._server_pid = 0

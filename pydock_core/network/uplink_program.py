@@ -25,10 +25,12 @@ MTU_BYTES = 65520
 """As large as a TAP's may be: each packet costs the program two system calls."""
 MISSING = "neither pasta nor slirp4netns is installed"
 NO_TUN = "/dev/net/tun cannot be opened"
-INSTALL_HINT = "sudo apt-get install passt"
+INSTALL_HINT = "sudo apt-get install passt slirp4netns"
 _TUN = Path("/dev/net/tun")
 _SYSTEM_DIRECTORIES = "/usr/sbin:/sbin:/usr/local/sbin"
 _HELP_SECONDS = 10.0
+_SINCE_2024 = "--map-host-loopback"
+"""An option that pasta has from its versions of August 2024 on."""
 
 
 def search_path() -> str:
@@ -36,10 +38,30 @@ def search_path() -> str:
     return f"{os.environ.get('PATH') or '/usr/bin:/bin'}:{_SYSTEM_DIRECTORIES}"
 
 
-def find_program() -> str:
-    """Return the path of the program; "" if there is none."""
-    path = search_path()
-    return shutil.which("pasta", path=path) or shutil.which("slirp4netns", path=path) or ""
+def find_program(name: str = "") -> str:
+    """Return the path of one of the two programs, or of either; "" if it is not installed."""
+    names = (name,) if name else ("pasta", "slirp4netns")
+    paths = (shutil.which(item, path=search_path()) for item in names)
+    return next(filter(None, paths), "")
+
+
+def choose_program(read_help: Callable[[str], str]) -> str:
+    """Return the path of the program to use; "" if there is none.
+
+    pasta, unless it is an old one and slirp4netns is there: with Debian 12's, uploads of some hundred MiB stall or are reset.
+
+    Args:
+        read_help: returns what a program says of its options; old versions do not know which they are.
+    """
+    pasta, slirp = find_program("pasta"), find_program("slirp4netns")
+    if pasta and slirp and is_old(pasta, read_help):
+        return slirp
+    return pasta or slirp
+
+
+def is_old(program: str, read_help: Callable[[str], str]) -> bool:
+    """Whether a program is a pasta of before August 2024."""
+    return Path(program).name == "pasta" and _SINCE_2024 not in read_help(program)
 
 
 def find_nft() -> str:

@@ -544,4 +544,4 @@ def test_an_ordinary_user_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -
     refused = host.dock("network", "create", "web", code=125)
     monkeypatch.undo()
     assert "an ordinary user has no network web here: neither pasta nor slirp4netns is installed" in refused
-    assert "sudo apt-get install passt" in refused
+    assert "sudo apt-get install passt slirp4netns" in refused

@@ -51,7 +51,7 @@ class Host:
     here: NetworkNamespace
     world: NetworkNamespace
     base: Path
-    path: str = "/usr/local/bin:/usr/bin:/bin"
+    path: str = ""
     containers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -197,12 +197,24 @@ def _prepare(host: NetworkNamespace, world: NetworkNamespace) -> None:
     world.run("ip", "addr", "add", f"{METADATA}/32", "dev", "world")
 
 
+def tools(host: Host, *names: str) -> str:
+    """A directory with these programs alone, and those of the tests."""
+    directory = host.user.home / "-".join(("bin", *names))
+    if directory.exists():
+        return str(directory)
+    directory.mkdir()
+    for name in (*names, "nft", "newuidmap", "newgidmap", "unshare", "bash", "mount", "setpriv"):
+        (directory / name).symlink_to(str(shutil.which(name)))
+    return str(directory)
+
+
 @contextmanager
 def rootless_host(name: str) -> Iterator[Host]:
     with ordinary_user(name) as user, network_namespace() as here, network_namespace() as world:
         _prepare(here, world)
         (user.home / "resolv.conf").write_text("nameserver 127.0.0.53\nsearch example.com\n")
         made = Host(user, here, world, user.home / "state")
+        made.path = tools(made, "pasta")  # slirp4netns would take the place of an old one
         made.dock("load", "-q", "-i", busybox_archive(user.home / "busybox.tar"))
         yield made
         made.clear()
@@ -447,22 +459,13 @@ def test_nothing_is_left_after_the_last_container(host: Host) -> None:
     assert not left & {"user-network.json", "user-network.ns"}
 
 
-def tools(host: Host, *names: str) -> str:
-    """A directory with these programs alone, and those of the tests."""
-    directory = host.user.home / f"bin-{len(names)}"
-    directory.mkdir()
-    for name in (*names, "nft", "newuidmap", "newgidmap", "unshare", "bash", "mount", "setpriv"):
-        (directory / name).symlink_to(str(shutil.which(name)))
-    return str(directory)
-
-
 def test_without_a_way_out_there_is_none(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "path", tools(host))
     assert host.dock("run", "--rm", "busybox", "ip", "-o", "link").count("\n") == 0
     for words in (("run", "--network", "bridge", "busybox", "true"), ("network", "create", "web")):
         refused = host.dock(*words, code=125)
         assert "neither pasta nor slirp4netns is installed" in refused
-        assert "hint: sudo apt-get install passt; or use --network none" in refused
+        assert "hint: sudo apt-get install passt slirp4netns; or use --network none" in refused
     assert "none and host; neither pasta nor slirp4netns" in host.dock("doctor")
 
 
@@ -516,6 +519,7 @@ def only_slirp(host: Host) -> Iterator[None]:
 def test_slirp4netns_does_it_too(host: Host, only_slirp: None) -> None:
     inside = host.start("one", "-p", "8080:8000")
     assert host.programs() == ["slirp4netns"]
+    assert "bridge, with slirp4netns; the host's own addresses are closed" in host.dock("doctor")
     with (
         listening(host.world, WORLD),
         listening(host.world, METADATA, 80),

@@ -69,6 +69,23 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert uplink_program.find_program() == "/bin/pasta"
 
 
+@pytest.mark.parametrize(
+    ("there", "text", "expected"),
+    [
+        ({"pasta", "slirp4netns"}, DEBIAN_12, "slirp4netns"),
+        ({"pasta", "slirp4netns"}, "--map-host-loopback", "pasta"),
+        ({"pasta"}, DEBIAN_12, "pasta"),
+        ({"slirp4netns"}, "", "slirp4netns"),
+        (set(), "", ""),
+    ],
+)
+def test_an_old_pasta_gives_way_to_slirp4netns(
+    there: set[str], text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: name if name in there else None)
+    assert uplink_program.choose_program(lambda _: text) == expected
+
+
 FIB = """\
 Main:
   +-- 0.0.0.0/0 3 0 5
