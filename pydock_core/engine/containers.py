@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
@@ -220,9 +221,7 @@ class Containers:
         began_ns = time.time_ns()
         if paths.exit_file.exists():  # the start removes it: the last chance for an end that was not recorded
             self._state.recorder.run(row, last_run(reap_killed(paths)))
-        launch = self._zygote.supervise(
-            lambda: self._state.launcher.prepare(row, definition, size), attach=attach
-        )
+        launch = self._zygote.supervise(lambda: self._prepare(row, definition, size), attach=attach)
         attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
         mounted = [
             build_mount_event(row.id, mount.source, mount.target, not mount.read_only, launch.started_at_ns)
@@ -237,6 +236,22 @@ class Containers:
             launch=launch,
             on_end=self._on_end(row, definition),
         )
+
+    def _prepare(self, row: ContainerRow, definition: Definition, size: tuple[int, int]) -> Path:
+        """Write the container's bundle and launch plan; return the plan's path."""
+        try:
+            return self._state.launcher.prepare(row, definition, size)
+        except FileNotFoundError as error:
+            # Another process removes the directories: only after it has removed the row.
+            try:
+                table.find(self._database, row.id)
+            except NotFoundError:
+                raise NotFoundError(
+                    f"container {row.name} was removed while it was being started",
+                    "create it again: dock run",
+                    exit_code=125,
+                ) from error
+            raise
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Send a container its stop signal, and SIGKILL after the timeout; ignore a stopped container."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydock_core.errors import FailedError
+from pydock_core.errors import FailedError, NotFoundError
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import StateRoot
 from pydock_core.private_files import make_directories
@@ -17,7 +17,7 @@ from pydock_core.spec.definition import CreateRequest, Definition
 from pydock_core.spec.mount import Mount, read_mounts
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import Uses
-from pydock_core.store.database.volumes import NewVolume
+from pydock_core.store.database.volumes import NewVolume, if_recorded
 from pydock_core.store.worker import LocalWorker, Worker
 from pydock_core.supervision.client import Zygote
 
@@ -75,16 +75,17 @@ def volume_directory(root: StateRoot, name: str) -> Path:
     return root.volumes / name / _DATA
 
 
-def make_directory(root: StateRoot, name: str) -> None:
+def make_directory(root: StateRoot, database: Database, name: str) -> None:
     """Make the directory of a volume's files if it is missing: it appears by a rename.
 
     Raises:
         FailedError: it cannot be made.
+        NotFoundError: the volume has been removed.
     """
     if volume_directory(root, name).exists():
         return
     with _opened_workspace(root, LocalWorker()) as workspace:
-        _place_new(root, name, _make_data(workspace.path / "volume"))
+        _place_new(root, database, name, _make_data(workspace.path / "volume"))
 
 
 def fill_volumes(
@@ -132,7 +133,7 @@ def _make_filled(
         data = _make_data(workspace.path / "volume")
         if not mount.no_copy and not mount.subpath:
             _copy_image(root, workspace, mount, data, image_mounts)
-        _place_new(root, mount.source, data)
+        _place_new(root, database, mount.source, data)
 
 
 def _fill_empty(root: StateRoot, mount: Mount, image_mounts: Callable[[], Sequence[RootMount]]) -> None:
@@ -167,10 +168,17 @@ def _make_data(parent: Path) -> Path:
     return data
 
 
-def _place_new(root: StateRoot, name: str, data: Path) -> None:
+def _place_new(root: StateRoot, database: Database, name: str, data: Path) -> None:
     """Give a new volume its place; of two starts at once one wins, and both go on with the same."""
-    with suppress(OSError):  # another start was first, or the look below tells
-        os.rename(data.parent, root.volumes / name)
+
+    def place() -> None:
+        with suppress(OSError):  # another start was first, or the look below tells
+            os.rename(data.parent, root.volumes / name)
+
+    if not if_recorded(database, name, place):
+        raise NotFoundError(
+            f"no such volume: {name}", "it was removed just now; create it again", exit_code=125
+        )
     if not volume_directory(root, name).is_dir():
         raise FailedError(f"volume {name} could not be made", "check the free space (dock doctor)")
 

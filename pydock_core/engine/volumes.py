@@ -66,7 +66,7 @@ class Volumes:
         check_volume(name, driver, volume.options, rootless=os.geteuid() != 0)
         row = table.create(self._database, name, volume, time.time_ns())
         if not row.options:
-            make_directory(self._root, name)
+            make_directory(self._root, self._database, name)
         return build_volume(row, str(volume_directory(self._root, name)))
 
     def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:

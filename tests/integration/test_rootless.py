@@ -33,6 +33,8 @@ SUITES = (
     "or memory or there_and_back or archives or never_run or stays or archive_mode'",
     "tests/integration/test_events.py::test_the_end_of_a_detached_container_is_recorded_by_its_supervisor",
     "tests/integration/test_pause_command.py",
+    "tests/integration/test_system_check.py::test_a_healthy_root_is_clean",
+    "tests/integration/test_system_check.py::test_an_ended_container_of_a_killed_client",
     "tests/integration/test_processes_command.py",
     "tests/integration/test_update.py",
     "tests/integration/test_restart_policy.py::test_a_killed_supervisor_and_a_killed_keeper",

@@ -101,7 +101,7 @@ class VolumeCheck:
 
     def _make(self, name: str) -> None:
         restore_missing_volume(self._root, self._database, name)
-        make_directory(self._root, name)
+        make_directory(self._root, self._database, name)
 
     def _aside(self) -> Iterator[Contradiction]:
         """Look for what a killed process was about to remove."""

@@ -180,12 +180,16 @@ def claim(
             pure and quick (it runs in the transaction).
 
     Raises:
-        NotFoundError: the network is gone.
+        NotFoundError: the network or the container is gone.
     """
     with database.transaction() as connection:
         if not connection.execute("SELECT 1 FROM network WHERE id = ?", (network_id,)).fetchone():
             raise NotFoundError(
                 f"no such network: {network_id[:12]}", "dock network ls lists them", exit_code=125
+            )
+        if not connection.execute("SELECT 1 FROM container WHERE id = ?", (container_id,)).fetchone():
+            raise NotFoundError(
+                f"no such container: {container_id[:12]}", "it was removed just now", exit_code=125
             )
         rows = connection.execute(
             "SELECT container_id, address, address6 FROM endpoint WHERE network_id = ?", (network_id,)
