@@ -1,4 +1,4 @@
-"""Reads a CDI specification's document strictly: unknown fields, versions and types.  Pure."""
+"""Reads a CDI specification's document strictly: unknown fields, versions and types are errors.  Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydock_core.cdi.name import is_device_name, is_kind
 from pydock_core.errors import InvalidError
 
 NEWEST = (1, 1, 0)
-"""The newest version that is read."""
+"""The newest supported version."""
 HOOK_STEPS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 
 _VERSION = re.compile(r"v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
@@ -166,7 +166,7 @@ class _Reader:
     def _fields(
         self, document: Any, place: str, fields: _Fields, required: tuple[str, ...]
     ) -> dict[str, Any]:
-        """Check an object's fields; null is an absent one."""
+        """Check an object's fields; null counts as absent."""
         given = {name: value for name, value in document.items() if value is not None}
         for name, value in given.items():
             shown = f"{place}.{name}" if place else str(name)

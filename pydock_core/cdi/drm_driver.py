@@ -1,6 +1,6 @@
 """Derives the CDI specifications amd.com/gpu and intel.com/gpu: render nodes of the kernel's DRM.
 
-The user-space driver is the image's own (ROCm, oneAPI, Mesa); a container needs the nodes alone.
+The image contains the user-space driver (ROCm, oneAPI, Mesa); a container needs only the nodes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Container edits: what a container needs for a device.  Pure data."""
+"""Container edits: the changes to a container that a device needs.  Pure data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class DeviceNodeEdit:
     """A device node.
 
     Attributes:
-        path: in the container.
-        host_path: on the host.
-        kind: "b", "c", "u" or "p"; empty for the host's.
-        major, minor: numbers; zeros for the host's.
-        mode: permission bits; None for the host's.
-        access: what the device control group allows, of "rwm"; may be empty.
+        path: path in the container.
+        host_path: path on the host.
+        kind: "b", "c", "u" or "p"; empty to take the host node's.
+        major, minor: device numbers; zeros to take the host node's.
+        mode: permission bits; None to take the host node's.
+        access: the accesses that the device control group allows, out of "rwm"; may be empty.
         uid, gid: owner in the container; None for the container's user.
     """
 
@@ -63,7 +63,7 @@ class ContainerEdits:
 
     Attributes:
         env: NAME=VALUE.
-        unsupported: fields that ask for something that PyDock does not do.
+        unsupported: requested fields that PyDock does not support.
     """
 
     env: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class ContainerEdits:
 
 
 def merge_edits(parts: Iterable[ContainerEdits]) -> ContainerEdits:
-    """Return all edits in one.  Of two nodes, or mounts, with one path in the container the later one stays."""
+    """Merge edits.  If two nodes or two mounts have the same path in the container, the later one wins."""
     env: list[str] = []
     nodes: dict[str, DeviceNodeEdit] = {}
     mounts: dict[str, MountEdit] = {}
@@ -109,7 +109,7 @@ class CdiSpec:
 
     Attributes:
         kind: "vendor.com/class".
-        edits: of a container that has any of the devices.
+        edits: edits of every container with one of the devices.
         devices: edits by device name.
         origin: path of the file; empty if derived from the host's driver.
     """

@@ -21,7 +21,7 @@ class Library(NamedTuple):
 
 
 def read_library(path: str) -> Library | None:
-    """Read a library's header; None for anything else than a shared library of a known machine."""
+    """Read a library's header; return None unless it is a shared library of a known machine."""
     if ".so" not in path.rpartition("/")[2]:
         return None
     from elftools.common.exceptions import ELFError, ELFParseError  # late: few containers have devices

@@ -18,14 +18,14 @@ VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
 DRIVER_CAPABILITIES = "NVIDIA_DRIVER_CAPABILITIES"
 CDI_DRIVER = "cdi"
 IGNORED_VARIABLES = ("NVIDIA_MIG_CONFIG_DEVICES", "NVIDIA_MIG_MONITOR_DEVICES", "NVIDIA_IMEX_CHANNELS")
-"""Variables of NVIDIA's runtime that ask for more than a GPU."""
+"""Variables of NVIDIA's runtime that request other resources than a GPU."""
 
 _DRIVERS: Mapping[str, tuple[str, frozenset[str]]] = {
     "nvidia": (nvidia_driver.KIND, frozenset({"gpu", "nvidia", *nvidia_driver.CAPABILITIES})),
     "amd": (drm_driver.AMD, frozenset({"gpu", "amd"})),
     "intel": (drm_driver.INTEL, frozenset({"gpu", "intel"})),
 }
-"""By driver: its kind, and the capabilities that a request can ask of it."""
+"""The kind and the requestable capabilities of each driver."""
 _NO_GPU_HINT = "load the GPU's driver (nvidia-smi, rocminfo or clinfo must work on the host), or leave {0} out; see dock doctor"
 
 
@@ -34,11 +34,11 @@ class Selection:
     """The devices of a container.
 
     Attributes:
-        names: qualified, in the order of the requests.
-        capabilities: of NVIDIA's driver.
-        driver_only: NVIDIA's libraries without a device.
-        env: variables that the container gets.
-        ignored: variables that ask for something that PyDock does not do.
+        names: qualified names, in the order of the requests.
+        capabilities: capabilities of NVIDIA's driver.
+        driver_only: whether NVIDIA's libraries are requested without a device.
+        env: variables to add to the container.
+        ignored: requested variables that PyDock does not support.
     """
 
     names: tuple[QualifiedName, ...] = ()
@@ -49,19 +49,19 @@ class Selection:
 
 
 Names = Callable[[str], Sequence[str]]
-"""Returns the names of a kind's devices; none without a device."""
+"""Returns the names of a kind's devices; empty if there is no device."""
 
 
 def select(
     requests: Iterable[Mapping[str, Any]], environment: Iterable[str], names: Names, *, nvidia_runtime: bool
 ) -> Selection:
-    """Return the devices that a create request asks for.
+    """Return the devices of a create request.
 
     Args:
         requests: valid DeviceRequests.
         environment: NAME=VALUE of the request and its image.
-        names: the names of a kind's devices.
-        nvidia_runtime: the variables count, as with ``--runtime nvidia``.
+        names: returns the names of a kind's devices.
+        nvidia_runtime: whether the variables are evaluated, as with ``--runtime nvidia``.
 
     Raises:
         UnavailableError: this host has no such GPU; exit code 125.
@@ -130,7 +130,7 @@ class _Selector:
         return driver
 
     def _choose_driver(self, request: Mapping[str, Any]) -> tuple[str, list[str]]:
-        """Return the driver, and the first of the request's lists of capabilities that it has."""
+        """Return the driver, and the first of the request's capability lists that it supports."""
         asked = request["Driver"]
         if asked and asked not in _DRIVERS:
             raise InvalidError(
@@ -188,11 +188,11 @@ class _Selector:
 
     @property
     def _is_legacy(self) -> bool:
-        """Whether the image is one of CUDA's before NVIDIA_REQUIRE_CUDA."""
+        """Whether the image is a CUDA image from before NVIDIA_REQUIRE_CUDA."""
         return "CUDA_VERSION" in self.environment and "NVIDIA_REQUIRE_CUDA" not in self.environment
 
     def _add_visible(self) -> bool:
-        """Add the devices of NVIDIA_VISIBLE_DEVICES; return whether only the driver is asked for."""
+        """Add the devices of NVIDIA_VISIBLE_DEVICES; return whether only the driver is requested."""
         visible = self.environment.get(VISIBLE_DEVICES, "all" if self._is_legacy else "")
         if visible in ("", "void"):
             return False
@@ -241,8 +241,8 @@ def no_gpu(option: str, driver: str = "") -> PyDockError:
     """Return the error of a host without a GPU.
 
     Args:
-        option: that asks for one.
-        driver: of the GPU; empty for any.
+        option: the option that requests one.
+        driver: the requested driver; empty for any.
     """
     names = {"nvidia": "NVIDIA GPU", "amd": "AMD GPU", "intel": "Intel GPU"}
     return UnavailableError(

@@ -1,4 +1,4 @@
-"""Reads files of the host below a root directory, which tests choose."""
+"""Reads files of the host below a root directory, which tests can replace."""
 
 from __future__ import annotations
 

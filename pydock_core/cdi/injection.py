@@ -30,10 +30,10 @@ class Injection:
     """The devices of one start.
 
     Attributes:
-        edits: checked: device nodes have numbers, and hooks are only those that are run.
-        root_edits: what is done to the root filesystem; None for nothing.
+        edits: checked edits: device nodes have numbers, and only hooks to be executed remain.
+        root_edits: edits of the root filesystem; None if there are none.
         params: the text that covers /proc/driver/nvidia/params; empty for none.
-        warnings: what a program in the container may miss.
+        warnings: features that a program in the container may lack.
     """
 
     edits: ContainerEdits
@@ -47,7 +47,7 @@ def make_registry(found: FoundSpecs, capabilities: Iterable[str] = nvidia_driver
 
     Args:
         found: the CDI files.
-        capabilities: of NVIDIA's driver, for devices that no CDI file describes.
+        capabilities: capabilities of NVIDIA's driver, for devices without a CDI file.
     """
     host, machine, chosen = HostTree(), syscalls.MACHINE, frozenset(capabilities)
     return Registry(
@@ -64,14 +64,14 @@ def build_injection(selection: Selection, registry: Registry, *, own_dev: bool, 
     """Return the devices of a selection.
 
     Args:
-        registry: made with the selection's capabilities.
-        own_dev: /dev of the container is its own.
-        is_start: work out the edits of the root filesystem too, which takes a look into each library.
+        registry: a registry with the selection's capabilities.
+        own_dev: whether the container has its own /dev.
+        is_start: compute the edits of the root filesystem too, which requires a look into each library.
 
     Raises:
-        NotFoundError: no such device; or a path that a CDI file names is not there, with the file's name; exit code 125.
-        InvalidError: a device node is of another type than the file says; exit code 125.
-        UnsupportedError: it asks for something that PyDock does not do; exit code 125.
+        NotFoundError: no such device, or a path in a CDI file does not exist (the error names the file); exit code 125.
+        InvalidError: the type of a device node differs from the file's; exit code 125.
+        UnsupportedError: PyDock does not support an edit; exit code 125.
     """
     chosen = registry.choose(selection.names)
     if selection.driver_only:
@@ -99,7 +99,7 @@ def build_injection(selection: Selection, registry: Registry, *, own_dev: bool, 
 
 
 def check_paths(part: ChosenEdits) -> None:
-    """Check that what the edits name is on the host.
+    """Check that the host has the paths of the edits.
 
     Raises:
         UnsupportedError, NotFoundError: see :func:`build_injection`.
@@ -155,12 +155,12 @@ def _missing(origin: str, path: str) -> NotFoundError:
 
 
 def _is_complete(node: DeviceNodeEdit) -> bool:
-    """Whether root can make a node without a look at the host's; a user namespace binds the host's."""
+    """Whether root can make a node without reading the host's; in a user namespace the host's node is bound."""
     return bool(node.kind and (node.major or node.kind == "p"))
 
 
 def _complete(node: DeviceNodeEdit) -> DeviceNodeEdit:
-    """Take what a checked node leaves open from the host's node."""
+    """Complete a checked node with the attributes of the host's node."""
     if _is_complete(node):
         return replace(node, mode=0o666 if node.mode is None else node.mode & 0o777)
     status = os.stat(node.host_path)
@@ -175,7 +175,7 @@ def _complete(node: DeviceNodeEdit) -> DeviceNodeEdit:
 
 
 def _with_bind(mount: MountEdit) -> MountEdit:
-    """Make a mount without a type a bind mount, as that of a path of the host is."""
+    """Turn a mount of a host path without a type into a bind mount."""
     if mount.is_bind and not {"bind", "rbind"} & set(mount.options):
         return replace(mount, options=(*mount.options, "rbind"))
     return mount
@@ -219,21 +219,21 @@ def _has_access_list(path: str) -> bool:
 
 def _build_root_edits(hooks: NativeHooks, mounts: Sequence[MountEdit], *, own_dev: bool) -> RootEdits:
     links = list(hooks.links)
-    flags: dict[str, int] = {}  # of libraries, by path in the container
+    flags: dict[str, int] = {}  # flags of libraries, by path in the container
     folders = list(dict.fromkeys(hooks.folders or ()))
     files = list(_files_in(folders, mounts))
     known = _find_names(source for _, source in files)
     for path, source in files:
         folder, name = posixpath.split(path)
         names = known.get(os.path.realpath(source))
-        if names is None:  # a library that the host's loader does not know
+        if names is None:  # the host's loader does not know the library
             library = read_library(source)
             names = [(library.soname or name, library.flags)] if library is not None else []
         for soname, bits in names:
             flags[f"{folder}/{soname}"] = flags[path] = bits
             if soname != name:
                 links.append(Link(name, f"{folder}/{soname}"))
-    # As ldconfig: a library is found by its soname, and by the name of a link to it.
+    # As with ldconfig, a library is found by its soname and by the name of a link to it.
     for _ in range(2):  # libcuda.so, libcuda.so.1, libcuda.so.VERSION
         for link in links:
             folder = posixpath.dirname(link.path)
@@ -255,7 +255,7 @@ def _build_root_edits(hooks: NativeHooks, mounts: Sequence[MountEdit], *, own_de
 
 
 def _files_in(folders: Sequence[str], mounts: Sequence[MountEdit]) -> Iterator[tuple[str, str]]:
-    """Yield the mounted files that lie directly in the folders: path in the container, and path on the host."""
+    """Yield the mounted files directly in the folders: path in the container, and path on the host."""
     binds = [mount for mount in mounts if mount.is_bind]
     for folder in folders:
         for mount in binds:
@@ -273,7 +273,7 @@ def _files_in(folders: Sequence[str], mounts: Sequence[MountEdit]) -> Iterator[t
 def _find_names(sources: Iterable[str]) -> dict[str, list[tuple[str, int]]]:
     """Return the names and flags of libraries in the host's loader cache, by real path.
 
-    Reading them there takes a hundredth of the time that a look into each library takes.
+    Reading the cache takes a hundredth of the time of reading each library.
     """
     stems = {_stem(posixpath.basename(source)) for source in sources}
     names: dict[str, list[tuple[str, int]]] = {}

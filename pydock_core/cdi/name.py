@@ -37,7 +37,7 @@ def is_device_name(text: str) -> bool:
 
 
 def parse_qualified(text: str) -> QualifiedName | None:
-    """Read vendor.com/class=name; None if it is something else, as a path is."""
+    """Parse vendor.com/class=name; return None for other texts, such as a path."""
     kind, equals, name = text.partition("=")
     return QualifiedName(kind, name) if equals and is_kind(kind) and is_device_name(name) else None
 

@@ -1,8 +1,8 @@
 """Derives the CDI specification nvidia.com/gpu from the NVIDIA driver of this host.
 
-What a container needs is what NVIDIA's container toolkit gives it: control devices, /dev/nvidiaN, the libraries whose suffix is
-the driver's version, programs, firmware and sockets, chosen by *driver capabilities* (compute, utility, graphics, ...).
-A user-space library must be of the kernel driver's very version, so the version names them all.
+A container gets the same files as from NVIDIA's container toolkit: control devices, /dev/nvidiaN, the libraries whose suffix is
+the driver's version, programs, firmware and sockets, selected by *driver capabilities* (compute, utility, graphics, ...).
+User-space libraries must have exactly the kernel driver's version, so the version identifies them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_CAPABILITIES = frozenset({"compute", "utility"})
 CONTROL_DEVICE = "/dev/nvidiactl"
 LOADER_CACHE = "/etc/ld.so.cache"
 HOOK = "/usr/bin/nvidia-cdi-hook"
-"""The program of the toolkit's hooks, which are done natively (see :mod:`pydock_core.cdi.well_known_hook`)."""
+"""The program of the toolkit's hooks, which PyDock implements itself (see :mod:`pydock_core.cdi.well_known_hook`)."""
 
 _PROC = "/proc/driver/nvidia"
 _VERSION = re.compile(r"\b(\d{3,4}\.\d+(?:\.\d+)?)\b")
@@ -94,7 +94,7 @@ _ALL_LIBRARIES = frozenset(name for names in _LIBRARIES.values() for name in nam
 _FILE_OPTIONS = ("ro", "nosuid", "nodev", "rbind", "rprivate")
 _SOCKET_OPTIONS = ("nosuid", "nodev", "noexec", "rbind", "rprivate")
 _LINKS = ("libcuda.so:libcuda.so.1", "libnvidia-opticalflow.so:libnvidia-opticalflow.so.1")
-"""Links for programs that load a library by its name without a version: name and target."""
+"""Links for programs that load a library by its unversioned name: name and target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Gpu:
     """A GPU of the driver.
 
     Attributes:
-        index: as nvidia-smi counts, by PCI address.
+        index: number by PCI address, as in nvidia-smi.
         minor: N of /dev/nvidiaN.
         uuid: "GPU-...", empty if unknown.
         bus: PCI address, empty if unknown.
@@ -124,7 +124,7 @@ def find_version(host: HostTree) -> str:
 
 
 def find_gpus(host: HostTree) -> list[Gpu]:
-    """Return the GPUs whose device node is there."""
+    """Return the GPUs whose device node exists."""
     found = []
     for bus in host.list(f"{_PROC}/gpus"):
         fields = {
@@ -172,7 +172,7 @@ def derive(host: HostTree, capabilities: Collection[str], machine: str) -> CdiSp
     """Return the specification of the driver's GPUs; None if there is no NVIDIA GPU.
 
     Args:
-        capabilities: of :data:`CAPABILITIES`.
+        capabilities: values from :data:`CAPABILITIES`.
         machine: ``uname -m``.
 
     Raises:
@@ -221,7 +221,7 @@ class _Driver:
         return ContainerEdits(device_nodes=tuple(map(_node, paths)))
 
     def common_edits(self) -> ContainerEdits:
-        """Return what every container with one of the GPUs gets."""
+        """Return the edits of every container with one of the GPUs."""
         libraries, links = self._libraries()
         mounts = [MountEdit(source, target, "", _FILE_OPTIONS) for source, target in libraries]
         mounts += [MountEdit(source, target, "", _FILE_OPTIONS) for source, target in self._files()]
@@ -311,7 +311,7 @@ class _Driver:
             yield f"{name}::{folder}/libGLX_indirect.so.0"
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        """Yield programs, firmware and the files of graphics: source and target."""
+        """Yield programs, firmware and files for graphics: source and target."""
         for name in sorted(self._wanted(_PROGRAMS)):
             path = next(
                 (

@@ -1,6 +1,6 @@
 """The devices of this host by their qualified names, from CDI files and from drivers.
 
-A kind that a file describes is that file's alone.  The driver of this host answers for a kind without a file.
+If a file describes a kind, only that file counts.  The driver of this host provides a kind without a file.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from pydock_core.cdi.spec_directory import FoundSpecs
 from pydock_core.errors import ConflictError, NotFoundError, PyDockError
 
 Derive = Callable[[], CdiSpec | None]
-"""Makes the specification of a kind out of this host's driver; None without such a device."""
+"""Derives the specification of a kind from this host's driver; returns None if there is no such device."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenEdits:
-    """Edits, with the file that they are from (empty for a derived specification)."""
+    """Edits and the file that contains them (empty for a derived specification)."""
 
     origin: str
     edits: ContainerEdits
 
 
 class Registry:
-    """Answers for qualified names.
+    """Resolves qualified names.
 
     Args:
         found: the CDI files.
-        drivers: by kind, what derives its specification.
+        drivers: by kind, the function that derives its specification.
     """
 
     def __init__(self, found: FoundSpecs, drivers: Mapping[str, Derive]) -> None:
@@ -40,7 +40,7 @@ class Registry:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds that have a device, those of files first."""
+        """The kinds with a device, those of files first."""
         return list(
             dict.fromkeys(
                 (
@@ -55,7 +55,7 @@ class Registry:
         return any(spec.kind == kind for _, spec in self._found.specs)
 
     def derive(self, kind: str) -> CdiSpec | None:
-        """Return the specification of a kind that this host's driver gives; None for no device."""
+        """Return the specification that is derived from this host's driver; None if there is no device."""
         if kind not in self._derived:
             driver = self._drivers.get(kind)
             self._derived[kind] = driver() if driver is not None else None
@@ -66,7 +66,7 @@ class Registry:
         return list(dict.fromkeys(name for _, spec in self._specs(kind) for name in spec.devices))
 
     def choose(self, names: Iterable[QualifiedName]) -> list[ChosenEdits]:
-        """Return the edits of devices, in order; those of a specification come once, before its first device's.
+        """Return the edits of devices, in order; a specification's own edits come once, before those of its first device.
 
         Raises:
             NotFoundError: no such kind, or no such device; exit code 125.

@@ -1,7 +1,7 @@
 """Reads the CDI files of this host.
 
-They lie in /etc/cdi, /var/run/cdi and the user's own directory (``$XDG_CONFIG_HOME/cdi``, ~/.config/cdi); a later directory
-has priority.  A file can bring hooks, which run as the caller: files and directories that another user can write are
+They are in /etc/cdi, /var/run/cdi and the user's own directory (``$XDG_CONFIG_HOME/cdi``, ~/.config/cdi); a later directory
+has priority.  A file can contain hooks, which run as the caller, so files and directories that another user can write are
 refused.
 """
 
@@ -30,8 +30,8 @@ class FoundSpecs:
     """The specifications of all directories.
 
     Attributes:
-        specs: with the priority of their directory; the higher number wins.
-        problems: why a file could not be read.
+        specs: specifications with the priority of their directory; the higher number wins.
+        problems: the reasons why files could not be read.
     """
 
     specs: tuple[tuple[int, CdiSpec], ...]
@@ -39,7 +39,7 @@ class FoundSpecs:
 
 
 def list_directories() -> tuple[Path, ...]:
-    """Return the directories in which CDI files are looked for, by rising priority."""
+    """Return the directories of CDI files, by rising priority."""
     configuration = os.environ.get("XDG_CONFIG_HOME") or ""
     if not configuration.startswith("/"):  # a relative one is ignored (XDG Base Directory Specification)
         home = os.environ.get("HOME") or ""
@@ -49,7 +49,7 @@ def list_directories() -> tuple[Path, ...]:
 
 
 def find_specs(directories: Sequence[Path]) -> FoundSpecs:
-    """Read the CDI files of directories; a missing one has none."""
+    """Read the CDI files of directories; missing directories are ignored."""
     specs: list[tuple[int, CdiSpec]] = []
     problems: list[PyDockError] = []
     for priority, directory in enumerate(directories):

@@ -20,7 +20,7 @@ class Survey:
 
     Attributes:
         devices: one text for each kind.
-        problems: what is wrong, each with its remedy.
+        problems: problems with their remedies.
     """
 
     devices: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Recognizes the hooks of NVIDIA's toolkit, which PyDock does itself (:mod:`pydock_core.runtime.root_edit`).  Pure.
+"""Recognizes the hooks of NVIDIA's toolkit that PyDock implements itself (:mod:`pydock_core.runtime.root_edit`).  Pure.
 
-A hook is ``nvidia-ctk hook NAME ...`` or ``nvidia-cdi-hook NAME ...``.  One with a name or an option that is not known
-here stays a hook, and is run.
+A hook is ``nvidia-ctk hook NAME ...`` or ``nvidia-cdi-hook NAME ...``.  A hook with an unknown name or
+option is executed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _OPTIONS = {
     "disable-device-node-modification": (),
 }
 _IGNORED = ("container-spec",)
-"""Tells the program where the container's state is, instead of standard input."""
+"""The option with the path of the container's state, which replaces standard input."""
 
 
 @dataclass
 class NativeHooks:
-    """What the well-known hooks of a container ask for.
+    """The requests of a container's well-known hooks.
 
     Attributes:
-        folders: for the loader's cache; None if it stays.
-        host_driver: of enable-cuda-compat; empty for the driver of this host, None without that hook.
-        cover_params: the driver must not make device nodes.
-        others: hooks that are run.
+        folders: directories for the loader's cache; None to leave it unchanged.
+        host_driver: version from enable-cuda-compat; empty for the driver of this host, None without that hook.
+        cover_params: whether the driver must be kept from making device nodes.
+        others: hooks to execute.
     """
 
     links: list[Link] = field(default_factory=list)
@@ -50,7 +50,7 @@ class NativeHooks:
 
 
 def read_hooks(hooks: Iterable[HookEdit]) -> NativeHooks:
-    """Divide hooks into those that are done natively and those that are run."""
+    """Divide hooks into well-known ones and hooks to execute."""
     found = NativeHooks()
     for hook in hooks:
         if not _read(hook, found):
@@ -59,7 +59,7 @@ def read_hooks(hooks: Iterable[HookEdit]) -> NativeHooks:
 
 
 def _read(hook: HookEdit, found: NativeHooks) -> bool:
-    """Add what one hook asks for; return whether it is a well-known one."""
+    """Add one hook's request; return whether it is well-known."""
     if hook.step != "createContainer" or posixpath.basename(hook.path) not in _PROGRAMS:
         return False
     words = list(hook.args[1:])
@@ -91,7 +91,7 @@ def _read(hook: HookEdit, found: NativeHooks) -> bool:
 
 
 def _options(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]] | None:
-    """Parse ``--name value`` and ``--name=value``; a value may be a list with commas.  None for anything else."""
+    """Parse ``--name value`` and ``--name=value``; a value may be a list with commas.  Return None for other words."""
     options: dict[str, list[str]] = {}
     rest = list(words)
     while rest:

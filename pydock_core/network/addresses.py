@@ -73,7 +73,7 @@ def pick_address(
         subnet: "172.30.0.0/16" or "fd00::/64".
         taken: addresses, with or without prefix length.
         within: the part of the subnet to choose from; all of it by default.
-        reserved: further addresses that are not given out; the gateway's, without which the first host is the gateway.
+        reserved: addresses to skip, such as the gateway; if empty, the first host address is the gateway.
 
     Raises:
         ConflictError: the subnet is full.
@@ -156,7 +156,7 @@ def parse_routes6(text: str) -> list[str]:
 
 
 def host_routes() -> list[str]:
-    """Return the networks of this host's routes, of both families."""
+    """Return the IPv4 and IPv6 networks of this host's routes."""
     found = []
     for path, parse in ((_ROUTES, parse_routes), (_ROUTES6, parse_routes6)):
         with suppress(FileNotFoundError):  # a kernel without this family

@@ -44,15 +44,15 @@ def ensure_bridge(name: str, addresses: Sequence[str], mtu: int, protect: Callab
     """Make sure that a bridge device with these addresses is up; idempotent, also when called concurrently.
 
     Args:
-        addresses: its own, with prefix length; the first one is an IPv4 address.
+        addresses: the bridge's addresses, with prefix length; the first one is an IPv4 address.
         mtu: in bytes; 0 for the kernel's default.
-        protect: puts its firewall rules in place; called before the device goes up.
+        protect: installs its firewall rules; called before the device goes up.
 
     Returns:
         What ``protect`` returns.
 
     Raises:
-        ConflictError: a device of this name is there that is not a bridge.
+        ConflictError: another kind of device has this name.
     """
     with _explained(f"cannot make the bridge {name}"), IPRoute() as route:
         index = _index(route, name)
@@ -67,7 +67,7 @@ def ensure_bridge(name: str, addresses: Sequence[str], mtu: int, protect: Callab
             index = _index(route, name)
         if index is None or _kind(route, index) != "bridge":
             raise ConflictError(f"the network device {name} is not a bridge", exit_code=125)
-        harden(name, ipv6=len(addresses) > 1)  # every time: an earlier version made it without
+        harden(name, ipv6=len(addresses) > 1)  # every time: an earlier version did not do it
         _add_addresses(route, index, addresses)
         result = protect()
         route.link("set", index=index, state="up")
@@ -79,7 +79,7 @@ def _sizes(mtu: int) -> dict[str, int]:
 
 
 def _add_addresses(route: IPRoute, index: int, addresses: Iterable[str]) -> None:
-    """Add addresses that may be there; an IPv6 one without the detection of duplicates, for which a start would wait."""
+    """Add missing addresses; skip duplicate address detection for IPv6, because a start would wait for it."""
     for text in addresses:
         address, _, prefix = text.partition("/")
         options = {"flags": _IFA_F_NODAD} if ":" in address else {}
@@ -99,16 +99,16 @@ def remove_bridge(name: str) -> None:
 
 
 def attach(container_id: str, namespace_fd: int, interfaces: Sequence[Interface]) -> None:
-    """Connect a network namespace to bridges: a veth pair each, of which one end becomes an interface of the namespace.
+    """Connect a network namespace to bridges by veth pairs, whose far ends become its interfaces.
 
     The calling process stays in that namespace.  The pairs disappear with the namespace.  The firewall admits
     their packets if the addresses were admitted (:func:`pydock_core.network.firewall.ensure`).
 
     Args:
-        namespace_fd: of the network namespace.
-        interfaces: in the order in which they are made.
+        namespace_fd: descriptor of the network namespace.
+        interfaces: interfaces in the order of creation.
 
-    Postcondition: all are attached or, on an error, none.
+    Postcondition: all interfaces are attached; none on an error.
     """
     with _explained(f"cannot attach container {container_id[:12]}"), IPRoute() as route:
         made: list[str] = []
@@ -147,7 +147,7 @@ def _make_pair(route: IPRoute, namespace_fd: int, interface: Interface) -> None:
 
 
 def _configure(namespace_fd: int, interfaces: Sequence[Interface]) -> None:
-    """Give the far ends their addresses and routes, in the namespace, in which the calling process stays."""
+    """Enter the namespace for good, and give the far ends their addresses and routes."""
     syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)
     harden_namespace()
     with IPRoute() as inside:
@@ -169,7 +169,7 @@ def _present(index: int | None, interface: Interface) -> int:
 
 
 def _set_routes(route: IPRoute, interface: Interface) -> None:
-    """Make an interface that of the default routes that it has a gateway for."""
+    """Set the default routes of an interface's gateways."""
     index = _index(route, interface.device)
     for gateway, everywhere in ((interface.gateway, "0.0.0.0/0"), (interface.gateway6, "::/0")):
         if gateway:
@@ -177,13 +177,13 @@ def _set_routes(route: IPRoute, interface: Interface) -> None:
 
 
 def detach(container_id: str, namespace_fd: int, address: str, routes: Sequence[Interface]) -> None:
-    """Remove the port of an address, and so its interface; idempotent.
+    """Remove the port of an address, and with it the interface; idempotent.
 
     The calling process stays in the container's namespace.
 
     Args:
-        address: the container's on the bridge.
-        routes: the interfaces that have the default routes from now on.
+        address: the container's address on the bridge.
+        routes: the interfaces of the new default routes.
     """
     with _explained(f"cannot detach container {container_id[:12]}"):
         with IPRoute() as route:

@@ -28,7 +28,7 @@ class NetworkService:
     """The network service of one state root, started on demand.
 
     Args:
-        root: whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
+        root: the state root, whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
     """
 
     def __init__(self, root: StateRoot) -> None:
@@ -44,20 +44,20 @@ class NetworkService:
         record: Path | None = None,
         needs_nft: bool = False,
     ) -> str:
-        """Make sure that a bridge has its addresses and firewall rules; call it before each start on that bridge.
+        """Ensure a bridge with its addresses and firewall rules; called before each start on that bridge.
 
         Args:
-            admission: of the container to attach; without it, the container's packets are dropped.
-            mtu: of a bridge that is made, in bytes; 0 for the kernel's default.
+            admission: admits the container to attach; without it, the container's packets are dropped.
+            mtu: MTU of a new bridge in bytes; 0 for the kernel's default.
             record, needs_nft: see :func:`pydock_core.network.firewall.ensure`.
 
         Returns:
             The reason why containers of the bridge can impersonate each other; "" if they cannot.
 
         Raises:
-            UnsupportedError: the host has neither nft nor iptables; for an ordinary user, no nft or no program that gives
-                the namespace of the user's bridges a way out.
-            ConflictError: a device of this name is not a bridge.
+            UnsupportedError: the host has neither nft nor iptables; for an ordinary user, it lacks nft or a program for
+                the uplink.
+            ConflictError: another kind of device has this name.
         """
         request: EnsureRequest = {
             "op": "ensure",
@@ -71,9 +71,9 @@ class NetworkService:
         return cast("EnsureReply", self._ask(request))["weakness"]
 
     def remove(self, rules: BridgeRules) -> None:
-        """Remove a bridge and its firewall rules; what is not there is not an error."""
+        """Remove a bridge and its firewall rules; missing objects are ignored."""
         if os.geteuid() != 0 and user_network.read(self._root.run) is None:
-            return  # no container runs on a bridge of this user, so there is none
+            return  # no container of this user runs on a bridge, so the bridge does not exist
         self._ask({"op": "remove", "rules": asdict(rules)})
 
     def ping(self) -> ServerFacts:

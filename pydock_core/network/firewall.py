@@ -31,9 +31,9 @@ def ensure(
     """Install a bridge's rules and admit a container's packets; idempotent.
 
     Args:
-        admission: None for the bridge alone.
-        record: the place of the record of elements to remove at an address's next admission; its directory exists.
-        needs_nft: iptables does not do: its rules have no parameters but the subnet.
+        admission: the container to admit; None to prepare only the bridge.
+        record: path of the record of elements to remove at an address's next admission; its directory exists.
+        needs_nft: whether iptables is insufficient; its rules have no parameter but the subnet.
 
     Returns:
         The reason why containers of the bridge can impersonate each other; "" if they cannot.
@@ -83,11 +83,11 @@ def remove(rules: BridgeRules) -> None:
 
 
 def publish(rules: BridgeRules, publications: Sequence[Publication]) -> None:
-    """Send what arrives from outside at ports of the host into a container.
+    """Translate packets for published ports from outside to a container.
 
     Raises:
         UnsupportedError: the host has no nft.
-        FailedError: the kernel refused, for one because it cannot match sockets (CONFIG_NFT_SOCKET).
+        FailedError: the kernel refused, for example because it cannot match sockets (CONFIG_NFT_SOCKET).
     """
     nft = shutil.which("nft")
     if nft is None:
@@ -95,7 +95,7 @@ def publish(rules: BridgeRules, publications: Sequence[Publication]) -> None:
     elements = port_rules.build_elements(rules, publications)
     if _try([nft, "-f", "-"], elements).returncode == 0:
         return
-    # The table is missing or of another version, or an earlier run had the same port of the host for another one.
+    # The table is missing or has another version, or an earlier run published the host port for another container.
     for item in publications:
         _try([nft, "-f", "-"], port_rules.build_deletion(rules, item))
     families = sorted({item.family for item in publications})
@@ -129,15 +129,15 @@ def probe_guard() -> str:
 
 
 def probe_forwarding() -> str:
-    """Return the chain that drops forwarded packets by its policy, as "table ip filter, chain FORWARD"; "" if none does.
+    """Return a chain whose policy drops forwarded packets, as "table ip filter, chain FORWARD"; "" if none does.
 
-    Docker sets that policy, and many firewalls do; no rule of another table can lift it.  Needs root.
+    Docker and many firewalls set that policy; no rule of another table can override it.  Needs root.
     """
     nft, iptables = shutil.which("nft"), shutil.which("iptables-legacy")
     listed = _try([nft, "list", "chains"]).stdout if nft is not None else ""
     if found := build.find_dropping_chain(listed):
         return found
-    # The rules of iptables-legacy are not among those of nft.
+    # nft does not list the rules of iptables-legacy.
     if iptables is not None and "-P FORWARD DROP" in _try([iptables, "-S", "FORWARD"]).stdout.splitlines():
         return "iptables-legacy, chain FORWARD"
     return ""
@@ -173,10 +173,10 @@ def _admit(nft: str, rules: BridgeRules, admission: Admission, record: Path | No
 
 
 def _recorded(record: Path, address: str, lasting: list[str]) -> list[str]:
-    """Return an address's recorded elements that others had, and record those of its new container too.
+    """Return the recorded elements of an address's earlier containers, and record those of the new one.
 
     Args:
-        record: a lock; the elements are in the file of the same name with the suffix ".json", which is replaced.
+        record: path of the lock; the elements are in the file of the same name with the suffix ".json", which is replaced.
     """
     if not lasting and not record.exists():
         return []
@@ -225,7 +225,7 @@ def _enable_forwarding() -> None:
 
 
 def _enable_forwarding6() -> None:
-    """Forward IPv6; a device that a router configures goes on listening to it (ip-sysctl.rst, accept_ra 2)."""
+    """Enable IPv6 forwarding; devices keep accepting router advertisements (ip-sysctl.rst, accept_ra 2)."""
     try:
         if _FORWARDING6.read_text().strip() == "1":
             return

@@ -1,8 +1,8 @@
 """Builds the rules that send connections to published ports into a container directly.  Pure.
 
-They translate what arrives from outside at a port on which the container's supervisor listens: its socket carries the
-container's mark.  So an element never becomes wrong: it acts only while that socket is there, whoever dies, and
-whatever listens on the port next.  What comes through a bridge, from a container, is left to the host's filter.
+They translate packets from outside to a port on which the container's supervisor listens: its socket carries the
+container's mark.  An element never becomes wrong: it acts only while that socket exists, even if a process is killed or
+another program listens on the port next.  Packets from a bridge, so from a container, are left to the host's filter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Publication:
     """A published port of a container.
 
     Attributes:
-        mark: of the listening socket.
+        mark: mark of the listening socket.
         protocol: "tcp" or "udp".
         host_port, container_port: 1 to 65535.
         target: the container's address, without prefix length.
@@ -49,12 +49,12 @@ class Publication:
 
 
 def table_name(rules: BridgeRules) -> str:
-    """Return the name of a bridge's table of published ports, one in each family."""
+    """Return the name of a bridge's tables of published ports, one per family."""
     return f"{rules.table}-ports"
 
 
 def build_base(rules: BridgeRules, family: str) -> str:
-    """Return the script that installs a table of published ports, and keeps its elements."""
+    """Return the script that installs a table of published ports and keeps existing elements."""
     return _NFT.format(family=family, table=table_name(rules), version=_VERSION)
 
 
@@ -68,7 +68,7 @@ def build_elements(rules: BridgeRules, publications: Iterable[Publication]) -> s
 
 
 def build_deletion(rules: BridgeRules, publication: Publication) -> str:
-    """Return the script that removes a port, whatever its target; it fails if there is none."""
+    """Return the script that removes a port with any target; it fails if there is none."""
     return f"delete element {publication.family} {_map(rules)} {{ {_key(publication)} }}\n"
 
 

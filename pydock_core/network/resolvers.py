@@ -11,7 +11,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def parse_server(line: str) -> Address | None:
-    """Return the name server that a line names; None if it names none."""
+    """Return the name server of a line; None if the line has none."""
     words = line.split()
     if len(words) < 2 or words[0] != "nameserver":
         return None
@@ -22,7 +22,7 @@ def parse_server(line: str) -> Address | None:
 
 
 def host_servers() -> list[str]:
-    """Return the name servers of this host, those on its loopback included."""
+    """Return the name servers of this host, including those on its loopback."""
     try:
         text = _SYSTEM.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -5,14 +5,14 @@ The rules guarantee (nftables; iptables lacks the guard):
 - Guard, family bridge: a port sends only IPv4, ARP and, on a bridge with IPv6, IPv6, from its assigned MAC and IP
   addresses, and advertises only those.  Every other frame is dropped before the bridge learns from it: other sources,
   router advertisements and redirects, DHCP server replies, VLAN tags, reserved multicast.
-- Host: a container reaches none of the host's own addresses, and nothing link-local (cloud metadata), except
+- Host: a container reaches neither the host's own addresses nor link-local ones (cloud metadata), except for
   echo requests, replies, and the name servers of its resolv.conf.
-- Forwarding: outgoing packets take the host's address; only replies come in, and from outside what is for a published
-  port (:mod:`pydock_core.network.port_rules`), so other bridges have no way in.  Nothing is
+- Forwarding: outgoing packets take the host's address; only replies and packets from outside for a published
+  port (:mod:`pydock_core.network.port_rules`) come in, so other bridges have no access.  No packet is
   forwarded to or from an internal bridge.
 
 A port's name, MAC address and set element all follow from its IPv4 address.  So an element never becomes wrong:
-a container's end needs no cleaning, and attaching a container is one ``add element``, whatever the number of containers.
+the end of a container needs no clean-up, and attaching a container is one ``add element``, whatever the number of containers.
 Elements with a requested MAC address or an IPv6 address can become wrong: they are recorded, and the next admission of
 the same IPv4 address removes them.
 """
@@ -132,12 +132,12 @@ class BridgeRules:
     Attributes:
         bridge: name of the device.
         subnet: "172.30.0.0/16".
-        chosen_gateway: the bridge's own address, without prefix length; empty for the first host.
+        chosen_gateway: the bridge's own address, without prefix length; empty for the subnet's first host.
         subnet6: "fd00::/64"; empty without IPv6.
         chosen_gateway6: as ``chosen_gateway``.
-        internal: nothing is forwarded to or from other networks.
-        masquerade: outgoing packets take the host's address.
-        link_local: link-local addresses beyond the host (cloud metadata) are open.
+        internal: whether forwarding to and from other networks is disabled.
+        masquerade: whether outgoing packets take the host's address.
+        link_local: whether link-local addresses beyond the host (cloud metadata) are open.
     """
 
     bridge: str
@@ -178,10 +178,10 @@ class Admission:
     """A container's access to its host from a bridge.
 
     Attributes:
-        address: the container's, without prefix length.
+        address: the container's address, without prefix length.
         access: "none", "gateway" (the bridge's own address) or "all" (every address of the host, and link-local).
         resolvers: IPv4 name servers, whose port 53 is open.
-        mac_address: of its interface; empty for the address's own.
+        mac_address: MAC address of its interface; empty to derive it from the address.
         address6: its IPv6 address, without prefix length; empty for none.
     """
 
@@ -219,7 +219,7 @@ def port_name(address: str) -> str:
 
 
 def is_port_name(name: str) -> bool:
-    """Whether a network device is named like a bridge port of a container."""
+    """Whether a network device has the name of a container's bridge port."""
     digits = name[len(_PREFIX) :]
     return (
         name.startswith(_PREFIX) and len(digits) == 8 and all(digit in "0123456789abcdef" for digit in digits)
@@ -346,9 +346,9 @@ def lasting_elements(rules: BridgeRules, admission: Admission) -> list[str]:
 
 
 def build_nft_withdrawal(elements: Iterable[str]) -> str:
-    """Return the script that removes elements of :func:`lasting_elements`, whether they are there or not.
+    """Return the script that removes elements of :func:`lasting_elements`; missing ones are ignored.
 
-    Those of another version went with its sets.
+    Elements of another version are already gone with its sets.
     """
     own = [line for line in elements if f"-{_VERSION} " in line]
     return "".join(f"{line}\n{line.replace('add', 'delete', 1)}\n" for line in own)

@@ -1,7 +1,7 @@
 """The network service: a fork server with pyroute2 loaded, one child per request.
 
-An ordinary user's is root of the user namespace of the zygote.  Its children enter the network namespace that the user's
-containers share; the first request that needs the namespace makes it (:mod:`pydock_core.network.user_bridges`).
+An ordinary user's service is root of the zygote's user namespace.  Its children enter the network namespace that the user's
+containers share; the first request that needs that namespace creates it (:mod:`pydock_core.network.user_bridges`).
 
 Its requests are EnsureRequest, PlugRequest and UnplugRequest (with the network namespace's descriptor), PublishRequest,
 RemoveRequest and PingRequest of :mod:`pydock_core.supervision.protocol`.

@@ -1,7 +1,7 @@
-"""The uplink: gives an ordinary user's network namespace its way out, from the host's network namespace.
+"""The uplink: connects an ordinary user's network namespace to the outside, from the host's network namespace.
 
-It is the parent of pasta or slirp4netns, which it starts again when it dies, and of the namespace's name server; both die with
-it.  It keeps the host's own addresses closed to containers while they change, and ends with the holder of the namespace.
+It runs pasta or slirp4netns and the namespace's name server, and restarts either one that dies; both die with
+it.  It keeps the host's own addresses closed to containers as they change, and ends with the holder of the namespace.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pydock_core.supervision.network_namespace import add_loopback_address
 
 _START_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
-"""The shortest time between two starts of a child."""
+"""The minimum time between two starts of a child."""
 _DEATH_SECONDS = 5.0
 _SETTLING_SECONDS = 0.1
 """The delay between a change of the host's addresses and the new rules: changes come in groups."""
@@ -47,17 +47,17 @@ _LOG_TAIL_BYTES = 2000
 
 
 def fork_uplink(run: Path, holder: ProcessIdentity) -> ProcessIdentity:
-    """Fork the uplink of a namespace; return it when there is a way out.
+    """Fork the uplink of a namespace; return it when the namespace is connected.
 
-    The caller is in the host's network namespace and in the user namespace that owns the other one, and holds the lock of the
+    The caller is in the host's network namespace and in the user namespace that owns the other one.  It holds the lock of the
     record.
 
     Args:
         run: the directory of the state root.
-        holder: of the namespace, which must exist.
+        holder: the holder of the namespace, which must exist.
 
     Raises:
-        PyDockError: there is no way out, and no uplink.
+        PyDockError: the namespace cannot be connected; no uplink is left.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
@@ -79,17 +79,17 @@ def fork_uplink(run: Path, holder: ProcessIdentity) -> ProcessIdentity:
 
 
 def log_file(run: Path) -> Path:
-    """Return the file with what the program of the uplink says."""
+    """Return the log file of the uplink's program."""
     return run / "uplink.log"
 
 
 def settings_file(run: Path) -> Path:
-    """Return the file of the settings of the namespace's name server."""
+    """Return the settings file of the namespace's name server."""
     return run / "uplink-names.json"
 
 
 def write_settings(run: Path) -> None:
-    """Have the namespace's name server ask the servers that the host asks now."""
+    """Make the namespace's name server forward to the host's current servers."""
     wanted = build_settings((), host_servers(), (), ())
     if read_json(settings_file(run)) != wanted:
         write_json(settings_file(run), wanted)
@@ -109,7 +109,7 @@ def _run(run: Path, holder: ProcessIdentity, ready: socket.socket) -> NoReturn:
             messages.send_error(ready, FailedError(f"the network has no way out: {error}", exit_code=125))
         else:
             uplink.run()
-    except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
+    except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -137,7 +137,7 @@ class _Uplink:
         self._has_pending_rules = False
 
     def start(self) -> None:
-        """Make the way out; what is left to do is done by :meth:`run`."""
+        """Connect the namespace; :meth:`run` keeps it connected."""
         self._loop.watch(self._holder_fd, READ, lambda _: self._loop.stop())
         # The program drops the capability to open another process's namespace before it opens the namespace.
         syscalls.unshare(syscalls.CLONE_NEWNS)
@@ -182,14 +182,14 @@ class _Uplink:
             syscalls.setns(self._namespace_fd, syscalls.CLONE_NEWNET)
             function()
             code = 0
-        except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
+        except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
             traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
 
     def _prepare_namespace(self) -> tuple[socket.socket, socket.socket]:
-        """Close the host's addresses to the namespace; return the sockets in it of its name server."""
+        """Close the host's addresses to the namespace; return the name server's sockets, which are in it."""
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         script = self._build_rules()
 
@@ -285,7 +285,7 @@ class _Uplink:
             self._ready = None
 
     def _fail(self, reason: str) -> None:
-        """Tell the starter, unless all is well, and end."""
+        """Report an error to the starter, and end."""
         if self._ready is None:
             return
         name = Path(self._program).name

@@ -1,6 +1,6 @@
-"""The programs that give a network namespace of an ordinary user a way out: pasta, else slirp4netns.
+"""The programs that connect an ordinary user's network namespace to the outside: pasta, or else slirp4netns.
 
-They take the packets that leave by a TAP device, and make connections from sockets of their own in the host's network namespace.
+They read packets from a TAP device, and forward them through sockets of their own in the host's network namespace.
 passt(1), slirp4netns(1).
 """
 
@@ -18,11 +18,11 @@ DEVICE = "outside"
 ADDRESS = "192.0.0.100"
 GATEWAY = "192.0.0.2"
 PREFIX_BITS = 24
-"""The addresses are those of RFC 6890's block for protocol assignments, so they hide no other host from a container."""
+"""The addresses are from RFC 6890's block for protocol assignments, so they shadow no other host."""
 ADDRESS6 = "fd00:c000::100"
 GATEWAY6 = "fd00:c000::2"
 MTU_BYTES = 65520
-"""As large as a TAP's may be: each packet costs the program two system calls."""
+"""The maximum of a TAP device, because each packet costs the program two system calls."""
 MISSING = "neither pasta nor slirp4netns is installed"
 NO_TUN = "/dev/net/tun cannot be opened"
 INSTALL_HINT = "sudo apt-get install passt slirp4netns"
@@ -34,7 +34,7 @@ _SINCE_2024 = "--map-host-loopback"
 
 
 def search_path() -> str:
-    """Return PATH with the directories of administration: an ordinary user's may lack those, which have nft."""
+    """Return PATH with the sbin directories, which contain nft and which an ordinary user's PATH may lack."""
     return f"{os.environ.get('PATH') or '/usr/bin:/bin'}:{_SYSTEM_DIRECTORIES}"
 
 
@@ -70,7 +70,7 @@ def find_nft() -> str:
 
 
 def lack() -> str:
-    """Return the reason why an ordinary user has no bridge networks here; "" if nothing speaks against them."""
+    """Return the reason why an ordinary user cannot have bridge networks on this host; "" if there is none."""
     if not find_program():
         return MISSING
     if not os.access(_TUN, os.R_OK | os.W_OK):
@@ -79,21 +79,21 @@ def lack() -> str:
 
 
 def remedy(reason: str) -> str:
-    """Return the command that mends what :func:`lack` returned."""
+    """Return the command that fixes the result of :func:`lack`."""
     commands = {MISSING: INSTALL_HINT, NO_TUN: f"sudo chmod 666 {_TUN}"}
     return commands.get(reason, "sudo apt-get install nftables")
 
 
 def build_command(program: str, namespace: str, *, has_ipv6: bool, read_help: Callable[[], str]) -> list[str]:
-    """Return the command that connects a namespace, and stays in the foreground.
+    """Return the command that connects a namespace and stays in the foreground.
 
-    Nothing is forwarded into the namespace, and no address of it leads to the host's loopback.
+    The program forwards no port into the namespace, and maps no address to the host's loopback.
 
     Args:
-        program: of :func:`find_program`.
-        namespace: a file that stands for the namespace.
-        has_ipv6: the host has a way out by IPv6.
-        read_help: returns what the program says of its options: they differ between its versions.
+        program: path from :func:`find_program`.
+        namespace: path of the namespace's file.
+        has_ipv6: whether the host has an IPv6 default route.
+        read_help: returns the program's help text, because options differ between versions.
     """
     if Path(program).name == "slirp4netns":
         words = [
@@ -114,13 +114,13 @@ def build_command(program: str, namespace: str, *, has_ipv6: bool, read_help: Ca
     words += [
         word for word in ("--no-dhcp", "--no-dhcpv6", "--no-ra", "--no-netns-quit") if word in available
     ]
-    # The address of the gateway stands for the host's loopback otherwise; newer versions have the second form.
+    # By default the gateway's address maps to the host's loopback; newer versions have the second form.
     words += ["--no-map-gw"] if "--no-map-gw" in available else ["--map-host-loopback", "none"]
     return [program, *words, "--netns", namespace]
 
 
 def read_help(program: str) -> str:
-    """Return what a program says of its options."""
+    """Return a program's help text."""
     import subprocess  # late: the engine imports this module, and starts no program
 
     done = subprocess.run(

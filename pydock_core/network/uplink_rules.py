@@ -1,8 +1,8 @@
-"""Builds the firewall's rules of the way out of an ordinary user's network namespace; reads the host's addresses for them.
+"""Builds the firewall rules of the uplink of an ordinary user's network namespace; reads the host's addresses for them.
 
-The bridges' own tables (:mod:`pydock_core.network.rules`) close the namespace's addresses to containers.  These close the
-host's: the program of the uplink would connect to them as any process of the user can.  A container that may reach its gateway
-reaches the host by it: the gateway's address is translated to one of the host's.
+The bridges' own tables (:mod:`pydock_core.network.rules`) close the namespace's addresses to containers.  These tables close
+the host's addresses, to which the uplink's program could connect with the user's rights.  A container with access to its
+gateway reaches the host through it: the gateway's address is translated to an address of the host.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def build_tables(host: Sequence[str], gate: str) -> str:
     """Return the script that installs the tables, or brings them up to date; nft applies it atomically.
 
     Args:
-        host: addresses and networks that are the host's own.
-        gate: the host's address that stands for a bridge's gateway; "" if it has none.
+        host: the host's own addresses and networks.
+        gate: the host's address behind a bridge's gateway; "" if the host has none.
     """
     script = _TABLES.format(table=TABLE, device=DEVICE) + f"flush chain ip {TABLE} prerouting\n"
     for family, is_wanted in (("ip", lambda text: ":" not in text), ("ip6", lambda text: ":" in text)):
@@ -62,12 +62,12 @@ def build_tables(host: Sequence[str], gate: str) -> str:
 
 
 def build_opening(admission: Admission, gateway: str) -> str:
-    """Return the script that gives a container the access to the host that its admission has, whatever its address had before."""
+    """Return the script that sets a container's access to the host by its admission; earlier access of its address is removed."""
     pair = f"{admission.address} . {gateway}"
     elements = [("ip", "opened", admission.address), ("ip", "gates", pair)]
     if admission.address6:
         elements.append(("ip6", "opened", admission.address6))
-    # An element is added before it is deleted: to delete one that is not there is an error.
+    # An element is added before it is deleted, because deleting a missing one is an error.
     lines = [
         f"{verb} element {family} {TABLE} {name} {{ {text} }}"
         for family, name, text in elements
@@ -120,7 +120,7 @@ def host_addresses() -> list[str]:
 
 
 def gate_address(host: Iterable[str]) -> str:
-    """Return the IPv4 address by which the host is known outside: that of its default route, else any but a loopback one."""
+    """Return the host's main IPv4 address: that of its default route, otherwise any except a loopback one."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         probe.connect(_ANYWHERE)
         return str(probe.getsockname()[0])
@@ -129,7 +129,7 @@ def gate_address(host: Iterable[str]) -> str:
 
 
 def has_ipv6() -> bool:
-    """Whether the caller's network namespace has a way out by IPv6."""
+    """Whether the caller's network namespace has an IPv6 default route."""
     with suppress(FileNotFoundError):
         return has_default_route6(_ROUTES6.read_text())
     return False

@@ -22,13 +22,13 @@ from pydock_core.supervision.user_network import UserNetwork
 
 
 class UserBridges:
-    """The bridges of one state root; making one moves this process into the user namespace that owns them, or will.
+    """The bridges of one state root; construction moves this process into the user namespace that owns them or will own them.
 
     Args:
         run: the directory of the state root.
 
     Raises:
-        UnavailableError: the zygote, whose user namespace it is, does not run.
+        UnavailableError: the zygote, which provides the user namespace, is not running.
     """
 
     def __init__(self, run: Path) -> None:
@@ -38,7 +38,7 @@ class UserBridges:
         os.environ["PATH"] = uplink_program.search_path()
 
     def wrap(self, operations: Mapping[str, Operation]) -> dict[str, Operation]:
-        """Return operations that do their work in the shared namespace."""
+        """Return operations that work in the shared namespace."""
         functions = {
             "ensure": self._ensure,
             "attach": self._enter,
@@ -57,7 +57,7 @@ class UserBridges:
         }
 
     def _owner(self) -> int:
-        """Return a process of the user namespace that owns the shared network, or is to own it."""
+        """Return a process in the user namespace that owns the shared network or will own it."""
         network = user_network.read(self._run)
         if network is not None:
             return network.holder.pid
@@ -70,7 +70,7 @@ class UserBridges:
             ) from error
 
     def _refuse(self, _request: Request, _peer_pid: int) -> Refusal | None:
-        """Have this service replaced if it is in the user namespace of an earlier zygote."""
+        """Request replacement of this service if it is in the user namespace of an earlier zygote."""
         try:
             is_same = os.stat(f"/proc/{self._owner()}/ns/user").st_ino == self._own_namespace
         except FileNotFoundError:
@@ -81,7 +81,7 @@ class UserBridges:
         user_network.enter(self._run)
 
     def _ensure(self, request: Request) -> None:
-        """Have the namespace with its way out, enter it, and give the container its access to the host."""
+        """Ensure the namespace and its uplink, enter it, and set the container's access to the host."""
         with self._locked():
             network = user_network.read(self._run)
             try:
@@ -113,7 +113,7 @@ class UserBridges:
 
     @property
     def _openings(self) -> Path:
-        """A file that is there once a container of the namespace has had access to the host."""
+        """A file that exists once a container of the namespace has had access to the host."""
         return self._run / "user-network.opened"
 
     def _open(self, admission: Admission, rules: Mapping[str, Any]) -> None:
@@ -124,7 +124,7 @@ class UserBridges:
 
 
 def _after(first: Function, then: Function) -> Function:
-    """Return a function that does one thing, then the other, in the child of a request."""
+    """Return a function that calls one function, then the other, in the child of a request."""
 
     def function(request: Request) -> Mapping[str, Any] | None:
         first(request)

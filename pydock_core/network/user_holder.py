@@ -1,7 +1,7 @@
 """The holder of an ordinary user's network namespace: it makes the namespace, and ends when no container uses it any more.
 
-It watches the ports of the bridges.  A while after the last one has gone, it removes the record and ends, and with it the
-namespace, its bridges and its rules; the uplink follows.
+It watches the ports of the bridges.  A few seconds after the last one has gone, it removes the record and exits.  The
+namespace, its bridges and its rules go with it; the uplink follows.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from pydock_core.supervision.event_loop import READ, EventLoop
 from pydock_core.supervision.network_namespace import set_loopback_up
 
 IDLE_SECONDS = 5.0
-"""The time that the namespace outlives its last port, or the last preparation of a start."""
+"""The time that the namespace outlives its last port or the last preparation of a start."""
 _LINK_EVENTS = 0x1  # RTMGRP_LINK of rtnetlink(7)
 _RECEIVE_BYTES = 65536
 _STDERR = 2
 
 
 def fork_holder(run: Path) -> ProcessIdentity:
-    """Fork a holder; return it when its namespace is there.
+    """Fork a holder; return it when its namespace exists.
 
-    The caller is in the user namespace that is to own the namespace, and holds the lock of the record.
+    The caller is in the user namespace that will own the namespace, and holds the lock of the record.
 
     Args:
         run: the directory of the state root.
 
     Raises:
-        OSError: there is no namespace.
+        OSError: the namespace cannot be made.
     """
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -72,7 +72,7 @@ def _run(run: Path, ready_fd: int) -> NoReturn:
         os.write(ready_fd, b"ready")
         os.close(ready_fd)
         holder.run()
-    except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
+    except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -99,14 +99,14 @@ class _Holder:
             self._links.recv(_RECEIVE_BYTES)
         except BlockingIOError:
             return
-        except OSError:  # ENOBUFS: events were lost, so look all the more
+        except OSError:  # ENOBUFS: events were lost, so look again
             pass
         had_ports, self._has_ports = self._has_ports, _has_ports()
         if had_ports and not self._has_ports:
             self._loop.call_later(IDLE_SECONDS, self._on_idle)
 
     def _on_idle(self) -> None:
-        """End, unless a port has come, or a start is under way."""
+        """End, unless a port has appeared or a start is under way."""
         if _has_ports():
             return  # the end of the last one calls again
         try:

@@ -277,7 +277,7 @@ class Keeper:
 
             # As it is now: the last run may have been connected to other networks.
             supervise_again(read_plan(self._paths.plan_file), self._restarts, self._lock_fd, link)
-        except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
+        except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
             traceback.print_exc()
         finally:
             sys.stderr.flush()

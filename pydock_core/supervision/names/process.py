@@ -51,7 +51,7 @@ def fork_server(
         loop = EventLoop()
         NameServer(loop, Directory(settings), udp, tcp).start()
         loop.run()
-    except BaseException:  # noqa: BLE001 - the process ends here, and the supervisor's log gets the whole story
+    except BaseException:  # noqa: BLE001 - the process ends here; the supervisor's log gets the traceback
         traceback.print_exc()
     finally:
         sys.stderr.flush()
