@@ -105,7 +105,8 @@ class Containers:
         image_config = self._state.images.config(image_id).get("config") or {}
         launcher = self._state.launcher
         merged, warnings = launcher.check(
-            merge(checked, image_config, launcher.default_network), self.resolve
+            merge(checked, image_config, checked["HostConfig"]["NetworkMode"] or launcher.default_network),
+            self.resolve,
         )
         if not any_platform:
             warnings += self._state.images.platform_warnings(image_id)
