@@ -139,7 +139,7 @@ def pause(context: Context, words: Namespace) -> int:
 
 
 def unpause(context: Context, words: Namespace) -> int:
-    """Let paused containers go on."""
+    """Thaw paused containers."""
     return _name_each(context, words, context.engine.containers.unpause)
 
 

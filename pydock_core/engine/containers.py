@@ -315,7 +315,7 @@ class Containers:
         self._freeze(reference, "pause", lambda client: client.pause())
 
     def unpause(self, reference: str) -> None:
-        """Let a paused container go on; ConflictError if it is not paused."""
+        """Thaw a paused container; ConflictError if it is not paused."""
         self._freeze(reference, "unpause", lambda client: client.unpause())
 
     def _freeze(self, reference: str, action: str, request: Callable[[SupervisorClient], None]) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pydock_core.runtime.root_edit import RootEdits
 
 REAPER_ANNOTATION = "org.pydock.init"
-"""Of config.json: "true" has a program run below the embedded executor's init."""
+"""Annotation of config.json: "true" runs the program below the embedded executor's init."""
 _REFUSED_LINUX = ("intelRdt", "mountLabel", "netDevices", "memoryPolicy")
 _NAMESPACED_SYSCTLS = {
     "network": ("net.",),
@@ -31,14 +31,14 @@ _NAMESPACED_SYSCTLS = {
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """A bundle with everything that can be computed before a process is forked.
+    """A bundle, with all values that can be computed before a process is forked.
 
     Attributes:
         bundle: the bundle's directory.
         root: host path of the root filesystem.
-        hooks: without those that ask for root edits.
-        root_edits: what init does to the root filesystem for devices; None for nothing.
-        has_reaper: the program runs below a small init (:mod:`pydock_core.runtime.reaper.image`).
+        hooks: hooks, except those for root edits.
+        root_edits: init's edits of the root filesystem for devices; None if there are none.
+        has_reaper: whether the program runs below a small init (:mod:`pydock_core.runtime.reaper.image`).
         document: config.json itself, for hooks, annotations and cgroups.
     """
 

@@ -206,7 +206,7 @@ class _Init:
         if plan.personality is not None:
             syscalls.personality(plan.personality)
         if plan.has_reaper:
-            # Late: few containers have one.  And before the root filesystem and the seccomp filter are the container's.
+            # Late: few containers have one.  The import precedes the container's root filesystem and seccomp filter.
             from pydock_core.runtime.reaper.image import open_image
 
             self._reaper_fd = open_image()
@@ -435,7 +435,7 @@ def run_program(process: ProcessPlan, *, has_entered: bool) -> NoReturn:
 
 
 def run_below_reaper(process: ProcessPlan, image_fd: int, *, has_entered: bool) -> NoReturn:
-    """Execute the program in a child, and the reaper in this process; raises in the process in which that fails.
+    """Execute the program in a child and the reaper in this process; an error is raised in the failing process.
 
     See :mod:`pydock_core.runtime.reaper.image`.
     """
@@ -443,11 +443,11 @@ def run_below_reaper(process: ProcessPlan, image_fd: int, *, has_entered: bool) 
         finish_image,
     )  # loaded already, with the host's files in reach
 
-    # It waits for signals; one that is blocked is kept, also one that a first process would not get by default.
+    # It waits for signals; a blocked signal stays pending, even one that the first process would ignore by default.
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
-    if os.getpid() != 1:  # in a PID namespace of others
+    if os.getpid() != 1:  # in a shared PID namespace
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
-    # Ends when the reaper is executed: before, the program could look into this process (proc_pid_mem(5)).
+    # The protection ends at the reaper's execution; before, the program could read this process (proc_pid_mem(5)).
     executed_fd, executes_fd = os.pipe2(os.O_CLOEXEC)
     try:
         pid = os.fork()

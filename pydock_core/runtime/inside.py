@@ -29,7 +29,7 @@ def open_inside(
 
     Args:
         follow: False refuses every symbolic link on the way (ELOOP).
-        same_mount: True refuses a path that leads to another mount than the root's own (EXDEV), so to a volume.
+        same_mount: True refuses a path to another mount than the root's own (EXDEV), such as a volume.
 
     Raises:
         OSError: as in openat2(2).
@@ -75,7 +75,7 @@ def make_inside(
         directory: create a directory; otherwise an empty file.
         mode: of the created file or directory.
         follow: False refuses symbolic links on the way.
-        same_mount: True refuses a path that leads to another mount (EXDEV).
+        same_mount: True refuses a path to another mount (EXDEV).
 
     Returns:
         An O_PATH descriptor, owned by the caller.

@@ -1,8 +1,8 @@
 """Mounts the sources of a container's mounts, in the caller's mount namespace: volumes with options, images, subpaths.
 
-A file system in memory (``type=tmpfs``) is one for all containers that have the volume at a time.  Each notes its supervisor
-in the directory ``records``; a later one clones the mount out of the mount namespace of one that lives.  So the file
-system goes with its last container, and no process has to keep it.
+Running containers with a volume in memory (``type=tmpfs``) share one file system.  Each container's supervisor is recorded
+in the directory ``records``; a later start clones the mount out of the mount namespace of a living supervisor.  The file
+system goes with its last container, and no extra process keeps it alive.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _EXIT_CODE = 125
 
 
 def mount_sources(sources: Iterable[MountSource], holder_pid: int | None) -> None:
-    """Mount sources, each at its place.
+    """Mount sources at their mount points.
 
     Args:
-        sources: in any order.
-        holder_pid: the process whose mount namespace this is, and that stays with the container; None for a process
-            that only looks.
+        sources: sources in any order.
+        holder_pid: the owner of this mount namespace, which stays with the container; None for a process that only
+            reads.
 
     Raises:
         NotFoundError: the source or its subpath does not exist.
@@ -96,7 +96,7 @@ def _attach(mount_fd: int, target: str) -> None:
 
 
 def _bind_part(source: MountSource, base: Path) -> None:
-    """Bind the subpath, resolved within the source: its links may be a container's."""
+    """Bind the subpath, resolved within the source, because a container may have made links there."""
     part = Path(source.place) / PART
     base_fd = os.open(base, syscalls.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -113,7 +113,7 @@ def _bind_part(source: MountSource, base: Path) -> None:
 
 
 def _make_point(point: Path, *, is_directory: bool) -> None:
-    """Make a mount point of the right kind; an earlier run may have left another."""
+    """Make a mount point of the right kind; an earlier run may have left another kind."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISDIR(os.lstat(point).st_mode) == is_directory:
             return
@@ -128,7 +128,7 @@ def _make_point(point: Path, *, is_directory: bool) -> None:
 
 
 def _shared(source: MountSource, holder_pid: int | None) -> int:
-    """Return a detached mount of the file system that a running container has of this volume, else of a new one."""
+    """Return a detached mount of this volume's file system in a running container, or of a new one."""
     records = Path(source.records)
     records.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock_fd = os.open(records / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -151,7 +151,7 @@ def _shared(source: MountSource, holder_pid: int | None) -> int:
 
 
 def _clone(record: Path) -> int | None:
-    """Clone the mount of a recorded supervisor; None, and the record is removed, if it has none any more."""
+    """Clone the mount of a recorded supervisor; if the mount is gone, remove the record and return None."""
     document = read_json(record)
     try:
         pidfd = ProcessIdentity(**document["holder"]).open() if document else None
@@ -165,7 +165,7 @@ def _clone(record: Path) -> int | None:
         syscalls.setns(pidfd, syscalls.CLONE_NEWNS)
         try:
             base = str(document["path"])
-            # A mount point, not the empty directory that is there when the supervisor has unmounted it.
+            # It must be a mount point, not the empty directory left after the supervisor has unmounted it.
             if os.stat(base).st_dev == os.stat(os.path.dirname(base)).st_dev:
                 return None
             return syscalls.open_tree(syscalls.AT_FDCWD, base, syscalls.OPEN_TREE_CLONE)
@@ -173,7 +173,7 @@ def _clone(record: Path) -> int | None:
             syscalls.setns(own_fd, syscalls.CLONE_NEWNS)
             os.chdir("/")
     except OSError:
-        return None  # it is ending
+        return None  # the supervisor is ending
     finally:
         os.close(own_fd)
         os.close(pidfd)

@@ -36,7 +36,7 @@ class ProcessIdentity:
             return False
 
     def is_running(self) -> bool:
-        """Whether this very process exists and has not ended: a zombie has no namespaces any more."""
+        """Whether exactly this process exists and is not a zombie, which has no namespaces any more."""
         try:
             fields = _stat_fields(self.pid)
         except ProcessLookupError:

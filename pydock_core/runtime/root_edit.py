@@ -1,9 +1,9 @@
-"""Edits of a container's root filesystem that a device needs: links, modes, the loader's cache, covered files.
+"""Edits of a container's root filesystem for a device: links, modes, the loader's cache, covered files.
 
-They are what the hooks of NVIDIA's toolkit do (create-symlinks, chmod, update-ldcache, enable-cuda-compat,
-disable-device-node-modification).  They are done before the container's program runs, by init (embedded executor) or by
-a createContainer hook (:mod:`pydock_core.runtime.root_edit_hook`).  Nothing of the container is executed, and nothing
-is written outside of its own root: every path is resolved by openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_XDEV, so an
+They replace the hooks of NVIDIA's toolkit (create-symlinks, chmod, update-ldcache, enable-cuda-compat,
+disable-device-node-modification).  Init (embedded executor) or a createContainer hook
+(:mod:`pydock_core.runtime.root_edit_hook`) applies them before the container's program runs.  They execute no file of the
+container and write only below its root: every path is resolved by openat2(2) with RESOLVE_IN_ROOT and RESOLVE_NO_XDEV, so an
 image's link cannot lead an edit into a volume or a bind mount.
 """
 
@@ -27,11 +27,11 @@ from pydock_core.loader_cache import MACHINE_FLAGS, CacheEntry, merge_cache
 from pydock_core.runtime.inside import make_inside, open_inside, opened_inside
 
 HOOK_PROGRAM = str(Path(__file__).with_name("root_edit_hook.py"))
-"""The program that does the edits for an OCI runtime program; its argument is a file of edits."""
+"""The program that applies the edits for an OCI runtime program; its argument is a file of edits."""
 CACHE = "/etc/ld.so.cache"
 CONFIGURATION_DIRECTORY = "/etc/ld.so.conf.d"
 CUDA_COMPAT = "/usr/local/cuda/compat"
-"""Where CUDA images have a newer user-mode driver (NVIDIA's "CUDA compatibility" guide)."""
+"""The directory of a newer user-mode driver in CUDA images (NVIDIA's "CUDA compatibility" guide)."""
 
 _LARGEST_CACHE_BYTES = 64 << 20
 _CONFIGURATION_FILE = "00-pydock-devices.conf"
@@ -59,7 +59,7 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """A file of the host that is mounted read-only over a file of the container's /proc; none where that is missing."""
+    """A file of the host to mount read-only over a file of the container's /proc; ignored if that is missing."""
 
     source: str
     path: str
@@ -70,11 +70,11 @@ class RootEdits:
     """The edits of one start.
 
     Attributes:
-        own_dev: /dev of the container is a tmpfs of its own, so links and modes may be set there.
-        update_cache: write the loader's cache.
-        folders: directories of the libraries, for an ldconfig that is run in the container later.
+        own_dev: whether the container's /dev is its own tmpfs, so that links and modes may be set there.
+        update_cache: whether to write the loader's cache.
+        folders: directories of the libraries, for a later ldconfig in the container.
         libraries: soname, path in the container, and the loader's flags.
-        host_driver: version of the host's NVIDIA driver, if a newer one of the image is to be preferred; else empty.
+        host_driver: version of the host's NVIDIA driver if a newer one in the image takes precedence; otherwise empty.
     """
 
     links: tuple[Link, ...] = ()
@@ -106,12 +106,12 @@ class RootEdits:
 
 
 def build_hook(python: str, file: str) -> dict[str, Any]:
-    """Return the createContainer hook that does the edits of ``file``; the embedded executor does them itself."""
+    """Return the createContainer hook that applies the edits in ``file``; the embedded executor applies them itself."""
     return {"path": python, "args": [python, "-I", "-S", HOOK_PROGRAM, file]}
 
 
 def split_hooks(hooks: Mapping[str, Any]) -> tuple[RootEdits | None, dict[str, Any]]:
-    """Return the edits that a configuration's hooks ask for, and the hooks without them."""
+    """Return the root edits of a configuration's hooks, and the remaining hooks."""
     edits: RootEdits | None = None
     others = []
     for hook in hooks.get("createContainer") or ():
@@ -133,13 +133,13 @@ def read_edits(file: Path) -> RootEdits:
 
 
 def apply_edits(root_fd: int, edits: RootEdits) -> None:
-    """Do the edits below a container's root; doing them again changes nothing.
+    """Apply the edits below a container's root; idempotent.
 
     Args:
-        root_fd: the container's root directory, everything mounted below it, in this process's mount namespace.
+        root_fd: the container's root directory in this process's mount namespace, with all mounts below it.
 
     Raises:
-        FailedError: an edit, by its path, cannot be done; exit code 125.
+        FailedError: an edit cannot be applied; the error names its path; exit code 125.
     """
     _Editor(root_fd, edits).run()
 
@@ -167,7 +167,7 @@ class _Editor:
 
     @contextlib.contextmanager
     def _base(self, path: str) -> Iterator[tuple[int, str]]:
-        """Give the directory that a path starts from: the root, or the container's own /dev, and the rest of the path."""
+        """Yield the start directory of a path (the root or the container's own /dev) and the rest of the path."""
         normal = posixpath.normpath("/" + path.lstrip("/"))
         if self._edits.own_dev and normal.startswith("/dev/"):
             dev_fd = open_inside(self._root_fd, "/dev", follow=False)
@@ -206,7 +206,7 @@ class _Editor:
             try:
                 kind = os.fstat(place_fd).st_mode
                 if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
-                    return  # a device's mode is that of its node
+                    return  # a device node keeps its mode
                 os.chmod(f"/proc/self/fd/{place_fd}", mode.bits)
             finally:
                 os.close(place_fd)
@@ -218,7 +218,7 @@ class _Editor:
         data = self._read_cache()
         if data is None:
             if not any(self._exists(loader) for loader in _LOADERS):
-                return  # not glibc's loader: it has no cache (musl)
+                return  # another loader, such as musl's, has no cache
             data = b""
         libraries = [CacheEntry(soname, path, flags) for soname, path, flags in self._edits.libraries]
         with self._made("/etc") as etc_fd:
@@ -252,7 +252,7 @@ class _Editor:
             return False
 
     def _read_cache(self) -> bytes | None:
-        """Return the container's cache; None if there is none, or something else is in its place."""
+        """Return the container's cache; None if it is missing or not a valid cache."""
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
         try:
             file_fd = open_inside(self._root_fd, CACHE, flags, same_mount=True)
@@ -263,7 +263,7 @@ class _Editor:
             return file.read(_LARGEST_CACHE_BYTES) if is_file else b""
 
     def _find_compat(self) -> list[CacheEntry]:
-        """Return the image's own user-mode driver, if it is of a later branch than the host's."""
+        """Return the image's own user-mode driver if its branch is newer than the host's."""
         if not self._edits.host_driver:
             return []
         flags = os.O_RDONLY | os.O_DIRECTORY
@@ -314,7 +314,7 @@ class _Editor:
 
 
 def _replace(directory_fd: int, name: str, data: bytes) -> None:
-    """Write a file under a temporary name and rename it; nothing that is there is followed or opened."""
+    """Write a file under a temporary name and rename it; an existing file or link is neither followed nor opened."""
     temporary = f".{name}.pydock"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary, dir_fd=directory_fd)
@@ -352,7 +352,7 @@ def find_root(bundle: Path, config: Mapping[str, Any]) -> Path:
 
 
 def run_hook(arguments: Sequence[str], state: Mapping[str, Any]) -> None:
-    """Do the edits as a createContainer hook.
+    """Apply the edits as a createContainer hook.
 
     Args:
         arguments: the file of edits.
@@ -370,7 +370,7 @@ def run_hook(arguments: Sequence[str], state: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _writable(root_fd: int) -> Iterator[None]:
-    """Lift a root's read-only flag for a while: crun sets it before the hooks, runc and the embedded executor after them."""
+    """Lift a root's read-only flag during a block: crun sets it before the hooks, runc and the embedded executor after them."""
     if not os.fstatvfs(root_fd).f_flag & os.ST_RDONLY:
         yield
         return

@@ -1,6 +1,6 @@
-"""The createContainer hook that does a container's root edits, for an OCI runtime program (crun, runc).
+"""The createContainer hook that applies a container's root edits, for an OCI runtime program (crun, runc).
 
-It is run by its path: ``python -I -S root_edit_hook.py FILE``, with the container's state on standard input.
+The program is executed by its path: ``python -I -S root_edit_hook.py FILE``, with the container's state on standard input.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Do the edits; return the exit code."""
+    """Apply the edits; return the exit code."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from pydock_core.errors import PyDockError
     from pydock_core.runtime.root_edit import run_hook

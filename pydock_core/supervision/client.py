@@ -62,9 +62,9 @@ class Launch:
     """A container that this process has just started.
 
     Attributes:
-        pid: of the container's init.
-        started_at_ns: when it began, since the epoch.
-        ports: published ports with the host ports that were chosen.
+        pid: pid of the container's init.
+        started_at_ns: start time, since the epoch.
+        ports: published ports with the chosen host ports.
         attachment: the stream socket of the attached streams (see "attach" in ARCHITECTURE.md), or None;
             the caller closes it.
     """
@@ -408,7 +408,7 @@ class SupervisorClient:
         """Send a signal to the container's first process.
 
         Args:
-            unpause: let a paused container go on, so that the signal can end it.
+            unpause: thaw a paused container, so that the signal can end it.
         """
         self._ask({"op": "signal", "signal": number, "unpause": unpause})
 
@@ -416,31 +416,31 @@ class SupervisorClient:
         """Freeze the container until :meth:`unpause`.
 
         Raises:
-            ConflictError: it is paused.
+            ConflictError: it is already paused.
             UnsupportedError: it has no control group with a freezer.
             FailedError: its processes do not stop.
         """
         self._ask({"op": "pause"})
 
     def unpause(self) -> None:
-        """Let a paused container go on; ConflictError if it is not paused."""
+        """Thaw a paused container; ConflictError if it is not paused."""
         self._ask({"op": "unpause"})
 
     def connect(self, interface: Interface, service: NameService) -> None:
-        """Attach an interface to a running container; its device is the prefix of a name.
+        """Attach an interface to a running container; its device is a name prefix.
 
         Args:
-            service: the settings of the container's name server from now on.
+            service: the new settings of the container's name server.
         """
         self._ask({"op": "connect", "interface": interface.to_json(), "name_service": service.to_json()})
 
     def disconnect(
         self, network_id: str, gateways: Mapping[str, tuple[str, str]], service: NameService
     ) -> None:
-        """Remove a running container's interface on a network; harmless if it has none.
+        """Remove a running container's interface on a network; no effect if it has none.
 
         Args:
-            gateways: the default routes from now on: gateway and IPv6 gateway by network id.
+            gateways: the new default routes: gateway and IPv6 gateway by network id.
         """
         self._ask(
             {
@@ -452,7 +452,7 @@ class SupervisorClient:
         )
 
     def rename(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Give a running container other names on its networks, by network id."""
+        """Change a running container's names on its networks, by network id."""
         self._ask({"op": "rename", "names": dict(names)})
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
@@ -470,9 +470,9 @@ class SupervisorClient:
         return self.begin_wait()()
 
     def set_restart_policy(self, name: str, most: int) -> None:
-        """Have the container follow another restart policy from now on.
+        """Change the container's restart policy.
 
-        There must be a zygote (:meth:`Zygote.ping`), because a container that has had no policy gets a keeper from it.
+        A zygote must be running (:meth:`Zygote.ping`), because it forks the keeper of a container without an earlier policy.
 
         Args:
             name, most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
@@ -512,8 +512,8 @@ class SupervisorClient:
         Args:
             process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities, ...).
             stdio: the process's three descriptors, copied; None if ``process`` has a terminal.
-            exec_id: the name under which the supervisor records its end if this client does not.
-            detach: this client will not wait for the end.
+            exec_id: identifies the process in the event that the supervisor records if this client does not.
+            detach: whether this client does not wait for the end.
 
         Raises:
             PyDockError: the command cannot be executed (exit_code 126) or was not found (127).
@@ -565,9 +565,9 @@ class SupervisorClient:
 
 
 def wait_for_exit(paths: ContainerPaths) -> Status:
-    """Wait for the end of the container's run, and reap it if its supervisor was killed; return its status then.
+    """Wait for the end of the container's run, reap it if its supervisor was killed, and return its status.
 
-    The status is "restarting" if the restart policy starts the container again, even if that has happened by now.
+    The status is "restarting" if the restart policy starts the container again, even if the new run has already begun.
     """
     while True:
         exit_code = None

@@ -1,6 +1,6 @@
-"""The networks that a running container is connected to, and its name server.
+"""The network connections of a running container, and its name server.
 
-Made for a container on a user-defined network only; on the default bridge nothing here runs.
+Used only for a container on a user-defined network, not on the default bridge.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 _DEATH_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
-"""The shortest time between two starts of a name server."""
+"""The minimum time between two starts of a name server."""
 
 
 class Connections:
     """The interfaces of one container.
 
     Args:
-        plan: the container's, whose interfaces are attached.
-        paths: of the container: the plan is kept up to date there, for its next run by a restart policy.
+        plan: the container's plan, whose interfaces are attached.
+        paths: the container's paths; the plan there is kept up to date for the next run by a restart policy.
         go_outside: see :func:`pydock_core.supervision.names.process.fork_server`.
-        listeners: of the published ports.
+        listeners: sockets of the published ports.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Connections:
         return any(interface.directory for interface in self._interfaces.values())
 
     def begin(self) -> None:
-        """Have port 53 of 127.0.0.11 answered, if one of the networks has names: what is asked waits until :meth:`enter`."""
+        """Open port 53 of 127.0.0.11 if one of the networks has names; queries wait until :meth:`enter`."""
         if self._has_names:
             self._sockets = open_sockets()
 
     def enter(self) -> None:
-        """Enter the container in its networks' names, and start its name server if one of them has names.
+        """Add the container to its networks' names, and start its name server if one of them has names.
 
         Raises:
             NotFoundError: a network has been removed.
@@ -87,7 +87,7 @@ class Connections:
             self._start_server()
 
     def end(self) -> None:
-        """Take everything back; harmless after a :meth:`begin` that failed."""
+        """Undo everything; safe after a failed :meth:`begin`."""
         for interface in self._interfaces.values():
             if interface.directory:
                 names_file.withdraw(Path(interface.directory), self._plan.container_id)
@@ -105,10 +105,10 @@ class Connections:
         """Attach one more interface, under the lowest free number of its device's name.
 
         Args:
-            interface: its device is the prefix of a name.
-            service: the name server's settings from now on.
+            interface: the interface; its device is a name prefix.
+            service: the name server's new settings.
 
-        An interface on that network, which a killed command has left, is removed before.
+        An earlier interface on that network, left by a killed command, is removed first.
 
         Raises:
             PyDockError: the network service could not attach it.
@@ -144,11 +144,11 @@ class Connections:
             raise
 
     def disconnect(self, network_id: str, gateways: dict[str, tuple[str, str]], service: NameService) -> None:
-        """Remove the interface on a network; harmless if there is none.
+        """Remove the interface on a network; no effect if there is none.
 
         Args:
-            gateways: the default routes from now on: gateway and IPv6 gateway by network id.
-            service: the name server's settings from now on.
+            gateways: the new default routes: gateway and IPv6 gateway by network id.
+            service: the name server's new settings.
         """
         interface = self._interfaces.get(network_id)
         if interface is None:
@@ -192,7 +192,7 @@ class Connections:
             )
 
     def _apply(self, service: NameService) -> None:
-        """Record the networks as they are now."""
+        """Record the current networks."""
         self._service = service
         self._write_settings()
         network = replace(
@@ -226,7 +226,7 @@ class Connections:
         self._signals.on_exit(self._server_pid, self._on_server_exit)
 
     def _on_server_exit(self, code: int) -> None:
-        """Start another one: the sockets, and what has been asked since, are here."""
+        """Restart it: this process keeps the sockets and the pending queries."""
         if not self._server_pid:
             return
         print(f"container {self._plan.container_id[:12]}: the name server ended with {code}", file=sys.stderr)

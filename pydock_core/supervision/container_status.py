@@ -28,15 +28,15 @@ class StateRecord:
     """state.json: a container that is running or starting.
 
     It exists from before the first resource is made until after the last one is removed.  So a state.json without a held
-    lock means that there is something to reap.
+    lock means that the container has to be reaped.
 
     Attributes:
         init: the container's first process; None while it is being started.
         supervisor: the process that holds the lock.
         started_at_ns: Unix time in nanoseconds.
-        ports: what is published, with the host ports that were chosen.
-        executor: of the launch plan, so that what is left can be removed without it.
-        restart_count: how often its restart policy has started it again.
+        ports: published ports with the chosen host ports.
+        executor: executor of the launch plan, so that remains can be removed without the plan.
+        restart_count: number of restarts by its restart policy.
         is_restarting: its last run is over, and its restart policy starts it again.
         is_paused: a client has paused it.
     """
@@ -92,8 +92,8 @@ class ExitRecord:
         oom_killed: a process of the container was killed because memory ran out.
         error: one line; empty if the container ended by itself.
         started_at_ns, finished_at_ns: Unix time in nanoseconds.
-        restart_count: how often its restart policy had started it again.
-        stopped_by_hand: a client had asked for the end; a reboot does not start such a container ("unless-stopped").
+        restart_count: number of restarts by its restart policy.
+        stopped_by_hand: a client requested the end; a reboot does not start such a container ("unless-stopped").
     """
 
     exit_code: int
@@ -128,13 +128,13 @@ class Status:
     Attributes:
         status: "created", "starting", "running", "restarting" (between two runs, or at the start of the next one) or
             "exited".
-        pid: of init in this PID namespace; 0 if it does not run.
+        pid: pid of init in this PID namespace; 0 if it is not running.
         supervisor_pid: 0 if there is none.
-        exit_code: of the last run, or of the failed start ("created" with ``error``); 0 before the first run.
+        exit_code: exit code of the last run or of the failed start ("created" with ``error``); 0 before the first run.
         oom_killed, error: as in :class:`ExitRecord`.
         started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 if it has not happened.
-        ports: published ports of a running container, with the host ports that were chosen.
-        restart_count: how often its restart policy has started it again.
+        ports: published ports of a running container, with the chosen host ports.
+        restart_count: number of restarts by its restart policy.
         is_paused: it is running, but its processes are frozen.
     """
 
@@ -156,7 +156,7 @@ class Status:
 
     @property
     def is_active(self) -> bool:
-        """Whether it runs, or will run without being asked: what has to be stopped before it can be removed."""
+        """Whether it runs or will restart by itself, and so has to be stopped before its removal."""
         return self.status in ("starting", "running", "restarting")
 
 

@@ -57,12 +57,12 @@ class Attachable(Protocol):
 
 
 class Supervised(Protocol):
-    """The container that the requests are about.
+    """The container that handles the requests.
 
     Attributes:
-        short_id: for messages.
-        hosts: the addresses at which a port of the container is dialled.
-        relay: takes clients of its standard streams.
+        short_id: its id in messages.
+        hosts: the addresses to dial a port of the container.
+        relay: accepts clients of its standard streams.
         signals: reports the ends of its processes.
     """
 
@@ -102,11 +102,11 @@ class Supervised(Protocol):
         ...
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
-        """Record an event of the container that no client records."""
+        """Record an event of the container in place of a client."""
         ...
 
     def set_restart_policy(self, policy: RestartPolicy) -> None:
-        """Follow another restart policy from now on."""
+        """Change the restart policy."""
         ...
 
 
@@ -148,7 +148,7 @@ class Connection:
         self._server.handle(self, document, fds)
 
     def tell(self, document: Mapping[str, Any], fds: tuple[int, ...] = ()) -> bool:
-        """Send a message, and return whether it went out; a client that is gone or does not read is not an error."""
+        """Send a message; return whether it was sent.  A client that is gone or does not read is ignored."""
         if self._socket.fileno() >= 0:
             with suppress(OSError):
                 messages.send(self._socket, document, fds)
@@ -220,7 +220,7 @@ class ControlServer:
 
     @property
     def is_held(self) -> bool:
-        """Whether a client has the container stopped."""
+        """Whether a client holds the container frozen."""
         return self._pause.is_held
 
     def _on_accept(self, _: int) -> None:
@@ -331,7 +331,7 @@ class ControlServer:
             raise ConflictError(f"container {self._supervisor.short_id} is not running")
 
     def _pause_container(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
-        """Stop the container until a client unpauses it."""
+        """Freeze the container until a client unpauses it."""
         self._require_running()
         subject = f"container {self._supervisor.short_id}"
         if self._is_paused:
@@ -365,7 +365,7 @@ class ControlServer:
         connection.reply()
 
     def _unpause(self) -> None:
-        """Let the container go on.  Without room for the record it goes on all the same, and can be unpaused again."""
+        """Thaw the container.  It is thawed even if the record cannot be written, and can be unpaused again."""
         self._pause.release(self)
         try:
             self._supervisor.record_pause(is_paused=False)
@@ -376,7 +376,7 @@ class ControlServer:
         self._is_paused = False
 
     def _unpause_to_end(self) -> None:
-        """Let a paused container go on, as it has a signal to end with; the record goes with its end."""
+        """Thaw a paused container, so that a signal can end it; its end removes the record."""
         if self._is_paused:
             with suppress(FailedError):
                 self._unpause()
@@ -445,7 +445,7 @@ class ControlServer:
         self._listener.close()
 
     def finish(self, exit_code: int) -> bool:
-        """Answer the clients that wait for the end, and close all connections; return whether a client has an answer."""
+        """Answer the clients that wait for the end, and close all connections; return whether a client was answered."""
         replies = [waiter.reply({"exit_code": exit_code}) for waiter in list(self._waiters)]
         for connection in list(self.connections):
             if connection.on_message != connection._on_request:

@@ -1,6 +1,6 @@
-"""Probes a container's health: executes its check from time to time, and records what comes of it.
+"""Probes a container's health: executes its check periodically and records the results.
 
-A probe is a further process of the container, as of ``exec``, with the container's user, environment and working
+A probe is an additional process of the container, like that of an ``exec``, with the container's user, environment and working
 directory.  At most one runs; the next one is due an interval after its end.
 """
 
@@ -27,9 +27,9 @@ class Probe:
     """One run of the check.
 
     Args:
-        pid: of its process, a child of this one.
-        output_fd: what it writes; this object closes it.
-        on_done: called with the result, once.
+        pid: pid of its process, a child of this one.
+        output_fd: read end of its output; this object closes it.
+        on_done: called once with the result.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Probe:
         self._read()
 
     def _read(self) -> bool:
-        """Read once; whether there may be more.  What is beyond the limit is thrown away, so that the probe can end."""
+        """Read once; return whether there may be more.  Output beyond the limit is discarded, so that the probe can end."""
         try:
             data = os.read(self._output_fd, _READ_BYTES)
         except BlockingIOError:
@@ -79,7 +79,7 @@ class Probe:
 
     def _on_exit(self, exit_code: int) -> None:
         self._pid = None
-        for _ in range(OUTPUT_BYTES // 1024):  # bounded: a child of the probe may write for ever
+        for _ in range(OUTPUT_BYTES // 1024):  # bounded: a child of the probe may write endlessly
             if not self._read():
                 break
         self.close()
@@ -92,7 +92,7 @@ class Probe:
         self._on_done(ProbeResult(exit_code, text, self._started_at_ns, time.time_ns()))
 
     def close(self) -> None:
-        """Give up the descriptor and the timer; harmless twice."""
+        """Release the descriptor and the timer; idempotent."""
         self._timer.cancel()
         if self._output_fd >= 0:
             self._loop.forget(self._output_fd)
@@ -104,11 +104,11 @@ class HealthMonitor:
     """The health check of one running container.
 
     Args:
-        execute: executes the words with three descriptors, and returns the pid of a child.
-        is_held: whether the container is stopped for the moment, so that a probe would wait.
-        report: told the status when it has changed.
-        path: of the record.
-        started_at_ns: of the container.
+        execute: executes a command with three descriptors, and returns the pid of a child.
+        is_held: returns whether the container is frozen at the moment, so that a probe would wait.
+        report: called with a changed status.
+        path: path of the record.
+        started_at_ns: start time of the container.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class HealthMonitor:
     def _write(self) -> None:
         try:
             self._health.write(self._path)
-        except OSError as error:  # a full disk: the state shown is old
+        except OSError as error:  # a full disk: the recorded state is outdated
             print(f"{self._path}: {error.strerror}", file=sys.stderr)
 
     def _schedule(self) -> None:
@@ -179,7 +179,7 @@ class HealthMonitor:
         self._schedule()
 
     def close(self) -> None:
-        """Probe no more; a probe that runs ends with its container."""
+        """Stop probing; a running probe ends with its container."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()

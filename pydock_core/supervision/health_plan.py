@@ -19,15 +19,15 @@ OUTPUT_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class HealthPlan:
-    """How a container is probed; the values are Docker's defaults.
+    """The settings of a health check, with Docker's defaults.
 
     Attributes:
         words: the command of a probe.
-        interval_seconds: from the end of a probe to the next.
-        timeout_seconds: after which a probe has failed, and is killed.
-        start_period_seconds: after the start, in which failures do not count until the first success.
+        interval_seconds: time from the end of a probe to the next one.
+        timeout_seconds: time after which a probe is killed and has failed.
+        start_period_seconds: time after the start during which failures do not count, until the first success.
         start_interval_seconds: the interval within that period, until the first success.
-        retries: so many failures in a row make the container unhealthy.
+        retries: number of consecutive failures that make the container unhealthy.
     """
 
     words: tuple[str, ...]
@@ -38,7 +38,7 @@ class HealthPlan:
     retries: int = 3
 
     def with_values(self, values: Mapping[str, Any]) -> HealthPlan:
-        """Return the plan with other values of some fields."""
+        """Return the plan with some fields changed."""
         return replace(self, **values)
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class ProbeResult:
     """One probe.
 
     Attributes:
-        exit_code: 0 is a success; -1 if it could not be executed, or took too long.
+        exit_code: 0 for success; -1 if it could not be executed or took too long.
         output: the beginning of standard output and standard error.
         started_at_ns, ended_at_ns: Unix time in nanoseconds.
     """
@@ -104,7 +104,7 @@ class Health:
 
     @classmethod
     def read(cls, path: Path) -> Health:
-        """Read the record; without one, no probe has ended yet."""
+        """Read the record; if it is missing, no probe has ended yet."""
         document = read_json(path)
         if document is None:
             return cls()

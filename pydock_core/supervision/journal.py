@@ -1,7 +1,7 @@
 """Writes a container's output to the journal of systemd, in its native protocol (systemd.io, JOURNAL_NATIVE_PROTOCOL).
 
-One datagram an entry.  The journal is never waited for: what it does not take at once is kept up to a limit, and beyond that
-the oldest entries are dropped.
+Each entry is one datagram.  The writer never waits for the journal: entries that it does not accept at once are buffered up to
+a limit, beyond which the oldest entries are dropped.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def has_journal(path: str = SOCKET) -> bool:
 
 
 def build_field(name: str, value: bytes) -> bytes:
-    """Return one field; a value with a newline has its length in front."""
+    """Return one field; the length precedes a value with a newline."""
     if b"\n" in value:
         return name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
     return name.encode() + b"=" + value + b"\n"
 
 
 class JournalWriter:
-    """Sends what a container writes, line by line; never fails, and never waits.
+    """Sends a container's output, line by line; never fails, and never waits.
 
     Args:
-        fields: of every entry, in upper case.
-        buffer_bytes: how much waits for a journal that does not take it.
+        fields: fields of every entry, in upper case.
+        buffer_bytes: size of the buffer for entries that the journal does not accept.
 
     Raises:
         OSError: no journal listens at ``path``.
@@ -63,7 +63,7 @@ class JournalWriter:
         return bool(self._waiting)
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take output as it comes; whole lines and pieces of 16 KiB become entries."""
+        """Accept a chunk of output; whole lines and pieces of 16 KiB become entries."""
         data = self._partial.pop(stream, b"") + data
         *lines, rest = data.split(b"\n")
         for line in lines:
@@ -92,7 +92,7 @@ class JournalWriter:
             self.flush()
 
     def flush(self) -> bool:
-        """Send what the journal takes; whether it took any.  A journal that was started anew is found again."""
+        """Send the entries that the journal accepts; return whether it accepted any.  A restarted journal is found again."""
         has_sent = False
         while self._waiting:
             try:
@@ -116,7 +116,7 @@ class JournalWriter:
         return True
 
     def close(self) -> None:
-        """Send lines that have no end, and close; what the journal does not take now is lost."""
+        """Send incomplete lines, and close; entries that the journal does not accept now are lost."""
         for stream, line in self._partial.items():
             self._add(stream, line)
         self._partial.clear()

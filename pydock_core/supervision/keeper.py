@@ -1,18 +1,19 @@
 """The keeper: starts one container again after its end, as its restart policy demands.
 
-A container with a restart policy has two processes outside of it: the supervisor of the present run, and the keeper, which
-the zygote forks for the supervisor's request ``keep``.  The keeper has what a supervisor gives up at its start: the host's
-network namespace and the zygote's mounts.  So each run gets a supervisor that is forked anew, by the same steps as the
+A container with a restart policy has two processes outside of it: the supervisor of the current run, and the keeper, which
+the zygote forks for the supervisor's request ``keep``.  The keeper retains the resources that a supervisor gives up at its start:
+the host's network namespace and the zygote's mounts.  It forks a new supervisor for each run, by the same steps as for the
 first one.
 
-The supervisor decides (:mod:`pydock_core.supervision.restart_policy`), because its last word to the clients is how the
-container stands.  Messages to the keeper:
+The supervisor applies the policy (:mod:`pydock_core.supervision.restart_policy`), because its final reply to clients contains
+the container's new status.  Messages to the keeper:
 
 - ``{"plan", "restarts"}`` first; ``{"restarts"}`` when the policy has changed.
 - ``{"restart": restarts}`` with the descriptor of the lock: the run is over, and recorded.  The keeper serves the control
   socket until the delay has passed.  ``{"event": "free"}`` follows when the last mount of the run is gone.
 - ``{"event": "done"}``: there is no further run.
-- The end of the connection without one of the two: the supervisor was killed.  The keeper reaps the container and decides.
+- The end of the connection without either message: the supervisor was killed.  The keeper reaps the container and applies the
+  policy.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _LOCK_INTERVAL_SECONDS = 0.01
 
 
 def keep(request: Request) -> None:
-    """Be the keeper of a container; the zygote has forked this process for the request "keep"."""
+    """Run as the keeper of a container; the zygote has forked this process for the request "keep"."""
     link = socket.socket(fileno=request.fds.pop(0))
     received = messages.receive(link)
     if received is None:
@@ -65,7 +66,7 @@ def keep(request: Request) -> None:
 
 
 class _NoStreams:
-    """The standard streams of a container that does not run."""
+    """The standard streams of a container between two runs."""
 
     def __init__(self, refusal: ConflictError) -> None:
         self._refusal = refusal
@@ -79,8 +80,8 @@ class Keeper:
     """One container with a restart policy, over all its runs.
 
     Args:
-        restarts: the policy, and the restarts of the present run.
-        link: the connection of the present run's supervisor.
+        restarts: the policy and its progress at the current run.
+        link: the connection to the current run's supervisor.
     """
 
     def __init__(self, plan: LaunchPlan, restarts: Restarts, link: socket.socket) -> None:
@@ -140,7 +141,7 @@ class Keeper:
             self._link = None
 
     def _on_term(self) -> None:
-        """End with the host, or because an administrator wants it; a run that goes on is not started again."""
+        """End at a shutdown of the host or an administrator's request; a current run is not restarted."""
         if self._lock_fd >= 0:
             self._cancel(by_hand=False)
         self.loop.stop()
@@ -155,10 +156,10 @@ class Keeper:
         self.loop.call_later(self._restarts.delay_seconds, self._on_due)
 
     def _on_killed(self) -> None:
-        """Reap the container of a supervisor that was killed, and decide in its place."""
+        """Reap the container of a killed supervisor, and apply the policy in its place."""
         lock_fd = self._take_lock()
         if lock_fd is None:
-            self.loop.stop()  # somebody else acts on the container
+            self.loop.stop()  # another process acts on the container
             return
         self._lock_fd = lock_fd
         record_killed_run(self._paths)
@@ -194,7 +195,7 @@ class Keeper:
         ).write(self._paths.state_file)
 
     def _take_lock(self) -> int | None:
-        """Take the lock of the killed supervisor, which another process may hold for a moment to reap."""
+        """Take the lock of the killed supervisor, which another process may briefly hold to reap."""
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
@@ -217,7 +218,7 @@ class Keeper:
         self._lock_fd = -1
 
     def _close_control(self) -> None:
-        """Take no more requests; a client that waits finds the next supervisor."""
+        """Accept no more requests; a waiting client finds the next supervisor."""
         if self._control is not None:
             self._control.close_socket()
             for connection in list(self._control.connections):
@@ -225,7 +226,7 @@ class Keeper:
             self._control = None
 
     def _cancel(self, *, by_hand: bool) -> None:
-        """Have no further run: record it, and answer."""
+        """Cancel further runs: record the end, and answer."""
         ended = self._last or ExitRecord(0, False, "", 0, 0)
         if by_hand:
             with suppress(OSError):  # a full disk
@@ -265,9 +266,9 @@ class Keeper:
         self._watch(link)
 
     def _supervise(self, link: socket.socket) -> NoReturn:
-        """In the child: be the supervisor of the next run."""
+        """In the child: run as the supervisor of the next run."""
         try:
-            # Only closed, not emptied: both processes have the loop's epoll instance (epoll(7)).
+            # Only closed, not emptied: both processes share the loop's epoll instance (epoll(7)).
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
@@ -275,7 +276,7 @@ class Keeper:
             os.setsid()
             from pydock_core.supervision.supervisor import supervise_again
 
-            # As it is now: the last run may have been connected to other networks.
+            # Read again: the last run may have been connected to other networks.
             supervise_again(read_plan(self._paths.plan_file), self._restarts, self._lock_fd, link)
         except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
             traceback.print_exc()
@@ -297,17 +298,17 @@ class Keeper:
         return {"pid": 0, "started_at_ns": started, "ports": [], "status": "restarting"}
 
     def resize(self, rows: int, columns: int) -> None:
-        """Refuse: there is no terminal now."""
+        """Refuse: there is no terminal between two runs."""
         raise self._refusal()
 
     def send_signal(self, number: int) -> None:
-        """Have no further run on SIGKILL and the stop signal; refuse others."""
+        """Cancel further runs on SIGKILL and the stop signal; refuse other signals."""
         if number not in (signal.SIGKILL, self.plan.stop_signal):
             raise self._refusal()
         self.loop.call_later(0, partial(self._cancel_once, by_hand=True))
 
     def stop(self, number: int | None, timeout_seconds: float | None) -> None:
-        """Have no further run; whoever asked waits for the end, which follows."""
+        """Cancel further runs; the requester waits for the end, which follows."""
         self.loop.call_later(0, partial(self._cancel_once, by_hand=True))
 
     def _cancel_once(self, *, by_hand: bool) -> None:
@@ -315,15 +316,15 @@ class Keeper:
             self._cancel(by_hand=by_hand)
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
-        """Refuse: there is no container now."""
+        """Refuse: the container is between two runs."""
         raise self._refusal()
 
     def open_connections(self) -> Connections:
-        """Refuse: there are no interfaces now."""
+        """Refuse: there are no interfaces between two runs."""
         raise self._refusal()
 
     def record_pause(self, *, is_paused: bool) -> None:
-        """Refuse: there is no container now."""
+        """Refuse: the container is between two runs."""
         raise self._refusal()
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
@@ -331,5 +332,5 @@ class Keeper:
         Recording(self._paths).record(action, attributes)
 
     def set_restart_policy(self, policy: RestartPolicy) -> None:
-        """Take a changed policy, for the ends that follow; the run that is due comes."""
+        """Change the policy for later ends; the pending run still starts."""
         self._restarts = replace(self._restarts, policy=policy)

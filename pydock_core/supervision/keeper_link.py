@@ -19,7 +19,7 @@ from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
 
 
 class Succession:
-    """The runs that follow one supervisor's run: the policy that decides on them, and the keeper that starts them.
+    """The runs after one supervisor's run: the policy that decides on them, and the keeper that starts them.
 
     Without a policy there is no keeper, and every method does nothing.
     """
@@ -32,18 +32,18 @@ class Succession:
 
     @property
     def count(self) -> int:
-        """The restarts so far, this supervisor's run included."""
+        """The number of restarts, including this supervisor's run."""
         return self._restarts.count if self._restarts is not None else 0
 
     def join(self, restarts: Restarts, link: socket.socket, keeper: ProcessIdentity) -> None:
-        """Continue the progress of a keeper, which has forked this process."""
+        """Continue the progress of the keeper that has forked this process."""
         self._restarts, self._link, self._keeper = restarts, link, keeper
 
     def set_policy(self, policy: RestartPolicy) -> None:
-        """Follow a policy from now on.
+        """Change the policy.
 
         Raises:
-            UnavailableError: there is no keeper yet, and no zygote to fork one.
+            UnavailableError: there is neither a keeper nor a zygote to fork one.
         """
         if self._restarts is None:
             if policy.name != NO:
@@ -51,7 +51,7 @@ class Succession:
             return
         self._restarts = replace(self._restarts, policy=policy)
         if self._link is not None:
-            with suppress(OSError):  # the keeper was killed; the end of the run asks for another one
+            with suppress(OSError):  # the keeper was killed; the end of the run requests another one
                 messages.send(self._link, {"restarts": self._restarts.to_json()})
 
     def _begin(self, restarts: Restarts) -> None:
@@ -76,15 +76,15 @@ class Succession:
         self.join(restarts, link, keeper)
 
     def hand_over(self, ended: ExitRecord, executor: str, lock_fd: int) -> bool:
-        """After the end of a run: have the keeper start the container again if the policy says so.
+        """Hand over to the keeper after the end of a run if the policy demands a restart.
 
         Args:
-            ended: the run, which is recorded, and of which nothing is left but mounts.
-            executor: of the launch plan.
-            lock_fd: of the container's lock, which the keeper then holds too.
+            ended: the recorded run, of which only mounts are left.
+            executor: executor of the launch plan.
+            lock_fd: descriptor of the container's lock, which the keeper then holds too.
 
         Returns:
-            Whether it does; state.json says so then.
+            Whether the container is restarted; state.json records it.
         """
         if self._restarts is None:
             return False
@@ -113,15 +113,15 @@ class Succession:
         return False
 
     def release(self) -> None:
-        """Say that nothing of the run is left that the next one would find in use."""
+        """Report that no resource of the run is in use any more."""
         self._say("free")
 
     def dismiss(self) -> None:
-        """Say that there is no further run."""
+        """Report that there is no further run."""
         self._say("done")
 
     def _say(self, event: str) -> None:
         if self._link is not None:
-            with self._link, suppress(OSError):  # the keeper is gone: nobody waits for this word
+            with self._link, suppress(OSError):  # the keeper is gone: no process waits for the message
                 messages.send(self._link, {"event": event})
             self._link = None

@@ -29,8 +29,8 @@ _encode = json.encoder.encode_basestring_ascii
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One entry: the stream ("stdout" or "stderr"), when it was read (Unix time in nanoseconds), the bytes, and what the
-    options of the log note with it."""
+    """One entry: the stream ("stdout" or "stderr"), the time of reading (Unix time in nanoseconds), the bytes, and the
+    attributes from the log's options."""
 
     stream: str
     time_ns: int
@@ -95,9 +95,9 @@ class LogWriter:
     """Appends a container's output in batches.  Writing never fails: a log that cannot be written loses entries.
 
     Args:
-        path: of the log file.
+        path: path of the log file.
         limits: the limits of the log; a single entry that is larger gets a file of its own.
-        attributes: noted with every entry.
+        attributes: attributes of every entry.
 
     Raises:
         OSError: the file cannot be opened.

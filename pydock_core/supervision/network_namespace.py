@@ -73,7 +73,7 @@ def set_loopback_up() -> None:
 
 
 def add_loopback_address(address: str) -> None:
-    """Give ``lo`` one more IPv4 address, in the caller's network namespace; harmless if it has the address."""
+    """Add an IPv4 address to ``lo`` in the caller's network namespace; no effect if it has the address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         for code, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.255")):
             family = struct.pack("=H2x4s8x", socket.AF_INET, socket.inet_aton(value))
@@ -87,18 +87,18 @@ def bind_namespace(target: Path) -> None:
 
 
 def _attach(plan: LaunchPlan) -> None:
-    """Have the network service, which is in the bridges' namespace, plug the veths in."""
+    """Request the veth pairs from the network service, which is in the bridges' namespace."""
     interfaces = [interface.to_json() for interface in plan.network.interfaces]
     request: PlugRequest = {"op": "attach", "container_id": plan.container_id, "interfaces": interfaces}
     ask_service(plan.network_socket, request)
 
 
 def ask_service(socket_path: str, request: PlugRequest | UnplugRequest | PublishRequest) -> None:
-    """Have the network service change the network namespace that the caller is in.
+    """Make the network service change the caller's network namespace.
 
     Raises:
-        UnavailableError: the service is not there.
-        PyDockError: its error.
+        UnavailableError: the service is not running.
+        PyDockError: the service's error.
     """
     namespace_fd = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:

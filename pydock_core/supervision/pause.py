@@ -1,9 +1,9 @@
-"""Freezes a running container's processes as long as a client holds it frozen.
+"""Freezes a running container's processes while a client holds it frozen.
 
-A person's pause is one of the holders; it ends with ``unpause`` only.
+A user's pause is one of the holds; only ``unpause`` ends it.
 
-With a control group, the kernel's freezer is used.  Without one (an ordinary user on version 1), every process gets
-SIGSTOP, and afterwards those that were stopped here get SIGCONT.
+The kernel's freezer holds a container with a control group.  Without one (an ordinary user on version 1), every process
+gets SIGSTOP, and later the processes that this stopped get SIGCONT.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Pause:
         return self._freezer is not None
 
     def is_lasting(self) -> bool:
-        """Whether the kernel's freezer stops the container: SIGSTOP is no pause, as any process of it can send SIGCONT."""
+        """Whether the kernel's freezer can hold the container; SIGSTOP does not count: any of its processes can send SIGCONT."""
         return isinstance(self._freezer or self._choose(), GroupFreezer)
 
     def hold(self, holder: object, on_held: OnHeld) -> None:
@@ -139,7 +139,7 @@ class Pause:
 
 
 class ProcessFreezer:
-    """Stops the processes of the container that this process supervises."""
+    """Freezes the processes of the container that this process supervises."""
 
     def __init__(self) -> None:
         self._stopped: dict[ProcessIdentity, None] = {}

@@ -33,11 +33,11 @@ class PublishedPort:
     """A container port that the host listens for (``-p``).
 
     Attributes:
-        host_ip: address to bind ("127.0.0.1" unless the user gave one).
-        host_port: 0 lets the kernel choose; the supervisor's state has the chosen port.
+        host_ip: address to bind; "127.0.0.1" by default.
+        host_port: 0 for a port that the kernel chooses; the supervisor's state has the chosen port.
         container_port: 1 to 65535.
         protocol: "tcp" or "udp".
-        last_host_port: the first free port from ``host_port`` to this one is taken; 0 for ``host_port`` alone.
+        last_host_port: end of the range in which the first free port is used; 0 for ``host_port`` alone.
     """
 
     host_ip: str
@@ -67,12 +67,12 @@ class Interface:
         bridge: name of the bridge device.
         address: the container's IPv4 address with prefix length, "172.30.0.2/16".
         address6: its IPv6 address with prefix length; empty for none.
-        gateway, gateway6: of the default routes; empty if another interface has them, or none.
-        mac_address: empty for the address's own.
+        gateway, gateway6: gateways of the default routes; empty if the interface has no default route.
+        mac_address: empty to derive it from the address.
         mtu: in bytes; 0 for the kernel's default.
-        is_isolated: it reaches no other port of the bridge.
-        directory: of the network's names; empty for a network without a name service.
-        names: under which the network's containers find this one.
+        is_isolated: whether it cannot reach other ports of the bridge.
+        directory: directory of the network's names; empty for a network without a name service.
+        names: this container's names on the network.
     """
 
     device: str
@@ -101,11 +101,11 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class NameService:
-    """What a container's name server knows beside the names of its networks.
+    """The settings of a container's name server, in addition to its networks' names.
 
     Attributes:
-        servers: addresses of the servers that other names are asked of, outside; empty if nothing is forwarded.
-        links: pairs of an alias that this container alone has, and a name of a network.
+        servers: addresses of upstream servers; empty to forward no queries.
+        links: pairs of an alias that is private to this container, and a name on a network.
         hosts: pairs of a name and an address.
     """
 
@@ -181,17 +181,17 @@ class LaunchPlan:
         executor: "embedded", or the path of an OCI runtime program (crun, runc, ...).
         root_mounts: mounted in this order on bundle/rootfs in the supervisor's own mount namespace.
         network: see :class:`NetworkAttachment`.
-        ports: sockets to listen on in the host's network namespace.
-        sources: volumes and images that are mounted before the container is made, in the same namespace.
+        ports: published ports, listened on in the host's network namespace.
+        sources: volumes and images to mount in the same namespace before the container is made.
         network_socket: path of the network service's socket, needed for mode "bridge".
         terminal: the container's process has a pseudo-terminal (OCI process.terminal says the same).
         open_stdin: keep standard input open (``-i``); otherwise the process reads /dev/null.
         stdin_once: close standard input when the first attached client closes its side.
         stop_signal, stop_timeout_seconds: defaults of the control request "stop".
         log_path: the log in Docker's json-file format; empty for no such log.
-        log_attributes: noted with each entry.
-        journal_fields: of the entries in systemd's journal; None for the log file, or no log.
-        journal_bytes: how much waits for the journal.
+        log_attributes: attributes of each entry.
+        journal_fields: fields of the entries in systemd's journal; None for the log file, or no log.
+        journal_bytes: size of the buffer for the journal.
         log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.

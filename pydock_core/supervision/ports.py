@@ -46,8 +46,8 @@ def listen(ports: Sequence[PublishedPort]) -> list[Listener]:
     Raises:
         ConflictError: a port is taken (exit_code 125).
         DeniedError: a port below the unprivileged ones, without the right to it.
-        InvalidError: an address that is none.
-        UnavailableError: an address that is not this host's.
+        InvalidError: the address is malformed.
+        UnavailableError: the host does not have the address.
     """
     listeners: list[Listener] = []
     try:

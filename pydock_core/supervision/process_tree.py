@@ -1,4 +1,4 @@
-"""The processes of a container as its supervisor's descendants, and what they use: for where no control group counts."""
+"""The processes of a container as its supervisor's descendants, and their usage, for hosts without control groups."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """What processes use together.
+    """The total usage of processes.
 
     Attributes:
-        cpu_ns: processor time, with that of children that were waited for.
-        memory_bytes: proportional set size; resident set size of a process whose shares cannot be read.
+        cpu_ns: processor time, including that of reaped children.
+        memory_bytes: proportional set size; the resident set size if that cannot be read.
         threads: processes and threads.
         read_bytes, written_bytes: from and to block devices.
     """
@@ -31,7 +31,7 @@ class ProcessUsage:
 def list_processes(supervisor_pid: int) -> list[tuple[int, str]]:
     """Return the container's processes with their states (proc(5)).
 
-    They are the descendants of the supervisor, a child subreaper, that are not copies of it (the port forwarder is one).
+    They are the descendants of the supervisor (a child subreaper), except copies of it such as the port forwarder.
     """
     try:
         own = _program(supervisor_pid)
@@ -55,7 +55,7 @@ def list_processes(supervisor_pid: int) -> list[tuple[int, str]]:
 
 
 def read_usage(supervisor_pid: int) -> ProcessUsage:
-    """Return what a container's processes use now; what has ended unnoticed does not count."""
+    """Return the current usage of a container's processes; processes that ended unnoticed are not counted."""
     cpu_ticks = memory_bytes = threads = read_bytes = written_bytes = 0
     for pid, _ in list_processes(supervisor_pid):
         with suppress(OSError):
@@ -84,7 +84,7 @@ def _memory_bytes(pid: int) -> int:
 
 
 def _read_stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third on: after the name, which may hold anything, in parentheses."""
+    """Return the fields of /proc/PID/stat from the third on: after the name in parentheses, which may contain any character."""
     with open(f"/proc/{pid}/stat", "rb") as stream:
         return stream.read().rpartition(b")")[2].decode("ascii").split()
 

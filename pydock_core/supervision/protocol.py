@@ -107,7 +107,7 @@ class UnplugRequest(TypedDict):
 
 
 class PublishRequest(TypedDict):
-    """Asks the network service to send what arrives from outside at published ports into a container.
+    """Asks the network service to translate packets for published ports from outside to a container.
 
     ``ports`` have the fields of :class:`pydock_core.network.port_rules.Publication`.
     """
@@ -209,7 +209,7 @@ class StopRequest(TypedDict):
 
 
 class ExecRequest(TypedDict):
-    """Runs a further process (an OCI ``process`` object); its events have the id."""
+    """Runs an additional process (an OCI ``process`` object); ``id`` identifies it in events."""
 
     op: Literal["exec"]
     process: Mapping[str, Any]
@@ -235,7 +235,7 @@ class DisconnectRequest(TypedDict):
 
 
 class RenameRequest(TypedDict):
-    """Gives a running container other names on its networks, by network id."""
+    """Changes a running container's names on its networks, by network id."""
 
     op: Literal["rename"]
     names: Mapping[str, Sequence[str]]

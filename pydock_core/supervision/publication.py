@@ -1,9 +1,9 @@
 """Publishes ports beyond loopback in the kernel, so that a container sees the addresses of its clients.
 
-The forwarder (:mod:`pydock_core.supervision.ports`) listens in any case: its socket keeps the port, serves clients on the
-host itself, and all clients where the kernel cannot translate.  What arrives from outside at a socket with a container's
-mark is translated to the address of the interface that has the default route; replies of another one would take another way.
-The mark is that interface's IPv4 address: a rule for an interface that is gone, or lost the route, matches no socket.
+The forwarder (:mod:`pydock_core.supervision.ports`) listens in any case: its socket reserves the port, serves clients on the
+host itself, and all clients if the kernel cannot translate.  Packets from outside for a socket with a container's mark are
+translated to the address of the interface with the default route; replies from another interface would take another route.
+The mark is that interface's IPv4 address: a rule for an interface that is gone or has lost the route matches no socket.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 
 def publish(plan: LaunchPlan, interfaces: Sequence[Interface], listeners: Iterable[Listener]) -> None:
-    """Have the kernel send what arrives at a container's ports to the interface that has the default route.
+    """Make the kernel translate a container's published ports to the interface with the default route.
 
     Args:
-        interfaces: of the container, now.
+        interfaces: the container's current interfaces.
 
-    A failure is written to the log: the forwarder serves the clients then, under an address of its own.
+    A failure is only logged: the forwarder then serves the clients, from its own address.
     """
     by_bridge: dict[str, list[dict[str, Any]]] = {}
     for listener in listeners:
@@ -60,7 +60,7 @@ def publish(plan: LaunchPlan, interfaces: Sequence[Interface], listeners: Iterab
 
 
 def _choose(interfaces: Sequence[Interface], *, is_ipv6: bool) -> tuple[Interface | None, str]:
-    """Return the interface with the default route of a family, and its address there, without prefix length; "" for none."""
+    """Return the interface with a family's default route, and its address without prefix length; "" for none."""
     for interface in interfaces:
         if interface.gateway6 if is_ipv6 else interface.gateway:
             address = interface.address6 if is_ipv6 else interface.address

@@ -52,10 +52,10 @@ def record_killed(paths: ContainerPaths) -> None:
 
 
 def mark_stopped(paths: ContainerPaths) -> bool:
-    """Note that a client has asked for the end of a container that does not run, so that no keeper starts it again.
+    """Record a client's request to end a container that is not running, so that no keeper restarts it.
 
     Returns:
-        Whether it was noted; not while another process acts on the container.
+        Whether it was recorded; False while another process acts on the container.
     """
     try:
         lock_fd = take_lock(paths.lock_file)
@@ -73,9 +73,9 @@ def mark_stopped(paths: ContainerPaths) -> bool:
 
 
 def record_killed_run(paths: ContainerPaths) -> bool:
-    """Do as :func:`record_killed`, but leave state.json; return whether there was one.
+    """Do the same as :func:`record_killed`, but keep state.json; return whether it existed.
 
-    A keeper replaces it in one step, so that nobody sees the container as exited that is about to be started again.
+    A keeper replaces it in one step, so that a container that is about to restart never appears as exited.
     """
     state = StateRecord.read(paths.state_file)
     if state is None:

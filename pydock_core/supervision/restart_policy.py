@@ -15,7 +15,7 @@ NAMES = (NO, ON_FAILURE, ALWAYS, UNLESS_STOPPED)
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 60.0
 SETTLED_SECONDS = 10.0
-"""After a run of this length, the delay starts from its first value again."""
+"""The length of a run after which the delay starts from its first value again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class RestartPolicy:
 
     Attributes:
         name: one of :data:`NAMES`.
-        most: of "on-failure": how many restarts there are at most; 0 for any number.
+        most: maximum number of restarts for "on-failure"; 0 for no limit.
     """
 
     name: str = NO
@@ -59,7 +59,7 @@ class Restarts:
     delay_seconds: float = 0.0
 
     def after(self, exit_code: int, ran_seconds: float) -> Restarts | None:
-        """Return the progress with the next restart, which ``delay_seconds`` of it precede; None if there is none.
+        """Return the progress with the next restart, due after its ``delay_seconds``; None if there is no restart.
 
         The delay doubles from 100 ms to one minute, and starts again after a run of 10 seconds (moby, restartmanager).
         """

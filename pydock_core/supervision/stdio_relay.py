@@ -31,25 +31,25 @@ _NUMBERS: Mapping[str, int] = {STDOUT: 1, STDERR: 2}
 
 
 class LogSink(Protocol):
-    """A log that is being written; nothing of it fails, or waits for a reader.
+    """An open log; no method fails, or waits for a reader.
 
     Attributes:
-        has_waiting: entries wait, and another :meth:`flush` is to come soon.
+        has_waiting: whether entries are buffered and need another :meth:`flush` soon.
     """
 
     @property
     def has_waiting(self) -> bool: ...
 
     def write(self, stream: str, data: bytes) -> None:
-        """Take output as it comes."""
+        """Accept a chunk of output."""
         ...
 
     def flush(self) -> bool:
-        """Write what has become whole; whether there was any."""
+        """Write complete entries; return whether there were any."""
         ...
 
     def close(self) -> None:
-        """Write all, and close."""
+        """Write everything, and close."""
         ...
 
 

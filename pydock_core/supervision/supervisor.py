@@ -125,8 +125,8 @@ def supervise_again(plan: LaunchPlan, restarts: Restarts, lock_fd: int, link: so
     """Supervise a further run of a container; its keeper has forked this process.
 
     Args:
-        restarts: the policy, and the restarts with this one.
-        lock_fd: holds the container's lock, and is this process's to close.
+        restarts: the policy and its progress, including this restart.
+        lock_fd: descriptor that holds the container's lock; this process closes it.
         link: the connection to the keeper.
     """
     loop = EventLoop()
@@ -228,12 +228,12 @@ class Supervisor:
         settle: Callable[[], None],
         lock_fd: int = -1,
     ) -> None:
-        """Start the container, serve until it has ended, record it; returns when nothing is left to do.
+        """Start the container, serve until it has ended, record the end, and clean up.
 
         Args:
             choice: the streams that ``attachment`` carries.
-            settle: called when the client has heard how the start went.
-            lock_fd: holds the container's lock, of a further run; taken here for the first one.
+            settle: called when the client has received the result of the start.
+            lock_fd: descriptor that holds the container's lock, for a further run; the first run takes the lock here.
         """
         try:
             lock_fd = lock_fd if lock_fd >= 0 else self._take_lock()
@@ -248,7 +248,7 @@ class Supervisor:
             self._remove_if_unattended(None, is_attended)
             return
         settle()
-        if self.succession.count:  # of the first run, the client records the start
+        if self.succession.count:  # the client records the start of the first run
             self._recording.record_end({**_NO_RUN, "started_at_ns": self._started_at_ns})
         ended, is_restarting = self._serve(lock_fd)
         assert self._control is not None
@@ -314,8 +314,8 @@ class Supervisor:
     # -- start -------------------------------------------------------------------------------------------
 
     def _start(self, attachment: socket.socket | None, choice: StreamChoice) -> PyDockError | None:
-        """Start the container; return what kept it from starting, with everything undone and recorded."""
-        if not self.succession.count:  # a keeper has seen to it
+        """Start the container; on a failure, undo and record everything and return the error."""
+        if not self.succession.count:  # otherwise the keeper has done it
             record_killed(self.paths)  # an earlier supervisor may have been killed
         try:
             self._launch(attachment, choice)
@@ -562,7 +562,7 @@ class Supervisor:
         self._end_init(number, timeout_seconds)
 
     def _on_term(self) -> None:
-        """End with the host: the container is not started again now, but after the reboot."""
+        """End at a shutdown of the host: the container is restarted after the reboot."""
         self._end_init(None, None)
 
     def _end_init(self, number: int | None, timeout_seconds: float | None) -> None:
@@ -573,10 +573,10 @@ class Supervisor:
             self.loop.call_later(timeout, partial(self._signal_init, signal.SIGKILL))
 
     def open_connections(self) -> Connections:
-        """Return the container's connections to its networks; made when they are first needed.
+        """Return the container's connections to its networks; they are made on first use.
 
         Raises:
-            ConflictError: the container is not on a bridge, or does not run.
+            ConflictError: the container is not on a bridge or not running.
         """
         if self._connections is None:
             if self.plan.network.mode != "bridge" or self._init_code is not None:
@@ -608,7 +608,7 @@ class Supervisor:
         self._state.write(self.paths.state_file)
 
     def set_restart_policy(self, policy: RestartPolicy) -> None:
-        """Follow another restart policy from now on."""
+        """Change the restart policy."""
         self.succession.set_policy(policy)
 
     def _begin_health(self, plan: Mapping[str, Any]) -> HealthMonitor:
@@ -629,22 +629,22 @@ class Supervisor:
         )
 
     def _execute_probe(self, words: Sequence[str], stdio: Stdio) -> int:
-        """Execute words with the identity and environment of the container's own process; return the pid."""
+        """Execute a command with the identity and environment of the container's own process; return the pid."""
         process = (read_json(self.paths.config_file) or {})["process"]
         process.pop("consoleSize", None)
         return self.execute({**process, "args": list(words), "terminal": False}, stdio).pid
 
     def report(self, action: str, attributes: Mapping[str, str]) -> None:
-        """Record an event of the container that no client records."""
+        """Record an event of the container in place of a client."""
         self._recording.record(action, attributes)
 
     # -- end ---------------------------------------------------------------------------------------------
 
     def _serve(self, lock_fd: int) -> tuple[ExitRecord, bool]:
-        """Relay and serve until init has ended; take everything down, record the end, and hand over to the keeper.
+        """Relay and serve until init has ended; clean up, record the end, and hand over to the keeper.
 
         Returns:
-            The end, and whether the container is started again.
+            The end, and whether the container is restarted.
         """
         self.signals.on_exit(self._init_pid, self._on_init_exit)
         if self.plan.health is None:
@@ -705,7 +705,7 @@ class Supervisor:
             perform(
                 "pydock_core.store.container_removal:remove_container", {**self._recording.subject, **run}
             )
-        except Exception:  # noqa: BLE001 - the next command tidies up; the log says why this did not
+        except Exception:  # noqa: BLE001 - the next command tidies up; the log has the reason
             traceback.print_exc()
 
 

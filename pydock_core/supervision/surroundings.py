@@ -29,7 +29,7 @@ class Surroundings:
         self._host_network_fd: int | None = None
         """The way back; None while this process is in the host's network namespace."""
         self._run: Path | None = None
-        """The state root's directory, of an ordinary user's container on a bridge."""
+        """The state root's directory, for an ordinary user's container on a bridge."""
         self._maker: Maker | None = None
         self._problem: OSError | None = None
 
@@ -79,8 +79,8 @@ class Surroundings:
     def enter_network(self, plan: LaunchPlan, namespace_file: Path) -> None:
         """Enter the plan's network namespace.
 
-        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.  The way back stays
-        open on a bridge only, for a name server.
+        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.  Only on a bridge, a
+        descriptor of the earlier namespace stays open for a name server.
         """
         if plan.network.mode == "host":
             if self._host_network_fd is not None:
@@ -102,7 +102,7 @@ class Surroundings:
         """In a child of this process: leave the container's network namespace for the host's, or that of the user's bridges.
 
         Raises:
-            FailedError: there is no way back.
+            FailedError: the earlier namespace cannot be entered.
             UnavailableError: the namespace of the user's bridges is gone.
         """
         if self._host_network_fd is None:

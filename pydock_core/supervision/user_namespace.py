@@ -88,7 +88,7 @@ def enter(mapper: socket.socket) -> str:
 
 
 def own_mapping() -> str:
-    """Return what the calling process's user namespace maps: FULL, or SINGLE for the user's own id alone."""
+    """Return the id mapping of the calling process's user namespace: FULL, or SINGLE for the user's own id alone."""
     lines = Path("/proc/self/uid_map").read_text().split("\n")
     count = sum(int(line.split()[2]) for line in lines if line)
     return FULL if count > 1 else SINGLE

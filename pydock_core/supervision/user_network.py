@@ -1,7 +1,7 @@
-"""The network namespace that the containers of an ordinary user share: its record, and the way into it.
+"""The shared network namespace of an ordinary user's containers: its record, and functions to enter it.
 
-One per user and state root, with the bridges inside.  A *holder* process keeps it; an *uplink* process, in the host's network
-namespace, gives it a way out (:mod:`pydock_core.network.user_holder`, :mod:`pydock_core.network.uplink`).
+There is one per user and state root; it contains the bridges.  A *holder* process keeps it alive; an *uplink* process in the
+host's network namespace connects it to the outside (:mod:`pydock_core.network.user_holder`, :mod:`pydock_core.network.uplink`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.record_file import read_json
 
 FORWARDER = "192.0.0.3"
-"""The name server of the namespace: it asks the servers of the host, also one on the host's loopback."""
+"""The name server of the namespace: it forwards to the host's servers, including one on the host's loopback."""
 _DEVICES_HEADER_LINES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class UserNetwork:
-    """The processes of a namespace that exists.
+    """The processes of an existing namespace.
 
     Attributes:
         holder: a process in the namespace.
-        uplink: gives it a way out; it may have been killed.
+        uplink: the process that connects it to the outside; it may have been killed.
     """
 
     holder: ProcessIdentity
@@ -39,7 +39,7 @@ class UserNetwork:
 
     @property
     def path(self) -> str:
-        """A file that stands for the namespace, as long as its holder lives."""
+        """The namespace's file, valid while its holder lives."""
         return f"/proc/{self.holder.pid}/ns/net"
 
     def devices(self) -> list[str]:
@@ -52,17 +52,17 @@ class UserNetwork:
 
 
 def record_file(run: Path) -> Path:
-    """Return the record's place; ``run`` is the directory of a state root."""
+    """Return the path of the record; ``run`` is the directory of a state root."""
     return run / "user-network.json"
 
 
 def lock_file(run: Path) -> Path:
-    """Return the file that is locked by those who start the processes of the namespace, and by a holder that ends."""
+    """Return the lock file that starters of the namespace's processes and an ending holder lock."""
     return run / "user-network.lock"
 
 
 def read(run: Path) -> UserNetwork | None:
-    """Return the namespace of a state root; None if there is none, or its holder has ended."""
+    """Return the namespace of a state root; None if it does not exist or its holder has ended."""
     document = read_json(record_file(run))
     if document is None:
         return None
@@ -97,9 +97,9 @@ def enter(run: Path) -> None:
 
 
 def join_user_namespace(run: Path) -> bool:
-    """Move the calling process, single-threaded, into the user namespace that owns the shared network; False if there is none.
+    """Move the calling process, single-threaded, into the owning user namespace of the shared network; False if there is none.
 
-    Every container of a bridge must be in it: only its root may plug a container into a bridge.
+    Every container on a bridge must be in it, because only its root may plug a container into a bridge.
     """
     network = read(run)
     if network is None:

@@ -127,11 +127,11 @@ def find_cgroup(directories: Mapping[str, str]) -> ContainerCgroup:
 
 
 def find_container_cgroup(pid: int, container_id: str) -> ContainerCgroup | None:
-    """Return the group that a running container has, whichever executor made it; None if it has none of its own.
+    """Return a running container's own group, made by any executor; None if it has none.
 
     Args:
-        pid: of a process of the container.
-        container_id: the group's directory bears it.
+        pid: pid of a process of the container.
+        container_id: the id in the name of the group's directory.
     """
     layout = read_layout()
     directories = find_directories(pid, container_id, layout)

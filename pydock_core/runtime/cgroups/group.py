@@ -20,7 +20,7 @@ _KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CgroupStats:
-    """Statistics of a container's group; None for a value that this host does not count.
+    """Statistics of a container's group; None for a value that this host does not measure.
 
     Attributes:
         memory_usage_bytes, memory_peak_bytes, memory_limit_bytes (None: unlimited), memory_cache_bytes.
@@ -97,7 +97,7 @@ class ContainerCgroup(Protocol):
         """Set limits of a group that has processes; return a function that restores the earlier values.
 
         Args:
-            resources: OCI ``linux.resources`` without devices; what is missing stays as it is.
+            resources: OCI ``linux.resources`` without devices; missing limits are unchanged.
 
         Raises:
             UnsupportedError: the group has no controller for a limit.
@@ -122,7 +122,7 @@ def write_all(settings: Iterable[tuple[str, str]]) -> Callable[[], None]:
     """Write control files, all or none; return a function that restores the earlier values.
 
     Args:
-        settings: path and value, in an order in which the kernel takes them.
+        settings: path and value, in an order that the kernel accepts.
 
     Raises:
         FailedError: the kernel refuses a value; every earlier value is restored.

@@ -84,10 +84,10 @@ def read_layout() -> CgroupLayout:
 
 
 def find_directories(pid: int, container_id: str, layout: CgroupLayout) -> dict[str, str]:
-    """Return the groups of a container, of which a process is in: controller (or "" for version 2) to directory.
+    """Return the groups of a container's process: controller (or "" for version 2) to directory.
 
-    A group must bear the container's id: a privileged container can move its processes into any group, and another one's
-    is not to be taken for its own.
+    A group's name must contain the container's id: a privileged container can move its processes into any group, and another
+    container's group must not pass for its own.
     """
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()

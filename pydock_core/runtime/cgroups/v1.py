@@ -167,7 +167,7 @@ class V1Cgroup:
 
 
 def _read_block_bytes(directory: str) -> dict[tuple[int, int], tuple[int, int]] | None:
-    """Read what a group and those below it have read and written (blkio-controller.rst)."""
+    """Read the bytes that a group and its descendants have read and written (blkio-controller.rst)."""
     lines = read_lines(f"{directory}/blkio.throttle.io_service_bytes_recursive")
     if lines is None:
         return None
@@ -181,14 +181,14 @@ def _read_block_bytes(directory: str) -> dict[tuple[int, int], tuple[int, int]] 
 
 
 def _weight_file(path: Path) -> str:
-    """Return the file of a setting; that of the scheduler BFQ replaces CFQ's (Linux 5.0)."""
+    """Return the file of a setting; the scheduler BFQ's file replaces CFQ's (Linux 5.0)."""
     if path.name == "blkio.weight" and not path.exists():
         path = path.with_name("blkio.bfq.weight")
     return str(path)
 
 
 def _in_order(settings: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Put a higher limit of memory and swap together before that of memory, which may at no time be above it."""
+    """Put a higher limit of memory plus swap before the limit of memory, which must never exceed it."""
     swap = next((pair for pair in settings if pair[0].endswith("/memory.memsw.limit_in_bytes")), None)
     if swap is None:
         return list(settings)

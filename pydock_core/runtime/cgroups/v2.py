@@ -160,7 +160,7 @@ class V2Cgroup:
 
 
 def _weight_file(path: Path) -> str:
-    """Return the file of a setting; the scheduler BFQ has a weight of its own."""
+    """Return the file of a setting; the scheduler BFQ has its own weight."""
     if path.name == "io.weight" and not path.exists():
         path = path.with_name("io.bfq.weight")
     return str(path)

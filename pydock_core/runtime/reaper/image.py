@@ -1,13 +1,13 @@
 """The init of ``--init``: a program of some 400 bytes that forwards signals, reaps children and ends as the main one does.
 
-It is machine code, assembled from the two files beside this one, in an ELF file that this module builds.  A process of
-Python would do the same, but the container could read its memory and its interpreter (with CAP_SYS_PTRACE), and it would
-hold 3 MiB; a program of the host's (tini) would have to be there.  The program has two forms:
+It is machine code, assembled from the two listings beside this file, in an ELF file that this module builds.  A Python process
+could do the same, but a container with CAP_SYS_PTRACE could read its memory and its interpreter, and it would hold 3 MiB.
+A program of the host (tini) would have to be installed.  The program has two forms:
 
 - The embedded executor forks the main child itself, so that an error of its execve(2) is reported as without ``--init``.
-  The image has the child's pid, and replaces the first process, which discards all that this process holds.
+  The image contains the child's pid and replaces the first process, which discards that process's memory.
 - An OCI runtime program gets a file, bind-mounted into the container.  The pid in it is 0: the program forks the child, which
-  executes the first of the places before ``--`` that is there (its PATH is searched beforehand, :func:`build_words`).
+  executes the first existing path before ``--`` (:func:`build_words` searches PATH beforehand).
 
 The main child leads a process group, which is the terminal's foreground group, so that ctrl-c does not come twice.
 """
@@ -57,7 +57,7 @@ def build_image(machine: str, main_pid: int = 0) -> bytes:
 
     Args:
         machine: as ``uname -m``.
-        main_pid: of the main child; 0 has the program fork one.
+        main_pid: pid of the main child; 0 makes the program fork one.
 
     Raises:
         UnsupportedError: there is no code for the machine; exit code 125.
@@ -84,7 +84,7 @@ def open_image() -> int:
     """Return a descriptor to execute; :func:`finish_image` completes the file.
 
     Raises:
-        FailedError: the kernel makes no executable file in memory.
+        FailedError: the kernel refuses an executable file in memory.
     """
     flags = _MFD_CLOEXEC | _MFD_ALLOW_SEALING
     try:
@@ -102,7 +102,7 @@ def open_image() -> int:
 
 
 def finish_image(image_fd: int, main_pid: int) -> None:
-    """Write the program, and have nobody change it."""
+    """Write the program, and seal it against changes."""
     os.write(image_fd, build_image(os.uname().machine, main_pid))
     fcntl.fcntl(image_fd, _ADD_SEALS, _SEALS)
 

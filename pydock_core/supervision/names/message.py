@@ -1,6 +1,6 @@
-"""The wire format of DNS, as far as a name server for containers needs it (RFC 1035, RFC 6891).  Pure.
+"""The subset of DNS's wire format for a containers' name server (RFC 1035, RFC 6891).  Pure.
 
-Queries are hostile input: whatever is not one well-formed question is :class:`MalformedQuery`.
+Queries are hostile input: every message except one well-formed question raises :class:`MalformedQuery`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ INTERNET = 1
 NO_ERROR, FORMAT_ERROR, SERVER_FAILURE, NAME_ERROR, NOT_IMPLEMENTED = range(5)
 HEADER_BYTES = 12
 PLAIN_UDP_BYTES = 512
-"""The largest answer to a client that names no other size (RFC 1035, section 4.2.1)."""
+"""The maximum answer to a client that announces no other size (RFC 1035, section 4.2.1)."""
 LARGEST_BYTES = 65535
 
 _RESPONSE, _TRUNCATED, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x0200, 0x0100, 0x0080
@@ -39,13 +39,13 @@ class Query:
     """A query.
 
     Attributes:
-        identifier: of the client.
-        flags: of the header.
-        name: in lower case, without the final dot; a dot or a backslash in a label is escaped.
-        kind: the type of the wanted records.
-        question: the question section as it came.
-        size_bytes: the largest answer over UDP.
-        has_edns: the client sent an OPT record.
+        identifier: the client's query id.
+        flags: flags of the header.
+        name: the name in lower case, without the final dot; a dot or a backslash in a label is escaped.
+        kind: the requested record type.
+        question: the question section, unchanged.
+        size_bytes: the maximum size of an answer over UDP.
+        has_edns: whether the client sent an OPT record.
     """
 
     identifier: int
@@ -66,7 +66,7 @@ def parse_query(data: bytes) -> Query:
     """Read a query.
 
     Raises:
-        MalformedQuery: it is none.
+        MalformedQuery: the data is not a query.
     """
     if len(data) < HEADER_BYTES:
         raise MalformedQuery("shorter than a header")
@@ -90,7 +90,7 @@ def parse_query(data: bytes) -> Query:
 
 
 def _read_name(data: bytes, offset: int) -> tuple[list[bytes], int]:
-    """Read a name without pointers; a question's name has nothing to point to."""
+    """Read a name without pointers; a question's name cannot contain any."""
     labels: list[bytes] = []
     begin = offset
     while length := data[offset]:
@@ -130,8 +130,8 @@ def build_answer(
     """Return the answer to a query.
 
     Args:
-        records: the type and the data of each; about the name of the question, with a time to live of 0.
-        limit_bytes: of the answer; one that is longer is cut at a record, and marked as truncated.
+        records: type and data of each record; its name is the question's, its time to live 0.
+        limit_bytes: maximum size; a longer answer is cut at a record and marked as truncated.
     """
     edns = struct.pack(">B2HIH", 0, OPT, _EDNS_BYTES, 0, 0) if query.has_edns else b""
     body = b""
@@ -155,19 +155,19 @@ def build_format_error(identifier: int) -> bytes:
 
 
 def is_answer_to(query: Query, data: bytes, identifier: int) -> bool:
-    """Whether data is a server's answer to a query that was sent with another id; the question is compared too."""
+    """Whether data is a server's answer to a query that was sent under another id; the question is compared too."""
     if len(data) < HEADER_BYTES:
         return False
     found, flags, questions = struct.unpack_from(">3H", data)
     if found != identifier or not flags & _RESPONSE:
         return False
-    # A refusal of the format may come without the question.
+    # A format error may come without the question.
     end = HEADER_BYTES + len(query.question)
     return questions == 0 or data[HEADER_BYTES:end].lower() == query.question.lower()
 
 
 def with_identifier(data: bytes, identifier: int) -> bytes:
-    """Return a message with another id."""
+    """Return a message with its id replaced."""
     return struct.pack(">H", identifier) + data[2:]
 
 

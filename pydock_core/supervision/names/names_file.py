@@ -1,7 +1,7 @@
 """The names of one network: a file that supervisors change and name servers read.
 
-A supervisor enters its container when it is attached, and removes it at the end; the reaper does so for a killed
-supervisor.  A writer holds the lock beside the file and replaces the file; a reader sees the old contents or the new ones.
+A supervisor adds its container when it is attached and removes it at the end; the reaper removes it for a killed
+supervisor.  A writer holds the lock beside the file and replaces the file; a reader sees either the old or the new contents.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def _locked(directory: Path) -> Iterator[None]:
 def publish(
     directory: Path, container_id: str, names: tuple[str, ...], address: str, address6: str = ""
 ) -> None:
-    """Enter a container in a network's names, in the place of its earlier entry.
+    """Add a container to a network's names, or replace its entry.
 
     Args:
-        directory: of the network.
-        names: the container's own first.
+        directory: the network's directory.
+        names: the container's names, its own first.
         address, address6: with or without prefix length; ``address6`` may be empty.
 
     Raises:
@@ -56,7 +56,7 @@ def publish(
 
 
 def rename(directory: Path, container_id: str, names: tuple[str, ...]) -> None:
-    """Give a container that is entered other names."""
+    """Change a container's names in its entry."""
     try:
         with _locked(directory):
             known = read_json(directory / NAMES) or {}
@@ -68,7 +68,7 @@ def rename(directory: Path, container_id: str, names: tuple[str, ...]) -> None:
 
 
 def withdraw(directory: Path, container_id: str) -> None:
-    """Remove a container from a network's names; harmless if it or the network is not there."""
+    """Remove a container from a network's names; no effect if either is missing."""
     try:
         with _locked(directory):
             known = read_json(directory / NAMES) or {}
@@ -83,7 +83,7 @@ class CachedFile:
     """A small JSON file, read again when it has been replaced.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         document: its contents; empty if it is missing or corrupt.
     """
 
@@ -92,7 +92,7 @@ class CachedFile:
     _seen: tuple[int, int, int] | None = None
 
     def refresh(self) -> bool:
-        """Read the file if it has changed; return whether it had."""
+        """Read the file if it has changed; return whether it has."""
         try:
             status = os.stat(self.path)
         except OSError:
@@ -110,11 +110,11 @@ class CachedFile:
 
 
 class NetworkNames:
-    """The names of one network, as a name server looks them up.
+    """The names of one network, for a name server's lookups.
 
     Args:
-        network: its name, the last label of "web.mynet".
-        directory: of the network.
+        network: the network's name, the last label of "web.mynet".
+        directory: the network's directory.
     """
 
     def __init__(self, network: str, directory: Path) -> None:
@@ -137,9 +137,9 @@ class NetworkNames:
                 self._reverse[address] = f"{names[0]}.{self._shown}"
 
     def addresses(self, name: str) -> list[str]:
-        """Return the addresses of a name in lower case, of both families; empty if there is no such name."""
+        """Return the IPv4 and IPv6 addresses of a lower-case name; empty if the name is unknown."""
         return self._forward.get(name, [])
 
     def name_of(self, address: str) -> str:
-        """Return "NAME.NETWORK" of an address; "" if it is nobody's."""
+        """Return "NAME.NETWORK" for an address; "" if the address is unknown."""
         return self._reverse.get(address, "")

@@ -25,9 +25,9 @@ def fork_server(
     """Fork the name server; return its pid.
 
     Args:
-        udp, tcp: of :func:`pydock_core.supervision.names.server.open_sockets`; the caller keeps its own.
-        settings: the file of :func:`pydock_core.supervision.names.server.build_settings`.
-        go_outside: moves the child into the network namespace from which other names are asked.
+        udp, tcp: sockets from :func:`pydock_core.supervision.names.server.open_sockets`; the caller keeps its own.
+        settings: path of the document from :func:`pydock_core.supervision.names.server.build_settings`.
+        go_outside: moves the child into the network namespace from which it forwards queries.
     """
     parent = os.getpid()
     pid = os.fork()
@@ -41,7 +41,7 @@ def fork_server(
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         go_outside()
-        # What it reads comes from the container: it keeps no privilege but its user's.
+        # Its input comes from the container, so it drops every privilege but its user's.
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
         syscalls.capset(0, 0, 0)
         syscalls.close_except(_STDERR, udp.fileno(), tcp.fileno())

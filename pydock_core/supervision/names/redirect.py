@@ -1,7 +1,7 @@
-"""Redirects port 53 of 127.0.0.11, in the caller's network namespace, to the port on which its name server listens.
+"""Redirects port 53 of 127.0.0.11 in the caller's network namespace to its name server's port.
 
-So a container can run a name server of its own on 0.0.0.0:53.  The rules are sent over netlink: the nft program takes
-longer than the rest of a start on another network.  The formats are those of linux/netfilter/nf_tables.h.
+This lets a container run its own name server on 0.0.0.0:53.  The rules are sent over netlink, because the nft program takes
+longer than the rest of a start on a further network.  The formats are those of linux/netfilter/nf_tables.h.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def redirect(udp_port: int, tcp_port: int) -> None:
 
 
 def _acknowledgements(netlink: socket.socket, count: int) -> Iterable[int]:
-    """Yield the error number of each change; 0 for none."""
+    """Yield the error number of each change; 0 for success."""
     seen = 0
     while seen < count:
         data = netlink.recv(65536)

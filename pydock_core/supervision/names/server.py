@@ -1,7 +1,7 @@
 """The name server of one container: answers for its networks, and forwards other names to servers outside.
 
-It runs in a process of its own, outside of the container's network namespace; only its two listening sockets are inside.
-So the sockets that it makes for forwarding reach what the host reaches, a resolver on the host's loopback included.
+It runs in its own process, outside of the container's network namespace; only its two listening sockets are inside.
+Its forwarding sockets can therefore reach the host's servers, including a resolver on the host's loopback.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydock_core.supervision.names.message import AAAA, PTR, A, MalformedQuery, 
 from pydock_core.supervision.names.names_file import CachedFile, NetworkNames
 
 SERVER_TIMEOUT_SECONDS = 2.0
-"""How long one server is waited for before the next is asked."""
+"""The time to wait for one server before querying the next."""
 _MOST_FORWARDED = 256
 _MOST_CLIENTS = 64
 _CLIENT_IDLE_SECONDS = 10.0
@@ -35,10 +35,10 @@ Reply = Callable[[bytes], None]
 
 
 class Directory:
-    """What a container's name server knows, from its settings and its networks' names; both are files.
+    """The name server's data: its settings and its networks' names, both read from files.
 
     Args:
-        settings: the file of :func:`build_settings`, which is replaced when the container's networks change.
+        settings: path of the document from :func:`build_settings`, which is replaced when the container's networks change.
     """
 
     def __init__(self, settings: Path) -> None:
@@ -50,7 +50,7 @@ class Directory:
         self.servers: tuple[str, ...] = ()
 
     def refresh(self) -> None:
-        """Read again what has changed."""
+        """Read changed files again."""
         if self._settings.refresh():
             document = self._settings.document
             self._networks = [
@@ -65,7 +65,7 @@ class Directory:
             network.refresh()
 
     def look_up(self, name: str) -> list[str]:
-        """Return the addresses of a name in lower case; the order changes from one call to the next."""
+        """Return the addresses of a lower-case name; the order rotates between calls."""
         found = self._addresses(self._links.get(name, name)) or self._hosts.get(name, [])
         if len(found) > 1:
             self._turn += 1
@@ -83,7 +83,7 @@ class Directory:
         return []
 
     def name_of(self, address: str) -> str:
-        """Return the name of an address; "" if it is nobody's."""
+        """Return the name of an address; "" if the address is unknown."""
         return next(filter(None, (network.name_of(address) for network in self._networks)), "")
 
 
@@ -96,10 +96,10 @@ def build_settings(
     """Return the document of a name server's settings.
 
     Args:
-        networks: name and directory of each, in the order in which they are asked.
-        servers: addresses of servers outside.
-        links: an alias, and the name that it stands for.
-        hosts: a name, and its address.
+        networks: name and directory of each network, in search order.
+        servers: addresses of upstream servers.
+        links: pairs of an alias and its target name.
+        hosts: pairs of a name and its address.
     """
     return {
         "networks": [list(pair) for pair in networks],
@@ -110,7 +110,7 @@ def build_settings(
 
 
 def answer(directory: Directory, query: Query, limit_bytes: int) -> bytes | None:
-    """Return the answer to a query about a known name or address; None for another one, which is forwarded."""
+    """Return the answer to a query for a known name or address; None for a query to forward."""
     if not query.is_standard:
         return message.build_answer(query, code=message.NOT_IMPLEMENTED, limit_bytes=limit_bytes)
     if query.kind == PTR and (address := message.reverse_address(query.name)):
@@ -130,10 +130,10 @@ def _family(address: str) -> int:
 
 
 def open_sockets() -> tuple[socket.socket, socket.socket]:
-    """Return the UDP and the TCP socket on which a server listens, made in the caller's network namespace.
+    """Return a server's listening UDP and TCP socket, made in the caller's network namespace.
 
-    Postcondition: queries to 127.0.0.11, port 53, reach them.  If the kernel cannot redirect that port, the sockets have
-    it themselves, and the container cannot run a name server on 0.0.0.0:53.
+    Postcondition: queries to 127.0.0.11, port 53, reach them.  If the kernel cannot redirect that port, the sockets are
+    bound to it, and the container cannot run a name server on 0.0.0.0:53.
     """
     from pydock_core.supervision.names.redirect import ADDRESS, PORT, redirect
 
@@ -159,7 +159,7 @@ class NameServer:
     """A name server in an event loop.
 
     Args:
-        udp, tcp: the sockets that it listens on.
+        udp, tcp: its listening sockets.
     """
 
     def __init__(self, loop: EventLoop, directory: Directory, udp: socket.socket, tcp: socket.socket) -> None:
@@ -184,7 +184,7 @@ class NameServer:
             self.serve(data, partial(self._reply, client), is_stream=False)
 
     def _reply(self, client: Any, data: bytes) -> None:
-        with suppress(OSError):  # the client has gone, or its buffer is full: it asks again
+        with suppress(OSError):  # the client is gone, or its buffer is full: it repeats the query
             self._udp.sendto(data, client)
 
     def _on_connections(self, _: int) -> None:
@@ -200,7 +200,7 @@ class NameServer:
             _StreamClient(self, accepted)
 
     def serve(self, data: bytes, reply: Reply, *, is_stream: bool) -> bool:
-        """Answer a message, now or when a server outside has; return whether ``reply`` is or will be called."""
+        """Answer a message at once or after forwarding it; return whether ``reply`` is or will be called."""
         try:
             query = message.parse_query(data)
         except MalformedQuery as error:
@@ -213,7 +213,7 @@ class NameServer:
         if known is not None:
             reply(known)
         elif not self.directory.servers:
-            # Nothing else exists here; an error would have the client wait and ask again.
+            # No other names exist here; an error would make the client wait and repeat the query.
             reply(message.build_answer(query, code=message.NAME_ERROR, limit_bytes=limit_bytes))
         elif self.forwarded >= _MOST_FORWARDED:
             reply(message.build_answer(query, code=message.SERVER_FAILURE, limit_bytes=limit_bytes))
@@ -224,7 +224,7 @@ class NameServer:
 
 
 class _Forward:
-    """A query that servers outside are asked, one after the other."""
+    """A query that is forwarded to upstream servers, one after the other."""
 
     kind = socket.SOCK_DGRAM
     first_event = READ
@@ -243,7 +243,7 @@ class _Forward:
         server.forwarded += 1
 
     def start(self) -> None:
-        """Ask the next server; with none left, tell the client of the failure."""
+        """Query the next server; if none is left, report the failure to the client."""
         while self._left:
             address = self._left.pop(0)
             self.identifier = struct.unpack(">H", os.urandom(2))[0]
@@ -263,7 +263,7 @@ class _Forward:
         self._end(failure)
 
     def begin(self) -> None:
-        """Send what can be sent at once."""
+        """Send as much as possible without blocking."""
 
     def _on_event(self, _: int) -> None:
         try:
@@ -274,15 +274,15 @@ class _Forward:
             self.next()
 
     def on_ready(self) -> None:
-        """Go on with the server; OSError if it fails."""
+        """Continue with the current server; OSError if it fails."""
 
     def next(self) -> None:
-        """Give this server up."""
+        """Abandon the current server."""
         self._release()
         self.start()
 
     def accept(self, data: bytes) -> bool:
-        """Pass an answer on, if it is one."""
+        """Forward a valid answer to the client."""
         if not message.is_answer_to(self.query, data, self.identifier):
             return False
         self._end(message.with_identifier(data, self.query.identifier))
@@ -303,13 +303,13 @@ class _Forward:
             self.socket = None
 
     def change(self, events: int) -> None:
-        """Wait for other events of the server's socket."""
+        """Change the awaited events of the server's socket."""
         assert self.socket is not None
         self._loop.change(self.socket.fileno(), events)
 
 
 class _DatagramForward(_Forward):
-    """A query over UDP, from a port of its own: an answer must come from the server, and know the query's id."""
+    """A query over UDP, from its own port: an answer must come from the server and have the query's id."""
 
     def begin(self) -> None:
         assert self.socket is not None
@@ -348,7 +348,7 @@ class _StreamForward(_Forward):
 
 
 def _first_message(stream: bytes) -> bytes | None:
-    """Return the first message of a TCP stream, None if it is not complete (RFC 1035, section 4.2.2)."""
+    """Return the first message of a TCP stream; None if it is incomplete (RFC 1035, section 4.2.2)."""
     if len(stream) < 2:
         return None
     length = struct.unpack_from(">H", stream)[0]
@@ -390,7 +390,7 @@ class _StreamClient:
         if data is None:
             return
         self._received = self._received[2 + len(data) :]
-        self._loop.pause(self._socket.fileno())  # what else it asks waits in the kernel
+        self._loop.pause(self._socket.fileno())  # further queries wait in the kernel
         if not self._server.serve(data, self._reply, is_stream=True):
             self._close()
 
