@@ -1,4 +1,4 @@
-"""Waits for a change that another process tells by setting a file's times; see ``StateRoot.changed``."""
+"""Waits for a change that another process signals by setting a file's times; see ``StateRoot.changed``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _QUEUE_BYTES = 4096
 
 
 class ChangeWatch:
-    """Learns of every change from its creation on; nothing is polled.
+    """Reports every change since its creation, without polling.
 
-    A user may have so many queues of inotify(7) (fs.inotify.max_user_instances, 128).  Beyond that, a watch says once a
-    second that there may be a change.
+    The number of a user's inotify(7) queues is limited (fs.inotify.max_user_instances, 128).  Beyond the limit, a watch
+    reports a possible change once a second.
 
     Args:
         path: the file; made if it is missing.
@@ -58,7 +58,7 @@ class ChangeWatch:
             syscalls.inotify_add_watch(self._queue_fd, str(self._path), _MASK)
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait for a change since the last call, for :meth:`interrupt` or for the timeout (None: without end).
+        """Wait for a change since the last call, for :meth:`interrupt` or for the timeout (None: no limit).
 
         Returns:
             Whether there may be a change.
@@ -78,7 +78,7 @@ class ChangeWatch:
         return changed or is_limited
 
     def interrupt(self) -> None:
-        """End the :meth:`wait` of another thread now, or the next one; harmless after :meth:`close`."""
+        """End another thread's current :meth:`wait`, or the next one; no effect after :meth:`close`."""
         with self._lock:  # a closed descriptor's number may be another file's
             if self._wake_fd >= 0:
                 os.eventfd_write(self._wake_fd, 1)
@@ -87,7 +87,7 @@ class ChangeWatch:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors; harmless twice.  Not while another thread waits."""
+        """Close the descriptors; idempotent.  No other thread may be waiting."""
         with self._lock:
             for fd in (self._wake_fd, self._queue_fd):
                 if fd >= 0:

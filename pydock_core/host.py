@@ -87,9 +87,9 @@ def _kernel() -> Check:
 
 
 def _user_namespaces(*, required: bool) -> Check:
-    """Try it in a separate process: many settings can forbid it, and they differ between distributions.
+    """Try to make one in a separate process, because many settings can forbid it and they differ between distributions.
 
-    AppArmor may allow the user namespace, and then refuse its root every capability: so a second namespace is made from it.
+    AppArmor may allow the user namespace but refuse its root every capability, so the test makes a second one inside it.
     """
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
@@ -300,7 +300,7 @@ def _bridge(program: str) -> Check:
 
 
 def _forwarding_remedy(chain: str) -> str:
-    """Return the command that lets the bridges' packets through Docker's chain for that, or another firewall."""
+    """Return the command that lets the bridges' packets through a firewall, in Docker's chain for users if it exists."""
     if "chain FORWARD" in chain:
         accept = "iptables -I {0} -i {1} -j ACCEPT; iptables -I {0} -o {1} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
         return "; ".join(accept.format("FORWARD", name) for name in ("pydock+", "br-+"))

@@ -75,10 +75,10 @@ def layers(*names: str) -> LayersView:
 
 
 def network_graph(*names: str) -> NetworksView:
-    """Return a diagram of networks, with the addresses, names and ports of the containers that run on them.
+    """Return a diagram of networks, with the addresses, names and ports of their running containers.
 
     Args:
-        names: of networks; by default all that were created or have a running container.
+        names: names of networks; by default all user-defined ones and those with a running container.
 
     Raises:
         NotFoundError: there is no such network.

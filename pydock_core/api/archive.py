@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 256 * 1024
 _BODY_BYTES = 1 << 40
-"""Of an archive that is sent: what the disk has room for, and not what a request usually may have."""
+"""The limit of a sent archive: the disk's free space rather than the usual limit of a request."""
 
 
 @web.stream_request_body
 class ArchiveHandler(ApiHandler):
-    """Answers the paths of archives: the body of a request is written to a file as it comes, never held in memory."""
+    """Serves archives; the body of a request is written to a file as it arrives, and never held in memory."""
 
     body_file: BinaryIO | None = None
 
     async def prepare(self) -> None:
-        """Make the file for the body, when the server has authenticated the request."""
+        """Make the file for the body after the server has authenticated the request."""
         prepared = super().prepare()
         if prepared is not None:
             await prepared
@@ -89,7 +89,7 @@ async def get_archive(handler: ApiHandler, id: str) -> None:
 
 
 def _read(engine: EngineProtocol, container: str, path: str) -> Iterator[bytes]:
-    """Yield an archive in pieces; one that nobody reads on ends its worker."""
+    """Yield an archive in pieces; closing the generator ends its worker."""
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     errors: list[BaseException] = []
 
@@ -113,7 +113,7 @@ def _read(engine: EngineProtocol, container: str, path: str) -> Iterator[bytes]:
 
 
 async def put_archive(handler: ApiHandler, id: str) -> None:
-    """PutContainerArchive: the body is a tar archive, as it is or compressed."""
+    """PutContainerArchive: the body is a tar archive, plain or compressed."""
     handler.allow("path", "noOverwriteDirNonDir", "copyUIDGID")
     path = _path(handler)
     may_replace, as_user = not handler.flag("noOverwriteDirNonDir"), handler.flag("copyUIDGID")

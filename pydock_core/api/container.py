@@ -115,7 +115,7 @@ async def list_processes(handler: ApiHandler, id: str) -> None:
 
 
 async def show_stats(handler: ApiHandler, id: str) -> None:
-    """ContainerStats: one reading a second, each with the one before; ``stream=0`` for one with its rate."""
+    """ContainerStats: one reading a second, each with the previous one; ``stream=0`` for one reading with its rate."""
     handler.allow("stream", "one-shot")
     is_stream = handler.get_query_argument("stream", "1").lower() not in ("0", "false")
     gone = asyncio.Event()

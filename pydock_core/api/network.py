@@ -18,7 +18,7 @@ async def list_networks(handler: ApiHandler) -> None:
 
 
 async def create_network(handler: ApiHandler) -> None:
-    """NetworkCreate.  A field that PyDock does not have is refused by name, unless it is empty."""
+    """NetworkCreate.  An unsupported field is refused by name unless it is empty."""
     handler.allow()
     document = handler.document()
     if unknown := [key for key, value in document.items() if value and key not in _FIELDS]:

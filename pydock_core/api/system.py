@@ -32,7 +32,7 @@ async def show_info(handler: ApiHandler) -> None:
 
 
 async def show_events(handler: ApiHandler) -> None:
-    """SystemEvents: a JSON document a line.  The response headers are sent at once: following has begun."""
+    """SystemEvents: one JSON document per line.  The response headers are sent as soon as following has begun."""
     handler.allow("since", "until", "filters")
     since_ns, until_ns, filters = handler.moment("since"), handler.moment("until"), handler.filters()
     events = await handler.engine.call(lambda engine: engine.events.stream(since_ns, until_ns, filters))

@@ -14,7 +14,7 @@ async def list_volumes(handler: ApiHandler) -> None:
 
 
 async def create_volume(handler: ApiHandler) -> None:
-    """VolumeCreate.  A field that PyDock does not have is refused by name, unless it is empty."""
+    """VolumeCreate.  An unsupported field is refused by name unless it is empty."""
     handler.allow()
     document = handler.document() if handler.request.body else {}
     name, driver, labels, options = (

@@ -111,7 +111,7 @@ def commit(context: Context, words: Namespace) -> int:
 
 @contextlib.contextmanager
 def archive_input(context: Context, name: str | None) -> Iterator[BinaryIO]:
-    """Yield the stream that an archive is read from: a file, or standard input."""
+    """Yield the input stream of an archive: a file or standard input."""
     if name:
         with contextlib.ExitStack() as closing:
             try:

@@ -38,7 +38,7 @@ _CREATE_REFUSED = {
     "--use-api-socket": "without a daemon there is no API socket to share",
     "--disable-content-trust=false": "signatures of Docker Content Trust are not verified; digests always are",
 }
-"""Docker's options that mean nothing here."""
+"""Docker's options without a meaning in PyDock."""
 
 # The file option precedes the option for single values, which override it.
 CREATE_OPTIONS = (

@@ -144,7 +144,7 @@ def unpause(context: Context, words: Namespace) -> int:
 
 
 def _name_each(context: Context, words: Namespace, action: Callable[[str], None]) -> int:
-    """Do something with each container, and print the names as given."""
+    """Apply an action to each container, and print the names as given."""
 
     def one(name: str) -> None:
         action(name)

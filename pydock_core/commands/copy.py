@@ -47,7 +47,7 @@ def cp(context: Context, words: Namespace) -> int:
 
 
 def split_container(text: str) -> tuple[str, str] | None:
-    """Split CONTAINER:PATH; None for a path of the host: one that begins with a slash or a dot, or without a colon."""
+    """Split CONTAINER:PATH; None for a path of the host, which begins with a slash or a dot or has no colon."""
     container, colon, path = text.partition(":")
     if not colon or text.startswith(("/", ".")) or not container:
         return None
@@ -55,7 +55,7 @@ def split_container(text: str) -> tuple[str, str] | None:
 
 
 def _check_directory(context: Context, container: str, path: str) -> None:
-    """Refuse an archive for what is not a directory, before it is read."""
+    """Refuse an archive for a target that is not a directory, before reading it."""
     found = context.engine.copies.stat(container, path)
     if found["linkTarget"]:
         found = context.engine.copies.stat(container, found["linkTarget"])

@@ -211,7 +211,7 @@ def _bind(text: str, caller: Caller) -> str:
 
 
 def _mount(text: str, caller: Caller) -> dict[str, Any]:
-    """Parse ``--mount``: type=bind|volume|tmpfs|image,source=…,target=…; a field in quotes may have commas, as in CSV."""
+    """Parse ``--mount``: type=bind|volume|tmpfs|image,source=…,target=…; a quoted field may contain commas, as in CSV."""
     mount: dict[str, Any] = {"Type": "volume"}
     for part in parse_csv(text, caller.flag):
         key, equals, value = part.partition("=")
@@ -338,7 +338,7 @@ def _host(text: str) -> str:
 
 
 def parse_restart_policy(text: str, flag: str) -> dict[str, Any]:
-    """Parse NAME[:COUNT]; which names and counts there are is the validation's duty.
+    """Parse NAME[:COUNT]; the validation checks the name and the count.
 
     Raises:
         InvalidError: the count is not a number; exit code 125.

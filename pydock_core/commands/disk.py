@@ -171,7 +171,7 @@ def container_prune(context: Context, words: Namespace) -> int:
 
 
 def volume_prune(context: Context, words: Namespace) -> int:
-    """Remove volumes that no container has."""
+    """Remove unused volumes."""
     filters = parse_filters(words.filter)
     if words.all:
         if "all" in filters:

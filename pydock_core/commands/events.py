@@ -15,7 +15,7 @@ from pydock_core.printable import json_text
 
 
 def events(context: Context, words: Namespace) -> int:
-    """Show what has happened since a time, and what happens; until a time, or without end."""
+    """Show past events since a time and new ones, until a time or without end."""
     write = _writer(context, words.format)
     now_ns = time.time_ns()
     stream = context.engine.events.stream(
@@ -26,14 +26,14 @@ def events(context: Context, words: Namespace) -> int:
     try:
         for message in stream:
             write(message)
-            context.stdout.flush()  # each shows at once
+            context.stdout.flush()  # show each event at once
     finally:
         stream.close()
     return 0
 
 
 def _writer(context: Context, template: str | None) -> Callable[[Mapping[str, Any]], None]:
-    """Return what writes a message by ``--format``: Docker's text, json, or a template."""
+    """Return the formatter for ``--format``: Docker's text, json, or a template."""
     if not template:
         return lambda message: context.print(describe(message))
     if template == "json":
@@ -49,7 +49,7 @@ def _write_line(context: Context, line: str) -> None:
 
 
 def _record(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that a template may name, those of Docker's events.Message."""
+    """Return the fields for a template, those of Docker's events.Message."""
     return {
         "Status": message.get("status", ""),
         "ID": message.get("id", ""),

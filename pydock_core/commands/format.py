@@ -23,7 +23,7 @@ def write_columns(
     """Write a table: the front end's own if it has one, else columns with three spaces between them, as in Docker.
 
     Args:
-        least_width: of a column, without the gap.
+        least_width: minimum width of a column, without the gap.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     if context.table is not None:

@@ -32,7 +32,7 @@ them with these values, so that a template can use them for any image.
 
 
 def inspect(context: Context, words: Namespace) -> int:
-    """Show objects of whichever kind has the name, in Docker's order: containers, images, networks, volumes."""
+    """Show objects of any kind by name, in Docker's order: containers, images, networks, volumes."""
     kinds: dict[str, Callable[[str], dict[str, Any]]] = {
         "container": lambda name: context.engine.containers.inspect(name, size=words.size),
         "image": lambda name: _look_at_image(context, name),
@@ -92,7 +92,7 @@ def _look_at_image(context: Context, name: str) -> dict[str, Any]:
 def inspect_all(
     context: Context, names: Iterable[str], template: str | None, look: Callable[[str], dict[str, Any]]
 ) -> int:
-    """Show documents of named objects, and the errors of those that there are none of; return the exit code."""
+    """Show documents of named objects and errors of missing ones; return the exit code."""
     documents: list[dict[str, Any]] = []
     errors: list[PyDockError] = []
     for name in names:

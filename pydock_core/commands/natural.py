@@ -1,4 +1,4 @@
-"""The order in which Docker's listings have names: numbers in them count as numbers.  Pure."""
+"""The order of names in Docker's listings: numbers in names are compared as numbers.  Pure."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ FIELD_FLAGS = {
     "MacAddress": "--mac-address",
     "Links": "--link",
 }
-"""How errors call the fields."""
+"""The names of the fields in errors."""
 _PREDEFINED = ("bridge", "host", "none", "default")
 _KEYS = ("name", "alias", "driver-opt", "ip", "ip6", "mac-address", "link-local-ip", "gw-priority")
 _LARGEST = (1 << 31) - 1

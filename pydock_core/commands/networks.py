@@ -1,4 +1,4 @@
-"""The commands on networks."""
+"""The commands for networks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _pairs(texts: Sequence[str]) -> dict[str, str]:
 def build_pools(
     subnets: Sequence[str], gateways: Sequence[str], ranges: Sequence[str], auxiliary: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the IPAM configuration: each gateway, range and auxiliary address with the subnet that it is part of.
+    """Return the IPAM configuration: each gateway, range and auxiliary address with its subnet.
 
     Raises:
         InvalidError: a subnet is malformed, two overlap, or a value belongs to none.
@@ -167,7 +167,7 @@ def disconnect(context: Context, words: Namespace) -> int:
 
 
 def prune(context: Context, words: Namespace) -> int:
-    """Remove the networks that no container is defined on."""
+    """Remove the networks without containers."""
     filters = parse_filters(words.filter)
     warning = (
         "WARNING! This will remove all custom networks not used by at least one container.\n"

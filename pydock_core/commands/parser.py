@@ -154,7 +154,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # late: only for mistakes
 
     near = get_close_matches(word, list(known))
-    # Of words that are equally alike, the one that has the same letters: they were typed in another order.
+    # Of equally similar words, prefer one with the same letters: they were typed in another order.
     return min(near, key=lambda other: sorted(other) != sorted(word), default="")
 
 

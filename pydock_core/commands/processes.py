@@ -1,4 +1,4 @@
-"""The commands on the processes of containers: top and stats."""
+"""The commands for the processes of containers: top and stats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydock_core.spelling import binary_size, human_size
 
 _TOP_WIDTH = 17
 _SECONDS = 1.0
-"""The time between two readings: rates are those of this time."""
+"""The time between two readings, which is the period of the rates."""
 _COLUMNS = (
     ("CONTAINER ID", "ID"),
     ("NAME", "Name"),
@@ -32,14 +32,14 @@ Document = Mapping[str, Any]
 
 
 def top(context: Context, words: Namespace) -> int:
-    """List the processes of a container, as the host's ps shows them."""
+    """List the processes of a container in the format of the host's ps."""
     document = context.engine.processes.top(words.CONTAINER, words.OPTION)
     write_columns(context, document["Titles"], document["Processes"], least_width=_TOP_WIDTH)
     return 0
 
 
 def stats(context: Context, words: Namespace) -> int:
-    """Show what containers use, once or again each second."""
+    """Show the resource usage of containers, once or every second."""
     names = list(dict.fromkeys(words.CONTAINER))
     before = _read(context, names, all=words.all)
     told: set[str] = set()
@@ -64,7 +64,7 @@ def stats(context: Context, words: Namespace) -> int:
 
 
 def _read(context: Context, names: Sequence[str], *, all: bool) -> dict[str, Document]:
-    """Read the named containers, or those that run, or all."""
+    """Read the named, the running or all containers."""
     if names:
         return {name: context.engine.processes.stats(name) for name in names}
     found: dict[str, Document] = {}
@@ -80,9 +80,9 @@ def build_record(name: str, before: Document | None, now: Document, *, whole: bo
     """Return the row of a container, with Docker's fields.
 
     Args:
-        name: as given, or the id.
+        name: the given name, or the id.
         before: the earlier reading, for the rate of processor time.
-        whole: the id in full.
+        whole: show the full id.
     """
     memory = now["memory_stats"]
     limit_bytes = memory.get("limit", 0)
@@ -110,7 +110,7 @@ def build_record(name: str, before: Document | None, now: Document, *, whole: bo
 
 
 def _cpu_percent(before: Document | None, now: Document) -> float:
-    """Return processor time by the time of one processor, in percent (docker/cli, calculateCPUPercentUnix)."""
+    """Return the processor time as a percentage of one processor (docker/cli, calculateCPUPercentUnix)."""
     if before is None:
         return 0.0
     first, second = before["cpu_stats"], now["cpu_stats"]

@@ -30,7 +30,7 @@ def doctor(context: Context, words: Namespace) -> int:
 
 
 def check(context: Context, words: Namespace) -> int:
-    """Show what contradicts itself in the state root, and mend it on request; return 1 if anything is left."""
+    """Show the inconsistencies of the state root, and repair them on request; return 1 if any is left."""
     findings = context.engine.system.check(repair=words.repair)
     records: list[Record] = [
         {

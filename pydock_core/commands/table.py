@@ -71,7 +71,7 @@ LATER_COMMANDS = {
     "swarm": _ONE_HOST,
     "trust": "name an image by its digest, which is verified: dock pull NAME@sha256:…",
 }
-"""Docker's commands that this version does not support, each with what to do instead: refused by name."""
+"""Docker's commands that this version does not support and refuses by name, each with an alternative."""
 LATER_SUBCOMMANDS: Mapping[tuple[str, ...], str] = {
     ("image", "build"): _BUILD,
     ("system", "dial-stdio"): _NO_DAEMON,

@@ -69,7 +69,7 @@ def parse_signal(text: str, option: str) -> str:
 
 
 def parse_csv(text: str, option: str) -> list[str]:
-    """Split a line of comma-separated values as Go's encoding/csv does: a field in double quotes may have commas."""
+    """Split a line of comma-separated values as Go's encoding/csv does: a field in double quotes may contain commas."""
     fields: list[str] = []
     rest: str | None = text
     while rest is not None:

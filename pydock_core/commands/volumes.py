@@ -1,4 +1,4 @@
-"""The commands on volumes."""
+"""The commands for volumes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HEADERS = {
     "Status": "STATUS",
 }
 _UNKNOWN = "N/A"
-"""Docker's word for what a listing does not measure, and for the fields of cluster volumes."""
+"""Docker's word for unmeasured values of a listing, and for the fields of cluster volumes."""
 
 
 def create(context: Context, words: Namespace) -> int:

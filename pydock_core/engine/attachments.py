@@ -1,4 +1,4 @@
-"""Gives a container that starts its place on its networks; the network service and the supervisor do the rest."""
+"""Claims a starting container's addresses on its networks; the network service and the supervisor do the rest."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ from pydock_core.supervision.plan import Interface, NameService, NetworkAttachme
 
 DEFAULT_BRIDGE = "pydock0"
 HOST_NAMES = ("host.docker.internal", "host.containers.internal")
-"""The host's names in a container on a bridge."""
+"""The names of the host in a container on a bridge."""
 _HOST_LOCK = Path("/run/pydock/subnet.lock")
-"""Of the host, not of a state root: the subnets of all roots' bridges must differ."""
+"""A file of the host, not of a state root: the subnets of all roots' bridges must differ."""
 _BRIDGE_RECORD = "bridge.json"
 _ADMISSIONS = "admissions"
 
 
 class Attachments:
-    """Containers' places on the networks of one state root."""
+    """The attachments of containers to the networks of one state root."""
 
     def __init__(self, root: StateRoot, database: Database) -> None:
         self._root = root
@@ -69,7 +69,7 @@ class Attachments:
 
         Raises:
             NotFoundError: there is no such network.
-            InvalidError: one cannot be attached like this, or two names are one network's.
+            InvalidError: a network cannot be attached with these settings, or two names mean the same network.
         """
         found: dict[str, EndpointSettings] = {}
         for reference, settings in endpoints.items():
@@ -99,17 +99,17 @@ class Attachments:
         servers: Callable[[], Sequence[str]],
         to_gateway: bool,
     ) -> NetworkAttachment:
-        """Give a container addresses on its networks, have their bridges, and admit its packets.
+        """Claim a container's addresses on its networks, ensure their bridges, and admit its packets.
 
         Args:
-            name: of the container.
-            resolvers: IPv4 name servers of its resolv.conf, for a container without a name server of its own.
-            servers: returns the servers that its name server asks.
-            to_gateway: it may reach the own address of the bridge that it has its default route by.
+            name: the container's name.
+            resolvers: IPv4 name servers of its resolv.conf, for a container without its own name server.
+            servers: returns the upstream servers of its name server.
+            to_gateway: whether it may reach the address of the bridge with its default route.
 
         Raises:
             NotFoundError: a network is gone; exit code 125.
-            ConflictError: an address is taken, or all are; exit code 125.
+            ConflictError: an address is taken, or none is free; exit code 125.
             InvalidError: see :func:`pydock_core.network.rules.host_access`.
         """
         endpoints = definition.request["NetworkingConfig"]["EndpointsConfig"]
@@ -160,13 +160,13 @@ class Attachments:
         access: str,
         routes: tuple[bool, bool],
     ) -> Interface:
-        """Claim a container's addresses on one network, have the bridge, and admit the container's packets.
+        """Claim a container's addresses on one network, ensure the bridge, and admit the container's packets.
 
         Args:
             device: the interface's name in the container.
             names: see :class:`~pydock_core.supervision.plan.Interface`.
             access, resolvers: see :class:`~pydock_core.network.rules.Admission`.
-            routes: whether the container's default route goes this way, and that of IPv6.
+            routes: whether the network has the container's IPv4 and IPv6 default route.
         """
         with ExitStack() as held:
             directory = self._root.network_directory(network.row.id)
@@ -212,27 +212,27 @@ class Attachments:
         )
 
     def _mtu(self, network: Network) -> int:
-        """Return a bridge's MTU; that of an ordinary user's is by default the one of the way out."""
+        """Return a bridge's MTU; for an ordinary user, the default is the uplink's MTU."""
         requested = network.options.mtu if network.has_names else 0
         return requested or (MTU_BYTES if self._rootless else 0)
 
     def _ready(self, network: Network, held: ExitStack) -> tuple[Network, bool]:
-        """Return the network with a subnet that no other device has; hold the host's lock while its bridge is absent.
+        """Return the network with a subnet that no other device uses; hold the host's lock while its bridge is absent.
 
         Returns:
-            The network as it is now, and whether its bridge is still to be made.
+            The current network, and whether its bridge is missing.
         """
-        # The device is looked for before the row is used: a bridge that exists has the subnet of its row.
+        # The device is looked up before the row is used: an existing bridge has the subnet of its row.
         if network.row.subnet and self.is_device(network.row.bridge):
             return network, False
         held.enter_context(self.subnet_lock())
         return self.with_free_subnet(Network(table.find(self._database, network.row.id))), True
 
     def with_free_subnet(self, network: Network) -> Network:
-        """Return a network whose subnet no other device has; the caller holds the host's lock.
+        """Return a network whose subnet no other device uses; the caller holds the host's lock.
 
-        The recorded subnet can be taken while the bridge is absent: a reboot removes it, and another root chooses.
-        No container is connected to an absent bridge, so all may get new addresses at their next start.
+        Another root can take the recorded subnet while the bridge is absent, for example after a reboot.
+        No container is connected to an absent bridge, so all containers may get new addresses at their next start.
 
         Raises:
             ConflictError: a requested subnet is taken.
@@ -248,13 +248,13 @@ class Attachments:
                     "`ip route` shows it; create a network with another subnet",
                     exit_code=125,
                 )
-            # Rules that a bridge deleted by hand left.
+            # The rules of a bridge that was deleted by hand.
             NetworkService(self._root).remove(network.rules)
         chosen = pick_subnet(DEFAULT_CANDIDATES, host_routes())
         return Network(table.set_subnet(self._database, row.id, bridge, row.subnet, chosen))
 
     def default_bridge(self) -> str:
-        """The bridge of this state root: pydock0 for the system's, one of its own for a moved root (IFNAMSIZ is 15)."""
+        """The bridge of this state root: pydock0 for the system's root, another name for a moved root (IFNAMSIZ is 15)."""
         if str(self._root.data) == "/var/lib/pydock":
             return DEFAULT_BRIDGE
         return f"pydock{zlib.crc32(str(self._root.data).encode()):08x}"
@@ -272,10 +272,10 @@ class Attachments:
 
     @contextmanager
     def subnet_lock(self) -> Iterator[None]:
-        """Hold the right to choose a subnet, until the bridge that has it is up: only then others see its route.
+        """Hold the right to choose a subnet until its bridge is up, when others can see its route.
 
-        One lock serves all network namespaces that share /run: it is held once per bridge, for the time of its making.
-        An ordinary user's bridges are in a namespace of their own, so the state root's own lock serves them.
+        One lock serves all network namespaces that share /run; it is held once per bridge, while the bridge is made.
+        An ordinary user's bridges are in their own namespace, so the state root's lock suffices for them.
         """
         lock = self._root.run / _HOST_LOCK.name if self._rootless else _HOST_LOCK
         try:
@@ -297,7 +297,7 @@ class Attachments:
 
     @contextmanager
     def lock(self, network_id: str, *, exclusive: bool) -> Iterator[Path]:
-        """Hold a network: shared by those that attach to it, exclusive for the one that removes it; yield its directory."""
+        """Lock a network, shared to attach to it, exclusive to remove it; yield its directory."""
         directory = self._root.network_directory(network_id)
         make_directories(directory)
         fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -310,7 +310,7 @@ class Attachments:
     def make(self, network: Network) -> None:
         """Make a new network's bridge and its rules; the caller holds the host's lock.
 
-        An ordinary user's is made for its first container, in a namespace that lasts as long as the containers.
+        An ordinary user's bridge is made for its first container, in a namespace that lasts as long as the containers.
         """
         if self._rootless:
             return
@@ -322,13 +322,13 @@ class Attachments:
         )
 
     def unmake(self, network: Network) -> None:
-        """Remove a network's bridge, its rules and its directory, as far as they are there."""
+        """Remove a network's bridge, its rules and its directory; missing objects are ignored."""
         if network.row.subnet:
             NetworkService(self._root).remove(network.rules)
         shutil.rmtree(self._root.network_directory(network.row.id), ignore_errors=True)
 
     def sweep(self, network_id: str) -> None:
-        """Remove what is left of a network without a row."""
+        """Remove the remains of a network without a row."""
         with self.lock(network_id, exclusive=True) as directory:
             try:
                 table.find(self._database, network_id)
@@ -341,7 +341,7 @@ class Attachments:
     # -- looking -----------------------------------------------------------------------------------------
 
     def weakness(self) -> str:
-        """Why containers of a bridge can impersonate each other, as far as is known before a start; "" if they cannot."""
+        """The reason why containers of a bridge can impersonate each other, as known before a start; "" if they cannot."""
         if not (find_nft() if self._rootless else shutil.which("nft")):
             return NO_NFT
         recorded = self._recorded_weakness()
@@ -358,17 +358,17 @@ class Attachments:
             return ""
 
     def port_address(self, network: str) -> str:
-        """Return the address of a network's published ports that name none; "" for the default."""
+        """Return a network's default address for published ports; "" if it has none."""
         if network in PREDEFINED or network.startswith("container:"):
             return ""
         return self._find(network).options.binding
 
     def linked(self, definition: Definition) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the addresses and names of the containers that a container on the default bridge is linked to.
+        """Return the addresses and names of the containers to which a container on the default bridge is linked.
 
         Raises:
             NotFoundError: there is no such container; exit code 125.
-            ConflictError: one does not run, or is not on the default bridge; exit code 125.
+            ConflictError: a linked container is not running or not on the default bridge; exit code 125.
         """
         lines = []
         for link in definition.host["Links"] or ():
@@ -390,10 +390,10 @@ class Attachments:
         return lines
 
     def join(self, container_id: str, reference: str) -> NetworkAttachment:
-        """Join the network of another container, which must run.
+        """Join the network of another container, which must be running.
 
         Raises:
-            ConflictError: it does not.
+            ConflictError: it is not running.
         """
         status = derive_status(self._root.container(container_id))
         if not status.is_running:
@@ -409,13 +409,13 @@ Places = Sequence[tuple[Network, EndpointSettings]]
 
 
 def check_way_out(name: str) -> None:
-    """Refuse a bridge network to an ordinary user if this host has no way out of the namespace of the user's bridges.
+    """Refuse a bridge network to an ordinary user if this host cannot provide an uplink.
 
     Args:
-        name: of the network, for the message.
+        name: the network's name, for the message.
 
     Raises:
-        UnsupportedError: it has none; exit code 125.
+        UnsupportedError: there is no uplink; exit code 125.
     """
     if os.geteuid() != 0 and (reason := lack()):
         raise UnsupportedError(
@@ -426,10 +426,10 @@ def check_way_out(name: str) -> None:
 
 
 def check_addresses(network: Network, settings: EndpointSettings) -> None:
-    """Refuse a fixed address on a network whose subnet was chosen: it may change.
+    """Refuse a fixed address on a network whose subnet PyDock chose, because that subnet may change.
 
     Raises:
-        InvalidError: that is asked for.
+        InvalidError: the request has such an address.
     """
     ipam = settings["IPAMConfig"] or {}
     for field, version in (("IPv4Address", 4), ("IPv6Address", 6)):
@@ -442,9 +442,9 @@ def check_addresses(network: Network, settings: EndpointSettings) -> None:
 
 
 def choose_gateway(networks: Places, version: int = 4) -> Network | None:
-    """Return the network of the default route of one family; None without any.
+    """Return the network with the default route of one family; None if there is none.
 
-    That of the highest GwPriority has it, then the first by name.
+    It is the network with the highest GwPriority, then the first by name.
     """
     able = [
         (network, settings)
@@ -457,7 +457,7 @@ def choose_gateway(networks: Places, version: int = 4) -> Network | None:
 
 
 def choose_routes(networks: Places, network: Network) -> tuple[bool, bool]:
-    """Return whether a network has the default route, and that of IPv6."""
+    """Return whether a network has the IPv4 and the IPv6 default route."""
     chosen = (choose_gateway(networks, version) for version in (4, 6))
     has_route, has_route6 = (other is not None and other.row.id == network.row.id for other in chosen)
     return has_route, has_route6
@@ -480,7 +480,7 @@ def build_name_service(networks: Places, servers: Callable[[], Sequence[str]]) -
     """Return the settings of the name server of a container on these networks.
 
     Args:
-        servers: returns the servers that other names are asked of; without a way outside there are none.
+        servers: returns the upstream servers; not called if no network reaches the outside.
     """
     routed = choose_gateway(networks)
     links = [
@@ -498,7 +498,7 @@ def build_name_service(networks: Places, servers: Callable[[], Sequence[str]]) -
 def _choose(
     network: Network, settings: EndpointSettings, others: Mapping[str, Addresses], held: Addresses | None
 ) -> Addresses:
-    """Return a container's addresses: the requested ones, else those that it holds, else free ones."""
+    """Return a container's addresses: the requested, otherwise the recorded, otherwise free ones."""
     ipam = settings["IPAMConfig"] or {}
     taken = {text.partition("/")[0] for pair in others.values() for text in pair if text}
     rules = network.rules
@@ -532,7 +532,7 @@ def _requested(text: str | None, subnet: str, gateway: str, taken: set[str], net
     """Return a requested address with prefix length, "" for none."""
     if not text:
         return ""
-    from ipaddress import ip_address, ip_network  # late: most containers ask for none
+    from ipaddress import ip_address, ip_network  # late: few containers request an address
 
     address, within = ip_address(text), ip_network(subnet)
     if address not in within or address in (within.network_address, within.broadcast_address):

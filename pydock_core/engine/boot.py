@@ -1,6 +1,6 @@
-"""What starts containers after a reboot: the choice by their restart policies, and the systemd unit that runs it.
+"""Starts containers after a reboot: the choice by their restart policies, and the systemd unit.
 
-Without a daemon nothing of PyDock runs after a boot, so the host has to run ``dock system start-restart`` once.
+PyDock has no daemon that runs after a boot, so the host has to run ``dock system start-restart`` once.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 UNIT = "pydock-restart.service"
 _SYSTEM_UNITS = Path("/etc/systemd/system")
 _SYSTEMD_RUNS = Path("/run/systemd/system")
-"""Its existence tells that systemd is the init system: sd_booted(3)."""
+"""It exists if systemd is the init system: sd_booted(3)."""
 _SYSTEMCTL_SECONDS = 30.0
 
 
 def start_containers(state: State, containers: Containers) -> Iterator[tuple[str, PyDockError | None]]:
-    """Start the containers whose policy says so, oldest first; yield each one's name, and the error of its start.
+    """Start the containers whose policy demands it, oldest first; yield each one's name and the error of its start.
 
-    These are the containers that have run before, with "always", or with "unless-stopped" and not stopped by hand.
+    These containers have run before and have the policy "always", or "unless-stopped" without a stop by hand.
     """
     for row in reversed(list(table.all_rows(state.database))):
         policy = decode(row.definition).host["RestartPolicy"]
         paths = state.root.container(row.id)
         if derive_status(paths).is_active or not paths.config_file.exists():
             continue
-        ended = ExitRecord.read(paths.exit_file)  # missing: it ran when the machine ended
+        ended = ExitRecord.read(paths.exit_file)  # missing: it was running when the machine stopped
         if ended is not None and not ended.started_at_ns:
             continue  # its start has failed
         stopped = ended is not None and ended.stopped_by_hand
@@ -58,7 +58,7 @@ def start_containers(state: State, containers: Containers) -> Iterator[tuple[str
 
 
 def build_command(environment: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Return the words of the command that a boot runs, and the variables that lead it to the caller's state root."""
+    """Return the command that a boot runs, and the variables that select the caller's state root."""
     words = [sys.executable, "-I", "-m", "pydock_core", "system", "start-restart"]
     if environment.get(ROOT_VARIABLE):
         return words, {ROOT_VARIABLE: os.path.abspath(environment[ROOT_VARIABLE])}
@@ -99,14 +99,14 @@ def _quote(word: str) -> str:
 
 
 def install_unit(*, remove: bool = False) -> str:
-    """Install and enable the unit of this user, root's for the system; or disable and remove it.
+    """Install and enable this user's unit (for root, the system's), or disable and remove it.
 
     Returns:
         The path of the unit's file.
 
     Raises:
-        UnsupportedError: systemd does not run here; the hint is a line for cron.
-        FailedError: systemctl fails; the unit is not installed then.
+        UnsupportedError: systemd is not running; the hint is a line for cron.
+        FailedError: systemctl failed; the unit is not installed.
     """
     is_user = os.geteuid() != 0
     words, variables = build_command(os.environ)

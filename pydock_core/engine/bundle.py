@@ -43,12 +43,12 @@ def collect_facts(
     """Return the facts of one start.
 
     Args:
-        mounts: the definition's.
+        mounts: the definition's mounts.
         volumes: host paths of its volumes and images, by mount target.
         size: rows and columns of the terminal, zeros if unknown.
-        rootless: the container runs in the user's own user namespace.
-        single_mapping: only one id is mapped there.
-        edits, root_edit_hook: of the definition's DeviceRequests.
+        rootless: whether the container runs in the user's own user namespace.
+        single_mapping: whether only one id is mapped there.
+        edits, root_edit_hook: results of the definition's DeviceRequests.
 
     Raises:
         NotFoundError, DeniedError, InvalidError: the source of a bind or a device is unusable; exit code 125.
@@ -145,7 +145,7 @@ def _device(device: DeviceMapping) -> DeviceNode:
 
 
 def _edited_device(node: DeviceNodeEdit, user: ResolvedUser) -> DeviceNode:
-    """Return a CDI device's node; it belongs to the container's user unless the edit says otherwise."""
+    """Return a CDI device's node; the container's user owns it unless the edit names another owner."""
     return DeviceNode(
         node.host_path,
         node.path,
@@ -163,7 +163,7 @@ def read_numbers(path: str) -> tuple[int, int]:
     """Return the major and minor number of a block device.
 
     Raises:
-        NotFoundError, InvalidError: it is not there, or is not a block device; exit code 125.
+        NotFoundError, InvalidError: it does not exist, or is not a block device; exit code 125.
     """
     try:
         status = os.stat(path)

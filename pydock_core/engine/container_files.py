@@ -1,4 +1,4 @@
-"""Generates each container's /etc/hostname, /etc/hosts and /etc/resolv.conf, and changes them while it runs."""
+"""Generates each container's /etc/hostname, /etc/hosts and /etc/resolv.conf, and updates them while it runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def build_hosts(
     """Return /etc/hosts: the loopback lines, the requested ones, linked containers, and the container's own name.
 
     Args:
-        addresses: the container's, without prefix length; without any, the name stands for loopback.
-        gateway: the host's address as the container sees it; "" for loopback, as with the host's network.
-        extra: NAME:ADDRESS, as in ExtraHosts; the address "host-gateway" stands for ``gateway``.
-        linked: an address and its names.
+        addresses: the container's addresses without prefix length; if empty, the name resolves to loopback.
+        gateway: the host's address from the container; "" for loopback, as with the host's network.
+        extra: NAME:ADDRESS, as in ExtraHosts; the address "host-gateway" means ``gateway``.
+        linked: pairs of an address and its names.
     """
     lines = [
         "127.0.0.1\tlocalhost",
@@ -55,11 +55,11 @@ def _hosts_line(entry: str, gateway: str) -> str:
 
 
 def build_resolv_conf(text: str, *, keep_loopback: bool, settings: HostConfig | None = None) -> str:
-    """Return the host's resolv.conf as a container can use it.
+    """Return the host's resolv.conf, adapted to a container.
 
     Args:
-        keep_loopback: keep name servers on loopback: the container shares the host's network.
-        settings: whose Dns, DnsSearch and DnsOptions replace the host's.
+        keep_loopback: keep name servers on loopback, because the container shares the host's network.
+        settings: settings whose Dns, DnsSearch and DnsOptions replace the host's.
     """
     lines = text.splitlines()
     if not keep_loopback:
@@ -82,10 +82,10 @@ def build_resolv_conf(text: str, *, keep_loopback: bool, settings: HostConfig | 
 
 
 def build_own_resolv_conf(text: str, settings: HostConfig) -> str:
-    """Return the resolv.conf of a container with a name server of its own: the host's domains, and no search of single words.
+    """Return the resolv.conf of a container with its own name server: the host's domains, with ndots 0.
 
     Args:
-        text: the host's.
+        text: the host's resolv.conf.
         settings: see :func:`build_resolv_conf`.
     """
     lines = build_resolv_conf(text, keep_loopback=True, settings=settings).splitlines()
@@ -109,7 +109,7 @@ def read_host_resolv_conf() -> str:
 
 
 def read_bridge_resolv_conf() -> str:
-    """Read the host's resolv.conf as a container on a bridge can use it: an ordinary user's asks one server for all."""
+    """Read the host's resolv.conf for a container on a bridge; an ordinary user's container uses the uplink's server."""
     text = read_host_resolv_conf()
     if os.geteuid() == 0:
         return text
@@ -124,8 +124,8 @@ def read_text(path: Path) -> bytes:
 
 
 def upstream_servers(settings: HostConfig) -> list[str]:
-    """Return the servers that a container's name server asks, from outside: a loopback one is reached there."""
-    if os.geteuid() != 0:  # from the namespace that the user's containers share
+    """Return the upstream servers of a container's name server, which can reach the host's loopback."""
+    if os.geteuid() != 0:  # queried from the namespace that the user's containers share
         return [
             FORWARDER if ipaddress.ip_address(text).is_loopback else text for text in settings["Dns"]
         ] or [FORWARDER]
@@ -141,13 +141,13 @@ def name_servers(text: str) -> list[str]:
 def add_network(
     directory: Path, addresses: Sequence[str], name: str, *, has_names: bool, settings: HostConfig
 ) -> None:
-    """Add a network to the files of a running container, which keep their inodes: they are mounted.
+    """Add a network to the files of a running container; they are mounted, so they keep their inodes.
 
     Args:
-        directory: of the container's data.
-        addresses: the container's on the network.
-        has_names: the network has a name service: resolv.conf names it, unless the container has changed the file.
-        settings: of the container.
+        directory: the directory of the container's data.
+        addresses: the container's addresses on the network.
+        has_names: whether the network has a name service; resolv.conf then names it, unless the container has changed the file.
+        settings: the container's settings.
     """
     lines = "".join(f"{address}\t{name}\n" for address in addresses)
     _change(directory / "hosts", lambda old: old + lines.encode())
@@ -170,7 +170,7 @@ def remove_addresses(directory: Path, addresses: Sequence[str]) -> None:
 
 
 def _change(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Change a file that the container may have changed; one that is large is left alone, and so it is on a full disk."""
+    """Change a file that the container may have changed; skip a large file, and every file on a full disk."""
     with suppress(OSError), open(path, "r+b") as file:
         old = file.read(_MOST_BYTES)
         new = change(old)

@@ -144,7 +144,7 @@ class Containers:
         self._rename_on_networks(row, name)
 
     def _rename_on_networks(self, row: ContainerRow, name: str) -> None:
-        """Have a running container found by its new name."""
+        """Publish a running container's new name on its networks."""
         definition = decode(row.definition)
         endpoints = definition.request["NetworkingConfig"]["EndpointsConfig"]
         if set(endpoints) <= {"none", "host", "bridge"}:
@@ -217,10 +217,10 @@ class Containers:
                     f"container {reference} is restarting",
                     f"wait until it runs, or begin anew: dock restart {reference}",
                 )
-            if status.is_running and attach is None:  # the state that is asked for
+            if status.is_running and attach is None:  # the requested state
                 return ContainerSession(paths, None, terminal=definition.request["Tty"])
         began_ns = time.time_ns()
-        if paths.exit_file.exists():  # the start removes it: the last chance for an end that was not recorded
+        if paths.exit_file.exists():  # the start removes it: the last chance to record an unrecorded end
             self._state.recorder.run(row, last_run(reap_killed(paths)))
         launch = self._zygote.supervise(lambda: self._prepare(row, definition, size), attach=attach)
         attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
@@ -292,7 +292,7 @@ class Containers:
         if number == signal_number("KILL"):
             self._stop(row, number, None)
         else:
-            # As in Docker, only the stop signal makes a paused container go on; another one waits for it.
+            # As in Docker, only the stop signal thaws a paused container; other signals stay pending.
             is_last = number == stop_signal_of(decode(row.definition))
             SupervisorClient(paths, reference).signal(number, unpause=is_last)
             self._state.recorder.container(row, "kill", signal=str(number))
@@ -309,8 +309,8 @@ class Containers:
         """Freeze all processes of a running container, until it is unpaused or stopped.
 
         Raises:
-            ConflictError: it does not run, or is paused.
-            UnsupportedError: it has no control group with a freezer (an ordinary user's on cgroup version 1).
+            ConflictError: it is not running, or already paused.
+            UnsupportedError: it has no control group with a freezer (an ordinary user on cgroup version 1).
         """
         self._freeze(reference, "pause", lambda client: client.pause())
 
@@ -330,7 +330,7 @@ class Containers:
         """Wait for a container; return its exit code.
 
         Args:
-            condition: "not-running"; "next-exit", the end of this run or of the next one; or "removed".
+            condition: "not-running", "next-exit" (the end of this run or the next one) or "removed".
 
         Raises:
             InvalidError: there is no such condition.
@@ -348,14 +348,14 @@ class Containers:
         return status.exit_code
 
     def _on_end(self, row: ContainerRow, definition: Definition) -> Callable[[], None]:
-        """Return the function that records the end of a container for a session that has heard of it."""
+        """Return the function that records the end of a container for a session."""
         if definition.host["AutoRemove"]:
             return lambda: None  # the removal records it
         paths = self._root.container(row.id)
         return lambda: self._state.recorder.run(row, last_run(derive_status(paths)))
 
     def _stop(self, row: ContainerRow, number: int | None, timeout_seconds: float | None) -> bool:
-        """Stop a container; return whether it ran.  Its end is recorded."""
+        """Stop a container and record its end; return whether it was running."""
         paths = self._root.container(row.id)
         was_running = derive_status(paths).is_running
         if was_running:
@@ -367,10 +367,10 @@ class Containers:
             try:
                 SupervisorClient(paths).stop(number, timeout_seconds)
             except (ConflictError, UnavailableError):
-                # It did not run, or its supervisor went away: the state that is asked for, unless it lives on.
+                # It was not running, or its supervisor is gone: the requested state, unless it is still alive.
                 if derive_status(paths).is_running and time.monotonic() > deadline:
                     raise
-            # Between two runs of a restart policy, nobody may have heard the request.
+            # Between two runs of a restart policy, no process may have received the request.
             status = reap_killed(paths)
             if not status.is_active and (not has_policy or mark_stopped(paths)):
                 break
@@ -467,9 +467,9 @@ class Containers:
         Args:
             follow: continue until it ends.
             tail: begin with this number of last entries.
-            timestamps: put the time before each line of ``data``, as ``docker logs -t`` does.
+            timestamps: prefix each line of ``data`` with the time, as ``docker logs -t`` does.
             since_ns, until_ns: Unix nanoseconds.
-            details: put the labels, variables and tag that the log's options name in front of it, as ``docker logs --details``.
+            details: prefix each line with the labels, variables and tag of the log's options, as ``docker logs --details``.
         """
         row = self._row(reference)
         driver = decode(row.definition).host["LogConfig"]["Type"]
@@ -545,7 +545,7 @@ class Containers:
         process = build_exec_process(base, request, user)
         exec_id = random_id()
         words = " ".join(process["args"])
-        # Before, as in Docker: afterwards, its end might be recorded first.
+        # Recorded before, as in Docker: afterwards, its end might come first.
         self._state.recorder.note(
             build_event(row, f"exec_create: {words}", execID=exec_id),
             build_event(row, f"exec_start: {words}", execID=exec_id),
@@ -578,7 +578,7 @@ class Containers:
     # -- parts -----------------------------------------------------------------------------------------
 
     def _inherited(self, request: CreateRequest) -> Documents:
-        """Return the mounts that VolumesFrom stands for."""
+        """Return the mounts of VolumesFrom."""
         sources = request["HostConfig"]["VolumesFrom"]
         if not sources:
             return []

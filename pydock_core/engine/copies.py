@@ -34,8 +34,8 @@ class Copies:
     :class:`pydock_core.engine.containers.Containers`.
 
     The rules of paths are Docker's (:mod:`pydock_core.store.copy_rules`).  Paths of a container are resolved within its root
-    by a worker that sees its volumes and binds, and of /proc, /sys, /dev and file systems in memory the empty directories
-    below them.  Paths of the host are resolved here, with the caller's permissions.
+    by a worker that sees its volumes and binds.  Instead of /proc, /sys, /dev and file systems in memory it sees the empty
+    directories below them.  Paths of the host are resolved here, with the caller's permissions.
     """
 
     def __init__(self, state: State) -> None:
@@ -43,10 +43,10 @@ class Copies:
         self._root = state.root
 
     def stat(self, container: str, path: str) -> dict[str, Any]:
-        """Return what is at a path: ContainerPathStat of the Engine API (name, size, mode, mtime, linkTarget).
+        """Describe the entry at a path: ContainerPathStat of the Engine API (name, size, mode, mtime, linkTarget).
 
         Raises:
-            NotFoundError: there is no such container, or nothing at the path.
+            NotFoundError: the container or the path does not exist.
         """
         row = table.find(self._state.database, container)
         with self._view(row, container) as (view, _):
@@ -60,10 +60,10 @@ class Copies:
         }
 
     def read_archive(self, container: str, path: str, stream: BinaryIO) -> CopyResult:
-        """Write an entry, with all below it, to a stream as a tar archive, in which it has the name that the path ends with.
+        """Write an entry, with all below it, to a stream as a tar archive; the entry has the path's last component as its name.
 
         Raises:
-            NotFoundError: there is nothing at the path.
+            NotFoundError: the path does not exist.
             FailedError: the stream's reader has gone.
         """
         row = table.find(self._state.database, container)
@@ -84,7 +84,7 @@ class Copies:
         """Extract a tar archive, compressed or not, into a directory of a container.
 
         Args:
-            as_user: everything belongs to the container's user; otherwise to the owners in the archive.
+            as_user: the container's user owns the entries; otherwise the owners are those in the archive.
             may_replace: a directory may be replaced by another kind of file, and the reverse.
 
         Raises:
@@ -111,14 +111,14 @@ class Copies:
         """Copy an entry, with all below it, to the host.
 
         Args:
-            path: in the container.
-            target: on the host.
+            path: path in the container.
+            target: path on the host.
             follow: follow a link that is the last component of ``path``.
-            keep_owners: files get the owners that they have in the container, not the caller.
+            keep_owners: keep the owners of the container; otherwise the caller owns the files.
 
         Raises:
-            NotFoundError: there is nothing at the path, or no directory for the target.
-            InvalidError: a directory would go over a file.
+            NotFoundError: the path, or the target's directory, does not exist.
+            InvalidError: a directory would replace a file.
         """
         row = table.find(self._state.database, container)
         end, directory_fd = _open_target(target)
@@ -143,15 +143,15 @@ class Copies:
         """Copy an entry of the host, with all below it, into a container.
 
         Args:
-            source: on the host.
-            path: in the container.
+            source: path on the host.
+            path: path in the container.
             follow: follow a link that is the last component of ``source``.
-            as_user: everything belongs to the container's user; otherwise to the owners on the host.
+            as_user: the container's user owns the entries; otherwise the owners are those on the host.
 
         Raises:
             NotFoundError: the source does not exist, or there is no directory for the target.
-            InvalidError: a directory would go over a file.
-            ConflictError: the file system is read-only there, or something is mounted on the target.
+            InvalidError: a directory would replace a file.
+            ConflictError: the file system is read-only there, or the target is a mount point.
         """
         row = table.find(self._state.database, container)
         end, directory_fd, name = _open_source(source, follow=follow)
@@ -174,7 +174,7 @@ class Copies:
 
     @contextlib.contextmanager
     def _view(self, row: ContainerRow, name: str) -> Iterator[tuple[dict[str, Any], Definition]]:
-        """Yield a worker's arguments for seeing a container's file system, and the definition."""
+        """Yield a worker's arguments for a view of a container's file system, and the definition."""
         self._state.sweep_once()
         paths = self._root.container(row.id)
         definition = decode(row.definition)
@@ -195,7 +195,7 @@ class Copies:
         return [user["uid"], user["gid"]]
 
     def _call(self, function: str, arguments: Mapping[str, Any], *fds: int) -> Any:
-        """Have a worker do it, for root too: a process of its own makes a mount namespace."""
+        """Call a worker function, for root too: only a separate process may make a mount namespace."""
         return Zygote(self._root).call(f"{_MODULE}:{function}", arguments, fds)
 
     def _record(self, row: ContainerRow, action: str, path: str) -> None:
@@ -218,7 +218,7 @@ def _checked(path: str) -> str:
 
 
 def _open_target(path: str) -> tuple[CopyEnd, int]:
-    """Resolve a target on the host; return it, and the directory, opened, that the copy goes into."""
+    """Resolve a target on the host; return it and the open directory that receives the copy."""
     given = absolute(path, os.getcwd())
     status: os.stat_result | None = None
     try:
@@ -247,7 +247,7 @@ def _open_target(path: str) -> tuple[CopyEnd, int]:
 
 
 def _open_source(path: str, *, follow: bool) -> tuple[CopyEnd, int, str]:
-    """Resolve a source on the host; return it, the directory, opened, that it is in, and its name there."""
+    """Resolve a source on the host; return it, its open directory, and its name there."""
     given = absolute(path, os.getcwd())
     renamed = ""
     try:
@@ -257,7 +257,7 @@ def _open_source(path: str, *, follow: bool) -> tuple[CopyEnd, int, str]:
             if names_directory(given):
                 real = f"{real}/{CONTENT}" if renamed == CONTENT else f"{real}/"
             given = real
-        # Links on the way are followed; the last component's, if the path names a directory by its spelling.
+        # Links on the way are followed; the last component's only if the path's spelling means a directory.
         directory, name = (given, CONTENT) if names_directory(given) else split_entry(given)
         directory_fd = os.open(directory, _DIRECTORY)
         try:

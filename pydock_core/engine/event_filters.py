@@ -9,14 +9,14 @@ from pydock_core.store.database.events import Criteria
 
 _SUBJECTS = ("container", "daemon", "network", "volume")
 _OTHERS = ("config", "node", "plugin", "secret", "service")
-"""Docker's keys for what does not exist here: nothing fits them."""
+"""Docker's keys for objects that PyDock lacks; no event matches them."""
 _KEYS = ("event", "image", "label", "scope", "type", *_SUBJECTS)
 _WITH_ARGUMENT = ("exec_create", "exec_start", "health_status")
-"""Actions that Docker's filter matches by their beginning, and every other value beside them, too."""
+"""Actions that Docker's filter matches by prefix; if one of them is given, all given values match by prefix."""
 
 
 def parse_event_filters(filters: Mapping[str, Sequence[str]]) -> Criteria | None:
-    """Return what the filters want; None if no event can fit.
+    """Return the conditions of filters; None if no event can match.
 
     Raises:
         InvalidError: an unknown key.

@@ -1,4 +1,4 @@
-"""Events of one state root: what has happened, and what happens, as EventMessage of the Engine API 1.51."""
+"""Past and new events of one state root, as EventMessage of the Engine API 1.51."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build_message(event: Event) -> dict[str, Any]:
-    """Return an event as EventMessage, with the older fields (status, id, from) that Docker 28 still gives."""
+    """Return an event as EventMessage, with the older fields (status, id, from) that Docker 28 still has."""
     older: dict[str, str] = {}
     if event.type in ("container", "image"):
         older = {"status": event.action, "id": event.actor}
@@ -35,7 +35,7 @@ def build_message(event: Event) -> dict[str, Any]:
 
 
 class Events:
-    """Reads and follows events.  A read changes nothing, and any number of processes may follow."""
+    """Reads and follows events.  Reading changes nothing; any number of processes may follow."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -64,15 +64,15 @@ class Events:
         return EventStream(self._state, criteria, since_ns, until_ns)
 
     def changes(self) -> ChangeWatch:
-        """Return what waits for changes of containers, images, networks and volumes, from now on.
+        """Return a watch for future changes of containers, images, networks and volumes.
 
-        A container whose supervisor is killed changes without a trace here.
+        It does not report a killed supervisor.
         """
         return _watch(self._state)
 
 
 class EventStream:
-    """Events as they are iterated over, each a document; see :meth:`Events.stream`."""
+    """An iterator over events as documents; see :meth:`Events.stream`."""
 
     def __init__(
         self, state: State, criteria: Criteria | None, since_ns: int | None, until_ns: int | None
@@ -81,13 +81,13 @@ class EventStream:
         self._criteria = criteria
         self._since_ns = since_ns
         self._until_ns = until_ns
-        # From now on nothing is missed: first the watch, then the position, then the past.
+        # In this order no event is missed: the watch, the position, the past.
         self._watch = _watch(state)
         self._position = sql.last_id(self._database)
         self._is_closed = False
 
     def close(self) -> None:
-        """End the iteration, of another thread too."""
+        """End the iteration, even in another thread."""
         self._is_closed = True
         self._watch.interrupt()
 
@@ -114,7 +114,7 @@ class EventStream:
 
     def _future(self) -> Iterator[dict[str, Any]]:
         while not self._is_closed:
-            # The time is read before the events: one that was recorded by then is among them.
+            # The time is read before the events, so they include all that were recorded by then.
             left_ns = None if self._until_ns is None else self._until_ns - time.time_ns()
             if self._criteria is not None:
                 found, self._position = sql.select_after(self._database, self._position, self._criteria)

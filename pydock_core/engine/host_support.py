@@ -1,4 +1,4 @@
-"""The options of a container that this host cannot honour: refused, or left out with a warning."""
+"""Refuses the options of a container that this host cannot honour, or drops them with a warning."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FLAGS: Mapping[str, str] = {
 
 
 def check_host_support(host: HostConfig, *, rootless: bool) -> None:
-    """Check the options that have no meaning without something of the host.
+    """Check the options that require a feature of the host.
 
     Raises:
-        UnsupportedError: the host, or an ordinary user on it, lacks what an option needs; exit code 125.
+        UnsupportedError: the host, or an ordinary user on it, lacks an option's requirement; exit code 125.
         NotFoundError, InvalidError: a device with limits is not a block device; exit code 125.
     """
     for path in block_devices(host):
@@ -39,7 +39,7 @@ def check_host_support(host: HostConfig, *, rootless: bool) -> None:
         return
     support = probe_cgroups()
     if not support.available:
-        # Without a PID namespace, only its control group tells which processes are the container's.
+        # Without a PID namespace, only its control group identifies the container's processes.
         option = "--pid host" if host["PidMode"] == HOST else "--cgroup-parent"
         raise _unsupported(option, support.reason, "leave it out, or run it as root (dock doctor)")
 

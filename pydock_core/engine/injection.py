@@ -1,4 +1,4 @@
-"""Finds the devices that a container's definition asks for: DeviceRequests, and ``--runtime nvidia``."""
+"""Finds the devices that a container's definition requests: DeviceRequests, and ``--runtime nvidia``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def inject(
     """Return the devices of a container.
 
     Args:
-        request: merged with the image's configuration.
-        mounts: of the container.
-        nvidia_runtime: the variables of NVIDIA's runtime count.
-        is_start: work out what a start needs too.
+        request: the request, merged with the image's configuration.
+        mounts: the container's mounts.
+        nvidia_runtime: whether the variables of NVIDIA's runtime are evaluated.
+        is_start: also compute the edits for a start.
 
     Raises:
         UnavailableError: this host has no GPU; exit code 125.
-        PyDockError: no such device, or one that cannot be had, with the CDI file that names it; exit code 125.
+        PyDockError: a device does not exist or cannot be used; the error names the CDI file; exit code 125.
     """
     found = find_specs(list_directories())
     registry = make_registry(found)

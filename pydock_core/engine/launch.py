@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 DEFAULT_STOP_SECONDS = 10.0
 NVIDIA_RUNTIME = "nvidia"
-"""Docker's runtime for NVIDIA GPUs.  The embedded executor is it: the devices of a container come from its environment.
+"""Docker's runtime for NVIDIA GPUs: the embedded executor, with the devices that a container's environment selects.
 
-NVIDIA's own program is not called under this name, even if it is installed: it needs root and runc, and it executes the
-container's ldconfig.  It can be named by its path.
+This name never calls NVIDIA's own program, even if it is installed: the program needs root and runc, and executes the
+container's ldconfig.  Its path can be given instead.
 """
 
 
@@ -68,10 +68,10 @@ def build_plan(
 
     Args:
         executor: "embedded", or the path of an OCI runtime program.
-        sources: volumes and images that are mounted first.
-        network_socket: of the network service.
+        sources: volumes and images to mount first.
+        network_socket: path of the network service's socket.
         size: rows and columns of the terminal, zeros if unknown.
-        port_address: of published ports that name none.
+        port_address: default address of published ports.
     """
     request, host = definition.request, definition.host
     limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
@@ -132,7 +132,7 @@ class Launcher:
 
     @property
     def default_network(self) -> str:
-        """The network mode of a request without one: a bridge, unless an ordinary user can have none here."""
+        """The default network mode: a bridge, unless this host provides none to an ordinary user."""
         return "none" if self._rootless and lack() else "bridge"
 
     # -- at create -------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class Launcher:
         if host["Init"]:
             from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
 
-            build_image(os.uname().machine)  # refuses a machine that it has no code for
+            build_image(os.uname().machine)  # refuses an unsupported machine
         mounts = read_mounts(request, {})
         injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
         for mount in mounts:
@@ -207,7 +207,7 @@ class Launcher:
 
     @staticmethod
     def _inject(request: CreateRequest, mounts: Sequence[Mount], *, is_start: bool) -> Injection | None:
-        """Return the devices of a container; None if it asks for none."""
+        """Return the devices of a container; None if it requests none."""
         host = request["HostConfig"]
         if not host["DeviceRequests"] and host["Runtime"] != NVIDIA_RUNTIME:
             return None
@@ -276,7 +276,7 @@ class Launcher:
     def _prepare_volumes(
         self, paths: ContainerPaths, mounts: Sequence[Mount], diff_ids: Sequence[str]
     ) -> tuple[dict[str, str], list[MountSource]]:
-        """Make and fill a container's volumes; return what :func:`build_sources` does."""
+        """Make and fill a container's volumes; return the result of :func:`build_sources`."""
         if not any(mount.kind in ("volume", "image") for mount in mounts):
             return {}, []
         from pydock_core.engine.mount_sources import build_sources  # late: most containers have no volume
@@ -323,10 +323,9 @@ class Launcher:
         )
 
     def view(self, row: ContainerRow, definition: Definition, paths: ContainerPaths) -> dict[str, Any]:
-        """Return what a worker mounts to see a container's file system: arguments of
-        :class:`pydock_core.store.container_view.ContainerView`.
+        """Return the arguments of :class:`pydock_core.store.container_view.ContainerView` for a container.
 
-        The container is kept still, or runs.  Its directories and its volumes are there afterwards.
+        The container is held or running.  Afterwards its directories and its volumes exist.
         """
         for directory in (paths.rootfs, paths.upper, paths.work):
             make_directories(directory)
@@ -362,7 +361,7 @@ class Launcher:
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
     def _network(self, row: ContainerRow, definition: Definition) -> NetworkAttachment:
-        """Attach the container to its networks, and write the files that name its addresses and its name servers."""
+        """Attach the container to its networks, and write the files with its addresses and its name servers."""
         host = definition.host
         mode, _, other = host["NetworkMode"].partition(":")
         if mode == "container":
@@ -413,7 +412,7 @@ class Launcher:
             for text in (item.address, item.address6)
             if text
         ]
-        # On another network a link is a name that the name server knows.
+        # On another network a link is a name in the name server.
         has_links = definition.host["Links"] and definition.host["NetworkMode"] == "bridge"
         linked = self._attachments.linked(definition) if has_links else ()
         return container_files.build_hosts(definition.names(row.id), addresses, gateway, extra, linked)
@@ -436,7 +435,7 @@ class Launcher:
         edits = injection.root_edits
         if injection.params:
             params = paths.bundle / "nvidia-params"
-            params.unlink(missing_ok=True)  # an earlier start's is read-only
+            params.unlink(missing_ok=True)  # an earlier start's file is read-only
             params.write_text(injection.params)
             params.chmod(0o444)
             edits = with_cover(edits, str(params))
@@ -473,7 +472,7 @@ def _write_init(paths: ContainerPaths) -> str:
     from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
 
     path = paths.data / "init"
-    path.unlink(missing_ok=True)  # an earlier start's may be mounted, or another version's
+    path.unlink(missing_ok=True)  # an earlier start's file may be mounted or of another version
     path.write_bytes(build_image(os.uname().machine))
     path.chmod(0o555)
     return str(path)

@@ -1,4 +1,4 @@
-"""The parts of a launch plan that a log's driver and options decide.  Pure."""
+"""The parts of a launch plan that depend on a log's driver and options.  Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydock_core.store.database.containers import ContainerRow
 
 
 def build_log_fields(definition: Definition, row: ContainerRow) -> dict[str, Any]:
-    """Return the plan's fields for what is noted with each entry, and for the journal."""
+    """Return the plan's fields for the attributes of each entry, and for the journal."""
     log = definition.host["LogConfig"]
     attributes = build_attributes(definition.request, row.id, row.name, row.image_id)
     if log["Type"] != JOURNALD:
@@ -33,6 +33,6 @@ def build_log_fields(definition: Definition, row: ContainerRow) -> dict[str, Any
 
 
 def _journal_names(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return the attributes under names that the journal accepts, as Docker makes them (sanitizeKeyMod)."""
+    """Return the attributes under names that the journal accepts, converted as in Docker (sanitizeKeyMod)."""
     named = {re.sub("[^A-Z0-9]", "_", name.upper()).lstrip("_"): text for name, text in attributes.items()}
     return {name: text for name, text in named.items() if name and not name[0].isdigit()}

@@ -1,4 +1,4 @@
-"""The sources of a container's mounts: host paths, and what has to be mounted first."""
+"""The sources of a container's mounts: host paths, and sources to mount first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def build_sources(
     options_of: Callable[[str], dict[str, str]],
     image_mounts: Callable[[str], Sequence[RootMount]],
 ) -> tuple[dict[str, str], list[MountSource]]:
-    """Return the host paths of a container's volumes and images, by mount target, and what is mounted there first.
+    """Return the host paths of a container's volumes and images, by mount target, and the sources to mount there first.
 
     Args:
         options_of: returns the options of a volume.
@@ -47,7 +47,7 @@ def _source(
     options_of: Callable[[str], dict[str, str]],
     image_mounts: Callable[[str], Sequence[RootMount]],
 ) -> MountSource | None:
-    """Return what is to be mounted for a volume or an image; None for a plain volume."""
+    """Return the source to mount for a volume or an image; None for a plain volume."""
     if mount.kind == "image":
         return MountSource(
             f"image {mount.source[:19]}",

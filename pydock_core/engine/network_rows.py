@@ -1,4 +1,4 @@
-"""What follows from a network's row: its firewall rules, its gateway, its documents of the Engine API.  Pure."""
+"""Values derived from a network's row: firewall rules, gateway, documents of the Engine API.  Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Network:
-    """A network's row, with its definition read when it is needed.
+    """A network's row, with its definition decoded on demand.
 
     Attributes:
-        row: of the network.
+        row: the network's row.
     """
 
     def __init__(self, row: NetworkRow) -> None:
@@ -36,7 +36,7 @@ class Network:
 
     @property
     def has_names(self) -> bool:
-        """Whether its containers find each other by name; on the default bridge they do not, as in Docker."""
+        """Whether its containers find each other by name; as in Docker, not on the default bridge."""
         return self.row.name != DEFAULT_NETWORK
 
     @cached_property
@@ -57,11 +57,11 @@ class Network:
 
     @property
     def is_internal(self) -> bool:
-        """Whether it reaches nothing outside."""
+        """Whether it has no connection to the outside."""
         return not self.is_predefined and self.request["Internal"]
 
     def pool(self, version: int) -> IpamPool:
-        """Return what the definition says of the subnet of one family."""
+        """Return the definition of the subnet of one family."""
         for pool in self.request["Pools"]:
             if (":" in pool["Subnet"]) == (version == 6):
                 return pool
@@ -69,7 +69,7 @@ class Network:
 
     @cached_property
     def rules(self) -> BridgeRules:
-        """The parameters of its firewall rules; its bridge and subnet are chosen."""
+        """The parameters of its firewall rules; its bridge and subnet are already chosen."""
         row = self.row
         if self.is_predefined:
             return BridgeRules(row.bridge, row.subnet)
@@ -89,7 +89,7 @@ def build_network(network: Network, containers: dict[str, Any] | None = None) ->
     """Return Network of the Engine API.
 
     Args:
-        containers: NetworkContainer of the Engine API by container id; None for a listing, which has none.
+        containers: NetworkContainer of the Engine API by container id; None for a listing.
     """
     row, request = network.row, network.request
     configs = []
@@ -122,7 +122,7 @@ def build_network(network: Network, containers: dict[str, Any] | None = None) ->
 
 
 def build_endpoint(network: Network, endpoint: EndpointRow, settings: EndpointSettings) -> dict[str, Any]:
-    """Return what an attachment that lives has, of EndpointSettings of the Engine API."""
+    """Return the fields of the Engine API's EndpointSettings for a current attachment."""
     from hashlib import sha256  # late: few commands show endpoints
 
     from pydock_core.network.addresses import mac_address_of

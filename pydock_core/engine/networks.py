@@ -74,9 +74,9 @@ class Networks:
         Raises:
             ConflictError: the name, the subnet or the bridge's name is taken.
             InvalidError: the request contradicts itself.
-            UnsupportedError: this host or PyDock cannot do it.
+            UnsupportedError: this host or PyDock does not support it.
 
-        Postcondition: the network is listed, and its bridge is there; on an error nothing has changed.
+        Postcondition: the network is listed, and for root its bridge exists; on an error nothing has changed.
         """
         name, driver, checked = check_network(request)
         check_way_out(name)
@@ -112,7 +112,7 @@ class Networks:
         return network_id
 
     def _choose_subnets(self, network: Network) -> tuple[str, str]:
-        """Return the requested subnets, and chosen ones for those that are not requested.
+        """Return the requested subnets, with chosen ones in place of missing ones.
 
         Raises:
             ConflictError: a requested subnet overlaps a route of the host or another network.
@@ -139,7 +139,7 @@ class Networks:
         """Remove a network, its bridge and its firewall rules.
 
         Args:
-            force: a network that does not exist is not an error.
+            force: ignore a missing network.
 
         Returns:
             Whether it was removed.
@@ -170,7 +170,7 @@ class Networks:
         return True
 
     def prune(self, filters: Filters | None = None) -> dict[str, Any]:
-        """Remove the networks that no container is defined on.
+        """Remove the networks without containers.
 
         Args:
             filters: label, label!, until.
@@ -191,7 +191,7 @@ class Networks:
             try:
                 self.remove(row.id)
             except (ConflictError, NotFoundError):
-                continue  # used or removed since it was looked at
+                continue  # used or removed in the meantime
             removed.append(row.name)
         return {"NetworksDeleted": removed}
 
@@ -241,7 +241,7 @@ class Networks:
         return matches
 
     def _used_names(self) -> frozenset[str]:
-        """The names of the networks that containers are defined on."""
+        """The names of the networks in containers' definitions."""
         rows = containers_sql.all_rows(self._database)
         definitions = (decode(row.definition).request for row in rows)
         return frozenset(
@@ -269,7 +269,7 @@ class Networks:
         return table.find(self._database, reference).name
 
     def _running(self, network: Network) -> Iterable[tuple[ContainerRow, EndpointRow]]:
-        """Yield the containers that run, or are being started, on a network."""
+        """Yield the running and starting containers on a network."""
         for endpoint in table.endpoints_of_network(self._database, network.row.id):
             status = derive_status(self._root.container(endpoint.container_id)).status
             if status not in ("created", "exited"):
@@ -279,14 +279,14 @@ class Networks:
     # -- connections -------------------------------------------------------------------------------------
 
     def connect(self, reference: str, container: str, settings: Mapping[str, Any] | None = None) -> None:
-        """Connect a container to a network; one that runs gets the interface at once.
+        """Connect a container to a network; a running one gets the interface at once.
 
         Args:
             container: its name or id.
             settings: EndpointSettings of the Engine API: IPAMConfig, Aliases, Links, GwPriority, MacAddress.
 
         Raises:
-            ConflictError: it is connected already, or an address is taken.
+            ConflictError: it is already connected, or an address is taken.
             InvalidError: the network or the container cannot be connected, or a setting is malformed.
 
         Postcondition: the definition names the network; on an error nothing has changed.
@@ -349,10 +349,10 @@ class Networks:
         )
 
     def disconnect(self, reference: str, container: str, *, force: bool = False) -> None:
-        """Disconnect a container from a network; one that runs loses the interface at once.
+        """Disconnect a container from a network; a running one loses the interface at once.
 
         Args:
-            force: a container that is gone, or not on the network, is not an error.
+            force: ignore a container that is gone or not on the network.
 
         Raises:
             NotFoundError: the container is not on the network.
@@ -373,7 +373,7 @@ class Networks:
                 f"a container cannot be disconnected from network {name}", "create another container"
             )
         held = table.endpoints_of_container(self._database, row.id).get(name)
-        if name not in endpoints and held is None:  # one without the other is what a killed connection leaves
+        if name not in endpoints and held is None:  # a killed connection leaves one without the other
             if force:
                 return
             raise NotFoundError(
@@ -405,7 +405,7 @@ class Networks:
 
 @contextmanager
 def _failing_with_one() -> Iterator[None]:
-    """Give errors the exit code of a command that runs no container; at a start the same errors have 125."""
+    """Give errors the exit code of a command that runs no container; at a start they have 125."""
     try:
         yield
     except PyDockError as error:
@@ -414,7 +414,7 @@ def _failing_with_one() -> Iterator[None]:
 
 
 def check_settings(network: Network, settings: Mapping[str, Any]) -> EndpointSettings:
-    """Check the settings of one connection, as those of a container's creation are.
+    """Check the settings of one connection by the rules of a container's creation.
 
     Raises:
         InvalidError, UnsupportedError: as :func:`pydock_core.spec.validation.check_request`.
@@ -459,7 +459,7 @@ def _check_connectable(network: Network, definition: Definition, container: str)
 
 
 def _changing(name: str, settings: EndpointSettings | None) -> Callable[[str], str]:
-    """Return the change of a stored definition that adds a network, or with None removes it."""
+    """Return a function that adds a network to a stored definition, or with None removes it."""
 
     def change(text: str) -> str:
         definition = decode(text)
@@ -474,6 +474,6 @@ def _changing(name: str, settings: EndpointSettings | None) -> Callable[[str], s
 
 
 def _event(network: Network, action: str, **attributes: str) -> Event:
-    """Return an event of a network, with its name and driver among the attributes, as Docker has it."""
+    """Return an event of a network, with its name and driver among the attributes, as in Docker."""
     described = {"name": network.row.name, "type": network.row.driver}
     return Event("network", action, network.row.id, {**attributes, **described})

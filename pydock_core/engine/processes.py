@@ -1,4 +1,4 @@
-"""The processes of running containers: which there are, and what they use."""
+"""The processes of running containers, and their resource usage."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Processes:
         """List the processes of a running container as ContainerTopResponse of the Engine API: Titles and Processes.
 
         Args:
-            options: of the host's ps(1); ``-ef`` without any.  The PID column must be among its output.
+            options: options of the host's ps(1); ``-ef`` by default.  The output must have a PID column.
 
         Raises:
-            ConflictError: it does not run.
+            ConflictError: it is not running.
             InvalidError: ps refuses the options, or shows no PID.
             UnavailableError: the host has no ps.
         """
@@ -70,11 +70,11 @@ class Processes:
         return {"Titles": titles, "Processes": shown}
 
     def stats(self, reference: str) -> dict[str, Any]:
-        """Read what a container uses at this moment, as ContainerStatsResponse of the Engine API.
+        """Read a container's current usage, as ContainerStatsResponse of the Engine API.
 
-        The rates follow from two readings: ``precpu_stats`` is left empty for the caller.  Figures that no control group
-        counts here are sums over the container's processes; "warning", which the Engine API does not have, says so.
-        A container that does not run has zeros.
+        Rates need two readings, so ``precpu_stats`` is left empty for the caller.  Figures without a control group
+        are sums over the container's processes; "warning", an addition to the Engine API, says so.
+        A container that is not running has zeros.
         """
         row = table.find(self._state.database, reference)
         status = derive_status(self._state.root.container(row.id))
@@ -160,7 +160,7 @@ def _build_memory(counted: CgroupStats, summed: ProcessUsage) -> dict[str, Any]:
     limit = counted.memory_limit_bytes
     return {
         "usage": _first(counted.memory_usage_bytes, summed.memory_bytes),
-        # Docker's client takes it from the usage: what the kernel gives up first.
+        # Docker's client subtracts it from the usage: the kernel reclaims it first.
         "stats": {"inactive_file": counted.memory_cache_bytes or 0},
         "limit": host_bytes if limit is None else min(limit, host_bytes),
     }
@@ -218,7 +218,7 @@ def _run_ps(options: list[str]) -> tuple[list[str], list[list[str]]]:
             check=False,
             text=True,
             errors="replace",
-            # The columns are not to be cut at the width of a terminal.
+            # Keeps ps from cutting columns at the width of a terminal.
             env={**os.environ, "LC_ALL": "C", "COLUMNS": "100000"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -349,8 +349,8 @@ class CopyResult:
     """The result of a copy.
 
     Attributes:
-        size_bytes: the content of the copied files, or of the archive.
-        notes: what was left out, a line each.
+        size_bytes: size of the copied files' content, or of the archive.
+        notes: skipped entries, one line each.
     """
 
     size_bytes: int

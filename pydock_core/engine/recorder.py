@@ -1,6 +1,6 @@
-"""Records the events of verbs whose work is outside the database: the start, the signals and the end of a container.
+"""Records the events of verbs that work outside the database: the start, the signals and the end of a container.
 
-They cannot be undone, so a failure to record them is not a failure of the verb (:func:`pydock_core.store.database.events.note`).
+Such work cannot be undone, so a failure to record it does not fail the verb (:func:`pydock_core.store.database.events.note`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydock_core.supervision.container_status import Status
 
 
 def last_run(status: Status) -> Run | None:
-    """Return the run that a container's records tell of; None if it never ran, or an end without a time."""
+    """Return the last run from a container's records; None if it never ran, or its end has no time."""
     if not status.started_at_ns or (status.status == "exited" and not status.finished_at_ns):
         return None
     if status.status in ("starting", "running"):
@@ -39,7 +39,7 @@ class Recorder:
         self.note(build_event(row, action, time_ns=time_ns, **attributes))
 
     def run(self, row: ContainerRow, run: Run | None, *before: Event) -> None:
-        """Record events, and then a run as far as it is known and not recorded yet."""
+        """Record events, and then the known and unrecorded parts of a run."""
         if not self._database.has_room:
             return
         with (

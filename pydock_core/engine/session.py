@@ -133,8 +133,8 @@ class ContainerSession:
         paths: of the container.
         attachment: the stream socket of the attached streams, which the session closes; None without any.
         terminal: the container's process has a terminal.
-        launch: of a container that was started, whose end it reports.
-        begin_wait: of one that was attached to: waits for its end and returns its exit code.
+        launch: the launch of a started container; it reports the end.
+        begin_wait: for an attached container: waits for its end and returns its exit code.
         on_end: called when :meth:`wait` has the end.
     """
 
@@ -230,7 +230,7 @@ class ExecutionSession:
     Args:
         connection: the supervisor's session.
         stdin, outputs: the near ends of its streams.
-        fds: what the session closes beside them.
+        fds: further descriptors for the session to close.
         on_end: called once with the exit code, when :meth:`wait` has it.
     """
 
@@ -291,12 +291,12 @@ def begin_execution(
     detach: bool,
     on_end: Callable[[int], None],
 ) -> ExecutionSession:
-    """Start a process in a running container, with pipes or a terminal of its own.
+    """Start a process in a running container, with pipes or its own terminal.
 
-    It never gets a descriptor of this process's terminal, into which it could type (TIOCSTI).
+    It never gets a descriptor of this process's terminal, because it could inject input there (TIOCSTI).
 
     Args:
-        exec_id: names the process in events.
+        exec_id: identifies the process in events.
         on_end: see :class:`ExecutionSession`.
     """
     if process["terminal"]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydock_core.supervision.health_plan import Health
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
-# Of supervision/health_plan.py, which a listing does not load.
+# Copied from supervision/health_plan.py, which a listing does not load.
 NO_HEALTH, STARTING, UNHEALTHY = "none", "starting", "unhealthy"
 
 
@@ -43,7 +43,7 @@ class Seen:
 
     @property
     def health_status(self) -> str:
-        """Docker's word: none, starting, healthy or unhealthy; the latter for one with a check that does not run."""
+        """Docker's word: none, starting, healthy or unhealthy; a container with a check that is not running is unhealthy."""
         if self.health is None:
             return NO_HEALTH
         return self.health.status if self.status.is_running else UNHEALTHY
@@ -202,7 +202,7 @@ _SHOWN_ABOVE = (
 
 
 def _health(seen: Seen) -> dict[str, Any]:
-    """Return State.Health, which a container without a check does not have."""
+    """Return State.Health; a container without a check has none."""
     if seen.health is None:
         return {}
     log = [
@@ -219,7 +219,7 @@ def _health(seen: Seen) -> dict[str, Any]:
 
 
 def _networks(seen: Seen) -> dict[str, Any]:
-    """Return the networks with the container's place in each; its address is known while it runs."""
+    """Return the networks with the container's endpoint on each; the address is known while it runs."""
     endpoints = seen.definition.request["NetworkingConfig"]["EndpointsConfig"]
     shown = {}
     for name, settings in endpoints.items():
@@ -256,7 +256,7 @@ def _mount_points(seen: Seen) -> list[dict[str, Any]]:
 
 
 def _placed(point: dict[str, Any], paths: ContainerPaths) -> dict[str, Any]:
-    """Give a volume's mount point the directory of its files, as Docker's inspections have it."""
+    """Set a volume's mount point to the directory of its files, as in Docker's inspections."""
     if point["Type"] != "volume":
         return point
     directory = paths.data.parent.parent / "volumes" / point["Name"] / "_data"

@@ -1,4 +1,4 @@
-"""Keeps a container's files as they are while another process reads or writes them."""
+"""Keeps a container's files unchanged while another process reads or writes them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _LOCK_INTERVAL_SECONDS = 0.002
 def keep_still(
     paths: ContainerPaths, name: str, *, pause: bool, hold_unstarted: bool = False
 ) -> Iterator[Status]:
-    """Hold a container that does not run against a start, and freeze one that runs if that is asked for.
+    """Keep a stopped container from starting; on request, freeze a running one.
 
     Args:
-        paths: of the container.
-        name: names it in errors.
-        pause: freeze one that runs; otherwise it goes on.
-        hold_unstarted: hold one that has never been started too; its directories are made.
+        paths: the container's paths.
+        name: its name in errors.
+        pause: freeze a running container.
+        hold_unstarted: also hold a container that was never started; its directories are made.
 
     Yields:
         Its status: running, or not.
 
     Raises:
-        ConflictError: it is being started or stopped, and for too long.
+        ConflictError: its start or end takes too long.
     """
     with contextlib.ExitStack() as stack:
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
@@ -43,7 +43,7 @@ def keep_still(
             if status.is_running:
                 if not pause:
                     break
-                with contextlib.suppress(ConflictError, UnavailableError):  # it has just ended: look again
+                with contextlib.suppress(ConflictError, UnavailableError):  # it has just ended: check again
                     stack.enter_context(SupervisorClient(paths, name).frozen())
                     break
             elif status.status == "created" and not paths.lock_file.exists() and not hold_unstarted:
@@ -55,7 +55,7 @@ def keep_still(
                 if lock_fd is not None:
                     stack.callback(os.close, lock_fd)  # a start waits for it
                     break
-            # Being started; or the supervisor of the last run is still unmounting.
+            # It is being started, or the supervisor of the last run is still unmounting.
             if time.monotonic() > deadline:
                 raise ConflictError(f"container {name} is being started or stopped", "try again")
             time.sleep(_LOCK_INTERVAL_SECONDS)

@@ -76,15 +76,15 @@ class System:
         return examine(self._state.root)
 
     def check(self, *, repair: bool = False) -> list[Finding]:
-        """Return what contradicts itself in this state root.
+        """Return the inconsistencies of this state root.
 
-        It is right while other processes work on the root: what is merely in progress is not found.
+        The check is safe while other processes work on the root: it does not report work in progress.
 
         Args:
-            repair: mend what can be mended.  Otherwise nothing changes.
+            repair: repair as much as possible; otherwise nothing changes.
 
         Returns:
-            Findings; with ``repair`` first those that are mended, and then those that are left.
+            Findings; with ``repair``, first the repaired and then the remaining ones.
         """
         from pydock_core.engine.consistency.check import Consistency
 
@@ -97,7 +97,7 @@ class System:
         return start_containers(self._state, self._containers)
 
     def install_restart(self, *, remove: bool = False) -> str:
-        """Install the unit that does so, or remove it; see :func:`pydock_core.engine.boot.install_unit`."""
+        """Install or remove the unit that starts them; see :func:`pydock_core.engine.boot.install_unit`."""
         from pydock_core.engine.boot import install_unit
 
         return install_unit(remove=remove)

@@ -36,7 +36,7 @@ FIELDS = (
     "PidsLimit",
     "RestartPolicy",
 )
-"""What can be changed: fields of HostConfig."""
+"""The fields of HostConfig that can be changed."""
 _GROUPS = ("memory", "cpu", "pids", "blockIO")
 _ATTEMPTS = 5
 
@@ -46,19 +46,19 @@ def update_container(
 ) -> None:
     """Change a container's limits and restart policy.
 
-    The kernel takes the new limits first; then they are recorded, and what follows another restart policy is told.  A
-    process that is killed in between leaves the record as it was, and the next start goes by the record.
+    The new limits are first set in the kernel and then recorded; a changed restart policy is sent to the supervisor or keeper.
+    A process that is killed in between leaves the record unchanged, and the next start uses the record.
 
     Args:
         reference: as in :class:`pydock_core.engine.containers.Containers`.
-        changes: fields of :data:`FIELDS`; as in Docker, a limit of 0 or "" leaves it as it is.
-        names: how errors call the fields.
+        changes: fields of :data:`FIELDS`; as in Docker, 0 or "" leaves a limit unchanged.
+        names: the fields' names in errors.
 
     Raises:
-        InvalidError: no change, or a value that is malformed or contradicts another one.
+        InvalidError: there is no change, or a value is malformed or contradicts another one.
         UnsupportedError: this host cannot enforce a limit.
         FailedError: the kernel refuses a limit; nothing has changed.
-        ConflictError: others change the container at the same time.
+        ConflictError: other processes change the container at the same time.
     """
     given = {name: value for name, value in changes.items() if _is_given(name, value)}
     if unknown := set(given) - set(FIELDS):
@@ -110,7 +110,7 @@ def _update_once(
     if "RestartPolicy" in given and status.is_active:
         Zygote(state.root).ping()
         policy = host["RestartPolicy"]
-        with suppress(ConflictError):  # it has ended: the next start goes by the record
+        with suppress(ConflictError):  # it has ended: the next start uses the record
             SupervisorClient(paths).set_restart_policy(policy["Name"], policy["MaximumRetryCount"])
     return True
 
@@ -150,7 +150,7 @@ def _apply(host: HostConfig, row: ContainerRow, status: Status, *, is_pids: bool
     """Set the limits of a running container; return a function that restores the earlier ones.
 
     Args:
-        is_pids: the limit of processes is set or lifted.
+        is_pids: whether the limit of processes is set or lifted.
     """
     group = find_container_cgroup(status.pid, row.id)
     if group is None:
@@ -165,11 +165,11 @@ def _apply(host: HostConfig, row: ContainerRow, status: Status, *, is_pids: bool
 
 
 def _nothing() -> None:
-    """Restore nothing: the container does not run."""
+    """Restore nothing: the container is not running."""
 
 
 def _rewrite_config(state: State, row: ContainerRow, host: HostConfig) -> None:
-    """Put the limits into the bundle, from which its restart policy starts the container again."""
+    """Write the limits into the bundle, which a restart by policy uses."""
     path = state.root.container(row.id).config_file
     config = json.loads(path.read_bytes())
     resources = config["linux"].get("resources") or {}
@@ -179,10 +179,10 @@ def _rewrite_config(state: State, row: ContainerRow, host: HostConfig) -> None:
 
 
 def remove_link(state: State, link: str) -> None:
-    """Remove a link of a container on the default bridge; a running one forgets the name at once.
+    """Remove a link of a container on the default bridge, even of a running one.
 
     Args:
-        link: PARENT/ALIAS: the container that has the link, and the name that it knows the other one by.
+        link: PARENT/ALIAS: the container with the link, and its name for the other one.
 
     Raises:
         InvalidError: the link is malformed.
@@ -215,7 +215,7 @@ def _alias_of(link: str) -> str:
 
 
 def _forget_name(path: Path, name: str) -> None:
-    """Remove the line of a linked container from /etc/hosts, in place, as the file is mounted in the container."""
+    """Remove the line of a linked container from /etc/hosts in place, because the file is mounted in the container."""
     with suppress(FileNotFoundError), open(path, "r+", encoding="utf-8") as stream:
         lines = stream.readlines()
         stream.seek(0)

@@ -1,4 +1,4 @@
-"""The files of volumes: their names, their directories, and the image's files that an empty volume gets."""
+"""The files of volumes: their names, their directories, and copies of the image's files for empty volumes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 _DATA = "_data"
 _FILL = "fill"
-"""Beside a volume's files: the image's files that are being moved there."""
+"""The directory beside a volume's files with the image's files to move there."""
 _DIRECTORY_MODE = 0o755
-"""Of a new volume, whatever the umask."""
+"""The mode of a new volume, regardless of the umask."""
 
 
 def no_image(reference: str) -> str:
-    """Refuse an image mount: of a request that has none."""
+    """Refuse image mounts, for a request without any."""
     raise AssertionError(f"image mount {reference}")
 
 
@@ -44,11 +44,11 @@ def name_volumes(
     """Give each anonymous volume a name and each mounted image its id.
 
     Args:
-        inherited: the mounts that VolumesFrom stands for.
+        inherited: the mounts of VolumesFrom.
         find_image: returns the id of an image.
 
     Returns:
-        The definition, and what the container uses.
+        The definition, and the objects that the container uses.
     """
     chosen: dict[str, str] = {}
     volumes: dict[str, NewVolume] = {}
@@ -76,7 +76,7 @@ def volume_directory(root: StateRoot, name: str) -> Path:
 
 
 def make_directory(root: StateRoot, database: Database, name: str) -> None:
-    """Make the directory of a volume's files if it is missing: it appears by a rename.
+    """Make the directory of a volume's files by a rename if it is missing.
 
     Raises:
         FailedError: it cannot be made.
@@ -96,16 +96,16 @@ def fill_volumes(
     *,
     is_first_start: bool,
 ) -> None:
-    """Make the missing directories of a container's volumes, and fill the empty volumes of one that has never started.
+    """Make the missing directories of a container's volumes, and at its first start fill empty volumes.
 
-    A volume gets the image's files at its target, as in Docker.  The directory of a new volume appears, filled, by a rename.
-    The files of an empty one are put beside it by a rename (``fill``), and then moved one by one: whoever finds them
-    there goes on, so a kill at any moment loses nothing, and a running container that has the volume sees the files.
+    A volume gets the image's files at its target, as in Docker.  A rename puts the filled directory of a new volume in place.
+    The files for an existing empty volume are renamed to a directory beside it (``fill``) and then moved one by one; the
+    next process to find them there continues.  So a kill loses no file, and running containers see the files.
 
     Args:
-        mounts: of the container; those that are not volumes with a directory of their own are passed over.
+        mounts: the container's mounts; those other than plain volumes are skipped.
         image_mounts: returns the mounts of the image's file system, read-only.
-        is_first_start: the container has never been started.
+        is_first_start: whether the container has never been started.
     """
     for mount in mounts:
         if mount.kind != "volume":
@@ -147,7 +147,7 @@ def _fill_empty(root: StateRoot, mount: Mount, image_mounts: Callable[[], Sequen
 
 
 def _settle(root: StateRoot, name: str) -> None:
-    """Move the files that are beside a volume into it, if it is empty or half filled."""
+    """Move the files beside a volume into it if it is empty or half filled."""
     directory = root.volumes / name
     arguments = {"fill": str(directory / _FILL), "source": _DATA, "volume": str(directory / _DATA)}
     Zygote(root).call("pydock_core.store.volumes:settle_volume", arguments)
@@ -157,7 +157,7 @@ def _may_be_empty(directory: Path) -> bool:
     try:
         with os.scandir(directory) as entries:
             return next(entries, None) is None
-    except PermissionError:  # a subordinate id's, so a container has had it
+    except PermissionError:  # a subordinate id owns it, so a container has used it
         return False
 
 
@@ -169,10 +169,10 @@ def _make_data(parent: Path) -> Path:
 
 
 def _place_new(root: StateRoot, database: Database, name: str, data: Path) -> None:
-    """Give a new volume its place; of two starts at once one wins, and both go on with the same."""
+    """Rename a new volume into place; of two concurrent starts one wins, and both use its volume."""
 
     def place() -> None:
-        with suppress(OSError):  # another start was first, or the look below tells
+        with suppress(OSError):  # another start was first, or the check below fails
             os.rename(data.parent, root.volumes / name)
 
     if not if_recorded(database, name, place):
@@ -199,8 +199,8 @@ def _copy_image(
         "target": mount.target,
         "volume": str(data),
     }
-    # For root too: a process of its own makes a mount namespace.  With the lock's descriptor: a worker that outlives
-    # this process keeps its directory from sweepers.
+    # For root too: only a separate process may make a mount namespace.  With the lock's descriptor, a worker that
+    # outlives this process protects its directory from sweepers.
     worker = Zygote(root)
     return bool(worker.call("pydock_core.store.volumes:fill_volume", arguments, [workspace.lock_fd]))
 

@@ -45,20 +45,20 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
         options: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Create a volume; one that exists stays as it is, as in Docker.
+        """Create a volume; as in Docker, an existing one is unchanged.
 
         Args:
-            name: a random one by default; such a volume counts as anonymous.
-            driver: "local" is the only one.
-            labels: of the volume.
-            options: of the driver, as mount(8) has them: ``type``, ``device`` and ``o``.
+            name: random by default; such a volume is anonymous.
+            driver: "local", the only one.
+            labels: the volume's labels.
+            options: the driver's options ``type``, ``device`` and ``o``, as in mount(8).
 
         Returns:
             Volume of the Engine API.
 
         Raises:
             InvalidError: the name, an option or a combination of options is malformed.
-            UnsupportedError: the driver is another one, or this user cannot mount the volume.
+            UnsupportedError: another driver is requested, or this user cannot mount the volume.
         """
         self._state.sweep_once()
         volume = NewVolume(not name or ANONYMOUS_LABEL in (labels or {}), labels or {}, options or {})
@@ -89,11 +89,11 @@ class Volumes:
         """Remove a volume with its files.
 
         Args:
-            force: one that does not exist is not an error.
+            force: ignore a missing volume.
 
         Raises:
-            NotFoundError: there is none of this name.
-            ConflictError: a container has it.
+            NotFoundError: the volume does not exist.
+            ConflictError: a container uses it.
         """
         self._state.sweep_once()
         if self._state.remover.remove_volume(name):
@@ -109,10 +109,10 @@ class Volumes:
             table.find(self._database, name)
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-        """Remove the anonymous volumes that no container has.
+        """Remove unused anonymous volumes.
 
         Args:
-            filters: label, label!; ``all=true`` for those with a name too.
+            filters: label, label!; ``all=true`` to include named volumes.
 
         Returns:
             VolumePruneResponse of the Engine API: VolumesDeleted and SpaceReclaimed.
@@ -140,7 +140,7 @@ class Volumes:
         return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
 
     def usage(self) -> Documents:
-        """Return volumes with their sizes and the number of containers that have them (UsageData)."""
+        """Return volumes with their sizes and the number of containers that use them (UsageData)."""
         rows = table.all_volumes(self._database)
         return [
             {**self._build(row), "UsageData": {"Size": size, "RefCount": row.users}}
@@ -148,7 +148,7 @@ class Volumes:
         ]
 
     def sizes(self, rows: Sequence[VolumeRow]) -> Sequence[int]:
-        """Return the bytes that each volume's files have."""
+        """Return the size in bytes of each volume's files."""
         paths = [str(volume_directory(self._root, row.name)) for row in rows]
         sizes = self._state.worker.call("pydock_core.store.trees:tree_sizes", {"paths": paths})
         return [int(size) for size in sizes]
@@ -166,7 +166,7 @@ class Volumes:
 
 
 def shown_labels(row: VolumeRow) -> dict[str, str] | None:
-    """Return a volume's labels with Docker's label of anonymous volumes; None for none, as Docker has it."""
+    """Return a volume's labels with Docker's label of anonymous volumes; None if empty, as in Docker."""
     return ({ANONYMOUS_LABEL: ""} if row.anonymous else {}) | row.labels or None
 
 

@@ -1,4 +1,4 @@
-"""Waits for what happens to a container, by the conditions of ContainerWait of the Engine API."""
+"""Waits for a container by the conditions of ContainerWait of the Engine API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENDS = ("die", "destroy")
 
 
 def check_condition(condition: str) -> None:
-    """Raise InvalidError for a condition that does not exist."""
+    """Raise InvalidError for an unknown condition."""
     if condition not in (NOT_RUNNING, NEXT_EXIT, REMOVED):
         raise InvalidError(
             f'invalid condition: "{condition}"', f"there are {NOT_RUNNING}, {NEXT_EXIT} and {REMOVED}"
@@ -34,12 +34,12 @@ def wait_for_event(state: State, row: ContainerRow, condition: str) -> int:
     """Wait until a container has ended once more, or until it is removed; return its exit code.
 
     Args:
-        condition: NEXT_EXIT, for a container that does not run now, or REMOVED.
+        condition: NEXT_EXIT, for a container that is not running, or REMOVED.
 
     Raises:
         NotFoundError: it was removed before it ran.
     """
-    # An end from before may be recorded only now; it is not the next one.
+    # An earlier end may be recorded only now; it does not count.
     stream = Events(state).stream(
         since_ns=time.time_ns(), filters={"container": [row.id], "event": list(_ENDS)}
     )

@@ -1,8 +1,8 @@
 """Watches an engine's containers and images for any number of views, in one thread.
 
 A *look* lists everything once and yields a :class:`Snapshot`.  The thread looks after each change
-(:meth:`~pydock_core.engine.events.Events.changes`), when a view asks, and once a second: "Up 5 seconds" ages
-without a change, and a killed supervisor leaves no trace.  It ends with the last view::
+(:meth:`~pydock_core.engine.events.Events.changes`), when a view asks, and once a second, because "Up 5 seconds" ages
+without a change, and a killed supervisor causes none.  It ends with the last view::
 
     watcher = Watcher(Engine)
     watcher.add(view.show)
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS = 1.0
 MAX_INTERVAL_SECONDS = 30.0
 REST_SECONDS = 0.1
-"""The least time between two looks because of changes: a hundred containers that start are not looked at a hundred times."""
+"""The minimum time between two looks because of changes, so that a hundred starts do not cause a hundred looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Watcher:
         return thread is None or not thread.is_alive()
 
     def look(self) -> Snapshot:
-        """Return a snapshot of this moment."""
+        """Return a current snapshot."""
         return self._look(Snapshot(), is_changed=True)
 
     def _run(self) -> None:
@@ -147,7 +147,7 @@ class Watcher:
             self._get_engine().close()
 
     def _watch(self) -> bool:
-        """Begin to watch for changes; return False while that fails, as the next look then does."""
+        """Begin to watch for changes; return False on a failure, which the next look reports."""
         if self._changes is None:
             try:
                 self._changes = self._get_engine().events.changes()

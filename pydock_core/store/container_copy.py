@@ -1,6 +1,6 @@
 """Copies between the host and a container's file system, and archives of it.  Runs in a worker.
 
-The host's side is a directory that the caller has opened, with its own permissions; no path of the host is looked up here.
+The caller opens the directory on the host's side with its own permissions; this module resolves no path of the host.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _XATTRS_INTO = ("user.", "security.capability", "system.posix_acl_")
 _XATTRS_OUT = ("user.",)
 _OVERFLOW_ID = 65534
 _ALL_IDS = 4294967295
-# Go's os.FileMode, which the Engine API shows.
+# Go's os.FileMode, which the Engine API uses.
 _GO_KINDS = {
     stat.S_IFDIR: 1 << 31,
     stat.S_IFLNK: 1 << 27,
@@ -44,15 +44,15 @@ _GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 def stat_path(
     view: Mapping[str, Any], path: str, *, fds: Sequence[int] = (), progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Return what is at a path: {"name", "size", "mode", "mtime_ns", "linkTarget"}.  A worker function.
+    """Describe the entry at a path: {"name", "size", "mode", "mtime_ns", "linkTarget"}.  A worker function.
 
     Args:
         view: arguments of :class:`ContainerView`.
-        path: in the container; a link that is its last component is not followed.
+        path: path in the container; a link as its last component is not followed.
         fds, progress: unused; the signature is that of all worker functions.
 
     Raises:
-        NotFoundError, InvalidError: there is nothing at the path.
+        NotFoundError, InvalidError: the path does not exist, or leads through another kind of file.
     """
     with mapped_errors(f"container {view['name']}"), ContainerView(**view) as seen:
         return _describe(seen, seen.find(path))
@@ -76,7 +76,7 @@ def _describe(seen: ContainerView, place: Place) -> dict[str, Any]:
 
 
 class _PlaceTar(TreeTar):
-    """Writes an entry of a container with all below it; the entry has the name that the path ends with."""
+    """Writes an entry of a container with all below it; the entry has the path's last component as its name."""
 
     prefix = b""
 
@@ -97,14 +97,14 @@ def read_archive(
 
     Args:
         view, path: see :func:`stat_path`.
-        fds: where the archive goes: a file, a pipe, a socket.
+        fds: destination of the archive: a file, a pipe or a socket.
         progress: unused.
 
     Returns:
         {"size_bytes", "entries", "notes"}.
 
     Raises:
-        NotFoundError, InvalidError: there is nothing at the path.
+        NotFoundError, InvalidError: the path does not exist, or leads through another kind of file.
         FailedError: the archive's reader has gone.
     """
     with mapped_errors(f"container {view['name']}"), ContainerView(**view) as seen:
@@ -146,9 +146,9 @@ def write_archive(
     Args:
         view: see :func:`stat_path`.
         path: of the directory, in the container; links are followed within its root.
-        owner: the user and the group that everything gets; None for those in the archive.
+        owner: the user and the group of all entries; None for those in the archive.
         may_replace: a directory may be replaced by another kind of file, and the reverse.
-        fds: where the archive comes from.
+        fds: source of the archive.
         progress: unused.
 
     Returns:
@@ -179,7 +179,9 @@ def write_archive(
                 may_replace=may_replace,
             )
             applied = extractor.apply(TarReader(StreamSource(plain), subject))
-            while plain.read(1 << 20):  # what follows the end marker: the writer is not to be interrupted
+            while plain.read(
+                1 << 20
+            ):  # data after the end marker is read, so that the writer is not interrupted
                 continue
         return {
             "size_bytes": applied.size_bytes,
@@ -207,8 +209,8 @@ def copy_out(
         view, path: see :func:`stat_path`.
         follow: follow a link that is the last component of the path.
         target: :class:`CopyEnd` of the host, as data.
-        keep_owners: files get the owners that they have in the container, not the caller.
-        fds: the target's directory, or the one that it is in if it is not a directory.
+        keep_owners: keep the owners of the container; otherwise the caller owns the files.
+        fds: the target if it is a directory, otherwise its parent directory.
         progress: unused.
 
     Returns:
@@ -244,8 +246,8 @@ def copy_in(
         path: in the container.
         source: :class:`CopyEnd` of the host, as data.
         source_name: the entry's name in the directory ``fds[0]``.
-        owner: the user and the group that everything gets; None for the source's.
-        fds: the directory that the source is in.
+        owner: the user and the group of all entries; None for the source's.
+        fds: the source's parent directory.
         progress: unused.
 
     Returns, raises:
@@ -288,13 +290,13 @@ def _run(copy: TreeCopy, source_name: str, name: str) -> dict[str, Any]:
 
 
 def _no_owner(uid: int, gid: int) -> None:
-    """Leave the owner as it is, the caller: an :data:`Owner`."""
+    """Leave the caller as the owner: an :data:`Owner`."""
 
 
 def _owner_of(owner: Sequence[int] | None) -> Owner:
-    """Return the owner of what is copied into a container.
+    """Return the owner of files copied into a container.
 
-    In a user namespace, a file of a user who has no id there is root's, not nobody's.
+    In a user namespace, root rather than nobody owns a file whose owner has no id there.
     """
     if _has_one_id():
         return lambda uid, gid: (0, 0)

@@ -16,14 +16,14 @@ _HINT = "remove it in the container first, or copy to another place"
 
 
 class ContainerExtractor(LayerApplier):
-    """Extracts an archive as Docker's ``PUT /containers/ID/archive`` does: names are what they are, nothing is a whiteout.
+    """Extracts an archive as Docker's ``PUT /containers/ID/archive`` does: names are literal; there are no whiteouts.
 
     Args:
         root_fd: the root of the container.
-        directory: absolute path of an existing directory in it, where the archive goes; links are followed within the root.
-        subject: names the archive in errors.
-        owner: the user and the group that everything gets; None for those in the archive.
-        squash_owners: give everything to root; for a user namespace that has no other id.
+        directory: absolute path of an existing target directory in it; links are followed within the root.
+        subject: the archive's name in errors.
+        owner: the user and the group of all entries; None for those in the archive.
+        squash_owners: make root the owner of all entries; for a user namespace without other ids.
         may_replace: a directory may be replaced by another kind of file, and the reverse.
     """
 
@@ -45,7 +45,7 @@ class ContainerExtractor(LayerApplier):
     def _apply_entry(self, entry: Entry, reader: TarReader) -> None:
         name = clean_name(entry.name, self._subject)
         if not name:
-            return  # the directory itself, which stays as it is
+            return  # the directory itself is unchanged
         prefix = self._prefix + b"/" if self._prefix else b""
         link = entry.link
         if entry.kind == 0:
@@ -86,7 +86,7 @@ class ContainerExtractor(LayerApplier):
 
     def _finish(self) -> None:
         for path, mtime_ns in self._times.items():
-            if path not in self._implied:  # made on the way: its time is now
+            if path not in self._implied:  # an implied parent directory has the current time
                 self._finish_directory(path, partial(os.utime, ns=(mtime_ns, mtime_ns)))
 
     def _mapped(self, entry: Entry | None, error: OSError) -> PyDockError:

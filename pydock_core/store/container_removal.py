@@ -47,16 +47,16 @@ class ContainerRemoval:
         """Remove a container: its row, its directories, and on request its anonymous volumes.
 
         Args:
-            run: the last one, whose end may not be recorded yet; None if it never ran.
-            durable: its row does not come back after a crash of the machine (without its files, as "created").
+            run: the last run, whose end may not be recorded yet; None if it never ran.
+            durable: keep its row from returning after a crash of the machine (without its files, as "created").
         """
         lock_fd = take_removal_lock(self._root.trash)
         try:
             try:
                 orphans = table.delete(self._database, container_id, run, durable=durable)
             except NoSpaceError:
-                # Its own files may have filled the disk.  If this process is killed in between, the row is a created
-                # container's.
+                # Its own files may have filled the disk.  If this process is killed in between, the container appears as
+                # created.
                 self.remove_directories(container_id)
                 orphans = table.delete(self._database, container_id, run, durable=durable)
         except BaseException:
@@ -74,7 +74,7 @@ class ContainerRemoval:
             os.close(lock_fd)
 
     def remove_volume(self, name: str, *, durable: bool = True) -> bool:
-        """Remove a volume that no container has; see :func:`pydock_core.store.volume_removal.remove_volume`."""
+        """Remove an unused volume; see :func:`pydock_core.store.volume_removal.remove_volume`."""
         from pydock_core.store.volume_removal import remove_volume  # late: most containers have no volume
 
         return remove_volume(self._root, self._database, name, self.remove_tree, durable=durable)
@@ -110,7 +110,7 @@ def remove_container(
     fds: Sequence[int] = (),
     progress: Callable[[Mapping[str, object]], None] | None = None,
 ) -> None:
-    """Remove a ``--rm`` container that has ended and has no client any more.  A worker function.
+    """Remove a ``--rm`` container that has ended and lost its client.  A worker function.
 
     Args:
         data, run: the two directories of the state root.

@@ -1,7 +1,7 @@
 """The file system of a container as one worker sees it: the root, and the volumes and binds below it.
 
-It is mounted in a mount namespace of the worker's own, so the container sees nothing of it, and what the container mounts
-leads nowhere.  Every path is resolved by openat2(2) with RESOLVE_IN_ROOT.  No program or library of the container is
+It is mounted in the worker's own mount namespace, which is invisible to the container; later mounts of the container do not
+affect it.  Every path is resolved by openat2(2) with RESOLVE_IN_ROOT.  No program or library of the container is
 executed or loaded.  Only for a worker process that ends afterwards.
 """
 
@@ -43,12 +43,12 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An entry of a container: the directory that it is in, opened (O_PATH), and its name.
+    """An entry of a container: its open parent directory (O_PATH) and its name.
 
     Attributes:
-        name: "." for a path that names a directory by its spelling.
-        path: absolute, in the container, as it was given.
-        status: of the entry, links not followed; None if there is none.
+        name: "." if the path's spelling means a directory.
+        path: the absolute path in the container, as given.
+        status: status of the entry, links not followed; None if it does not exist.
     """
 
     directory_fd: int
@@ -73,14 +73,14 @@ class ContainerView:
     """A container's file system; a context that unmounts it at its end.
 
     Args:
-        name: names the container in errors.
-        supervisor: of one that runs (:class:`ProcessIdentity`, as data); None for one that does not, whose lock the
-            caller holds.
-        rootfs: the directory where its root is mounted.
-        root_mounts: what is mounted there if it does not run (:class:`RootMount`, as data).
-        sources: volumes and images that are mounted first if it does not run (:class:`MountSource`, as data).
+        name: the container's name in errors.
+        supervisor: supervisor of a running container (:class:`ProcessIdentity`, as data); None if it is not running and the
+            caller holds its lock.
+        rootfs: the mount point of its root.
+        root_mounts: mounts of its root if it is not running (:class:`RootMount`, as data).
+        sources: volumes and images to mount first if it is not running (:class:`MountSource`, as data).
         mounts: OCI entries of its volumes, binds and files, parents first.
-        read_only: its root file system is read-only.
+        read_only: whether its root file system is read-only.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class ContainerView:
                 mount_plan(self.root_fd, plan, source_fd)
             finally:
                 os.close(source_fd)
-        # A device of the container's is not to be opened by a look at it.
+        # Reading the tree must not open a device of the container.
         flags = syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
         syscalls.mount_setattr(self.root_fd, attributes_set=flags, recursive=True)
         if self._read_only:
@@ -129,7 +129,7 @@ class ContainerView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self.root_fd)
-        # Now, not when the process ends: the next start mounts the writable layer, and must find it free.
+        # Unmounted now rather than at the process's end, because the next start mounts the writable layer.
         with contextlib.suppress(OSError):
             syscalls.umount(self._rootfs, syscalls.MNT_DETACH)
 
@@ -149,11 +149,11 @@ class ContainerView:
     # -- paths -------------------------------------------------------------------------------------------
 
     def locate(self, path: str) -> Place:
-        """Find an entry; links are followed but for the last component, and there too if the path names a directory.
+        """Find an entry; links are followed except in the last component, and there too if the path names a directory.
 
         Raises:
-            NotFoundError: the directory that it is in is not there.
-            InvalidError: what is on the way is not a directory.
+            NotFoundError: its parent directory does not exist.
+            InvalidError: a part of the path is not a directory.
         """
         given = absolute(path, "/")
         directory, name = (given, ".") if names_directory(given) else split_entry(given)
@@ -162,7 +162,7 @@ class ContainerView:
         except (FileNotFoundError, NotADirectoryError) as error:
             if name != "." or isinstance(error, NotADirectoryError):
                 raise self.missing(path, error) from error
-            # A target that is to be made, with a slash at its end.
+            # A target to make, with a slash at its end.
             directory, name = split_entry(given)
             try:
                 directory_fd = open_inside(self.root_fd, directory, syscalls.O_PATH | os.O_DIRECTORY)
@@ -194,9 +194,9 @@ class ContainerView:
         return place
 
     def evaluate(self, path: str) -> str:
-        """Return a path with all its links followed within the root; components that are not there stay as they are.
+        """Return a path with all its links followed within the root; missing components are kept.
 
-        Only a text: what it names may have changed already.
+        The result is only text: its target may have changed already.
 
         Raises:
             InvalidError: there are too many links.
@@ -226,7 +226,7 @@ class ContainerView:
             with opened_inside(self.root_fd, "/".join(directory)) as directory_fd:
                 return os.readlink(name, dir_fd=directory_fd)
         except OSError:
-            return None  # not there, or not a link
+            return None  # missing, or not a link
 
     def open_directory(self, path: str) -> int:
         """Open a directory for reading, links followed within the root.
@@ -240,7 +240,7 @@ class ContainerView:
             raise self.missing(path, error) from error
 
     def missing(self, path: str, error: OSError | None = None) -> PyDockError:
-        """Return the error of a path that does not lead to what is asked for."""
+        """Return the error of a path to a missing or wrong kind of entry."""
         if error is not None and error.errno == errno.ENOTDIR:
             return InvalidError(f"container {self.name}: {path}: not a directory", "see: dock exec … ls -l")
         if error is not None and error.errno in (errno.EAGAIN, errno.ELOOP):
@@ -258,11 +258,11 @@ class ContainerView:
 
 @contextlib.contextmanager
 def mapped_errors(subject: str) -> Iterator[None]:
-    """Turn the errors of a copy into ours.
+    """Convert the system's errors of a copy to PyDock's.
 
     Raises:
-        ConflictError: the target is read-only, or something is mounted on it.
-        NoSpaceError, DeniedError, FailedError: as the system says.
+        ConflictError: the target is read-only or a mount point.
+        NoSpaceError, DeniedError, FailedError: by the system's error.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""The rules of ``docker cp``: where a source goes, by the spelling of two paths and what is there.  Pure.
+"""The rules of ``docker cp``: the destination by the spelling of two paths and the existing entries.  Pure.
 
-They are those of github.com/moby/go-archive, copy.go: a trailing slash says that a path is a directory, and ``/.`` at the
+They follow github.com/moby/go-archive, copy.go: a trailing slash means that a path is a directory, and ``/.`` at the
 end of a source means its content.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydock_core.errors import InvalidError, NotFoundError
 
 CONTENT = "."
-"""The name that stands for a source's content, which goes into the directory itself."""
+"""The name for a source's content, which is copied into the directory itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class CopyEnd:
     """One end of a copy.
 
     Attributes:
-        path: absolute; a slash or ``/.`` at its end is kept.
-        exists, is_dir: what is there.
-        renamed: of a source whose link was followed: its name as given; empty otherwise.
+        path: absolute path; a slash or ``/.`` at its end is kept.
+        exists, is_dir: whether the entry exists, and whether it is a directory.
+        renamed: given name of a source whose link was followed; otherwise empty.
     """
 
     path: str
@@ -37,12 +37,12 @@ def names_content(path: str) -> bool:
 
 
 def names_directory(path: str) -> bool:
-    """Whether a path says by its spelling that it is a directory."""
+    """Whether a path's spelling means a directory."""
     return path.endswith("/") or names_content(path)
 
 
 def keep_spelling(clean: str, original: str) -> str:
-    """Give a cleaned path the slash or ``/.`` back that the original ends with."""
+    """Restore the original's final slash or ``/.`` on a cleaned path."""
     if names_content(original) and not names_content(clean):
         return clean.rstrip("/") + "/."
     if original.endswith("/") and not clean.endswith("/"):
@@ -51,7 +51,7 @@ def keep_spelling(clean: str, original: str) -> str:
 
 
 def absolute(path: str, directory: str) -> str:
-    """Return a path from a directory, normalized, with its spelling kept."""
+    """Return a path relative to a directory in normalized form, with its final spelling kept."""
     joined = posixpath.normpath(posixpath.join(directory, path))
     return keep_spelling("/" + joined.lstrip("/"), path)
 
@@ -66,11 +66,11 @@ def split_entry(path: str) -> tuple[str, str]:
 
 
 def plan_copy(source: CopyEnd, target: CopyEnd) -> tuple[str, str]:
-    """Return the directory that a source goes into, and the name that it gets there; CONTENT for its content.
+    """Return a source's target directory, and its name there; CONTENT for its content.
 
     Raises:
-        InvalidError: a directory would go over a file.
-        NotFoundError: the target says that it is a directory, and is not there.
+        InvalidError: a directory would replace a file.
+        NotFoundError: the target's spelling means a directory, and it does not exist.
     """
     name = source.renamed or split_entry(source.path)[1]
     if target.exists and target.is_dir:

@@ -1,4 +1,4 @@
-"""Records what a supervisor knows of a container, in a process that loads the database for it.  A worker function."""
+"""Records a container's events on behalf of its supervisor, in a process that loads the database.  A worker function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydock_core.store.database.containers import Run
 
 
 class Happening(TypedDict):
-    """An event of a known container: Docker's word, the time since the epoch, and what it adds to the container's attributes."""
+    """An event of a known container: Docker's word, the time since the epoch, and additional attributes."""
 
     action: str
     time_ns: int
@@ -33,7 +33,7 @@ def record_events(
 ) -> None:
     """Record events of one container in one transaction.
 
-    A container that is gone has no events: the process that removed it recorded its end.
+    No events are recorded for a removed container: the process that removed it recorded its end.
 
     Args:
         data, run: the two directories of the state root.

@@ -119,7 +119,7 @@ class LayerApplier:
         self._apply_named(entry, path, reader)
 
     def _apply_named(self, entry: Entry, path: str, reader: TarReader) -> None:
-        """Make an entry at a path, in the place of what is there."""
+        """Make an entry at a path, replacing an existing one."""
         parent, _, name = path.rpartition("/")
         parent_fd = self._parent(parent)
         if entry.kind == stat.S_IFDIR:

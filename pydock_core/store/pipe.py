@@ -58,10 +58,10 @@ def writing_end(stream: BinaryIO) -> Iterator[int]:
 
 @contextlib.contextmanager
 def stream_end(stream: BinaryIO) -> Iterator[int]:
-    """Yield a descriptor that a stream's bytes are read from: its own, or a pipe's that a thread fills.
+    """Yield a descriptor for reading a stream: its own, or that of a pipe filled by a thread.
 
     Raises:
-        what the stream's ``read`` raises.
+        The errors of the stream's ``read``.
     """
     try:
         fd = stream.fileno()
@@ -73,7 +73,7 @@ def stream_end(stream: BinaryIO) -> Iterator[int]:
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
 
     def fill() -> None:
-        with contextlib.suppress(BrokenPipeError):  # the reader says itself why it has failed
+        with contextlib.suppress(BrokenPipeError):  # the reader reports its failure itself
             while data := stream.read(_CHUNK_BYTES):
                 view = memoryview(data)
                 while view:

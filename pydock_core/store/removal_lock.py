@@ -1,7 +1,7 @@
-"""The lock of those who remove: held, shared, between the loss of a row and that of the last file.
+"""The removal lock: held, shared, from the deletion of a row to that of the last file.
 
 It is an flock(2) on the trash, which every state root has.  The kernel releases it when its holder is killed.  So files
-without a row are either being removed, by a holder, or a killed process has left them.
+without a row are either being removed by a holder, or were left by a killed process.
 """
 
 from __future__ import annotations

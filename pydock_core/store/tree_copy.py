@@ -1,8 +1,8 @@
 """Copies a tree from one directory to another, either of which a container may be changing.
 
 Both sides are walked by descriptors: a name is opened in its directory with O_NOFOLLOW, and made with O_EXCL or its like.
-So whatever is renamed, linked or replaced meanwhile, nothing outside of the two trees is read or written.  What vanishes
-between two looks is left out.
+So even if entries are renamed, linked or replaced meanwhile, no file outside the two trees is read or written.  An entry
+that vanishes between two steps is skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _VANISHED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
 _UNSUPPORTED = (errno.ENOTSUP, errno.EPERM, errno.EINVAL, errno.EACCES)
 
 Owner = Callable[[int, int], tuple[int, int] | None]
-"""Returns the owner and the group that a copy gets, by those of the source; None leaves them."""
+"""Returns the owner and the group of a copy from those of the source; None leaves them unchanged."""
 
 
 def same_owner(uid: int, gid: int) -> tuple[int, int]:
@@ -40,12 +40,12 @@ def same_owner(uid: int, gid: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class CopyRules:
-    """What a copy keeps.
+    """The attributes and kinds of files that a copy keeps.
 
     Attributes:
         owner: see :data:`Owner`.
-        xattrs: the beginnings of the names of extended attributes that are kept.
-        devices: device nodes and sockets are made; otherwise they are noted.
+        xattrs: name prefixes of extended attributes to keep.
+        devices: whether to make device nodes and sockets; otherwise they are noted.
     """
 
     owner: Owner = same_owner
@@ -71,13 +71,13 @@ class TreeCopy:
 
     Args:
         source_fd, target_fd: the two directories, opened for reading.
-        rules: what is kept.
-        subject: names the copy in errors.
+        rules: the rules of the copy.
+        subject: the name of the copy in errors.
 
     Attributes:
-        size_bytes: the content of the files copied so far.
-        entries: their number, of every kind.
-        notes: what was left out.
+        size_bytes: size of the files' content copied so far.
+        entries: number of entries of every kind.
+        notes: skipped entries.
     """
 
     source_fd: int
@@ -94,7 +94,7 @@ class TreeCopy:
 
         Raises:
             InvalidError: a directory would replace another kind of file, or the reverse.
-            ConflictError: the tree was changed in a way that leaves no place to go on from.
+            ConflictError: the tree was changed so that the copy cannot continue.
             OSError: reading or writing failed.
         """
         self._walk(self._level(os.dup(self.source_fd), os.dup(self.target_fd), ""))
@@ -141,7 +141,7 @@ class TreeCopy:
                 os.close(fd)
 
     def _copy_names(self, level: _Level) -> _Level | None:
-        """Copy a directory's entries, up to the next directory in it, which is returned; None at the end."""
+        """Copy a directory's entries up to its next subdirectory, and return that; None at the end."""
         prefix = f"{level.path}/" if level.path else ""
         for entry in level.entries:
             name = entry.name
@@ -151,7 +151,7 @@ class TreeCopy:
                 copy = self._copy_file if entry.is_file(follow_symlinks=False) else self._copy_other
                 copy(level.source_fd, level.target_fd, name, name, prefix + name)
             except OSError as error:
-                # Gone, or of another kind by now: the next look would not have found it either.
+                # Gone, or of another kind in the meantime: skipped as if it had vanished earlier.
                 if error.errno not in _VANISHED or (
                     error.errno == errno.ENOENT and _is_there(level.source_fd, name)
                 ):
@@ -189,7 +189,7 @@ class TreeCopy:
         return _Level(source_fd, target_fd, path, os.fstat(source_fd), identity, iter(entries))
 
     def _reopen(self, level: _Level, first: str, source_root: int, target_root: int) -> None:
-        """Open a directory again, by its path from the first one: it must still be the same."""
+        """Reopen a directory by its path from the first one; it must still be the same."""
         below = level.path.removeprefix(first).lstrip("/") or "."
         level.source_fd = self._same(source_root, below, (level.status.st_dev, level.status.st_ino))
         level.target_fd = self._same(target_root, below, level.target)
@@ -214,7 +214,7 @@ class TreeCopy:
         status = os.stat(name, dir_fd=source_dir, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
         if kind in (stat.S_IFREG, stat.S_IFDIR):
-            return  # replaced between the two looks
+            return  # replaced between the two steps
         if kind not in (stat.S_IFLNK, stat.S_IFIFO) and not self.rules.devices:
             what = "a socket" if kind == stat.S_IFSOCK else "a device"
             self.notes.add(f"/{path} is {what}")
@@ -254,13 +254,13 @@ class TreeCopy:
 
     @staticmethod
     def _mode(status: os.stat_result, owner: tuple[int, int] | None) -> int:
-        """The mode of a copy: a file that becomes the caller's does not lend others the caller's rights."""
+        """The mode of a copy; a file that the caller owns afterwards loses its set-id bits."""
         mode = stat.S_IMODE(status.st_mode)
         is_lent = owner is None and not stat.S_ISDIR(status.st_mode)
         return mode & ~(stat.S_ISUID | stat.S_ISGID) if is_lent else mode
 
     def _set_mode(self, target_dir: int, name: str, mode: int) -> None:
-        """Set the mode of a node by descriptor: fchmodat(2) follows links, and somebody may have put one there."""
+        """Set the mode of a node by descriptor: fchmodat(2) follows links, and another process may have made one there."""
         fd = os.open(name, syscalls.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target_dir)
         try:
             if not stat.S_ISLNK(os.fstat(fd).st_mode):
@@ -273,7 +273,7 @@ class TreeCopy:
         try:
             status = os.fstat(source_fd)
             if not stat.S_ISREG(status.st_mode):
-                return  # replaced between the two looks
+                return  # replaced between the two steps
             if status.st_nlink > 1 and self._link(status, target_dir, target_name):
                 return
             target_fd = self._make(
@@ -294,7 +294,7 @@ class TreeCopy:
             os.close(source_fd)
 
     def _make(self, target_dir: int, name: str, path: str, make: Callable[[], int | None]) -> int:
-        """Make an entry; one that is there is replaced, unless it is a directory."""
+        """Make an entry; an existing one is replaced unless it is a directory."""
         for _ in range(100):
             try:
                 return make() or 0
@@ -325,14 +325,14 @@ class TreeCopy:
             self._links[status.st_dev, status.st_ino] = (path, made.st_ino)
 
     def _link(self, status: os.stat_result, target_dir: int, name: str) -> bool:
-        """Make a hard link to the copy of the same file; False if there is none (any more)."""
+        """Make a hard link to the copy of the same file; return False if that does not exist."""
         known = self._links.get((status.st_dev, status.st_ino))
         if known is None:
             return False
         path, inode = known
         try:
             flags = syscalls.O_PATH | os.O_NOFOLLOW
-            # Without RESOLVE_NO_SYMLINKS' refusal of the last component: the copy may be a link itself.
+            # Only the parent is resolved with RESOLVE_NO_SYMLINKS: the copy itself may be a link.
             parent, _, last = path.rpartition("/")
             parent_fd = syscalls.openat2(self.target_fd, parent or ".", syscalls.O_PATH, resolve=_RESOLVE)
             try:
@@ -390,7 +390,7 @@ def _copy_data(source_fd: int, target_fd: int, size_bytes: int) -> None:
         while position < end:
             sent = os.sendfile(target_fd, source_fd, position, min(end - position, _PIECE_BYTES))
             if not sent:
-                break  # it was made shorter meanwhile
+                break  # it was truncated meanwhile
             position += sent
     if end != size_bytes:
         os.ftruncate(target_fd, size_bytes)

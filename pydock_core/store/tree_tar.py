@@ -256,7 +256,7 @@ class TreeTar:
     # -- for subclasses ----------------------------------------------------------------------------------
 
     def archived_name(self, path: bytes) -> bytes:
-        """Return the name that an entry has in the archive."""
+        """Return the name of an entry in the archive."""
         return path
 
     def takes(self, name: str, path: bytes) -> bool:

@@ -1,7 +1,7 @@
 """Removes a volume's row and files, so that a kill at any moment loses neither without the other.
 
-The files are put aside by a rename within the transaction that forgets the row.  A process that is killed between the two
-leaves a recorded volume whose files are in the trash under its name; :func:`restore_volume` puts them back.
+A rename moves the files away within the transaction that deletes the row.  A process that is killed between the two leaves
+a recorded volume whose files are in the trash under its name; :func:`restore_volume` puts them back.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from pydock_core.store.database import volumes as table
 from pydock_core.store.removal_lock import hold_removal_lock
 
 _PREFIX = "volume"
-_SEPARATOR = ":"  # no volume's name has it
+_SEPARATOR = ":"  # not allowed in a volume's name
 
 
 def remove_volume(
     root: StateRoot, database: Database, name: str, remove: Callable[[Path], None], *, durable: bool = True
 ) -> bool:
-    """Remove a volume that no container has.
+    """Remove an unused volume.
 
     Args:
         remove: removes a tree.
-        durable: the row does not come back after a crash of the machine.
+        durable: keep the row from returning after a crash of the machine.
 
     Returns:
-        whether it was removed: False if a container has it, or there is none.
+        Whether it was removed; False if a container uses it or it does not exist.
     """
     aside = root.trash / _SEPARATOR.join((_PREFIX, name, secrets.token_hex(4)))
 
     def put_away() -> None:
-        with contextlib.suppress(FileNotFoundError):  # it is made when a container starts
+        with contextlib.suppress(FileNotFoundError):  # a container's first start makes it
             os.rename(root.volumes / name, aside)
 
     with hold_removal_lock(root.trash):
@@ -52,19 +52,19 @@ def remove_volume(
 
 
 def volume_of(aside: Path) -> str:
-    """Return the name of the volume whose files an entry of the trash is; "" for another entry."""
+    """Return the volume's name of a trash entry; "" if the entry does not belong to a volume."""
     prefix, _, rest = aside.name.partition(_SEPARATOR)
     return rest.rpartition(_SEPARATOR)[0] if prefix == _PREFIX else ""
 
 
 def restore_volume(root: StateRoot, database: Database, aside: Path) -> bool:
-    """Put a volume's files back out of the trash if the volume is still recorded.
+    """Restore a volume's files from the trash if the volume is still recorded.
 
     Args:
         aside: an entry of the trash.
 
     Returns:
-        whether the entry is a recorded volume's, and was put back.
+        Whether the entry belonged to a recorded volume and was restored.
     """
     name = volume_of(aside)
     if not name:
@@ -83,7 +83,7 @@ def restore_volume(root: StateRoot, database: Database, aside: Path) -> bool:
 
 
 def restore_missing_volume(root: StateRoot, database: Database, name: str) -> None:
-    """Put the files of one volume back if a killed removal has left them in the trash."""
+    """Restore the files of one volume that a killed removal has left in the trash."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.listdir(root.trash):
             if entry.startswith(f"{_PREFIX}{_SEPARATOR}{name}{_SEPARATOR}"):

@@ -16,7 +16,7 @@ from pydock_core.store.tree_tar import DIRECTORY_FLAGS
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _RULES = CopyRules(xattrs=("user.", "trusted.", "security.capability", "system.posix_acl_"), devices=True)
-"""What an image can mean on another host; security.selinux, security.ima and their like belong to this one."""
+"""Extended attributes that are valid on another host; security.selinux, security.ima and similar ones are not."""
 
 
 def fill_volume(
@@ -30,10 +30,10 @@ def fill_volume(
 ) -> bool:
     """Copy ``target`` of an image into an empty volume: owners, modes, times, extended attributes and links are kept.
 
-    Only for a worker process that ends afterwards: it gets a mount namespace of its own.
+    Only for a worker process that ends afterwards, because it enters its own mount namespace.
 
     Args:
-        root_mounts: the image's, read-only, as data (:class:`RootMount`).
+        root_mounts: the image's read-only mounts, as data (:class:`RootMount`).
         mount_point: an empty directory.
         target: absolute path in the image.
         volume: the volume's directory.
@@ -70,13 +70,13 @@ def settle_volume(
     fds: Sequence[int] = (),
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> None:
-    """Move the files that are ready beside a volume into it; any number of processes may do so at once.
+    """Move the prepared files beside a volume into it; any number of processes may do so at once.
 
-    A name that the volume has already stays.  What is left to move is seen by the next caller, so a kill loses nothing.
+    Existing names in the volume are kept.  The next caller moves the remaining files, so a kill loses none.
 
     Args:
-        fill: the directory beside the volume, which is removed at the end.
-        source: the name in it of the directory with the files.
+        fill: the directory beside the volume, removed at the end.
+        source: name of the subdirectory with the files.
         volume: the volume's directory.
         fds, progress: unused; the signature is that of all worker functions.
 
@@ -86,7 +86,7 @@ def settle_volume(
     from pydock_core.store.trees import remove_tree
 
     try:
-        with suppress(FileNotFoundError):  # another process has done it all
+        with suppress(FileNotFoundError):  # another process has finished
             source_fd = os.open(f"{fill}/{source}", DIRECTORY_FLAGS)
             volume_fd = os.open(volume, DIRECTORY_FLAGS)
             for name in sorted(os.listdir(source_fd)):

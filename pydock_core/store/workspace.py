@@ -90,7 +90,7 @@ def _lock(path: Path) -> int | None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a directory is a workspace whose maker is gone; changes nothing."""
+    """Whether a directory is an abandoned workspace; changes nothing."""
     try:
         fd = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

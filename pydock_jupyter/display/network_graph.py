@@ -1,4 +1,4 @@
-"""Networks, running containers, and the places of containers on networks: the data of a diagram.  Pure."""
+"""The data of a diagram: networks, running containers, and their endpoints.  Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ class Network:
     """One network.
 
     Attributes:
-        name: of the network.
+        name: the network's name.
         driver: "bridge", "host" or "null".
-        subnets: with their gateways, "172.30.0.0/16" and "172.30.0.1"; IPv4 first.
-        is_internal: nothing outside is reached from it.
+        subnets: pairs of subnet and gateway, "172.30.0.0/16" and "172.30.0.1"; IPv4 first.
+        is_internal: whether it has no connection to the outside.
     """
 
     name: str
@@ -24,12 +24,12 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A container's place on one network.
+    """A container's endpoint on one network.
 
     Attributes:
-        network: its name.
-        addresses: without prefix length, IPv4 first; none on host and none.
-        names: by which the other containers of the network find it; empty where there is no name service.
+        network: the network's name.
+        addresses: addresses without prefix length, IPv4 first; empty on the networks host and none.
+        names: the container's names on the network; empty without a name service.
     """
 
     network: str
@@ -39,15 +39,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One container that runs.
+    """One running container.
 
     Attributes:
-        name: of the container.
+        name: the container's name.
         state: "running" or "paused".
-        image: as it was named.
-        places: one per network.
-        ports: published ones, "127.0.0.1:8080 → 80/tcp".
-        shares: the container whose network it has; empty if it has networks of its own.
+        image: the image's name, as given.
+        places: its endpoints, one per network.
+        ports: published ports, "127.0.0.1:8080 → 80/tcp".
+        shares: the container whose network it shares; empty if it has its own networks.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class NetworkGraph:
-    """A diagram's networks and containers, in the order in which they are drawn."""
+    """A diagram's networks and containers, in drawing order."""
 
     networks: tuple[Network, ...]
     members: tuple[Member, ...]
 
     def place(self, member: Member, network: Network) -> Place | None:
-        """Return a container's place on a network; None if it is not on it."""
+        """Return a container's endpoint on a network; None if it has none."""
         return next((place for place in member.places if place.network == network.name), None)
 
     def on(self, network: Network) -> list[Member]:

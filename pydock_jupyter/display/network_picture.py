@@ -1,7 +1,7 @@
 """Draws a network graph as SVG or as text.  Pure.
 
-The networks are rows, the containers columns.  Where a container is on a network, a box has its address and its names
-there; a line joins it with the network to the left and the container below.  Published ports are under the container.
+The networks are rows, the containers columns.  A box at their intersection has the container's address and names on the
+network; a line joins it with the network to the left and the container below.  Published ports are under the container.
 """
 
 from __future__ import annotations

@@ -43,10 +43,10 @@ def see_networks(names: Sequence[str]) -> NetworksView:
 
 
 def read_networks(engine: EngineProtocol, names: Sequence[str]) -> NetworkGraph:
-    """Return networks and the containers that run on them.
+    """Return networks and their running containers.
 
     Args:
-        names: of networks; all that were created or have a running container if empty.
+        names: names of networks; if empty, all user-defined ones and those with a running container.
 
     Raises:
         NotFoundError: there is no such network.

@@ -1,7 +1,7 @@
-"""The parts that all diagrams are drawn with: boxes, text, tooltips, and the colours of the page's theme.
+"""The shared parts of all diagrams: boxes, text, tooltips, and the colours of the page's theme.
 
-"currentColor" is for text and outlines, JupyterLab's custom properties are for accents.  All colours are translucent, so
-that they suit light and dark pages.
+Text and outlines use "currentColor", accents use JupyterLab's custom properties.  All colours are translucent to suit light
+and dark pages.
 """
 
 from __future__ import annotations

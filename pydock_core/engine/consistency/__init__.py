@@ -1,1 +1,1 @@
-"""Looks for what contradicts itself in a state root, and mends it (``dock system check``)."""
+"""Finds and repairs inconsistencies in a state root (``dock system check``)."""

@@ -1,4 +1,4 @@
-"""Runs all checks of a state root, waits out what is merely in progress, and mends the rest on request."""
+"""Runs all checks of a state root, waits for work in progress, and repairs the findings on request."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _Key = tuple[object, ...]
 class Consistency:
     """The checks of one state root.
 
-    One look may see the middle of another process's work.  So what a look finds is looked for again, until it has lasted
-    longer than that work can (each contradiction has its patience); what a lock shows to be in progress is not found.
+    A check may see another process's unfinished work.  A finding is therefore checked again until it has lasted longer than
+    such work can (each kind has its patience).  Objects whose lock shows work in progress are skipped.
     """
 
     def __init__(self, state: State) -> None:
@@ -37,7 +37,7 @@ class Consistency:
         self._host = HostCheck(state)
 
     def check(self, *, repair: bool = False) -> list[Finding]:
-        """Return what contradicts itself; see :meth:`pydock_core.engine.system.System.check`."""
+        """Return the inconsistencies; see :meth:`pydock_core.engine.system.System.check`."""
         lasting = self._lasting()
         if not repair or not lasting:
             return [found.finding for found in lasting.values()]
@@ -58,14 +58,14 @@ class Consistency:
         return mended + [replace(left[key].finding, error=errors.get(key, "")) for key in left]
 
     def _lasting(self) -> dict[_Key, Contradiction]:
-        """Look until everything found has lasted for its patience."""
+        """Repeat the checks until every finding has lasted for its patience."""
         lasting = {found.key: found for found in self._look()}
         began = time.monotonic()
         while lasting:
             past = time.monotonic() - began
             if all(past >= found.patience_seconds for found in lasting.values()):
                 break
-            time.sleep(_INTERVAL_SECONDS)  # no event tells that another process is done
+            time.sleep(_INTERVAL_SECONDS)  # no event reports the end of another process's work
             present = {found.key for found in self._look()}
             lasting = {key: found for key, found in lasting.items() if key in present}
         return lasting

@@ -1,4 +1,4 @@
-"""Contradictions of containers: records, directories and rows that do not fit each other."""
+"""Inconsistencies of containers: records, directories and rows that do not match."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class ContainerCheck:
-    """Looks at the containers of one state root."""
+    """Checks the containers of one state root."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -47,7 +47,7 @@ class ContainerCheck:
         self._database = state.database
 
     def look(self, known: Known) -> Iterator[Contradiction]:
-        """Yield what contradicts itself now."""
+        """Yield the current inconsistencies."""
         images = {row.id for row in images_sql.all_images(self._database)}
         for row in known.rows.values():
             yield from self._look_at(row, images)
@@ -176,7 +176,7 @@ def _drop_record(paths: ContainerPaths, name: str) -> None:
     """Remove one file of a container that has no supervisor."""
     lock_fd = take_lock(paths.lock_file)
     if lock_fd is None:
-        return  # it has been started in the meantime, and the file is its own
+        return  # it has been started in the meantime, and owns the file
     try:
         for directory in (paths.run, paths.data):
             (directory / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One contradiction in a state root: what it is, whether it may only be in progress, and how it is mended."""
+"""One inconsistency in a state root: its description, its patience and its repair."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.container_status import is_locked
 
 BRIEF_SECONDS = 0.3
-"""The patience with a step of another process that a lock does not cover."""
+"""The patience with another process's step outside a lock."""
 LONG_SECONDS = 2.0
-"""The patience with what a kernel does in its own time, or a client does when it is scheduled."""
+"""The patience with the kernel's clean-up, or with a client that waits to be scheduled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One contradiction, for a person.
+    """One inconsistency, for the user.
 
     Attributes:
         kind: "container", "volume", "image", "layer", "blob", "file", "network", "mount", "control group", "database".
-        name: of the object.
-        problem: what contradicts what.
-        remedy: what ``--repair`` does, or if it can do nothing, what a person does.
-        can_mend: ``--repair`` mends it.
-        state: "found", or "mended".
-        error: why it could not be mended; empty if that was not tried.
+        name: name of the object.
+        problem: description of the inconsistency.
+        remedy: the action of ``--repair``, or the user's action if there is none.
+        can_mend: whether ``--repair`` repairs it.
+        state: "found" or "mended".
+        error: reason why the repair failed; empty if it was not tried.
     """
 
     kind: str
@@ -49,13 +49,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """What one look at a state root has found.
+    """One result of a check of a state root.
 
     Attributes:
-        finding: for a person.
-        mend: mends it; safe beside other processes, and harmless if another one was first.  None if nothing can.
-        identity: tells it from one that looks the same a moment later (an inode, a time).
-        patience_seconds: how long it has to last to be one, and not merely in progress.
+        finding: the description for the user.
+        mend: repairs it; safe beside other processes, and without effect if another one was first.  None without a repair.
+        identity: distinguishes it from a later result of the same form (an inode, a time).
+        patience_seconds: time that it has to last to exclude work in progress.
     """
 
     finding: Finding
@@ -65,7 +65,7 @@ class Contradiction:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for the same contradiction in two looks."""
+        """A key that is equal for the same inconsistency in two checks."""
         return self.finding.kind, self.finding.name, self.finding.problem, self.identity
 
 
@@ -79,16 +79,16 @@ def contradiction(
     identity: object = None,
     patience_seconds: float = BRIEF_SECONDS,
 ) -> Contradiction:
-    """Return a contradiction."""
+    """Return an inconsistency."""
     finding = Finding(kind, name, problem, remedy, mend is not None)
     return Contradiction(finding, mend, identity, patience_seconds)
 
 
 class Known:
-    """The containers of a state root at the time of one look: rows, read first, and what they are used for.
+    """The containers of a state root at the time of one check.
 
     Attributes:
-        rows: of containers, by id.
+        rows: rows of containers by id, read first.
     """
 
     def __init__(self, root: StateRoot, database: Database) -> None:
@@ -96,7 +96,7 @@ class Known:
         self.rows: dict[str, ContainerRow] = {row.id: row for row in containers_sql.all_rows(database)}
 
     def is_at_rest(self, container_id: str) -> bool:
-        """Whether no process runs, starts, ends or restarts a container, and nothing of a killed one is to be reaped."""
+        """Whether no process runs, starts, ends or restarts a container, and no killed one is to be reaped."""
         paths = self._root.container(container_id)
         return not is_locked(paths.lock_file) and not paths.state_file.exists()
 
@@ -118,7 +118,7 @@ def inode_of(path: Path) -> int:
 
 
 def short(names: Iterable[str]) -> str:
-    """Return names in one line: the first few."""
+    """Return the first few names in one line."""
     listed = sorted(names)
     more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return ", ".join(listed[:3]) + more

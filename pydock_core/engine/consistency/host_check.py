@@ -1,4 +1,4 @@
-"""Contradictions outside the state root: mounts, control groups, bridges and firewall tables without an owner."""
+"""Inconsistencies outside the state root: mounts, control groups, bridges and firewall tables without an owner."""
 
 from __future__ import annotations
 
@@ -41,12 +41,14 @@ _GROUPS = "pydock"
 _USER_BRIDGE = "br-"
 _TABLE = "pydock-"
 _NFT_SECONDS = 20.0
-_NO_SUBNET = "192.0.2.0/24"  # RFC 5737: of a bridge whose row is gone; the tables' removal does not use it
+_NO_SUBNET = (
+    "192.0.2.0/24"  # RFC 5737: placeholder for a bridge without a row; removing the tables does not use it
+)
 Groups = dict[str, dict[str, str]]
 
 
 class HostCheck:
-    """Looks for what the containers and networks of one state root have left on the host."""
+    """Finds remains of one state root's containers and networks on the host."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -55,7 +57,7 @@ class HostCheck:
         self._attachments = Attachments(state.root, state.database)
 
     def look(self, known: Known) -> Iterator[Contradiction]:
-        """Yield what contradicts itself now."""
+        """Yield the current inconsistencies."""
         yield from self._mounts()
         yield from self._groups(known)
         yield from self._names(known)
@@ -65,7 +67,7 @@ class HostCheck:
     # -- mounts ------------------------------------------------------------------------------------------
 
     def _mounts(self) -> Iterator[Contradiction]:
-        """Look for mounts in directories in which only private mount namespaces have any."""
+        """Find mounts in directories where only private mount namespaces should have any."""
         root = self._root
         tops = (root.containers, root.layers, root.temporary, root.trash, root.run / "c", root.run / "n")
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
@@ -84,7 +86,7 @@ class HostCheck:
     # -- control groups ----------------------------------------------------------------------------------
 
     def _groups(self, known: Known) -> Iterator[Contradiction]:
-        """Look for groups of containers that do not run; those of other state roots are left alone."""
+        """Find groups of containers that are not running; other state roots' groups are skipped."""
         found = {
             container_id: directories
             for container_id, directories in _container_groups().items()
@@ -108,7 +110,7 @@ class HostCheck:
     # -- networks ----------------------------------------------------------------------------------------
 
     def _names(self, known: Known) -> Iterator[Contradiction]:
-        """Look for containers that a network's name servers still answer for."""
+        """Find ended containers that are still among a network's names."""
         for network_id in names_in(self._root.run / "n"):
             directory = self._root.network_directory(network_id)
             try:
@@ -154,9 +156,9 @@ class HostCheck:
     def _ownerless(
         self, networks: Mapping[str, Network], devices: Mapping[str, int], tables: set[str]
     ) -> Iterator[Contradiction]:
-        """Look for bridges and tables of networks that this database once had."""
+        """Find bridges and tables of networks that this database once had."""
         owned = {network.row.bridge for network in networks.values()}
-        # What still has a directory is found by that, and goes with it.
+        # A network that still has a directory is found and removed by that.
         owned |= {f"{_USER_BRIDGE}{network_id[:12]}" for network_id in names_in(self._root.run / "n")}
         bridges = {*devices, *(name.removeprefix(_TABLE) for name in tables)} - owned
         prefixes = {

@@ -1,4 +1,4 @@
-"""Contradictions of images: parts that are missing, and parts that nothing refers to."""
+"""Inconsistencies of images: missing parts, and unreferenced parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AGAIN = "remove the image (dock rmi), and pull or load it again"
 
 
 class ImageCheck:
-    """Looks at the images of one state root; at nothing while one is being added or read."""
+    """Checks the images of one state root; skips them while an image is being added or read."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -36,7 +36,7 @@ class ImageCheck:
         self._database = state.database
 
     def look(self) -> Iterator[Contradiction]:
-        """Yield what contradicts itself now."""
+        """Yield the current inconsistencies."""
         with self._store.blobs.lock(exclusive=True, wait=False) as held:
             found = list(self._look()) if held else []
         yield from found
@@ -78,7 +78,7 @@ class ImageCheck:
                 )
 
     def _apply(self, layers: Sequence[LayerRow]) -> None:
-        """Apply the layers of an image from its blobs; those that are there stay."""
+        """Apply the missing layers of an image from its blobs."""
         with self._store.reading():
             blobs = [
                 LayerBlob(
@@ -113,7 +113,7 @@ class ImageCheck:
                 )
 
     def _partial(self) -> list[str]:
-        """The digests of the downloads that no process continues now."""
+        """The digests of downloads without an active process."""
         directory = self._store.blobs.path / PARTIAL_DIRECTORY
         return [f"sha256:{name}" for name in names_in(directory) if not _is_held(directory / name)]
 

@@ -1,4 +1,4 @@
-"""Contradictions of volumes and of the directories for unfinished and removed files."""
+"""Inconsistencies of volumes and of the directories for unfinished and removed files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class VolumeCheck:
-    """Looks at the volumes, the trash and the temporary files of one state root."""
+    """Checks the volumes, the trash and the temporary files of one state root."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -33,7 +33,7 @@ class VolumeCheck:
         self._database = state.database
 
     def look(self, known: Known) -> Iterator[Contradiction]:
-        """Yield what contradicts itself now."""
+        """Yield the current inconsistencies."""
         yield from self._aside()
         yield from self._unfinished()
         rows = {row.name: row for row in table.all_volumes(self._database)}
@@ -81,7 +81,7 @@ class VolumeCheck:
             self._make(name)
 
     def _missing(self, row: VolumeRow, known: Known) -> Iterator[Contradiction]:
-        """Look for a volume without files that a container has used: they are made at a container's first start."""
+        """Find volumes without files that a started container uses; a container's first start makes the files."""
         if row.options or volume_directory(self._root, row.name).exists() or is_removing(self._root.trash):
             return
         for container_id in table.users(self._database, row.name):
@@ -104,7 +104,7 @@ class VolumeCheck:
         make_directory(self._root, self._database, name)
 
     def _aside(self) -> Iterator[Contradiction]:
-        """Look for what a killed process was about to remove."""
+        """Find files that a killed process was about to remove."""
         if is_removing(self._root.trash):
             return
         for name in names_in(self._root.trash):

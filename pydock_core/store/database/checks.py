@@ -1,4 +1,4 @@
-"""The SQL of ``dock system check``: what rows contradict each other, and which ids were ever in this database."""
+"""The SQL of ``dock system check``: inconsistent rows, and ids that were ever in this database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def damage(database: Database) -> str:
 
 
 def unrecorded_volumes(database: Database) -> list[tuple[str, str]]:
-    """Return (container id, volume) for each volume that a container has and that is not recorded."""
+    """Return (container id, volume) for each unrecorded volume of a container."""
     rows = database.query(
         "SELECT container_id, volume FROM container_volume "
         "WHERE volume NOT IN (SELECT name FROM volume) ORDER BY volume"
@@ -35,11 +35,11 @@ def ownerless_endpoints(database: Database) -> list[tuple[str, str, str]]:
 
 
 def with_history(database: Database, kind: str, prefixes: Iterable[str]) -> dict[str, str]:
-    """Return the full ids that recorded events tell of, by prefix: what was in this database, and is gone.
+    """Return full ids from recorded events, by prefix: objects that were once in this database.
 
     Args:
-        kind: of the events, "container" or "network".
-        prefixes: of ids.
+        kind: type of the events, "container" or "network".
+        prefixes: prefixes of ids.
     """
     wanted = dict.fromkeys(prefixes, "")
     if wanted:

@@ -27,9 +27,9 @@ class Database:
 
     Args:
         path: the database file; its directory exists.
-        reserve: given up where the disk is full, so that what frees space can be done.
-        signal: a file whose times are set after each committed transaction; who watches it learns of the change
-            (inotify(7)).  None if nobody can watch.
+        reserve: released on a full disk, so that verbs that free space succeed.
+        signal: a file whose times are set after each committed transaction, which tells watchers of the change
+            (inotify(7)).  None to signal no change.
 
     Raises:
         UnavailableError: the disk is full, or the file cannot be opened.
@@ -186,7 +186,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _touch(path: Path) -> None:
-    """Set a file's times; one that is missing is made.  What fails is not an error: the commit stands."""
+    """Set a file's times; make it if it is missing.  A failure is ignored, because the commit is done."""
     try:
         os.utime(path)
     except FileNotFoundError:

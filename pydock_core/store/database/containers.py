@@ -30,10 +30,10 @@ class Uses(NamedTuple):
     """The objects that a container uses beside its image.
 
     Attributes:
-        volumes: each volume by name, as it is recorded if there is none of its name.
-        unnamed: the names of those volumes that the container did not name.
-        targets: where the container mounts each volume: the path, and whether it can write there.
-        images: the ids of the images that it mounts.
+        volumes: volumes by name, to record those that do not exist.
+        unnamed: generated names of volumes.
+        targets: mount point of each volume, and whether it is writable.
+        images: ids of the mounted images.
     """
 
     volumes: Mapping[str, NewVolume] = {}
@@ -44,13 +44,13 @@ class Uses(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run of a container, from its start to its end, as the small records of its supervisor have it.
+    """A run of a container, from its start to its end, as recorded by its supervisor.
 
     Attributes:
         started_at_ns: since the epoch; 0 if the process never ran.
         finished_at_ns: since the epoch; 0 while it runs.
         exit_code: 0 to 255.
-        oom_killed: the kernel killed a process of the container for want of memory.
+        oom_killed: whether the kernel killed a process of the container because memory ran out.
     """
 
     started_at_ns: int
@@ -102,7 +102,7 @@ def insert(database: Database, row: ContainerRow, uses: Uses, *, durable: bool =
 
 
 def build_event(row: ContainerRow, action: str, *, time_ns: int = 0, **attributes: str) -> Event:
-    """Return an event of a container, with its labels, image and name among the attributes, as Docker has it."""
+    """Return an event of a container, with its labels, image and name among the attributes, as in Docker."""
     request = json.loads(row.definition).get("request", {})
     described = {
         **events.bounded(request.get("Labels") or {}),
@@ -113,7 +113,7 @@ def build_event(row: ContainerRow, action: str, *, time_ns: int = 0, **attribute
 
 
 def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> None:
-    """Record a run's start and end, each unless it is recorded: whoever learns of them first does it."""
+    """Record a run's start and end unless they are recorded; the first process to learn of them does so."""
     if not run.started_at_ns:
         return
     uses = connection.execute(
@@ -137,7 +137,7 @@ def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> N
 
 
 def build_mount_event(container_id: str, name: str, target: str, is_writable: bool, time_ns: int) -> Event:
-    """Return the event of a volume that a container has mounted, as Docker has it."""
+    """Return the event of a volume that a container has mounted, as in Docker."""
     attributes = {
         "container": container_id,
         "destination": target,
@@ -204,7 +204,7 @@ def rename(database: Database, container_id: str, name: str) -> None:
 
 
 def redefine(database: Database, row: ContainerRow, definition: str, action: str) -> bool:
-    """Replace a container's definition, and record an event; return False if it has another one than ``row`` by now."""
+    """Replace a container's definition, and record an event; return False if it no longer has the definition of ``row``."""
     with database.transaction() as connection:
         changed = connection.execute(
             "UPDATE container SET definition = ? WHERE id = ? AND definition = ?",
@@ -223,10 +223,10 @@ def _row(connection: sqlite3.Connection, container_id: str) -> ContainerRow | No
 def delete(
     database: Database, container_id: str, run: Run | None = None, *, durable: bool = True
 ) -> list[str]:
-    """Forget a container and its addresses; return the names of the volumes that it alone has and did not name.
+    """Delete a container and its addresses; return the names of its anonymous volumes without other users.
 
     Args:
-        run: the last one, whose end may not be recorded yet.
+        run: the last run, whose end may not be recorded yet.
         durable: see :meth:`Database.transaction`.
     """
     with database.transaction(durable=durable) as connection:

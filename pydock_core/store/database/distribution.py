@@ -30,10 +30,10 @@ class LayerForm:
 def add_repository_digest(
     database: Database, repository: str, digest: str, image_id: str, event: Event | None = None
 ) -> bool:
-    """Record that ``repository`` (familiar form) has an image under a digest; return False if the image has gone.
+    """Record that ``repository`` (familiar form) has an image under a digest; return False if the image is gone.
 
     Args:
-        event: the pull or push that it is part of.
+        event: the event of the pull or push.
     """
     with database.transaction() as connection:
         if not connection.execute(

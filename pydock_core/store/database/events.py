@@ -1,7 +1,7 @@
 """The SQL of events: a verb records them in its own transaction, ``dock events`` reads them.
 
-An event's ``id`` is the order of recording, which a follower reads on from; ``time_ns`` is the time of what happened.  The
-two differ if another process records later what a killed process did not (ARCHITECTURE.md, "Events")::
+An event's ``id`` gives the order of recording, by which a follower reads; ``time_ns`` is the time of occurrence.  The two
+orders differ if a process records an event later in place of a killed one (ARCHITECTURE.md, "Events")::
 
     with database.transaction() as connection:
         connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container_id))
@@ -20,7 +20,7 @@ from pydock_core.errors import NoSpaceError, UnavailableError
 from pydock_core.store.database.connection import Database
 
 RETAINED_EVENTS = 100_000
-"""At least the newest so many are kept (some 25 MiB)."""
+"""The minimum number of events to keep, the newest ones (some 25 MiB)."""
 _LABELS_LENGTH = 8192
 _ACTION_LENGTH = 4096
 _PRUNE_EVERY = 1024
@@ -36,7 +36,7 @@ class Event:
         type: "container", "image", "network", "volume" or "daemon".
         action: Docker's word, with its argument if it has one ("exec_start: sh -c true", "health_status: healthy").
         actor: id or name of the object.
-        attributes: of the object and of the action, as Docker has them.
+        attributes: attributes of the object and the action, as in Docker.
         time_ns: since the epoch; 0: the time of recording.
         id: the order of recording, from 1; 0 if it is not recorded.
     """
@@ -50,9 +50,9 @@ class Event:
 
 
 def bounded(labels: Mapping[str, str]) -> dict[str, str]:
-    """Return the labels of an object as attributes of its events, those beyond 8192 characters in all left out.
+    """Return the labels of an object as attributes of its events, up to 8192 characters in total.
 
-    An image may have labels of megabytes, and would fill the disk with the events of its containers.
+    An image with megabytes of labels could otherwise fill the disk with its containers' events.
     """
     kept = {}
     length = 0
@@ -65,7 +65,7 @@ def bounded(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def record(connection: sqlite3.Connection, *events: Event) -> None:
-    """Record events within the caller's transaction, which tells followers when it is committed."""
+    """Record events within the caller's transaction, whose commit notifies followers."""
     for event in events:
         last = connection.execute(
             f"INSERT INTO event ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
@@ -82,9 +82,9 @@ def record(connection: sqlite3.Connection, *events: Event) -> None:
 
 
 def record_once(connection: sqlite3.Connection, event: Event) -> None:
-    """Record an event that another process may have recorded: one with this actor, action and time.
+    """Record an event unless another process has recorded one with its actor, action and time.
 
-    An event from before the oldest that is kept is left out: it was recorded and deleted, or is of an earlier version.
+    An event that predates the oldest kept one is skipped: it was recorded and deleted, or is from an earlier version.
     """
     is_known = connection.execute(
         "SELECT 1 FROM event WHERE time_ns = ?1 AND actor = ?2 AND action = ?3 "
@@ -96,9 +96,9 @@ def record_once(connection: sqlite3.Connection, event: Event) -> None:
 
 
 def note(database: Database, *events: Event) -> None:
-    """Record events of something that has happened outside the database, and so cannot be undone.
+    """Record events of work outside the database, which cannot be undone.
 
-    On a full disk they are left out: `stop` and `kill` need no space, and the reserve is not theirs.
+    On a full disk they are omitted: `stop` and `kill` must need no space, and may not use the reserve.
     """
     if events and database.has_room:
         try:
@@ -115,16 +115,16 @@ def last_id(database: Database) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """The events that are wanted, as Docker's filters have it; an empty field does not matter.
+    """The conditions of Docker's event filters; an empty field matches every event.
 
     Attributes:
-        types: the type is one of these.
-        actions: the action is one of these.
-        action_starts: or the action begins with one of these.
-        subjects: for each group, the actor or the attribute "name" begins with one of its texts.
-        images: the image (the actor of an image's event, the attribute "image" of a container's) has one of these ids or
-            names; a name without a tag fits every tag.
-        labels: each is an attribute: its key, and its value unless that is None.
+        types: the accepted types.
+        actions: the accepted actions.
+        action_starts: additional accepted prefixes of actions.
+        subjects: for each group, accepted prefixes of the actor or of the attribute "name".
+        images: accepted ids or names of the image (the actor of an image's event, the attribute "image" of a
+            container's); a name without a tag matches every tag.
+        labels: required attributes: key, and value unless that is None.
     """
 
     types: Sequence[str] = ()
@@ -139,10 +139,10 @@ ALL = Criteria()
 
 
 class _Where:
-    """A condition of SQL with its values.
+    """An SQL condition with its values.
 
-    The attributes are searched as text: what :func:`record` wrote has one form, in which a quotation mark within a text
-    is escaped, so ``"key": "value"`` is found only where it is a pair.
+    The attributes are searched as text: :func:`record` writes them in one form and escapes quotation marks within a text,
+    so ``"key": "value"`` matches only a pair.
     """
 
     def __init__(self) -> None:
@@ -150,7 +150,7 @@ class _Where:
         self._values: list[object] = []
 
     def add(self, *alternatives: tuple[str, object]) -> None:
-        """Add a condition: one of the alternatives, each a text with one value.  None at all does not matter."""
+        """Add a condition with alternatives, each a text with one value; no alternatives add no condition."""
         if alternatives:
             self._texts.append(f"({' OR '.join(text for text, _ in alternatives)})")
             self._values += [value for _, value in alternatives]
@@ -212,11 +212,11 @@ def select(
     until_ns: int | None = None,
     last_id: int | None = None,
 ) -> Iterator[Event]:
-    """Yield the events of an interval, by time; other processes' changes in the meantime may or may not be among them.
+    """Yield the events of an interval, by time; concurrent changes may or may not be among them.
 
     Args:
         since_ns, until_ns: inclusive, since the epoch.
-        last_id: none that was recorded after this one.
+        last_id: the last event to include by order of recording.
     """
     where = _build_where(criteria)
     for text, value in (("time_ns >= ?", since_ns), ("time_ns <= ?", until_ns), ("id <= ?", last_id)):
@@ -224,7 +224,7 @@ def select(
             where.add((text, value))
     after = (-1, -1)
     while True:
-        # By pages: a read transaction that lasts would keep the write-ahead log growing.
+        # In pages: a long read transaction would keep the write-ahead log growing.
         rows = database.query(
             f"SELECT {_COLUMNS}, id FROM event WHERE {where.text} AND (time_ns, id) > (?, ?) "
             "ORDER BY time_ns, id LIMIT ?",
@@ -237,7 +237,7 @@ def select(
 
 
 def select_after(database: Database, event_id: int, criteria: Criteria = ALL) -> tuple[list[Event], int]:
-    """Return the events that were recorded after one, in that order, and the id to go on from."""
+    """Return the events recorded after one, in that order, and the id to continue from."""
     where = _build_where(criteria)
     newest = last_id(database)
     rows = database.query(

@@ -76,12 +76,12 @@ class DigestRow:
 
 
 def build_event(action: str, image_id: str, labels: object, *, actor: str = "", name: str = "") -> Event:
-    """Return an event of an image, with its labels and a name among the attributes, as Docker has it.
+    """Return an event of an image, with its labels and a name among the attributes, as in Docker.
 
     Args:
-        labels: of the image's configuration, which may have anything else in their place.
-        actor: what Docker names as the object: the id, or of pull and push the reference.
-        name: the id if it is empty.
+        labels: labels of the image's configuration, which may be of any type.
+        actor: Docker's name of the object: the id, or for pull and push the reference.
+        name: the image's name; empty for its id.
     """
     texts = {key: str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
     return Event("image", action, actor or image_id, {**event_sql.bounded(texts), "name": name or image_id})
@@ -103,10 +103,10 @@ def insert(
 
     Args:
         event: recorded with it.
-        replace: an image that is there gets this manifest and these blobs; otherwise it keeps its own.
+        replace: replace the manifest and blobs of an existing image; otherwise they are kept.
 
     Returns:
-        the names that were taken from other images, in their earlier form.
+        The names taken from other images, in their earlier form.
     """
     with database.transaction() as connection:
         if replace:
@@ -183,7 +183,7 @@ def set_labels(database: Database, image_id: str, labels: str) -> None:
 
 
 def set_tag(database: Database, repository: str, tag: str, image_id: str, event: Event | None = None) -> bool:
-    """Give an image a name, taking it from another image; return False if the image has gone.
+    """Give an image a name, taking it from another image; return False if the image is gone.
 
     Args:
         event: recorded with it.
@@ -336,7 +336,7 @@ def delete_names(
     digests: Sequence[DigestRow] = (),
     events: Sequence[Event] = (),
 ) -> None:
-    """Take names and repository digests away, each where it is still the same image's; record events with it."""
+    """Remove names and repository digests that still belong to the same image; record events with it."""
     with database.transaction() as connection:
         _delete_names(connection, tags, digests)
         event_sql.record(connection, *events)

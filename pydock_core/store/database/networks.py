@@ -23,7 +23,7 @@ class NetworkRow:
     Attributes:
         id: 64 hexadecimal digits.
         driver: "bridge", "host" or "null".
-        bridge: the device on the host; empty until it is chosen.
+        bridge: device on the host; empty until it is chosen.
         subnet: "172.30.0.0/16"; empty until it is chosen.
         subnet6: "fd00::/64"; empty without IPv6.
         definition: the stored form of :mod:`pydock_core.spec.network`.
@@ -56,7 +56,7 @@ _COLUMNS = "id, name, driver, created_ns, bridge, subnet, subnet6, definition"
 
 
 def find_by_name(database: Database, name: str) -> NetworkRow | None:
-    """Return the network that has exactly this name; None if there is none."""
+    """Return the network with exactly this name; None if there is none."""
     row = database.query_one(f"SELECT {_COLUMNS} FROM network WHERE name = ?", (name,))
     return None if row is None else NetworkRow(*row)
 
@@ -120,9 +120,9 @@ def insert(database: Database, row: NetworkRow, *noted: Event) -> None:
 
 
 def set_subnet(database: Database, network_id: str, bridge: str, old_subnet: str, subnet: str) -> NetworkRow:
-    """Give a network a bridge and a subnet, unless another process did since ``old_subnet`` was read.
+    """Set a network's bridge and subnet, unless another process has since ``old_subnet`` was read.
 
-    If the subnet changes, the network's containers lose their addresses, and claim new ones when they start.
+    If the subnet changes, the network's containers lose their addresses and claim new ones when they start.
 
     Raises:
         NotFoundError: the network is gone.
@@ -141,7 +141,7 @@ def set_subnet(database: Database, network_id: str, bridge: str, old_subnet: str
 
 
 def delete(database: Database, network_id: str, *noted: Event) -> None:
-    """Forget a network and the addresses on it, and record events."""
+    """Delete a network and the addresses on it, and record events."""
     with database.transaction() as connection:
         if connection.execute("DELETE FROM network WHERE id = ?", (network_id,)).rowcount:
             events.record(connection, *noted)
@@ -150,7 +150,7 @@ def delete(database: Database, network_id: str, *noted: Event) -> None:
 def endpoints_of_container(
     database: Database, container_id: str
 ) -> dict[str, tuple[NetworkRow, EndpointRow]]:
-    """Return a container's networks that it has addresses on, by the network's name."""
+    """Return the networks on which a container has addresses, by the network's name."""
     rows = database.query(
         f"SELECT {_COLUMNS}, network_id, container_id, address, address6 "
         "FROM endpoint JOIN network ON network.id = network_id WHERE container_id = ?",
@@ -173,10 +173,10 @@ def claim(
     container_id: str,
     choose: Callable[[Mapping[str, Addresses], Addresses | None], Addresses],
 ) -> EndpointRow:
-    """Give a container addresses on a network, to keep until it is removed or disconnected.
+    """Record a container's addresses on a network until it is removed or disconnected.
 
     Args:
-        choose: returns the addresses, given those of the other containers by id and those that the container holds;
+        choose: returns the addresses from those of the other containers by id and the container's current ones;
             pure and quick (it runs in the transaction).
 
     Raises:
@@ -205,7 +205,7 @@ def claim(
 
 
 def release(database: Database, network_id: str, container_id: str) -> None:
-    """Forget a container's addresses on a network."""
+    """Delete a container's addresses on a network."""
     with database.transaction() as connection:
         connection.execute(
             "DELETE FROM endpoint WHERE network_id = ? AND container_id = ?", (network_id, container_id)
@@ -215,7 +215,7 @@ def release(database: Database, network_id: str, container_id: str) -> None:
 def disconnect(
     database: Database, network_id: str, container_id: str, change: Callable[[str], str], *noted: Event
 ) -> None:
-    """Forget a container's addresses on a network, change its definition, and record events."""
+    """Delete a container's addresses on a network, change its definition, and record events."""
     with database.transaction() as connection:
         connection.execute(
             "DELETE FROM endpoint WHERE network_id = ? AND container_id = ?", (network_id, container_id)
@@ -227,10 +227,10 @@ def disconnect(
 def connect(
     database: Database, network_id: str, container_id: str, change: Callable[[str], str], *noted: Event
 ) -> None:
-    """Change a container's definition so that it names a further network, and record events.
+    """Add a network to a container's definition, and record events.
 
     Args:
-        change: returns the new stored form of the definition, given the present one; pure and quick.
+        change: returns the new stored form of the definition from the current one; pure and quick.
 
     Raises:
         NotFoundError: the network or the container is gone.

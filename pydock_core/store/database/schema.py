@@ -157,7 +157,7 @@ CREATE INDEX mounted_image_image ON mounted_image(image_id);
 """
 
 CREATE = _ALL + _DISTRIBUTION + _EVENTS + _NETWORKS
-"""Makes the present schema."""
+"""Makes the current schema."""
 
 UPGRADES: Mapping[int, str] = {
     2: "ALTER TABLE image ADD COLUMN labels TEXT NOT NULL DEFAULT '';" + _DISTRIBUTION,

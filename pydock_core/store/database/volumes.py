@@ -15,12 +15,12 @@ from pydock_core.store.database.events import Event
 
 @dataclass(frozen=True, slots=True)
 class NewVolume:
-    """A volume to record, unless there is one of its name.
+    """A volume to record unless its name exists.
 
     Attributes:
-        anonymous: made without a name; a prune removes it, and with its container ``rm -v`` and ``--rm`` do.
-        labels: of the volume.
-        options: of the local driver: "type", "device", "o"; empty for a plain directory.
+        anonymous: made without a name; a prune removes it, and ``rm -v`` and ``--rm`` remove it with its container.
+        labels: the volume's labels.
+        options: the local driver's options: "type", "device", "o"; empty for a plain directory.
     """
 
     anonymous: bool = False
@@ -30,7 +30,7 @@ class NewVolume:
 
 @dataclass(frozen=True, slots=True)
 class VolumeRow:
-    """One recorded volume; ``users`` is the number of containers that have it."""
+    """One recorded volume; ``users`` is the number of containers that use it."""
 
     name: str
     created_ns: int
@@ -52,7 +52,7 @@ def _row(values: tuple[str, int, int, int, str, str]) -> VolumeRow:
 
 
 def add(connection: sqlite3.Connection, name: str, volume: NewVolume, created_ns: int) -> None:
-    """Record a volume within a transaction; one of this name stays as it is."""
+    """Record a volume within a transaction; an existing one is unchanged."""
     added = connection.execute(
         "INSERT OR IGNORE INTO volume (name, created_ns, anonymous, labels, options) VALUES (?, ?, ?, ?, ?)",
         (
@@ -68,7 +68,7 @@ def add(connection: sqlite3.Connection, name: str, volume: NewVolume, created_ns
 
 
 def create(database: Database, name: str, volume: NewVolume, created_ns: int) -> VolumeRow:
-    """Record a volume; one of this name stays as it is, and is returned."""
+    """Record a volume and return it; an existing one is unchanged."""
     with database.transaction() as connection:
         add(connection, name, volume, created_ns)
         row: VolumeRow = _row(connection.execute(_SELECT + "WHERE name = ?", (name,)).fetchone())
@@ -79,7 +79,7 @@ def find(database: Database, name: str) -> VolumeRow:
     """Return a volume.
 
     Raises:
-        NotFoundError: there is none of this name.
+        NotFoundError: the name does not exist.
     """
     values = database.query_one(_SELECT + "WHERE name = ?", (name,))
     if values is None:
@@ -93,7 +93,7 @@ def all_volumes(database: Database) -> list[VolumeRow]:
 
 
 def users(database: Database, name: str) -> list[str]:
-    """Return the ids of the containers that have a volume."""
+    """Return the ids of the containers that use a volume."""
     rows = database.query("SELECT container_id FROM container_volume WHERE volume = ? ORDER BY 1", (name,))
     return [row[0] for row in rows]
 
@@ -101,15 +101,15 @@ def users(database: Database, name: str) -> list[str]:
 def delete_unused(
     database: Database, name: str, put_away: Callable[[], object], *, durable: bool = True
 ) -> bool:
-    """Forget a volume that no container has, and put its files away.
+    """Delete an unused volume, and move its files away.
 
     Args:
-        put_away: renames the files; within the transaction, so that a container that is made meanwhile begins with a new
+        put_away: renames the files; called within the transaction, so that a container made meanwhile gets a new
             volume of the name.
         durable: see :meth:`Database.transaction`.
 
     Returns:
-        whether it was forgotten.
+        Whether it was deleted.
     """
     with database.transaction(durable=durable) as connection:
         forgotten = connection.execute(
@@ -124,7 +124,7 @@ def delete_unused(
 
 
 def if_recorded(database: Database, name: str, action: Callable[[], object]) -> bool:
-    """Run an action if a volume is recorded, while no other process can record or forget one."""
+    """Run an action if a volume is recorded, while no other process can record or delete one."""
     with database.transaction() as connection:
         found = connection.execute("SELECT 1 FROM volume WHERE name = ?", (name,)).fetchone() is not None
         if found:
