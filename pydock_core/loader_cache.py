@@ -34,7 +34,7 @@ _LONGEST_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A library: its soname, its path, and the loader's own fields."""
+    """A library: its soname, its path, and the loader's fields."""
 
     soname: str
     path: str
@@ -60,7 +60,7 @@ def parse_cache(data: bytes) -> list[CacheEntry]:
 
 
 def parse_hwcaps(data: bytes) -> list[str]:
-    """Return the names of a cache's glibc-hwcaps directories, which the hwcap fields of its entries count."""
+    """Return the names of a cache's glibc-hwcaps directories, indexed by the hwcap fields of its entries."""
     start = data.find(_MAGIC)
     if start < 0 or len(data) < start + _HEADER.size:
         return []
@@ -82,7 +82,7 @@ def parse_hwcaps(data: bytes) -> list[str]:
 
 
 def _text(body: bytes, offset: int) -> str:
-    """Return a string of the table; a longer one than any path is cut, as a damaged table may have no end."""
+    """Return a string of the table, cut at the maximum length of a path, because a damaged table may have no end."""
     end = body.find(b"\0", offset, offset + _LONGEST_BYTES)
     return body[offset : end if end >= 0 else offset + _LONGEST_BYTES].decode("utf-8", "surrogateescape")
 
@@ -95,11 +95,11 @@ def build_cache(entries: list[CacheEntry], keep: Callable[[str], bool]) -> bytes
 def merge_cache(data: bytes, added: Iterable[CacheEntry]) -> bytes:
     """Return a cache with further libraries.
 
-    A library replaces all entries of the same soname and flags, and the first of several that are added wins.
+    A library replaces all entries of the same soname and flags; the first of several added ones wins.
 
     Args:
-        data: a cache; empty, or of another format, for one without entries.
-        added: in any order.
+        data: a cache; data that is empty or of another format counts as a cache without entries.
+        added: libraries in any order.
     """
     chosen: dict[tuple[str, int], CacheEntry] = {}
     for entry in added:

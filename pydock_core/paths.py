@@ -81,7 +81,7 @@ class StateRoot:
         return self.run / "changed"
 
     def network_directory(self, network_id: str) -> Path:
-        """The directory of what lives of a bridge network: its names, and which device to remove."""
+        """The directory of a bridge network's runtime files: its names, and the device to remove."""
         return self.run / "n" / network_id
 
     def zygote_socket(self) -> Path:
@@ -200,7 +200,7 @@ class ContainerPaths:
 
     @property
     def names_file(self) -> Path:
-        """The settings of the container's name server; absent without one."""
+        """The settings of the container's name server; missing without one."""
         return self.run / "names.json"
 
 

@@ -33,7 +33,7 @@ REFUSED = -2
 _FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 _REQUEST_BYTES = 60 * 1024
 _CONNECT_SECONDS = 2
-"""The time for which a server's queue may be full: it may be another user's, who never empties it."""
+"""The time to wait for a full server queue, which may belong to another user who never empties it."""
 
 
 def socket_path() -> str:

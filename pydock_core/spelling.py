@@ -27,7 +27,7 @@ _UNITS_NS = {
 
 
 def parse_duration_ns(text: str) -> int | None:
-    """Parse a time span as Go writes it: "1m30s", "0"; return nanoseconds, or None for other text."""
+    """Parse a time span in Go's format: "1m30s", "0"; return nanoseconds, or None for other text."""
     if text == "0":
         return 0
     if not _DURATION.fullmatch(text):

@@ -81,7 +81,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--volumes-from",),
-        "mount what another container has",
+        "mount the volumes of another container",
         "CONTAINER[:ro]",
         many=True,
         complete="container",
@@ -115,7 +115,7 @@ CREATE_OPTIONS = (
     Option(("--init",), "run it below an init, which forwards signals and reaps processes", field="Init"),
     Option(
         ("--restart",),
-        "start it again when it ends: no, on-failure[:COUNT], always, unless-stopped",
+        "restart policy: no, on-failure[:COUNT], always, unless-stopped",
         "POLICY",
         field="RestartPolicy",
         convert="restart",
@@ -180,7 +180,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--memory-reservation",),
-        "memory that it keeps when the host runs short",
+        "memory guaranteed when the host runs short",
         "BYTES",
         field="MemoryReservation",
         convert="bytes",
@@ -248,7 +248,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--blkio-weight-device",),
-        "weight of its requests to a disk: /dev/sda:100",
+        "relative weight of requests to a disk: /dev/sda:100",
         "DEVICE:WEIGHT",
         many=True,
         field="BlkioWeightDevice",
@@ -256,7 +256,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device-read-bps",),
-        "bytes it may read a second: /dev/sda:1mb",
+        "limit of bytes read per second: /dev/sda:1mb",
         "DEVICE:BYTES",
         many=True,
         field="BlkioDeviceReadBps",
@@ -264,7 +264,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device-write-bps",),
-        "bytes it may write a second: /dev/sda:1mb",
+        "limit of bytes written per second: /dev/sda:1mb",
         "DEVICE:BYTES",
         many=True,
         field="BlkioDeviceWriteBps",
@@ -272,7 +272,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device-read-iops",),
-        "reads it may make a second: /dev/sda:100",
+        "limit of reads per second: /dev/sda:100",
         "DEVICE:NUMBER",
         many=True,
         field="BlkioDeviceReadIOps",
@@ -280,7 +280,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device-write-iops",),
-        "writes it may make a second: /dev/sda:100",
+        "limit of writes per second: /dev/sda:100",
         "DEVICE:NUMBER",
         many=True,
         field="BlkioDeviceWriteIOps",
@@ -288,14 +288,14 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--memory-swappiness",),
-        "how readily its memory is swapped: 0 to 100 (cgroup v1)",
+        "tendency to swap memory, 0 to 100 (cgroup v1)",
         "NUMBER",
         field="MemorySwappiness",
         convert="integer",
     ),
     Option(
         ("--oom-kill-disable",),
-        "let it wait for memory in place of killing it (cgroup v1)",
+        "wait for memory instead of killing processes (cgroup v1)",
         field="OomKillDisable",
     ),
     Option(("--disable-content-trust",), "skip the verification of signatures (always)", default="true"),
@@ -338,7 +338,7 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--health-cmd",),
-        "command that checks whether it is healthy",
+        "command of the health check",
         "COMMAND",
         field="Healthcheck.Test",
         convert="health_command",
@@ -373,20 +373,20 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--health-retries",),
-        "failures in a row that make it unhealthy: 3",
+        "consecutive failures until unhealthy: 3",
         "NUMBER",
         field="Healthcheck.Retries",
         convert="integer",
     ),
     Option(
         ("--no-healthcheck",),
-        "leave out the image's health check",
+        "disable the image's health check",
         field="Healthcheck.Test",
         convert="no_health",
     ),
     Option(
         ("--gpus",),
-        "give it GPUs: all, a number, or device=…,capabilities=…",
+        "add GPUs: all, a number, or device=…,capabilities=…",
         "REQUEST",
         many=True,
         field="DeviceRequests",
@@ -572,10 +572,10 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("stats",),
-        "Show what containers use: processor, memory, network, block devices",
+        "Show the resource usage of containers: processor, memory, network, block devices",
         "processes:stats",
         (
-            Option(("-a", "--all"), "all, not only those that run"),
+            Option(("-a", "--all"), "include containers that are not running"),
             listing_format("{{.Name}}: {{.CPUPerc}} {{.MemUsage}}"),
             Option(("--no-stream",), "once, not again each second"),
             NO_TRUNC,
@@ -585,7 +585,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("top",),
-        "List the processes of a running container, as the host's ps shows them",
+        "List the processes of a running container with the host's ps",
         "processes:top",
         (),
         (Argument("CONTAINER", complete="running"), Argument("OPTION", "rest")),
@@ -593,7 +593,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("update",),
-        "Change the limits and the restart policy of containers, of running ones too",
+        "Change the limits and the restart policy of containers",
         "containers:update",
         UPDATE_OPTIONS,
         _SOME,
@@ -601,7 +601,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         refused={"--cpu-rt-period": _NO_REAL_TIME, "--cpu-rt-runtime": _NO_REAL_TIME},
     ),
     _container("pause", "Freeze all processes of containers", (), _RUNNING),
-    _container("unpause", "Let paused containers go on", (), _RUNNING),
+    _container("unpause", "Thaw paused containers", (), _RUNNING),
     _container(
         "rm",
         "Remove containers",
@@ -636,10 +636,10 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (
             Option(
                 ("-a", "--archive"),
-                "into a container: everything belongs to its user; out of one: keep the owners",
+                "into a container: its user owns the files; out of one: keep the owners",
             ),
-            Option(("-L", "--follow-link"), "follow a link that the source is"),
-            Option(("-q", "--quiet"), "do not tell what was copied"),
+            Option(("-L", "--follow-link"), "follow the source if it is a link"),
+            Option(("-q", "--quiet"), "print no summary of the copy"),
         ),
         (Argument("SOURCE", complete="copy"), Argument("TARGET", complete="copy")),
         (("container", "cp"),),

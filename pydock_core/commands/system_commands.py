@@ -44,7 +44,7 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("events",),
-        "Show what has happened, and what happens, to containers, images, networks and volumes",
+        "Show past and new events of containers, images, networks and volumes",
         "events:events",
         (
             filter_option("container=web, event=die, type=image"),
@@ -65,11 +65,11 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("system", "check"),
-        "Look for what contradicts itself in the state of this PyDock, and mend it on request",
+        "Find inconsistencies in the state directory, and repair them on request",
         "system:check",
         (
             listing_format("{{.Kind}} {{.Name}}: {{.Problem}}"),
-            Option(("--repair",), "mend what can be mended"),
+            Option(("--repair",), "repair as much as possible"),
         ),
     ),
     Command(

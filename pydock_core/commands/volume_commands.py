@@ -48,7 +48,7 @@ VOLUME_COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("volume", "inspect"),
-        "Show all there is to know of volumes, as JSON",
+        "Show details of volumes as JSON",
         "inspect:inspect_volume",
         (document_format("{{.Mountpoint}}", "-f"),),
         _SOME,
@@ -57,7 +57,7 @@ VOLUME_COMMANDS: tuple[Command, ...] = (
         ("volume", "rm"),
         "Remove volumes that no container has",
         "volumes:rm",
-        (Option(("-f", "--force"), "one that does not exist is not an error"),),
+        (Option(("-f", "--force"), "ignore missing volumes"),),
         _SOME,
         aliases=(("volume", "remove"),),
     ),

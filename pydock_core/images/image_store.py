@@ -172,11 +172,11 @@ class ImageStore:
         Only inside :meth:`adding`.  If an image fails, the earlier ones stay.
 
         Args:
-            images: with their blobs in the store.
+            images: images with their blobs in the store.
             progress: receives events.
-            are_applied: the layers have been applied from these blobs; a known image takes the new manifest, a
-                registry's.
-            on_taken: called for each name that another image had.
+            are_applied: whether the layers have been applied from these blobs; a known image then takes the registry's new
+                manifest.
+            on_taken: called for each name taken from another image.
             event_of: returns the event to record with an image; None if the caller records it.
         """
         try:

@@ -1,4 +1,4 @@
-"""A source of a container's mounts that has to be mounted itself, as data: pure."""
+"""A source of a container's mounts that must itself be mounted, as data.  Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from pydock_core.oci.root_mount import RootMount
 
 BASE, PART = "base", "part"
-"""The names in a source's directory of all that is mounted, and of its subpath."""
+"""The names of the mount points in a source's directory: the whole source, and its subpath."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +17,14 @@ class MountSource:
     """A volume or an image that is mounted in the supervisor's mount namespace, and bound into the container from there.
 
     Attributes:
-        subject: names it in errors: "volume cache".
-        place: a directory of the container's bundle, which is made; what is mounted is ``place/base``.
+        subject: its name in errors: "volume cache".
+        place: a directory to make in the container's bundle; the source is mounted on ``place/base``.
         kind: "bind", "image", or a type of file system.
-        device: the directory of a "bind", else the device as mount(8) has it.
-        options: as mount(8) has them.
-        root_mounts: of an "image".
-        subpath: the part that the container gets, at ``place/part``: a directory or a file; empty for all.
-        records: of a file system in memory that several containers share: the directory where they say so; else empty.
+        device: the directory of a "bind", otherwise mount(8)'s device.
+        options: mount(8)'s options.
+        root_mounts: mounts of an "image".
+        subpath: the directory or file for the container, at ``place/part``; empty for the whole source.
+        records: the directory with the users of a file system in memory that several containers share; otherwise empty.
     """
 
     subject: str
@@ -38,7 +38,7 @@ class MountSource:
 
     @property
     def path(self) -> str:
-        """Where the container's mount begins."""
+        """The path to bind into the container."""
         return f"{self.place}/{PART if self.subpath else BASE}"
 
     def to_json(self) -> dict[str, Any]:

@@ -35,9 +35,9 @@ class DeviceNode:
     """One device node.
 
     Attributes:
-        host_path: on the host; bound from there in a user namespace.
-        path: in the container.
-        kind: "c" or "b"; "u" and "p" of a CDI device.
+        host_path: path on the host, the bind source in a user namespace.
+        path: path in the container.
+        kind: "c" or "b"; for a CDI device also "u" and "p".
         major, minor: device numbers.
         mode: permission bits.
         uid, gid: owner in the container.
@@ -62,15 +62,15 @@ class HostFacts:
     Attributes:
         rootfs: path of the root filesystem, relative to the bundle or absolute.
         machine, kernel: ``uname -m``; major and minor of the kernel: the seccomp profile depends on them.
-        hostname: of the container's UTS namespace.
+        hostname: host name of the container's UTS namespace.
         user: the definition's User and GroupAdd, resolved in the image.
         network_namespace: path to join; empty for a new one; "host" for none.
         files: host paths of the files that every container gets (/etc/hosts, ...), by target.
         volumes: host paths of the definition's volumes and mounted images, by mount target.
-        file_binds: targets of the binds whose source is not a directory: nothing is mounted below one.
+        file_binds: targets of the binds whose source is not a directory; no mount is made below them.
         devices: the definition's devices; with Privileged, all of the host's; those of ``edits`` too.
-        edits: of the definition's DeviceRequests; complete, and checked against the host; None for none.
-        root_edit_hook: the hook that does their edits of the root filesystem; None for none.
+        edits: edits of the definition's DeviceRequests; complete, and checked against the host; None for none.
+        root_edit_hook: the hook that applies their edits of the root filesystem; None for none.
         console_size: rows and columns of the terminal; zeros if unknown.
         cgroups_path: "/pydock/ID"; empty if no control group can be made, and then there are no limits.
         swap_limit: this host can limit swap; otherwise only an explicit MemorySwap is written.
@@ -146,7 +146,7 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
 
 
 def _build_names(request: CreateRequest, facts: HostFacts) -> dict[str, str]:
-    """The names of the UTS namespace, which the host's keeps."""
+    """The names of the UTS namespace; the host's namespace keeps its own."""
     if request["HostConfig"]["UTSMode"] == HOST:
         return {}
     domain = {"domainname": request["Domainname"]} if request["Domainname"] else {}
@@ -371,7 +371,7 @@ def _bind_of_host(path: str) -> dict[str, Any]:
 
 
 def build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
-    """Build the OCI entries of the files that every container gets, but for targets that are taken."""
+    """Build the OCI entries of the files that every container gets, except for targets in use."""
     options = ["bind", "rprivate", *(["ro"] if read_only else [])]
     return [
         {"destination": target, "type": "bind", "source": source, "options": options}
@@ -520,10 +520,10 @@ def _build_resources(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
 
 
 def build_limits(host: HostConfig, *, swap_limit: bool) -> dict[str, Any]:
-    """Return the limits of a container, those that can change while it runs, in the form of ``linux.resources``.
+    """Return the limits of a container that can change while it runs, in the form of ``linux.resources``.
 
     Args:
-        swap_limit: the host can limit swap; a limit of memory then is one of as much swap, as in Docker.
+        swap_limit: whether the host can limit swap; a memory limit then also limits swap to the same size, as in Docker.
     """
     resources: dict[str, Any] = {}
     memory: dict[str, Any] = {}

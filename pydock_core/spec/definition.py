@@ -44,7 +44,7 @@ class Ulimit(TypedDict):
 
 
 class RestartPolicy(TypedDict):
-    """When a container is started again; the count is of "on-failure" only, and 0 is any number."""
+    """The restart policy of a container; the count applies only to "on-failure", and 0 means no limit."""
 
     Name: str
     MaximumRetryCount: int
@@ -58,7 +58,7 @@ class WeightDevice(TypedDict):
 
 
 class ThrottleDevice(TypedDict):
-    """The limit of a container's requests to one block device of the host, a second."""
+    """The limit per second of a container's requests to one block device of the host."""
 
     Path: str
     Rate: int
@@ -84,11 +84,11 @@ class DeviceMapping(TypedDict):
 
 
 class DeviceRequest(TypedDict):
-    """Devices that a driver chooses.
+    """A request for a driver's devices.
 
     Attributes:
-        Driver: "nvidia", "amd", "intel" or "cdi"; empty for the first that fits.
-        Count: how many; -1 for all.  Either this or ``DeviceIDs``.
+        Driver: "nvidia", "amd", "intel" or "cdi"; empty for the first match.
+        Count: number of devices; -1 for all.  Either this or ``DeviceIDs``.
         DeviceIDs: names of a driver's devices, qualified ones with "cdi".
         Capabilities: alternatives, each a list of capabilities that the driver must have.
     """
@@ -335,10 +335,10 @@ FIXED_ENDPOINT: Mapping[str, Any] = {
     "GlobalIPv6PrefixLen": 0,
     "DNSNames": None,
 }
-"""Fields of an attachment that ``inspect`` fills in, and no request can set."""
+"""Fields of an attachment that ``inspect`` fills in and no request can set."""
 
 FIXED_CONFIG: Mapping[str, Any] = {"OnBuild": None}
-"""Fields that ``docker inspect`` shows and that have one value here."""
+"""Fields that ``docker inspect`` shows and that have a constant value in PyDock."""
 FIXED_HOST_CONFIG: Mapping[str, Any] = {
     "ContainerIDFile": "",
     "ConsoleSize": [0, 0],
@@ -357,9 +357,9 @@ class Definition(NamedTuple):
     """A container's stored definition.
 
     Attributes:
-        request: complete, and merged with the image's configuration.
-        volumes: the generated names of its anonymous volumes, and the ids of the images that it mounts, by mount target.
-        inherited: the mounts that VolumesFrom stood for when it was created; see
+        request: the complete request, merged with the image's configuration.
+        volumes: the generated names of its anonymous volumes, and the ids of mounted images, by mount target.
+        inherited: the mounts of VolumesFrom at its creation; see
             :func:`pydock_core.spec.mount.inherit_mounts`.
     """
 
@@ -378,7 +378,7 @@ class Definition(NamedTuple):
         return [*(self.request["Entrypoint"] or ()), *(self.request["Cmd"] or ())]
 
     def names(self, container_id: str) -> str:
-        """Return the container's names for /etc/hosts: with its domain first, if it has one."""
+        """Return the container's names for /etc/hosts; the name with its domain, if any, comes first."""
         name, domain = self.host_name(container_id), self.request["Domainname"]
         return f"{name}.{domain} {name}" if domain else name
 

@@ -61,14 +61,14 @@ def _invalid(message: str, hint: str) -> InvalidError:
 
 
 def merge_health(asked: HealthConfig | None, image: Mapping[str, Any] | None) -> HealthConfig | None:
-    """Return the check with the image's value in each field that the request leaves open."""
+    """Return the check, with the image's values for fields missing from the request."""
     known: dict[str, Any] = {name: (image or {})[name] for name in _FIELDS if (image or {}).get(name)}
     merged: HealthConfig = {**known, **(asked or {})}  # type: ignore[typeddict-item]  # the image's are checked
     return merged or None
 
 
 def has_probe(health: HealthConfig | None) -> bool:
-    """Whether there is something to execute."""
+    """Whether the check has a command."""
     test = (health or {}).get("Test") or []
     return len(test) > 1 and test[0] in ("CMD", "CMD-SHELL")
 

@@ -51,10 +51,10 @@ _REASONS: Mapping[tuple[str, str], str] = {
 
 
 def check_host_options(request: CreateRequest) -> None:
-    """Check the options of this module, and give empty ones their defaults.
+    """Check the options of this module, and set the defaults of empty ones.
 
     Raises:
-        UnsupportedError: a mode of Docker's that PyDock does not have; exit code 125.
+        UnsupportedError: PyDock does not support the mode; exit code 125.
         InvalidError: a value is malformed, or contradicts another one; exit code 125.
     """
     host = request["HostConfig"]
@@ -113,7 +113,7 @@ def _invalid(message: str, hint: str) -> InvalidError:
 
 
 def block_devices(host: HostConfig) -> list[str]:
-    """Return the paths of the devices that have limits, each once."""
+    """Return the paths of the devices with limits, without duplicates."""
     fields = ("BlkioWeightDevice", *THROTTLES)
     return list(dict.fromkeys(item["Path"] for field in fields for item in host[field]))  # type: ignore[literal-required]
 
@@ -121,10 +121,10 @@ def block_devices(host: HostConfig) -> list[str]:
 def build_host_resources(
     host: HostConfig, numbers: Mapping[str, tuple[int, int]]
 ) -> dict[str, dict[str, Any]]:
-    """Return the part of ``linux.resources`` that these options ask for.
+    """Return these options' part of ``linux.resources``.
 
     Args:
-        numbers: major and minor of each of :func:`block_devices`.
+        numbers: major and minor number of each of :func:`block_devices`.
     """
     memory: dict[str, Any] = {}
     if host["MemorySwappiness"] is not None:
@@ -150,7 +150,7 @@ def _numbered(path: str, numbers: Mapping[str, tuple[int, int]]) -> dict[str, in
 
 
 def build_device_rules(host: HostConfig) -> list[dict[str, Any]]:
-    """Return the rules of ``--device-cgroup-rule``; a number that is left out is any."""
+    """Return the rules of ``--device-cgroup-rule``; a missing number matches any."""
     rules = []
     for text in host["DeviceCgroupRules"] or ():
         match = re.fullmatch(_RULE, text)

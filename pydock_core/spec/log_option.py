@@ -52,8 +52,8 @@ def check_options(driver: str, options: Mapping[str, str]) -> None:
     """Check a driver and its options.
 
     Raises:
-        UnsupportedError: a driver, an option or a value of Docker's that is not here; exit code 125.
-        InvalidError: a malformed value; exit code 125.
+        UnsupportedError: PyDock does not support the driver, the option or the value; exit code 125.
+        InvalidError: a value is malformed; exit code 125.
     """
     if driver not in DRIVERS:
         raise UnsupportedError(
@@ -115,9 +115,9 @@ def _check_mode(driver: str, value: str) -> None:
 
 
 def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits | None:
-    """Return how much of the log is kept in files; None for a driver without.
+    """Return the limits of the log files; None for a driver without files.
 
-    Sizes are in powers of 1000, as Docker has them here (units.FromHumanSize).
+    Sizes are in powers of 1000, as in Docker (units.FromHumanSize).
 
     Raises:
         PyDockError: see :func:`check_options`.
@@ -130,7 +130,7 @@ def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits | None:
 
 
 def parse_buffer_bytes(options: Mapping[str, str]) -> int:
-    """Return how much of the output waits for a journal that does not take it.
+    """Return the size of the buffer for output that the journal does not accept.
 
     Raises:
         InvalidError: it is not a size; exit code 125.
@@ -168,10 +168,10 @@ def _unknown_tag(template: str) -> UnsupportedError:
 
 
 def build_attributes(request: CreateRequest, container_id: str, name: str, image_id: str) -> dict[str, str]:
-    """Return what the options ask to be noted with each entry: labels, variables and a tag (``logs --details``).
+    """Return the attributes of each entry that the options request: labels, variables and a tag (``logs --details``).
 
     Args:
-        container_id, image_id: full; the image's with its algorithm.
+        container_id, image_id: full ids; the image's with its algorithm.
     """
     log = request["HostConfig"]["LogConfig"]
     options, driver = log["Config"], log["Type"]

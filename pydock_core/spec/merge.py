@@ -69,7 +69,7 @@ def merge(request: CreateRequest, image_config: Mapping[str, Any], default_netwo
 
 
 def _endpoints(request: CreateRequest, network: str) -> dict[str, EndpointSettings]:
-    """Return the networks with the default one by its name; that of the network mode comes first."""
+    """Return the networks, with the default one under its name; the network mode's network comes first."""
     if network.startswith("container:"):
         return {}
     given = request["NetworkingConfig"]["EndpointsConfig"]

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
 WHERE_POSSIBLE, TOP_ONLY, FORCED = "", "top", "forced"
-"""How far a read-only bind reaches into its submounts: all (Docker's default), none, all or an error."""
+"""Which submounts of a read-only bind are read-only: all if possible (Docker's default), none, or all with an error otherwise."""
 _MODES = ("ro", "rw")
 _CONSISTENCIES = ("default", "consistent", "cached", "delegated")
-"""They speak of hosts whose containers are in a virtual machine; Docker on Linux has one behaviour for all."""
+"""They concern hosts whose containers run in a virtual machine; Docker on Linux treats all of them alike."""
 _KEYS = {
     "bind": {"BindOptions"},
     "volume": {"VolumeOptions"},
@@ -33,15 +33,15 @@ class Mount(NamedTuple):
         kind: "bind", "volume", "tmpfs" or "image".
         source: host path of a bind, name of a volume (empty for an anonymous one), name or id of an image, empty for a tmpfs.
         target: absolute path in the container, normalized.
-        propagation: of a bind.
-        create_source: a missing source directory of a bind is created.
-        no_copy: an empty volume is not filled with the image's files at the target.
-        options: of a tmpfs, in mount(8)'s form: "size=64m", "mode=1777".
-        is_recursive: the mounts below the source of a bind come along.
-        read_only_below: of a read-only bind; see WHERE_POSSIBLE.
-        subpath: the part of a volume or an image that is mounted; empty for all.
-        labels, volume_options: of a volume that does not exist yet, as (key, value).
-        unnamed: the container did not name this volume.
+        propagation: propagation of a bind.
+        create_source: whether to create a missing source directory of a bind.
+        no_copy: whether to leave an empty volume empty instead of filling it with the image's files.
+        options: options of a tmpfs, in mount(8)'s form: "size=64m", "mode=1777".
+        is_recursive: whether a bind includes the mounts below its source.
+        read_only_below: submounts of a read-only bind; see WHERE_POSSIBLE.
+        subpath: the mounted part of a volume or an image; empty for the whole.
+        labels, volume_options: labels and options of a new volume, as (key, value).
+        unnamed: whether the volume's name was generated.
     """
 
     kind: str
@@ -68,12 +68,12 @@ def definition_mounts(definition: Definition) -> list[Mount]:
 def read_mounts(
     request: CreateRequest, volumes: Mapping[str, str], inherited: Iterable[Mapping[str, Any]] = ()
 ) -> list[Mount]:
-    """Return the mounts of a request: Binds, Mounts, Tmpfs, the inherited ones, and the Volumes at none of their targets.
+    """Return the mounts of a request: Binds, Mounts, Tmpfs, the inherited ones, and the Volumes at other targets.
 
     Args:
-        request: complete and valid.
+        request: a complete, valid request.
         volumes: the names of anonymous volumes and the ids of images, by target.
-        inherited: what VolumesFrom stands for; see :func:`inherit_mounts`.
+        inherited: the mounts of VolumesFrom; see :func:`inherit_mounts`.
     """
     host = request["HostConfig"]
     mounts = [
@@ -104,7 +104,7 @@ def read_mounts(
 def inherit_mounts(
     sources: Iterable[str], mounts_of: Callable[[str], Iterable[Mount]]
 ) -> list[dict[str, Any]]:
-    """Return the mounts that VolumesFrom stands for, in their stored form; of two at one target the later one counts.
+    """Return the mounts of VolumesFrom, in their stored form; of two at one target the later one wins.
 
     Args:
         sources: CONTAINER[:ro|rw].
@@ -299,7 +299,7 @@ def _parse_image_mount(
     if not source:
         raise _invalid(spelling, "source is missing", "add source=IMAGE")
     options = _options(document, "ImageOptions", {"Subpath": str}, spelling)
-    # An image cannot be written to, whatever is asked for.
+    # An image mount is always read-only, whatever the request says.
     return Mount(
         "image", source, target, True, subpath=_check_subpath(options.get("Subpath") or "", spelling)
     )
@@ -340,7 +340,7 @@ def _options(
 
 
 def _check_subpath(path: str, spelling: str) -> str:
-    """Return a path below a volume or an image, without a leading slash; Docker refuses one that leads out."""
+    """Return a path below a volume or an image, without a leading slash; as in Docker, it must not lead outside."""
     if path.startswith("/") or ".." in path.split("/"):
         raise _invalid(
             spelling, f"subpath {path!r} is not a path below the source", "give DIRECTORY/FILE without .."

@@ -1,7 +1,7 @@
 """The definition of a network: the body of the Engine API's ``POST /networks/create``, checked and stored.  Pure.
 
-A network of the driver "bridge" has one IPv4 subnet, and with ``EnableIPv6`` one IPv6 subnet.  A subnet that the request
-leaves out is chosen when the network is created.
+A network of the driver "bridge" has one IPv4 subnet, and with ``EnableIPv6`` one IPv6 subnet.  A subnet missing from the
+request is chosen when the network is created.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RESERVED = ("bridge", "host", "none", "default")
 _PREFIX = "com.docker.network."
 BRIDGE_NAME = f"{_PREFIX}bridge.name"
 LINK_LOCAL = "pydock.network.link_local"
-"""PyDock's own option: containers reach link-local addresses beyond the host (cloud metadata)."""
+"""PyDock's own option: containers can reach link-local addresses beyond the host (cloud metadata)."""
 
 
 class IpamPool(TypedDict):
@@ -68,13 +68,13 @@ class BridgeOptions:
     """The options of the bridge driver.
 
     Attributes:
-        bridge: the device's name; empty for a chosen one.
-        masquerade: outgoing packets take the host's address.
-        connectivity: the network's containers reach each other.
-        binding: the address of published ports that name none; empty for the default.
+        bridge: the device's name; empty to choose one.
+        masquerade: whether outgoing packets take the host's address.
+        connectivity: whether the network's containers can reach each other.
+        binding: the default address of published ports; empty for the general default.
         mtu: in bytes; 0 for the kernel's default.
         interface: the prefix of the interfaces' names in containers.
-        link_local: link-local addresses beyond the host are reachable.
+        link_local: whether link-local addresses beyond the host are reachable.
     """
 
     bridge: str = ""
@@ -94,7 +94,7 @@ def check_network(document: Mapping[str, Any]) -> tuple[str, str, NetworkRequest
 
     Raises:
         InvalidError: a value is malformed, or contradicts another one.
-        UnsupportedError: PyDock does not have it.
+        UnsupportedError: PyDock does not support a value.
     """
     name = _text(document, "Name")
     if not _NAME.fullmatch(name):
@@ -137,7 +137,7 @@ def check_network(document: Mapping[str, Any]) -> tuple[str, str, NetworkRequest
 
 
 def _refuse(document: Mapping[str, Any]) -> None:
-    """Refuse what only a swarm has, and a network without IPv4."""
+    """Refuse swarm-only fields and a network without IPv4."""
     for field, flag in (
         ("Ingress", "--ingress"),
         ("ConfigOnly", "--config-only"),
@@ -186,7 +186,7 @@ def _check_pools(configs: Any) -> list[IpamPool]:
 
 
 def parse_subnet(text: str) -> IPv4Network | IPv6Network:
-    """Read a subnet that has room for a gateway and a container.
+    """Parse a subnet with room for a gateway and a container.
 
     Raises:
         InvalidError: it is malformed, has host bits, or is too small or too large.
@@ -280,7 +280,7 @@ _OPTIONS: Mapping[str, tuple[str, Any]] = {
 
 
 def encode(request: NetworkRequest) -> str:
-    """Return the stored form, without the fields that have their default; :func:`decode` is the inverse."""
+    """Return the stored form, without fields that have their default; :func:`decode` is the inverse."""
     defaults = cast("Mapping[str, Any]", DEFAULT)
     return json.dumps({name: value for name, value in request.items() if value != defaults[name]})
 

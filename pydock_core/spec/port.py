@@ -18,7 +18,7 @@ _HOST_PORT = re.compile(r"([0-9]{0,5})(?:-([0-9]{1,5}))?")
 def publish_all(
     bindings: Mapping[str, Sequence[Any] | None], exposed: Iterable[str]
 ) -> dict[str, Sequence[Any] | None]:
-    """Return the bindings with one on a free port of the host for each exposed port that has none."""
+    """Return the bindings, adding one on a free host port for each exposed port without a binding."""
     return {**{port: None for port in exposed if port not in bindings}, **bindings}
 
 
@@ -28,7 +28,7 @@ def read_ports(
     """Return the published ports.
 
     Args:
-        default_address: of a binding that names none.
+        default_address: address of bindings without one.
 
     Raises:
         InvalidError: a port or an address is malformed, or one is given twice; exit code 125.
@@ -55,7 +55,7 @@ def read_ports(
 
 
 def _read_range(port: str, text: Any) -> tuple[int, int]:
-    """Return the first port of the host, and the last one; 0 for the latter if there is only one."""
+    """Return the first and the last host port; the last is 0 if there is only one."""
     match = _HOST_PORT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise _invalid(port, f"{text!r} is not a port", "a port is a number from 1 to 65535")

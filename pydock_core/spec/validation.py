@@ -41,7 +41,7 @@ HOST_GATEWAY = "host-gateway"
 """Docker's word for the host's address in ExtraHosts."""
 LEAST_MEMORY_BYTES = 6 * 1024 * 1024
 NETWORK_MODES = ("none", "host", "bridge")
-"""The networks that every host has; another mode is a network's name or id, or container:NAME."""
+"""The predefined networks; any other mode is a network's name or id, or container:NAME."""
 
 _LARGEST = (1 << 63) - 1
 _DEEPEST = 10
@@ -342,7 +342,7 @@ class _Checker:
             )
 
     def _device_request(self, document: Any) -> DeviceRequest:
-        """Return a request for devices with every field; which devices there are is the host's to know."""
+        """Return a request for devices with every field; the devices themselves are checked against the host later."""
         flag = self.name("DeviceRequests")
         request: DeviceRequest = {**DEVICE_REQUEST, **document}
         for field, check in _DEVICE_REQUEST_TYPES.items():
@@ -491,10 +491,10 @@ def check_restart_policy(policy: Mapping[str, Any], name: str = "RestartPolicy")
     """Return a restart policy with both fields; an empty name is "no".
 
     Args:
-        name: how errors call the field.
+        name: the field's name in errors.
 
     Raises:
-        InvalidError: there is no such policy, or its count is not one; exit code 125.
+        InvalidError: the policy is unknown, or its count is invalid; exit code 125.
     """
     from pydock_core.supervision.restart_policy import (  # late: few containers have a policy
         NAMES,

@@ -15,7 +15,7 @@ ANONYMOUS_LABEL = "com.docker.volume.anonymous"
 LOCAL = "local"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _NAME_BYTES = 230
-"""Less than the name of a file may have: the trash puts something before and behind it."""
+"""Shorter than the maximum of a file name, because the trash adds a prefix and a suffix."""
 _OPTIONS = ("type", "device", "o")
 _PRIVILEGED = ("nfs", "nfs4", "cifs")
 _ADDRESSED = ("nfs", "nfs4", "cifs")
@@ -38,7 +38,7 @@ def check_driver(driver: str) -> None:
     """Refuse another driver than the local one.
 
     Raises:
-        UnsupportedError: it is another one.
+        UnsupportedError: the driver is not "local".
     """
     if driver not in ("", LOCAL):
         raise UnsupportedError(
@@ -49,15 +49,15 @@ def check_driver(driver: str) -> None:
 
 
 def check_volume(name: str, driver: str, options: Mapping[str, str], *, rootless: bool) -> None:
-    """Check a volume that is to be created.
+    """Check the definition of a new volume.
 
     Args:
-        options: of the driver.
-        rootless: an ordinary user creates it.
+        options: options of the driver.
+        rootless: whether an ordinary user creates it.
 
     Raises:
         InvalidError: the name or an option is malformed.
-        UnsupportedError: the driver is another one, or an ordinary user cannot mount such a volume.
+        UnsupportedError: the driver is not "local", or an ordinary user cannot mount such a volume.
     """
     check_name(name)
     check_driver(driver)
@@ -92,6 +92,6 @@ def check_volume(name: str, driver: str, options: Mapping[str, str], *, rootless
 
 
 def is_bind(options: Mapping[str, str]) -> bool:
-    """Whether a volume's files are those of a directory of the host."""
+    """Whether a volume is a directory of the host."""
     words = options.get("o", "").split(",")
     return "bind" in words or "rbind" in words or options.get("type") == "bind"
