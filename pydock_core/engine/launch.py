@@ -17,7 +17,7 @@ from pydock_core.engine.host_support import check_host_support, lost_limits
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.volume_files import fill_volumes
 from pydock_core.errors import InvalidError, NotFoundError, UnavailableError
-from pydock_core.network.uplink_program import lack
+from pydock_core.network.uplink_program import has_route, lack
 from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
@@ -132,8 +132,8 @@ class Launcher:
 
     @property
     def default_network(self) -> str:
-        """The default network mode: a bridge, unless this host provides none to an ordinary user."""
-        return "none" if self._rootless and lack() else "bridge"
+        """The default network mode: a bridge, unless this host provides none, or has no way out, for an ordinary user."""
+        return "none" if self._rootless and (lack() or not has_route()) else "bridge"
 
     # -- at create -------------------------------------------------------------------------------------
 

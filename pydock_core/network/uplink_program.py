@@ -69,6 +69,12 @@ def find_nft() -> str:
     return shutil.which("nft", path=search_path()) or ""
 
 
+def has_route() -> bool:
+    """Whether the caller's network namespace has an IPv4 default route; without one, pasta does not start."""
+    with open("/proc/self/net/route", encoding="ascii") as lines:
+        return any(line.split()[1] == line.split()[7] == "00000000" for line in lines)
+
+
 def lack() -> str:
     """Return the reason why an ordinary user cannot have bridge networks on this host; "" if there is none."""
     if not find_program():

@@ -26,6 +26,7 @@ from tests.support.network_namespace import NetworkNamespace, network_namespace
 __all__ = ["archive"]  # a fixture
 
 pytestmark = [
+    pytest.mark.skipif("PYDOCK_KILL_SECONDS" not in os.environ, reason="on request: make test-kills"),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root makes bridges"),
     pytest.mark.skipif(not shutil.which("nft"), reason="needs nft (Debian: nftables)"),
 ]

@@ -237,7 +237,7 @@ def test_none_starts_nothing(host: Host) -> None:
     assert host.dock("run", "--rm", "--network", "none", "busybox", "ip", "-o", "link").count("\n") == 0
     assert not (host.run / "network.sock").exists()
     assert user_network.read(host.run) is None
-    assert host.programs() == []
+    wait_until(lambda: host.programs() == [], "no program of a way out runs")
 
 
 def test_the_default_is_a_bridge_with_a_way_out(host: Host) -> None:
@@ -417,7 +417,7 @@ def test_a_killed_holder_takes_the_network_along(host: Host) -> None:
     network = host.network()
     killed(network.holder.pid)
     wait_until(lambda: is_over(network.uplink.pid), "the uplink follows")
-    assert host.programs() == []
+    wait_until(lambda: host.programs() == [], "no program of a way out runs")
     assert host.dock("ps", "--format", "{{.Names}} {{.State}}") == "one running"
     host.dock("restart", "-t", "0", "one")
     inside = host.inside("one")
@@ -454,7 +454,7 @@ def test_nothing_is_left_after_the_last_container(host: Host) -> None:
     network = host.network()
     host.clear()
     wait_until(lambda: is_over(network.holder.pid) and is_over(network.uplink.pid), "both have ended")
-    assert host.programs() == []
+    wait_until(lambda: host.programs() == [], "no program of a way out runs")
     left = {path.name for path in host.run.iterdir()}
     assert not left & {"user-network.json", "user-network.ns"}
 
