@@ -131,9 +131,7 @@ class Template:
             else:
                 nodes.append(self._output(text))
         if enders:
-            raise _bad(
-                self.text, "a block has no {{end}}", "each {{if}}, {{range}} and {{with}} needs its {{end}}"
-            )
+            raise _bad(self.text, "a block has no {{end}}")
         return nodes, ""
 
     def _control(self, word: str, text: str) -> Node:
@@ -253,7 +251,7 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
         position = match.end()
     rest = text[position:]
     if "{{" in rest:
-        raise _bad(text, "an action is not closed", "each {{ needs its }}, as in '{{.Name}}'")
+        raise _bad(text, "an action is not closed")
     rest = rest.lstrip() if trim_next else rest
     if rest:
         yield "text", rest
@@ -378,7 +376,7 @@ class _Expressions:
         if (kind, text) == ("sign", "("):
             expression = self._pipeline()
             if self._peek() != ("sign", ")"):
-                raise _bad(self._template, "a parenthesis is not closed", "each ( needs its )")
+                raise _bad(self._template, "a parenthesis is not closed")
             self._position += 1
             while self._position in self._chained:
                 expression = self._members(expression, self._peek()[1].split(".")[1:])

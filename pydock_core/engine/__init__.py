@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydock_core.cdi.name import is_qualified_name
     from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from pydock_core.supervision.client import Streams
 
 _HOMES = {
-    "pydock_core.cdi.name": ("is_qualified_name",),
     "pydock_core.engine.execution": ("ExecRequest",),
     "pydock_core.engine.image_shapes": ("SeenImage",),
     "pydock_core.engine.launch": ("DEFAULT_STOP_SECONDS",),
@@ -62,7 +60,6 @@ __all__ = [
     "Streams",
     "Watcher",
     "check_request",
-    "is_qualified_name",
     "parse_moment_ns",
     "parse_platform",
     "parse_reference",

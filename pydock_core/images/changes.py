@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydock_core.errors import InvalidError
-from pydock_core.spelling import parse_duration_ns
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 
@@ -166,14 +165,24 @@ _HEALTH_TIMES = {
     "start-period": "StartPeriod",
     "start-interval": "StartInterval",
 }
+_TIME = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
 
 
 def _nanoseconds(text: str) -> int:
     """Parse a duration in Go's format: "1m30s"."""
-    value = parse_duration_ns(text)
-    if value is None:
+    if not _TIME.fullmatch(text):
         raise ValueError(f"invalid duration {text!r}: write 30s or 1m30s")
-    return value
+    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _TIME_PART.findall(text))
 
 
 def _set_user(config: dict[str, Any], text: str) -> None:

@@ -7,7 +7,6 @@ upload resumes at the registry's position.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -107,10 +106,7 @@ def push_image(
             for digest, path in knowledge.lost:
                 distribution.delete_blob_place(database, digest, reference.domain, path)
         distribution.add_blob_places(database, digests, reference.domain, reference.path)
-        event = sql.build_event(
-            "push", row.id, json.loads(row.labels), actor=reference.familiar, name=reference.repository
-        )
-        distribution.add_repository_digest(database, reference.repository, pushed.digest, row.id, event)
+        distribution.add_repository_digest(database, reference.repository, pushed.digest, row.id)
     report({"status": f"{reference.tag}: digest: {pushed.digest} size: {pushed.size_bytes}"})
     return pushed
 

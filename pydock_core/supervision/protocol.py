@@ -28,7 +28,6 @@ class PortDocument(TypedDict):
     host_port: int
     container_port: int
     protocol: str
-    last_host_port: int
 
 
 # -- fork servers ------------------------------------------------------------------------------------------
@@ -70,17 +69,21 @@ class WorkRequest(TypedDict):
 
 
 class EnsureRequest(TypedDict):
-    """Asks the network service for a bridge with its firewall rules.
-
-    ``rules`` and ``admission`` have the fields of the classes of :mod:`pydock_core.network.rules`.
-    """
+    """Asks the network service for a bridge with its firewall rules."""
 
     op: Literal["ensure"]
-    rules: Mapping[str, Any]
-    mtu: int
-    record: str
-    needs_nft: bool
-    admission: NotRequired[Mapping[str, Any]]
+    bridge: str
+    subnet: str
+    gateway: str
+    admission: NotRequired[AdmissionDocument]
+
+
+class AdmissionDocument(TypedDict):
+    """A container that a bridge admits; see :class:`pydock_core.network.rules.Admission`."""
+
+    address: str
+    access: str
+    resolvers: Sequence[str]
 
 
 class EnsureReply(TypedDict):
@@ -90,38 +93,22 @@ class EnsureReply(TypedDict):
 
 
 class PlugRequest(TypedDict):
-    """Asks the network service to attach a network namespace to bridges."""
+    """Asks the network service to attach a network namespace to a bridge."""
 
     op: Literal["attach"]
     container_id: str
-    interfaces: Sequence[Mapping[str, Any]]
-
-
-class UnplugRequest(TypedDict):
-    """Asks the network service to remove an interface of a network namespace, and to set the remaining routes."""
-
-    op: Literal["detach"]
-    container_id: str
-    address: str
-    routes: Sequence[Mapping[str, Any]]
-
-
-class PublishRequest(TypedDict):
-    """Asks the network service to translate packets for published ports from outside to a container.
-
-    ``ports`` have the fields of :class:`pydock_core.network.port_rules.Publication`.
-    """
-
-    op: Literal["publish"]
     bridge: str
-    ports: Sequence[Mapping[str, Any]]
+    address: str
+    gateway: str
+    mac_address: str
 
 
 class RemoveRequest(TypedDict):
     """Asks the network service to remove a bridge and its firewall rules."""
 
     op: Literal["remove"]
-    rules: Mapping[str, Any]
+    bridge: str
+    subnet: str
 
 
 # -- events on a status socket -----------------------------------------------------------------------------
@@ -132,7 +119,6 @@ class StartedEvent(TypedDict):
 
     event: Literal["started"]
     pid: int
-    started_at_ns: int
     ports: list[PortDocument]
 
 
@@ -175,7 +161,7 @@ WorkerEvent = ProgressEvent | DoneEvent | FailedEvent
 class BareRequest(TypedDict):
     """A request without fields."""
 
-    op: Literal["state", "wait", "follow", "freeze", "thaw", "pause", "unpause"]
+    op: Literal["state", "wait", "follow", "freeze", "thaw"]
 
 
 class AttachRequest(StreamChoice):
@@ -193,11 +179,10 @@ class ResizeRequest(TypedDict):
 
 
 class SignalRequest(TypedDict):
-    """Sends a signal to the container's first process; ``unpause`` thaws the container, so that the signal can end it."""
+    """Sends a signal to the container's first process."""
 
     op: Literal["signal"]
     signal: int
-    unpause: NotRequired[bool]
 
 
 class StopRequest(TypedDict):
@@ -209,44 +194,10 @@ class StopRequest(TypedDict):
 
 
 class ExecRequest(TypedDict):
-    """Runs an additional process (an OCI ``process`` object); ``id`` identifies it in events."""
+    """Runs a further process (an OCI ``process`` object)."""
 
     op: Literal["exec"]
     process: Mapping[str, Any]
-    id: str
-    detach: NotRequired[bool]
-
-
-class ConnectRequest(TypedDict):
-    """Attaches an interface to a running container; see :mod:`pydock_core.supervision.plan` for the documents."""
-
-    op: Literal["connect"]
-    interface: Mapping[str, Any]
-    name_service: Mapping[str, Any]
-
-
-class DisconnectRequest(TypedDict):
-    """Removes a running container's interface; gateway and IPv6 gateway are by network id."""
-
-    op: Literal["disconnect"]
-    network_id: str
-    gateways: Mapping[str, tuple[str, str]]
-    name_service: Mapping[str, Any]
-
-
-class RenameRequest(TypedDict):
-    """Changes a running container's names on its networks, by network id."""
-
-    op: Literal["rename"]
-    names: Mapping[str, Sequence[str]]
-
-
-class RestartPolicyRequest(TypedDict):
-    """Sets the restart policy; see :class:`pydock_core.supervision.restart_policy.RestartPolicy`."""
-
-    op: Literal["restart_policy"]
-    name: str
-    most: int
 
 
 class DialRequest(TypedDict):
@@ -258,17 +209,7 @@ class DialRequest(TypedDict):
 
 
 ControlRequest = (
-    BareRequest
-    | AttachRequest
-    | ResizeRequest
-    | SignalRequest
-    | StopRequest
-    | ExecRequest
-    | DialRequest
-    | RestartPolicyRequest
-    | ConnectRequest
-    | DisconnectRequest
-    | RenameRequest
+    BareRequest | AttachRequest | ResizeRequest | SignalRequest | StopRequest | ExecRequest | DialRequest
 )
 
 
@@ -292,7 +233,7 @@ class StateReply(TypedDict):
     pid: int
     started_at_ns: int
     ports: list[PortDocument]
-    status: Literal["starting", "running", "restarting", "exited"]
+    status: Literal["starting", "running", "exited"]
 
 
 class ExecReply(TypedDict):

@@ -1,1 +1,0 @@
-"""Finds and repairs inconsistencies in a state root (``dock system check``)."""

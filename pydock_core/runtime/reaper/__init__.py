@@ -1,1 +1,0 @@
-"""The init of ``--init``; see :mod:`pydock_core.runtime.reaper.image`."""
