@@ -18,7 +18,7 @@ PYTHON = $(shell for python in /usr/bin/python3 python3 python3.13 python3.12 py
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test test-fast check bench lab-build debian-packages clean
+.PHONY: help demo lab test test-fast test-kills check bench lab-build debian-packages clean
 
 help:
 	@sed -n '2,10s/^# \{0,1\}//p' Makefile
@@ -56,6 +56,11 @@ debian-packages:
 test: debian-packages
 	@$(MAKE) --no-print-directory $(STAMPS)/test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGUMENTS)
+
+# Every process of PyDock is killed at random under four clients: for so many seconds.
+PYDOCK_KILL_SECONDS ?= 60
+test-kills: $(STAMPS)/test
+	PYDOCK_KILL_SECONDS=$(PYDOCK_KILL_SECONDS) $(BIN)/python -m pytest tests/crash/test_random_kills.py $(PYTEST_ARGUMENTS)
 
 test-fast: $(STAMPS)/test
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not slow' tests/unit tests/contract \

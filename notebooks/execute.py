@@ -1,4 +1,4 @@
-"""Executes a notebook for real and says what happened: ``make demo``; ``execute.py [quickstart.ipynb | images.ipynb]``.
+"""Executes a notebook for real and says what happened: ``make demo``; ``execute.py [NAME.ipynb]``.
 
 A notebook is named from this directory; without a name it is the quickstart.  The executed copy, with its outputs, is
 written beside it as NAME.executed.ipynb (ignored by git); the notebook itself stays as it is.  Its last cell, tagged

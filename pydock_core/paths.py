@@ -75,6 +75,15 @@ class StateRoot:
         """Return the paths of one container, by its full id."""
         return ContainerPaths(self.containers / container_id, self.run / "c" / container_id)
 
+    @property
+    def changed(self) -> Path:
+        """A file whose times are set after each change of the database."""
+        return self.run / "changed"
+
+    def network_directory(self, network_id: str) -> Path:
+        """The directory of a bridge network's runtime files: its names, and the device to remove."""
+        return self.run / "n" / network_id
+
     def zygote_socket(self) -> Path:
         return self.run / "zygote.sock"
 
@@ -101,6 +110,7 @@ class StateRoot:
             self.trash,
             self.cache,
             self.run / "c",
+            self.run / "n",
         ):
             try:
                 status = os.lstat(path)
@@ -126,7 +136,7 @@ class ContainerPaths:
 
     ``data`` (made by the engine at create, removed at rm): bundle/config.json, bundle/rootfs (an empty
     directory to mount on), upper/ and work/ (the writable layer), log.json, exit.json, hosts, hostname,
-    resolv.conf.  ``run`` (made at start): plan.json, lock, state.json, control.sock.
+    resolv.conf.  ``run`` (made at start): plan.json, lock, state.json, control.sock, health.json.
     """
 
     data: Path
@@ -180,8 +190,18 @@ class ContainerPaths:
         return self.run / "state.json"
 
     @property
+    def health_file(self) -> Path:
+        """The state of the health check; replaced by rename."""
+        return self.run / "health.json"
+
+    @property
     def control_socket(self) -> Path:
         return self.run / "control.sock"
+
+    @property
+    def names_file(self) -> Path:
+        """The settings of the container's name server; missing without one."""
+        return self.run / "names.json"
 
 
 def default_root() -> StateRoot:

@@ -18,7 +18,8 @@ SETTING = "PYDOCK_PROGRAM_SERVER"
 """The environment variable that turns the server off: "off"."""
 
 COMMANDS = frozenset(
-    "create exec history images info inspect kill logs ls port ps rename restart rm run start stop version wait".split()
+    "cp create exec history images info inspect kill logs ls pause port ps rename restart rm run start stop top unpause "
+    "update version wait".split()
 )
 """The commands that the server runs: short ones, and those that wait for a container."""
 
@@ -32,7 +33,7 @@ REFUSED = -2
 _FORWARDED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT")
 _REQUEST_BYTES = 60 * 1024
 _CONNECT_SECONDS = 2
-"""The time for which a server's queue may be full: it may be another user's, who never empties it."""
+"""The time to wait for a full server queue, which may belong to another user who never empties it."""
 
 
 def socket_path() -> str:
@@ -60,7 +61,7 @@ def installation() -> str:
 
 def is_served(words: list[str]) -> bool:
     """Whether the server, if there is one, runs a command line."""
-    names = words[1:] if words[:1] in (["container"], ["image"]) else words
+    names = words[1:] if words[:1] in (["container"], ["image"], ["volume"]) else words
     name = names[0] if names else ""
     if name not in COMMANDS or os.environ.get(SETTING) == "off":
         return False

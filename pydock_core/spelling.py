@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
@@ -9,6 +11,38 @@ _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 def parse_boolean(text: str) -> bool | None:
     """Parse a boolean as Go does (strconv.ParseBool); return None for other text."""
     return True if text in _TRUE else False if text in _FALSE else None
+
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+
+def parse_duration_ns(text: str) -> int | None:
+    """Parse a time span in Go's format: "1m30s", "0"; return nanoseconds, or None for other text."""
+    if text == "0":
+        return 0
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _DURATION_PART.findall(text))
+
+
+def binary_size(size_bytes: float) -> str:
+    """Return a size in Docker's spelling, in powers of 1024: "1.952GiB", "0B" (go-units, BytesSize)."""
+    value = float(size_bytes)
+    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.4g}{units[0]}"
 
 
 def human_size(size_bytes: float, digits: int = 3) -> str:

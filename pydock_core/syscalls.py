@@ -64,6 +64,7 @@ MOUNT_ATTR_NODIRATIME = 0x80
 MOUNT_ATTR_NOSYMFOLLOW = 0x200000
 
 O_PATH = 0x200000
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
@@ -88,6 +89,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 KEYCTL_JOIN_SESSION_KEYRING = 1
 
 _SYNC_FILE_RANGE_WRITE = 2
+_RENAME_NOREPLACE = 1
 
 SECCOMP_SET_MODE_FILTER = 1
 
@@ -106,6 +108,7 @@ _PER_MACHINE = {
         "capset": 126,
         "pivot_root": 155,
         "keyctl": 250,
+        "renameat2": 316,
         "seccomp": 317,
         "bpf": 321,
     },
@@ -115,6 +118,7 @@ _PER_MACHINE = {
         "capset": 91,
         "pivot_root": 41,
         "keyctl": 219,
+        "renameat2": 276,
         "seccomp": 277,
         "bpf": 280,
     },
@@ -133,6 +137,9 @@ _NUMBERS = {
 }
 
 CLOSE_RANGE_CLOEXEC = 4
+
+IN_ATTRIB = 0x4
+IN_DELETE_SELF = 0x400
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -292,6 +299,19 @@ def openat2(directory_fd: int, path: str, flags: int, *, mode: int = 0, resolve:
     return _syscall("openat2", directory_fd, os.fsencode(path), record, len(record), subject=path)
 
 
+def rename_noreplace(source_dir: int, source: str, target_dir: int, target: str) -> None:
+    """renameat2(2) with RENAME_NOREPLACE: FileExistsError if the target exists."""
+    _syscall(
+        "renameat2",
+        source_dir,
+        os.fsencode(source),
+        target_dir,
+        os.fsencode(target),
+        _RENAME_NOREPLACE,
+        subject=source,
+    )
+
+
 def filesystem_magic(descriptor: int) -> int:
     """fstatfs(2): the f_type of the filesystem that a descriptor (O_PATH too) is on."""
     # struct statfs is 120 bytes on both machines and begins with a word-sized f_type.
@@ -352,6 +372,16 @@ def close_except(*kept_fds: int) -> None:
             close_range(first, kept_fd - 1)
         first = max(first, kept_fd + 1)
     close_range(first)
+
+
+def inotify_init() -> int:
+    """inotify_init1(2): a queue of file events; the descriptor does not block and is close-on-exec."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+def inotify_add_watch(queue_fd: int, path: str, mask: int) -> int:
+    """inotify_add_watch(2): queue the events of a file that are in ``mask`` (IN_*)."""
+    return _check(_libc.inotify_add_watch(queue_fd, os.fsencode(path), ctypes.c_uint32(mask)), path)
 
 
 def join_new_session_keyring() -> None:

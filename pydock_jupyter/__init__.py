@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydock_jupyter.display.network_pictures import NetworksView
     from pydock_jupyter.display.port import PortView
     from pydock_jupyter.display.store_pictures import ChangesView, LayersView
     from pydock_jupyter.widgets.panel import Panel
@@ -71,6 +72,20 @@ def layers(*names: str) -> LayersView:
     from pydock_jupyter.display.store_pictures import see_layers
 
     return see_layers(names)
+
+
+def network_graph(*names: str) -> NetworksView:
+    """Return a diagram of networks, with the addresses, names and ports of their running containers.
+
+    Args:
+        names: names of networks; by default all user-defined ones and those with a running container.
+
+    Raises:
+        NotFoundError: there is no such network.
+    """
+    from pydock_jupyter.display.network_pictures import see_networks
+
+    return see_networks(names)
 
 
 def changes(container: str) -> ChangesView:

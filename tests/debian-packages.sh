@@ -3,7 +3,7 @@
 set -eu
 packages="python3-venv python3-dev gcc make git uidmap nftables iproute2 libseccomp2 podman crun runc skopeo umoci mmdebstrap
  chromium qemu-system-x86 linux-image-amd64 busybox-static cpio kmod e2fsprogs acl attr tmux bubblewrap xz-utils zstd tar
- docker-registry docker.io erofs-utils openssl apache2-utils"
+ passt slirp4netns docker-registry docker.io erofs-utils openssl apache2-utils binutils-aarch64-linux-gnu qemu-user-static"
 command -v dpkg-query >/dev/null || { echo "not a Debian system: tests whose tools are missing are skipped"; exit 0; }
 if ! command -v node >/dev/null; then packages="$packages nodejs npm"; fi
 missing=""

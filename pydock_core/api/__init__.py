@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from pydock_core.api.access import EngineAccess, make_default_engine
 from pydock_core.api.handler import ApiHandler, Operation
-from pydock_core.api.route import build_handler, route
+from pydock_core.api.route import ARCHIVE_PATTERN, build_archive_handler, build_handler, route
 
-__all__ = ["ApiHandler", "EngineAccess", "Operation", "build_handler", "make_default_engine", "route"]
+__all__ = [
+    "ARCHIVE_PATTERN",
+    "ApiHandler",
+    "EngineAccess",
+    "Operation",
+    "build_archive_handler",
+    "build_handler",
+    "make_default_engine",
+    "route",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime
+import asyncio
+import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydock_core.api.handler import ApiHandler
@@ -12,7 +13,7 @@ from pydock_core.errors import InvalidError, UnsupportedError
 if TYPE_CHECKING:
     from pydock_core.engine import EngineProtocol
 
-_UNIX_TIME = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
+STATS_SECONDS = 1.0
 _STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
 
 
@@ -86,6 +87,59 @@ async def kill_container(handler: ApiHandler, id: str) -> None:
     handler.reply_nothing()
 
 
+async def pause_container(handler: ApiHandler, id: str) -> None:
+    handler.allow()
+    await handler.engine.call_long(lambda engine: engine.containers.pause(id))
+    handler.reply_nothing()
+
+
+async def unpause_container(handler: ApiHandler, id: str) -> None:
+    handler.allow()
+    await handler.engine.call_long(lambda engine: engine.containers.unpause(id))
+    handler.reply_nothing()
+
+
+async def update_container(handler: ApiHandler, id: str) -> None:
+    """ContainerUpdate."""
+    handler.allow()
+    changes = handler.document()
+    await handler.engine.call_long(lambda engine: engine.containers.update(id, changes))
+    handler.reply({"Warnings": []})
+
+
+async def list_processes(handler: ApiHandler, id: str) -> None:
+    """ContainerTop."""
+    handler.allow("ps_args")
+    options = handler.get_query_argument("ps_args", "").split()
+    handler.reply(await handler.engine.call_long(lambda engine: engine.processes.top(id, options)))
+
+
+async def show_stats(handler: ApiHandler, id: str) -> None:
+    """ContainerStats: one reading a second, each with the previous one; ``stream=0`` for one reading with its rate."""
+    handler.allow("stream", "one-shot")
+    is_stream = handler.get_query_argument("stream", "1").lower() not in ("0", "false")
+    gone = asyncio.Event()
+    handler.on_gone = gone.set
+    before = await handler.engine.call(lambda engine: engine.processes.stats(id))
+    if handler.flag("one-shot") and not is_stream:
+        handler.reply(before)
+        return
+    handler.set_header("Content-Type", "application/json")
+    while True:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(gone.wait(), STATS_SECONDS)
+        if gone.is_set():
+            return
+        now = await handler.engine.call(lambda engine: engine.processes.stats(id))
+        document = {**now, "preread": before["read"], "precpu_stats": before["cpu_stats"]}
+        handler.write(json.dumps(document, separators=(",", ":")) + "\n")
+        if not is_stream:
+            handler.finish()
+            return
+        await handler.flush()
+        before = now
+
+
 async def rename_container(handler: ApiHandler, id: str) -> None:
     handler.allow("name")
     name = handler.get_query_argument("name", "")
@@ -101,12 +155,10 @@ async def wait_for_container(handler: ApiHandler, id: str) -> None:
     condition = handler.get_query_argument("condition", "") or "not-running"
     if condition not in ("not-running", "next-exit", "removed"):
         raise InvalidError(f'invalid condition: "{condition}"', "not-running is one")
-    if condition != "not-running":
-        raise UnsupportedError(f"condition {condition} is not supported yet", "use not-running")
     container_id = await handler.engine.call(lambda engine: engine.containers.resolve(id))
     handler.set_header("Content-Type", "application/json")
     await handler.flush()
-    code = await handler.engine.call_long(lambda engine: engine.containers.wait(container_id))
+    code = await handler.engine.call_long(lambda engine: engine.containers.wait(container_id, condition))
     handler.finish(b'{"StatusCode":%d}\n' % code)
 
 
@@ -119,12 +171,13 @@ async def remove_container(handler: ApiHandler, id: str) -> None:
 
 async def show_logs(handler: ApiHandler, id: str) -> None:
     """ContainerLogs: multiplexed frames (8-byte header: stream, three zeros, length), or raw bytes with a terminal."""
-    handler.allow("stdout", "stderr", "follow", "tail", "timestamps", "since", "until")
+    handler.allow("stdout", "stderr", "follow", "tail", "timestamps", "since", "until", "details")
     stdout, stderr = handler.flag("stdout"), handler.flag("stderr")
     if not (stdout or stderr):
         raise InvalidError("Bad parameters: you must choose at least one stream", "add stdout=1 or stderr=1")
     follow, timestamps = handler.flag("follow"), handler.flag("timestamps")
-    tail, since_ns, until_ns = _tail(handler), _time(handler, "since"), _time(handler, "until")
+    details = handler.flag("details")
+    tail, since_ns, until_ns = _tail(handler), handler.moment("since"), handler.moment("until")
     config = (await handler.engine.call(lambda engine: engine.containers.inspect(id)))["Config"]
     is_raw = bool(config.get("Tty"))
     kind = "raw" if is_raw else "multiplexed"
@@ -135,6 +188,7 @@ async def show_logs(handler: ApiHandler, id: str) -> None:
             follow=follow,
             tail=tail,
             timestamps=timestamps,
+            details=details,
             since_ns=since_ns,
             until_ns=until_ns,
             stdout=stdout,
@@ -176,20 +230,3 @@ def _tail(handler: ApiHandler) -> int | None:
     if not text.isascii() or not text.isdigit():
         raise InvalidError(f"parameter tail: {text!r} is not a number", "a number, or all")
     return int(text)
-
-
-def _time(handler: ApiHandler, name: str) -> int | None:
-    """Return a time in Unix nanoseconds: ``1700000000``, ``1700000000.000000001`` or RFC 3339.  0 means none."""
-    text = handler.get_query_argument(name, "")
-    if text in ("", "0"):
-        return None
-    match = _UNIX_TIME.fullmatch(text)
-    if match is not None:
-        return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
-    try:
-        moment = datetime.fromisoformat(text)
-        return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
-    except ValueError:
-        raise InvalidError(
-            f"parameter {name}: {text!r} is not a point in time", "Unix seconds, or RFC 3339"
-        ) from None

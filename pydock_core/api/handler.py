@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from http.client import responses
 from typing import Any
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ MIN_API_VERSION = (1, 24)
 """The oldest version of Docker's own engine; older clients expect other shapes."""
 
 _VERSION = re.compile(r"/v([0-9]{1,4})\.([0-9]{1,4})(?=/)")
+_UNIX_TIME = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,9}))?")
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 
 Operation = Callable[..., Awaitable[None]]
@@ -143,6 +145,26 @@ class ApiHandler(web.RequestHandler):
             return int(text)
         except ValueError:
             raise InvalidError(f"parameter {name}: {text!r} is not a number") from None
+
+    def moment(self, name: str) -> int | None:
+        """Return a time in Unix nanoseconds: ``1700000000``, ``1700000000.000000001`` or RFC 3339.  0 means none.
+
+        Raises:
+            InvalidError: it is not a time.
+        """
+        text = self.get_query_argument(name, "")
+        if text in ("", "0"):
+            return None
+        match = _UNIX_TIME.fullmatch(text)
+        if match is not None:
+            return int(match[1]) * 1_000_000_000 + int((match[2] or "0").ljust(9, "0"))
+        try:
+            moment = datetime.fromisoformat(text)
+            return int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000
+        except ValueError:
+            raise InvalidError(
+                f"parameter {name}: {text!r} is not a point in time", "Unix seconds, or RFC 3339"
+            ) from None
 
     def filters(self) -> dict[str, list[str]]:
         """Return the ``filters`` parameter: ``{"status": ["running"]}``, or Docker's older form,

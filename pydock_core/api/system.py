@@ -1,6 +1,8 @@
-"""System operations of the API: ``_ping``, ``version`` and ``info``."""
+"""System operations of the API: ``_ping``, ``version``, ``info`` and ``events``."""
 
 from __future__ import annotations
+
+import json
 
 from pydock_core.api.handler import API_VERSION, MIN_API_VERSION, ApiHandler
 
@@ -27,3 +29,27 @@ async def show_version(handler: ApiHandler) -> None:
 
 async def show_info(handler: ApiHandler) -> None:
     handler.reply(await handler.engine.call(lambda engine: engine.system.info()))
+
+
+async def show_events(handler: ApiHandler) -> None:
+    """SystemEvents: one JSON document per line.  The response headers are sent as soon as following has begun."""
+    handler.allow("since", "until", "filters")
+    since_ns, until_ns, filters = handler.moment("since"), handler.moment("until"), handler.filters()
+    events = await handler.engine.call(lambda engine: engine.events.stream(since_ns, until_ns, filters))
+    stream = handler.engine.stream(lambda _: events)
+
+    def close() -> None:
+        stream.close()
+        events.close()
+
+    handler.on_gone = close
+    handler.set_header("Content-Type", "application/json")
+    try:
+        await handler.flush()
+        async for batch in stream.batches():
+            for message in batch:
+                handler.write(json.dumps(message, separators=(",", ":")) + "\n")
+            await handler.flush()
+    finally:
+        close()
+    handler.finish()

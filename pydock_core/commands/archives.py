@@ -26,7 +26,7 @@ def load(context: Context, words: Namespace) -> int:
         reporting(
             context, words.progress, f"loaded {words.input or 'the archive'}", quiet=words.quiet
         ) as report,
-        _input(context, words.input) as stream,
+        archive_input(context, words.input) as stream,
     ):
         try:
             loaded = context.engine.images.load(stream, report.progress, words.platform, taken.__setitem__)
@@ -55,7 +55,7 @@ def save(context: Context, words: Namespace) -> int:
     done = f"saved {' '.join(words.IMAGE)} to {words.output}"
     with (
         reporting(context, words.progress, done, stdout_is_free=stdout_is_free) as report,
-        _output(context, words.output) as stream,
+        archive_output(context, words.output) as stream,
     ):
         context.engine.images.save(words.IMAGE, stream, report.progress, words.platform)
     return 0
@@ -72,7 +72,7 @@ def import_(context: Context, words: Namespace) -> int:
     reference = getattr(words, "REPOSITORY[:TAG]")
     with (
         reporting(context, words.progress, f"imported {source}") as report,
-        _input(context, None if source == "-" else source) as stream,
+        archive_input(context, None if source == "-" else source) as stream,
     ):
         report.result(
             context.engine.images.import_(
@@ -84,7 +84,7 @@ def import_(context: Context, words: Namespace) -> int:
 
 def export(context: Context, words: Namespace) -> int:
     """Write a container's file system to a tar archive."""
-    with _output(context, words.output) as stream:
+    with archive_output(context, words.output) as stream:
         context.engine.filesystems.export(words.CONTAINER, stream)
     return 0
 
@@ -110,7 +110,8 @@ def commit(context: Context, words: Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
+def archive_input(context: Context, name: str | None) -> Iterator[BinaryIO]:
+    """Yield the input stream of an archive: a file or standard input."""
     if name:
         with contextlib.ExitStack() as closing:
             try:
@@ -129,7 +130,7 @@ def _input(context: Context, name: str | None) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _output(context: Context, name: str | None) -> Iterator[BinaryIO]:
+def archive_output(context: Context, name: str | None) -> Iterator[BinaryIO]:
     """Yield the stream for an archive: standard output, or a file that appears when it is complete."""
     if not name:
         if context.notebook or (context.owns_process and sys.stdout.isatty()):

@@ -20,7 +20,7 @@ class Option:
         many: may be given several times, and collects a list.
         default: the value if the option is not given, or None; "true" for a flag that is set unless ``--flag=false`` is
             given.
-        complete: the kind of words that complete the value: "container", "running", "image", "path", "volume",
+        complete: the kind of words that complete the value: "container", "running", "image", "path", "copy", "volume",
             "network", "runtime", "signal" or None.
         field: the field of the create request or its HostConfig that it sets: "Env", "CapAdd", "LogConfig.Type";
             empty for none.
@@ -104,6 +104,7 @@ def filter_option(examples: str) -> Option:
     return Option(("-f", "--filter"), f"show only what matches: {examples}", "KEY=VALUE", many=True)
 
 
+NO_LINK_LOCAL = "containers have no link-local addresses: the firewall admits a port's assigned ones only"
 NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
 QUIET = Option(("-q", "--quiet"), "print only ids")
 PROGRESS = Option(("--progress",), "form of the progress: auto, plain, json, quiet", "KIND", default="auto")

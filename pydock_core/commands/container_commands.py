@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydock_core.commands.command import (
     FORCE,
+    NO_LINK_LOCAL,
     NO_TRUNC,
     PRUNE_FILTER,
     QUIET,
@@ -20,6 +21,24 @@ _STOP = (
     Option(("-s", "--signal"), "signal to send first", "SIGNAL", complete="signal"),
     Option(("-t", "--timeout", "--time"), "seconds to wait before killing it", "SECONDS"),
 )
+
+_NO_REAL_TIME = "the kernels of distributions have no real-time scheduling of control groups"
+_WINDOWS = "it is of containers on Windows"
+_CREATE_REFUSED = {
+    "--link-local-ip": NO_LINK_LOCAL,
+    "--cpu-count": _WINDOWS,
+    "--cpu-percent": _WINDOWS,
+    "--io-maxbandwidth": _WINDOWS,
+    "--io-maxiops": _WINDOWS,
+    "--isolation": _WINDOWS,
+    "--kernel-memory": "the kernel has no such limit any more; -m counts the kernel's memory too",
+    "--cpu-rt-period": _NO_REAL_TIME,
+    "--cpu-rt-runtime": _NO_REAL_TIME,
+    "--storage-opt": "writable layers have no quota of their own: the state directory's filesystem is the limit",
+    "--use-api-socket": "without a daemon there is no API socket to share",
+    "--disable-content-trust=false": "signatures of Docker Content Trust are not verified; digests always are",
+}
+"""Docker's options without a meaning in PyDock."""
 
 # The file option precedes the option for single values, which override it.
 CREATE_OPTIONS = (
@@ -60,6 +79,15 @@ CREATE_OPTIONS = (
         field="Mounts",
         convert="mount",
     ),
+    Option(
+        ("--volumes-from",),
+        "mount the volumes of another container",
+        "CONTAINER[:ro]",
+        many=True,
+        complete="container",
+        field="VolumesFrom",
+    ),
+    Option(("--volume-driver",), "driver of volumes: local", "DRIVER", field="VolumeDriver"),
     Option(("--tmpfs",), "mount a tmpfs", "TARGET[:OPTIONS]", many=True, field="Tmpfs", convert="tmpfs"),
     Option(
         ("-p", "--publish"),
@@ -68,6 +96,11 @@ CREATE_OPTIONS = (
         many=True,
         field="PortBindings",
         convert="ports",
+    ),
+    Option(
+        ("-P", "--publish-all"),
+        "publish every exposed port on a free port of the host",
+        field="PublishAllPorts",
     ),
     Option(
         ("--expose",),
@@ -79,6 +112,14 @@ CREATE_OPTIONS = (
     ),
     Option(("--name",), "name of the container", "NAME"),
     Option(("--rm",), "remove the container when it ends", field="AutoRemove"),
+    Option(("--init",), "run it below an init, which forwards signals and reaps processes", field="Init"),
+    Option(
+        ("--restart",),
+        "restart policy: no, on-failure[:COUNT], always, unless-stopped",
+        "POLICY",
+        field="RestartPolicy",
+        convert="restart",
+    ),
     Option(("-w", "--workdir"), "working directory in the container", "DIR", field="WorkingDir"),
     Option(("-u", "--user"), "user and group: name or number", "USER[:GROUP]", field="User"),
     Option(("--group-add",), "additional group", "GROUP", many=True, field="GroupAdd"),
@@ -87,10 +128,20 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--network", "--net"),
-        "none, host, bridge, or container:NAME",
-        "MODE",
+        "a network, with settings: name=NAME,alias=…,ip=…; or none, host, bridge, container:NAME",
+        "NETWORK",
+        many=True,
         complete="network",
-        field="NetworkMode",
+    ),
+    Option(("--network-alias", "--net-alias"), "a further name on the first network", "NAME", many=True),
+    Option(("--ip",), "IPv4 address on the first network", "ADDRESS"),
+    Option(("--ip6",), "IPv6 address on the first network", "ADDRESS"),
+    Option(("--mac-address",), "MAC address on the first network", "ADDRESS"),
+    Option(("--link",), "a name for another container", "CONTAINER[:ALIAS]", many=True),
+    Option(("--dns",), "a name server instead of the host's", "ADDRESS", many=True, field="Dns"),
+    Option(("--dns-search",), "a domain to search; . for none", "DOMAIN", many=True, field="DnsSearch"),
+    Option(
+        ("--dns-option", "--dns-opt"), "an option of resolv.conf", "OPTION", many=True, field="DnsOptions"
     ),
     Option(("-h", "--hostname"), "host name in the container", "NAME", field="Hostname"),
     Option(
@@ -127,6 +178,13 @@ CREATE_OPTIONS = (
         field="MemorySwap",
         convert="swap",
     ),
+    Option(
+        ("--memory-reservation",),
+        "memory guaranteed when the host runs short",
+        "BYTES",
+        field="MemoryReservation",
+        convert="bytes",
+    ),
     Option(("--cpus",), "number of processors: 1.5", "NUMBER", field="NanoCpus", convert="cpus"),
     Option(
         ("-c", "--cpu-shares"),
@@ -136,6 +194,28 @@ CREATE_OPTIONS = (
         convert="integer",
     ),
     Option(("--cpuset-cpus",), "processors it may run on: 0-3,5", "LIST", field="CpusetCpus"),
+    Option(("--cpuset-mems",), "memory nodes that it may use: 0-1", "LIST", field="CpusetMems"),
+    Option(
+        ("--cpu-period",),
+        "length of a period of --cpu-quota, in microseconds",
+        "MICROSECONDS",
+        field="CpuPeriod",
+        convert="integer",
+    ),
+    Option(
+        ("--cpu-quota",),
+        "CPU time in each period, in microseconds; -1 for no limit",
+        "MICROSECONDS",
+        field="CpuQuota",
+        convert="integer",
+    ),
+    Option(
+        ("--blkio-weight",),
+        "relative weight of block I/O, 10 to 1000",
+        "NUMBER",
+        field="BlkioWeight",
+        convert="integer",
+    ),
     Option(
         ("--pids-limit",),
         "limit of processes; -1 for unlimited",
@@ -151,6 +231,74 @@ CREATE_OPTIONS = (
         field="Ulimits",
         convert="ulimit",
     ),
+    Option(("--domainname",), "domain name in the container", "NAME", field="Domainname"),
+    Option(("--ipc",), "IPC namespace: private, host, none", "MODE", field="IpcMode"),
+    Option(("--pid",), "PID namespace: host", "MODE", field="PidMode"),
+    Option(("--uts",), "UTS namespace: host", "MODE", field="UTSMode"),
+    Option(("--userns",), "user namespace: host", "MODE", field="UsernsMode"),
+    Option(("--cgroupns",), "cgroup namespace: private, host", "MODE", field="CgroupnsMode"),
+    Option(("--cgroup-parent",), "parent of its control group: /jobs", "PATH", field="CgroupParent"),
+    Option(
+        ("--device-cgroup-rule",),
+        "allow devices: 'c 1:3 rwm'",
+        "RULE",
+        many=True,
+        field="DeviceCgroupRules",
+        convert="words",
+    ),
+    Option(
+        ("--blkio-weight-device",),
+        "relative weight of requests to a disk: /dev/sda:100",
+        "DEVICE:WEIGHT",
+        many=True,
+        field="BlkioWeightDevice",
+        convert="device_weights",
+    ),
+    Option(
+        ("--device-read-bps",),
+        "limit of bytes read per second: /dev/sda:1mb",
+        "DEVICE:BYTES",
+        many=True,
+        field="BlkioDeviceReadBps",
+        convert="device_bytes",
+    ),
+    Option(
+        ("--device-write-bps",),
+        "limit of bytes written per second: /dev/sda:1mb",
+        "DEVICE:BYTES",
+        many=True,
+        field="BlkioDeviceWriteBps",
+        convert="device_bytes",
+    ),
+    Option(
+        ("--device-read-iops",),
+        "limit of reads per second: /dev/sda:100",
+        "DEVICE:NUMBER",
+        many=True,
+        field="BlkioDeviceReadIOps",
+        convert="device_rates",
+    ),
+    Option(
+        ("--device-write-iops",),
+        "limit of writes per second: /dev/sda:100",
+        "DEVICE:NUMBER",
+        many=True,
+        field="BlkioDeviceWriteIOps",
+        convert="device_rates",
+    ),
+    Option(
+        ("--memory-swappiness",),
+        "tendency to swap memory, 0 to 100 (cgroup v1)",
+        "NUMBER",
+        field="MemorySwappiness",
+        convert="integer",
+    ),
+    Option(
+        ("--oom-kill-disable",),
+        "wait for memory instead of killing processes (cgroup v1)",
+        field="OomKillDisable",
+    ),
+    Option(("--disable-content-trust",), "skip the verification of signatures (always)", default="true"),
     Option(
         ("--oom-score-adj",),
         "preference of the OOM killer, -1000 to 1000",
@@ -181,12 +329,68 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--device",),
-        "add a device of the host",
+        "add a device of the host, or a CDI device: vendor.com/class=name",
         "HOST[:CONTAINER[:rwm]]",
         many=True,
         complete="path",
         field="Devices",
         convert="device",
+    ),
+    Option(
+        ("--health-cmd",),
+        "command of the health check",
+        "COMMAND",
+        field="Healthcheck.Test",
+        convert="health_command",
+    ),
+    Option(
+        ("--health-interval",),
+        "time between two checks: 30s",
+        "TIME",
+        field="Healthcheck.Interval",
+        convert="duration",
+    ),
+    Option(
+        ("--health-timeout",),
+        "time after which a check has failed: 30s",
+        "TIME",
+        field="Healthcheck.Timeout",
+        convert="duration",
+    ),
+    Option(
+        ("--health-start-period",),
+        "time after the start in which failures do not count",
+        "TIME",
+        field="Healthcheck.StartPeriod",
+        convert="duration",
+    ),
+    Option(
+        ("--health-start-interval",),
+        "time between two checks in that period: 5s",
+        "TIME",
+        field="Healthcheck.StartInterval",
+        convert="duration",
+    ),
+    Option(
+        ("--health-retries",),
+        "consecutive failures until unhealthy: 3",
+        "NUMBER",
+        field="Healthcheck.Retries",
+        convert="integer",
+    ),
+    Option(
+        ("--no-healthcheck",),
+        "disable the image's health check",
+        field="Healthcheck.Test",
+        convert="no_health",
+    ),
+    Option(
+        ("--gpus",),
+        "add GPUs: all, a number, or device=…,capabilities=…",
+        "REQUEST",
+        many=True,
+        field="DeviceRequests",
+        convert="gpus",
     ),
     Option(("--stop-signal",), "signal that stops it", "SIGNAL", complete="signal", field="StopSignal"),
     Option(
@@ -205,14 +409,14 @@ CREATE_OPTIONS = (
     ),
     Option(
         ("--log-driver",),
-        "log driver: json-file or none",
+        "log driver: json-file, local, journald or none",
         "DRIVER",
         default="json-file",
         field="LogConfig.Type",
     ),
     Option(
         ("--log-opt",),
-        "log option: max-size=10m, max-file=3",
+        "log option: max-size=10m, max-file=3, labels=, env=, tag=",
         "NAME=VALUE",
         many=True,
         field="LogConfig.Config",
@@ -223,17 +427,25 @@ CREATE_OPTIONS = (
     Option(("--platform",), "choose the image for a platform: linux/arm64", "OS[/ARCH[/VARIANT]]"),
     Option(("-q", "--quiet"), "do not show the pull"),
 )
-_CREATE_LATER = (
-    "--add-device --blkio-weight --blkio-weight-device --cgroup-parent --cgroupns --cpu-count --cpu-percent "
-    "--cpu-period --cpu-quota --cpu-rt-period --cpu-rt-runtime --cpuset-mems --device-cgroup-rule "
-    "--device-read-bps --device-read-iops --device-write-bps --device-write-iops --disable-content-trust --dns "
-    "--dns-opt --dns-option --dns-search --domainname --gpus --health-cmd --health-interval --health-retries "
-    "--health-start-interval --health-start-period --health-timeout --init --io-maxbandwidth --io-maxiops --ip "
-    "--ip6 --ipc --isolation --kernel-memory --link --link-local-ip --mac-address "
-    "--memory-reservation --memory-swappiness --net-alias --network-alias --no-healthcheck --oom-kill-disable "
-    "--pid --publish-all -P --restart --storage-opt --use-api-socket --userns --uts "
-    "--volume-driver --volumes-from"
-).split()
+UPDATE_OPTIONS = tuple(
+    option
+    for option in CREATE_OPTIONS
+    if option.field
+    in (
+        "BlkioWeight",
+        "CpuPeriod",
+        "CpuQuota",
+        "CpuShares",
+        "CpusetCpus",
+        "CpusetMems",
+        "Memory",
+        "MemoryReservation",
+        "MemorySwap",
+        "NanoCpus",
+        "PidsLimit",
+        "RestartPolicy",
+    )
+)
 
 _DETACH_KEYS = Option(("--detach-keys",), "key sequence that detaches: ctrl-p,ctrl-q", "KEYS")
 _SIG_PROXY = Option(
@@ -281,7 +493,8 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _IMAGE_AND_COMMAND,
         (("container", "run"),),
-        tuple(_CREATE_LATER),
+        (),
+        _CREATE_REFUSED,
     ),
     Command(
         ("create",),
@@ -290,7 +503,8 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         CREATE_OPTIONS,
         _IMAGE_AND_COMMAND,
         (("container", "create"),),
-        tuple(_CREATE_LATER),
+        (),
+        _CREATE_REFUSED,
     ),
     Command(
         ("start",),
@@ -303,7 +517,7 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _SOME,
         (("container", "start"),),
-        ("--checkpoint", "--checkpoint-dir"),
+        refused=dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "there are no checkpoints without CRIU"),
     ),
     Command(
         ("attach",),
@@ -356,15 +570,47 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (Option(("-s", "--signal"), "signal to send", "SIGNAL", default="KILL", complete="signal"),),
         _RUNNING,
     ),
+    Command(
+        ("stats",),
+        "Show the resource usage of containers: processor, memory, network, block devices",
+        "processes:stats",
+        (
+            Option(("-a", "--all"), "include containers that are not running"),
+            listing_format("{{.Name}}: {{.CPUPerc}} {{.MemUsage}}"),
+            Option(("--no-stream",), "once, not again each second"),
+            NO_TRUNC,
+        ),
+        (Argument("CONTAINER", "*", complete="running"),),
+        (("container", "stats"),),
+    ),
+    Command(
+        ("top",),
+        "List the processes of a running container with the host's ps",
+        "processes:top",
+        (),
+        (Argument("CONTAINER", complete="running"), Argument("OPTION", "rest")),
+        (("container", "top"),),
+    ),
+    Command(
+        ("update",),
+        "Change the limits and the restart policy of containers",
+        "containers:update",
+        UPDATE_OPTIONS,
+        _SOME,
+        (("container", "update"),),
+        refused={"--cpu-rt-period": _NO_REAL_TIME, "--cpu-rt-runtime": _NO_REAL_TIME},
+    ),
+    _container("pause", "Freeze all processes of containers", (), _RUNNING),
+    _container("unpause", "Thaw paused containers", (), _RUNNING),
     _container(
         "rm",
         "Remove containers",
         (
             Option(("-f", "--force"), "kill running containers"),
             Option(("-v", "--volumes"), "remove their anonymous volumes, too"),
+            Option(("-l", "--link"), "remove a link, named CONTAINER/ALIAS"),
         ),
         _SOME,
-        later=("-l", "--link"),
         aliases=("container remove",),
     ),
     _container("rename", "Give a container another name", (), (*_ONE, Argument("NAME"))),
@@ -375,11 +621,28 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
             Option(("-f", "--follow"), "follow the output"),
             Option(("-n", "--tail"), "only the last NUMBER lines", "NUMBER", default="all"),
             Option(("-t", "--timestamps"), "show the time before each line"),
+            Option(
+                ("--details",), "show the labels, variables and tag that --log-opt names before each line"
+            ),
             Option(("--since",), "only since a time (RFC 3339), or a duration before now (10m)", "TIME"),
             Option(("--until",), "only until a time (RFC 3339), or a duration before now (10m)", "TIME"),
         ),
         _ONE,
-        later=("--details",),
+    ),
+    Command(
+        ("cp",),
+        "Copy files between a container and the host; - is a tar archive",
+        "copy:cp",
+        (
+            Option(
+                ("-a", "--archive"),
+                "into a container: its user owns the files; out of one: keep the owners",
+            ),
+            Option(("-L", "--follow-link"), "follow the source if it is a link"),
+            Option(("-q", "--quiet"), "print no summary of the copy"),
+        ),
+        (Argument("SOURCE", complete="copy"), Argument("TARGET", complete="copy")),
+        (("container", "cp"),),
     ),
     _container("wait", "Wait until containers end, and print their exit codes", (), _SOME),
     _container("port", "Show where a container's ports are published", (), (*_ONE, Argument("PORT", "?"))),

@@ -53,7 +53,7 @@ def ps(context: Context, words: Namespace) -> int:
             context.print(summary["Id"] if words.no_trunc else summary["Id"][:12])
         return 0
     records = [
-        {**ps_record(summary, whole=words.no_trunc), "Label": _label_of(summary["Labels"])}
+        {**ps_record(summary, whole=words.no_trunc), "Label": label_of(summary["Labels"])}
         for summary in summaries
     ]
     columns = (*_PS_COLUMNS, ("SIZE", "Size")) if words.size else _PS_COLUMNS
@@ -83,7 +83,8 @@ def ps_record(summary: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
     }
 
 
-def _label_of(labels: Mapping[str, str]) -> Method:
+def label_of(labels: Mapping[str, str]) -> Method:
+    """Return the field ``Label`` of a record: a label by its key."""
     return Method(lambda key: labels.get(key, ""))
 
 
@@ -119,8 +120,43 @@ def kill(context: Context, words: Namespace) -> int:
     return for_each(context, words.CONTAINER, one)
 
 
+def update(context: Context, words: Namespace) -> int:
+    """Change the limits and the restart policy of containers."""
+    from pydock_core.commands.create_words import (  # late: the other commands need neither
+        FIELD_FLAGS,
+        build_update,
+    )
+
+    changes = build_update(words)
+    return _name_each(
+        context, words, lambda name: context.engine.containers.update(name, changes, FIELD_FLAGS)
+    )
+
+
+def pause(context: Context, words: Namespace) -> int:
+    """Freeze all processes of containers."""
+    return _name_each(context, words, context.engine.containers.pause)
+
+
+def unpause(context: Context, words: Namespace) -> int:
+    """Thaw paused containers."""
+    return _name_each(context, words, context.engine.containers.unpause)
+
+
+def _name_each(context: Context, words: Namespace, action: Callable[[str], None]) -> int:
+    """Apply an action to each container, and print the names as given."""
+
+    def one(name: str) -> None:
+        action(name)
+        context.print(name)
+
+    return for_each(context, words.CONTAINER, one)
+
+
 def rm(context: Context, words: Namespace) -> int:
-    """Remove containers; with -f, ignore those that do not exist."""
+    """Remove containers; with -f, ignore those that do not exist.  With -l remove links."""
+    if words.link:
+        return _name_each(context, words, context.engine.containers.unlink)
 
     def one(name: str) -> None:
         try:
@@ -158,6 +194,7 @@ def logs(context: Context, words: Namespace) -> int:
         timestamps=words.timestamps,
         since_ns=parse_moment_ns(words.since, "--since", now_ns) if words.since else None,
         until_ns=parse_moment_ns(words.until, "--until", now_ns) if words.until else None,
+        details=words.details,
     )
     for entry in entries:
         (context.stdout if entry.stream == "stdout" else context.stderr).write_bytes(entry.data)

@@ -7,33 +7,61 @@ Each option of the command table names its field and its conversion.
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pydock_core.commands.container_commands import CREATE_OPTIONS
+from pydock_core.commands.container_commands import CREATE_OPTIONS, UPDATE_OPTIONS
+from pydock_core.commands.network_words import FIELD_FLAGS as NETWORK_FLAGS
+from pydock_core.commands.network_words import build_networks
 from pydock_core.commands.values import (
     parse_boolean,
     parse_bytes,
+    parse_csv,
+    parse_duration_ns,
     parse_float,
     parse_integer,
     parse_pair,
     parse_seconds,
 )
-from pydock_core.engine import CONFIG, CreateRequest, check_request, split_security_option
+from pydock_core.engine import (
+    CONFIG,
+    CreateRequest,
+    check_request,
+    split_security_option,
+)
 from pydock_core.errors import InvalidError, NotFoundError
 
 _LARGEST = (1 << 63) - 1
-_FIELD_FLAGS = {option.field.partition(".")[0]: option.long_flag for option in CREATE_OPTIONS if option.field}
+FIELD_FLAGS = NETWORK_FLAGS | {
+    option.field.partition(".")[0]: option.long_flag for option in CREATE_OPTIONS if option.field
+}
 _MOUNT_FIELDS: Mapping[str, tuple[str, ...]] = {
     "type": ("Type",),
     "source": ("Source",),
     "target": ("Target",),
     "readonly": ("ReadOnly",),
+    "consistency": ("Consistency",),
     "bind-propagation": ("BindOptions", "Propagation"),
+    "bind-nonrecursive": ("BindOptions", "NonRecursive"),
+    "bind-recursive": ("BindOptions", ""),
+    "bind-create-src": ("BindOptions", "CreateMountpoint"),
+    "volume-subpath": ("VolumeOptions", "Subpath"),
     "volume-nocopy": ("VolumeOptions", "NoCopy"),
+    "volume-label": ("VolumeOptions", "Labels"),
+    "volume-driver": ("VolumeOptions", "DriverConfig", "Name"),
+    "volume-opt": ("VolumeOptions", "DriverConfig", "Options"),
+    "image-subpath": ("ImageOptions", "Subpath"),
     "tmpfs-size": ("TmpfsOptions", "SizeBytes"),
     "tmpfs-mode": ("TmpfsOptions", "Mode"),
+}
+_MOUNT_FLAGS = ("readonly", "bind-nonrecursive", "bind-create-src", "volume-nocopy")
+_BIND_RECURSIVE: Mapping[str, dict[str, bool]] = {
+    "enabled": {},
+    "disabled": {"NonRecursive": True},
+    "writable": {"ReadOnlyNonRecursive": True},
+    "readonly": {"ReadOnlyForceRecursive": True},
 }
 _MOUNT_ALIASES = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 
@@ -50,6 +78,21 @@ class Caller(NamedTuple):
     flag: str
     environment: Mapping[str, str]
     directory: str
+
+
+def build_update(words: Namespace) -> dict[str, Any]:
+    """Build the changed fields of ``update``, the limits and the restart policy, in the form of HostConfig.
+
+    Raises:
+        InvalidError: a value is malformed; exit code 125.
+    """
+    changes: dict[str, Any] = {}
+    for option in UPDATE_OPTIONS:
+        given = getattr(words, option.destination)
+        if given is not None:
+            caller = Caller(option.long_flag, {}, "/")
+            changes[option.field] = CONVERSIONS[option.convert]([given], caller) if option.convert else given
+    return changes
 
 
 def build_request(words: Namespace, environment: Mapping[str, str], directory: str) -> CreateRequest:
@@ -74,14 +117,23 @@ def build_request(words: Namespace, environment: Mapping[str, str], directory: s
         if option.convert:
             texts = given if option.many else [given]
             given = CONVERSIONS[option.convert](texts, Caller(option.long_flag, environment, directory))
-        _put(document if option.field in CONFIG else host, option.field.split("."), given)
+        _put(document if option.field.partition(".")[0] in CONFIG else host, option.field.split("."), given)
+    if words.no_healthcheck and len(document["Healthcheck"]) + len(document["Healthcheck"]["Test"]) > 2:
+        raise _invalid("--no-healthcheck contradicts the other --health options", "leave one of the two out")
+    host["NetworkMode"], links, endpoints = build_networks(words)
+    document["NetworkingConfig"] = {"EndpointsConfig": endpoints}
+    if links:
+        host["Links"] = links
     if "Binds" in host:  # Docker puts a volume without a source into Volumes
         document["Volumes"] = {bind: {} for bind in host["Binds"] if ":" not in bind}
         host["Binds"] = [bind for bind in host["Binds"] if ":" in bind]
+    if cdi_names := [text for text in words.device or () if _is_cdi(text)]:
+        cdi = {"Driver": "cdi", "Count": 0, "DeviceIDs": cdi_names, "Capabilities": None, "Options": None}
+        host["DeviceRequests"] = [*host.get("DeviceRequests", ()), cdi]
     is_attached = not getattr(words, "detach", False)
     document["AttachStdout"] = document["AttachStderr"] = is_attached
     document["AttachStdin"] = document["StdinOnce"] = is_attached and words.interactive
-    return check_request(document, _FIELD_FLAGS)
+    return check_request(document, FIELD_FLAGS)
 
 
 def _put(document: dict[str, Any], path: list[str], value: Any) -> None:
@@ -159,25 +211,49 @@ def _bind(text: str, caller: Caller) -> str:
 
 
 def _mount(text: str, caller: Caller) -> dict[str, Any]:
-    """Parse type=bind|volume|tmpfs,source=…,target=…[,readonly][,bind-propagation=…][,tmpfs-size=…]."""
+    """Parse ``--mount``: type=bind|volume|tmpfs|image,source=…,target=…; a quoted field may contain commas, as in CSV."""
     mount: dict[str, Any] = {"Type": "volume"}
-    for part in text.split(","):
+    for part in parse_csv(text, caller.flag):
         key, equals, value = part.partition("=")
         key = _MOUNT_ALIASES.get(key.strip().lower(), key.strip().lower())
         if key not in _MOUNT_FIELDS:
             raise _invalid(
                 f"{caller.flag} {text}: unknown key {key}", f"there are {', '.join(sorted(_MOUNT_FIELDS))}"
             )
-        _put(mount, list(_MOUNT_FIELDS[key]), _mount_value(key, value if equals else "true", caller))
-    if mount["Type"] == "bind" and mount.get("Source"):
+        if not equals and key not in _MOUNT_FLAGS:
+            raise _invalid(f"{caller.flag} {text}: {key} has no value", f"write {key}=VALUE")
+        path = [name for name in _MOUNT_FIELDS[key] if name]
+        _put(mount, path, _mount_value(key, value if equals else "true", caller))
+    kind = mount["Type"]
+    for field in ("BindOptions", "VolumeOptions", "TmpfsOptions", "ImageOptions"):
+        option = field.removesuffix("Options").lower()
+        if field in mount and option != kind:
+            raise _invalid(
+                f"{caller.flag} {text}: {option}-* options do not go with the type {kind}",
+                f"leave them out, or write type={option}",
+            )
+    bind = mount.get("BindOptions", {})
+    if bind.get("ReadOnlyForceRecursive") and bind.get("Propagation") != "rprivate":
+        raise _invalid(
+            f"{caller.flag} {text}: bind-recursive=readonly needs a private mount",
+            "add bind-propagation=rprivate",
+        )
+    if kind == "bind" and mount.get("Source"):
         mount["Source"] = os.path.normpath(os.path.join(caller.directory, mount["Source"]))
     return mount
 
 
 def _mount_value(key: str, text: str, caller: Caller) -> object:
     option = f"{caller.flag} {key}"
-    if key in ("readonly", "volume-nocopy"):
+    if key in _MOUNT_FLAGS:
         return parse_boolean(text, option)
+    if key == "bind-recursive":
+        if text not in _BIND_RECURSIVE:
+            raise _invalid(f"{option} {text}: no such value", f"there are {', '.join(_BIND_RECURSIVE)}")
+        return dict(_BIND_RECURSIVE[text])
+    if key in ("volume-label", "volume-opt"):
+        name, _, value = text.partition("=")
+        return {name: value}
     if key == "tmpfs-size":
         return parse_bytes(text, option)
     if key == "tmpfs-mode":
@@ -203,6 +279,10 @@ def _ports(texts: list[str], _: Caller) -> dict[str, list[dict[str, str]]]:
         address, host, container = _port_parts(text, body)
         containers = _port_range(container, text)
         hosts = _port_range(host, text) if host and host != "0" else [0] * len(containers)
+        if len(containers) == 1 and len(hosts) > 1:  # the first free one of them
+            binding = {"HostIp": address, "HostPort": host}
+            bindings.setdefault(f"{containers[0]}/{protocol or 'tcp'}", []).append(binding)
+            continue
         if len(hosts) != len(containers):
             raise _invalid(f"-p {text}: the two ranges differ in length", "give ranges of one length")
         for host_port, port in zip(hosts, containers, strict=True):
@@ -257,12 +337,93 @@ def _host(text: str) -> str:
     return f"{name}:{address.strip('[]')}"
 
 
+def parse_restart_policy(text: str, flag: str) -> dict[str, Any]:
+    """Parse NAME[:COUNT]; the validation checks the name and the count.
+
+    Raises:
+        InvalidError: the count is not a number; exit code 125.
+    """
+    name, colon, count = text.partition(":")
+    return {
+        "Name": name,
+        "MaximumRetryCount": parse_integer(count, f"{flag} {text}", -_LARGEST, _LARGEST) if colon else 0,
+    }
+
+
 def _ulimit(text: str, caller: Caller) -> dict[str, Any]:
     name, _, values = text.partition("=")
     soft, _, hard = values.partition(":")
     low = parse_integer(soft, f"{caller.flag} {text}", -1, _LARGEST)
     high = parse_integer(hard, f"{caller.flag} {text}", -1, _LARGEST) if hard else low
     return {"Name": name, "Soft": low, "Hard": high}
+
+
+def _is_cdi(text: str) -> bool:
+    """Whether a device is a CDI device's name and not a path."""
+    if text.startswith("/") or "=" not in text:
+        return False
+    from pydock_core.engine import is_qualified_name  # late: few containers have such a device
+
+    return is_qualified_name(text)
+
+
+def _gpus(text: str, caller: Caller) -> dict[str, Any]:
+    """Parse ``--gpus`` as Docker's program does: all, N, or driver=, count=, device=, capabilities=, options=."""
+    shown = f"{caller.flag} {text}"
+    request: dict[str, Any] = {
+        "Driver": "",
+        "Count": 0,
+        "DeviceIDs": None,
+        "Capabilities": None,
+        "Options": {},
+    }
+    seen: set[str] = set()
+    for part in parse_csv(text, caller.flag):
+        key, equals, value = part.partition("=")
+        if key in seen:
+            raise _invalid(f"{shown}: {key} is given twice", "give each key once")
+        seen.add(key)
+        if not equals or key == "count":
+            seen.add("count")
+            request["Count"] = _gpu_count(value if equals else key, shown)
+        elif key == "driver":
+            request["Driver"] = value
+        elif key == "device":
+            request["DeviceIDs"] = value.split(",")
+        elif key == "capabilities":
+            request["Capabilities"] = [[*value.split(","), "gpu"]]
+        elif key == "options":
+            request["Options"] = {
+                name: text for name, _, text in (entry.partition("=") for entry in parse_csv(value, shown))
+            }
+        else:
+            raise _invalid(
+                f"{shown}: unknown key {key}", "there are driver, count, device, capabilities and options"
+            )
+    if "count" not in seen and request["DeviceIDs"] is None:
+        request["Count"] = 1
+    request["Capabilities"] = request["Capabilities"] or [["gpu"]]
+    return request
+
+
+def _gpu_count(text: str, shown: str) -> int:
+    if text == "all":
+        return -1
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise _invalid(f"{shown}: {text!r} is neither a number nor all", "write --gpus all, 2, or device=0")
+    return int(text)
+
+
+def _device_limit(text: str, caller: Caller, key: str, *, is_size: bool = False) -> dict[str, Any]:
+    """Parse /dev/NAME:LIMIT."""
+    path, colon, limit = text.rpartition(":")
+    if not colon or not path.startswith("/dev/"):
+        raise _invalid(f"{caller.flag} {text}: malformed", f"write {caller.flag} /dev/NAME:{key.upper()}")
+    option = f"{caller.flag} {text}"
+    return {
+        "Path": path,
+        key: parse_bytes(limit, option) if is_size else parse_integer(limit, option, 0, _LARGEST),
+    }
 
 
 def _device(text: str) -> dict[str, str]:
@@ -293,8 +454,19 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "exposed_ports": _exposed_ports,
     "host": lambda texts, _: list(map(_host, texts)),
     "ulimit": lambda texts, caller: [_ulimit(text, caller) for text in texts],
-    "device": lambda texts, _: list(map(_device, texts)),
+    "device": lambda texts, _: [_device(text) for text in texts if not _is_cdi(text)],
+    "gpus": lambda texts, caller: [_gpus(text, caller) for text in texts],
     "word": lambda texts, _: texts,
+    "words": lambda texts, _: texts,
+    "device_weights": lambda texts, caller: [_device_limit(text, caller, "Weight") for text in texts],
+    "device_bytes": lambda texts, caller: [
+        _device_limit(text, caller, "Rate", is_size=True) for text in texts
+    ],
+    "device_rates": lambda texts, caller: [_device_limit(text, caller, "Rate") for text in texts],
+    "duration": lambda texts, caller: parse_duration_ns(texts[0], caller.flag),
+    "health_command": lambda texts, _: ["CMD-SHELL", texts[0]],
+    "no_health": lambda _, __: ["NONE"],
+    "restart": lambda texts, caller: parse_restart_policy(texts[0], caller.flag),
     "bytes": lambda texts, caller: parse_bytes(texts[0], caller.flag),
     "swap": lambda texts, caller: _swap(texts[0], caller),
     "cpus": lambda texts, caller: round(parse_float(texts[0], caller.flag) * 1e9),

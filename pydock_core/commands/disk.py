@@ -170,6 +170,23 @@ def container_prune(context: Context, words: Namespace) -> int:
     return 0
 
 
+def volume_prune(context: Context, words: Namespace) -> int:
+    """Remove unused volumes."""
+    filters = parse_filters(words.filter)
+    if words.all:
+        if "all" in filters:
+            raise InvalidError("--all and --filter all exclude each other", "leave one of the two out")
+        filters = {**filters, "all": ["true"]}
+    kind = "local volumes" if words.all else "anonymous local volumes"
+    warning = f"WARNING! This will remove {kind} not used by at least one container.\n{_SURE}"
+    if words.all:
+        warning = warning.replace("remove local", "remove all local")
+    if not words.force and not confirm(context, warning):
+        return 0
+    _print_total(context, _prune_volumes(context, filters))
+    return 0
+
+
 def system_prune(context: Context, words: Namespace) -> int:
     """Remove stopped containers, unused images and, on request, volumes, in this order."""
     filters = parse_filters(words.filter)
@@ -178,20 +195,23 @@ def system_prune(context: Context, words: Namespace) -> int:
     if not words.force and not confirm(context, _system_warning(words, filters)):
         return 0
     reclaimed = _prune_containers(context, filters)
+    networks = _Listed(context, "Deleted Networks:")
+    for name in context.engine.networks.prune(filters)["NetworksDeleted"]:
+        networks.add(name)
+    networks.end()
     if words.volumes:
-        report = context.engine.usage.prune_volumes(filters)
-        listed = _Listed(context, "Deleted Volumes:")
-        for name in report["VolumesDeleted"]:
-            listed.add(name)
-        listed.end()
-        reclaimed += report["SpaceReclaimed"]
+        reclaimed += _prune_volumes(context, filters)
     reclaimed += _prune_images(context, words.all, filters)
     _print_total(context, reclaimed)
     return 0
 
 
 def _system_warning(words: Namespace, filters: Mapping[str, Sequence[str]]) -> str:
-    lines = ["WARNING! This will remove:", "  - all stopped containers"]
+    lines = [
+        "WARNING! This will remove:",
+        "  - all stopped containers",
+        "  - all networks not used by at least one container",
+    ]
     if words.volumes:
         lines.append("  - all anonymous volumes not used by at least one container")
     lines.append(
@@ -225,6 +245,15 @@ def _prune_images(context: Context, all_unused: bool, filters: Mapping[str, Sequ
 def _prune_containers(context: Context, filters: Mapping[str, Sequence[str]]) -> int:
     listed = _Listed(context, "Deleted Containers:")
     report = context.engine.usage.prune_containers(filters, lambda event: listed.add(event["id"]))
+    listed.end()
+    return int(report["SpaceReclaimed"])
+
+
+def _prune_volumes(context: Context, filters: Mapping[str, Sequence[str]]) -> int:
+    report = context.engine.volumes.prune(filters)
+    listed = _Listed(context, "Deleted Volumes:")
+    for name in report["VolumesDeleted"]:
+        listed.add(name)
     listed.end()
     return int(report["SpaceReclaimed"])
 

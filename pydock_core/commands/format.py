@@ -13,15 +13,25 @@ _LEAST_WIDTH = 7
 """The least width of a column without the gap: a cell of Docker's tables has at least ten characters."""
 
 
-def write_columns(context: Context, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table: the front end's own if it has one, else columns with three spaces between them, as in Docker."""
+def write_columns(
+    context: Context,
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    least_width: int = _LEAST_WIDTH,
+) -> None:
+    """Write a table: the front end's own if it has one, else columns with three spaces between them, as in Docker.
+
+    Args:
+        least_width: minimum width of a column, without the gap.
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     if context.table is not None:
         context.table(headers, rows)
         return
     # Without a library: tabulate takes longer to load than the rest of a listing.
     lines = [headers, *rows]
-    widths = [max(_LEAST_WIDTH, *map(_width, column)) for column in zip(*lines, strict=True)]
+    widths = [max(least_width, *map(_width, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True))
         context.print("   ".join(cells).rstrip())

@@ -32,32 +32,35 @@ them with these values, so that a template can use them for any image.
 
 
 def inspect(context: Context, words: Namespace) -> int:
-    """Show the containers or images with the given names; a container takes precedence."""
-    if words.type not in (None, "container", "image"):
-        raise InvalidError(f"--type {words.type}: no such type", "there are container and image")
+    """Show objects of any kind by name, in Docker's order: containers, images, networks, volumes."""
+    kinds: dict[str, Callable[[str], dict[str, Any]]] = {
+        "container": lambda name: context.engine.containers.inspect(name, size=words.size),
+        "image": lambda name: _look_at_image(context, name),
+        "network": context.engine.networks.inspect,
+        "volume": context.engine.volumes.inspect,
+    }
+    if words.type is not None and words.type not in kinds:
+        raise InvalidError(f"--type {words.type}: no such type", f"there are {', '.join(kinds)}")
 
     def look(name: str) -> dict[str, Any]:
-        if words.type != "image":
+        if words.type is not None:
+            return kinds[words.type](name)
+        for look_at in kinds.values():
             try:
-                return context.engine.containers.inspect(name, size=words.size)
+                return look_at(name)
             except NotFoundError:
-                if words.type == "container":
-                    raise
-        try:
-            return _look_at_image(context, name)
-        except NotFoundError as error:
-            if words.type == "image":
-                raise
-            raise NotFoundError(
-                f"no such container or image: {name}", "dock ps -a and dock images list them"
-            ) from error
+                continue
+        raise NotFoundError(
+            f"no such object: {name}",
+            "dock ps -a, dock images, dock network ls and dock volume ls list what there is",
+        )
 
-    return _inspect_all(context, words.NAME, words.format, look)
+    return inspect_all(context, words.NAME, words.format, look)
 
 
 def inspect_container(context: Context, words: Namespace) -> int:
     """Show containers."""
-    return _inspect_all(
+    return inspect_all(
         context,
         words.CONTAINER,
         words.format,
@@ -73,7 +76,12 @@ def inspect_image(context: Context, words: Namespace) -> int:
             context.engine.images.require_platform(name, words.platform)
         return _look_at_image(context, name)
 
-    return _inspect_all(context, words.IMAGE, words.format, look)
+    return inspect_all(context, words.IMAGE, words.format, look)
+
+
+def inspect_volume(context: Context, words: Namespace) -> int:
+    """Show volumes."""
+    return inspect_all(context, words.VOLUME, words.format, context.engine.volumes.inspect)
 
 
 def _look_at_image(context: Context, name: str) -> dict[str, Any]:
@@ -81,9 +89,10 @@ def _look_at_image(context: Context, name: str) -> dict[str, Any]:
     return {**_EMPTY_IMAGE, **document, "Config": {**_EMPTY_CONFIG, **document["Config"]}}
 
 
-def _inspect_all(
+def inspect_all(
     context: Context, names: Iterable[str], template: str | None, look: Callable[[str], dict[str, Any]]
 ) -> int:
+    """Show documents of named objects and errors of missing ones; return the exit code."""
     documents: list[dict[str, Any]] = []
     errors: list[PyDockError] = []
     for name in names:

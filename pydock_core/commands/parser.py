@@ -153,7 +153,9 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that looks most like a mistyped one; "" if none does."""
     from difflib import get_close_matches  # late: only for mistakes
 
-    return next(iter(get_close_matches(word, list(known), n=1)), "")
+    near = get_close_matches(word, list(known))
+    # Of equally similar words, prefer one with the same letters: they were typed in another order.
+    return min(near, key=lambda other: sorted(other) != sorted(word), default="")
 
 
 def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
@@ -177,11 +179,10 @@ def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
 
 def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
     name = " ".join(words[:2]) if words[0] in GROUPS else words[0]
-    if words[0] in LATER_COMMANDS or tuple(words[:2]) in LATER_SUBCOMMANDS:
+    instead = LATER_COMMANDS.get(words[0]) or LATER_SUBCOMMANDS.get(tuple(words[:2]))
+    if instead:
         return UnsupportedError(
-            f"{PROGRAM} {name} is not supported by this version of PyDock",
-            f"{PROGRAM} --help lists what there is",
-            exit_code=USAGE_EXIT_CODE,
+            f"{PROGRAM} {name} is not supported by this version of PyDock", instead, exit_code=USAGE_EXIT_CODE
         )
     if words[0].startswith("-"):
         return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)

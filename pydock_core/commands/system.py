@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydock_core.commands.context import Context
-from pydock_core.commands.format import write_columns, write_fields
+from pydock_core.commands.dispatch import show_error
+from pydock_core.commands.format import write_columns, write_fields, write_listing
+from pydock_core.commands.record import Record
 
 
 def doctor(context: Context, words: Namespace) -> int:
@@ -24,6 +27,36 @@ def doctor(context: Context, words: Namespace) -> int:
                 context.print(f"\n{check.name}: {check.cost}")
                 context.print(f"  mend: {check.remedy}")
     return 1 if any(check.state == "missing" and check.required for check in checks) else 0
+
+
+def check(context: Context, words: Namespace) -> int:
+    """Show the inconsistencies of the state root, and repair them on request; return 1 if any is left."""
+    findings = context.engine.system.check(repair=words.repair)
+    records: list[Record] = [
+        {
+            "Kind": finding.kind,
+            "Name": finding.name,
+            "Problem": finding.problem,
+            "Repair": finding.remedy,
+            "CanRepair": finding.can_mend,
+            "State": finding.state,
+            "Error": finding.error,
+        }
+        for finding in findings
+    ]
+    headers = {"Kind": "KIND", "Name": "NAME", "Problem": "FOUND", "Repair": "REPAIR", "State": "STATE"}
+    if records or words.format:
+        columns = [(headers[name], name) for name in headers if name != "State" or words.repair]
+        write_listing(context, records, columns, words.format, headers)
+    else:
+        context.print("nothing contradicts itself")
+    for finding in findings:
+        if finding.error:
+            context.warn(f"{finding.kind} {finding.name} could not be mended: {finding.error}")
+    left = [finding for finding in findings if finding.state == "found"]
+    if not words.repair and any(finding.can_mend for finding in left):
+        context.stderr.write("hint: dock system check --repair mends what can be mended\n")
+    return 1 if left else 0
 
 
 def version(context: Context, words: Namespace) -> int:
@@ -45,6 +78,30 @@ def info(context: Context, words: Namespace) -> int:
     return 0
 
 
+def install_restart(context: Context, words: Namespace) -> int:
+    """Install the unit that starts containers after a boot, or remove it."""
+    path = context.engine.system.install_restart(remove=words.remove)
+    if words.remove:
+        context.print(f"Removed {path}")
+        return 0
+    context.print(f"Installed {path}")
+    if os.geteuid() != 0:
+        context.print("It runs at log-in; to have it run at boot: loginctl enable-linger")
+    return 0
+
+
+def start_restart(context: Context, words: Namespace) -> int:
+    """Start containers by their restart policies; print their names."""
+    code = 0
+    for name, error in context.engine.system.start_by_policy():
+        if error is None:
+            context.print(name)
+        else:
+            show_error(error, context)
+            code = 1
+    return code
+
+
 def info_lines(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines of a SystemInfo as Docker prints them: pairs, with their details indented."""
     yield f"Containers: {document['Containers']}"
@@ -56,6 +113,9 @@ def info_lines(document: Mapping[str, Any]) -> Iterator[str]:
     for name, value in document["DriverStatus"]:
         yield f" {name}: {value}"
     yield f"Default Runtime: {document['DefaultRuntime']}"
+    if document.get("CDISpecDirs"):
+        yield "CDI spec directories:"
+        yield from (f"  {directory}" for directory in document["CDISpecDirs"])
     yield "Security Options:"
     for option in document["SecurityOptions"]:
         # "name=seccomp,profile=builtin", as the Engine API has them

@@ -10,15 +10,20 @@ from pydock_core.commands.command import (
     Command,
     Option,
     document_format,
+    filter_option,
     listing_format,
 )
 
 SYSTEM_COMMANDS: tuple[Command, ...] = (
     Command(
         ("inspect",),
-        "Show details of containers or images as JSON",
+        "Show details of containers, images, networks or volumes as JSON",
         "inspect:inspect",
-        (document_format("{{.Id}}", "-f"), SIZE, Option(("--type",), "container or image", "TYPE")),
+        (
+            document_format("{{.Id}}", "-f"),
+            SIZE,
+            Option(("--type",), "container, image, network or volume", "TYPE"),
+        ),
         (Argument("NAME", "+", complete="container"),),
     ),
     Command(
@@ -38,6 +43,18 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
         aliases=(("system", "info"),),
     ),
     Command(
+        ("events",),
+        "Show past and new events of containers, images, networks and volumes",
+        "events:events",
+        (
+            filter_option("container=web, event=die, type=image"),
+            document_format("{{.Type}} {{.Action}} {{.Actor.ID}}"),
+            Option(("--since",), "from a time (RFC 3339) or a while ago (10m) on", "TIME"),
+            Option(("--until",), "until a time (RFC 3339) or a while ago (10m)", "TIME"),
+        ),
+        aliases=(("system", "events"),),
+    ),
+    Command(
         ("system", "df"),
         "Show the disk usage of images, containers and volumes",
         "disk:df",
@@ -45,6 +62,26 @@ SYSTEM_COMMANDS: tuple[Command, ...] = (
             listing_format("{{.Type}}: {{.Size}}"),
             Option(("-v", "--verbose"), "each image, container and volume"),
         ),
+    ),
+    Command(
+        ("system", "check"),
+        "Find inconsistencies in the state directory, and repair them on request",
+        "system:check",
+        (
+            listing_format("{{.Kind}} {{.Name}}: {{.Problem}}"),
+            Option(("--repair",), "repair as much as possible"),
+        ),
+    ),
+    Command(
+        ("system", "install-restart"),
+        "Have the host start containers by their restart policies when it boots (systemd)",
+        "system:install_restart",
+        (Option(("--remove",), "remove the unit again"),),
+    ),
+    Command(
+        ("system", "start-restart"),
+        "Start the containers that their restart policies start after a boot",
+        "system:start_restart",
     ),
     Command(
         ("system", "prune"),

@@ -6,10 +6,14 @@ meaning everywhere.  Docker's options that PyDock does not support yet are in ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydock_core.commands.command import Argument, Command, Option
 from pydock_core.commands.container_commands import CONTAINER_COMMANDS
 from pydock_core.commands.image_commands import IMAGE_COMMANDS
+from pydock_core.commands.network_commands import NETWORK_COMMANDS
 from pydock_core.commands.system_commands import SYSTEM_COMMANDS
+from pydock_core.commands.volume_commands import VOLUME_COMMANDS
 
 __all__ = [
     "COMMANDS",
@@ -22,23 +26,56 @@ __all__ = [
     "find",
 ]
 
-COMMANDS: tuple[Command, ...] = (*CONTAINER_COMMANDS, *IMAGE_COMMANDS, *SYSTEM_COMMANDS)
-
-GROUPS = {"container": "Manage containers", "image": "Manage images", "system": "Manage PyDock"}
-
-LATER_COMMANDS = frozenset(
-    (
-        "build buildx builder compose cp events pause unpause "
-        "stats top update volume network manifest context plugin swarm service stack node secret config checkpoint "
-        "trust scout init"
-    ).split()
+COMMANDS: tuple[Command, ...] = (
+    *CONTAINER_COMMANDS,
+    *IMAGE_COMMANDS,
+    *NETWORK_COMMANDS,
+    *VOLUME_COMMANDS,
+    *SYSTEM_COMMANDS,
 )
-"""Docker's commands that this version does not support: refused by name."""
-LATER_SUBCOMMANDS = frozenset(
-    {("container", word) for word in "cp pause unpause stats top update".split()}
-    | {("image", word) for word in "build".split()}
-    | {("system", word) for word in "events dial-stdio".split()}
+
+GROUPS = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "network": "Manage networks",
+    "system": "Manage PyDock",
+    "volume": "Manage volumes",
+}
+
+_BUILD = (
+    "change a container, and keep it: dock commit NAME IMAGE; "
+    "dock image capture makes an image of this Python environment"
 )
+_SEVERAL = (
+    "start each container with dock run -d; on one network (dock network create) they find each other by name"
+)
+_ONE_HOST = "PyDock runs containers on this host alone: dock run -d --restart always IMAGE keeps one running"
+_FILES = "give a container files by a mount, read-only: dock run -v FILE:/run/secrets/NAME:ro IMAGE"
+_NO_DAEMON = "there is no daemon to connect to: set PYDOCK_ROOT to use another state directory"
+LATER_COMMANDS = {
+    "build": _BUILD,
+    "buildx": _BUILD,
+    "builder": _BUILD,
+    "checkpoint": "dock pause freezes a container, and dock commit keeps its files",
+    "compose": _SEVERAL,
+    "config": _FILES,
+    "context": _NO_DAEMON,
+    "init": _BUILD,
+    "manifest": "dock image inspect shows an image; dock pull --platform chooses one of several platforms",
+    "node": _ONE_HOST,
+    "plugin": "volumes have the driver local, networks the drivers bridge, host and none",
+    "scout": "dock image save writes an archive that a scanner reads",
+    "secret": _FILES,
+    "service": _ONE_HOST,
+    "stack": _SEVERAL,
+    "swarm": _ONE_HOST,
+    "trust": "name an image by its digest, which is verified: dock pull NAME@sha256:…",
+}
+"""Docker's commands that this version does not support and refuses by name, each with an alternative."""
+LATER_SUBCOMMANDS: Mapping[tuple[str, ...], str] = {
+    ("image", "build"): _BUILD,
+    ("system", "dial-stdio"): _NO_DAEMON,
+}
 
 
 def find(words: tuple[str, ...]) -> tuple[Command, int] | None:

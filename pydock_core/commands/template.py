@@ -131,7 +131,9 @@ class Template:
             else:
                 nodes.append(self._output(text))
         if enders:
-            raise _bad(self.text, "a block has no {{end}}")
+            raise _bad(
+                self.text, "a block has no {{end}}", "each {{if}}, {{range}} and {{with}} needs its {{end}}"
+            )
         return nodes, ""
 
     def _control(self, word: str, text: str) -> Node:
@@ -251,7 +253,7 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
         position = match.end()
     rest = text[position:]
     if "{{" in rest:
-        raise _bad(text, "an action is not closed")
+        raise _bad(text, "an action is not closed", "each {{ needs its }}, as in '{{.Name}}'")
     rest = rest.lstrip() if trim_next else rest
     if rest:
         yield "text", rest
@@ -376,7 +378,7 @@ class _Expressions:
         if (kind, text) == ("sign", "("):
             expression = self._pipeline()
             if self._peek() != ("sign", ")"):
-                raise _bad(self._template, "a parenthesis is not closed")
+                raise _bad(self._template, "a parenthesis is not closed", "each ( needs its )")
             self._position += 1
             while self._position in self._chained:
                 expression = self._members(expression, self._peek()[1].split(".")[1:])

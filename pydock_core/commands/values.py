@@ -47,6 +47,14 @@ def parse_seconds(text: str, option: str) -> float:
     return max(parse_float(text, option), -1.0)
 
 
+def parse_duration_ns(text: str, option: str) -> int:
+    """Parse a time span: "30s", "1m30s"; return nanoseconds."""
+    value = spelling.parse_duration_ns(text)
+    if value is None:
+        raise _bad(f"{option} {text}: not a time", "write a number with ms, s, m or h: 30s, 1m30s")
+    return value
+
+
 def parse_boolean(text: str, option: str) -> bool:
     """Parse true or false, as Go does."""
     value = spelling.parse_boolean(text)
@@ -58,6 +66,21 @@ def parse_boolean(text: str, option: str) -> bool:
 def parse_signal(text: str, option: str) -> str:
     """Return the name, without SIG, of a signal given by name or number."""
     return signal_name(signal_number(text, option))
+
+
+def parse_csv(text: str, option: str) -> list[str]:
+    """Split a line of comma-separated values as Go's encoding/csv does: a field in double quotes may contain commas."""
+    fields: list[str] = []
+    rest: str | None = text
+    while rest is not None:
+        match = re.match(r'"((?:[^"\n]|"")*)"(?=,|$)|([^",\n]*)(?=,|$)', rest)
+        if match is None or not text:
+            raise _bad(
+                f"{option} {text}: not comma-separated values", "put a value with commas into double quotes"
+            )
+        fields.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        rest = rest[match.end() + 1 :] if match.end() < len(rest) else None
+    return fields
 
 
 def parse_pair(text: str, option: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pydock_core.cdi.name import is_qualified_name
     from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.launch import DEFAULT_STOP_SECONDS
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pydock_core.supervision.client import Streams
 
 _HOMES = {
+    "pydock_core.cdi.name": ("is_qualified_name",),
     "pydock_core.engine.execution": ("ExecRequest",),
     "pydock_core.engine.image_shapes": ("SeenImage",),
     "pydock_core.engine.launch": ("DEFAULT_STOP_SECONDS",),
@@ -60,6 +62,7 @@ __all__ = [
     "Streams",
     "Watcher",
     "check_request",
+    "is_qualified_name",
     "parse_moment_ns",
     "parse_platform",
     "parse_reference",

@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.mount_points import OWN_FILES
-from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import DeniedError, InvalidError, NotFoundError
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.spec.builder import DeviceNode, HostFacts
 from pydock_core.spec.definition import Definition, DeviceMapping
+from pydock_core.spec.host_option import block_devices
 from pydock_core.spec.mount import Mount
 from pydock_core.spec.seccomp_profile import parse_kernel_release
 from pydock_core.spec.users import ResolvedUser
+
+if TYPE_CHECKING:
+    from pydock_core.cdi.edit import ContainerEdits, DeviceNodeEdit
 
 _OWN_DEVICES = frozenset("null zero full random urandom tty console ptmx pts shm mqueue".split())
 """Every container has these already."""
@@ -27,19 +31,24 @@ def collect_facts(
     container_id: str,
     definition: Definition,
     mounts: list[Mount],
+    volumes: Mapping[str, str],
     user: ResolvedUser,
     size: tuple[int, int],
     *,
     rootless: bool,
     single_mapping: bool,
+    edits: ContainerEdits | None = None,
+    root_edit_hook: Mapping[str, Any] | None = None,
 ) -> HostFacts:
     """Return the facts of one start.
 
     Args:
-        mounts: the definition's.
+        mounts: the definition's mounts.
+        volumes: host paths of its volumes and images, by mount target.
         size: rows and columns of the terminal, zeros if unknown.
-        rootless: the container runs in the user's own user namespace.
-        single_mapping: only one id is mapped there.
+        rootless: whether the container runs in the user's own user namespace.
+        single_mapping: whether only one id is mapped there.
+        edits, root_edit_hook: results of the definition's DeviceRequests.
 
     Raises:
         NotFoundError, DeniedError, InvalidError: the source of a bind or a device is unusable; exit code 125.
@@ -53,23 +62,33 @@ def collect_facts(
     support = probe_cgroups()
     machine, kernel = _host()
     is_host = definition.host["NetworkMode"] == "host"
-    devices = [*definition.host["Devices"], *(_all_devices() if definition.host["Privileged"] else ())]
+    has_host_name = is_host or definition.host["UTSMode"] == "host"
+    mappings = [*definition.host["Devices"], *(_all_devices() if definition.host["Privileged"] else ())]
+    devices = [_device(mapping) for mapping in mappings]
+    if edits is not None:
+        own = [_edited_device(node, user) for node in edits.device_nodes]
+        replaced = {device.path for device in own}
+        devices = [device for device in devices if device.path not in replaced] + own
     return HostFacts(
         rootfs=str(paths.rootfs),
         machine=machine,
         kernel=kernel,
-        hostname=os.uname().nodename if is_host else definition.host_name(container_id),
+        hostname=os.uname().nodename if has_host_name else definition.host_name(container_id),
         user=user,
         network_namespace="host" if is_host else str(paths.network_namespace),
         files=_own_files(paths),
-        volumes={
-            mount.target: str(volume_directory(root, mount.source))
-            for mount in mounts
-            if mount.kind == "volume"
+        volumes=volumes,
+        file_binds={
+            mount.target for mount in mounts if mount.kind == "bind" and not os.path.isdir(mount.source)
         },
-        devices=[_device(device) for device in devices],
+        devices=devices,
+        edits=edits,
+        root_edit_hook=root_edit_hook,
         console_size=size,
-        cgroups_path=f"/pydock/{container_id}" if support.available else "",
+        cgroups_path=f"{definition.host['CgroupParent'] or '/pydock'}/{container_id}"
+        if support.available
+        else "",
+        block_devices={path: read_numbers(path) for path in block_devices(definition.host)},
         swap_limit=support.swap,
         device_filter=support.devices,
         cgroup_mount=support.available,
@@ -123,6 +142,38 @@ def _device(device: DeviceMapping) -> DeviceNode:
         status.st_gid if os.geteuid() == 0 else 0,
         device["CgroupPermissions"],
     )
+
+
+def _edited_device(node: DeviceNodeEdit, user: ResolvedUser) -> DeviceNode:
+    """Return a CDI device's node; the container's user owns it unless the edit names another owner."""
+    return DeviceNode(
+        node.host_path,
+        node.path,
+        node.kind,
+        node.major,
+        node.minor,
+        0o666 if node.mode is None else node.mode,
+        user.uid if node.uid is None else node.uid,
+        user.gid if node.gid is None else node.gid,
+        node.access,
+    )
+
+
+def read_numbers(path: str) -> tuple[int, int]:
+    """Return the major and minor number of a block device.
+
+    Raises:
+        NotFoundError, InvalidError: it does not exist, or is not a block device; exit code 125.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise NotFoundError(
+            f"device {path}: {error.strerror}", "name a disk of this host: lsblk", exit_code=125
+        ) from error
+    if not stat.S_ISBLK(status.st_mode):
+        raise InvalidError(f"device {path} is not a block device", "name a disk: lsblk", exit_code=125)
+    return os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
 def _all_devices() -> Iterator[DeviceMapping]:

@@ -5,31 +5,34 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine import shapes
 from pydock_core.engine.execution import ExecRequest, build_exec_process
 from pydock_core.engine.filters import ContainerFilter
 from pydock_core.engine.names import check_name, random_id, random_name
+from pydock_core.engine.recorder import last_run
 from pydock_core.engine.session import ContainerSession, begin_execution
 from pydock_core.engine.shapes import Seen
-from pydock_core.engine.volumes import name_volumes
+from pydock_core.engine.volume_files import name_volumes
 from pydock_core.errors import (
     ConflictError,
     InvalidError,
     NotFoundError,
-    PyDockError,
+    UnavailableError,
     UnsupportedError,
 )
-from pydock_core.paths import ContainerPaths
 from pydock_core.runtime.signals import signal_number
-from pydock_core.spec.definition import CreateRequest, decode, encode
-from pydock_core.spec.log_option import NONE
+from pydock_core.spec.definition import CreateRequest, Definition, decode, encode
+from pydock_core.spec.log_option import JOURNALD, NONE
+from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
-from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.containers import ContainerRow, Run, build_event, build_mount_event
 from pydock_core.store.database.images import all_images
-from pydock_core.store.database.networks import address_of
+from pydock_core.store.database.networks import endpoints_of_container
 from pydock_core.supervision.client import (
     Streams,
     SupervisorClient,
@@ -39,12 +42,22 @@ from pydock_core.supervision.client import (
 )
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.logs import LogEntry, read_log
+from pydock_core.supervision.reaper import mark_stopped, reap_killed
 
 if TYPE_CHECKING:
     from pydock_core.engine.protocol import SessionProtocol
     from pydock_core.engine.state import State
+    from pydock_core.supervision.health_plan import Health
 
+Documents = list[dict[str, Any]]
 _NAME_ATTEMPTS = 20
+_STOP_PATIENCE_SECONDS = 5.0
+_STOP_INTERVAL_SECONDS = 0.01
+
+
+def stop_signal_of(definition: Definition) -> int:
+    """Return the number of the signal that stops a container."""
+    return signal_number(definition.request["StopSignal"] or "TERM")
 
 
 class Containers:
@@ -92,13 +105,14 @@ class Containers:
         image_config = self._state.images.config(image_id).get("config") or {}
         launcher = self._state.launcher
         merged, warnings = launcher.check(
-            merge(checked, image_config, launcher.default_network), self.resolve
+            merge(checked, image_config, checked["HostConfig"]["NetworkMode"] or launcher.default_network),
+            self.resolve,
         )
         if not any_platform:
             warnings += self._state.images.platform_warnings(image_id)
         wanted = check_name(name) if name else None
         container_id = random_id()
-        definition, used = name_volumes(merged)
+        definition, used = name_volumes(merged, self._inherited(merged), self._mounted_image)
         for attempt in range(_NAME_ATTEMPTS):
             row = ContainerRow(
                 container_id,
@@ -117,10 +131,33 @@ class Containers:
                     raise
         return container_id, warnings
 
+    def unlink(self, link: str) -> None:
+        """Remove a link, named PARENT/ALIAS; see :func:`pydock_core.engine.update.remove_link`."""
+        from pydock_core.engine.update import remove_link  # late: few commands change a container
+
+        remove_link(self._state, link)
+
     def rename(self, reference: str, name: str) -> None:
         """Give a container another name; ConflictError if the name is taken."""
         row = self._row(reference)
         table.rename(self._database, row.id, check_name(name))
+        self._rename_on_networks(row, name)
+
+    def _rename_on_networks(self, row: ContainerRow, name: str) -> None:
+        """Publish a running container's new name on its networks."""
+        definition = decode(row.definition)
+        endpoints = definition.request["NetworkingConfig"]["EndpointsConfig"]
+        if set(endpoints) <= {"none", "host", "bridge"}:
+            return
+        from pydock_core.engine.attachments import own_names  # late: few containers are on other networks
+
+        names = {
+            place.network_id: own_names(row.id, name, definition, endpoints[network])
+            for network, (_, place) in endpoints_of_container(self._database, row.id).items()
+            if network in endpoints
+        }
+        with suppress(ConflictError):  # it does not run
+            SupervisorClient(self._root.container(row.id), name).rename(names)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, its writable layer and its log.
@@ -135,13 +172,15 @@ class Containers:
         self._state.sweep_once()
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if derive_status(paths).status in ("running", "starting"):
+        status = derive_status(paths)
+        if status.is_active:
             if not force:
+                state = "restarting" if status.status == "restarting" else "running"
                 raise ConflictError(
-                    f"container {reference} is running",
+                    f"container {reference} is {'paused' if status.is_paused else state}",
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
-            self._stop(paths, signal_number("KILL"), 0.0)
+            self._stop(row, signal_number("KILL"), 0.0)
         is_transient = decode(row.definition).host["AutoRemove"]
         self._state.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
@@ -165,22 +204,61 @@ class Containers:
         """
         self._state.sweep_once()
         row = self._row(reference)
+        paths = self._root.container(row.id)
         definition = decode(row.definition)
-        launch = self._zygote.supervise(
-            lambda: self._state.launcher.prepare(row, definition, size), attach=attach
-        )
+        if paths.state_file.exists():
+            status = derive_status(paths)
+            if status.is_paused:
+                raise ConflictError(
+                    f"container {reference} is paused", f"let it go on: dock unpause {reference}"
+                )
+            if status.status == "restarting":
+                raise ConflictError(
+                    f"container {reference} is restarting",
+                    f"wait until it runs, or begin anew: dock restart {reference}",
+                )
+            if status.is_running and attach is None:  # the requested state
+                return ContainerSession(paths, None, terminal=definition.request["Tty"])
+        began_ns = time.time_ns()
+        if paths.exit_file.exists():  # the start removes it: the last chance to record an unrecorded end
+            self._state.recorder.run(row, last_run(reap_killed(paths)))
+        launch = self._zygote.supervise(lambda: self._prepare(row, definition, size), attach=attach)
+        attached = [] if attach is None else [build_event(row, "attach", time_ns=began_ns)]
+        mounted = [
+            build_mount_event(row.id, mount.source, mount.target, not mount.read_only, launch.started_at_ns)
+            for mount in definition_mounts(definition)
+            if mount.kind == "volume"
+        ]
+        self._state.recorder.run(row, Run(launch.started_at_ns), *attached, *mounted)
         return ContainerSession(
-            self._root.container(row.id),
+            paths,
             launch.attachment,
             terminal=definition.request["Tty"],
             launch=launch,
+            on_end=self._on_end(row, definition),
         )
+
+    def _prepare(self, row: ContainerRow, definition: Definition, size: tuple[int, int]) -> Path:
+        """Write the container's bundle and launch plan; return the plan's path."""
+        try:
+            return self._state.launcher.prepare(row, definition, size)
+        except FileNotFoundError as error:
+            # Another process removes the directories: only after it has removed the row.
+            try:
+                table.find(self._database, row.id)
+            except NotFoundError:
+                raise NotFoundError(
+                    f"container {row.name} was removed while it was being started",
+                    "create it again: dock run",
+                    exit_code=125,
+                ) from error
+            raise
 
     def stop(self, reference: str, timeout_seconds: float | None = None, signal: str | None = None) -> None:
         """Send a container its stop signal, and SIGKILL after the timeout; ignore a stopped container."""
         row = self._row(reference)
-        number = signal_number(signal) if signal else None
-        self._stop(self._root.container(row.id), number, timeout_seconds)
+        if self._stop(row, signal_number(signal) if signal else None, timeout_seconds):
+            self._state.recorder.container(row, "stop")
 
     def restart(
         self, reference: str, timeout_seconds: float | None = None, signal: str | None = None
@@ -197,6 +275,7 @@ class Containers:
             )
         self.stop(reference, timeout_seconds, signal)
         self.start(reference).close()
+        self._state.recorder.container(self._row(reference), "restart")
 
     def kill(self, reference: str, signal: str = "KILL") -> None:
         """Send a signal to a running container's first process; with SIGKILL, return after the container's end.
@@ -208,28 +287,96 @@ class Containers:
         number = signal_number(signal)
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if not derive_status(paths).is_running:
-            raise ConflictError(
-                f"container {reference} is not running", "dock ps lists the running containers"
-            )
+        if derive_status(paths).status not in ("running", "restarting"):
+            raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
         if number == signal_number("KILL"):
-            self._stop(paths, number, None)
+            self._stop(row, number, None)
         else:
-            SupervisorClient(paths, reference).signal(number)
+            # As in Docker, only the stop signal thaws a paused container; other signals stay pending.
+            is_last = number == stop_signal_of(decode(row.definition))
+            SupervisorClient(paths, reference).signal(number, unpause=is_last)
+            self._state.recorder.container(row, "kill", signal=str(number))
 
-    def wait(self, reference: str) -> int:
-        """Wait until a container is not running; return its exit code."""
-        return wait_for_exit(self._root.container(self.resolve(reference))).exit_code
+    def update(
+        self, reference: str, changes: Mapping[str, Any], names: Mapping[str, str] | None = None
+    ) -> None:
+        """Change limits and the restart policy; see :func:`pydock_core.engine.update.update_container`."""
+        from pydock_core.engine.update import update_container  # late: few commands change a container
 
-    @staticmethod
-    def _stop(paths: ContainerPaths, number: int | None, timeout_seconds: float | None) -> None:
-        try:
-            SupervisorClient(paths).stop(number, timeout_seconds)
-        except PyDockError:
-            # It was not running, or its supervisor ended: the requested state, unless the container is still alive.
-            if derive_status(paths).is_running:
-                raise
-        wait_for_exit(paths)
+        update_container(self._state, reference, changes, names)
+
+    def pause(self, reference: str) -> None:
+        """Freeze all processes of a running container, until it is unpaused or stopped.
+
+        Raises:
+            ConflictError: it is not running, or already paused.
+            UnsupportedError: it has no control group with a freezer (an ordinary user on cgroup version 1).
+        """
+        self._freeze(reference, "pause", lambda client: client.pause())
+
+    def unpause(self, reference: str) -> None:
+        """Thaw a paused container; ConflictError if it is not paused."""
+        self._freeze(reference, "unpause", lambda client: client.unpause())
+
+    def _freeze(self, reference: str, action: str, request: Callable[[SupervisorClient], None]) -> None:
+        row = self._row(reference)
+        paths = self._root.container(row.id)
+        if not derive_status(paths).is_running:
+            raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
+        request(SupervisorClient(paths, reference))
+        self._state.recorder.container(row, action)
+
+    def wait(self, reference: str, condition: str = "not-running") -> int:
+        """Wait for a container; return its exit code.
+
+        Args:
+            condition: "not-running", "next-exit" (the end of this run or the next one) or "removed".
+
+        Raises:
+            InvalidError: there is no such condition.
+        """
+        row = self._row(reference)
+        if condition != "not-running":
+            from pydock_core.engine.waiting import NEXT_EXIT, check_condition, wait_for_event
+
+            check_condition(condition)
+            status = derive_status(self._root.container(row.id))
+            if condition != NEXT_EXIT or not status.is_running:
+                return wait_for_event(self._state, row, condition)
+        status = wait_for_exit(self._root.container(row.id))
+        self._state.recorder.run(row, last_run(status))
+        return status.exit_code
+
+    def _on_end(self, row: ContainerRow, definition: Definition) -> Callable[[], None]:
+        """Return the function that records the end of a container for a session."""
+        if definition.host["AutoRemove"]:
+            return lambda: None  # the removal records it
+        paths = self._root.container(row.id)
+        return lambda: self._state.recorder.run(row, last_run(derive_status(paths)))
+
+    def _stop(self, row: ContainerRow, number: int | None, timeout_seconds: float | None) -> bool:
+        """Stop a container and record its end; return whether it was running."""
+        paths = self._root.container(row.id)
+        was_running = derive_status(paths).is_running
+        if was_running:
+            sent = number or stop_signal_of(decode(row.definition))
+            self._state.recorder.container(row, "kill", signal=str(sent))
+        has_policy = decode(row.definition).host["RestartPolicy"]["Name"] != "no"
+        deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
+        while True:
+            try:
+                SupervisorClient(paths).stop(number, timeout_seconds)
+            except (ConflictError, UnavailableError):
+                # It was not running, or its supervisor is gone: the requested state, unless it is still alive.
+                if derive_status(paths).is_running and time.monotonic() > deadline:
+                    raise
+            # Between two runs of a restart policy, no process may have received the request.
+            status = reap_killed(paths)
+            if not status.is_active and (not has_policy or mark_stopped(paths)):
+                break
+            time.sleep(_STOP_INTERVAL_SECONDS)
+        self._state.recorder.run(row, last_run(status))
+        return was_running
 
     # -- looking ---------------------------------------------------------------------------------------
 
@@ -270,7 +417,8 @@ class Containers:
             seen = self._see(row)
             if seen is None or not condition.matches(seen):
                 continue
-            if all or limit or condition.names_a_status or seen.status.is_running:
+            is_shown = seen.status.status in ("running", "restarting")
+            if all or limit or condition.names_a_status or is_shown:
                 chosen.append(shapes.build_summary(seen))
             if limit and len(chosen) == limit:
                 break
@@ -312,17 +460,25 @@ class Containers:
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[LogEntry]:
         """Yield a container's output.
 
         Args:
             follow: continue until it ends.
             tail: begin with this number of last entries.
-            timestamps: put the time before each line of ``data``, as ``docker logs -t`` does.
+            timestamps: prefix each line of ``data`` with the time, as ``docker logs -t`` does.
             since_ns, until_ns: Unix nanoseconds.
+            details: prefix each line with the labels, variables and tag of the log's options, as ``docker logs --details``.
         """
         row = self._row(reference)
-        if decode(row.definition).host["LogConfig"]["Type"] == NONE:
+        driver = decode(row.definition).host["LogConfig"]["Type"]
+        if driver == JOURNALD:
+            raise UnsupportedError(
+                f"container {reference} logs to the journal of systemd, which PyDock does not read",
+                f"journalctl CONTAINER_ID={row.id[:12]}",
+            )
+        if driver == NONE:
             raise UnsupportedError(
                 f"container {reference} has no log: it was created with --log-driver none",
                 f"dock attach {reference} shows its output from now on",
@@ -335,11 +491,10 @@ class Containers:
         wanted = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
         for entry in entries:
             if entry.stream in wanted:
-                yield (
-                    LogEntry(entry.stream, entry.time_ns, entry.time.encode() + b" " + entry.data)
-                    if timestamps
-                    else entry
-                )
+                front = entry.time.encode() + b" " if timestamps else b""
+                if details:
+                    front += _spell_attributes(entry.attributes or {}) + b" "
+                yield LogEntry(entry.stream, entry.time_ns, front + entry.data) if front else entry
 
     # -- reaching into a running one -------------------------------------------------------------------
 
@@ -347,8 +502,18 @@ class Containers:
         """Attach to a running container's streams; ConflictError if it is not running."""
         row = self._row(reference)
         paths = self._root.container(row.id)
-        terminal = decode(row.definition).request["Tty"]
-        return ContainerSession.attach(SupervisorClient(paths, reference), paths, streams, terminal)
+        if derive_status(paths).is_paused:
+            raise ConflictError(f"container {reference} is paused", f"let it go on: dock unpause {reference}")
+        definition = decode(row.definition)
+        session = ContainerSession.attach(
+            SupervisorClient(paths, reference),
+            paths,
+            streams,
+            definition.request["Tty"],
+            self._on_end(row, definition),
+        )
+        self._state.recorder.container(row, "attach")
+        return session
 
     def exec(
         self, reference: str, request: ExecRequest, *, stdin: bool = False, detach: bool = False
@@ -361,15 +526,40 @@ class Containers:
         """
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if not derive_status(paths).is_running:
+        status = derive_status(paths)
+        if status.status == "restarting":
+            raise ConflictError(
+                f"container {reference} is restarting", "wait until it runs (dock ps)", exit_code=1
+            )
+        if not status.is_running:
             raise ConflictError(
                 f"container {reference} is not running", f"start it: dock start {reference}", exit_code=1
+            )
+        if status.is_paused:
+            raise ConflictError(
+                f"container {reference} is paused", f"let it go on: dock unpause {reference}", exit_code=1
             )
         definition = decode(row.definition)
         base = json.loads(paths.config_file.read_bytes())["process"]
         user = None if request.user is None else self._state.launcher.user(row, definition, request.user)
         process = build_exec_process(base, request, user)
-        return begin_execution(SupervisorClient(paths, reference), process, stdin=stdin, detach=detach)
+        exec_id = random_id()
+        words = " ".join(process["args"])
+        # Recorded before, as in Docker: afterwards, its end might come first.
+        self._state.recorder.note(
+            build_event(row, f"exec_create: {words}", execID=exec_id),
+            build_event(row, f"exec_start: {words}", execID=exec_id),
+        )
+        return begin_execution(
+            SupervisorClient(paths, reference),
+            process,
+            exec_id=exec_id,
+            stdin=stdin,
+            detach=detach,
+            on_end=lambda code: self._state.recorder.container(
+                row, "exec_die", execID=exec_id, exitCode=str(code)
+            ),
+        )
 
     def dial(self, reference: str, port: int) -> socket.socket:
         """Connect to a TCP port inside a running container; the port need not be published.
@@ -387,6 +577,29 @@ class Containers:
 
     # -- parts -----------------------------------------------------------------------------------------
 
+    def _inherited(self, request: CreateRequest) -> Documents:
+        """Return the mounts of VolumesFrom."""
+        sources = request["HostConfig"]["VolumesFrom"]
+        if not sources:
+            return []
+        from pydock_core.spec.mount import inherit_mounts
+
+        def mounts_of(name: str) -> Sequence[Mount]:
+            try:
+                return definition_mounts(decode(self._row(name).definition))
+            except NotFoundError as error:
+                error.exit_code = 125
+                raise
+
+        return inherit_mounts(sources, mounts_of)
+
+    def _mounted_image(self, reference: str) -> str:
+        try:
+            return self._state.images.resolve(reference).id
+        except NotFoundError as error:
+            error.exit_code = 125
+            raise
+
     def _image_id(self, reference: str) -> str:
         """Return the id of an image; empty if there is none."""
         try:
@@ -403,6 +616,26 @@ class Containers:
         status = derive_status(self._root.container(row.id))
         if definition.host["AutoRemove"] and status.status == "exited":
             return None
-        network = definition.host["NetworkMode"]
-        address = "" if network in ("none", "host") else address_of(self._database, network, row.id)
-        return Seen(row, definition, status, address)
+        is_alone = definition.host["NetworkMode"] in ("none", "host")
+        places = {} if is_alone or not status.is_running else endpoints_of_container(self._database, row.id)
+        health = None
+        if definition.request["Healthcheck"] is not None:
+            health = self._look_at_health(row, definition)
+        return Seen(row, definition, status, places, health)
+
+    def _look_at_health(self, row: ContainerRow, definition: Definition) -> Health | None:
+        from pydock_core.spec.health import has_probe
+        from pydock_core.supervision.health_plan import Health
+
+        if not has_probe(definition.request["Healthcheck"]):
+            return None
+        return Health.read(self._root.container(row.id).health_file)
+
+
+def _spell_attributes(attributes: Mapping[str, str]) -> bytes:
+    """Return NAME=VALUE,... in the order of names, as Docker escapes them (url.QueryEscape)."""
+    from urllib.parse import quote_plus  # late: few logs are read with details
+
+    return ",".join(
+        f"{quote_plus(name)}={quote_plus(attributes[name])}" for name in sorted(attributes)
+    ).encode()

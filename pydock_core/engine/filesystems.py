@@ -11,34 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydock_core.engine.mount_points import make_layer
-from pydock_core.errors import ConflictError, CorruptError, NotFoundError, UnavailableError
+from pydock_core.engine.stillness import keep_still
+from pydock_core.errors import CorruptError, NotFoundError
 from pydock_core.images.committed import build_execution, build_image_config, is_same_but_for_time
 from pydock_core.images.stored import store_image
 from pydock_core.oci.digest import digest_of
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.reference import parse_tagged
 from pydock_core.oci.timestamp import format_timestamp
-from pydock_core.paths import ContainerPaths
 from pydock_core.progress import Progress
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.spec.defaults import DEFAULT_PATH
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
-from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.containers import ContainerRow, build_event
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.pipe import writing_end
 from pydock_core.store.snapshots.directory import needs_user_xattrs
 from pydock_core.store.upper_size import file_sizes
-from pydock_core.supervision.client import SupervisorClient, Zygote
-from pydock_core.supervision.container_status import derive_status, take_lock
-from pydock_core.supervision.reaper import reap_killed
+from pydock_core.supervision.client import Zygote
+from pydock_core.supervision.container_status import derive_status
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.state import State
 
-_LOCK_PATIENCE_SECONDS = 30.0
-_LOCK_INTERVAL_SECONDS = 0.002
 _EXPORT_TREE = "pydock_core.store.tree_tar:export_tree"
 _LIST_CHANGES = "pydock_core.store.upper_diff:list_changes"
 _WRITE_UPPER = "pydock_core.store.upper_tar:write_upper"
@@ -114,7 +111,9 @@ class Filesystems:
                 config = known
             layers = [*below, *([layer] if layer else [])]
             image = store_image(store.blobs, directory, encode(config.to_json()), config, layers, references)
-            store.record([image], progress)
+            named = references[0].familiar if references else ""
+            committed = build_event(row, "commit", comment=message, imageID=image.id, imageRef=named)
+            store.record([image], progress, event_of=lambda _: committed)
         return image.id
 
     def _made_before(self, config: ImageConfig) -> ImageConfig | None:
@@ -136,7 +135,7 @@ class Filesystems:
         place = directory / "upper.tar"
         file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with self._still(paths, name, pause=pause):
+            with keep_still(paths, name, pause=pause):
                 made = self._state.worker.call(
                     _WRITE_UPPER,
                     {"upper": str(paths.upper), "user_xattrs": needs_user_xattrs()},
@@ -193,10 +192,11 @@ class Filesystems:
             if status.is_running:
                 arguments["supervisor"] = ProcessIdentity.of(status.supervisor_pid).to_json()
             else:
-                stack.enter_context(self._still(paths, container, pause=False))
+                stack.enter_context(keep_still(paths, container, pause=False))
                 arguments.update(stack.enter_context(self._private(row, "export", paths.upper)))
             output_fd = stack.enter_context(writing_end(stream))
             Zygote(self._root).call(_EXPORT_TREE, {**arguments, "rootfs": str(paths.rootfs)}, [output_fd])
+        self._state.recorder.container(row, "export")
 
     @contextlib.contextmanager
     def _private(self, row: ContainerRow, kind: str, upper: Path | None = None) -> Iterator[dict[str, Any]]:
@@ -222,32 +222,6 @@ class Filesystems:
                 "root_mounts": [mount.to_json() for mount in (*others, view)],
                 "mount_point": str(mount_point),
             }
-
-    @contextlib.contextmanager
-    def _still(self, paths: ContainerPaths, name: str, *, pause: bool) -> Iterator[None]:
-        """Keep a container's files unchanged: freeze a running container, and block the start of a stopped one."""
-        with contextlib.ExitStack() as stack:
-            deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
-            while True:
-                status = reap_killed(paths)
-                if status.is_running:
-                    if not pause:
-                        break
-                    with contextlib.suppress(
-                        ConflictError, UnavailableError
-                    ):  # it has just ended: look again
-                        stack.enter_context(SupervisorClient(paths, name).frozen())
-                        break
-                elif status.status == "created" and not paths.lock_file.exists():
-                    break  # it has never run, and has no layer
-                elif status.status != "starting" and (lock_fd := take_lock(paths.lock_file)) is not None:
-                    stack.callback(os.close, lock_fd)  # a start waits for it
-                    break
-                # Being started; or the supervisor of the last run is still unmounting.
-                if time.monotonic() > deadline:
-                    raise ConflictError(f"container {name} is being started or stopped", "try again")
-                time.sleep(_LOCK_INTERVAL_SECONDS)
-            yield
 
 
 def _fixed_time_ns() -> int | None:

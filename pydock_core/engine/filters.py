@@ -11,6 +11,7 @@ from pydock_core.engine.shapes import Seen
 from pydock_core.errors import InvalidError
 from pydock_core.spec.port import read_ports
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.supervision.plan import PublishedPort
 
 _KEYS = (
     "id",
@@ -25,8 +26,11 @@ _KEYS = (
     "network",
     "publish",
     "expose",
+    "health",
 )
+_LEAST_ID = 4
 _STATES = ("created", "running", "exited", "paused", "restarting", "removing", "dead")
+_HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,10 @@ def _condition(
         raise InvalidError(
             f"--filter status={sorted(unknown)[0]}: no such state", f"there are {', '.join(_STATES)}"
         )
+    if key == "health" and (unknown := set(values) - set(_HEALTH)):
+        raise InvalidError(
+            f"--filter health={sorted(unknown)[0]}: no such state", f"there are {', '.join(_HEALTH)}"
+        )
     if key == "exited" and not all(value.isdigit() for value in values):
         raise InvalidError(f"--filter exited={values[0]}: not an exit code", "give a number")
     if key == "name":
@@ -97,14 +105,25 @@ _TESTS: Mapping[str, Callable[[Seen, str], bool]] = {
     "id": lambda seen, value: seen.row.id.startswith(value),
     "status": lambda seen, value: seen.state == value,
     "exited": lambda seen, value: seen.state == "exited" and seen.status.exit_code == int(value),
+    "health": lambda seen, value: seen.health_status == value,
     "volume": lambda seen, value: any(value in (mount.source, mount.target) for mount in seen.mounts),
-    "network": lambda seen, value: seen.definition.host["NetworkMode"] == value,
+    "network": lambda seen, value: (
+        value in seen.definition.request["NetworkingConfig"]["EndpointsConfig"]
+        or seen.definition.host["NetworkMode"] == value
+        or any(len(value) >= _LEAST_ID and row.id.startswith(value) for row, _ in seen.places.values())
+    ),
     "publish": lambda seen, value: any(
-        f"{port.host_port}/{port.protocol}" == _with_protocol(value)
+        _is_published(port, _with_protocol(value))
         for port in read_ports(seen.definition.host["PortBindings"])
     ),
     "expose": lambda seen, value: _with_protocol(value) in seen.definition.request["ExposedPorts"],
 }
+
+
+def _is_published(port: PublishedPort, text: str) -> bool:
+    number, _, protocol = text.partition("/")
+    last = port.last_host_port or port.host_port
+    return port.protocol == protocol and number.isdigit() and port.host_port <= int(number) <= last
 
 
 def _with_protocol(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from pydock_core.errors import ConflictError, InvalidError
@@ -9,6 +10,7 @@ from pydock_core.images.image_store import ImageStore
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.reference import parse_reference
 from pydock_core.store.database import images as sql
+from pydock_core.store.database.events import Event
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 
 Changes = list[dict[str, str]]
@@ -38,7 +40,7 @@ def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: boo
     names: tuple[NameRow, ...] = (*tags, *digests)
     used_by = sql.containers_of(database, row.id)
     if named is not None and (len(going_tags) < len(tags) or len(going_digests) < len(digests)):
-        return _untag(store, going_tags, going_digests)
+        return _untag(store, row, going_tags, going_digests)
     running = named is None and next((user for user in used_by if _is_running(store, user)), "")
     if running:
         raise ConflictError(
@@ -58,7 +60,7 @@ def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: boo
             "remove it by its names, or with -f: " + ", ".join(name.reference for name in names),
         )
     if used_by:
-        return _untag(store, going_tags, going_digests)
+        return _untag(store, row, going_tags, going_digests)
     changes = discard_image(store, row, going_tags, going_digests)
     store.collect()
     return changes
@@ -73,7 +75,8 @@ def discard_image(
         ConflictError: a container was made from the image just now, or it got another name.
     """
     layers = sql.layers_of(store.database, row.id)
-    if not sql.delete_unused(store.database, row.id, tags, digests):
+    events = [*_untag_events(row, tags), sql.build_event("delete", row.id, json.loads(row.labels or "{}"))]
+    if not sql.delete_unused(store.database, row.id, tags, digests, events):
         raise ConflictError(f"image {short_id(row.id)} was used or named just now", "try again")
     store.refresh_index()
     kept = sql.referred_layers(store.database)
@@ -116,10 +119,16 @@ def _names_to_remove(
     return (named,), [digest for digest in digests if digest.repository == named.repository]
 
 
-def _untag(store: ImageStore, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
-    sql.delete_names(store.database, tags, digests)
+def _untag(store: ImageStore, row: ImageRow, tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
+    sql.delete_names(store.database, tags, digests, _untag_events(row, tags))
     store.refresh_index()
     return _untagged(tags, digests)
+
+
+def _untag_events(row: ImageRow, tags: Sequence[TagRow]) -> list[Event]:
+    return [
+        sql.build_event("untag", row.id, json.loads(row.labels or "{}"), name=tag.reference) for tag in tags
+    ]
 
 
 def _untagged(tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
@@ -130,4 +139,4 @@ def _untagged(tags: Sequence[TagRow], digests: Sequence[DigestRow]) -> Changes:
 def _is_running(store: ImageStore, container_id: str) -> bool:
     from pydock_core.supervision.container_status import derive_status  # late: for a removal only
 
-    return derive_status(store.root.container(container_id)).is_running
+    return derive_status(store.root.container(container_id)).is_active

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,12 +15,15 @@ from pydock_core.engine.image_shapes import SeenImage, build_history, build_insp
 from pydock_core.errors import NotFoundError
 from pydock_core.images.image_lookup import find_image, find_to_save
 from pydock_core.images.image_store import ImageStore, OnTaken
+from pydock_core.images.stored import StoredImage
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.documents import ImageConfig, decode
 from pydock_core.oci.platform import Platform, host_platform, parse_platform, platform_of, runnable
 from pydock_core.oci.reference import Reference, parse_tagged
 from pydock_core.progress import Progress
+from pydock_core.store.database import events
 from pydock_core.store.database import images as sql
+from pydock_core.store.database.events import Event
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 
 # Types that the class, which has a method "list", cannot spell.
@@ -195,7 +199,7 @@ class Images:
         with self._store.adding("load") as directory:
             chosen = parse_platform(platform) if platform else None
             images = load_archive(stream, self._blobs, directory, _subject(stream), progress, chosen)
-            self._store.record(images, progress, on_taken=on_taken)
+            self._store.record(images, progress, on_taken=on_taken, event_of=_event_of("load"))
         return [
             name
             for image in images
@@ -235,7 +239,7 @@ class Images:
                 progress=progress,
                 platform=parse_platform(platform) if platform else None,
             )
-            self._store.record([image], progress)
+            self._store.record([image], progress, event_of=_event_of("import"))
         return image.id
 
     def save(
@@ -265,6 +269,7 @@ class Images:
         with self._store.reading():
             images = find_to_save(self._store, references, platform)
             save_archive(images, self._blobs, stream, progress)
+        events.note(self._database, *(sql.build_event("save", image.id, None) for image in images))
 
     def capture(
         self,
@@ -286,7 +291,11 @@ class Images:
         references = _named(reference)
         with self._store.adding("capture") as directory:
             captured = capture_environment(prefix, paths, self._blobs, directory, references, progress)
-            size = self._store.record([captured.image], progress and captured.name_layers(progress))
+            size = self._store.record(
+                [captured.image],
+                progress and captured.name_layers(progress),
+                event_of=_event_of("import"),
+            )
         return CaptureResult(captured.image.id, captured.notes, size)
 
     # -- naming and removing -----------------------------------------------------------------------------
@@ -300,7 +309,8 @@ class Images:
         """
         name = parse_tagged(target)
         row = self.resolve(source)
-        if not sql.set_tag(self._database, name.repository, name.tag, row.id):
+        event = sql.build_event("tag", row.id, json.loads(row.labels or "{}"), name=name.familiar)
+        if not sql.set_tag(self._database, name.repository, name.tag, row.id, event):
             raise NotFoundError(f"no such image: {source}", "it was removed just now")
         self._store.refresh_index()
 
@@ -315,6 +325,10 @@ class Images:
         """Remove the last names of an image, and its row; see :func:`discard_image`."""
         self._configs.pop(row.id, None)
         return discard_image(self._store, row, tags, digests)
+
+
+def _event_of(action: str) -> Callable[[StoredImage], Event]:
+    return lambda image: sql.build_event(action, image.id, image.config.config.get("Labels"))
 
 
 def _named(reference: str | None) -> tuple[Reference, ...]:

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.engine import container_files, mount_points
+from pydock_core.engine.attachments import HOST_NAMES, Attachments, check_way_out
 from pydock_core.engine.bundle import collect_facts
-from pydock_core.engine.networks import Networks
+from pydock_core.engine.host_support import check_host_support, lost_limits
 from pydock_core.engine.root_files import RootFiles
-from pydock_core.engine.volumes import fill_new_volumes
-from pydock_core.errors import InvalidError, NotFoundError, UnavailableError, UnsupportedError
+from pydock_core.engine.volume_files import fill_volumes
+from pydock_core.errors import InvalidError, NotFoundError, UnavailableError
+from pydock_core.network.uplink_program import has_route, lack
+from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.paths import ContainerPaths, StateRoot
 from pydock_core.private_files import make_directories
-from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
-from pydock_core.spec.builder import build_spec
-from pydock_core.spec.definition import HOST_CONFIG, SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
-from pydock_core.spec.log_option import parse_limits
-from pydock_core.spec.mount import read_mounts
-from pydock_core.spec.port import read_ports
+from pydock_core.spec.builder import build_files, build_mount, build_spec
+from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
+from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
+from pydock_core.spec.port import LOOPBACK, publish_all, read_ports
 from pydock_core.spec.users import ResolvedUser, resolve_user
 from pydock_core.spec.validation import HOST_GATEWAY
+from pydock_core.spec.volume import check_volume
 from pydock_core.store.database import Database
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 
 if TYPE_CHECKING:
+    from pydock_core.cdi.injection import Injection
     from pydock_core.engine.images import Images
     from pydock_core.store.snapshots.protocol import Snapshotter
 
 DEFAULT_STOP_SECONDS = 10.0
-RUNTIME_PROGRAMS = {"nvidia": "nvidia-container-runtime"}
-"""Programs of Docker's runtimes that have another name than the runtime."""
+NVIDIA_RUNTIME = "nvidia"
+"""Docker's runtime for NVIDIA GPUs: the embedded executor, with the devices that a container's environment selects.
+
+This name never calls NVIDIA's own program, even if it is installed: the program needs root and runc, and executes the
+container's ldconfig.  Its path can be given instead.
+"""
 
 
 def build_plan(
@@ -49,28 +58,41 @@ def build_plan(
     *,
     executor: str,
     root_mounts: tuple[RootMount, ...],
+    sources: tuple[MountSource, ...] = (),
     network: NetworkAttachment,
     network_socket: Path,
     size: tuple[int, int],
+    port_address: str = LOOPBACK,
 ) -> LaunchPlan:
     """Return the part of a start that the OCI configuration does not cover.  Pure.
 
     Args:
         executor: "embedded", or the path of an OCI runtime program.
-        network_socket: of the network service.
+        sources: volumes and images to mount first.
+        network_socket: path of the network service's socket.
         size: rows and columns of the terminal, zeros if unknown.
+        port_address: default address of published ports.
     """
     request, host = definition.request, definition.host
     limits = parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
     timeout = request["StopTimeout"]
+    health = None
+    if request["Healthcheck"] is not None:
+        from pydock_core.spec.health import build_health_plan  # late: few containers have a check
+
+        health = build_health_plan(request)
     return LaunchPlan(
         container_id=container_id,
         data_dir=str(paths.data),
         run_dir=str(paths.run),
         executor=executor,
         root_mounts=root_mounts,
+        sources=sources,
         network=network,
-        ports=read_ports(host["PortBindings"]),
+        ports=read_ports(
+            publish_all(host["PortBindings"], request["ExposedPorts"] if host["PublishAllPorts"] else ()),
+            port_address,
+        ),
         network_socket=str(network_socket) if network.mode == "bridge" else "",
         terminal=request["Tty"],
         open_stdin=request["OpenStdin"],
@@ -83,6 +105,9 @@ def build_plan(
         auto_remove=host["AutoRemove"],
         tty_rows=size[0],
         tty_columns=size[1],
+        health=health.to_json() if health is not None else None,
+        restart_policy=host["RestartPolicy"]["Name"],
+        restart_most=host["RestartPolicy"]["MaximumRetryCount"],
     )
 
 
@@ -91,9 +116,11 @@ class Launcher:
 
     def __init__(self, root: StateRoot, database: Database, images: Images, snapshotter: Snapshotter) -> None:
         self._root = root
+        self._database = database
         self._images = images
         self._snapshotter = snapshotter
-        self._networks = Networks(root, database)
+        self._database = database
+        self._attachments = Attachments(root, database)
         self._zygote = Zygote(root)
         self._rootless = os.geteuid() != 0
         self._image_files: dict[tuple[tuple[str, ...], str], bytes | None] = {}
@@ -105,8 +132,8 @@ class Launcher:
 
     @property
     def default_network(self) -> str:
-        """The network mode of a request without one: a bridge needs root."""
-        return "none" if self._rootless else "bridge"
+        """The default network mode: a bridge, unless this host provides none, or has no way out, for an ordinary user."""
+        return "none" if self._rootless and (lack() or not has_route()) else "bridge"
 
     # -- at create -------------------------------------------------------------------------------------
 
@@ -122,16 +149,29 @@ class Launcher:
         """
         host = request["HostConfig"]
         mode, _, other = host["NetworkMode"].partition(":")
-        if mode == "bridge" and self._rootless:
-            raise UnsupportedError(
-                "--network bridge needs root on this host",
-                "use --network none: the proxy and -p reach its ports all the same; or host, to reach other hosts",
-                exit_code=125,
-            )
+        is_bridge = mode not in ("none", "host", "container")
+        if is_bridge:
+            check_way_out(mode)
         if mode == "container":
             host = {**host, "NetworkMode": f"container:{find(other)}"}
+        endpoints = request["NetworkingConfig"]["EndpointsConfig"]
+        if is_bridge and [*endpoints] != ["bridge"]:
+            endpoints = self._attachments.check(endpoints)
+            host = {**host, "NetworkMode": next(iter(endpoints))}
+            request = {**request, "NetworkingConfig": {"EndpointsConfig": endpoints}}
         self._executor(host["Runtime"])
-        for mount in read_mounts(request, {}):
+        if host["LogConfig"]["Type"] == JOURNALD:
+            _check_journal()
+        check_host_support(host, rootless=self._rootless)
+        if host["Init"]:
+            from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
+
+            build_image(os.uname().machine)  # refuses an unsupported machine
+        mounts = read_mounts(request, {})
+        injection = self._inject({**request, "HostConfig": host}, mounts, is_start=False)
+        for mount in mounts:
+            if mount.kind == "volume" and mount.volume_options:
+                check_volume(mount.source, "", dict(mount.volume_options), rootless=self._rootless)
             if mount.kind == "bind" and not mount.create_source and not os.path.exists(mount.source):
                 raise NotFoundError(
                     f"bind source {mount.source} does not exist",
@@ -145,46 +185,35 @@ class Launcher:
                     "name a device of this host",
                     exit_code=125,
                 )
-        lost, warnings = self._lost_limits(host)
-        if mode == "bridge" and (weakness := self._networks.weakness()):
+        lost, warnings = lost_limits(host, rootless=self._rootless)
+        warnings += injection.warnings if injection is not None else ()
+        if is_bridge and (weakness := self._attachments.weakness()):
             warnings.append(
-                f"containers on the bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
+                f"containers on a bridge can impersonate each other and its gateway: {weakness} (dock doctor)"
             )
         return {**request, "HostConfig": cast("HostConfig", {**host, **lost})}, warnings
-
-    def _lost_limits(self, host: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the defaults of the limits that cannot be enforced, and a warning that names them."""
-        support = probe_cgroups()
-        limits = {
-            "Memory": ("-m", support.memory),
-            "MemorySwap": ("--memory-swap", support.swap),
-            "NanoCpus": ("--cpus", support.cpu),
-            "CpuShares": ("--cpu-shares", support.cpu),
-            "CpusetCpus": ("--cpuset-cpus", support.cpuset),
-            "PidsLimit": ("--pids-limit", support.pids),
-        }
-        lost = [name for name, (_, can) in limits.items() if host[name] and not can]
-        if not lost:
-            return {}, []
-        options = ", ".join(limits[name][0] for name in lost)
-        reason = support.reason or "its cgroup controller is not there"
-        return {name: cast("Mapping[str, Any]", HOST_CONFIG)[name] for name in lost}, [
-            f"cannot enforce {options} here: {reason} (dock doctor)"
-        ]
 
     @staticmethod
     def _executor(runtime: str) -> str:
         """Return the plan's executor: "embedded", or the path of an OCI runtime program."""
-        if runtime == EMBEDDED:
+        if runtime in (EMBEDDED, NVIDIA_RUNTIME):
             return EMBEDDED
-        program = shutil.which(RUNTIME_PROGRAMS.get(runtime, runtime))
+        program = shutil.which(runtime)
         if program is not None:
             return program
-        if runtime == "nvidia":
-            hint = "install the NVIDIA container toolkit on a host with an NVIDIA GPU, or leave --runtime out (dock doctor)"
-        else:
-            hint = "install it, or leave --runtime out"
-        raise UnavailableError(f"runtime {runtime} is not on this host", hint, exit_code=125)
+        raise UnavailableError(
+            f"runtime {runtime} is not on this host", "install it, or leave --runtime out", exit_code=125
+        )
+
+    @staticmethod
+    def _inject(request: CreateRequest, mounts: Sequence[Mount], *, is_start: bool) -> Injection | None:
+        """Return the devices of a container; None if it requests none."""
+        host = request["HostConfig"]
+        if not host["DeviceRequests"] and host["Runtime"] != NVIDIA_RUNTIME:
+            return None
+        from pydock_core.engine.injection import inject  # late: few containers have devices
+
+        return inject(request, mounts, nvidia_runtime=host["Runtime"] == NVIDIA_RUNTIME, is_start=is_start)
 
     # -- at start --------------------------------------------------------------------------------------
 
@@ -196,6 +225,8 @@ class Launcher:
         """
         paths = self._root.container(row.id)
         host = definition.host
+        mounts = definition_mounts(definition)
+        injection = self._inject(definition.request, mounts, is_start=True)
         if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, which prevents its next mount.
             Zygote(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
@@ -203,23 +234,22 @@ class Launcher:
             make_directories(directory)
         paths.upper.chmod(0o755)  # the mode of the container's root directory
         diff_ids = self._images.layers(row.image_id)
-        resolv = container_files.build_resolv_conf(
-            container_files.read_host_resolv_conf(), keep_loopback=host["NetworkMode"] == "host"
-        )
-        network = self._attachment(row.id, definition, resolv)
-        self._write_files(row.id, definition, network, resolv)
-        mounts = read_mounts(definition.request, definition.volumes)
-        fill_new_volumes(self._root, mounts, lambda: self._snapshotter.mounts(diff_ids, None, None))
+        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)  # may take long
+        network = self._network(row, definition)
         facts = collect_facts(
             self._root,
             row.id,
             definition,
             mounts,
+            volumes,
             self._resolve(self._files(row, paths), definition, definition.request["User"]),
             size,
             rootless=self._rootless,
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
+            **(self._write_edits(paths, injection) if injection is not None else {}),
         )
+        if host["Init"] and host["Runtime"] != EMBEDDED:
+            facts = replace(facts, init_program=_write_init(paths))
         write_json(paths.config_file, build_spec(definition, facts))
         plan = build_plan(
             definition,
@@ -227,12 +257,51 @@ class Launcher:
             paths,
             executor=self._executor(host["Runtime"]),
             root_mounts=self._writable_root(diff_ids, paths, is_transient=host["AutoRemove"]),
+            sources=tuple(sources),
             network=network,
             network_socket=self._root.network_socket(),
             size=size,
+            port_address=self._attachments.port_address(host["NetworkMode"]) or LOOPBACK,
         )
+        if (
+            host["LogConfig"]["Type"] == JOURNALD
+            or not DEFAULT_OPTIONS.keys() >= host["LogConfig"]["Config"].keys()
+        ):
+            from pydock_core.engine.log_plan import build_log_fields  # late: few logs have such options
+
+            plan = replace(plan, **build_log_fields(definition, row))
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
+
+    def _prepare_volumes(
+        self, paths: ContainerPaths, mounts: Sequence[Mount], diff_ids: Sequence[str]
+    ) -> tuple[dict[str, str], list[MountSource]]:
+        """Make and fill a container's volumes; return the result of :func:`build_sources`."""
+        if not any(mount.kind in ("volume", "image") for mount in mounts):
+            return {}, []
+        from pydock_core.engine.mount_sources import build_sources  # late: most containers have no volume
+        from pydock_core.store.database import volumes as table
+
+        options = {
+            mount.source: table.find(self._database, mount.source).options
+            for mount in mounts
+            if mount.kind == "volume"
+        }
+        plain = [mount for mount in mounts if mount.kind == "volume" and not options[mount.source]]
+        fill_volumes(
+            self._root,
+            self._database,
+            plain,
+            lambda: self._snapshotter.mounts(diff_ids, None, None),
+            is_first_start=not paths.config_file.exists(),
+        )
+        return build_sources(
+            self._root,
+            paths,
+            mounts,
+            options.__getitem__,
+            lambda image_id: self._snapshotter.mounts(self._images.layers(image_id), None, None),
+        )
 
     def _writable_root(
         self, diff_ids: Sequence[str], paths: ContainerPaths, *, is_transient: bool
@@ -253,34 +322,126 @@ class Launcher:
             ),
         )
 
+    def view(self, row: ContainerRow, definition: Definition, paths: ContainerPaths) -> dict[str, Any]:
+        """Return the arguments of :class:`pydock_core.store.container_view.ContainerView` for a container.
+
+        The container is held or running.  Afterwards its directories and its volumes exist.
+        """
+        for directory in (paths.rootfs, paths.upper, paths.work):
+            make_directories(directory)
+        if not paths.config_file.exists():
+            paths.upper.chmod(0o755)
+        diff_ids = self._images.layers(row.image_id)
+        mounts = definition_mounts(definition)
+        volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
+        files = {
+            target: str(paths.data / name)
+            for target, name in mount_points.OWN_FILES.items()
+            if (paths.data / name).exists()
+        }
+        host = definition.host
+        entries = [build_mount(mount, volumes) for mount in mounts if mount.kind != "tmpfs"]
+        taken = {entry["destination"] for entry in entries}
+        if "/etc" not in taken:
+            entries += build_files(files, taken, read_only=host["ReadonlyRootfs"])
+        entries.sort(key=lambda entry: entry["destination"].count("/"))
+        return {
+            "rootfs": str(paths.rootfs),
+            "root_mounts": [
+                mount.to_json() for mount in self._writable_root(diff_ids, paths, is_transient=False)
+            ],
+            "sources": [source.to_json() for source in sources],
+            "mounts": entries,
+            "read_only": host["ReadonlyRootfs"],
+        }
+
     def user(self, row: ContainerRow, definition: Definition, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""
         resolved = self._resolve(self._files(row, self._root.container(row.id)), definition, user)
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
-    def _attachment(self, container_id: str, definition: Definition, resolv: str) -> NetworkAttachment:
-        mode, _, other = definition.host["NetworkMode"].partition(":")
-        if mode == "bridge":
-            hosts = definition.host["ExtraHosts"] or ()
-            return self._networks.attach(
-                container_id,
-                resolvers=container_files.name_servers(resolv),
-                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in hosts),
-            )
+    def _network(self, row: ContainerRow, definition: Definition) -> NetworkAttachment:
+        """Attach the container to its networks, and write the files with its addresses and its name servers."""
+        host = definition.host
+        mode, _, other = host["NetworkMode"].partition(":")
         if mode == "container":
-            return self._networks.join(other, other[:SHORT_ID_DIGITS])
-        return NetworkAttachment(mode=mode)
+            network = self._attachments.join(other, other[:SHORT_ID_DIGITS])
+            theirs = self._root.container(other).data
+            texts = {name: container_files.read_text(theirs / name) for name in ("hosts", "resolv.conf")}
+            self._write_files(row.id, {"hostname": f"{definition.host_name(row.id)}\n".encode(), **texts})
+            return network
+        is_bridge = mode not in ("none", "host")
+        text = (
+            container_files.read_bridge_resolv_conf()
+            if is_bridge
+            else container_files.read_host_resolv_conf()
+        )
+        resolv = container_files.build_resolv_conf(text, keep_loopback=mode == "host", settings=host)
+        network = NetworkAttachment(mode=mode)
+        if is_bridge:
+            extra = host["ExtraHosts"] or ()
+            network = self._attachments.attach(
+                row.id,
+                row.name,
+                definition,
+                resolvers=container_files.name_servers(resolv),
+                servers=lambda: container_files.upstream_servers(host),
+                to_gateway=any(line.endswith(f":{HOST_GATEWAY}") for line in extra),
+            )
+        if network.name_service is not None:
+            resolv = container_files.build_own_resolv_conf(text, host)
+        self._write_files(
+            row.id,
+            {
+                "hostname": f"{definition.host_name(row.id)}\n".encode(),
+                "hosts": self._build_hosts(row, definition, network).encode(),
+                "resolv.conf": resolv.encode(),
+            },
+        )
+        return network
 
-    def _write_files(
-        self, container_id: str, definition: Definition, network: NetworkAttachment, resolv: str
-    ) -> None:
-        name = definition.host_name(container_id)
-        address, gateway = (text.partition("/")[0] for text in (network.address, network.gateway))
-        hosts = container_files.build_hosts(name, address, gateway, definition.host["ExtraHosts"] or ())
-        for file, text in (("hostname", f"{name}\n"), ("hosts", hosts), ("resolv.conf", resolv)):
-            path = self._root.container(container_id).data / file
-            path.write_text(text)
+    def _build_hosts(self, row: ContainerRow, definition: Definition, network: NetworkAttachment) -> str:
+        extra = list(definition.host["ExtraHosts"] or ())
+        gateway = next((item.gateway for item in network.interfaces if item.gateway), "")
+        if gateway:
+            known = {line.partition(":")[0] for line in extra}
+            extra += [f"{name}:{gateway}" for name in HOST_NAMES if name not in known]
+        addresses = [
+            text.partition("/")[0]
+            for item in network.interfaces
+            for text in (item.address, item.address6)
+            if text
+        ]
+        # On another network a link is a name in the name server.
+        has_links = definition.host["Links"] and definition.host["NetworkMode"] == "bridge"
+        linked = self._attachments.linked(definition) if has_links else ()
+        return container_files.build_hosts(definition.names(row.id), addresses, gateway, extra, linked)
+
+    def _write_files(self, container_id: str, contents: Mapping[str, bytes]) -> None:
+        for name, content in contents.items():
+            path = self._root.container(container_id).data / name
+            path.write_bytes(content)
             path.chmod(0o644)
+
+    @staticmethod
+    def _write_edits(paths: ContainerPaths, injection: Injection) -> dict[str, Any]:
+        """Write the devices' edits of the root filesystem into the bundle; return the facts of :func:`collect_facts`."""
+        facts: dict[str, Any] = {"edits": injection.edits}
+        if injection.root_edits is None:
+            return facts
+        from pydock_core.cdi.injection import with_cover
+        from pydock_core.runtime.root_edit import build_hook
+
+        edits = injection.root_edits
+        if injection.params:
+            params = paths.bundle / "nvidia-params"
+            params.unlink(missing_ok=True)  # an earlier start's file is read-only
+            params.write_text(injection.params)
+            params.chmod(0o444)
+            edits = with_cover(edits, str(params))
+        file = paths.bundle / "root-edits.json"
+        write_json(file, edits.to_json())
+        return {**facts, "root_edit_hook": build_hook(sys.executable, str(file))}
 
     def _files(self, row: ContainerRow, paths: ContainerPaths) -> RootFiles:
         return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper, self._image_files)
@@ -293,6 +454,28 @@ class Launcher:
             return resolved
         groups = [int(group) if group.isdigit() else _group_id(group, files) for group in asked]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
+
+
+def _check_journal() -> None:
+    from pydock_core.supervision.journal import SOCKET, has_journal  # late: few containers log there
+
+    if not has_journal():
+        raise UnavailableError(
+            f"--log-driver journald: no journal of systemd listens on this host ({SOCKET})",
+            "use --log-driver json-file or local",
+            exit_code=125,
+        )
+
+
+def _write_init(paths: ContainerPaths) -> str:
+    """Write the init of ``--init`` for an OCI runtime program, which mounts it; return its path."""
+    from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
+
+    path = paths.data / "init"
+    path.unlink(missing_ok=True)  # an earlier start's file may be mounted or of another version
+    path.write_bytes(build_image(os.uname().machine))
+    path.chmod(0o555)
+    return str(path)
 
 
 def _group_id(name: str, files: RootFiles) -> int:

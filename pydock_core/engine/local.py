@@ -11,12 +11,17 @@ from pydock_core.paths import StateRoot, default_root
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
+    from pydock_core.engine.copies import Copies
+    from pydock_core.engine.events import Events
     from pydock_core.engine.filesystems import Filesystems
     from pydock_core.engine.images import Images
+    from pydock_core.engine.networks import Networks
+    from pydock_core.engine.processes import Processes
     from pydock_core.engine.protocol import EngineProtocol
     from pydock_core.engine.registries import Registries
     from pydock_core.engine.system import System
     from pydock_core.engine.usage import Usage
+    from pydock_core.engine.volumes import Volumes
 
 
 class Engine:
@@ -30,12 +35,17 @@ class Engine:
 
     Attributes:
         containers: see :class:`pydock_core.engine.containers.Containers`.
+        events: see :class:`pydock_core.engine.events.Events`.
+        copies: see :class:`pydock_core.engine.copies.Copies`.
         filesystems: see :class:`pydock_core.engine.filesystems.Filesystems`.
         images: see :class:`pydock_core.engine.images.Images`.
+        networks: see :class:`pydock_core.engine.networks.Networks`.
+        processes: see :class:`pydock_core.engine.processes.Processes`.
         registries: see :class:`pydock_core.engine.registries.Registries`.
         system: see :class:`pydock_core.engine.system.System`.
         usage: see :class:`pydock_core.engine.usage.Usage`.
-        state: shared by the parts; not for front ends.
+        volumes: see :class:`pydock_core.engine.volumes.Volumes`.
+        state: what the parts share; not for front ends.
     """
 
     def __init__(self, root: StateRoot | None = None) -> None:
@@ -52,6 +62,18 @@ class Engine:
         return Containers(self.state)
 
     @cached_property
+    def events(self) -> Events:
+        from pydock_core.engine.events import Events
+
+        return Events(self.state)
+
+    @cached_property
+    def copies(self) -> Copies:
+        from pydock_core.engine.copies import Copies
+
+        return Copies(self.state)
+
+    @cached_property
     def filesystems(self) -> Filesystems:
         from pydock_core.engine.filesystems import Filesystems
 
@@ -60,6 +82,18 @@ class Engine:
     @property
     def images(self) -> Images:
         return self.state.images
+
+    @cached_property
+    def networks(self) -> Networks:
+        from pydock_core.engine.networks import Networks
+
+        return Networks(self.state)
+
+    @cached_property
+    def processes(self) -> Processes:
+        from pydock_core.engine.processes import Processes
+
+        return Processes(self.state)
 
     @cached_property
     def registries(self) -> Registries:
@@ -77,7 +111,13 @@ class Engine:
     def usage(self) -> Usage:
         from pydock_core.engine.usage import Usage
 
-        return Usage(self.state, self.containers)
+        return Usage(self.state, self.containers, self.volumes)
+
+    @cached_property
+    def volumes(self) -> Volumes:
+        from pydock_core.engine.volumes import Volumes
+
+        return Volumes(self.state)
 
     def close(self) -> None:
         """Close this thread's database connection; the engine can still be used."""

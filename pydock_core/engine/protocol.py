@@ -13,7 +13,7 @@ several containers.  The classes named in the protocols document each method.  A
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from pydock_core.engine.consistency.finding import Finding
     from pydock_core.engine.execution import ExecRequest
     from pydock_core.engine.image_shapes import SeenImage
     from pydock_core.engine.images import CaptureResult
+    from pydock_core.errors import PyDockError
     from pydock_core.host import Check
     from pydock_core.images.image_store import OnTaken
     from pydock_core.images.pull import Pulled
@@ -128,6 +130,8 @@ class ContainersProtocol(Protocol):
         self, request: Mapping[str, Any], name: str | None = None, *, any_platform: bool = False
     ) -> tuple[str, Names]: ...
 
+    def unlink(self, link: str) -> None: ...
+
     def rename(self, reference: str, name: str) -> None: ...
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None: ...
@@ -146,7 +150,15 @@ class ContainersProtocol(Protocol):
 
     def kill(self, reference: str, signal: str = "KILL") -> None: ...
 
-    def wait(self, reference: str) -> int: ...
+    def update(
+        self, reference: str, changes: Mapping[str, Any], names: Mapping[str, str] | None = None
+    ) -> None: ...
+
+    def pause(self, reference: str) -> None: ...
+
+    def unpause(self, reference: str) -> None: ...
+
+    def wait(self, reference: str, condition: str = "not-running") -> int: ...
 
     def resolve(self, reference: str) -> str: ...
 
@@ -176,6 +188,7 @@ class ContainersProtocol(Protocol):
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[LogEntry]: ...
 
     def attach(self, reference: str, streams: Streams | None = None) -> SessionProtocol: ...
@@ -253,6 +266,26 @@ class ImagesProtocol(Protocol):
     def remove(self, reference: str, force: bool = False) -> Changes: ...
 
 
+class NetworksProtocol(Protocol):
+    """See :class:`pydock_core.engine.networks.Networks`."""
+
+    def create(self, request: Mapping[str, Any]) -> tuple[str, Names]: ...
+
+    def list(self, filters: Filters | None = None) -> Documents: ...
+
+    def inspect(self, reference: str) -> Document: ...
+
+    def name(self, reference: str) -> str: ...
+
+    def remove(self, reference: str, *, force: bool = False) -> bool: ...
+
+    def prune(self, filters: Filters | None = None) -> Document: ...
+
+    def connect(self, reference: str, container: str, settings: Mapping[str, Any] | None = None) -> None: ...
+
+    def disconnect(self, reference: str, container: str, *, force: bool = False) -> None: ...
+
+
 class RegistriesProtocol(Protocol):
     """See :class:`pydock_core.engine.registries.Registries`."""
 
@@ -311,6 +344,53 @@ class FilesystemsProtocol(Protocol):
     def export(self, container: str, stream: BinaryIO) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """The result of a copy.
+
+    Attributes:
+        size_bytes: size of the copied files' content, or of the archive.
+        notes: skipped entries, one line each.
+    """
+
+    size_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+class CopiesProtocol(Protocol):
+    """See :class:`pydock_core.engine.copies.Copies`."""
+
+    def stat(self, container: str, path: str) -> Document: ...
+
+    def copy_out(
+        self, container: str, path: str, target: str, *, follow: bool = False, keep_owners: bool = False
+    ) -> CopyResult: ...
+
+    def copy_in(
+        self, source: str, container: str, path: str, *, follow: bool = False, as_user: bool = False
+    ) -> CopyResult: ...
+
+    def read_archive(self, container: str, path: str, stream: BinaryIO) -> CopyResult: ...
+
+    def write_archive(
+        self,
+        container: str,
+        path: str,
+        stream: BinaryIO,
+        *,
+        as_user: bool = False,
+        may_replace: bool = True,
+    ) -> CopyResult: ...
+
+
+class ProcessesProtocol(Protocol):
+    """See :class:`pydock_core.engine.processes.Processes`."""
+
+    def top(self, reference: str, options: Sequence[str] = ()) -> Document: ...
+
+    def stats(self, reference: str) -> Document: ...
+
+
 class UsageProtocol(Protocol):
     """See :class:`pydock_core.engine.usage.Usage`."""
 
@@ -324,7 +404,28 @@ class UsageProtocol(Protocol):
         self, filters: Filters | None = None, progress: Progress | None = None
     ) -> Document: ...
 
-    def prune_volumes(self, filters: Filters | None = None) -> Document: ...
+
+class VolumesProtocol(Protocol):
+    """See :class:`pydock_core.engine.volumes.Volumes`."""
+
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        driver: str = "local",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Document: ...
+
+    def list(self, filters: Filters | None = None) -> Documents: ...
+
+    def inspect(self, name: str) -> Document: ...
+
+    def exists(self, name: str) -> bool: ...
+
+    def remove(self, name: str, *, force: bool = False) -> None: ...
+
+    def prune(self, filters: Filters | None = None) -> Document: ...
 
 
 class SystemProtocol(Protocol):
@@ -336,7 +437,42 @@ class SystemProtocol(Protocol):
 
     def examine(self) -> list[Check]: ...
 
-    def revision(self) -> Hashable: ...
+    def check(self, *, repair: bool = False) -> list[Finding]: ...
+
+    def start_by_policy(self) -> Iterator[tuple[str, PyDockError | None]]: ...
+
+    def install_restart(self, *, remove: bool = False) -> str: ...
+
+
+class EventStreamProtocol(Protocol):
+    """See :class:`pydock_core.engine.events.EventStream`."""
+
+    def __iter__(self) -> Iterator[Document]: ...
+
+    def close(self) -> None: ...
+
+
+class ChangesProtocol(Protocol):
+    """See :class:`pydock_core.change_watch.ChangeWatch`."""
+
+    def wait(self, timeout_seconds: float | None = None) -> bool: ...
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class EventsProtocol(Protocol):
+    """See :class:`pydock_core.engine.events.Events`."""
+
+    def stream(
+        self,
+        since_ns: int | None = None,
+        until_ns: int | None = None,
+        filters: Filters | None = None,
+    ) -> EventStreamProtocol: ...
+
+    def changes(self) -> ChangesProtocol: ...
 
 
 class EngineProtocol(Protocol):
@@ -349,16 +485,31 @@ class EngineProtocol(Protocol):
     def images(self) -> ImagesProtocol: ...
 
     @property
+    def networks(self) -> NetworksProtocol: ...
+
+    @property
     def registries(self) -> RegistriesProtocol: ...
 
     @property
+    def copies(self) -> CopiesProtocol: ...
+
+    @property
     def filesystems(self) -> FilesystemsProtocol: ...
+
+    @property
+    def processes(self) -> ProcessesProtocol: ...
+
+    @property
+    def events(self) -> EventsProtocol: ...
 
     @property
     def usage(self) -> UsageProtocol: ...
 
     @property
     def system(self) -> SystemProtocol: ...
+
+    @property
+    def volumes(self) -> VolumesProtocol: ...
 
     def close(self) -> None:
         """Release this thread's resources; the engine can still be used."""

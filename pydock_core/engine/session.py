@@ -133,8 +133,9 @@ class ContainerSession:
         paths: of the container.
         attachment: the stream socket of the attached streams, which the session closes; None without any.
         terminal: the container's process has a terminal.
-        launch: of a container that was started, whose end it reports.
-        begin_wait: of one that was attached to: waits for its end and returns its exit code.
+        launch: the launch of a started container; it reports the end.
+        begin_wait: for an attached container: waits for its end and returns its exit code.
+        on_end: called when :meth:`wait` has the end.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ContainerSession:
         terminal: bool,
         launch: Launch | None = None,
         wait_for_end: Callable[[], int] | None = None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.terminal = terminal
         self.stdin: InputStream | None = None
@@ -153,6 +155,7 @@ class ContainerSession:
         self._attachment = attachment
         self._launch = launch
         self._wait_for_end = wait_for_end
+        self._on_end = on_end
         if attachment is not None:
             attachment.setblocking(False)
             fd = attachment.fileno()
@@ -161,14 +164,19 @@ class ContainerSession:
 
     @classmethod
     def attach(
-        cls, client: SupervisorClient, paths: ContainerPaths, streams: Any, terminal: bool
+        cls,
+        client: SupervisorClient,
+        paths: ContainerPaths,
+        streams: Any,
+        terminal: bool,
+        on_end: Callable[[], None],
     ) -> ContainerSession:
         """Attach to a running container.  The wait for its end begins first, because ``--rm`` removes its exit record."""
         try:
             wait_for_end = client.begin_wait()
         except ConflictError:  # it has just ended, as the next line finds
             wait_for_end = None
-        return cls(paths, client.attach(streams), terminal=terminal, wait_for_end=wait_for_end)
+        return cls(paths, client.attach(streams), terminal=terminal, wait_for_end=wait_for_end, on_end=on_end)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the container has ended; -1 if only its streams show the end."""
@@ -183,6 +191,11 @@ class ContainerSession:
             SupervisorClient(self._paths).resize(rows, columns)
 
     def wait(self) -> SessionEnd:
+        end = self._wait()
+        self._on_end()
+        return end
+
+    def _wait(self) -> SessionEnd:
         try:
             if self._launch is not None:
                 end = self._launch.wait()
@@ -216,8 +229,9 @@ class ExecutionSession:
 
     Args:
         connection: the supervisor's session.
-        stdin, outputs: this process's ends of its streams.
-        fds: further descriptors, which the session closes.
+        stdin, outputs: the near ends of its streams.
+        fds: further descriptors for the session to close.
+        on_end: called once with the exit code, when :meth:`wait` has it.
     """
 
     def __init__(
@@ -228,12 +242,14 @@ class ExecutionSession:
         fds: Sequence[int],
         *,
         terminal: bool,
+        on_end: Callable[[int], None],
     ) -> None:
         self.terminal = terminal
         self.stdin = stdin
         self.outputs = outputs
         self._connection = connection
         self._fds = list(fds)
+        self._on_end = on_end
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when the process has ended."""
@@ -249,6 +265,7 @@ class ExecutionSession:
     def wait(self) -> SessionEnd:
         code = self._connection.wait()
         assert code is not None  # no timeout was given
+        self._on_end(code)
         return SessionEnd(code)
 
     def close(self) -> None:
@@ -266,32 +283,44 @@ class ExecutionSession:
 
 
 def begin_execution(
-    client: SupervisorClient, process: Mapping[str, Any], *, stdin: bool, detach: bool
+    client: SupervisorClient,
+    process: Mapping[str, Any],
+    *,
+    exec_id: str,
+    stdin: bool,
+    detach: bool,
+    on_end: Callable[[int], None],
 ) -> ExecutionSession:
-    """Start a process in a running container, with pipes or a terminal of its own.
+    """Start a process in a running container, with pipes or its own terminal.
 
-    It never gets a descriptor of this process's terminal, where it could inject input (TIOCSTI).
+    It never gets a descriptor of this process's terminal, because it could inject input there (TIOCSTI).
+
+    Args:
+        exec_id: identifies the process in events.
+        on_end: see :class:`ExecutionSession`.
     """
     if process["terminal"]:
-        connection = client.exec_(process, None)
+        connection = client.exec_(process, None, exec_id, detach=detach)
         console_fd = connection.console_fd
         assert console_fd is not None
         os.set_blocking(console_fd, False)
         outputs = [DescriptorOutput(console_fd, "stdout")]
-        return ExecutionSession(connection, TerminalInput(console_fd), outputs, [console_fd], terminal=True)
+        return ExecutionSession(
+            connection, TerminalInput(console_fd), outputs, [console_fd], terminal=True, on_end=on_end
+        )
     null_fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     theirs = [null_fd]
     ours: list[int] = []
     try:
         if detach:
-            connection = client.exec_(process, Stdio(null_fd, null_fd, null_fd))
-            return ExecutionSession(connection, None, (), (), terminal=False)
+            connection = client.exec_(process, Stdio(null_fd, null_fd, null_fd), exec_id, detach=True)
+            return ExecutionSession(connection, None, (), (), terminal=False, on_end=on_end)
         stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC) if stdin else (null_fd, -1)
         stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         theirs += [stdout_write, stderr_write] + ([stdin_read] if stdin else [])
         ours += [stdout_read, stderr_read] + ([stdin_write] if stdin else [])
-        connection = client.exec_(process, Stdio(stdin_read, stdout_write, stderr_write))
+        connection = client.exec_(process, Stdio(stdin_read, stdout_write, stderr_write), exec_id)
         for fd in ours:
             os.set_blocking(fd, False)
         session = ExecutionSession(
@@ -300,6 +329,7 @@ def begin_execution(
             (DescriptorOutput(stdout_read, "stdout"), DescriptorOutput(stderr_read, "stderr")),
             (stdout_read, stderr_read),
             terminal=False,
+            on_end=on_end,
         )
         ours.clear()
         return session

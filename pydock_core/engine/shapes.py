@@ -5,19 +5,25 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.paths import ContainerPaths
 from pydock_core.spec.definition import FIXED_CONFIG, FIXED_HOST_CONFIG, Definition
-from pydock_core.spec.log_option import NONE
-from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.spec.log_option import JSON_FILE, LOCAL
+from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.spelling import human_duration
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.networks import EndpointRow, NetworkRow
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import format_time
 
+if TYPE_CHECKING:
+    from pydock_core.supervision.health_plan import Health
+
 ZERO_TIME = "0001-01-01T00:00:00Z"
+# Copied from supervision/health_plan.py, which a listing does not load.
+NO_HEALTH, STARTING, UNHEALTHY = "none", "starting", "unhealthy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,29 +31,45 @@ class Seen:
     """A container at one moment: its row, its definition and its status.
 
     Attributes:
-        address: on its network, with prefix length; empty for none.
+        places: its networks' rows and its addresses on them, by the network's name.
+        health: the state of its health check; None without one.
     """
 
     row: ContainerRow
     definition: Definition
     status: Status
-    address: str = ""
+    places: Mapping[str, tuple[NetworkRow, EndpointRow]] = field(default_factory=dict)
+    health: Health | None = None
+
+    @property
+    def health_status(self) -> str:
+        """Docker's word: none, starting, healthy or unhealthy; a container with a check that is not running is unhealthy."""
+        if self.health is None:
+            return NO_HEALTH
+        return self.health.status if self.status.is_running else UNHEALTHY
 
     @property
     def state(self) -> str:
-        """The status in Docker's terms: created, running or exited; a container that is being started is "created"."""
+        """Docker's word: created, paused, running, restarting or exited; a container that is being started is "created"."""
+        if self.status.is_paused:
+            return "paused"
         return "created" if self.status.status == "starting" else self.status.status
 
     @property
     def mounts(self) -> list[Mount]:
-        """Its mounts, with the names of volumes."""
-        return read_mounts(self.definition.request, self.definition.volumes)
+        """Its mounts, volumes with their names."""
+        return definition_mounts(self.definition)
 
 
-def describe_status(status: Status, now_ns: int) -> str:
-    """Return the STATUS column: "Up 5 minutes", "Exited (0) 2 hours ago", "Created"."""
+def describe_status(status: Status, now_ns: int, health: str = NO_HEALTH) -> str:
+    """Return the STATUS column: "Up 5 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
     if status.status == "running":
-        return f"Up {_span(now_ns - status.started_at_ns)}"
+        shown = {NO_HEALTH: "", STARTING: " (health: starting)"}.get(health, f" ({health})")
+        if status.is_paused:
+            shown = " (Paused)"
+        return f"Up {_span(now_ns - status.started_at_ns)}{shown}"
+    if status.status == "restarting":
+        return f"Restarting ({status.exit_code}) {_span(now_ns - status.finished_at_ns)} ago"
     if status.status == "exited" and not status.finished_at_ns:  # killed, and not recorded yet
         return f"Exited ({status.exit_code})"
     if status.status == "exited":
@@ -69,7 +91,7 @@ def build_summary(seen: Seen) -> dict[str, Any]:
         "Ports": list(_port_summaries(seen)),
         "Labels": definition.request["Labels"],
         "State": seen.state,
-        "Status": describe_status(seen.status, time.time_ns()),
+        "Status": describe_status(seen.status, time.time_ns(), seen.health_status),
         "HostConfig": {"NetworkMode": definition.host["NetworkMode"]},
         "NetworkSettings": {"Networks": _networks(seen)},
         "Mounts": _mount_points(seen),
@@ -86,6 +108,7 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         name: value
         for name, value in definition.request.items()
         if name not in ("HostConfig", "NetworkingConfig")
+        and not (value is None and name in ("Healthcheck", "Shell"))
     }
     timeout = definition.request["StopTimeout"]
     is_confined = not definition.host["Privileged"]
@@ -98,9 +121,9 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "Args": words[1:],
         "State": {
             "Status": seen.state,
-            "Running": status.is_running,
-            "Paused": False,
-            "Restarting": False,
+            "Running": status.status in ("running", "restarting"),
+            "Paused": status.is_paused,
+            "Restarting": status.status == "restarting",
             "OOMKilled": status.oom_killed,
             "Dead": False,
             "Pid": status.pid,
@@ -108,14 +131,15 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
             "Error": status.error,
             "StartedAt": format_time(status.started_at_ns) if status.started_at_ns else ZERO_TIME,
             "FinishedAt": format_time(status.finished_at_ns) if status.finished_at_ns else ZERO_TIME,
+            **_health(seen),
         },
         "Image": row.image_id,
         "ResolvConfPath": str(paths.data / "resolv.conf"),
         "HostnamePath": str(paths.data / "hostname"),
         "HostsPath": str(paths.data / "hosts"),
-        "LogPath": "" if definition.host["LogConfig"]["Type"] == NONE else str(paths.log_file),
+        "LogPath": str(paths.log_file) if definition.host["LogConfig"]["Type"] in (JSON_FILE, LOCAL) else "",
         "Name": f"/{row.name}",
-        "RestartCount": 0,
+        "RestartCount": status.restart_count,
         "Driver": driver,
         "Platform": "linux",
         "MountLabel": "",
@@ -124,12 +148,12 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
         "ExecIDs": None,
         "HostConfig": {
             **FIXED_HOST_CONFIG,
-            **definition.host,
+            **{name: value for name, value in definition.host.items() if name != "Init" or value is not None},
             "MaskedPaths": list(MASKED_PATHS) if is_confined else None,
             "ReadonlyPaths": list(READ_ONLY_PATHS) if is_confined else None,
         },
         "GraphDriver": {"Name": driver, "Data": {"UpperDir": str(paths.upper), "WorkDir": str(paths.work)}},
-        "Mounts": _mount_points(seen),
+        "Mounts": [_placed(point, paths) for point in _mount_points(seen)],
         "Config": {
             **FIXED_CONFIG,
             **config,
@@ -153,9 +177,6 @@ def build_inspect(seen: Seen, paths: ContainerPaths, driver: str) -> dict[str, A
 
 
 _ENDPOINT_STATE: Mapping[str, Any] = {
-    "Links": None,
-    "DriverOpts": None,
-    "GwPriority": 0,
     "NetworkID": "",
     "EndpointID": "",
     "Gateway": "",
@@ -180,25 +201,41 @@ _SHOWN_ABOVE = (
 """Fields of the first network that NetworkSettings repeats, for clients of API 1.20 and earlier."""
 
 
-def _networks(seen: Seen) -> dict[str, Any]:
-    """Return the networks with the container's endpoint in each; its address is known while it runs."""
-    current: dict[str, Any] = {}
-    if seen.address and seen.status.is_running:
-        from ipaddress import ip_interface  # late: few containers have an address
-
-        from pydock_core.network.addresses import gateway_of, mac_address_of
-
-        address, _, prefix = seen.address.partition("/")
-        current = {
-            "IPAddress": address,
-            "IPPrefixLen": int(prefix),
-            "Gateway": gateway_of(str(ip_interface(seen.address).network)).partition("/")[0],
-            "MacAddress": mac_address_of(seen.address),
+def _health(seen: Seen) -> dict[str, Any]:
+    """Return State.Health; a container without a check has none."""
+    if seen.health is None:
+        return {}
+    log = [
+        {
+            "Start": format_time(result.started_at_ns),
+            "End": format_time(result.ended_at_ns),
+            "ExitCode": result.exit_code,
+            "Output": result.output,
         }
-    return {
-        name: {**_ENDPOINT_STATE, **settings, **current}
-        for name, settings in seen.definition.request["NetworkingConfig"]["EndpointsConfig"].items()
-    }
+        for result in seen.health.log
+    ]
+    shown = {"Status": seen.health_status, "FailingStreak": seen.health.failing_streak, "Log": log}
+    return {"Health": shown}
+
+
+def _networks(seen: Seen) -> dict[str, Any]:
+    """Return the networks with the container's endpoint on each; the address is known while it runs."""
+    endpoints = seen.definition.request["NetworkingConfig"]["EndpointsConfig"]
+    shown = {}
+    for name, settings in endpoints.items():
+        current: dict[str, Any] = {}
+        if seen.status.is_running and name in seen.places:
+            # late: few containers have an address
+            from pydock_core.engine.attachments import own_names
+            from pydock_core.engine.network_rows import Network, build_endpoint
+
+            row, endpoint = seen.places[name]
+            network = Network(row)
+            current = build_endpoint(network, endpoint, settings)
+            if network.has_names:
+                current["DNSNames"] = list(own_names(seen.row.id, seen.row.name, seen.definition, settings))
+        shown[name] = {**_ENDPOINT_STATE, **settings, **current}
+    return shown
 
 
 def _mount_points(seen: Seen) -> list[dict[str, Any]]:
@@ -216,6 +253,14 @@ def _mount_points(seen: Seen) -> list[dict[str, Any]]:
         for mount in seen.mounts
         if mount.kind != "tmpfs"
     ]
+
+
+def _placed(point: dict[str, Any], paths: ContainerPaths) -> dict[str, Any]:
+    """Set a volume's mount point to the directory of its files, as in Docker's inspections."""
+    if point["Type"] != "volume":
+        return point
+    directory = paths.data.parent.parent / "volumes" / point["Name"] / "_data"
+    return {**point, "Source": str(directory)}
 
 
 def _port_summaries(seen: Seen) -> Iterable[Mapping[str, Any]]:

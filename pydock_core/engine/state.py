@@ -12,6 +12,7 @@ from pydock_core.paths import StateRoot
 if TYPE_CHECKING:
     from pydock_core.engine.images import Images
     from pydock_core.engine.launch import Launcher
+    from pydock_core.engine.recorder import Recorder
     from pydock_core.engine.tidy import Remover
     from pydock_core.images.image_store import ImageStore
     from pydock_core.store.database import Database
@@ -36,7 +37,7 @@ class State:
         from pydock_core.store.reserve import Reserve
 
         self._ensure_root()
-        return Database(self.root.database, Reserve(self.root.reserve))
+        return Database(self.root.database, Reserve(self.root.reserve), self.root.changed)
 
     def _ensure_root(self) -> None:
         try:
@@ -92,6 +93,12 @@ class State:
         from pydock_core.engine.tidy import Remover
 
         return Remover(self.root, self.database, self.worker)
+
+    @cached_property
+    def recorder(self) -> Recorder:
+        from pydock_core.engine.recorder import Recorder
+
+        return Recorder(self.database)
 
     def sweep_once(self) -> None:
         """Clean up after killed processes, once, before this engine's first change of a container; reads never call it."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Hashable
-from contextlib import suppress
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.oci.platform import host_architecture
 
 if TYPE_CHECKING:
+    from pydock_core.engine.consistency.finding import Finding
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.state import State
+    from pydock_core.errors import PyDockError
     from pydock_core.host import Check
 
 API_VERSION = "1.51"
@@ -40,6 +41,8 @@ class System:
 
     def info(self) -> dict[str, Any]:
         """Return SystemInfo of the Engine API, as far as it applies without a daemon."""
+        from pydock_core.cdi.spec_directory import list_directories  # late: `version` has none of it
+
         summaries = self._containers.list(all=True)
         states = [summary["State"] for summary in summaries]
         return {
@@ -60,6 +63,7 @@ class System:
             "NCPU": os.cpu_count() or 1,
             "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "DefaultRuntime": "embedded",
+            "CDISpecDirs": [str(directory) for directory in list_directories()],
             "SecurityOptions": ["name=seccomp,profile=builtin"]
             + ([] if os.geteuid() == 0 else ["name=rootless"]),
             "Warnings": [],
@@ -71,20 +75,32 @@ class System:
 
         return examine(self._state.root)
 
-    def revision(self) -> Hashable:
-        """Return a value that changes with the containers or images, cheap enough to poll.
+    def check(self, *, repair: bool = False) -> list[Finding]:
+        """Return the inconsistencies of this state root.
 
-        It consists of SQLite's data_version, which counts the commits of other connections (so compare values of one
-        thread only), and the modification times of the run directories, where a start and an exit make and remove
-        state.json.  Two changes within a tick of the kernel's clock may share a value.
+        The check is safe while other processes work on the root: it does not report work in progress.
+
+        Args:
+            repair: repair as much as possible; otherwise nothing changes.
+
+        Returns:
+            Findings; with ``repair``, first the repaired and then the remaining ones.
         """
-        version = self._state.database.query_one("PRAGMA data_version")[0]
-        times = {}
-        with suppress(FileNotFoundError), os.scandir(self._state.root.run / "c") as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    times[entry.name] = entry.stat().st_mtime_ns
-        return version, frozenset(times.items())
+        from pydock_core.engine.consistency.check import Consistency
+
+        return Consistency(self._state).check(repair=repair)
+
+    def start_by_policy(self) -> Iterator[tuple[str, PyDockError | None]]:
+        """Start containers after a reboot; see :func:`pydock_core.engine.boot.start_containers`."""
+        from pydock_core.engine.boot import start_containers
+
+        return start_containers(self._state, self._containers)
+
+    def install_restart(self, *, remove: bool = False) -> str:
+        """Install or remove the unit that starts them; see :func:`pydock_core.engine.boot.install_unit`."""
+        from pydock_core.engine.boot import install_unit
+
+        return install_unit(remove=remove)
 
 
 def package_version() -> str:

@@ -8,11 +8,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from pydock_core.engine.recorder import last_run
 from pydock_core.errors import PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.store.container_removal import ContainerRemoval
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
+from pydock_core.store.database import networks as networks_sql
+from pydock_core.store.removal_lock import hold_removal_lock
+from pydock_core.store.volume_removal import restore_volume
 from pydock_core.store.worker import Worker
 from pydock_core.supervision.client import SupervisorClient, wait_for_exit
 from pydock_core.supervision.container_status import derive_status, is_locked
@@ -34,22 +38,13 @@ class Remover:
         Unless the removal is ``durable``, a thread removes the files (``--rm``).  The interpreter waits for it at exit; a
         killed process leaves the files to the next sweep.
         """
-        reap_killed(self._root.container(container_id))
+        run = last_run(reap_killed(self._root.container(container_id)))
         removal = self._removal if durable else self._quick_removal
-        removal.remove(container_id, volumes=volumes, durable=durable)
+        removal.remove(container_id, run, volumes=volumes, durable=durable)
 
     def remove_volume(self, name: str) -> bool:
         """Remove a volume that no container uses; return whether it was removed."""
-        trash = self._root.trash / f"volume-{os.urandom(8).hex()}"
-
-        def put_away() -> None:
-            with contextlib.suppress(FileNotFoundError):  # the directory is made when a container starts
-                os.rename(self._root.volumes / name, trash)
-
-        if not table.delete_unused_volume(self._database, name, put_away):
-            return False
-        self._removal.remove_tree(trash)
-        return True
+        return self._removal.remove_volume(name)
 
     def sweep(self) -> None:
         """Clean up after killed processes: ended containers with ``--rm``, files without a row, the trash."""
@@ -63,9 +58,24 @@ class Remover:
         for directory in (self._root.containers, self._root.run / "c"):
             for name in _names(directory):
                 if name not in known and not self._is_new(name):
-                    self._remove_orphan(name)
+                    with hold_removal_lock(self._root.trash):
+                        self._remove_orphan(name)
         for name in _names(self._root.trash):
-            self._removal.remove_tree(self._root.trash / name)
+            aside = self._root.trash / name
+            with hold_removal_lock(self._root.trash):
+                if not restore_volume(self._root, self._database, aside):
+                    self._removal.remove_tree(aside)
+        if names := _names(self._root.run / "n"):
+            self._sweep_networks(names)
+
+    def _sweep_networks(self, names: list[str]) -> None:
+        """Remove the bridges of networks whose rows are gone."""
+        from pydock_core.engine.attachments import Attachments  # late: few roots have networks
+
+        known = {row.id for row in networks_sql.all_rows(self._database)}
+        for name in names:
+            if name not in known:
+                Attachments(self._root, self._database).sweep(name)
 
     def _is_new(self, container_id: str) -> bool:
         """Whether the container was created after the rows were read; its directories are made after its row."""

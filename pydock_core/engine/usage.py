@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Any
 from pydock_core.engine.image_filters import parse_boolean
 from pydock_core.engine.image_shapes import SeenImage, build_summary
 from pydock_core.engine.labels import parse_prune_filters
-from pydock_core.engine.volumes import volume_directory
 from pydock_core.errors import ConflictError, NotFoundError
 from pydock_core.progress import Progress
 from pydock_core.spec.definition import decode
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
-from pydock_core.store.database.containers import VolumeRow
+from pydock_core.store.database.events import Event
 from pydock_core.store.database.images import LayerRow
 from pydock_core.store.snapshots.stack import chain_ids
 from pydock_core.supervision.container_status import derive_status
-from pydock_core.supervision.logs import format_time
 
 if TYPE_CHECKING:
     from pydock_core.engine.containers import Containers
     from pydock_core.engine.state import State
+    from pydock_core.engine.volumes import Volumes
 
 Filters = Mapping[str, Sequence[str]]
 
@@ -36,9 +35,10 @@ _BUSY = "an image is being added or read, so what no image needs any more goes l
 class Usage:
     """Disk usage of one state root.  Sizes are in bytes of content, not of blocks, as in Docker."""
 
-    def __init__(self, state: State, containers: Containers) -> None:
+    def __init__(self, state: State, containers: Containers, volumes: Volumes) -> None:
         self._state = state
         self._containers = containers
+        self._volumes = volumes
         self._root = state.root
         self._database = state.database
 
@@ -57,8 +57,6 @@ class Usage:
         blobs_bytes = self._blobs_bytes()
         total_bytes = sum(sizes.values()) + self._chains_bytes() + blobs_bytes
         used = [seen for seen in images if seen.containers]
-        volumes = containers_sql.all_volumes(self._database)
-        volume_sizes = self._volume_sizes(volumes)
         return {
             "LayersSize": total_bytes,
             "BlobsSize": blobs_bytes,
@@ -68,9 +66,7 @@ class Usage:
                 for seen, shared in zip(images, _shared_sizes(images, layers, sizes), strict=True)
             ],
             "Containers": self._containers.list(all=True, size=True),
-            "Volumes": [
-                self._build_volume(row, size) for row, size in zip(volumes, volume_sizes, strict=True)
-            ],
+            "Volumes": self._volumes.usage(),
             "BuildCache": [],
         }
 
@@ -121,24 +117,8 @@ class Usage:
         partial_bytes = self._tree_sizes([str(self._root.images / "partial")])[0]
         return partial_bytes + sum(_blob_size(blobs.blob_path(digest)) for digest in blobs.digests())
 
-    def _volume_sizes(self, volumes: Sequence[VolumeRow]) -> list[int]:
-        return self._tree_sizes([str(volume_directory(self._root, row.name)) for row in volumes])
-
     def _tree_sizes(self, paths: Sequence[str]) -> list[int]:
         return [int(size) for size in self._state.worker.call(_SIZES, {"paths": list(paths)})]
-
-    def _build_volume(self, row: VolumeRow, size_bytes: int) -> dict[str, Any]:
-        """Return Volume of the Engine API."""
-        return {
-            "Name": row.name,
-            "CreatedAt": format_time(row.created_ns),
-            "Driver": "local",
-            "Mountpoint": str(volume_directory(self._root, row.name)),
-            "Labels": {},
-            "Scope": "local",
-            "Options": {},
-            "UsageData": {"Size": size_bytes, "RefCount": row.users},
-        }
 
     # -- pruning -----------------------------------------------------------------------------------------
 
@@ -185,9 +165,11 @@ class Usage:
                 distribution.release_all(self._database)
         store.sweep()
         is_done = store.collect()
+        reclaimed_bytes = max(before_bytes - self._footprint(), 0)
+        self._note_prune("image", reclaimed_bytes)
         return {
             "ImagesDeleted": deleted,
-            "SpaceReclaimed": max(before_bytes - self._footprint(), 0),
+            "SpaceReclaimed": reclaimed_bytes,
             "Warnings": [] if is_done else [_BUSY],
         }
 
@@ -226,34 +208,11 @@ class Usage:
             reclaimed_bytes += size
             if progress:
                 progress({"status": "Deleted", "id": row_id})
+        self._note_prune("container", reclaimed_bytes)
         return {"ContainersDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
 
-    def prune_volumes(self, filters: Filters | None = None) -> dict[str, Any]:
-        """Remove the anonymous volumes that no container uses.
-
-        Args:
-            filters: label, label!; ``all=true`` includes named volumes.
-
-        Returns:
-            VolumePruneResponse of the Engine API: VolumesDeleted and SpaceReclaimed.
-
-        Raises:
-            InvalidError: an unknown filter.
-        """
-        conditions = dict(filters or {})
-        with_names = any(parse_boolean(value, "all") for value in conditions.pop("all", ()))
-        may_go = parse_prune_filters(conditions, time.time_ns(), ("label", "label!"))
-        going = [
-            row
-            for row in containers_sql.all_volumes(self._database)
-            if not row.users and (row.anonymous or with_names) and may_go(row.created_ns, {})
-        ]
-        deleted, reclaimed_bytes = [], 0
-        for row, size in zip(going, self._volume_sizes(going), strict=True):
-            if self._state.remover.remove_volume(row.name):
-                deleted.append(row.name)
-                reclaimed_bytes += size
-        return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
+    def _note_prune(self, kind: str, reclaimed_bytes: int) -> None:
+        self._state.recorder.note(Event(kind, "prune", "", {"reclaimed": str(reclaimed_bytes)}))
 
 
 def _is_stopped(status: str) -> bool:

@@ -1,71 +1,213 @@
-"""Volumes: directories that outlive containers, named or anonymous."""
+"""The use cases of volumes: create, list, inspect, remove and prune."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from pathlib import Path
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from pydock_core.errors import FailedError
-from pydock_core.oci.root_mount import RootMount
-from pydock_core.paths import StateRoot
-from pydock_core.private_files import make_directories
-from pydock_core.spec.definition import CreateRequest, Definition
-from pydock_core.spec.mount import Mount, read_mounts
-from pydock_core.supervision.client import Zygote
+from pydock_core.engine.image_filters import parse_boolean
+from pydock_core.engine.labels import has_label, parse_prune_filters
+from pydock_core.engine.volume_files import make_directory, volume_directory
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError
+from pydock_core.spec.volume import ANONYMOUS_LABEL, check_volume
+from pydock_core.store.database import volumes as table
+from pydock_core.store.database.events import Event
+from pydock_core.store.database.volumes import NewVolume, VolumeRow
+from pydock_core.supervision.logs import format_time
 
+if TYPE_CHECKING:
+    from pydock_core.engine.state import State
 
-def name_volumes(request: CreateRequest) -> tuple[Definition, dict[str, bool]]:
-    """Give each anonymous volume a name; return the definition, and whether each volume is anonymous, by name."""
-    anonymous: dict[str, str] = {}
-    used: dict[str, bool] = {}
-    for mount in read_mounts(request, {}):
-        if mount.kind == "volume":
-            name = mount.source or anonymous.setdefault(mount.target, os.urandom(32).hex())
-            used[name] = not mount.source
-    return Definition(request, anonymous), used
+Documents = list[dict[str, Any]]
+_FILTERS = ("dangling", "driver", "label", "name")
 
 
-def volume_directory(root: StateRoot, name: str) -> Path:
-    """Return the directory of a volume's files."""
-    return root.volumes / name / "_data"
+class Volumes:
+    """Volumes of one state root.
 
-
-def fill_new_volumes(
-    root: StateRoot, mounts: Iterable[Mount], image_mounts: Callable[[], Sequence[RootMount]]
-) -> None:
-    """Make the directories of a container's volumes; a new one gets the image's files at its target.
-
-    The filled directory appears by a rename; of two simultaneous starts one wins, and both use the same directory.
+    A volume is a row of the database; its files are in ``volumes/NAME/_data`` once it has been used.  Safe to use from
+    several threads and processes at once.
     """
-    from pydock_core.store.workspace import open_workspace  # late: most containers have no new volume
 
-    worker = Zygote(root)  # for root too: a mount namespace needs a process of its own
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._root = state.root
+        self._database = state.database
 
-    def remove(path: Path) -> None:
-        worker.call("pydock_core.store.trees:remove_tree", {"path": str(path)})
+    def create(
+        self,
+        name: str | None = None,
+        *,
+        driver: str = "local",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Create a volume; as in Docker, an existing one is unchanged.
 
-    for mount in mounts:
-        if mount.kind != "volume" or volume_directory(root, mount.source).exists():
-            continue
-        with open_workspace(root.temporary, "volume", remove) as workspace:
-            data, point = workspace.path / "volume" / "_data", workspace.path / "root"
-            make_directories(data)
-            # The container sees this mode if the image has nothing there, so it is independent of the umask.
-            data.chmod(0o755)
-            point.mkdir(mode=0o700)
-            if not mount.no_copy:
-                arguments = {
-                    "root_mounts": [asdict(layer) for layer in image_mounts()],
-                    "mount_point": str(point),
-                    "target": mount.target,
-                    "volume": str(data),
-                }
-                # With the lock's descriptor: a worker that outlives this process keeps its directory from sweepers.
-                worker.call("pydock_core.store.volumes:fill_volume", arguments, [workspace.lock_fd])
-            with suppress(OSError):  # another start was first, or the look below says so
-                os.rename(data.parent, root.volumes / mount.source)
-        if not volume_directory(root, mount.source).is_dir():
-            raise FailedError(f"cannot make volume {mount.source}", "check the free space (dock doctor)")
+        Args:
+            name: random by default; such a volume is anonymous.
+            driver: "local", the only one.
+            labels: the volume's labels.
+            options: the driver's options ``type``, ``device`` and ``o``, as in mount(8).
+
+        Returns:
+            Volume of the Engine API.
+
+        Raises:
+            InvalidError: the name, an option or a combination of options is malformed.
+            UnsupportedError: another driver is requested, or this user cannot mount the volume.
+        """
+        self._state.sweep_once()
+        volume = NewVolume(not name or ANONYMOUS_LABEL in (labels or {}), labels or {}, options or {})
+        name = name or os.urandom(32).hex()
+        check_volume(name, driver, volume.options, rootless=os.geteuid() != 0)
+        row = table.create(self._database, name, volume, time.time_ns())
+        if not row.options:
+            make_directory(self._root, self._database, name)
+        return build_volume(row, str(volume_directory(self._root, name)))
+
+    def list(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[dict[str, Any]]:
+        """Return volumes by name, as Volume of the Engine API.
+
+        Args:
+            filters: dangling, driver, label, name (a regular expression).
+
+        Raises:
+            InvalidError: an unknown filter, or a malformed one.
+        """
+        matches = _parse_filters(filters or {})
+        return [self._build(row) for row in table.all_volumes(self._database) if matches(row)]
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Return one volume, as Volume of the Engine API; NotFoundError if there is none."""
+        return self._build(table.find(self._database, name))
+
+    def remove(self, name: str, *, force: bool = False) -> None:
+        """Remove a volume with its files.
+
+        Args:
+            force: ignore a missing volume.
+
+        Raises:
+            NotFoundError: the volume does not exist.
+            ConflictError: a container uses it.
+        """
+        self._state.sweep_once()
+        if self._state.remover.remove_volume(name):
+            return
+        users = table.users(self._database, name)
+        if users:
+            shown = ", ".join(user[:12] for user in users)
+            raise ConflictError(
+                f"volume {name} cannot be removed: it is in use by container {shown}",
+                f"remove its containers first: dock rm -f {' '.join(user[:12] for user in users)}",
+            )
+        if not force:
+            table.find(self._database, name)
+
+    def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+        """Remove unused anonymous volumes.
+
+        Args:
+            filters: label, label!; ``all=true`` to include named volumes.
+
+        Returns:
+            VolumePruneResponse of the Engine API: VolumesDeleted and SpaceReclaimed.
+
+        Raises:
+            InvalidError: an unknown filter.
+        """
+        self._state.sweep_once()
+        asked = dict(filters or {})
+        with_names = any(parse_boolean(value, "all") for value in asked.pop("all", ()))
+        may_go = parse_prune_filters(asked, time.time_ns(), ("label", "label!"))
+        going = [
+            row
+            for row in table.all_volumes(self._database)
+            if not row.users
+            and (row.anonymous or with_names)
+            and may_go(row.created_ns, shown_labels(row) or {})
+        ]
+        deleted, reclaimed_bytes = [], 0
+        for row, size in zip(going, self.sizes(going), strict=True):
+            if self._state.remover.remove_volume(row.name):
+                deleted.append(row.name)
+                reclaimed_bytes += size
+        self._state.recorder.note(Event("volume", "prune", "", {"reclaimed": str(reclaimed_bytes)}))
+        return {"VolumesDeleted": deleted, "SpaceReclaimed": reclaimed_bytes}
+
+    def usage(self) -> Documents:
+        """Return volumes with their sizes and the number of containers that use them (UsageData)."""
+        rows = table.all_volumes(self._database)
+        return [
+            {**self._build(row), "UsageData": {"Size": size, "RefCount": row.users}}
+            for row, size in zip(rows, self.sizes(rows), strict=True)
+        ]
+
+    def sizes(self, rows: Sequence[VolumeRow]) -> Sequence[int]:
+        """Return the size in bytes of each volume's files."""
+        paths = [str(volume_directory(self._root, row.name)) for row in rows]
+        sizes = self._state.worker.call("pydock_core.store.trees:tree_sizes", {"paths": paths})
+        return [int(size) for size in sizes]
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a volume of this name."""
+        try:
+            table.find(self._database, name)
+        except NotFoundError:
+            return False
+        return True
+
+    def _build(self, row: VolumeRow) -> dict[str, Any]:
+        return build_volume(row, str(volume_directory(self._root, row.name)))
+
+
+def shown_labels(row: VolumeRow) -> dict[str, str] | None:
+    """Return a volume's labels with Docker's label of anonymous volumes; None if empty, as in Docker."""
+    return ({ANONYMOUS_LABEL: ""} if row.anonymous else {}) | row.labels or None
+
+
+def build_volume(row: VolumeRow, directory: str) -> dict[str, Any]:
+    """Return Volume of the Engine API."""
+    return {
+        "CreatedAt": format_time(row.created_ns // 1_000_000_000 * 1_000_000_000),
+        "Driver": "local",
+        "Labels": shown_labels(row),
+        "Mountpoint": directory,
+        "Name": row.name,
+        "Options": row.options or None,
+        "Scope": "local",
+    }
+
+
+def _parse_filters(filters: Mapping[str, Sequence[str]]) -> Callable[[VolumeRow], bool]:
+    for key in filters:
+        if key not in _FILTERS:
+            raise InvalidError(f"--filter {key}: unknown key", f"there are {', '.join(_FILTERS)}")
+    dangling = {parse_boolean(value, "dangling") for value in filters.get("dangling", ())}
+    if len(dangling) > 1:
+        raise InvalidError("--filter dangling: both true and false", "give one")
+    drivers, labels = filters.get("driver"), filters.get("label", ())
+    patterns = [_pattern(value) for value in filters.get("name", ())]
+
+    def matches(row: VolumeRow) -> bool:
+        return (
+            (not dangling or (row.users == 0) in dangling)
+            and (drivers is None or "local" in drivers)
+            and all(has_label(shown_labels(row) or {}, label) for label in labels)
+            and (not patterns or any(pattern.search(row.name) for pattern in patterns))
+        )
+
+    return matches
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InvalidError(
+            f"--filter name={text}: {error}", "a name is matched as a regular expression"
+        ) from error

@@ -1,8 +1,8 @@
 """Watches an engine's containers and images for any number of views, in one thread.
 
-A *look* lists everything once and yields a :class:`Snapshot`.  The thread looks when the engine's revision changes
-(:meth:`~pydock_core.engine.protocol.SystemProtocol.revision`), when a view asks, and once a second: "Up 5 seconds" ages
-without a change, and a killed supervisor leaves no trace.  It ends with the last view::
+A *look* lists everything once and yields a :class:`Snapshot`.  The thread looks after each change
+(:meth:`~pydock_core.engine.events.Events.changes`), when a view asks, and once a second, because "Up 5 seconds" ages
+without a change, and a killed supervisor causes none.  It ends with the last view::
 
     watcher = Watcher(Engine)
     watcher.add(view.show)
@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydock_core.errors import PyDockError
 
 if TYPE_CHECKING:
-    from pydock_core.engine.protocol import Document, EngineProtocol
+    from pydock_core.engine.protocol import ChangesProtocol, Document, EngineProtocol
 
 INTERVAL_SECONDS = 1.0
 MAX_INTERVAL_SECONDS = 30.0
-REVISION_SECONDS = 0.1
-"""The time between two reads of the revision, each less than 100 microseconds for 30 containers."""
+REST_SECONDS = 0.1
+"""The minimum time between two looks because of changes, so that a hundred starts do not cause a hundred looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Watcher:
         self._wake = threading.Event()
         self._listeners: list[Listener] = []
         self._thread: threading.Thread | None = None
+        self._changes: ChangesProtocol | None = None
 
     @property
     def engine(self) -> EngineProtocol:
@@ -90,18 +91,21 @@ class Watcher:
                 # A daemon: a process that ends does not wait for it.
                 self._thread = threading.Thread(target=self._run, name="pydock-watch", daemon=True)
                 self._thread.start()
-        self._wake.set()
+        self.wake()
 
     def remove(self, listener: Listener) -> None:
         """Stop calling ``listener``; the thread ends after the last one."""
         with self._lock:
             if listener in self._listeners:
                 self._listeners.remove(listener)
-        self._wake.set()
+        self.wake()
 
     def wake(self) -> None:
         """Look now."""
         self._wake.set()
+        changes = self._changes
+        if changes is not None:
+            changes.interrupt()
 
     def join(self, timeout_seconds: float) -> bool:
         """Wait for the thread to end; return False on timeout."""
@@ -111,11 +115,11 @@ class Watcher:
         return thread is None or not thread.is_alive()
 
     def look(self) -> Snapshot:
-        """Return a snapshot of the current moment."""
-        return self._look(Snapshot(), None)[0]
+        """Return a current snapshot."""
+        return self._look(Snapshot(), is_changed=True)
 
     def _run(self) -> None:
-        snapshot, revision = Snapshot(), None
+        snapshot, is_changed = Snapshot(), True
         pause_seconds = self._interval_seconds
         while True:
             self._wake.clear()
@@ -124,43 +128,50 @@ class Watcher:
                 if not listeners:
                     self._thread = None
                     break
-            snapshot, revision = self._look(snapshot, revision)
+            looked_at = time.monotonic()
+            is_watched = self._watch()  # before the look: a change during it leads to another
+            snapshot = self._look(snapshot, is_changed=is_changed or not is_watched)
             for listener in listeners:
                 listener(snapshot)
             is_failure = snapshot.problem is not None
             pause_seconds = (
                 min(pause_seconds * 2, MAX_INTERVAL_SECONDS) if is_failure else self._interval_seconds
             )
-            self._pause(pause_seconds, revision)
+            is_changed = self._pause(pause_seconds) or is_failure
+            if is_changed:
+                self._wake.wait(max(looked_at + REST_SECONDS - time.monotonic(), 0))
+        changes, self._changes = self._changes, None
+        if changes is not None:
+            changes.close()
         if snapshot.containers is not None:
             self._get_engine().close()
 
-    def _look(self, before: Snapshot, known: Hashable) -> tuple[Snapshot, Hashable]:
-        """Return a snapshot, ``before`` itself if it still holds, and the revision, None after a failure."""
+    def _watch(self) -> bool:
+        """Begin to watch for changes; return False on a failure, which the next look reports."""
+        if self._changes is None:
+            try:
+                self._changes = self._get_engine().events.changes()
+            except Exception:  # noqa: BLE001  # the look reports it
+                return False
+        return True
+
+    def _look(self, before: Snapshot, *, is_changed: bool) -> Snapshot:
+        """Return a snapshot, ``before`` itself if it still holds; images change only with a change."""
         try:
             engine = self._get_engine()
-            # Read first: a change during the listing leads to another look.
-            revision = engine.system.revision()
             containers = tuple(engine.containers.list(all=True))
-            images = before.images if revision == known else tuple(engine.images.list())
+            images = tuple(engine.images.list()) if is_changed or before.images is None else before.images
             snapshot = Snapshot(containers, images)
         except PyDockError as error:
-            snapshot, revision = replace(before, problem=Problem(error.message, error.hint)), None
+            snapshot = replace(before, problem=Problem(error.message, error.hint))
         except Exception as error:  # noqa: BLE001  # the views show it; without its thread they would stand still
-            snapshot, revision = replace(before, problem=Problem(f"{type(error).__name__}: {error}")), None
-        return before if snapshot == before else snapshot, revision
+            snapshot = replace(before, problem=Problem(f"{type(error).__name__}: {error}"))
+        return before if snapshot == before else snapshot
 
-    def _pause(self, seconds: float, revision: Hashable) -> None:
-        """Wait until :meth:`wake`, a change of the revision (None: unknown), or the timeout."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if self._wake.wait(left if revision is None else min(left, REVISION_SECONDS)):
-                return
-            if revision is not None and self._is_changed(revision):
-                return
-
-    def _is_changed(self, revision: Hashable) -> bool:
-        try:
-            return self._get_engine().system.revision() != revision
-        except Exception:  # noqa: BLE001  # the next look reports it
+    def _pause(self, seconds: float) -> bool:
+        """Wait until :meth:`wake`, a change, or the timeout; return whether there may be a change."""
+        if self._changes is None:
+            self._wake.wait(seconds)
             return True
+        # A wake from before the watch began has not interrupted it.
+        return self._changes.wait(0 if self._wake.is_set() else seconds)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydock_core.errors import InvalidError
+from pydock_core.spelling import parse_duration_ns
 
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?")
 
@@ -165,24 +166,14 @@ _HEALTH_TIMES = {
     "start-period": "StartPeriod",
     "start-interval": "StartInterval",
 }
-_TIME = re.compile(r"(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+")
-_TIME_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_UNITS_NS = {
-    "ns": 1,
-    "us": 10**3,
-    "µs": 10**3,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
 
 
 def _nanoseconds(text: str) -> int:
     """Parse a duration in Go's format: "1m30s"."""
-    if not _TIME.fullmatch(text):
+    value = parse_duration_ns(text)
+    if value is None:
         raise ValueError(f"invalid duration {text!r}: write 30s or 1m30s")
-    return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _TIME_PART.findall(text))
+    return value
 
 
 def _set_user(config: dict[str, Any], text: str) -> None:

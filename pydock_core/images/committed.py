@@ -10,8 +10,6 @@ from typing import Any
 from pydock_core.images.changes import apply_changes
 from pydock_core.oci.documents import ImageConfig
 
-# Docker's image configuration has these fields; a container's own settings do not.
-_PARENTS_OWN = ("Healthcheck", "Shell")
 _ANONYMOUS = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,8 +27,8 @@ def build_execution(
     Raises:
         InvalidError: a change is malformed.
     """
-    execution: dict[str, Any] = {key: parent[key] for key in _PARENTS_OWN if parent.get(key)}
-    for key in ("User", "ExposedPorts", "Entrypoint", "Cmd", "Labels"):
+    execution: dict[str, Any] = {}
+    for key in ("Healthcheck", "Shell", "User", "ExposedPorts", "Entrypoint", "Cmd", "Labels"):
         if container.get(key):
             execution[key] = container[key]
     parents_env = parent.get("Env") or []

@@ -27,6 +27,7 @@ from pydock_core.store.blobs import BlobStore
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.connection import Database
+from pydock_core.store.database.events import Event
 from pydock_core.store.database.images import ImageRow, LayerRow
 from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.partial import PartialBlobs
@@ -164,20 +165,31 @@ class ImageStore:
         *,
         are_applied: bool = False,
         on_taken: OnTaken | None = None,
+        event_of: Callable[[StoredImage], Event] | None = None,
     ) -> int:
         """Apply the layers of images, one image after the other, and record each with its names; return the total size.
 
         Only inside :meth:`adding`.  If an image fails, the earlier ones stay.
 
         Args:
-            images: with their blobs in the store.
+            images: images with their blobs in the store.
             progress: receives events.
-            are_applied: the layers have been applied from these blobs; a known image takes the new manifest, a
-                registry's.
-            on_taken: called for each name that another image had.
+            are_applied: whether the layers have been applied from these blobs; a known image then takes the registry's new
+                manifest.
+            on_taken: called for each name taken from another image.
+            event_of: returns the event to record with an image; None if the caller records it.
         """
         try:
-            size = sum(self._record(image, progress, on_taken, are_applied=are_applied) for image in images)
+            size = sum(
+                self._record(
+                    image,
+                    progress,
+                    on_taken,
+                    event_of(image) if event_of is not None else None,
+                    are_applied=are_applied,
+                )
+                for image in images
+            )
         except BaseException as error:
             with _noted_on(error, "index.json could not be renewed"):
                 self.refresh_index()
@@ -190,6 +202,7 @@ class ImageStore:
         image: StoredImage,
         progress: Progress | None,
         on_taken: OnTaken | None,
+        event: Event | None,
         *,
         are_applied: bool,
     ) -> int:
@@ -211,7 +224,7 @@ class ImageStore:
         labels = json.dumps(image.config.config.get("Labels") or {})
         row = ImageRow(image.id, image.manifest_digest, image.manifest_type, created, size, labels)
         tags = [(reference.repository, reference.tag) for reference in image.references]
-        taken = sql.insert(self.database, row, image.layers, tags, replace=are_applied)
+        taken = sql.insert(self.database, row, image.layers, tags, replace=are_applied, event=event)
         if on_taken is not None:
             for name in taken:
                 on_taken(name.reference, name.image_id)
@@ -318,8 +331,10 @@ class ImageStore:
 
 @contextlib.contextmanager
 def _noted_on(error: BaseException, step: str) -> Iterator[None]:
-    """Note the failure of a cleanup step on the primary error, which is raised in its place."""
+    """Note the failure of a cleanup step on the primary error, which is raised in its place; once is enough."""
     try:
         yield
     except (PyDockError, OSError) as secondary:
+        if str(secondary) == str(error):
+            return  # the cause of both is told
         error.add_note(f"and {step}: {secondary}")

@@ -112,7 +112,9 @@ def pull_image(
 
 def _record_place(store: ImageStore, reference: Reference, image: StoredImage, digest: str) -> None:
     """Record the digest and the blobs of an image in its repository."""
-    if not distribution.add_repository_digest(store.database, reference.repository, digest, image.id):
+    labels = image.config.config.get("Labels")
+    event = sql.build_event("pull", image.id, labels, actor=reference.familiar, name=reference.repository)
+    if not distribution.add_repository_digest(store.database, reference.repository, digest, image.id, event):
         raise ConflictError(f"image {short_id(image.id)} was removed just now", "pull it again")
     distribution.add_blob_places(
         store.database,

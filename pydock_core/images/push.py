@@ -7,6 +7,7 @@ upload resumes at the registry's position.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,10 @@ def push_image(
             for digest, path in knowledge.lost:
                 distribution.delete_blob_place(database, digest, reference.domain, path)
         distribution.add_blob_places(database, digests, reference.domain, reference.path)
-        distribution.add_repository_digest(database, reference.repository, pushed.digest, row.id)
+        event = sql.build_event(
+            "push", row.id, json.loads(row.labels), actor=reference.familiar, name=reference.repository
+        )
+        distribution.add_repository_digest(database, reference.repository, pushed.digest, row.id, event)
     report({"status": f"{reference.tag}: digest: {pushed.digest} size: {pushed.size_bytes}"})
     return pushed
 

@@ -1,13 +1,16 @@
-"""Arithmetic of IPv4 networks and addresses; pure, except for reading the host's routes."""
+"""Arithmetic of networks and addresses; pure, except for reading the host's routes."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from pydock_core.errors import ConflictError, InvalidError
 
+_ROUTES = Path("/proc/thread-self/net/route")
+_ROUTES6 = Path("/proc/thread-self/net/ipv6_route")
 DEFAULT_CANDIDATES = (
     *(f"172.{second}.0.0/16" for second in range(30, 16, -1)),
     *(f"10.{second}.0.0/16" for second in range(240, 130, -1)),
@@ -45,30 +48,74 @@ def is_shadowed(subnet: str, routes: Iterable[str]) -> bool:
     return any(isinstance(other, ipaddress.IPv4Network) and other.subnet_of(network) for other in others)
 
 
+def overlapping(subnet: str, routes: Iterable[str]) -> str:
+    """Return the first route, other than a default route, that overlaps a subnet; "" if none does."""
+    network = ipaddress.ip_network(subnet)
+    for route in routes:
+        other = ipaddress.ip_network(route, strict=False)
+        if other.version == network.version and other.prefixlen and other.overlaps(network):
+            return route
+    return ""
+
+
 def gateway_of(subnet: str) -> str:
     """Return the bridge's own address in a subnet, its first host, with prefix length: "172.30.0.1/16"."""
-    network = _network(subnet)
+    network = ipaddress.IPv6Network(subnet) if ":" in subnet else _network(subnet)
     return f"{network.network_address + 1}/{network.prefixlen}"
 
 
-def pick_address(subnet: str, taken: Collection[str]) -> str:
-    """Return the lowest free host address of a subnet, with prefix length; the first one is the gateway's.
+def pick_address(
+    subnet: str, taken: Collection[str], within: str = "", reserved: Collection[str] = ()
+) -> str:
+    """Return the lowest free host address of a subnet, with prefix length.
 
     Args:
-        subnet: "172.30.0.0/16".
+        subnet: "172.30.0.0/16" or "fd00::/64".
         taken: addresses, with or without prefix length.
+        within: the part of the subnet to choose from; all of it by default.
+        reserved: addresses to skip, such as the gateway; if empty, the first host address is the gateway.
 
     Raises:
         ConflictError: the subnet is full.
     """
-    network = _network(subnet)
-    used = {int(ipaddress.IPv4Address(address.partition("/")[0])) for address in taken}
-    first = int(network.network_address) + 2
-    last = int(network.broadcast_address) - 1
-    for number in range(first, last + 1):
-        if number not in used:
-            return f"{ipaddress.IPv4Address(number)}/{network.prefixlen}"
+    network = ipaddress.ip_network(subnet)
+    pool = ipaddress.ip_network(within or subnet)
+    kept = list(reserved) or [gateway_of(subnet)]
+    used = {int(ipaddress.ip_address(address.partition("/")[0])) for address in (*taken, *kept)}
+    first = max(int(pool.network_address), int(network.network_address) + 1)
+    last = min(int(pool.broadcast_address), int(network.broadcast_address) - 1)
+    number = first
+    while number <= last and number in used:
+        number += 1
+    if number <= last:
+        return f"{type(network.network_address)(number)}/{network.prefixlen}"
     raise ConflictError(f"the network {subnet} has no free address", hint="remove containers, or stop some")
+
+
+def matching_address(address: str, subnet: str, subnet6: str) -> str:
+    """Return the IPv6 address that follows from an IPv4 address: the same host number, with prefix length.
+
+    Empty if the IPv6 subnet has no such host.
+    """
+    host = int(ipaddress.IPv4Address(address.partition("/")[0])) - int(_network(subnet).network_address)
+    network = ipaddress.IPv6Network(subnet6)
+    if host >= network.num_addresses:
+        return ""
+    return f"{network.network_address + host}/{network.prefixlen}"
+
+
+def link_local_of(mac_address: str) -> str:
+    """Return the link-local IPv6 address that the kernel gives an interface: modified EUI-64 (RFC 4291, appendix A)."""
+    octets = bytearray.fromhex(mac_address.replace(":", ""))
+    octets[0] ^= 2
+    return str(
+        ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes(octets[:3]) + b"\xff\xfe" + bytes(octets[3:]))
+    )
+
+
+def private_subnet6(seed: str) -> str:
+    """Return a unique local subnet (RFC 4193) whose global id comes from random hexadecimal digits."""
+    return str(ipaddress.IPv6Network((bytes.fromhex(f"fd{seed[:10]}") + bytes(10), 64)))
 
 
 def mac_address_of(address: str) -> str:
@@ -95,12 +142,26 @@ def parse_routes(text: str) -> list[str]:
     return networks
 
 
+def parse_routes6(text: str) -> list[str]:
+    """Return the networks of /proc/net/ipv6_route, without default, link-local, multicast and host routes."""
+    networks = []
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 10 or fields[9] == "lo":
+            continue
+        network = ipaddress.IPv6Network((bytes.fromhex(fields[0]), int(fields[1], 16)))
+        if 0 < network.prefixlen < 128 and not network.is_link_local and not network.is_multicast:
+            networks.append(str(network))
+    return networks
+
+
 def host_routes() -> list[str]:
-    """Return the networks of this host's routes."""
-    try:
-        return parse_routes(Path("/proc/net/route").read_text())
-    except FileNotFoundError:  # a kernel without IPv4
-        return []
+    """Return the IPv4 and IPv6 networks of this host's routes."""
+    found = []
+    for path, parse in ((_ROUTES, parse_routes), (_ROUTES6, parse_routes6)):
+        with suppress(FileNotFoundError):  # a kernel without this family
+            found += parse(path.read_text())
+    return found
 
 
 def _network(subnet: str) -> ipaddress.IPv4Network:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydock_core.errors import UnsupportedError
-from pydock_core.network.rules import Admission
+from pydock_core.network.rules import Admission, BridgeRules
 from pydock_core.paths import StateRoot
+from pydock_core.supervision import user_network
+from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
 if TYPE_CHECKING:
@@ -22,43 +25,56 @@ if TYPE_CHECKING:
 
 
 class NetworkService:
-    """The network service of one state root, started on demand.  Only root has one.
+    """The network service of one state root, started on demand.
 
     Args:
-        root: whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
+        root: the state root, whose ``run`` directory must exist; a launch plan names ``root.network_socket()``.
     """
 
     def __init__(self, root: StateRoot) -> None:
+        self._root = root
         self._spec = network_spec(root)
 
-    def ensure(self, bridge: str, subnet: str, gateway: str, admission: Admission | None = None) -> str:
-        """Make sure that a bridge has its address and firewall rules; call it before each start on that bridge.
+    def ensure(
+        self,
+        rules: BridgeRules,
+        admission: Admission | None = None,
+        *,
+        mtu: int = 0,
+        record: Path | None = None,
+        needs_nft: bool = False,
+    ) -> str:
+        """Ensure a bridge with its addresses and firewall rules; called before each start on that bridge.
 
         Args:
-            bridge: name of the device, at most 15 bytes.
-            subnet: "172.30.0.0/16".
-            gateway: the bridge's own address with prefix length.
-            admission: of the container to attach; without it, the container's packets are dropped.
+            admission: admits the container to attach; without it, the container's packets are dropped.
+            mtu: MTU of a new bridge in bytes; 0 for the kernel's default.
+            record, needs_nft: see :func:`pydock_core.network.firewall.ensure`.
 
         Returns:
             The reason why containers of the bridge can impersonate each other; "" if they cannot.
 
         Raises:
-            UnsupportedError: the caller is not root, or the host has neither nft nor iptables.
-            ConflictError: a device of this name is not a bridge.
+            UnsupportedError: the host has neither nft nor iptables; for an ordinary user, it lacks nft or a program for
+                the uplink.
+            ConflictError: another kind of device has this name.
         """
-        request: EnsureRequest = {"op": "ensure", "bridge": bridge, "subnet": subnet, "gateway": gateway}
+        request: EnsureRequest = {
+            "op": "ensure",
+            "rules": asdict(rules),
+            "mtu": mtu,
+            "record": str(record or ""),
+            "needs_nft": needs_nft,
+        }
         if admission is not None:
-            request["admission"] = {
-                "address": admission.address,
-                "access": admission.access,
-                "resolvers": admission.resolvers,
-            }
+            request["admission"] = asdict(admission)
         return cast("EnsureReply", self._ask(request))["weakness"]
 
-    def remove(self, bridge: str, subnet: str) -> None:
-        """Remove a bridge and its firewall rules."""
-        self._ask({"op": "remove", "bridge": bridge, "subnet": subnet})
+    def remove(self, rules: BridgeRules) -> None:
+        """Remove a bridge and its firewall rules; missing objects are ignored."""
+        if os.geteuid() != 0 and user_network.read(self._root.run) is None:
+            return  # no container of this user runs on a bridge, so the bridge does not exist
+        self._ask({"op": "remove", "rules": asdict(rules)})
 
     def ping(self) -> ServerFacts:
         """Start the service if necessary; return its facts."""
@@ -66,9 +82,5 @@ class NetworkService:
 
     def _ask(self, request: EnsureRequest | RemoveRequest | PingRequest) -> Mapping[str, Any]:
         if os.geteuid() != 0:
-            raise UnsupportedError(
-                "bridge networks need root",
-                hint="use --network none (its ports still open in the notebook) or host",
-                exit_code=125,
-            )
+            Zygote(self._root).ping()  # the service joins its user namespace
         return ask_server_surely(self._spec, request)

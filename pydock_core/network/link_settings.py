@@ -15,16 +15,17 @@ _ROOT = Path("/proc/sys/net")
 _IPV4 = {"accept_redirects": "0", "accept_source_route": "0"}
 # disable_ipv6 comes last: the others stay in force if it is reset.
 _IPV6 = {"accept_ra": "0", "autoconf": "0", "accept_redirects": "0", "disable_ipv6": "1"}
+_IPV6_IN_USE = {**_IPV6, "addr_gen_mode": "0", "use_tempaddr": "0", "disable_ipv6": "0"}
 
 
-def harden(device: str) -> None:
-    """Disable IPv6 on a device, and every way for a neighbour to change its configuration.
+def harden(device: str, *, ipv6: bool = False) -> None:
+    """Disable every way for a neighbour to change a device's configuration, and IPv6 unless it is in use.
 
     Raises:
         FailedError: a setting cannot be written.
     """
     _set(f"ipv4/conf/{device}", _IPV4)
-    _set(f"ipv6/conf/{device}", _IPV6)
+    _set(f"ipv6/conf/{device}", _IPV6_IN_USE if ipv6 else _IPV6)
 
 
 def harden_namespace() -> None:

@@ -1,7 +1,10 @@
-"""The network service (root): a fork server with pyroute2 loaded, one child per request.
+"""The network service: a fork server with pyroute2 loaded, one child per request.
 
-Its requests are EnsureRequest, PlugRequest (with the network namespace's descriptor), RemoveRequest and PingRequest of
-:mod:`pydock_core.supervision.protocol`.
+An ordinary user's service is root of the zygote's user namespace.  Its children enter the network namespace that the user's
+containers share; the first request that needs that namespace creates it (:mod:`pydock_core.network.user_bridges`).
+
+Its requests are EnsureRequest, PlugRequest and UnplugRequest (with the network namespace's descriptor), PublishRequest,
+RemoveRequest and PingRequest of :mod:`pydock_core.supervision.protocol`.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core.errors import InvalidError
@@ -17,6 +21,7 @@ from pydock_core.supervision.forkserver import Kind, Operation, Request
 
 if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
+    from pydock_core.supervision.plan import Interface
     from pydock_core.supervision.protocol import EnsureReply
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
@@ -29,14 +34,22 @@ def main(arguments: Mapping[str, Any]) -> NoReturn:
 
 
 def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
+    bridges = None
+    if os.geteuid() != 0:
+        from pydock_core.network.user_bridges import UserBridges
+
+        bridges = UserBridges(Path(arguments["socket_path"]).parent)
     for name in _WARM:
         importlib.import_module(name)
-    return {
+    operations = {
         "ping": forkserver.answer_ping({"pid": os.getpid(), "version": arguments["version"]}),
         "ensure": Operation(Kind.CALL, _ensure),
         "attach": Operation(Kind.CALL, _attach),
+        "detach": Operation(Kind.CALL, _detach),
+        "publish": Operation(Kind.CALL, _publish),
         "remove": Operation(Kind.CALL, _remove),
     }
+    return operations if bridges is None else bridges.wrap(operations)
 
 
 def _text(request: Request, name: str) -> str:
@@ -49,41 +62,64 @@ def _text(request: Request, name: str) -> str:
 def _rules(request: Request) -> BridgeRules:
     from pydock_core.network.rules import BridgeRules
 
-    return BridgeRules(_text(request, "bridge"), _text(request, "subnet"))
+    return BridgeRules(**request.document["rules"])
 
 
 def _ensure(request: Request) -> EnsureReply:
     from pydock_core.network import bridge, firewall
     from pydock_core.network.rules import Admission
 
-    document = request.document.get("admission")
+    given = request.document
+    document = given.get("admission")
     admission = None
     if document is not None:
-        admission = Admission(document["address"], document["access"], tuple(document["resolvers"]))
+        admission = Admission(**{**document, "resolvers": tuple(document["resolvers"])})
     rules = _rules(request)
+    record = Path(given["record"]) if given["record"] else None
     weakness = bridge.ensure_bridge(
-        rules.bridge, _text(request, "gateway"), lambda: firewall.ensure(rules, admission)
+        rules.bridge,
+        rules.own_addresses,
+        int(given["mtu"]),
+        lambda: firewall.ensure(rules, admission, record, needs_nft=bool(given["needs_nft"])),
     )
     return {"weakness": weakness}
+
+
+def _interfaces(request: Request, field: str) -> list[Interface]:
+    from pydock_core.supervision.plan import Interface
+
+    if len(request.fds) != 1:
+        raise InvalidError("the request needs the descriptor of a network namespace")
+    return [Interface.from_json(document) for document in request.document[field]]
 
 
 def _attach(request: Request) -> None:
     from pydock_core.network import bridge
 
-    if len(request.fds) != 1:
-        raise InvalidError("attach needs the descriptor of a network namespace")
-    bridge.attach(
-        _text(request, "bridge"),
-        _text(request, "container_id"),
-        request.fds[0],
-        _text(request, "address"),
-        _text(request, "gateway"),
-        _text(request, "mac_address"),
-    )
+    interfaces = _interfaces(request, "interfaces")
+    bridge.attach(_text(request, "container_id"), request.fds[0], interfaces)
+
+
+def _detach(request: Request) -> None:
+    from pydock_core.network import bridge
+
+    routes = _interfaces(request, "routes")
+    bridge.detach(_text(request, "container_id"), request.fds[0], _text(request, "address"), routes)
+
+
+def _publish(request: Request) -> None:
+    from pydock_core.network import firewall
+    from pydock_core.network.port_rules import Publication
+    from pydock_core.network.rules import BridgeRules
+
+    # The subnet is not needed: the table's name follows from the bridge's.
+    rules = BridgeRules(_text(request, "bridge"), "")
+    firewall.publish(rules, [Publication(**document) for document in request.document["ports"]])
 
 
 def _remove(request: Request) -> None:
     from pydock_core.network import bridge, firewall
 
-    bridge.remove_bridge(_text(request, "bridge"))
-    firewall.remove(_rules(request))
+    rules = _rules(request)
+    bridge.remove_bridge(rules.bridge)
+    firewall.remove(rules)

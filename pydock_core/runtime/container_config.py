@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError, NotFoundError, UnsupportedError
 from pydock_core.runtime.devices import Device, parse_devices
@@ -16,6 +16,11 @@ from pydock_core.runtime.namespaces import NamespacePlan
 from pydock_core.runtime.process_setup import Filter, ProcessPlan
 from pydock_core.runtime.seccomp import prepare_program, read_flags
 
+if TYPE_CHECKING:
+    from pydock_core.runtime.root_edit import RootEdits
+
+REAPER_ANNOTATION = "org.pydock.init"
+"""Annotation of config.json: "true" runs the program below the embedded executor's init."""
 _REFUSED_LINUX = ("intelRdt", "mountLabel", "netDevices", "memoryPolicy")
 _NAMESPACED_SYSCTLS = {
     "network": ("net.",),
@@ -26,11 +31,14 @@ _NAMESPACED_SYSCTLS = {
 
 @dataclass(frozen=True, slots=True)
 class ContainerPlan:
-    """A bundle with everything that can be computed before a process is forked.
+    """A bundle, with all values that can be computed before a process is forked.
 
     Attributes:
         bundle: the bundle's directory.
         root: host path of the root filesystem.
+        hooks: hooks, except those for root edits.
+        root_edits: init's edits of the root filesystem for devices; None if there are none.
+        has_reaper: whether the program runs below a small init (:mod:`pydock_core.runtime.reaper.image`).
         document: config.json itself, for hooks, annotations and cgroups.
     """
 
@@ -53,6 +61,8 @@ class ContainerPlan:
     resources: Mapping[str, Any]
     process: ProcessPlan
     hooks: Mapping[str, Any]
+    root_edits: RootEdits | None
+    has_reaper: bool
     document: Mapping[str, Any]
 
 
@@ -116,6 +126,11 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
     propagation = str(linux.get("rootfsPropagation") or "")
     if propagation and propagation not in PROPAGATION:
         raise InvalidError(f"linux.rootfsPropagation: unknown propagation {propagation}")
+    hooks, root_edits = document.get("hooks") or {}, None
+    if hooks.get("createContainer"):
+        from pydock_core.runtime.root_edit import split_hooks  # late: few containers have devices
+
+        root_edits, hooks = split_hooks(hooks)
     return ContainerPlan(
         bundle=bundle,
         root=bundle / root["path"],
@@ -135,7 +150,9 @@ def build_plan(bundle: Path, document: dict[str, Any], cache_dir: Path | None) -
         cgroups_path=str(linux.get("cgroupsPath") or ""),
         resources=linux.get("resources") or {},
         process=ProcessPlan.from_config(document.get("process") or {}, compile_filter(linux, cache_dir)),
-        hooks=document.get("hooks") or {},
+        hooks=hooks,
+        root_edits=root_edits,
+        has_reaper=(document.get("annotations") or {}).get(REAPER_ANNOTATION) == "true",
         document=document,
     )
 

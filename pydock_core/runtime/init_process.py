@@ -6,7 +6,7 @@ Its steps (the *caller* is the process that called ``create``):
 2. make and join namespaces (with a user namespace, the caller writes the id maps, and init is forked again, as the
    caller's child);
 3. mount everything below the new root, while the caller makes the control group; enter the control group;
-4. run hooks, pivot_root(2), tell the caller "created";
+4. run hooks, edit the root for devices, pivot_root(2), tell the caller "created";
 5. wait for a connection on the start socket; then give up privileges and execute the program.  An error is sent on that
    connection; its end without an error means that execve(2) succeeded (close-on-exec).
 """
@@ -194,6 +194,7 @@ class _Init:
         self._entrances: list[int] | None = None if task.cgroup_directories else []
         self._root_fd = -1
         self._slave_fd = -1
+        self._reaper_fd = -1
 
     def run(self) -> None:
         plan, context = self._plan, self._context
@@ -204,6 +205,11 @@ class _Init:
             give_stdio_to_mapped(plan.process, plan.uid_mappings)
         if plan.personality is not None:
             syscalls.personality(plan.personality)
+        if plan.has_reaper:
+            # Late: few containers have one.  The import precedes the container's root filesystem and seccomp filter.
+            from pydock_core.runtime.reaper.image import open_image
+
+            self._reaper_fd = open_image()
         tree_fd = self._open_sources()
         self._enter_namespaces()
         master_fd = self._furnish(tree_fd)
@@ -378,6 +384,10 @@ class _Init:
         hooks = self._plan.hooks
         if hooks.get("prestart") or hooks.get("createRuntime"):
             self._ask("hooks")
+        if self._plan.root_edits is not None:
+            from pydock_core.runtime.root_edit import apply_edits  # late: few containers have devices
+
+            apply_edits(self._root_fd, self._plan.root_edits)
         run_hooks(hooks, "createContainer", {**self._task.state, "pid": os.getpid()})
 
     # -- 5: start ----------------------------------------------------------------------------------------
@@ -395,6 +405,8 @@ class _Init:
             make_controlling(self._slave_fd)
         has_entered = become_process(plan.process, self._context.parent_pidfd)
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
+        if plan.has_reaper:
+            run_below_reaper(plan.process, self._reaper_fd, has_entered=has_entered)
         run_program(plan.process, has_entered=has_entered)
 
 
@@ -420,6 +432,42 @@ def run_program(process: ProcessPlan, *, has_entered: bool) -> NoReturn:
     if not has_entered:
         enter_working_directory(process)
     raise execute_program(process)
+
+
+def run_below_reaper(process: ProcessPlan, image_fd: int, *, has_entered: bool) -> NoReturn:
+    """Execute the program in a child and the reaper in this process; an error is raised in the failing process.
+
+    See :mod:`pydock_core.runtime.reaper.image`.
+    """
+    from pydock_core.runtime.reaper.image import (
+        finish_image,
+    )  # loaded already, with the host's files in reach
+
+    # It waits for signals; a blocked signal stays pending, even one that the first process would ignore by default.
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    if os.getpid() != 1:  # in a shared PID namespace
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    # The protection ends at the reaper's execution; before, the program could read this process (proc_pid_mem(5)).
+    executed_fd, executes_fd = os.pipe2(os.O_CLOEXEC)
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise FailedError(
+            f"--init: the container takes no second process: {error.strerror}", "raise --pids-limit"
+        ) from error
+    if pid == 0:
+        os.close(executes_fd)
+        os.read(executed_fd, 1)
+        os.setpgid(0, 0)
+        if process.terminal:
+            os.tcsetpgrp(0, os.getpid())
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        run_program(process, has_entered=has_entered)
+    finish_image(image_fd, pid)
+    try:
+        os.execve(image_fd, ["init", "--", *process.arguments], {})
+    except OSError as error:
+        raise FailedError(f"--init: cannot execute the init: {error.strerror}", "leave --init out") from error
 
 
 def _write_sysctl(key: str, value: str) -> None:

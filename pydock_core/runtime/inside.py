@@ -22,13 +22,21 @@ _MAXIMUM_LINKS = 40
 _MAXIMUM_RACES = 128
 
 
-def open_inside(root_fd: int, path: str, flags: int = syscalls.O_PATH, *, follow: bool = True) -> int:
-    """Open ``path`` below ``root_fd``; ``follow=False`` refuses every symbolic link on the way (ELOOP).
+def open_inside(
+    root_fd: int, path: str, flags: int = syscalls.O_PATH, *, follow: bool = True, same_mount: bool = False
+) -> int:
+    """Open ``path`` below ``root_fd``.
+
+    Args:
+        follow: False refuses every symbolic link on the way (ELOOP).
+        same_mount: True refuses a path to another mount than the root's own (EXDEV), such as a volume.
 
     Raises:
         OSError: as in openat2(2).
     """
     resolve = _RESOLVE if follow else _RESOLVE | syscalls.RESOLVE_NO_SYMLINKS
+    if same_mount:
+        resolve |= syscalls.RESOLVE_NO_XDEV
     relative = path.lstrip("/") or "."
     for _ in range(_MAXIMUM_RACES):
         try:
@@ -39,16 +47,26 @@ def open_inside(root_fd: int, path: str, flags: int = syscalls.O_PATH, *, follow
 
 
 @contextmanager
-def opened_inside(root_fd: int, path: str, flags: int = syscalls.O_PATH) -> Iterator[int]:
+def opened_inside(
+    root_fd: int, path: str, flags: int = syscalls.O_PATH, *, same_mount: bool = False
+) -> Iterator[int]:
     """:func:`open_inside` as a context that closes the descriptor."""
-    descriptor = open_inside(root_fd, path, flags)
+    descriptor = open_inside(root_fd, path, flags, same_mount=same_mount)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def make_inside(root_fd: int, path: str, *, directory: bool, mode: int = 0o755, follow: bool = True) -> int:
+def make_inside(
+    root_fd: int,
+    path: str,
+    *,
+    directory: bool,
+    mode: int = 0o755,
+    follow: bool = True,
+    same_mount: bool = False,
+) -> int:
     """Open ``path`` below the root; create it, and the directories on the way, if they are missing.
 
     Args:
@@ -57,6 +75,7 @@ def make_inside(root_fd: int, path: str, *, directory: bool, mode: int = 0o755, 
         directory: create a directory; otherwise an empty file.
         mode: of the created file or directory.
         follow: False refuses symbolic links on the way.
+        same_mount: True refuses a path to another mount (EXDEV).
 
     Returns:
         An O_PATH descriptor, owned by the caller.
@@ -66,7 +85,7 @@ def make_inside(root_fd: int, path: str, *, directory: bool, mode: int = 0o755, 
         OSError: another errno of openat2(2), mkdirat(2) or open(2).
     """
     try:
-        return open_inside(root_fd, path, follow=follow)
+        return open_inside(root_fd, path, follow=follow, same_mount=same_mount)
     except FileNotFoundError:
         pass
     except NotADirectoryError:
@@ -79,7 +98,7 @@ def make_inside(root_fd: int, path: str, *, directory: bool, mode: int = 0o755, 
         if name == "..":
             del resolved[-1:]
             continue
-        with opened_inside(root_fd, "/".join(resolved)) as parent_fd:
+        with opened_inside(root_fd, "/".join(resolved), same_mount=same_mount) as parent_fd:
             try:
                 status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -102,7 +121,7 @@ def make_inside(root_fd: int, path: str, *, directory: bool, mode: int = 0o755, 
         if target.startswith("/"):
             resolved.clear()
         pending[:0] = _components(target)
-    return open_inside(root_fd, "/".join(resolved), follow=follow)
+    return open_inside(root_fd, "/".join(resolved), follow=follow, same_mount=same_mount)
 
 
 def _components(path: str) -> list[str]:

@@ -35,6 +35,18 @@ class ProcessIdentity:
         except ProcessLookupError:
             return False
 
+    def is_running(self) -> bool:
+        """Whether exactly this process exists and is not a zombie, which has no namespaces any more."""
+        try:
+            fields = _stat_fields(self.pid)
+        except ProcessLookupError:
+            return False
+        return (
+            self.boot_id == boot_id()
+            and int(fields[19]) == self.start_ticks
+            and fields[0] not in (b"Z", b"X")
+        )
+
     def open(self) -> int | None:
         """Return a pidfd of this very process, or None if it is gone."""
         try:
@@ -59,9 +71,13 @@ def boot_id() -> str:
 
 
 def _start_ticks(pid: int) -> int:
+    return int(_stat_fields(pid)[19])
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    """Return the fields of proc_pid_stat(5) from the third on, the state; the second may contain spaces and parentheses."""
     try:
         text = read_file(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(errno.ESRCH, "no such process") from None
-    # Field 22 of proc_pid_stat(5); the command, field 2, may contain spaces and parentheses.
-    return int(text[text.rindex(b")") + 2 :].split()[19])
+    return text[text.rindex(b")") + 2 :].split()

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydock_core.errors import CorruptError
 
+_HINT = "dock system check --repair removes a container's damaged record"
+
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a small JSON record with :func:`write_whole`."""
@@ -61,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise CorruptError(f"the record {path} is not valid JSON") from error
+        raise CorruptError(f"the record {path} is not valid JSON", _HINT) from error
     if not isinstance(document, dict):
-        raise CorruptError(f"the record {path} is not a JSON object")
+        raise CorruptError(f"the record {path} is not a JSON object", _HINT)
     return document

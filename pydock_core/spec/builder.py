@@ -6,21 +6,25 @@ in as :class:`HostFacts`, so that the same definition and facts give the same co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.capabilities import NAMES as ALL_CAPABILITIES
 from pydock_core.runtime.capabilities import normalize_name
 from pydock_core.spec import defaults
 from pydock_core.spec.definition import CreateRequest, Definition, HostConfig, Ulimit
+from pydock_core.spec.host_option import HOST, NONE, build_device_rules, build_host_resources
 from pydock_core.spec.merge import merge_environment
-from pydock_core.spec.mount import Mount, read_mounts
+from pydock_core.spec.mount import TOP_ONLY, Mount, definition_mounts
 from pydock_core.spec.seccomp_profile import read_default_profile, resolve_profile
 from pydock_core.spec.security import UNCONFINED, Security, read_security
 from pydock_core.spec.users import ResolvedUser
+
+if TYPE_CHECKING:
+    from pydock_core.cdi.edit import ContainerEdits, MountEdit
 
 _CPU_PERIOD_US = 100_000
 _UNLIMITED = 2**64 - 1
@@ -31,9 +35,9 @@ class DeviceNode:
     """One device node.
 
     Attributes:
-        host_path: on the host; bound from there in a user namespace.
-        path: in the container.
-        kind: "c" or "b".
+        host_path: path on the host, the bind source in a user namespace.
+        path: path in the container.
+        kind: "c" or "b"; for a CDI device also "u" and "p".
         major, minor: device numbers.
         mode: permission bits.
         uid, gid: owner in the container.
@@ -58,17 +62,22 @@ class HostFacts:
     Attributes:
         rootfs: path of the root filesystem, relative to the bundle or absolute.
         machine, kernel: ``uname -m``; major and minor of the kernel: the seccomp profile depends on them.
-        hostname: of the container's UTS namespace.
+        hostname: host name of the container's UTS namespace.
         user: the definition's User and GroupAdd, resolved in the image.
         network_namespace: path to join; empty for a new one; "host" for none.
         files: host paths of the files that every container gets (/etc/hosts, ...), by target.
-        volumes: host paths of the definition's volumes, by mount target.
-        devices: the definition's devices; with Privileged, all of the host's.
+        volumes: host paths of the definition's volumes and mounted images, by mount target.
+        file_binds: targets of the binds whose source is not a directory; no mount is made below them.
+        devices: the definition's devices; with Privileged, all of the host's; those of ``edits`` too.
+        edits: edits of the definition's DeviceRequests; complete, and checked against the host; None for none.
+        root_edit_hook: the hook that applies their edits of the root filesystem; None for none.
         console_size: rows and columns of the terminal; zeros if unknown.
         cgroups_path: "/pydock/ID"; empty if no control group can be made, and then there are no limits.
         swap_limit: this host can limit swap; otherwise only an explicit MemorySwap is written.
         device_filter: the device control group can be used.
         cgroup_mount: the container sees its control group.
+        block_devices: major and minor of the devices with limits, by path.
+        init_program: host path of the init of ``--init``, for an OCI runtime program; empty if the executor has one.
         rootless: in a user namespace: devices are bound, and there are no device rules.
         map_tty_group: group 5 is mapped, so that terminals can belong to it.
     """
@@ -81,12 +90,17 @@ class HostFacts:
     network_namespace: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
+    file_binds: Collection[str] = frozenset()
     devices: Sequence[DeviceNode] = ()
+    edits: ContainerEdits | None = None
+    root_edit_hook: Mapping[str, Any] | None = None
     console_size: tuple[int, int] = (0, 0)
     cgroups_path: str = ""
     swap_limit: bool = True
     device_filter: bool = True
     cgroup_mount: bool = True
+    init_program: str = ""
+    block_devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     rootless: bool = False
     map_tty_group: bool = True
 
@@ -113,16 +127,30 @@ def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
         host["CapAdd"] or (), host["CapDrop"] or (), privileged=host["Privileged"]
     )
     security = read_security(host["SecurityOpt"] or ())
-    mounts = read_mounts(request, definition.volumes)
+    mounts = definition_mounts(definition)
+    hooks = _build_hooks(facts)
     return {
         "ociVersion": defaults.OCI_VERSION,
         "process": _build_process(definition, facts, capabilities, security),
         "root": {"path": facts.rootfs, "readonly": host["ReadonlyRootfs"]},
-        "hostname": facts.hostname,
+        **_build_names(request, facts),
         "mounts": _build_mounts(host, facts, mounts),
-        "annotations": {**request["Labels"], **host["Annotations"]},
+        "annotations": {
+            **request["Labels"],
+            **host["Annotations"],
+            **({defaults.INIT_ANNOTATION: "true"} if host["Init"] and not facts.init_program else {}),
+        },
         "linux": _build_linux(host, facts, mounts, capabilities, security),
+        **({"hooks": hooks} if hooks else {}),
     }
+
+
+def _build_names(request: CreateRequest, facts: HostFacts) -> dict[str, str]:
+    """The names of the UTS namespace; the host's namespace keeps its own."""
+    if request["HostConfig"]["UTSMode"] == HOST:
+        return {}
+    domain = {"domainname": request["Domainname"]} if request["Domainname"] else {}
+    return {"hostname": facts.hostname, **domain}
 
 
 def build_process(
@@ -218,13 +246,17 @@ def _build_process(
 ) -> dict[str, Any]:
     request, host = definition.request, definition.host
     user: dict[str, Any] = {"uid": facts.user.uid, "gid": facts.user.gid}
-    if facts.user.additional_gids:
-        user["additionalGids"] = list(facts.user.additional_gids)
+    groups = dict.fromkeys(
+        (*facts.user.additional_gids, *(facts.edits.additional_gids if facts.edits is not None else ()))
+    )
+    if groups:
+        user["additionalGids"] = list(groups)
+    environment = _build_environment(request, facts)
     process: dict[str, Any] = {
         "terminal": request["Tty"],
         "user": user,
-        "args": _check_args(definition.command_line),
-        "env": _build_environment(request, facts),
+        "args": _with_init(_check_args(definition.command_line), environment, facts.init_program),
+        "env": environment,
         "cwd": _check_cwd(request["WorkingDir"] or "/"),
         "capabilities": _build_sets(capabilities, facts.user.uid),
         "noNewPrivileges": security.no_new_privileges,
@@ -237,6 +269,15 @@ def _build_process(
     return process
 
 
+def _with_init(words: list[str], environment: Sequence[str], init_program: str) -> list[str]:
+    if not init_program:
+        return words
+    from pydock_core.runtime.reaper.image import build_words  # late: few containers have one
+
+    path = next(entry for entry in (*environment, defaults.DEFAULT_PATH) if entry.startswith("PATH="))
+    return build_words(words, path.removeprefix("PATH="))
+
+
 def _build_environment(request: CreateRequest, facts: HostFacts) -> list[str]:
     """Docker's HOSTNAME, HOME and TERM, overridden by the image's and the user's variables."""
     own = [
@@ -244,7 +285,8 @@ def _build_environment(request: CreateRequest, facts: HostFacts) -> list[str]:
         f"HOME={facts.user.home}",
         *(["TERM=xterm"] if request["Tty"] else []),
     ]
-    return merge_environment(own, request["Env"])
+    of_devices = facts.edits.env if facts.edits is not None else ()
+    return merge_environment(own, (*request["Env"], *of_devices))
 
 
 def _build_rlimit(limit: Ulimit) -> dict[str, Any]:
@@ -274,23 +316,62 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
         defaults.MQUEUE_MOUNT,
         shm,
     ]
+    if host["IpcMode"] == NONE:
+        system.remove(shm)
+    elif host["IpcMode"] == HOST:
+        system[-1] = _bind_of_host("/dev/shm")
+        if (
+            facts.rootless
+        ):  # queues of an IPC namespace that the user namespace does not own cannot be mounted
+            system.remove(defaults.MQUEUE_MOUNT)
+    if (
+        host["PidMode"] == HOST and facts.rootless
+    ):  # proc of a PID namespace that the user namespace does not own
+        system[0] = _bind_of_host("/proc")
     if facts.cgroup_mount and facts.can_mount_sysfs:
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
         system = [_without_read_only(mount) for mount in system]
-    requested = [_build_mount(mount, facts) for mount in mounts]
+    requested = [
+        # crun 1.8 refuses a recursive read-only bind of a file.
+        build_mount(
+            mount._replace(is_recursive=False) if mount.target in facts.file_binds else mount, facts.volumes
+        )
+        for mount in mounts
+    ]
+    if facts.init_program:
+        options = ("bind", "rprivate", "ro", "nosuid", "nodev")
+        requested.append(
+            {
+                "destination": defaults.INIT_PLACE,
+                "type": "bind",
+                "source": facts.init_program,
+                "options": options,
+            }
+        )
     if facts.rootless:
         requested += [_build_device_bind(device) for device in facts.devices]
+    if facts.edits is not None:
+        # A device's mount replaces another one at its target, as in CDI's reference implementation.
+        own = [_build_device_mount(mount) for mount in facts.edits.mounts]
+        targets = {mount["destination"] for mount in own}
+        requested = [mount for mount in requested if mount["destination"] not in targets] + own
     taken = {mount["destination"] for mount in requested}
     kept = [mount for mount in system if mount["destination"] not in taken]
     if "/etc" not in taken:
-        requested += _build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
+        requested += build_files(facts.files, taken, read_only=host["ReadonlyRootfs"])
     # A sort is stable: mounts on one depth keep the user's order.
     requested.sort(key=lambda mount: mount["destination"].count("/"))
     return [{**mount, "options": list(mount["options"])} for mount in (*kept, *requested)]
 
 
-def _build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
+def _bind_of_host(path: str) -> dict[str, Any]:
+    options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"]
+    return {"destination": path, "type": "bind", "source": path, "options": options}
+
+
+def build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
+    """Build the OCI entries of the files that every container gets, except for targets in use."""
     options = ["bind", "rprivate", *(["ro"] if read_only else [])]
     return [
         {"destination": target, "type": "bind", "source": source, "options": options}
@@ -303,13 +384,23 @@ def _without_read_only(mount: Mapping[str, Any]) -> dict[str, Any]:
     return {**mount, "options": [option for option in mount["options"] if option not in ("ro", "rro")]}
 
 
-def _build_mount(mount: Mount, facts: HostFacts) -> dict[str, Any]:
+def build_mount(mount: Mount, volumes: Mapping[str, str]) -> dict[str, Any]:
+    """Build the OCI entry of one mount.
+
+    Args:
+        volumes: host paths of volumes and images, by mount target.
+    """
     read_only = ["ro"] if mount.read_only else []
     if mount.kind == "tmpfs":
         options = [*defaults.TMPFS_OPTIONS, *read_only, *mount.options]
         return {"destination": mount.target, "type": "tmpfs", "source": "tmpfs", "options": options}
-    source = facts.volumes[mount.target] if mount.kind == "volume" else mount.source
-    options = ["rbind", mount.propagation, *read_only]
+    if mount.kind == "bind":
+        source = mount.source
+        if mount.read_only and mount.is_recursive and mount.read_only_below != TOP_ONLY:
+            read_only = ["rro"]
+    else:
+        source = volumes[mount.target]
+    options = ["rbind" if mount.is_recursive else "bind", mount.propagation, *read_only]
     return {"destination": mount.target, "type": "bind", "source": source, "options": options}
 
 
@@ -317,6 +408,27 @@ def _build_device_bind(device: DeviceNode) -> dict[str, Any]:
     read_only = [] if "w" in device.access else ["ro"]
     options = ["bind", "rprivate", "nosuid", "noexec", *read_only]
     return {"destination": device.path, "type": "bind", "source": device.host_path, "options": options}
+
+
+def _build_device_mount(mount: MountEdit) -> dict[str, Any]:
+    kind = "bind" if mount.is_bind else mount.kind
+    return {"destination": mount.target, "type": kind, "source": mount.source, "options": list(mount.options)}
+
+
+def _build_hooks(facts: HostFacts) -> dict[str, list[dict[str, Any]]]:
+    hooks: dict[str, list[dict[str, Any]]] = {}
+    if facts.root_edit_hook is not None:
+        hooks["createContainer"] = [dict(facts.root_edit_hook)]
+    for hook in facts.edits.hooks if facts.edits is not None else ():
+        entry: dict[str, Any] = {"path": hook.path}
+        if hook.args:
+            entry["args"] = list(hook.args)
+        if hook.env:
+            entry["env"] = list(hook.env)
+        if hook.timeout_seconds is not None:
+            entry["timeout"] = hook.timeout_seconds
+        hooks.setdefault(hook.step, []).append(entry)
+    return hooks
 
 
 # -- linux -----------------------------------------------------------------------------------------------
@@ -329,7 +441,7 @@ def _build_linux(
     capabilities: Sequence[str],
     security: Security,
 ) -> dict[str, Any]:
-    linux: dict[str, Any] = {"namespaces": _build_namespaces(facts.network_namespace)}
+    linux: dict[str, Any] = {"namespaces": _build_namespaces(host, facts.network_namespace)}
     if facts.cgroups_path:
         linux["cgroupsPath"] = facts.cgroups_path
         resources = _build_resources(host, facts)
@@ -361,8 +473,14 @@ def _resolve_default(capabilities: tuple[str, ...], machine: str, kernel: tuple[
     return resolve_profile(read_default_profile(), capabilities, machine, kernel)
 
 
-def _build_namespaces(network: str) -> list[dict[str, Any]]:
-    namespaces: list[dict[str, Any]] = [{"type": kind} for kind in ("mount", "cgroup", "uts", "ipc", "pid")]
+def _build_namespaces(host: HostConfig, network: str) -> list[dict[str, Any]]:
+    modes = {
+        "cgroup": host["CgroupnsMode"],
+        "uts": host["UTSMode"],
+        "ipc": host["IpcMode"],
+        "pid": host["PidMode"],
+    }
+    namespaces = [{"type": "mount"}, *({"type": kind} for kind, mode in modes.items() if mode != HOST)]
     if network == "":
         namespaces.append({"type": "network"})
     elif network != "host":
@@ -393,23 +511,50 @@ def _build_device(device: DeviceNode) -> dict[str, Any]:
 def _build_resources(host: HostConfig, facts: HostFacts) -> dict[str, Any]:
     resources: dict[str, Any] = {}
     if facts.device_filter and not facts.rootless:
-        resources["devices"] = _build_device_rules(facts.devices, privileged=host["Privileged"])
+        rules = _build_device_rules(facts.devices, privileged=host["Privileged"])
+        resources["devices"] = [*rules, *build_device_rules(host)]
+    resources |= build_limits(host, swap_limit=facts.swap_limit)
+    for group, values in build_host_resources(host, facts.block_devices).items():
+        resources[group] = {**resources.get(group, {}), **values}
+    return resources
+
+
+def build_limits(host: HostConfig, *, swap_limit: bool) -> dict[str, Any]:
+    """Return the limits of a container that can change while it runs, in the form of ``linux.resources``.
+
+    Args:
+        swap_limit: whether the host can limit swap; a memory limit then also limits swap to the same size, as in Docker.
+    """
+    resources: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     if host["Memory"]:
-        resources["memory"] = {"limit": host["Memory"]}
-        swap = host["MemorySwap"] or (2 * host["Memory"] if facts.swap_limit else 0)
+        memory["limit"] = host["Memory"]
+        swap = host["MemorySwap"] or (2 * host["Memory"] if swap_limit else 0)
         if swap:
-            resources["memory"]["swap"] = swap
+            memory["swap"] = swap
+    if host["MemoryReservation"]:
+        memory["reservation"] = host["MemoryReservation"]
+    if memory:
+        resources["memory"] = memory
     cpu: dict[str, Any] = {}
     if host["NanoCpus"]:
         cpu |= {"period": _CPU_PERIOD_US, "quota": round(host["NanoCpus"] * _CPU_PERIOD_US / 1e9)}
     if host["CpuShares"]:
         cpu["shares"] = host["CpuShares"]
+    if host["CpuPeriod"]:
+        cpu["period"] = host["CpuPeriod"]
+    if host["CpuQuota"]:
+        cpu["quota"] = host["CpuQuota"]
     if host["CpusetCpus"]:
         cpu["cpus"] = host["CpusetCpus"]
+    if host["CpusetMems"]:
+        cpu["mems"] = host["CpusetMems"]
     if cpu:
         resources["cpu"] = cpu
     if host["PidsLimit"] is not None and host["PidsLimit"] > 0:
         resources["pids"] = {"limit": host["PidsLimit"]}
+    if host["BlkioWeight"]:
+        resources["blockIO"] = {"weight": host["BlkioWeight"]}
     return resources
 
 
@@ -419,11 +564,12 @@ def _build_device_rules(devices: Sequence[DeviceNode], *, privileged: bool) -> l
     own = [
         {
             "allow": True,
-            "type": device.kind,
+            "type": "c" if device.kind == "u" else device.kind,
             "major": device.major,
             "minor": device.minor,
             "access": device.access,
         }
         for device in devices
+        if device.access and device.kind != "p"
     ]
     return [*(dict(rule) for rule in defaults.DEVICE_RULES), *own]

@@ -96,3 +96,7 @@ DEVICE_RULES: tuple[dict[str, Any], ...] = (
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The environment of an image that sets no PATH."""
+INIT_ANNOTATION = "org.pydock.init"
+"""Makes the embedded executor run its own init (runtime/container_config.py)."""
+INIT_PLACE = "/dev/init"
+"""The init in the container of an OCI runtime program (runtime/reaper/image.py)."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 from pydock_core.errors import CorruptError
 
 VERSION = 1
-"""Of the stored form: an object with the keys version, request and volumes."""
+"""Of the stored form: an object with the keys version, request, volumes and, if there are any, inherited."""
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 SHORT_ID_DIGITS = 12
 
@@ -43,6 +43,38 @@ class Ulimit(TypedDict):
     Hard: int
 
 
+class RestartPolicy(TypedDict):
+    """The restart policy of a container; the count applies only to "on-failure", and 0 means no limit."""
+
+    Name: str
+    MaximumRetryCount: int
+
+
+class WeightDevice(TypedDict):
+    """The weight of a container's requests to one block device of the host."""
+
+    Path: str
+    Weight: int
+
+
+class ThrottleDevice(TypedDict):
+    """The limit per second of a container's requests to one block device of the host."""
+
+    Path: str
+    Rate: int
+
+
+class HealthConfig(TypedDict, total=False):
+    """A health check; see :mod:`pydock_core.spec.health`."""
+
+    Test: list[str]
+    Interval: int
+    Timeout: int
+    StartPeriod: int
+    StartInterval: int
+    Retries: int
+
+
 class DeviceMapping(TypedDict):
     """A device of the host, its path in the container, and the allowed subset of "rwm"."""
 
@@ -51,12 +83,35 @@ class DeviceMapping(TypedDict):
     CgroupPermissions: str
 
 
-class EndpointSettings(TypedDict):
-    """A container's attachment to one network."""
+class DeviceRequest(TypedDict):
+    """A request for a driver's devices.
 
-    IPAMConfig: dict[str, str] | None
+    Attributes:
+        Driver: "nvidia", "amd", "intel" or "cdi"; empty for the first match.
+        Count: number of devices; -1 for all.  Either this or ``DeviceIDs``.
+        DeviceIDs: names of a driver's devices, qualified ones with "cdi".
+        Capabilities: alternatives, each a list of capabilities that the driver must have.
+    """
+
+    Driver: str
+    Count: int
+    DeviceIDs: list[str] | None
+    Capabilities: list[list[str]] | None
+    Options: dict[str, str] | None
+
+
+class EndpointSettings(TypedDict):
+    """A container's attachment to one network.
+
+    ``IPAMConfig`` has IPv4Address and IPv6Address.  The network with the highest ``GwPriority`` has the default route.
+    """
+
+    IPAMConfig: dict[str, Any] | None
+    Links: list[str] | None
     Aliases: list[str] | None
     MacAddress: str
+    DriverOpts: dict[str, str] | None
+    GwPriority: int
 
 
 class NetworkingConfig(TypedDict):
@@ -73,6 +128,7 @@ class ContainerConfig(TypedDict):
     """
 
     Hostname: str
+    Domainname: str
     User: str
     AttachStdin: bool
     AttachStdout: bool
@@ -90,6 +146,11 @@ class ContainerConfig(TypedDict):
     Labels: dict[str, str]
     StopSignal: str
     StopTimeout: float | None
+    Healthcheck: HealthConfig | None
+    Shell: list[str] | None
+
+
+_RestartPolicy = RestartPolicy
 
 
 class HostConfig(TypedDict):
@@ -104,10 +165,17 @@ class HostConfig(TypedDict):
     PortBindings: dict[str, list[PortBinding]]
     AutoRemove: bool
     Mounts: list[dict[str, Any]]
+    VolumesFrom: list[str] | None
+    VolumeDriver: str
     Annotations: dict[str, str]
     CapAdd: list[str] | None
     CapDrop: list[str] | None
+    Dns: list[str]
+    DnsOptions: list[str]
+    DnsSearch: list[str]
     ExtraHosts: list[str] | None
+    Links: list[str] | None
+    PublishAllPorts: bool
     GroupAdd: list[str] | None
     OomScoreAdj: int
     Privileged: bool
@@ -117,14 +185,36 @@ class HostConfig(TypedDict):
     ShmSize: int
     Sysctls: dict[str, str]
     Runtime: str
+    Init: bool | None
     CpuShares: int
+    CpuPeriod: int
+    CpuQuota: int
     Memory: int
+    MemoryReservation: int
     NanoCpus: int
     CpusetCpus: str
+    CpusetMems: str
+    BlkioWeight: int
     Devices: list[DeviceMapping]
+    DeviceRequests: list[DeviceRequest] | None
     MemorySwap: int
     PidsLimit: int | None
     Ulimits: list[Ulimit]
+    RestartPolicy: _RestartPolicy
+    CgroupnsMode: str
+    IpcMode: str
+    PidMode: str
+    UTSMode: str
+    UsernsMode: str
+    CgroupParent: str
+    BlkioWeightDevice: list[WeightDevice]
+    BlkioDeviceReadBps: list[ThrottleDevice]
+    BlkioDeviceWriteBps: list[ThrottleDevice]
+    BlkioDeviceReadIOps: list[ThrottleDevice]
+    BlkioDeviceWriteIOps: list[ThrottleDevice]
+    DeviceCgroupRules: list[str] | None
+    MemorySwappiness: int | None
+    OomKillDisable: bool
 
 
 _Host = HostConfig
@@ -140,6 +230,7 @@ class CreateRequest(ContainerConfig):
 
 CONFIG: ContainerConfig = {
     "Hostname": "",
+    "Domainname": "",
     "User": "",
     "AttachStdin": False,
     "AttachStdout": False,
@@ -157,6 +248,8 @@ CONFIG: ContainerConfig = {
     "Labels": {},
     "StopSignal": "",
     "StopTimeout": None,
+    "Healthcheck": None,
+    "Shell": None,
 }
 HOST_CONFIG: HostConfig = {
     "Binds": None,
@@ -165,10 +258,17 @@ HOST_CONFIG: HostConfig = {
     "PortBindings": {},
     "AutoRemove": False,
     "Mounts": [],
+    "VolumesFrom": None,
+    "VolumeDriver": "",
     "Annotations": {},
     "CapAdd": None,
     "CapDrop": None,
+    "Dns": [],
+    "DnsOptions": [],
+    "DnsSearch": [],
     "ExtraHosts": None,
+    "Links": None,
+    "PublishAllPorts": False,
     "GroupAdd": None,
     "OomScoreAdj": 0,
     "Privileged": False,
@@ -178,54 +278,74 @@ HOST_CONFIG: HostConfig = {
     "ShmSize": DEFAULT_SHM_BYTES,
     "Sysctls": {},
     "Runtime": "",
+    "Init": None,
     "CpuShares": 0,
+    "CpuPeriod": 0,
+    "CpuQuota": 0,
     "Memory": 0,
+    "MemoryReservation": 0,
     "NanoCpus": 0,
     "CpusetCpus": "",
+    "CpusetMems": "",
+    "BlkioWeight": 0,
     "Devices": [],
+    "DeviceRequests": None,
     "MemorySwap": 0,
     "PidsLimit": None,
     "Ulimits": [],
-}
-ENDPOINT: EndpointSettings = {"IPAMConfig": None, "Aliases": None, "MacAddress": ""}
-
-FIXED_CONFIG: Mapping[str, Any] = {"Domainname": "", "OnBuild": None}
-"""Fields that ``docker inspect`` shows and that have one value here."""
-FIXED_HOST_CONFIG: Mapping[str, Any] = {
-    "ContainerIDFile": "",
     "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-    "VolumeDriver": "",
-    "VolumesFrom": None,
-    "ConsoleSize": [0, 0],
     "CgroupnsMode": "private",
-    "Dns": [],
-    "DnsOptions": [],
-    "DnsSearch": [],
     "IpcMode": "private",
-    "Cgroup": "",
-    "Links": None,
     "PidMode": "",
-    "PublishAllPorts": False,
     "UTSMode": "",
     "UsernsMode": "",
-    "Isolation": "",
     "CgroupParent": "",
-    "BlkioWeight": 0,
     "BlkioWeightDevice": [],
     "BlkioDeviceReadBps": [],
     "BlkioDeviceWriteBps": [],
     "BlkioDeviceReadIOps": [],
     "BlkioDeviceWriteIOps": [],
-    "CpuPeriod": 0,
-    "CpuQuota": 0,
-    "CpuRealtimePeriod": 0,
-    "CpuRealtimeRuntime": 0,
-    "CpusetMems": "",
     "DeviceCgroupRules": None,
-    "DeviceRequests": None,
-    "MemoryReservation": 0,
     "MemorySwappiness": None,
     "OomKillDisable": False,
+}
+DEVICE_REQUEST: DeviceRequest = {
+    "Driver": "",
+    "Count": 0,
+    "DeviceIDs": None,
+    "Capabilities": None,
+    "Options": None,
+}
+ENDPOINT: EndpointSettings = {
+    "IPAMConfig": None,
+    "Links": None,
+    "Aliases": None,
+    "MacAddress": "",
+    "DriverOpts": None,
+    "GwPriority": 0,
+}
+FIXED_ENDPOINT: Mapping[str, Any] = {
+    "NetworkID": "",
+    "EndpointID": "",
+    "Gateway": "",
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+    "DNSNames": None,
+}
+"""Fields of an attachment that ``inspect`` fills in and no request can set."""
+
+FIXED_CONFIG: Mapping[str, Any] = {"OnBuild": None}
+"""Fields that ``docker inspect`` shows and that have a constant value in PyDock."""
+FIXED_HOST_CONFIG: Mapping[str, Any] = {
+    "ContainerIDFile": "",
+    "ConsoleSize": [0, 0],
+    "Cgroup": "",
+    "Isolation": "",
+    "CpuRealtimePeriod": 0,
+    "CpuRealtimeRuntime": 0,
     "CpuCount": 0,
     "CpuPercent": 0,
     "IOMaximumIOps": 0,
@@ -237,12 +357,15 @@ class Definition(NamedTuple):
     """A container's stored definition.
 
     Attributes:
-        request: complete, and merged with the image's configuration.
-        volumes: the generated names of its anonymous volumes, by mount target.
+        request: the complete request, merged with the image's configuration.
+        volumes: the generated names of its anonymous volumes, and the ids of mounted images, by mount target.
+        inherited: the mounts of VolumesFrom at its creation; see
+            :func:`pydock_core.spec.mount.inherit_mounts`.
     """
 
     request: CreateRequest
     volumes: dict[str, str]
+    inherited: list[dict[str, Any]] = []  # noqa: RUF012 - of a NamedTuple, and never changed
 
     @property
     def host(self) -> HostConfig:
@@ -253,6 +376,11 @@ class Definition(NamedTuple):
     def command_line(self) -> list[str]:
         """The words that the container executes."""
         return [*(self.request["Entrypoint"] or ()), *(self.request["Cmd"] or ())]
+
+    def names(self, container_id: str) -> str:
+        """Return the container's names for /etc/hosts; the name with its domain, if any, comes first."""
+        name, domain = self.host_name(container_id), self.request["Domainname"]
+        return f"{name}.{domain} {name}" if domain else name
 
     def host_name(self, container_id: str) -> str:
         """The requested host name, or the short id."""
@@ -294,9 +422,8 @@ def _differing(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 
 def encode(definition: Definition) -> str:
     """Return the stored form; :func:`decode` is the inverse."""
-    return json.dumps(
-        {"version": VERSION, "request": compact(definition.request), "volumes": definition.volumes}
-    )
+    document = {"version": VERSION, "request": compact(definition.request), "volumes": definition.volumes}
+    return json.dumps(document | ({"inherited": definition.inherited} if definition.inherited else {}))
 
 
 def decode(text: str) -> Definition:
@@ -311,4 +438,4 @@ def decode(text: str) -> Definition:
             f"a container's definition has version {document['version']}, this PyDock reads {VERSION}",
             "use the PyDock that wrote it",
         )
-    return Definition(complete(document["request"]), document["volumes"])
+    return Definition(complete(document["request"]), document["volumes"], document.get("inherited", []))

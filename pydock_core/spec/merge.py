@@ -12,7 +12,7 @@ from typing import Any
 
 from pydock_core.errors import InvalidError
 from pydock_core.spec.defaults import DEFAULT_PATH
-from pydock_core.spec.definition import ENDPOINT, CreateRequest
+from pydock_core.spec.definition import ENDPOINT, CreateRequest, EndpointSettings, HealthConfig
 from pydock_core.spec.log_option import complete_options
 from pydock_core.spec.validation import HOST_GATEWAY
 from pydock_core.supervision.plan import EMBEDDED
@@ -55,17 +55,26 @@ def merge(request: CreateRequest, image_config: Mapping[str, Any], default_netwo
         "Volumes": {path: {} for path in (*request["Volumes"], *sorted(image_config.get("Volumes") or ()))},
         "Labels": {**(image_config.get("Labels") or {}), **request["Labels"]},
         "StopSignal": request["StopSignal"] or str(image_config.get("StopSignal") or "SIGTERM"),
+        "Healthcheck": _merge_health(request, image_config),
+        "Shell": request["Shell"] or image_config.get("Shell") or None,
         "HostConfig": {
             **host,
             "NetworkMode": network,
             "Runtime": host["Runtime"] or EMBEDDED,
             "LogConfig": {"Type": log["Type"], "Config": complete_options(log["Type"], log["Config"])},
         },
-        "NetworkingConfig": {
-            "EndpointsConfig": {} if network.startswith("container:") else {network: ENDPOINT}
-        },
+        "NetworkingConfig": {"EndpointsConfig": _endpoints(request, network)},
     }
     return merged
+
+
+def _endpoints(request: CreateRequest, network: str) -> dict[str, EndpointSettings]:
+    """Return the networks, with the default one under its name; the network mode's network comes first."""
+    if network.startswith("container:"):
+        return {}
+    given = request["NetworkingConfig"]["EndpointsConfig"]
+    named = {network if name == "default" else name: settings for name, settings in given.items()}
+    return {network: named.pop(network, ENDPOINT), **named}
 
 
 def _check_network(request: CreateRequest, network: str) -> None:
@@ -73,10 +82,17 @@ def _check_network(request: CreateRequest, network: str) -> None:
     is_shared = kind in ("host", "container")
     if request["Hostname"] and is_shared:
         raise _combined("--hostname", kind, "leave one of the two out")
-    if request["HostConfig"]["PortBindings"] and is_shared:
+    host = request["HostConfig"]
+    if (host["PortBindings"] or host["PublishAllPorts"]) and is_shared:
         raise _combined("-p", kind, "leave -p out: the ports are that network's own")
-    hosts = request["HostConfig"]["ExtraHosts"] or ()
-    if kind not in ("bridge", "host") and any(line.endswith(f":{HOST_GATEWAY}") for line in hosts):
+    hosts = host["ExtraHosts"] or ()
+    if host["Links"] and kind in ("host", "container", "none"):
+        raise _combined("--link", kind, "leave --link out, or use a bridge network")
+    if (host["Dns"] or host["DnsSearch"] or host["DnsOptions"]) and kind == "container":
+        raise _combined("--dns", kind, "leave it out: that container's name servers are used")
+    if hosts and kind == "container":
+        raise _combined("--add-host", kind, "leave it out: that container's hosts file is used")
+    if kind == "none" and any(line.endswith(f":{HOST_GATEWAY}") for line in hosts):
         raise _combined(f"--add-host NAME:{HOST_GATEWAY}", kind, "use --network bridge (needs root) or host")
 
 
@@ -85,8 +101,8 @@ def _combined(option: str, network: str, hint: str) -> InvalidError:
 
 
 _TEXTS = ("User", "WorkingDir", "StopSignal")
-_LISTS = ("Env", "Cmd", "Entrypoint")
-_MAPPINGS = ("Labels", "Volumes", "ExposedPorts")
+_LISTS = ("Env", "Cmd", "Entrypoint", "Shell")
+_MAPPINGS = ("Labels", "Volumes", "ExposedPorts", "Healthcheck")
 _PORT = re.compile(r"\d{1,5}(/(tcp|udp|sctp))?")
 
 
@@ -105,6 +121,13 @@ def check_image_config(image: str, config: Mapping[str, Any]) -> None:
         bad.append("ExposedPorts")
     if not bad and not all(path.startswith("/") for path in config.get("Volumes") or {}):
         bad.append("Volumes")
+    if not bad and config.get("Healthcheck"):
+        from pydock_core.spec.health import check_health  # late: few images have a check
+
+        try:
+            check_health(config["Healthcheck"])
+        except InvalidError:
+            bad.append("Healthcheck")
     if bad:
         raise InvalidError(
             f"image {image}: {bad[0]} of its configuration is malformed",
@@ -115,6 +138,14 @@ def check_image_config(image: str, config: Mapping[str, Any]) -> None:
 
 def _is_text_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _merge_health(request: CreateRequest, image_config: Mapping[str, Any]) -> HealthConfig | None:
+    if request["Healthcheck"] is None and not image_config.get("Healthcheck"):
+        return None
+    from pydock_core.spec.health import merge_health  # late: few containers have a check
+
+    return merge_health(request["Healthcheck"], image_config.get("Healthcheck"))
 
 
 def merge_environment(base: Iterable[str], over: Iterable[str]) -> list[str]:

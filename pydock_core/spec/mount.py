@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import posixpath
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydock_core.errors import InvalidError, UnsupportedError
+from pydock_core.spec.volume import check_driver, check_name
 
 if TYPE_CHECKING:
-    from pydock_core.spec.definition import CreateRequest
+    from pydock_core.spec.definition import CreateRequest, Definition
 
 PROPAGATIONS = ("rprivate", "private", "rshared", "shared", "rslave", "slave")
-_VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+WHERE_POSSIBLE, TOP_ONLY, FORCED = "", "top", "forced"
+"""Which submounts of a read-only bind are read-only: all if possible (Docker's default), none, or all with an error otherwise."""
+_MODES = ("ro", "rw")
+_CONSISTENCIES = ("default", "consistent", "cached", "delegated")
+"""They concern hosts whose containers run in a virtual machine; Docker on Linux treats all of them alike."""
 _KEYS = {
     "bind": {"BindOptions"},
     "volume": {"VolumeOptions"},
     "tmpfs": {"TmpfsOptions"},
+    "image": {"ImageOptions"},
 }
 
 
@@ -25,13 +30,18 @@ class Mount(NamedTuple):
     """One mount.
 
     Attributes:
-        kind: "bind", "volume" or "tmpfs".
-        source: host path of a bind, name of a volume (empty for an anonymous one), empty for a tmpfs.
+        kind: "bind", "volume", "tmpfs" or "image".
+        source: host path of a bind, name of a volume (empty for an anonymous one), name or id of an image, empty for a tmpfs.
         target: absolute path in the container, normalized.
-        propagation: of a bind.
-        create_source: a missing source directory of a bind is created.
-        no_copy: a new volume is not filled with the image's files at the target.
-        options: of a tmpfs, in mount(8)'s form: "size=64m", "mode=1777".
+        propagation: propagation of a bind.
+        create_source: whether to create a missing source directory of a bind.
+        no_copy: whether to leave an empty volume empty instead of filling it with the image's files.
+        options: options of a tmpfs, in mount(8)'s form: "size=64m", "mode=1777".
+        is_recursive: whether a bind includes the mounts below its source.
+        read_only_below: submounts of a read-only bind; see WHERE_POSSIBLE.
+        subpath: the mounted part of a volume or an image; empty for the whole.
+        labels, volume_options: labels and options of a new volume, as (key, value).
+        unnamed: whether the volume's name was generated.
     """
 
     kind: str
@@ -42,14 +52,28 @@ class Mount(NamedTuple):
     create_source: bool = False
     no_copy: bool = False
     options: tuple[str, ...] = ()
+    is_recursive: bool = True
+    read_only_below: str = WHERE_POSSIBLE
+    subpath: str = ""
+    labels: tuple[tuple[str, str], ...] = ()
+    volume_options: tuple[tuple[str, str], ...] = ()
+    unnamed: bool = False
 
 
-def read_mounts(request: CreateRequest, volumes: Mapping[str, str]) -> list[Mount]:
-    """Return the mounts of a request: Binds, Mounts, Tmpfs, and the Volumes at none of their targets.
+def definition_mounts(definition: Definition) -> list[Mount]:
+    """Return the mounts of a stored definition, volumes with their names and images with their ids."""
+    return read_mounts(definition.request, definition.volumes, definition.inherited)
+
+
+def read_mounts(
+    request: CreateRequest, volumes: Mapping[str, str], inherited: Iterable[Mapping[str, Any]] = ()
+) -> list[Mount]:
+    """Return the mounts of a request: Binds, Mounts, Tmpfs, the inherited ones, and the Volumes at other targets.
 
     Args:
-        request: complete and valid.
-        volumes: the names of anonymous volumes, by target.
+        request: a complete, valid request.
+        volumes: the names of anonymous volumes and the ids of images, by target.
+        inherited: the mounts of VolumesFrom; see :func:`inherit_mounts`.
     """
     host = request["HostConfig"]
     mounts = [
@@ -57,6 +81,9 @@ def read_mounts(request: CreateRequest, volumes: Mapping[str, str]) -> list[Moun
         *(parse_mount(document) for document in host["Mounts"]),
         *(parse_tmpfs(target, options) for target, options in host["Tmpfs"].items()),
     ]
+    if inherited:
+        targets = {mount.target for mount in mounts}
+        mounts += [mount for mount in map(decode_mount, inherited) if mount.target not in targets]
     if request["Volumes"]:
         targets = {mount.target for mount in mounts}
         mounts += [
@@ -65,11 +92,60 @@ def read_mounts(request: CreateRequest, volumes: Mapping[str, str]) -> list[Moun
             if target not in targets
         ]
     return [
-        mount._replace(source=volumes.get(mount.target, ""))
+        mount._replace(source=volumes.get(mount.target, ""), unnamed=True)
         if mount.kind == "volume" and not mount.source
+        else mount._replace(source=volumes.get(mount.target, mount.source))
+        if mount.kind == "image"
         else mount
         for mount in mounts
     ]
+
+
+def inherit_mounts(
+    sources: Iterable[str], mounts_of: Callable[[str], Iterable[Mount]]
+) -> list[dict[str, Any]]:
+    """Return the mounts of VolumesFrom, in their stored form; of two at one target the later one wins.
+
+    Args:
+        sources: CONTAINER[:ro|rw].
+        mounts_of: returns the mounts of a container.
+    """
+    found: dict[str, Mount] = {}
+    for text in sources:
+        name, mode = parse_volumes_from(text)
+        for mount in mounts_of(name):
+            if mount.kind != "tmpfs":
+                # The volume was filled for the other container.
+                found[mount.target] = mount._replace(
+                    read_only=mount.read_only or mode == "ro", no_copy=True, create_source=False
+                )
+    return [mount._asdict() for mount in found.values()]
+
+
+def decode_mount(document: Mapping[str, Any]) -> Mount:
+    """Read a mount in its stored form: the fields of :class:`Mount`."""
+    pairs = {
+        name: tuple((key, value) for key, value in document[name]) for name in ("labels", "volume_options")
+    }
+    return Mount(**{**document, "options": tuple(document["options"]), **pairs})
+
+
+def parse_volumes_from(text: str) -> tuple[str, str]:
+    """Split an entry of VolumesFrom into the container and the mode, "rw" by default.
+
+    Raises:
+        InvalidError, UnsupportedError: malformed; exit code 125.
+    """
+    name, colon, mode = text.partition(":")
+    if mode in ("z", "Z"):
+        raise UnsupportedError(
+            f"--volumes-from {text}: SELinux labels are not supported", "leave out z and Z", exit_code=125
+        )
+    if not name or (colon and mode not in _MODES):
+        raise InvalidError(
+            f"--volumes-from {text}: malformed", "write --volumes-from CONTAINER[:ro]", exit_code=125
+        )
+    return name, mode or "rw"
 
 
 def parse_bind(text: str) -> Mount:
@@ -89,6 +165,8 @@ def parse_bind(text: str) -> Mount:
             propagation = option
         elif option == "nocopy":
             no_copy = True
+        elif option in _CONSISTENCIES:
+            continue
         elif option in ("z", "Z"):
             raise UnsupportedError(
                 f"mount {text}: SELinux labels are not supported", "leave out z and Z", exit_code=125
@@ -113,10 +191,10 @@ def parse_mount(document: Mapping[str, Any]) -> Mount:
     if not (isinstance(target, str) and isinstance(source, str) and isinstance(read_only, bool)):
         raise _invalid(spelling, "a field has another type", "see the Engine API")
     if not isinstance(kind, str) or kind not in _KEYS:
-        raise _invalid(spelling, f"unknown type {kind}", "there are bind, volume and tmpfs")
+        raise _invalid(spelling, f"unknown type {kind}", "there are bind, volume, tmpfs and image")
     allowed = {"Type", "Source", "Target", "ReadOnly", *_KEYS[kind]}
     for key, value in document.items():
-        if key not in allowed and value and (key, value) != ("Consistency", "default"):
+        if key not in allowed and value and not (key == "Consistency" and value in _CONSISTENCIES):
             raise UnsupportedError(
                 f"mount {spelling}: {key} is not supported for the type {kind}",
                 f"there are {', '.join(sorted(allowed))}",
@@ -125,28 +203,114 @@ def parse_mount(document: Mapping[str, Any]) -> Mount:
     if not target:
         raise _invalid(spelling, "target is missing", "add target=/PATH")
     target = _check_target(target, spelling)
-    if kind == "bind":
-        options = _options(document, "BindOptions", {"Propagation": str, "CreateMountpoint": bool}, spelling)
-        propagation = options.get("Propagation") or "rprivate"
-        if not source:
-            raise _invalid(spelling, "source is missing", "add source=PATH")
-        if not source.startswith("/"):
-            raise _invalid(spelling, f"{source!r} is not an absolute path of the host", "begin it with /")
-        if propagation not in PROPAGATIONS:
-            raise _invalid(
-                spelling, f"unknown propagation {propagation}", f"there are {', '.join(PROPAGATIONS)}"
-            )
-        created = bool(options.get("CreateMountpoint"))
-        return Mount("bind", posixpath.normpath(source), target, read_only, propagation, created)
-    if kind == "volume":
-        options = _options(document, "VolumeOptions", {"NoCopy": bool}, spelling)
-        name = _check_name(source, spelling) if source else ""
-        return Mount("volume", name, target, read_only, no_copy=bool(options.get("NoCopy")))
+    return _PARSERS[kind](document, spelling, source, target, read_only)
+
+
+def _parse_bind_mount(
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
+) -> Mount:
+    types = {
+        "Propagation": str,
+        "CreateMountpoint": bool,
+        "NonRecursive": bool,
+        "ReadOnlyNonRecursive": bool,
+        "ReadOnlyForceRecursive": bool,
+    }
+    options = _options(document, "BindOptions", types, spelling)
+    propagation = options.get("Propagation") or "rprivate"
+    if not source:
+        raise _invalid(spelling, "source is missing", "add source=PATH")
+    if not source.startswith("/"):
+        raise _invalid(spelling, f"{source!r} is not an absolute path of the host", "begin it with /")
+    if propagation not in PROPAGATIONS:
+        raise _invalid(spelling, f"unknown propagation {propagation}", f"there are {', '.join(PROPAGATIONS)}")
+    is_top, is_forced = (
+        bool(options.get(name)) for name in ("ReadOnlyNonRecursive", "ReadOnlyForceRecursive")
+    )
+    if (is_top or is_forced) and not read_only:
+        raise _invalid(
+            spelling, "bind-recursive=writable and =readonly are for read-only mounts", "add readonly"
+        )
+    if is_forced and (is_top or options.get("NonRecursive") or propagation != "rprivate"):
+        raise _invalid(
+            spelling,
+            "bind-recursive=readonly needs a recursive, private mount",
+            "add bind-propagation=rprivate",
+        )
+    return Mount(
+        "bind",
+        posixpath.normpath(source),
+        target,
+        read_only,
+        propagation,
+        bool(options.get("CreateMountpoint")),
+        is_recursive=not options.get("NonRecursive"),
+        read_only_below=FORCED if is_forced else TOP_ONLY if is_top else WHERE_POSSIBLE,
+    )
+
+
+def _parse_volume_mount(
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
+) -> Mount:
+    types = {"NoCopy": bool, "Labels": dict, "DriverConfig": dict, "Subpath": str}
+    options = _options(document, "VolumeOptions", types, spelling)
+    driver = _options(options, "DriverConfig", {"Name": str, "Options": dict}, spelling)
+    check_driver(driver.get("Name") or "")
+    labels, driver_options = options.get("Labels") or {}, driver.get("Options") or {}
+    if not all(isinstance(value, str) for value in (*labels.values(), *driver_options.values())):
+        raise _invalid(spelling, "a label or an option of the driver is not text", "see the Engine API")
+    if source:
+        _check_name(source, spelling)
+    return Mount(
+        "volume",
+        source,
+        target,
+        read_only,
+        no_copy=bool(options.get("NoCopy")),
+        subpath=_check_subpath(options.get("Subpath") or "", spelling),
+        labels=tuple(labels.items()),
+        volume_options=tuple(driver_options.items()),
+    )
+
+
+def _parse_tmpfs_mount(
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
+) -> Mount:
     if source:
         raise _invalid(spelling, "a tmpfs has no source", "leave source out")
-    options = _options(document, "TmpfsOptions", {"SizeBytes": int, "Mode": int}, spelling)
+    options = _options(document, "TmpfsOptions", {"SizeBytes": int, "Mode": int, "Options": list}, spelling)
     size = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
-    return Mount("tmpfs", "", target, read_only, options=(*size, f"mode={options.get('Mode') or 0o1777:o}"))
+    words = []
+    for pair in options.get("Options") or ():
+        if not (
+            isinstance(pair, list) and 1 <= len(pair) <= 2 and all(isinstance(word, str) for word in pair)
+        ):
+            raise _invalid(
+                spelling, "TmpfsOptions.Options is not a list of words and pairs", "see the Engine API"
+            )
+        words.append("=".join(pair))
+    mode = f"mode={options.get('Mode') or 0o1777:o}"
+    return Mount("tmpfs", "", target, read_only, options=(*size, mode, *words))
+
+
+def _parse_image_mount(
+    document: Mapping[str, Any], spelling: str, source: str, target: str, read_only: bool
+) -> Mount:
+    if not source:
+        raise _invalid(spelling, "source is missing", "add source=IMAGE")
+    options = _options(document, "ImageOptions", {"Subpath": str}, spelling)
+    # An image mount is always read-only, whatever the request says.
+    return Mount(
+        "image", source, target, True, subpath=_check_subpath(options.get("Subpath") or "", spelling)
+    )
+
+
+_PARSERS = {
+    "bind": _parse_bind_mount,
+    "volume": _parse_volume_mount,
+    "tmpfs": _parse_tmpfs_mount,
+    "image": _parse_image_mount,
+}
 
 
 def parse_tmpfs(target: str, options: str) -> Mount:
@@ -175,6 +339,15 @@ def _options(
     return dict(options)
 
 
+def _check_subpath(path: str, spelling: str) -> str:
+    """Return a path below a volume or an image, without a leading slash; as in Docker, it must not lead outside."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise _invalid(
+            spelling, f"subpath {path!r} is not a path below the source", "give DIRECTORY/FILE without .."
+        )
+    return "" if not path else posixpath.normpath(path).removeprefix(".")
+
+
 def _check_target(path: str, spelling: str) -> str:
     if not path.startswith("/"):
         raise _invalid(spelling, f"{path!r} is not an absolute path", "a path in the container begins with /")
@@ -185,12 +358,14 @@ def _check_target(path: str, spelling: str) -> str:
 
 
 def _check_name(name: str, spelling: str) -> str:
-    if not _VOLUME_NAME.match(name):
+    try:
+        check_name(name)
+    except InvalidError:
         raise _invalid(
             spelling,
             f"{name!r} is neither a path nor a name of a volume",
             "begin a path with / or ./; a name has letters, digits, '_', '.' and '-'",
-        )
+        ) from None
     return name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydock_core.errors import InvalidError
@@ -12,11 +12,23 @@ from pydock_core.supervision.plan import PublishedPort
 LOOPBACK = "127.0.0.1"
 """The address of a binding that names none: a notebook's host is often shared."""
 _PORT = re.compile(r"([0-9]{1,5})/(tcp|udp)")
-_HOST_PORT = re.compile(r"[0-9]{0,5}")
+_HOST_PORT = re.compile(r"([0-9]{0,5})(?:-([0-9]{1,5}))?")
 
 
-def read_ports(bindings: Mapping[str, Sequence[Any] | None]) -> tuple[PublishedPort, ...]:
+def publish_all(
+    bindings: Mapping[str, Sequence[Any] | None], exposed: Iterable[str]
+) -> dict[str, Sequence[Any] | None]:
+    """Return the bindings, adding one on a free host port for each exposed port without a binding."""
+    return {**{port: None for port in exposed if port not in bindings}, **bindings}
+
+
+def read_ports(
+    bindings: Mapping[str, Sequence[Any] | None], default_address: str = LOOPBACK
+) -> tuple[PublishedPort, ...]:
     """Return the published ports.
+
+    Args:
+        default_address: address of bindings without one.
 
     Raises:
         InvalidError: a port or an address is malformed, or one is given twice; exit code 125.
@@ -25,14 +37,14 @@ def read_ports(bindings: Mapping[str, Sequence[Any] | None]) -> tuple[PublishedP
     for port, places in bindings.items():
         number, protocol = check_port(port).split("/")
         for place in places or ({},):
-            address, text = place.get("HostIp") or LOOPBACK, place.get("HostPort") or "0"
-            if not isinstance(text, str) or not _HOST_PORT.fullmatch(text) or int(text) > 65535:
-                raise _invalid(port, f"{text!r} is not a port", "a port is a number from 1 to 65535")
-            published.append(PublishedPort(_check_address(port, address), int(text), int(number), protocol))
+            address, text = place.get("HostIp") or default_address, place.get("HostPort") or "0"
+            first, last = _read_range(port, text)
+            checked = _check_address(port, address)
+            published.append(PublishedPort(checked, first, int(number), protocol, last))
     taken: set[tuple[str, int, str]] = set()
     for item in published:
         key = (item.host_ip, item.host_port, item.protocol)
-        if item.host_port and key in taken:
+        if item.host_port and not item.last_host_port and key in taken:
             raise _invalid(
                 f"{item.container_port}/{item.protocol}",
                 f"{item.host_ip}:{item.host_port} is given twice",
@@ -40,6 +52,17 @@ def read_ports(bindings: Mapping[str, Sequence[Any] | None]) -> tuple[PublishedP
             )
         taken.add(key)
     return tuple(published)
+
+
+def _read_range(port: str, text: Any) -> tuple[int, int]:
+    """Return the first and the last host port; the last is 0 if there is only one."""
+    match = _HOST_PORT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise _invalid(port, f"{text!r} is not a port", "a port is a number from 1 to 65535")
+    first, last = int(match[1] or 0), int(match[2] or 0)
+    if first > 65535 or last > 65535 or (last and not 1 <= first <= last):
+        raise _invalid(port, f"{text!r} is not a port", "a port is a number from 1 to 65535")
+    return first, last if last != first else 0
 
 
 def check_port(text: str) -> str:

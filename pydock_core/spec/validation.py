@@ -16,25 +16,32 @@ from pydock_core.runtime.signals import signal_name, signal_number
 from pydock_core.spec.definition import (
     CONFIG,
     DEFAULT_SHM_BYTES,
+    DEVICE_REQUEST,
     ENDPOINT,
     FIXED_CONFIG,
+    FIXED_ENDPOINT,
     FIXED_HOST_CONFIG,
     HOST_CONFIG,
     ContainerConfig,
     CreateRequest,
+    DeviceRequest,
     EndpointSettings,
     HostConfig,
+    RestartPolicy,
     complete,
 )
+from pydock_core.spec.host_option import check_host_options
 from pydock_core.spec.log_option import parse_limits
-from pydock_core.spec.mount import read_mounts
+from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
 from pydock_core.spec.security import read_security
+from pydock_core.spec.volume import check_driver
 
 HOST_GATEWAY = "host-gateway"
 """Docker's word for the host's address in ExtraHosts."""
 LEAST_MEMORY_BYTES = 6 * 1024 * 1024
 NETWORK_MODES = ("none", "host", "bridge")
+"""The predefined networks; any other mode is a network's name or id, or container:NAME."""
 
 _LARGEST = (1 << 63) - 1
 _DEEPEST = 10
@@ -43,10 +50,13 @@ _ULIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 _ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?")
+_NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_DNS_OPTION = re.compile(r"[a-z0-9-]+(:[0-9]+)?")
+_LONGEST_HOST_NAME = 253
 _DEVICE_ACCESS = re.compile(r"[rwm]{1,3}")
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "RestartPolicy": ({"Name": "", "MaximumRetryCount": 0}, {"Name": ""}, {"Name": "no"}),
     "Isolation": ("default",),
     "MemorySwappiness": (-1,),
 }
@@ -82,7 +92,10 @@ def check_request(document: Mapping[str, Any], names: Names | None = None) -> Cr
             "NetworkingConfig": {
                 "EndpointsConfig": {
                     name: checker.fields(
-                        checker.object(f"EndpointsConfig.{name}", settings), EndpointSettings, ENDPOINT, {}
+                        checker.object(f"EndpointsConfig.{name}", settings),
+                        EndpointSettings,
+                        ENDPOINT,
+                        FIXED_ENDPOINT,
                     )
                     for name, settings in endpoints.items()
                 }
@@ -91,6 +104,7 @@ def check_request(document: Mapping[str, Any], names: Names | None = None) -> Cr
     )
     checker.check_config(request)
     checker.check_host(request["HostConfig"])
+    check_host_options(request)
     checker.check_networks(request)
     checker.check_mounts(request)
     return request
@@ -182,6 +196,10 @@ class _Checker:
         request["WorkingDir"] = directory and posixpath.normpath("/" + directory.lstrip("/"))
         ports = (*request["HostConfig"]["PortBindings"], *request["ExposedPorts"])
         request["ExposedPorts"] = {check_port(port): {} for port in ports}
+        if request["Healthcheck"] is not None:
+            from pydock_core.spec.health import check_health  # late: few containers have a check
+
+            request["Healthcheck"] = check_health(request["Healthcheck"])
         if request["StopSignal"]:
             number = signal_number(request["StopSignal"], self.name("StopSignal"))
             request["StopSignal"] = f"SIG{signal_name(number)}"
@@ -193,12 +211,17 @@ class _Checker:
         host["ExtraHosts"] = [self._host_line(line) for line in host["ExtraHosts"] or ()] or None
         for device in host["Devices"]:
             self._check_device(device)
+        host["DeviceRequests"] = [self._device_request(item) for item in host["DeviceRequests"] or ()] or None
         if not host["ShmSize"]:
             host["ShmSize"] = DEFAULT_SHM_BYTES
         host["CapAdd"] = [self._capability("CapAdd", name) for name in host["CapAdd"] or ()] or None
         host["CapDrop"] = [self._capability("CapDrop", name) for name in host["CapDrop"] or ()] or None
         host["Mounts"] = [_without_empty(mount) for mount in host["Mounts"]]
         host["PidsLimit"] = host["PidsLimit"] or None
+        host["Init"] = host["Init"] or None
+        check_driver(host["VolumeDriver"])
+        for text in host["VolumesFrom"] or ():
+            parse_volumes_from(text)
         read_security(host["SecurityOpt"] or ())
         read_ports(host["PortBindings"])
         log = host["LogConfig"]
@@ -206,6 +229,15 @@ class _Checker:
             raise self.invalid("LogConfig", None, "malformed", "give Type and Config")
         host["LogConfig"] = {"Type": log.get("Type") or "json-file", "Config": log.get("Config") or {}}
         parse_limits(host["LogConfig"]["Type"], host["LogConfig"]["Config"])
+        if host["RestartPolicy"] != HOST_CONFIG["RestartPolicy"]:
+            host["RestartPolicy"] = check_restart_policy(host["RestartPolicy"], self.name("RestartPolicy"))
+        if host["AutoRemove"] and host["RestartPolicy"] != HOST_CONFIG["RestartPolicy"]:
+            raise InvalidError(
+                f"{self.name('AutoRemove')} cannot be combined with {self.name('RestartPolicy')} "
+                f"{host['RestartPolicy']['Name']}: a container that is removed at its end is not started again",
+                "leave one of the two out",
+                exit_code=125,
+            )
 
     def _capability(self, field: str, name: str) -> str:
         try:
@@ -221,6 +253,22 @@ class _Checker:
             self._check_range(host, "CpuShares", 2, 262144)
         if host["PidsLimit"] is not None:
             self._check_range(host, "PidsLimit", -1, 1 << 22)
+        if host["BlkioWeight"]:
+            self._check_range(host, "BlkioWeight", 10, 1000)
+        if host["CpuPeriod"]:
+            self._check_range(host, "CpuPeriod", 1000, 1_000_000)
+        if host["CpuQuota"] not in (0, -1):
+            self._check_range(host, "CpuQuota", 1000, _LARGEST)
+        for field, value in (("CpuPeriod", host["CpuPeriod"]), ("CpuQuota", host["CpuQuota"])):
+            if host["NanoCpus"] and value:
+                reason = f"it cannot be combined with {self.name('NanoCpus')}, which sets the same limit"
+                raise self.invalid(field, value, reason, "leave one of the two out")
+        reservation = host["MemoryReservation"]
+        if reservation and reservation < LEAST_MEMORY_BYTES:
+            raise self.invalid("MemoryReservation", reservation, "it is less than 6 MiB", "give 6m or more")
+        if host["Memory"] and reservation > host["Memory"]:
+            reason = f"it is more than {self.name('Memory')}"
+            raise self.invalid("MemoryReservation", reservation, reason, "give less than the limit")
         memory, swap = host["Memory"], host["MemorySwap"]
         if memory and memory < LEAST_MEMORY_BYTES:
             raise self.invalid("Memory", memory, "less than 6 MiB cannot hold a container", "give 6m or more")
@@ -290,37 +338,144 @@ class _Checker:
                 "Devices",
                 ":".join(map(str, (*paths, access))),
                 "malformed",
-                "write /dev/HOST[:/dev/CONTAINER[:rwm]]",
+                "write /dev/HOST[:/dev/CONTAINER[:rwm]], or vendor.com/class=name for a CDI device",
             )
 
+    def _device_request(self, document: Any) -> DeviceRequest:
+        """Return a request for devices with every field; the devices themselves are checked against the host later."""
+        flag = self.name("DeviceRequests")
+        request: DeviceRequest = {**DEVICE_REQUEST, **document}
+        for field, check in _DEVICE_REQUEST_TYPES.items():
+            if not check(request[field]):  # type: ignore[literal-required]
+                raise self.invalid("DeviceRequests", None, f"{field} is malformed", "see the Engine API")
+        if unknown := set(request) - set(DEVICE_REQUEST):
+            raise self.unsupported(f"DeviceRequests.{min(unknown)}")
+        self.check_texts(request)
+        if request["Options"]:
+            raise UnsupportedError(
+                f"{flag} options: no device driver has options here", "leave them out", exit_code=125
+            )
+        if request["Driver"] == "cdi" and not (request["DeviceIDs"] and not request["Count"]):
+            raise self.invalid(
+                "DeviceRequests",
+                None,
+                "the driver cdi takes DeviceIDs alone",
+                "write --device vendor.com/class=name",
+            )
+        if request["Count"] and request["DeviceIDs"]:
+            raise self.invalid(
+                "DeviceRequests",
+                None,
+                "a count and devices cannot be given together",
+                "give one of the two; several devices need quotes: --gpus '\"device=0,1\"'",
+            )
+        return request
+
     def check_networks(self, request: CreateRequest) -> None:
-        """Check the networks: any number can be defined, and one can be attached."""
+        """Check the networks, and put the one of the network mode first."""
         host, endpoints = request["HostConfig"], request["NetworkingConfig"]["EndpointsConfig"]
         mode = "" if host["NetworkMode"] == "default" else host["NetworkMode"]
+        if mode.startswith("container:") and not mode[10:]:
+            raise self.invalid("NetworkMode", mode, "it names no container", "write container:NAME")
+        mode = mode or next((name for name in endpoints if name != "default"), "")
         host["NetworkMode"] = mode
-        if len(endpoints) > 1:
+        first = mode or "default"
+        ordered = {
+            first: endpoints.get(first)
+            or (endpoints.get("default") if first in NETWORK_MODES else None)
+            or ENDPOINT
+        }
+        ordered |= {name: settings for name, settings in endpoints.items() if name not in (first, "default")}
+        for name, settings in ordered.items():
+            self._check_endpoint(name, settings)
+        alone = next(
+            (name for name in ordered if name in ("none", "host") or name.startswith("container:")), None
+        )
+        if alone is not None and len(ordered) > 1:
+            raise self.invalid(
+                "NetworkMode",
+                ", ".join(ordered),
+                f"{alone} cannot be combined with another network",
+                "give networks that were created, or bridge",
+            )
+        self._check_name_service(host)
+        is_plain = list(ordered) == ["default"] and ordered["default"] == ENDPOINT
+        is_shared = mode.startswith("container:")
+        request["NetworkingConfig"] = {"EndpointsConfig": {} if is_plain or is_shared else ordered}
+
+    def _check_endpoint(self, name: str, settings: EndpointSettings) -> None:
+        is_predefined = name in (*NETWORK_MODES, "default") or name.startswith("container:")
+        if not is_predefined and not _NETWORK.fullmatch(name):
+            raise self.invalid("NetworkMode", name, "not a network's name", "dock network ls lists them")
+        ipam = settings["IPAMConfig"] or {}
+        for field, version in (("IPv4Address", 4), ("IPv6Address", 6)):
+            if text := ipam.get(field):
+                try:
+                    is_good = ip_address(text).version == version
+                except ValueError:
+                    is_good = False
+                if not is_good:
+                    raise self.invalid(
+                        field, text, f"not an IPv{version} address", "give an address of the network"
+                    )
+        if unknown := [
+            key for key, value in ipam.items() if value and key not in ("IPv4Address", "IPv6Address")
+        ]:
             raise UnsupportedError(
-                f"networks {', '.join(endpoints)}: a container can be attached to one network only",
-                "give one; this version of PyDock supports one",
+                f"{self.name(unknown[0])} is not supported: containers have no link-local addresses for each other",
+                "leave it out",
                 exit_code=125,
             )
-        for name, settings in endpoints.items():
-            for field, value in settings.items():
-                if value:
-                    raise self.unsupported(f"EndpointsConfig.{name}.{field}")
-            if mode and name not in (mode, "default"):
+        if settings["DriverOpts"]:
+            raise UnsupportedError(
+                f"driver option {min(settings['DriverOpts'])} of network {name} is not supported",
+                "leave it out",
+                exit_code=125,
+            )
+        mac_address = settings["MacAddress"]
+        if mac_address and (not _MAC_ADDRESS.fullmatch(mac_address) or int(mac_address[:2], 16) & 1):
+            raise self.invalid(
+                "MacAddress", mac_address, "not the address of one interface", "write 02:42:ac:11:00:02"
+            )
+        for alias in settings["Aliases"] or ():
+            if not _HOST.fullmatch(alias) or len(alias) > _LONGEST_HOST_NAME:
+                raise self.invalid("Aliases", alias, "not a host name", "letters, digits, '-', '_' and '.'")
+        for link in settings["Links"] or ():
+            self._check_link(link)
+        if is_predefined and (ipam or settings["Aliases"]):
+            what = "an alias" if settings["Aliases"] else "an address"
+            raise self.invalid(
+                "NetworkMode",
+                name,
+                f"{what} needs a network that was created",
+                "dock network create --subnet 10.5.0.0/16 NAME",
+            )
+        if name != "bridge" and name != "default" and is_predefined and mac_address:
+            raise self.invalid(
+                "MacAddress", mac_address, f"network {name} gives no interface", "use --network bridge"
+            )
+
+    def _check_name_service(self, host: HostConfig) -> None:
+        for server in host["Dns"]:
+            try:
+                ip_address(server)
+            except ValueError:
+                raise self.invalid("Dns", server, "not an address", "give a name server's address") from None
+        for domain in host["DnsSearch"]:
+            if domain != "." and not _HOST.fullmatch(domain):
+                raise self.invalid("DnsSearch", domain, "not a domain", "write example.com, or . for none")
+        for option in host["DnsOptions"]:
+            if not _DNS_OPTION.fullmatch(option):
                 raise self.invalid(
-                    "NetworkMode", mode, f"EndpointsConfig names the network {name}", "name the same in both"
+                    "DnsOptions", option, "not an option", "see resolv.conf(5): ndots:2, rotate"
                 )
-            mode = mode or ("" if name == "default" else name)
-        host["NetworkMode"] = mode
-        request["NetworkingConfig"] = {"EndpointsConfig": {}}
-        if mode and mode not in NETWORK_MODES and not (mode.startswith("container:") and mode[10:]):
-            raise UnsupportedError(
-                f"{self.name('NetworkMode')} {mode}: this version of PyDock does not support user-defined networks",
-                "there are none, host, bridge and container:NAME",
-                exit_code=125,
-            )
+        for link in host["Links"] or ():
+            self._check_link(link)
+
+    def _check_link(self, link: str) -> None:
+        name, colon, alias = link.partition(":")
+        if not _HOST.fullmatch(name) or (colon and not _HOST.fullmatch(alias)):
+            raise self.invalid("Links", link, "malformed", "write CONTAINER or CONTAINER:ALIAS")
 
     def check_mounts(self, request: CreateRequest) -> None:
         targets: set[str] = set()
@@ -330,6 +485,39 @@ class _Checker:
                     f"two mounts have the target {mount.target}", "give each its own target", exit_code=125
                 )
             targets.add(mount.target)
+
+
+def check_restart_policy(policy: Mapping[str, Any], name: str = "RestartPolicy") -> RestartPolicy:
+    """Return a restart policy with both fields; an empty name is "no".
+
+    Args:
+        name: the field's name in errors.
+
+    Raises:
+        InvalidError: the policy is unknown, or its count is invalid; exit code 125.
+    """
+    from pydock_core.supervision.restart_policy import (  # late: few containers have a policy
+        NAMES,
+        NO,
+        ON_FAILURE,
+    )
+
+    kind, most = policy.get("Name") or NO, policy.get("MaximumRetryCount") or 0
+    if kind not in NAMES:
+        raise InvalidError(
+            f"invalid {name} {kind}: unknown policy", f"there are {', '.join(NAMES)}", exit_code=125
+        )
+    if not _is_integer(most) or most < 0:
+        raise InvalidError(
+            f"invalid {name} {kind}:{most}: not a number of restarts", "write on-failure:3", exit_code=125
+        )
+    if most and kind != ON_FAILURE:
+        raise InvalidError(
+            f"invalid {name} {kind}:{most}: only on-failure has a number of restarts",
+            f"write {kind}, or on-failure:{most}",
+            exit_code=125,
+        )
+    return {"Name": kind, "MaximumRetryCount": most}
 
 
 def _is_encodable(text: str) -> bool:
@@ -367,9 +555,18 @@ def _is_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
+_DEVICE_REQUEST_TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "Driver": lambda value: isinstance(value, str),
+    "Count": _is_integer,
+    "DeviceIDs": lambda value: value is None or _is_texts(value),
+    "Capabilities": lambda value: value is None or (isinstance(value, list) and all(map(_is_texts, value))),
+    "Options": lambda value: value is None or _is_text_map(value),
+}
+
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "str": (lambda value: isinstance(value, str), "a string"),
     "bool": (lambda value: isinstance(value, bool), "a boolean"),
+    "bool | None": (lambda value: isinstance(value, bool), "a boolean"),
     "int": (_is_integer, "an integer"),
     "int | None": (_is_integer, "an integer"),
     "float | None": (_is_number, "a number"),
@@ -378,10 +575,16 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "dict[str, str]": (_is_text_map, "an object of strings"),
     "dict[str, str] | None": (_is_text_map, "an object of strings"),
     "dict[str, Any]": (lambda value: isinstance(value, dict), "an object"),
+    "dict[str, Any] | None": (lambda value: isinstance(value, dict), "an object"),
     "LogConfig": (lambda value: isinstance(value, dict), "an object"),
     "list[dict[str, Any]]": (_is_objects, "a list of objects"),
     "list[Ulimit]": (_is_objects, "a list of objects"),
+    "HealthConfig | None": (lambda value: isinstance(value, dict), "an object"),
+    "list[WeightDevice]": (_is_objects, "a list of objects"),
+    "list[ThrottleDevice]": (_is_objects, "a list of objects"),
+    "_RestartPolicy": (lambda value: isinstance(value, dict), "an object"),
     "list[DeviceMapping]": (_is_objects, "a list of objects"),
+    "list[DeviceRequest] | None": (_is_objects, "a list of objects"),
     "dict[str, list[PortBinding]]": (
         lambda value: (
             isinstance(value, dict)

@@ -106,7 +106,7 @@ class LayerApplier:
             if entry.kind == stat.S_IFDIR:
                 self._set_directory("", ".", self._root_fd, entry)
             return
-        parent, _, name = path.rpartition("/")
+        parent = path.rpartition("/")[0]
         last = raw[raw.rfind(b"/") + 1 :]
         if last.startswith(WHITEOUT_PREFIX):
             hidden = hidden_name(last, self._subject)
@@ -116,6 +116,11 @@ class LayerApplier:
                 self._applied.whiteouts += 1
                 self._hide(parent, os.fsdecode(hidden))
             return
+        self._apply_named(entry, path, reader)
+
+    def _apply_named(self, entry: Entry, path: str, reader: TarReader) -> None:
+        """Make an entry at a path, replacing an existing one."""
+        parent, _, name = path.rpartition("/")
         parent_fd = self._parent(parent)
         if entry.kind == stat.S_IFDIR:
             self._make_directory(path, name, parent_fd, entry)

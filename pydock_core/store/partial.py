@@ -27,7 +27,7 @@ from pydock_core.store.durable import mapped
 from pydock_core.store.growing_file import Arrival
 from pydock_core.store.layer_blob import LayerBlob
 
-_DIRECTORY = "partial"
+PARTIAL_DIRECTORY = "partial"
 _CHUNK_BYTES = 1 << 20
 _POLL_SECONDS = 0.1
 
@@ -120,7 +120,7 @@ class PartialBlobs:
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
-        self._directory = blobs.path / _DIRECTORY
+        self._directory = blobs.path / PARTIAL_DIRECTORY
 
     @contextlib.contextmanager
     def open(

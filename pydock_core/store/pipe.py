@@ -57,6 +57,33 @@ def writing_end(stream: BinaryIO) -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def stream_end(stream: BinaryIO) -> Iterator[int]:
+    """Yield a descriptor for reading a stream: its own, or that of a pipe filled by a thread.
+
+    Raises:
+        The errors of the stream's ``read``.
+    """
+    try:
+        fd = stream.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        fd = -1
+    if fd >= 0:
+        yield fd
+        return
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+
+    def fill() -> None:
+        with contextlib.suppress(BrokenPipeError):  # the reader reports its failure itself
+            while data := stream.read(_CHUNK_BYTES):
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(write_fd, view) :]
+
+    with _pumping(fill, write_fd, read_fd):
+        yield read_fd
+
+
+@contextlib.contextmanager
 def reading_end(blob: LayerBlob) -> Iterator[int]:
     """Yield a descriptor of a blob: of its file, or of a pipe that receives the bytes as they arrive.
 

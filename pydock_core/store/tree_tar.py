@@ -153,9 +153,9 @@ class TreeTar:
                     if below is not None:
                         return below
                 elif entry.is_file(follow_symlinks=False):
-                    self._write_file(level.fd, name, path)
+                    self.write_file(level.fd, name, path)
                 else:
-                    self._write_other(level.fd, name, path)
+                    self.write_other(level.fd, name, path)
             except OSError as error:
                 # Gone, or of another kind by now.
                 if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EINVAL):
@@ -188,7 +188,7 @@ class TreeTar:
             # O_NOATIME requires the file's owner or CAP_FOWNER (open(2)).
             return os.open(name, _FILE_FLAGS, dir_fd=directory_fd)
 
-    def _write_file(self, directory_fd: int, name: str, path: bytes) -> None:
+    def write_file(self, directory_fd: int, name: str, path: bytes) -> None:
         fd = self._open_file(directory_fd, name)
         try:
             status = os.fstat(fd)
@@ -201,12 +201,12 @@ class TreeTar:
                 return
             self.entries += 1
             fields = _fields(status, self._xattrs(fd, names, path) if names else ())
-            if not self.output.put_file(path, fd, status.st_size, **fields):
+            if not self.output.put_file(self.archived_name(path), fd, status.st_size, **fields):
                 self.notes.add(f"/{os.fsdecode(path)} became shorter while it was read; its end is zeros")
         finally:
             os.close(fd)
 
-    def _write_other(self, directory_fd: int, name: str, path: bytes) -> None:
+    def write_other(self, directory_fd: int, name: str, path: bytes) -> None:
         status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
         kind = stat.S_IFMT(status.st_mode)
         if kind in (stat.S_IFDIR, stat.S_IFREG) or self.is_hidden(status, (), path):
@@ -228,7 +228,7 @@ class TreeTar:
         known = self._linked.setdefault((status.st_dev, status.st_ino), path)
         if known is path:
             return False
-        self._put(path, 0, status, (), link=known)
+        self._put(path, 0, status, (), link=self.archived_name(known))
         return True
 
     def _put(
@@ -242,7 +242,8 @@ class TreeTar:
         device: tuple[int, int] = (0, 0),
     ) -> None:
         self.entries += 1
-        self.output.put(build_header(path, kind, link=link, device=device, **_fields(status, xattrs)))
+        name = self.archived_name(path)
+        self.output.put(build_header(name, kind, link=link, device=device, **_fields(status, xattrs)))
 
     def _xattrs(self, fd: int, names: list[str], path: bytes) -> Xattrs:
         kept = []
@@ -253,6 +254,10 @@ class TreeTar:
         return kept
 
     # -- for subclasses ----------------------------------------------------------------------------------
+
+    def archived_name(self, path: bytes) -> bytes:
+        """Return the name of an entry in the archive."""
+        return path
 
     def takes(self, name: str, path: bytes) -> bool:
         """Whether an entry of this name belongs in the archive."""

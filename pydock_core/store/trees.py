@@ -15,6 +15,7 @@ from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
+from pydock_core.store.removal_lock import hold_removal_lock
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Descriptors held while descending.  A deeper directory is first moved to the top of the tree.
@@ -54,11 +55,12 @@ def discard(path: Path, trash: Path, name: str, remove: Callable[[Path], None]) 
         remove: removes a tree, possibly in a worker.
     """
     aside = trash / f"{name}-{secrets.token_hex(4)}"
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    remove(aside)
+    with hold_removal_lock(trash):
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return
+        remove(aside)
 
 
 def _remove(path: str) -> None:

@@ -1,19 +1,22 @@
-"""Fills a new volume with the image's content at its mount point, as Docker does.  Runs in a worker."""
+"""Fills an empty volume with the image's content at its mount point, as Docker does.  Runs in a worker."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
-from pydock_core.store.extents import data_segments
 from pydock_core.store.private_root import open_private_root
+from pydock_core.store.tree_copy import CopyRules, TreeCopy
+from pydock_core.store.tree_tar import DIRECTORY_FLAGS
 
 _RESOLVE = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_RULES = CopyRules(xattrs=("user.", "trusted.", "security.capability", "system.posix_acl_"), devices=True)
+"""Extended attributes that are valid on another host; security.selinux, security.ima and similar ones are not."""
 
 
 def fill_volume(
@@ -25,12 +28,12 @@ def fill_volume(
     fds: Sequence[int] = (),
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> bool:
-    """Copy ``target`` of an image into an empty volume.
+    """Copy ``target`` of an image into an empty volume: owners, modes, times, extended attributes and links are kept.
 
-    The calling process enters a new mount namespace, so it must be a worker that ends afterwards.
+    Only for a worker process that ends afterwards, because it enters its own mount namespace.
 
     Args:
-        root_mounts: the image's, read-only, as data (:class:`RootMount`).
+        root_mounts: the image's read-only mounts, as data (:class:`RootMount`).
         mount_point: an empty directory.
         target: absolute path in the image.
         volume: the volume's directory.
@@ -44,16 +47,14 @@ def fill_volume(
     """
     try:
         root_fd = open_private_root(root_mounts, mount_point)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
-            source_fd = syscalls.openat2(
-                root_fd, target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, resolve=_RESOLVE
-            )
+            source_fd = syscalls.openat2(root_fd, target, flags, resolve=_RESOLVE)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        source = f"/proc/self/fd/{source_fd}"
-        for entry in os.scandir(source_fd):
-            _copy(f"{source}/{entry.name}", f"{volume}/{entry.name}")
-        _copy_attributes(os.fstat(source_fd), volume)
+        target_fd = os.open(volume, DIRECTORY_FLAGS)
+        TreeCopy(source_fd, target_fd, _RULES, f"volume for {target}").copy_content()
+        copy_attributes(source_fd, target_fd)
         return True
     except OSError as error:
         raise FailedError(
@@ -61,44 +62,44 @@ def fill_volume(
         ) from error
 
 
-def _copy(source: str, destination: str) -> None:
-    """Copy one entry with everything below it; links are copied as links."""
-    status = os.lstat(source)
-    if stat.S_ISDIR(status.st_mode):
-        os.mkdir(destination)
-        for name in os.listdir(source):
-            _copy(f"{source}/{name}", f"{destination}/{name}")
-    elif stat.S_ISREG(status.st_mode):
-        _copy_data(source, destination)
-    elif stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(source), destination)
-        os.lchown(destination, status.st_uid, status.st_gid)
-        return
-    else:
-        os.mknod(destination, status.st_mode, status.st_rdev)
-    shutil.copystat(source, destination, follow_symlinks=False)
-    _copy_attributes(status, destination)
+def settle_volume(
+    *,
+    fill: str,
+    source: str,
+    volume: str,
+    fds: Sequence[int] = (),
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Move the prepared files beside a volume into it; any number of processes may do so at once.
+
+    Existing names in the volume are kept.  The next caller moves the remaining files, so a kill loses none.
+
+    Args:
+        fill: the directory beside the volume, removed at the end.
+        source: name of the subdirectory with the files.
+        volume: the volume's directory.
+        fds, progress: unused; the signature is that of all worker functions.
+
+    Raises:
+        FailedError: a file cannot be moved.
+    """
+    from pydock_core.store.trees import remove_tree
+
+    try:
+        with suppress(FileNotFoundError):  # another process has finished
+            source_fd = os.open(f"{fill}/{source}", DIRECTORY_FLAGS)
+            volume_fd = os.open(volume, DIRECTORY_FLAGS)
+            for name in sorted(os.listdir(source_fd)):
+                with suppress(FileNotFoundError, FileExistsError):
+                    syscalls.rename_noreplace(source_fd, name, volume_fd, name)
+            copy_attributes(source_fd, volume_fd)
+        remove_tree(fill)
+    except OSError as error:
+        raise FailedError(f"volume {volume}: {error.strerror}", "see dock doctor") from error
 
 
-def _copy_data(source: str, destination: str) -> None:
-    """Copy a file's content and keep its holes: an image can have a sparse file that is larger than the disk."""
-    with open(source, "rb", opener=_open_unfollowed) as file, open(destination, "xb") as copy:
-        size_bytes = os.fstat(file.fileno()).st_size
-        for offset, length in data_segments(file.fileno(), size_bytes):
-            copy.seek(offset)
-            position, end = offset, offset + length
-            while position < end:
-                sent = os.sendfile(copy.fileno(), file.fileno(), position, end - position)
-                if not sent:
-                    break
-                position += sent
-        copy.truncate(size_bytes)
-
-
-def _open_unfollowed(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _copy_attributes(status: os.stat_result, destination: str) -> None:
-    os.chown(destination, status.st_uid, status.st_gid)
-    os.chmod(destination, stat.S_IMODE(status.st_mode))  # after chown, which clears setuid bits
+def copy_attributes(source_fd: int, target_fd: int) -> None:
+    """Give a volume's own directory the owner and the mode of the image's."""
+    status = os.fstat(source_fd)
+    os.fchown(target_fd, status.st_uid, status.st_gid)
+    os.fchmod(target_fd, stat.S_IMODE(status.st_mode))

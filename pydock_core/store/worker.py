@@ -18,7 +18,13 @@ from pydock_core.progress import Progress
 
 ALLOWED_FUNCTIONS = frozenset(
     {
+        "pydock_core.store.container_copy:copy_in",
+        "pydock_core.store.container_copy:copy_out",
+        "pydock_core.store.container_copy:read_archive",
+        "pydock_core.store.container_copy:stat_path",
+        "pydock_core.store.container_copy:write_archive",
         "pydock_core.store.container_removal:remove_container",
+        "pydock_core.store.event_recording:record_events",
         "pydock_core.store.snapshots.chained:apply_over",
         "pydock_core.store.snapshots.directory:apply_blob",
         "pydock_core.store.tree_tar:export_tree",
@@ -27,6 +33,7 @@ ALLOWED_FUNCTIONS = frozenset(
         "pydock_core.store.upper_tar:write_upper",
         "pydock_core.store.trees:tree_sizes",
         "pydock_core.store.volumes:fill_volume",
+        "pydock_core.store.volumes:settle_volume",
     }
 )
 """The functions that a worker runs; it refuses all others."""

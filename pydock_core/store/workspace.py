@@ -89,6 +89,23 @@ def _lock(path: Path) -> int | None:
     return fd
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether a directory is an abandoned workspace; changes nothing."""
+    try:
+        fd = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return path.is_dir()  # its maker was killed, or is about to make the lock
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def spread_directories(parent: Path) -> None:
     """Have ext4 put each new directory of ``parent`` into a block group of its own choice, not beside its
     neighbours.

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -23,7 +23,7 @@ from pydock_core.progress import Progress
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.logs import LogEntry, LogReader
-from pydock_core.supervision.plan import PublishedPort
+from pydock_core.supervision.plan import Interface, NameService, PublishedPort
 from pydock_core.supervision.reaper import reap_killed
 from pydock_core.supervision.server_start import ServerSpec, ask_server, ask_server_surely, zygote_spec
 
@@ -62,7 +62,8 @@ class Launch:
     """A container that this process has just started.
 
     Attributes:
-        pid: of the container's init.
+        pid: pid of the container's init.
+        started_at_ns: start time, since the epoch.
         ports: published ports with the chosen host ports.
         attachment: the stream socket of the attached streams (see "attach" in ARCHITECTURE.md), or None;
             the caller closes it.
@@ -72,11 +73,13 @@ class Launch:
         self,
         status: socket.socket,
         pid: int,
+        started_at_ns: int,
         ports: tuple[PublishedPort, ...],
         attachment: socket.socket | None,
     ) -> None:
         self._status = status
         self.pid = pid
+        self.started_at_ns = started_at_ns
         self.ports = ports
         self.attachment = attachment
 
@@ -172,7 +175,7 @@ class Zygote:
             if event["event"] == "exited":
                 raise UnavailableError("the supervisor reported the container's end before its start")
             ports = tuple(PublishedPort(**port) for port in event["ports"])
-            return Launch(status, event["pid"], ports, attachment)
+            return Launch(status, event["pid"], event["started_at_ns"], ports, attachment)
         except BaseException:
             status.close()
             if attachment is not None:
@@ -401,9 +404,56 @@ class SupervisorClient:
         """Set the size of the container's terminal; ConflictError if it has none."""
         self._ask({"op": "resize", "rows": rows, "columns": columns})
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the container's first process."""
-        self._ask({"op": "signal", "signal": number})
+    def signal(self, number: int, *, unpause: bool = False) -> None:
+        """Send a signal to the container's first process.
+
+        Args:
+            unpause: thaw a paused container, so that the signal can end it.
+        """
+        self._ask({"op": "signal", "signal": number, "unpause": unpause})
+
+    def pause(self) -> None:
+        """Freeze the container until :meth:`unpause`.
+
+        Raises:
+            ConflictError: it is already paused.
+            UnsupportedError: it has no control group with a freezer.
+            FailedError: its processes do not stop.
+        """
+        self._ask({"op": "pause"})
+
+    def unpause(self) -> None:
+        """Thaw a paused container; ConflictError if it is not paused."""
+        self._ask({"op": "unpause"})
+
+    def connect(self, interface: Interface, service: NameService) -> None:
+        """Attach an interface to a running container; its device is a name prefix.
+
+        Args:
+            service: the new settings of the container's name server.
+        """
+        self._ask({"op": "connect", "interface": interface.to_json(), "name_service": service.to_json()})
+
+    def disconnect(
+        self, network_id: str, gateways: Mapping[str, tuple[str, str]], service: NameService
+    ) -> None:
+        """Remove a running container's interface on a network; no effect if it has none.
+
+        Args:
+            gateways: the new default routes: gateway and IPv6 gateway by network id.
+        """
+        self._ask(
+            {
+                "op": "disconnect",
+                "network_id": network_id,
+                "gateways": gateways,
+                "name_service": service.to_json(),
+            }
+        )
+
+    def rename(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Change a running container's names on its networks, by network id."""
+        self._ask({"op": "rename", "names": dict(names)})
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> int:
         """Send a signal, and after the timeout SIGKILL; return the exit code when the container has ended.
@@ -418,6 +468,16 @@ class SupervisorClient:
     def wait(self) -> int:
         """Wait for the container's end; return its exit code."""
         return self.begin_wait()()
+
+    def set_restart_policy(self, name: str, most: int) -> None:
+        """Change the container's restart policy.
+
+        A zygote must be running (:meth:`Zygote.ping`), because it forks the keeper of a container without an earlier policy.
+
+        Args:
+            name, most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
+        """
+        self._ask({"op": "restart_policy", "name": name, "most": most})
 
     def begin_wait(self) -> Callable[[], int]:
         """Ask for the container's end now; return a function, to be called once, that waits for it and returns the exit code.
@@ -439,18 +499,29 @@ class SupervisorClient:
 
         return finish
 
-    def exec_(self, process: Mapping[str, Any], stdio: Stdio | None) -> ExecSession:
-        """Run an additional process in the container.
+    def exec_(
+        self,
+        process: Mapping[str, Any],
+        stdio: Stdio | None,
+        exec_id: str = "",
+        *,
+        detach: bool = False,
+    ) -> ExecSession:
+        """Run a further process in the container.
 
         Args:
             process: an OCI ``process`` object (terminal, consoleSize, user, args, env, cwd, capabilities, ...).
             stdio: the process's three descriptors, copied; None if ``process`` has a terminal.
+            exec_id: identifies the process in the event that the supervisor records if this client does not.
+            detach: whether this client does not wait for the end.
 
         Raises:
             PyDockError: the command cannot be executed (exit_code 126) or was not found (127).
         """
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
-        connection, document, received = self._open({"op": "exec", "process": dict(process)}, fds)
+        connection, document, received = self._open(
+            {"op": "exec", "process": dict(process), "id": exec_id, "detach": detach}, fds
+        )
         return ExecSession(connection, cast("ExecReply", document)["pid"], received[0] if received else None)
 
     @contextmanager
@@ -494,15 +565,22 @@ class SupervisorClient:
 
 
 def wait_for_exit(paths: ContainerPaths) -> Status:
-    """Wait until the container is not running, and reap it if its supervisor was killed; return its status."""
+    """Wait for the end of the container's run, reap it if its supervisor was killed, and return its status.
+
+    The status is "restarting" if the restart policy starts the container again, even if the new run has already begun.
+    """
     while True:
+        exit_code = None
         with suppress(ConflictError, UnavailableError):
-            SupervisorClient(paths).wait()
+            exit_code = SupervisorClient(paths).wait()
         status = reap_killed(paths)
-        if status.status not in ("starting", "running"):
+        if not status.is_active:
             return status
-        # A start is between its lock and its control socket, or a supervisor was killed just now.
-        time.sleep(0.01)
+        if exit_code is not None:
+            return replace(status, status="restarting", exit_code=exit_code)
+        time.sleep(
+            0.01
+        )  # between the lock and the control socket of a start, or a supervisor that was just killed
 
 
 def follow_log(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pydock_core.paths import ContainerPaths
@@ -28,14 +28,17 @@ class StateRecord:
     """state.json: a container that is running or starting.
 
     It exists from before the first resource is made until after the last one is removed.  So a state.json without a held
-    lock means that there is something to reap.
+    lock means that the container has to be reaped.
 
     Attributes:
         init: the container's first process; None while it is being started.
         supervisor: the process that holds the lock.
         started_at_ns: Unix time in nanoseconds.
-        ports: the published ports, with the chosen host ports.
-        executor: of the launch plan, so that a reaper does not need the plan.
+        ports: published ports with the chosen host ports.
+        executor: executor of the launch plan, so that remains can be removed without the plan.
+        restart_count: number of restarts by its restart policy.
+        is_restarting: its last run is over, and its restart policy starts it again.
+        is_paused: a client has paused it.
     """
 
     init: ProcessIdentity | None
@@ -43,6 +46,9 @@ class StateRecord:
     started_at_ns: int
     ports: tuple[PublishedPort, ...]
     executor: str
+    restart_count: int = 0
+    is_restarting: bool = False
+    is_paused: bool = False
 
     def write(self, path: Path) -> None:
         """Write the record in one step."""
@@ -53,6 +59,10 @@ class StateRecord:
             "ports": [port.to_json() for port in self.ports],
             "executor": self.executor,
         }
+        if self.restart_count or self.is_restarting:
+            document |= {"restart_count": self.restart_count, "is_restarting": self.is_restarting}
+        if self.is_paused:
+            document["is_paused"] = True
         write_json(path, document)
 
     @classmethod
@@ -67,6 +77,9 @@ class StateRecord:
             document["started_at_ns"],
             tuple(PublishedPort(**port) for port in document["ports"]),
             document["executor"],
+            document.get("restart_count", 0),
+            document.get("is_restarting", False),
+            document.get("is_paused", False),
         )
 
 
@@ -79,6 +92,8 @@ class ExitRecord:
         oom_killed: a process of the container was killed because memory ran out.
         error: one line; empty if the container ended by itself.
         started_at_ns, finished_at_ns: Unix time in nanoseconds.
+        restart_count: number of restarts by its restart policy.
+        stopped_by_hand: a client requested the end; a reboot does not start such a container ("unless-stopped").
     """
 
     exit_code: int
@@ -86,12 +101,14 @@ class ExitRecord:
     error: str
     started_at_ns: int
     finished_at_ns: int
+    restart_count: int = 0
+    stopped_by_hand: bool = False
 
     @classmethod
     def of_killed(cls, state: StateRecord, finished_at_ns: int) -> ExitRecord:
         """Return the end of a run whose supervisor was killed; ``finished_at_ns`` is 0 while it is not recorded."""
         error = "" if state.init else "the container's supervisor was killed while it started the container"
-        return cls(KILLED_EXIT_CODE, False, error, state.started_at_ns, finished_at_ns)
+        return cls(KILLED_EXIT_CODE, False, error, state.started_at_ns, finished_at_ns, state.restart_count)
 
     def write(self, path: Path) -> None:
         """Write the record in one step."""
@@ -109,13 +126,16 @@ class Status:
     """The current state of a container, derived.
 
     Attributes:
-        status: "created", "starting", "running" or "exited".
-        pid: of init in this PID namespace; 0 if it is not running.
+        status: "created", "starting", "running", "restarting" (between two runs, or at the start of the next one) or
+            "exited".
+        pid: pid of init in this PID namespace; 0 if it is not running.
         supervisor_pid: 0 if there is none.
-        exit_code: of the last run, or of the failed start ("created" with ``error``); 0 before the first run.
+        exit_code: exit code of the last run or of the failed start ("created" with ``error``); 0 before the first run.
         oom_killed, error: as in :class:`ExitRecord`.
         started_at_ns, finished_at_ns: Unix time in nanoseconds; 0 if it has not happened.
         ports: published ports of a running container, with the chosen host ports.
+        restart_count: number of restarts by its restart policy.
+        is_paused: it is running, but its processes are frozen.
     """
 
     status: str
@@ -127,10 +147,17 @@ class Status:
     started_at_ns: int = 0
     finished_at_ns: int = 0
     ports: tuple[PublishedPort, ...] = ()
+    restart_count: int = 0
+    is_paused: bool = False
 
     @property
     def is_running(self) -> bool:
         return self.status == "running"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it runs or will restart by itself, and so has to be stopped before its removal."""
+        return self.status in ("starting", "running", "restarting")
 
 
 def derive_status(paths: ContainerPaths) -> Status:
@@ -145,9 +172,9 @@ def derive_status(paths: ContainerPaths) -> Status:
     while True:
         locked = is_locked(paths.lock_file)
         state = StateRecord.read(paths.state_file)
-        ended = ExitRecord.read(paths.exit_file) if state is None or not locked else None
         if state is not None and locked:
-            return _status_of_state(state)
+            return _status_of_state(state, paths)
+        ended = ExitRecord.read(paths.exit_file)
         if ended is not None:
             # Even if there is a state record: it is the end of this run, or of the last one if this one never began.
             return _status_of_exit(ended)
@@ -160,13 +187,23 @@ def derive_status(paths: ContainerPaths) -> Status:
             return _status_of_exit(ExitRecord.of_killed(state, 0))
 
 
-def _status_of_state(state: StateRecord) -> Status:
+def _status_of_state(state: StateRecord, paths: ContainerPaths) -> Status:
+    if state.is_restarting and not state.init:
+        ended = ExitRecord.read(paths.exit_file) or ExitRecord(0, False, "", state.started_at_ns, 0)
+        return replace(
+            _status_of_exit(ended),
+            status="restarting",
+            supervisor_pid=state.supervisor.pid,
+            restart_count=state.restart_count,
+        )
     return Status(
         "running" if state.init else "starting",
         pid=state.init.pid if state.init else 0,
         supervisor_pid=state.supervisor.pid,
         started_at_ns=state.started_at_ns,
         ports=state.ports,
+        restart_count=state.restart_count,
+        is_paused=state.is_paused,
     )
 
 
@@ -178,6 +215,7 @@ def _status_of_exit(record: ExitRecord) -> Status:
         error=record.error,
         started_at_ns=record.started_at_ns,
         finished_at_ns=record.finished_at_ns,
+        restart_count=record.restart_count,
     )
 
 

@@ -15,6 +15,7 @@ from pydock_core import messages
 from pydock_core.errors import (
     ConflictError,
     CorruptError,
+    FailedError,
     InvalidError,
     PyDockError,
     UnavailableError,
@@ -25,9 +26,11 @@ from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.supervision import dial
 from pydock_core.supervision.event_loop import HANGUP, READ, EventLoop, Signals
 from pydock_core.supervision.pause import Pause, choose_freezer
-from pydock_core.supervision.stdio_relay import StdioRelay
+from pydock_core.supervision.plan import Interface, NameService
+from pydock_core.supervision.restart_policy import RestartPolicy
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.connections import Connections
     from pydock_core.supervision.protocol import (
         AttachRequest,
         BareRequest,
@@ -37,26 +40,38 @@ if TYPE_CHECKING:
         ExecRequest,
         LogEvent,
         ResizeRequest,
+        RestartPolicyRequest,
         SignalRequest,
         StateReply,
         StopRequest,
+        StreamChoice,
     )
 
 
+class Attachable(Protocol):
+    """Standard streams that clients attach to."""
+
+    def attach(self, connection: socket.socket, choice: StreamChoice) -> None:
+        """Serve a client; the callee closes its socket."""
+        ...
+
+
 class Supervised(Protocol):
-    """The container that the requests are about.
+    """The container that handles the requests.
 
     Attributes:
-        short_id: for messages.
-        hosts: the addresses at which a port of the container is dialled.
-        relay: its standard streams.
+        short_id: its id in messages.
+        hosts: the addresses to dial a port of the container.
+        relay: accepts clients of its standard streams.
         signals: reports the ends of its processes.
     """
 
     short_id: str
     hosts: tuple[str, ...]
-    relay: StdioRelay
     signals: Signals
+
+    @property
+    def relay(self) -> Attachable: ...
 
     def describe(self) -> StateReply:
         """Return the reply to "state"."""
@@ -76,6 +91,22 @@ class Supervised(Protocol):
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process (an OCI process object)."""
+        ...
+
+    def open_connections(self) -> Connections:
+        """Return the container's connections to its networks; ConflictError if it can have none."""
+        ...
+
+    def record_pause(self, *, is_paused: bool) -> None:
+        """Record whether the container is paused."""
+        ...
+
+    def report(self, action: str, attributes: Mapping[str, str]) -> None:
+        """Record an event of the container in place of a client."""
+        ...
+
+    def set_restart_policy(self, policy: RestartPolicy) -> None:
+        """Change the restart policy."""
         ...
 
 
@@ -116,16 +147,19 @@ class Connection:
         self.on_message = _reject_second
         self._server.handle(self, document, fds)
 
-    def tell(self, document: Mapping[str, Any], fds: tuple[int, ...] = ()) -> None:
-        """Send a message; ignore a client that is gone or does not read, so that it cannot disturb the container."""
+    def tell(self, document: Mapping[str, Any], fds: tuple[int, ...] = ()) -> bool:
+        """Send a message; return whether it was sent.  A client that is gone or does not read is ignored."""
         if self._socket.fileno() >= 0:
             with suppress(OSError):
                 messages.send(self._socket, document, fds)
+                return True
+        return False
 
-    def reply(self, facts: Mapping[str, Any] | None = None, fds: tuple[int, ...] = ()) -> None:
-        """Send a reply, the last message of this connection."""
-        self.tell({"ok": True, **(facts or {})}, fds)
+    def reply(self, facts: Mapping[str, Any] | None = None, fds: tuple[int, ...] = ()) -> bool:
+        """Send a reply, the last message of this connection; return whether it was sent."""
+        is_sent = self.tell({"ok": True, **(facts or {})}, fds)
         self.close()
+        return is_sent
 
     def fail(self, error: PyDockError) -> None:
         """Reply with an error, and close."""
@@ -162,6 +196,7 @@ class ControlServer:
         self._pause = Pause(
             loop, lambda: choose_freezer(supervisor.describe()["pid"], Path(path).parent.name)
         )
+        self._is_paused = False
         loop.watch(self._listener.fileno(), READ, self._on_accept)
         # A handler's document has the type of its request; the values come from the client, and are checked.
         self._operations: Mapping[str, Callable[[Connection, Any, list[int]], None]] = {
@@ -175,7 +210,18 @@ class ControlServer:
             "dial": self._dial,
             "follow": self._follow,
             "freeze": self._freeze,
+            "pause": self._pause_container,
+            "unpause": self._unpause_container,
+            "restart_policy": self._restart_policy,
+            "connect": self._connect,
+            "disconnect": self._disconnect,
+            "rename": self._rename,
         }
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a client holds the container frozen."""
+        return self._pause.is_held
 
     def _on_accept(self, _: int) -> None:
         try:
@@ -213,7 +259,10 @@ class ControlServer:
         connection.reply()
 
     def _signal(self, connection: Connection, document: SignalRequest, _: list[int]) -> None:
-        self._supervisor.send_signal(int(document["signal"]))
+        number = int(document["signal"])
+        self._supervisor.send_signal(number)
+        if document.get("unpause"):
+            self._unpause_to_end()
         connection.reply()
 
     def _stop(self, connection: Connection, document: StopRequest, _: list[int]) -> None:
@@ -221,6 +270,7 @@ class ControlServer:
         self._supervisor.stop(
             None if number is None else int(number), None if timeout is None else float(timeout)
         )
+        self._unpause_to_end()
         self._add_waiter(connection)
 
     def _wait(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
@@ -234,6 +284,10 @@ class ControlServer:
         self._followers.add(connection)
         connection.on_close = partial(self._followers.discard, connection)
         connection.tell({"ok": True})
+
+    def _restart_policy(self, connection: Connection, document: RestartPolicyRequest, _: list[int]) -> None:
+        self._supervisor.set_restart_policy(RestartPolicy(str(document["name"]), int(document["most"])))
+        connection.reply()
 
     def _dial(self, connection: Connection, document: DialRequest, _: list[int]) -> None:
         port = int(document["port"])
@@ -256,8 +310,7 @@ class ControlServer:
 
     def _freeze(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
         """Freeze the container until the client says "thaw" or its connection ends."""
-        if self._supervisor.describe()["status"] != "running":
-            raise ConflictError(f"container {self._supervisor.short_id} is not running")
+        self._require_running()
 
         def on_held(error: PyDockError | None) -> None:
             if error is None:
@@ -273,6 +326,61 @@ class ControlServer:
         connection.on_close = partial(self._pause.release, connection)
         self._pause.hold(connection, on_held)
 
+    def _require_running(self) -> None:
+        if self._supervisor.describe()["status"] != "running":
+            raise ConflictError(f"container {self._supervisor.short_id} is not running")
+
+    def _pause_container(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
+        """Freeze the container until a client unpauses it."""
+        self._require_running()
+        subject = f"container {self._supervisor.short_id}"
+        if self._is_paused:
+            raise ConflictError(f"{subject} is already paused")
+        if not self._pause.is_lasting():
+            raise UnsupportedError(
+                f"{subject} cannot be paused: it has no control group with a freezer",
+                "cgroup version 2 with delegated groups, or root, has one (dock doctor)",
+            )
+
+        def on_held(error: PyDockError | None) -> None:
+            if error is None:
+                try:
+                    self._supervisor.record_pause(is_paused=True)
+                except OSError as problem:
+                    error = FailedError(f"{subject} cannot be paused: {problem.strerror}")
+                    self._pause.release(self)
+            self._is_paused = error is None
+            if error is None:
+                connection.reply()
+            else:
+                connection.fail(error)
+
+        self._is_paused = True
+        self._pause.hold(self, on_held)
+
+    def _unpause_container(self, connection: Connection, _: BareRequest, __: list[int]) -> None:
+        if not self._is_paused:
+            raise ConflictError(f"container {self._supervisor.short_id} is not paused")
+        self._unpause()
+        connection.reply()
+
+    def _unpause(self) -> None:
+        """Thaw the container.  It is thawed even if the record cannot be written, and can be unpaused again."""
+        self._pause.release(self)
+        try:
+            self._supervisor.record_pause(is_paused=False)
+        except OSError as error:
+            raise FailedError(
+                f"container {self._supervisor.short_id} goes on, but that is not recorded: {error.strerror}"
+            ) from error
+        self._is_paused = False
+
+    def _unpause_to_end(self) -> None:
+        """Thaw a paused container, so that a signal can end it; its end removes the record."""
+        if self._is_paused:
+            with suppress(FailedError):
+                self._unpause()
+
     def _exec_later(self, connection: Connection, document: ExecRequest, fds: list[int]) -> None:
         """Carry out a request that waited for the container to be thawed."""
         try:
@@ -286,6 +394,10 @@ class ControlServer:
             messages.close_all(fds)
 
     def _exec(self, connection: Connection, document: ExecRequest, fds: list[int]) -> None:
+        if self._is_paused:
+            raise ConflictError(
+                f"container {self._supervisor.short_id} is paused", "unpause it before exec: dock unpause"
+            )
         if self._pause.is_held:
             # A process that joins a frozen group stops there, and the supervisor would wait for it.
             kept = list(fds)
@@ -297,7 +409,25 @@ class ControlServer:
         if len(fds) != (0 if wants_terminal else 3):
             raise InvalidError("exec needs three descriptors, or none with a terminal")
         created = self._supervisor.execute(process, None if wants_terminal else Stdio(*fds))
-        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd)
+        exec_id = str(document.get("id", ""))
+        is_awaited = not document.get("detach")
+        ExecutedProcess(connection, self._supervisor, created.pid, created.console_fd, exec_id, is_awaited)
+
+    def _connect(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        interface = Interface.from_json(document["interface"])
+        service = NameService.from_json(document["name_service"])
+        self._supervisor.open_connections().connect(interface, service)
+        connection.reply()
+
+    def _disconnect(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        service = NameService.from_json(document["name_service"])
+        gateways = {key: (pair[0], pair[1]) for key, pair in document["gateways"].items()}
+        self._supervisor.open_connections().disconnect(str(document["network_id"]), gateways, service)
+        connection.reply()
+
+    def _rename(self, connection: Connection, document: Mapping[str, Any], _: list[int]) -> None:
+        self._supervisor.open_connections().rename(dict(document["names"]))
+        connection.reply()
 
     # -- events ------------------------------------------------------------------------------------------
 
@@ -314,24 +444,33 @@ class ControlServer:
             os.unlink(self._path)
         self._listener.close()
 
-    def finish(self, exit_code: int) -> None:
-        """Answer the clients that wait for the end, and close all connections."""
-        for waiter in list(self._waiters):
-            waiter.reply({"exit_code": exit_code})
+    def finish(self, exit_code: int) -> bool:
+        """Answer the clients that wait for the end, and close all connections; return whether a client was answered."""
+        replies = [waiter.reply({"exit_code": exit_code}) for waiter in list(self._waiters)]
         for connection in list(self.connections):
             if connection.on_message != connection._on_request:
                 connection.close()
             else:
                 connection.fail(ConflictError("the container is not running"))
+        return any(replies)
 
 
 class ExecutedProcess:
     """An additional process in the container, and the connection of its exec request."""
 
     def __init__(
-        self, connection: Connection, supervisor: Supervised, pid: int, console_fd: int | None
+        self,
+        connection: Connection,
+        supervisor: Supervised,
+        pid: int,
+        console_fd: int | None,
+        exec_id: str,
+        is_awaited: bool,
     ) -> None:
         self._connection = connection
+        self._supervisor = supervisor
+        self._exec_id = exec_id
+        self._is_awaited = is_awaited
         self._pid: int | None = pid
         self._console_fd = console_fd
         connection.on_message = self._on_message
@@ -357,5 +496,7 @@ class ExecutedProcess:
     def _on_exit(self, exit_code: int) -> None:
         self._pid = None  # reaped: the number may belong to another process from now on
         event: ExecExitedEvent = {"event": "exited", "exit_code": exit_code}
-        self._connection.tell(event)
+        heard = self._connection.tell(event)
         self._connection.close()
+        if not (heard and self._is_awaited):
+            self._supervisor.report("exec_die", {"execID": self._exec_id, "exitCode": str(exit_code)})

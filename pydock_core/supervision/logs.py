@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,11 +29,13 @@ _encode = json.encoder.encode_basestring_ascii
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One entry: the stream ("stdout" or "stderr"), the time of reading (Unix time in nanoseconds) and the bytes."""
+    """One entry: the stream ("stdout" or "stderr"), the time of reading (Unix time in nanoseconds), the bytes, and the
+    attributes from the log's options."""
 
     stream: str
     time_ns: int
     data: bytes
+    attributes: Mapping[str, str] | None = None
 
     @property
     def time(self) -> str:
@@ -65,10 +67,14 @@ def _parse_seconds(text: str) -> int:
     return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
-def encode_entry(stream: str, time_text: str, data: bytes) -> bytes:
-    """Return one line of the log file."""
+def encode_entry(stream: str, time_text: str, data: bytes, attributes: str = "") -> bytes:
+    """Return one line of the log file.
+
+    Args:
+        attributes: ``"attrs":{...},`` or nothing.
+    """
     text = data.decode("utf-8", "surrogateescape")
-    return f'{{"log":{_encode(text)},"stream":"{stream}","time":"{time_text}"}}\n'.encode("ascii")
+    return f'{{"log":{_encode(text)},"stream":"{stream}",{attributes}"time":"{time_text}"}}\n'.encode("ascii")
 
 
 def decode_entry(line: bytes) -> LogEntry | None:
@@ -79,6 +85,7 @@ def decode_entry(line: bytes) -> LogEntry | None:
             document["stream"],
             parse_time(document["time"]),
             document["log"].encode("utf-8", "surrogateescape"),
+            document.get("attrs"),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -88,14 +95,20 @@ class LogWriter:
     """Appends a container's output in batches.  Writing never fails: a log that cannot be written loses entries.
 
     Args:
-        path: of the log file.
+        path: path of the log file.
         limits: the limits of the log; a single entry that is larger gets a file of its own.
+        attributes: attributes of every entry.
 
     Raises:
         OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: str, limits: LogLimits = _UNLIMITED) -> None:
+    has_waiting = False
+
+    def __init__(
+        self, path: str, limits: LogLimits = _UNLIMITED, attributes: Mapping[str, str] | None = None
+    ) -> None:
+        self._attributes = f'"attrs":{json.dumps(dict(attributes))},' if attributes else ""
         self._path = path
         self._limits = limits
         self._log_fd: int | None = open_log(path)
@@ -120,14 +133,15 @@ class LogWriter:
             start = end
             end = data.find(b"\n", start) + 1
         while len(data) - start >= CHUNK_BYTES:
-            self._append(encode_entry(stream, time_text, data[start : start + CHUNK_BYTES]))
+            self._append(encode_entry(stream, time_text, data[start : start + CHUNK_BYTES], self._attributes))
             start += CHUNK_BYTES
         if start < len(data):
             self._partial[stream] = data[start:]
 
     def _add(self, stream: str, time_text: str, data: bytes, start: int, end: int) -> None:
         for position in range(start, end, CHUNK_BYTES):
-            self._append(encode_entry(stream, time_text, data[position : min(position + CHUNK_BYTES, end)]))
+            piece = data[position : min(position + CHUNK_BYTES, end)]
+            self._append(encode_entry(stream, time_text, piece, self._attributes))
 
     def _append(self, line: bytes) -> None:
         self._lines.append(line)
@@ -195,7 +209,7 @@ class LogWriter:
     def close(self) -> None:
         """Write incomplete lines, and close the file."""
         for stream, partial in self._partial.items():
-            self._append(encode_entry(stream, self._now(), partial))
+            self._append(encode_entry(stream, self._now(), partial, self._attributes))
         self._partial.clear()
         self.flush()
         if self._log_fd is not None:

@@ -131,6 +131,10 @@ def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds
         # The supervisor shares this mount namespace, and unmounts the root at the end.
         if plan.root_mounts:
             mount_root(plan.root_mounts, paths.rootfs)
+        if plan.sources:
+            from pydock_core.runtime.mount_sources import mount_sources  # late: few containers have any
+
+            mount_sources(plan.sources, os.getppid())
 
     try:
         plan = read_plan(Path(request["plan"]))

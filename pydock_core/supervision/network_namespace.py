@@ -14,10 +14,12 @@ from pydock_core.errors import FailedError, InvalidError, NotFoundError, Unavail
 from pydock_core.supervision.plan import LaunchPlan
 
 if TYPE_CHECKING:
-    from pydock_core.supervision.protocol import PlugRequest
+    from pydock_core.supervision.protocol import PlugRequest, PublishRequest, UnplugRequest
 
 _SIOCGIFFLAGS = 0x8913  # netdevice(7); linux/sockios.h
 _SIOCSIFFLAGS = 0x8914
+_SIOCSIFADDR = 0x8916
+_SIOCSIFNETMASK = 0x891C
 _IFF_UP = 1
 OWN_NAMESPACE = "/proc/self/ns/net"
 _ATTACH_TIMEOUT_SECONDS = 30.0
@@ -70,6 +72,14 @@ def set_loopback_up() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
 
 
+def add_loopback_address(address: str) -> None:
+    """Add an IPv4 address to ``lo`` in the caller's network namespace; no effect if it has the address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        for code, value in ((_SIOCSIFADDR, address), (_SIOCSIFNETMASK, "255.255.255.255")):
+            family = struct.pack("=H2x4s8x", socket.AF_INET, socket.inet_aton(value))
+            fcntl.ioctl(control, code, struct.pack("16s16s", b"lo:0", family))
+
+
 def bind_namespace(target: Path) -> None:
     """Bind the caller's network namespace on a file, whose path outlives the process."""
     target.touch(mode=0o600)
@@ -77,19 +87,22 @@ def bind_namespace(target: Path) -> None:
 
 
 def _attach(plan: LaunchPlan) -> None:
-    """Have the network service, which is in the host's namespace, attach a veth."""
-    network = plan.network
-    request: PlugRequest = {
-        "op": "attach",
-        "container_id": plan.container_id,
-        "bridge": network.bridge,
-        "address": network.address,
-        "gateway": network.gateway,
-        "mac_address": network.mac_address,
-    }
+    """Request the veth pairs from the network service, which is in the bridges' namespace."""
+    interfaces = [interface.to_json() for interface in plan.network.interfaces]
+    request: PlugRequest = {"op": "attach", "container_id": plan.container_id, "interfaces": interfaces}
+    ask_service(plan.network_socket, request)
+
+
+def ask_service(socket_path: str, request: PlugRequest | UnplugRequest | PublishRequest) -> None:
+    """Make the network service change the caller's network namespace.
+
+    Raises:
+        UnavailableError: the service is not running.
+        PyDockError: the service's error.
+    """
     namespace_fd = os.open(OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with messages.connect(plan.network_socket) as connection:
+        with messages.connect(socket_path) as connection:
             connection.settimeout(_ATTACH_TIMEOUT_SECONDS)
             messages.send(connection, request, [namespace_fd])
             reply = messages.receive(connection)

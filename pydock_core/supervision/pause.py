@@ -1,7 +1,9 @@
-"""Freezes a running container's processes as long as a client holds it frozen.
+"""Freezes a running container's processes while a client holds it frozen.
 
-With a control group, the kernel's freezer is used.  Without one (an ordinary user on version 1), every process gets
-SIGSTOP, and afterwards those that were stopped here get SIGCONT.
+A user's pause is one of the holds; only ``unpause`` ends it.
+
+The kernel's freezer holds a container with a control group.  Without one (an ordinary user on version 1), every process
+gets SIGSTOP, and later the processes that this stopped get SIGCONT.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from contextlib import suppress
 from typing import Protocol
 
 from pydock_core.errors import FailedError, PyDockError
-from pydock_core.runtime.cgroups.freezer import find_freezer
+from pydock_core.runtime.cgroups.freezer import GroupFreezer, find_freezer
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.supervision.event_loop import EventLoop
+from pydock_core.supervision.process_tree import list_processes
 
 _PATIENCE_SECONDS = 10.0
 _FIRST_LOOK_SECONDS = 0.0005
@@ -67,6 +70,10 @@ class Pause:
     def is_held(self) -> bool:
         """Whether the container is frozen, or is about to be."""
         return self._freezer is not None
+
+    def is_lasting(self) -> bool:
+        """Whether the kernel's freezer can hold the container; SIGSTOP does not count: any of its processes can send SIGCONT."""
+        return isinstance(self._freezer or self._choose(), GroupFreezer)
 
     def hold(self, holder: object, on_held: OnHeld) -> None:
         """Freeze the container; call back once, with None when it is frozen or with the error."""
@@ -132,19 +139,17 @@ class Pause:
 
 
 class ProcessFreezer:
-    """Stops the descendants of this process, a child subreaper, except its own forks (the port forwarder)."""
+    """Freezes the processes of the container that this process supervises."""
 
     def __init__(self) -> None:
         self._stopped: dict[ProcessIdentity, None] = {}
-        own = os.stat("/proc/self/exe")
-        self._own_program = (own.st_dev, own.st_ino)
 
     def freeze(self) -> None:
         self.is_frozen()
 
     def is_frozen(self) -> bool:
         all_stopped = True
-        for pid, state in self._list():
+        for pid, state in list_processes(os.getpid()):
             if state in "TtZX":
                 continue
             all_stopped = False
@@ -159,32 +164,6 @@ class ProcessFreezer:
         for identity in self._stopped:
             _send(identity, signal.SIGCONT)
         self._stopped.clear()
-
-    def _list(self) -> list[tuple[int, str]]:
-        """Return the container's processes with their states (proc(5))."""
-        children: dict[int, list[tuple[int, str]]] = {}
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as stream:
-                # After the name in parentheses, which may contain any character.
-                state, parent = stream.read().rpartition(b")")[2].split(maxsplit=2)[:2]
-                children.setdefault(int(parent), []).append((int(name), state.decode()))
-        found: list[tuple[int, str]] = []
-        pending = [os.getpid()]
-        while pending:
-            for pid, status in children.get(pending.pop(), ()):
-                if not self._is_own(pid):
-                    found.append((pid, status))
-                    pending.append(pid)
-        return found
-
-    def _is_own(self, pid: int) -> bool:
-        try:
-            program = os.stat(f"/proc/{pid}/exe")
-        except OSError:
-            return False
-        return (program.st_dev, program.st_ino) == self._own_program
 
 
 def _send(identity: ProcessIdentity, number: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import CorruptError
+from pydock_core.oci.mount_source import MountSource
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.runtime.record_file import read_json
 
@@ -23,21 +24,27 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 
 
+def _fields(record: PublishedPort | Interface | NameService) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedPort:
     """A container port that the host listens for (``-p``).
 
     Attributes:
-        host_ip: address to bind ("127.0.0.1" unless the user gave one).
-        host_port: 0 lets the kernel choose; the supervisor's state has the chosen port.
+        host_ip: address to bind; "127.0.0.1" by default.
+        host_port: 0 for a port that the kernel chooses; the supervisor's state has the chosen port.
         container_port: 1 to 65535.
         protocol: "tcp" or "udp".
+        last_host_port: end of the range in which the first free port is used; 0 for ``host_port`` alone.
     """
 
     host_ip: str
     host_port: int
     container_port: int
     protocol: str = "tcp"
+    last_host_port: int = 0
 
     def to_json(self) -> PortDocument:
         """Return the port as JSON types."""
@@ -46,7 +53,78 @@ class PublishedPort:
             "host_port": self.host_port,
             "container_port": self.container_port,
             "protocol": self.protocol,
+            "last_host_port": self.last_host_port,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of a container on a bridge.
+
+    Attributes:
+        device: its name in the container, "eth0".
+        network_id, network: id and name of the network.
+        bridge: name of the bridge device.
+        address: the container's IPv4 address with prefix length, "172.30.0.2/16".
+        address6: its IPv6 address with prefix length; empty for none.
+        gateway, gateway6: gateways of the default routes; empty if the interface has no default route.
+        mac_address: empty to derive it from the address.
+        mtu: in bytes; 0 for the kernel's default.
+        is_isolated: whether it cannot reach other ports of the bridge.
+        directory: directory of the network's names; empty for a network without a name service.
+        names: this container's names on the network.
+    """
+
+    device: str
+    network_id: str
+    network: str
+    bridge: str
+    address: str
+    gateway: str = ""
+    mac_address: str = ""
+    address6: str = ""
+    gateway6: str = ""
+    mtu: int = 0
+    is_isolated: bool = False
+    directory: str = ""
+    names: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the interface as JSON types."""
+        return _fields(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Interface:
+        """Rebuild an interface from :meth:`to_json`'s document."""
+        return cls(**{**document, "names": tuple(document["names"])})
+
+
+@dataclass(frozen=True, slots=True)
+class NameService:
+    """The settings of a container's name server, in addition to its networks' names.
+
+    Attributes:
+        servers: addresses of upstream servers; empty to forward no queries.
+        links: pairs of an alias that is private to this container, and a name on a network.
+        hosts: pairs of a name and an address.
+    """
+
+    servers: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    hosts: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON types."""
+        return _fields(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> NameService:
+        """Rebuild the settings from :meth:`to_json`'s document."""
+        return cls(
+            tuple(document["servers"]),
+            tuple((alias, name) for alias, name in document["links"]),
+            tuple((name, address) for name, address in document["hosts"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +133,42 @@ class NetworkAttachment:
 
     Attributes:
         mode: "none" (a new namespace with loopback up), "host" (no new namespace), "bridge" (a new namespace,
-            with a veth on ``bridge``), "container" (join the namespace at ``namespace_path``).
-        bridge: name of the host's bridge device.
-        address: the container's address with prefix length, "172.30.0.2/16".
-        gateway: the bridge's own address with prefix length.
-        mac_address: of the container's interface.
+            with ``interfaces``), "container" (join the namespace at ``namespace_path``).
+        interfaces: for "bridge".
         namespace_path: for "container".
+        name_service: the settings of a name server in the container; None for none.
     """
 
     mode: str = "none"
-    bridge: str = ""
-    address: str = ""
-    gateway: str = ""
-    mac_address: str = ""
+    interfaces: tuple[Interface, ...] = ()
     namespace_path: str = ""
+    name_service: NameService | None = None
+
+    @property
+    def address(self) -> str:
+        """The address of the first interface, with prefix length; empty for none."""
+        return self.interfaces[0].address if self.interfaces else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attachment as JSON types."""
+        service = self.name_service
+        return {
+            "mode": self.mode,
+            "interfaces": [interface.to_json() for interface in self.interfaces],
+            "namespace_path": self.namespace_path,
+            "name_service": None if service is None else service.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> NetworkAttachment:
+        """Rebuild an attachment from :meth:`to_json`'s document."""
+        service = document.get("name_service")
+        return cls(
+            document.get("mode", "none"),
+            tuple(Interface.from_json(interface) for interface in document.get("interfaces", ())),
+            document.get("namespace_path", ""),
+            None if service is None else NameService.from_json(service),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +181,22 @@ class LaunchPlan:
         executor: "embedded", or the path of an OCI runtime program (crun, runc, ...).
         root_mounts: mounted in this order on bundle/rootfs in the supervisor's own mount namespace.
         network: see :class:`NetworkAttachment`.
-        ports: sockets to listen on in the host's network namespace.
+        ports: published ports, listened on in the host's network namespace.
+        sources: volumes and images to mount in the same namespace before the container is made.
         network_socket: path of the network service's socket, needed for mode "bridge".
         terminal: the container's process has a pseudo-terminal (OCI process.terminal says the same).
         open_stdin: keep standard input open (``-i``); otherwise the process reads /dev/null.
         stdin_once: close standard input when the first attached client closes its side.
         stop_signal, stop_timeout_seconds: defaults of the control request "stop".
-        log_path: the log in Docker's json-file format; empty for no log.
+        log_path: the log in Docker's json-file format; empty for no such log.
+        log_attributes: attributes of each entry.
+        journal_fields: fields of the entries in systemd's journal; None for the log file, or no log.
+        journal_bytes: size of the buffer for the journal.
         log_file_bytes, log_files: see :class:`pydock_core.supervision.log_files.LogLimits`.
         auto_remove: the container is to be removed when it ends (``--rm``); see the supervisor.
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
+        health: :class:`pydock_core.supervision.health_plan.HealthPlan` as JSON; None without a health check.
+        restart_policy, restart_most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
     """
 
     container_id: str
@@ -100,6 +206,7 @@ class LaunchPlan:
     root_mounts: tuple[RootMount, ...] = ()
     network: NetworkAttachment = field(default_factory=NetworkAttachment)
     ports: tuple[PublishedPort, ...] = ()
+    sources: tuple[MountSource, ...] = ()
     network_socket: str = ""
     terminal: bool = False
     open_stdin: bool = False
@@ -109,9 +216,15 @@ class LaunchPlan:
     log_path: str = ""
     log_file_bytes: int = 0
     log_files: int = 1
+    log_attributes: Mapping[str, str] | None = None
+    journal_fields: Mapping[str, str] | None = None
+    journal_bytes: int = 0
     auto_remove: bool = False
     tty_rows: int = 0
     tty_columns: int = 0
+    restart_policy: str = "no"
+    restart_most: int = 0
+    health: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""
@@ -119,8 +232,9 @@ class LaunchPlan:
         return {
             **{name: getattr(self, name) for name in self.__slots__},
             "root_mounts": [mount.to_json() for mount in self.root_mounts],
-            "network": {name: getattr(self.network, name) for name in self.network.__slots__},
+            "network": self.network.to_json(),
             "ports": [port.to_json() for port in self.ports],
+            "sources": [source.to_json() for source in self.sources],
         }
 
     @classmethod
@@ -128,8 +242,9 @@ class LaunchPlan:
         """Rebuild a plan from :meth:`to_json`'s document."""
         values = dict(document)
         values["root_mounts"] = tuple(RootMount.from_json(mount) for mount in values["root_mounts"])
-        values["network"] = NetworkAttachment(**values["network"])
+        values["network"] = NetworkAttachment.from_json(values["network"])
         values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
+        values["sources"] = tuple(MountSource.from_json(source) for source in values.get("sources", ()))
         return cls(**values)
 
 

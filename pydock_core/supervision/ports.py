@@ -44,20 +44,39 @@ def listen(ports: Sequence[PublishedPort]) -> list[Listener]:
     """Bind every published port, in the network namespace of the caller.
 
     Raises:
-        ConflictError: a port is in use (exit_code 125).
-        DeniedError: binding a privileged port is not permitted.
-        InvalidError: an address is malformed.
-        UnavailableError: an address is not one of this host's.
+        ConflictError: a port is taken (exit_code 125).
+        DeniedError: a port below the unprivileged ones, without the right to it.
+        InvalidError: the address is malformed.
+        UnavailableError: the host does not have the address.
     """
     listeners: list[Listener] = []
     try:
         for port in ports:
-            listeners.append(_listen_one(port))
+            listeners.append(_listen_in_range(port) if port.last_host_port else _listen_one(port))
     except BaseException:
         for listener in listeners:
             listener.socket.close()
         raise
     return listeners
+
+
+def is_outside(port: PublishedPort) -> bool:
+    """Whether other hosts reach a published port: it is not on loopback (RFC 1122, section 3.2.1.3)."""
+    return not port.host_ip.startswith("127.") and port.host_ip != "::1"
+
+
+def _listen_in_range(port: PublishedPort) -> Listener:
+    """Bind the first free port of a range."""
+    for number in range(port.host_port, port.last_host_port + 1):
+        try:
+            return _listen_one(replace(port, host_port=number, last_host_port=0))
+        except ConflictError:
+            continue
+    raise ConflictError(
+        f"every port from {port.host_port} to {port.last_host_port} of {port.host_ip} is in use",
+        "publish a wider range, or a port of the kernel's choice",
+        exit_code=125,
+    )
 
 
 def _listen_one(port: PublishedPort) -> Listener:

@@ -28,6 +28,7 @@ class PortDocument(TypedDict):
     host_port: int
     container_port: int
     protocol: str
+    last_host_port: int
 
 
 # -- fork servers ------------------------------------------------------------------------------------------
@@ -69,21 +70,17 @@ class WorkRequest(TypedDict):
 
 
 class EnsureRequest(TypedDict):
-    """Asks the network service for a bridge with its firewall rules."""
+    """Asks the network service for a bridge with its firewall rules.
+
+    ``rules`` and ``admission`` have the fields of the classes of :mod:`pydock_core.network.rules`.
+    """
 
     op: Literal["ensure"]
-    bridge: str
-    subnet: str
-    gateway: str
-    admission: NotRequired[AdmissionDocument]
-
-
-class AdmissionDocument(TypedDict):
-    """A container that a bridge admits; see :class:`pydock_core.network.rules.Admission`."""
-
-    address: str
-    access: str
-    resolvers: Sequence[str]
+    rules: Mapping[str, Any]
+    mtu: int
+    record: str
+    needs_nft: bool
+    admission: NotRequired[Mapping[str, Any]]
 
 
 class EnsureReply(TypedDict):
@@ -93,22 +90,38 @@ class EnsureReply(TypedDict):
 
 
 class PlugRequest(TypedDict):
-    """Asks the network service to attach a network namespace to a bridge."""
+    """Asks the network service to attach a network namespace to bridges."""
 
     op: Literal["attach"]
     container_id: str
-    bridge: str
+    interfaces: Sequence[Mapping[str, Any]]
+
+
+class UnplugRequest(TypedDict):
+    """Asks the network service to remove an interface of a network namespace, and to set the remaining routes."""
+
+    op: Literal["detach"]
+    container_id: str
     address: str
-    gateway: str
-    mac_address: str
+    routes: Sequence[Mapping[str, Any]]
+
+
+class PublishRequest(TypedDict):
+    """Asks the network service to translate packets for published ports from outside to a container.
+
+    ``ports`` have the fields of :class:`pydock_core.network.port_rules.Publication`.
+    """
+
+    op: Literal["publish"]
+    bridge: str
+    ports: Sequence[Mapping[str, Any]]
 
 
 class RemoveRequest(TypedDict):
     """Asks the network service to remove a bridge and its firewall rules."""
 
     op: Literal["remove"]
-    bridge: str
-    subnet: str
+    rules: Mapping[str, Any]
 
 
 # -- events on a status socket -----------------------------------------------------------------------------
@@ -119,6 +132,7 @@ class StartedEvent(TypedDict):
 
     event: Literal["started"]
     pid: int
+    started_at_ns: int
     ports: list[PortDocument]
 
 
@@ -161,7 +175,7 @@ WorkerEvent = ProgressEvent | DoneEvent | FailedEvent
 class BareRequest(TypedDict):
     """A request without fields."""
 
-    op: Literal["state", "wait", "follow", "freeze", "thaw"]
+    op: Literal["state", "wait", "follow", "freeze", "thaw", "pause", "unpause"]
 
 
 class AttachRequest(StreamChoice):
@@ -179,10 +193,11 @@ class ResizeRequest(TypedDict):
 
 
 class SignalRequest(TypedDict):
-    """Sends a signal to the container's first process."""
+    """Sends a signal to the container's first process; ``unpause`` thaws the container, so that the signal can end it."""
 
     op: Literal["signal"]
     signal: int
+    unpause: NotRequired[bool]
 
 
 class StopRequest(TypedDict):
@@ -194,10 +209,44 @@ class StopRequest(TypedDict):
 
 
 class ExecRequest(TypedDict):
-    """Runs a further process (an OCI ``process`` object)."""
+    """Runs an additional process (an OCI ``process`` object); ``id`` identifies it in events."""
 
     op: Literal["exec"]
     process: Mapping[str, Any]
+    id: str
+    detach: NotRequired[bool]
+
+
+class ConnectRequest(TypedDict):
+    """Attaches an interface to a running container; see :mod:`pydock_core.supervision.plan` for the documents."""
+
+    op: Literal["connect"]
+    interface: Mapping[str, Any]
+    name_service: Mapping[str, Any]
+
+
+class DisconnectRequest(TypedDict):
+    """Removes a running container's interface; gateway and IPv6 gateway are by network id."""
+
+    op: Literal["disconnect"]
+    network_id: str
+    gateways: Mapping[str, tuple[str, str]]
+    name_service: Mapping[str, Any]
+
+
+class RenameRequest(TypedDict):
+    """Changes a running container's names on its networks, by network id."""
+
+    op: Literal["rename"]
+    names: Mapping[str, Sequence[str]]
+
+
+class RestartPolicyRequest(TypedDict):
+    """Sets the restart policy; see :class:`pydock_core.supervision.restart_policy.RestartPolicy`."""
+
+    op: Literal["restart_policy"]
+    name: str
+    most: int
 
 
 class DialRequest(TypedDict):
@@ -209,7 +258,17 @@ class DialRequest(TypedDict):
 
 
 ControlRequest = (
-    BareRequest | AttachRequest | ResizeRequest | SignalRequest | StopRequest | ExecRequest | DialRequest
+    BareRequest
+    | AttachRequest
+    | ResizeRequest
+    | SignalRequest
+    | StopRequest
+    | ExecRequest
+    | DialRequest
+    | RestartPolicyRequest
+    | ConnectRequest
+    | DisconnectRequest
+    | RenameRequest
 )
 
 
@@ -233,7 +292,7 @@ class StateReply(TypedDict):
     pid: int
     started_at_ns: int
     ports: list[PortDocument]
-    status: Literal["starting", "running", "exited"]
+    status: Literal["starting", "running", "restarting", "exited"]
 
 
 class ExecReply(TypedDict):

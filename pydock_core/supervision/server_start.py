@@ -23,7 +23,7 @@ IDLE_SECONDS = 600.0
 _START_TIMEOUT_SECONDS = 30.0
 _PACKAGE = Path(__file__).resolve().parent.parent
 _SERVED_PACKAGES = (
-    *("supervision", "runtime", "runtime/cgroups", "network", "oci"),
+    *("supervision", "supervision/names", "runtime", "runtime/cgroups", "runtime/reaper", "network", "oci"),
     *("store", "store/database", "store/erofs", "store/snapshots"),
 )
 """Packages whose code a fork server and its children execute."""

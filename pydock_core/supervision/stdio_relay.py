@@ -12,10 +12,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydock_core.supervision.event_loop import HANGUP, READ, WRITE, EventLoop
-from pydock_core.supervision.logs import LogWriter
 
 if TYPE_CHECKING:
     from pydock_core.supervision.protocol import StreamChoice
@@ -29,6 +28,29 @@ STDIN_HIGH_WATER_BYTES = 64 * 1024
 STDOUT = "stdout"
 STDERR = "stderr"
 _NUMBERS: Mapping[str, int] = {STDOUT: 1, STDERR: 2}
+
+
+class LogSink(Protocol):
+    """An open log; no method fails, or waits for a reader.
+
+    Attributes:
+        has_waiting: whether entries are buffered and need another :meth:`flush` soon.
+    """
+
+    @property
+    def has_waiting(self) -> bool: ...
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Accept a chunk of output."""
+        ...
+
+    def flush(self) -> bool:
+        """Write complete entries; return whether there were any."""
+        ...
+
+    def close(self) -> None:
+        """Write everything, and close."""
+        ...
 
 
 def build_frame(stream: str, data: bytes) -> bytes:
@@ -149,7 +171,7 @@ class StdioRelay:
 
     def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
-        self._log: LogWriter | None = None
+        self._log: LogSink | None = None
         self._clients: dict[int, AttachedClient] = {}
         self._outputs: dict[int, str] = {}
         self._stdin_fd: int | None = None
@@ -160,7 +182,7 @@ class StdioRelay:
         self._has_begun = False
         self.terminal = False
 
-    def begin(self, streams: ContainerStreams, log: LogWriter | None) -> None:
+    def begin(self, streams: ContainerStreams, log: LogSink | None) -> None:
         """Begin to relay streams, to the log too; the relay closes their descriptors."""
         self._log = log
         self._has_begun = True

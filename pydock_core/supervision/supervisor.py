@@ -14,13 +14,15 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
+from pydock_core.oci.mount_source import BASE, PART
 from pydock_core.paths import ContainerPaths
 from pydock_core.runtime import reaping
 from pydock_core.runtime.cgroups.oom_counter import read_oom_kills
@@ -28,7 +30,7 @@ from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
 from pydock_core.runtime.mounts import make_tmpfs
 from pydock_core.runtime.process_identity import ProcessIdentity, boot_id
-from pydock_core.runtime.record_file import write_whole
+from pydock_core.runtime.record_file import read_json, write_whole
 from pydock_core.runtime.rehearsal import rehearse
 from pydock_core.supervision import container_status, dial, ports
 from pydock_core.supervision.container_status import ExitRecord, StateRecord
@@ -36,15 +38,21 @@ from pydock_core.supervision.control_server import ControlServer
 from pydock_core.supervision.event_loop import EventLoop, Signals
 from pydock_core.supervision.executor_choice import make_executor
 from pydock_core.supervision.forkserver import Request
+from pydock_core.supervision.keeper_link import Succession
 from pydock_core.supervision.log_files import LogLimits
 from pydock_core.supervision.logs import LogWriter
 from pydock_core.supervision.maker import Made
 from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
+from pydock_core.supervision.publication import publish
 from pydock_core.supervision.reaper import record_killed
-from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, StdioRelay
+from pydock_core.supervision.recording import Recording
+from pydock_core.supervision.restart_policy import NO, RestartPolicy, Restarts
+from pydock_core.supervision.stdio_relay import STDERR, STDOUT, ContainerStreams, LogSink, StdioRelay
 from pydock_core.supervision.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.connections import Connections
+    from pydock_core.supervision.health import HealthMonitor
     from pydock_core.supervision.protocol import (
         LaunchOrder,
         PortDocument,
@@ -66,6 +74,8 @@ _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
 _FORWARDER_DEATH_SECONDS = 10.0
 _FAILED_EXIT_CODE = 125
+_JOURNAL_RETRY_SECONDS = 0.1
+_NO_RUN = {"started_at_ns": 0, "finished_at_ns": 0, "exit_code": 0, "oom_killed": False}
 
 
 def prepare(*, ahead: bool) -> Callable[[Request], None]:
@@ -109,6 +119,26 @@ def _supervise(request: Request, loop: EventLoop, signals: Signals, surroundings
     supervisor = Supervisor(plan, status, loop, signals, surroundings)
     document = cast("SuperviseRequest", request.document)
     supervisor.run(attachment, document.get("attach", {}), request.settle)
+
+
+def supervise_again(plan: LaunchPlan, restarts: Restarts, lock_fd: int, link: socket.socket) -> None:
+    """Supervise a further run of a container; its keeper has forked this process.
+
+    Args:
+        restarts: the policy and its progress, including this restart.
+        lock_fd: descriptor that holds the container's lock; this process closes it.
+        link: the connection to the keeper.
+    """
+    loop = EventLoop()
+    signals = Signals(loop)
+    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+    surroundings = Surroundings()
+    surroundings.enter()
+    status, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    client.close()
+    supervisor = Supervisor(plan, status, loop, signals, surroundings)
+    supervisor.succession.join(restarts, link, ProcessIdentity.of(os.getppid()))
+    supervisor.run(None, {}, lambda: None, lock_fd)
 
 
 def _rehearse(loop: EventLoop, signals: Signals, surroundings: Surroundings) -> None:
@@ -169,51 +199,81 @@ class Supervisor:
         self._console_fd: int | None = None
         self._started_at_ns = 0
         self._ports: tuple[PublishedPort, ...] = ()
-        self._log: LogWriter | None = None
+        self._log: LogSink | None = None
+        self._listeners: list[ports.Listener] = []
         self._control: ControlServer | None = None
+        self._connections: Connections | None = None
         self._oom_file = ""
-        self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # not yet taken by the relay
+        self._is_flush_due = False
+        self._pipes: tuple[int | None, dict[str, int]] = (None, {})  # to be relayed
+        self.succession = Succession(self.paths)
+        self._state: StateRecord | None = None
+        self._is_stopping = False
+        self._is_stopped_by_hand = False
 
     @cached_property
     def _executor(self) -> Executor:
         """The executor of the container, created on first use: for an exec, or at the end."""
         return make_executor(self.plan.executor, self.paths)
 
-    def run(self, attachment: socket.socket | None, choice: StreamChoice, settle: Callable[[], None]) -> None:
-        """Start the container, serve until it has ended, record its end and clean up.
+    @cached_property
+    def _recording(self) -> Recording:
+        """Records events; created on first use."""
+        return Recording(self.paths)
+
+    def run(
+        self,
+        attachment: socket.socket | None,
+        choice: StreamChoice,
+        settle: Callable[[], None],
+        lock_fd: int = -1,
+    ) -> None:
+        """Start the container, serve until it has ended, record the end, and clean up.
 
         Args:
             choice: the streams that ``attachment`` carries.
-            settle: called when the client has been told that the container has started.
+            settle: called when the client has received the result of the start.
+            lock_fd: descriptor that holds the container's lock, for a further run; the first run takes the lock here.
         """
         try:
-            lock_fd = self._take_lock()
+            lock_fd = lock_fd if lock_fd >= 0 else self._take_lock()
         except PyDockError as error:
             _tell(self._status, {"event": "failed", "error": error.to_json()})
             return
         failure = self._start(attachment, choice)
         if failure is not None:
             os.close(lock_fd)
+            self.succession.dismiss()
             is_attended = _tell(self._status, {"event": "failed", "error": failure.to_json()})
-            self._remove_if_unattended(is_attended)
+            self._remove_if_unattended(None, is_attended)
             return
         settle()
-        ended = self._serve()
+        if self.succession.count:  # the client records the start of the first run
+            self._recording.record_end({**_NO_RUN, "started_at_ns": self._started_at_ns})
+        ended, is_restarting = self._serve(lock_fd)
         assert self._control is not None
         is_attended = _tell(
             self._status,
             {"event": "exited", "exit_code": ended.exit_code, "oom_killed": ended.oom_killed},
         )
         self._status.close()
-        self._control.finish(ended.exit_code)
+        is_answered = self._control.finish(ended.exit_code)
         self.relay.finish_clients()
+        # A client that waits for the end records it; one without streams may be about to leave.
+        is_awaited = is_answered or (is_attended and attachment is not None)
+        is_removed_here = self.plan.auto_remove and not is_attended
+        if is_restarting or not (is_awaited or is_removed_here):
+            self._recording.record_end(_run(ended))
         # Unmounting an overlay writes out the whole filesystem below it (ovl_sync_fs).  Only the container's next
         # start waits for that, by the lock.
         self._mounts.close()
         os.close(lock_fd)
-        self._remove_if_unattended(is_attended)
+        if is_restarting:
+            self.succession.release()
+        self._remove_if_unattended(ended, is_attended)
         while self.relay.finish_clients():
             self.loop.run_once()
+        self._recording.wait()
 
     def _take_lock(self) -> int:
         """Take the container's lock; wait for a previous supervisor that is about to release it."""
@@ -229,6 +289,8 @@ class Supervisor:
                 return lock_fd
             state = StateRecord.read(self.paths.state_file)
             runs = state is not None and state.init is not None and not self.paths.exit_file.exists()
+            if state is not None and state.is_restarting:
+                raise ConflictError(f"container {self.short_id} is restarting", exit_code=125)
             if runs or time.monotonic() > deadline:
                 raise ConflictError(f"container {self.short_id} is already running", exit_code=125)
             time.sleep(_LOCK_INTERVAL_SECONDS)
@@ -245,15 +307,16 @@ class Supervisor:
             self._make_pipes(child_ends)
         self._listen()
         self._begin_relay()
-        _tell(self._status, {"event": "started", "pid": 0, "ports": self._ports_json()})
+        _tell(self._status, {"event": "started", "pid": 0, "started_at_ns": 0, "ports": self._ports_json()})
         ExitRecord(0, False, "", 0, time.time_ns()).write(self.paths.exit_file)
         self._undo.close()
 
     # -- start -------------------------------------------------------------------------------------------
 
     def _start(self, attachment: socket.socket | None, choice: StreamChoice) -> PyDockError | None:
-        """Start the container; on failure, undo and record everything and return the error."""
-        record_killed(self.paths)  # an earlier supervisor may have been killed
+        """Start the container; on a failure, undo and record everything and return the error."""
+        if not self.succession.count:  # otherwise the keeper has done it
+            record_killed(self.paths)  # an earlier supervisor may have been killed
         try:
             self._launch(attachment, choice)
         except PyDockError as error:
@@ -277,6 +340,7 @@ class Supervisor:
             failure.line,
             last.started_at_ns if last else 0,
             last.finished_at_ns if last else 0,
+            self.succession.count,
         )
         try:
             record.write(self.paths.exit_file)
@@ -289,18 +353,24 @@ class Supervisor:
 
     def _launch(self, attachment: socket.socket | None, choice: StreamChoice) -> None:
         supervisor = ProcessIdentity.of(os.getpid())
-        StateRecord(None, supervisor, 0, (), self.plan.executor).write(self.paths.state_file)
+        count = self.succession.count
+        StateRecord(None, supervisor, 0, (), self.plan.executor, count, is_restarting=count > 0).write(
+            self.paths.state_file
+        )
+        if self.plan.restart_policy != NO and not count:
+            self.succession.set_policy(RestartPolicy(self.plan.restart_policy, self.plan.restart_most))
         if self.plan.ports and self.plan.network.mode == "host":
             raise InvalidError("cannot publish ports with the host's network", exit_code=125)
         listeners: list[ports.Listener] = []
         if self.plan.ports:
             with self._surroundings.in_host_network():
                 listeners = ports.listen(self.plan.ports)
+        self._listeners = listeners
         self._ports = tuple(listener.port for listener in listeners)
         for listener in listeners:
             self._undo.callback(listener.socket.close)
         self._undo.callback(self.signals.reap)
-        self.signals.on(signal.SIGTERM, self.stop)
+        self.signals.on(signal.SIGTERM, self._on_term)
         self._open_log()
         made = self._make(listeners)
         if attachment is not None:
@@ -312,25 +382,53 @@ class Supervisor:
         self._started_at_ns = time.time_ns()
         init = ProcessIdentity.of(self._init_pid)
         self.paths.exit_file.unlink(missing_ok=True)
-        state = StateRecord(init, supervisor, self._started_at_ns, self._ports, self.plan.executor)
-        state.write(self.paths.state_file)
-        _tell(self._status, {"event": "started", "pid": self._init_pid, "ports": self._ports_json()})
+        self._state = StateRecord(
+            init, supervisor, self._started_at_ns, self._ports, self.plan.executor, self.succession.count
+        )
+        self._state.write(self.paths.state_file)
+        _tell(
+            self._status,
+            {
+                "event": "started",
+                "pid": self._init_pid,
+                "started_at_ns": self._started_at_ns,
+                "ports": self._ports_json(),
+            },
+        )
 
     def _open_log(self) -> None:
         if self.plan.log_path:
             try:
-                self._log = LogWriter(
-                    self.plan.log_path, LogLimits(self.plan.log_file_bytes, self.plan.log_files)
-                )
+                limits = LogLimits(self.plan.log_file_bytes, self.plan.log_files)
+                self._log = LogWriter(self.plan.log_path, limits, self.plan.log_attributes)
             except OSError as error:
                 raise FailedError(f"cannot open the log {self.plan.log_path}: {error.strerror}") from error
+            self._undo.callback(self._log.close)
+        if self.plan.journal_fields is not None:
+            self._log = self._open_journal(self.plan.journal_fields)
             self._undo.callback(self._log.close)
         self._undo.callback(self.relay.close)
         self.loop.before_wait = self._flush_log
 
+    def _open_journal(self, fields: Mapping[str, str]) -> LogSink:
+        from pydock_core.supervision.journal import JournalWriter  # late: few containers log there
+
+        try:
+            return JournalWriter(fields, self.plan.journal_bytes)
+        except OSError as error:
+            raise FailedError(f"cannot reach the journal of systemd: {error.strerror}") from error
+
     def _flush_log(self) -> None:
-        if self._log is not None and self._log.flush() and self._control is not None:
+        if self._log is None:
+            return
+        if self._log.flush() and self._control is not None:
             self._control.on_log_growth()
+        if self._log.has_waiting and not self._is_flush_due:
+            self._is_flush_due = True
+            self.loop.call_later(_JOURNAL_RETRY_SECONDS, self._on_flush_due)
+
+    def _on_flush_due(self) -> None:
+        self._is_flush_due = False  # the loop flushes before it sleeps
 
     def _make(self, listeners: list[ports.Listener]) -> Made:
         """Have the maker create and start the container, and set up the network and the control socket at the same time."""
@@ -341,14 +439,22 @@ class Supervisor:
                 maker.begin(self.paths.plan_file, stdio)
                 if self.plan.root_mounts:
                     self._mounts.callback(_unmount, self.paths.rootfs)
+                for source in self.plan.sources:
+                    for name in (BASE, PART):
+                        self._mounts.callback(_unmount, Path(source.place) / name)
                 self._surroundings.enter_network(self.plan, self.paths.network_namespace)
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)
-                # Even a killed maker may leave parts of a container.
+                if self.plan.network.name_service is not None:
+                    self._connections = self._make_connections()
+                publish(self.plan, self.plan.network.interfaces, listeners)
+                # Even a maker that is killed may leave parts of a container.
                 self._undo.callback(self._delete)
                 maker.go()
                 try:
                     self._listen()
+                    if self._connections is not None:
+                        self._connections.enter()
                     if listeners:
                         self._start_forwarder(listeners)
                 finally:
@@ -397,9 +503,8 @@ class Supervisor:
         messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
 
     def _start_forwarder(self, listeners: list[ports.Listener]) -> None:
+        # The sockets stay open here too: their mark follows the container's default route.
         pid = ports.fork_forwarder(listeners, self.hosts, [2])
-        for listener in listeners:
-            listener.socket.close()
         self._undo.callback(reaping.kill_and_reap, pid, _FORWARDER_DEATH_SECONDS)
 
     # -- requests ----------------------------------------------------------------------------------------
@@ -427,9 +532,18 @@ class Supervisor:
         set_window_size(self._console_fd, rows, columns)
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to init.  It is a child of this process, so its pid cannot be another process's."""
+        """Send a client's signal to init; SIGKILL and the stop signal end the restart policy too.
+
+        Init is a child of this process, so its pid cannot be another process's.
+        """
         if number not in signal.valid_signals():
             raise InvalidError(f"unknown signal {number}")
+        if number in (signal.SIGKILL, self.plan.stop_signal):
+            self._is_stopping = self._is_stopped_by_hand = True
+        self._signal_init(number)
+
+    def _signal_init(self, number: int) -> None:
+        """Send a signal to init, which is a child of this process, so its pid cannot mean another one."""
         if self._init_code is not None:
             return
         os.kill(self._init_pid, number)
@@ -441,11 +555,45 @@ class Supervisor:
                 print(f"container {self.short_id}: {error.message}", file=sys.stderr)
 
     def stop(self, number: int | None = None, timeout_seconds: float | None = None) -> None:
-        """Ask init to end; after the timeout (never, if it is negative) kill everything in the container."""
+        """Ask init to end; after the timeout (negative: never) kill everything in the container."""
+        if number is not None and number not in signal.valid_signals():
+            raise InvalidError(f"unknown signal {number}")
+        self._is_stopped_by_hand = True
+        self._end_init(number, timeout_seconds)
+
+    def _on_term(self) -> None:
+        """End at a shutdown of the host: the container is restarted after the reboot."""
+        self._end_init(None, None)
+
+    def _end_init(self, number: int | None, timeout_seconds: float | None) -> None:
+        self._is_stopping = True
         timeout = self.plan.stop_timeout_seconds if timeout_seconds is None else timeout_seconds
-        self.send_signal(self.plan.stop_signal if number is None else number)
+        self._signal_init(self.plan.stop_signal if number is None else number)
         if timeout >= 0:
-            self.loop.call_later(timeout, partial(self.send_signal, signal.SIGKILL))
+            self.loop.call_later(timeout, partial(self._signal_init, signal.SIGKILL))
+
+    def open_connections(self) -> Connections:
+        """Return the container's connections to its networks; they are made on first use.
+
+        Raises:
+            ConflictError: the container is not on a bridge or not running.
+        """
+        if self._connections is None:
+            if self.plan.network.mode != "bridge" or self._init_code is not None:
+                raise ConflictError(f"container {self.short_id} cannot be connected to a network")
+            self._connections = self._make_connections()
+            self._connections.enter()
+        return self._connections
+
+    def _make_connections(self) -> Connections:
+        from pydock_core.supervision.connections import Connections  # late: most containers have none
+
+        made = Connections(
+            self.plan, self.paths, self.loop, self.signals, self._surroundings.go_outside, self._listeners
+        )
+        self._undo.callback(made.end)
+        made.begin()
+        return made
 
     def execute(self, process_document: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process in the container."""
@@ -453,18 +601,71 @@ class Supervisor:
             raise ConflictError(f"container {self.short_id} is not running")
         return self._executor.execute(self.plan.container_id, process_document, stdio)
 
+    def record_pause(self, *, is_paused: bool) -> None:
+        """Record whether the container is paused."""
+        assert self._state is not None  # it is running
+        self._state = replace(self._state, is_paused=is_paused)
+        self._state.write(self.paths.state_file)
+
+    def set_restart_policy(self, policy: RestartPolicy) -> None:
+        """Change the restart policy."""
+        self.succession.set_policy(policy)
+
+    def _begin_health(self, plan: Mapping[str, Any]) -> HealthMonitor:
+        from pydock_core.supervision.health import HealthMonitor  # late: few containers have a check
+        from pydock_core.supervision.health_plan import HealthPlan
+
+        control = self._control
+        assert control is not None
+        return HealthMonitor(
+            HealthPlan.from_json(plan),
+            self.loop,
+            self.signals,
+            self._execute_probe,
+            lambda: control.is_held,
+            lambda status: self.report(f"health_status: {status}", {}),
+            self.paths.health_file,
+            self._started_at_ns,
+        )
+
+    def _execute_probe(self, words: Sequence[str], stdio: Stdio) -> int:
+        """Execute a command with the identity and environment of the container's own process; return the pid."""
+        process = (read_json(self.paths.config_file) or {})["process"]
+        process.pop("consoleSize", None)
+        return self.execute({**process, "args": list(words), "terminal": False}, stdio).pid
+
+    def report(self, action: str, attributes: Mapping[str, str]) -> None:
+        """Record an event of the container in place of a client."""
+        self._recording.record(action, attributes)
+
     # -- end ---------------------------------------------------------------------------------------------
 
-    def _serve(self) -> ExitRecord:
-        """Relay and serve until init has ended; then remove everything and record the end."""
+    def _serve(self, lock_fd: int) -> tuple[ExitRecord, bool]:
+        """Relay and serve until init has ended; clean up, record the end, and hand over to the keeper.
+
+        Returns:
+            The end, and whether the container is restarted.
+        """
         self.signals.on_exit(self._init_pid, self._on_init_exit)
-        self.loop.run()
+        if self.plan.health is None:
+            self.loop.run()
+        else:
+            with contextlib.closing(self._begin_health(self.plan.health)):
+                self.loop.run()
         # When init has been reaped, every process of its PID namespace is gone (pid_namespaces(7)): all of their
         # output is in the pipes.
         self.relay.drain()
         assert self._init_code is not None
         oom_killed = bool(self._oom_file) and read_oom_kills(self._oom_file) > 0
-        ended = ExitRecord(self._init_code, oom_killed, "", self._started_at_ns, time.time_ns())
+        ended = ExitRecord(
+            self._init_code,
+            oom_killed,
+            "",
+            self._started_at_ns,
+            time.time_ns(),
+            self.succession.count,
+            self._is_stopped_by_hand,
+        )
         if self._log is not None:
             self._log.flush()
         try:
@@ -478,16 +679,20 @@ class Supervisor:
             self._undo.close()
         except Exception as error:  # noqa: BLE001 - the exit is recorded; the state stays for the reaper
             print(f"container {self.short_id}: not everything was removed: {error}", file=sys.stderr)
+            self.succession.dismiss()
         else:
+            if not self._is_stopping and self.succession.hand_over(ended, self.plan.executor, lock_fd):
+                return ended, True
+            self.succession.dismiss()
             self.paths.state_file.unlink(missing_ok=True)
-        return ended
+        return ended, False
 
     def _on_init_exit(self, code: int) -> None:
         self._init_code = code
         self.loop.stop()
 
-    def _remove_if_unattended(self, is_attended: bool) -> None:
-        """Remove a ``--rm`` container whose client is gone."""
+    def _remove_if_unattended(self, ended: ExitRecord | None, is_attended: bool) -> None:
+        """Remove a ``--rm`` container whose client is gone; ``ended`` is None if it never ran."""
         if not self.plan.auto_remove or is_attended:
             return
         if container_status.is_locked(self.paths.lock_file):
@@ -496,11 +701,22 @@ class Supervisor:
             # A worker function, which loads the database only here, at the very end.
             from pydock_core.store.worker import perform
 
-            data, run_dir = self.paths.data.parent.parent, self.paths.run.parent.parent
-            arguments = {"data": str(data), "run": str(run_dir), "container_id": self.plan.container_id}
-            perform("pydock_core.store.container_removal:remove_container", arguments)
-        except Exception:  # noqa: BLE001 - the next command cleans up; the log has the cause
+            run = _run(ended) if ended is not None else _NO_RUN
+            perform(
+                "pydock_core.store.container_removal:remove_container", {**self._recording.subject, **run}
+            )
+        except Exception:  # noqa: BLE001 - the next command tidies up; the log has the reason
             traceback.print_exc()
+
+
+def _run(ended: ExitRecord) -> dict[str, Any]:
+    """Return the fields of a run in the state database."""
+    return {
+        "started_at_ns": ended.started_at_ns,
+        "finished_at_ns": ended.finished_at_ns,
+        "exit_code": ended.exit_code,
+        "oom_killed": ended.oom_killed,
+    }
 
 
 def _unmount(path: Path) -> None:
@@ -528,6 +744,7 @@ def warm_up() -> None:
     """
     from pydock_core.runtime.cgroups import read_layout
     from pydock_core.runtime.namespaces import is_in_user_namespace
+    from pydock_core.supervision import connections  # noqa: F401 - to have been imported is the point
 
     boot_id()
     read_layout()

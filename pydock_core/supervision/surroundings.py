@@ -10,7 +10,7 @@ from pathlib import Path
 from pydock_core import syscalls
 from pydock_core.errors import FailedError
 from pydock_core.runtime.namespaces import is_in_user_namespace
-from pydock_core.supervision import network_namespace
+from pydock_core.supervision import network_namespace, user_network
 from pydock_core.supervision.maker import Maker
 from pydock_core.supervision.plan import LaunchPlan
 
@@ -28,6 +28,8 @@ class Surroundings:
         self._rehearse = rehearse
         self._host_network_fd: int | None = None
         """The way back; None while this process is in the host's network namespace."""
+        self._run: Path | None = None
+        """The state root's directory, for an ordinary user's container on a bridge."""
         self._maker: Maker | None = None
         self._problem: OSError | None = None
 
@@ -77,7 +79,8 @@ class Surroundings:
     def enter_network(self, plan: LaunchPlan, namespace_file: Path) -> None:
         """Enter the plan's network namespace.
 
-        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.
+        Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.  Only on a bridge, a
+        descriptor of the earlier namespace stays open for a name server.
         """
         if plan.network.mode == "host":
             if self._host_network_fd is not None:
@@ -89,5 +92,22 @@ class Surroundings:
                 except OSError as error:
                     raise FailedError(f"cannot make a network namespace: {error.strerror}") from error
             network_namespace.enter(plan, namespace_file)
-        if self._host_network_fd is not None:
+            if plan.network.mode == "bridge":
+                self._run = Path(plan.network_socket).parent
+        if self._host_network_fd is not None and plan.network.mode != "bridge":
             os.close(self._host_network_fd)
+            self._host_network_fd = None
+
+    def go_outside(self) -> None:
+        """In a child of this process: leave the container's network namespace for the host's, or that of the user's bridges.
+
+        Raises:
+            FailedError: the earlier namespace cannot be entered.
+            UnavailableError: the namespace of the user's bridges is gone.
+        """
+        if self._host_network_fd is None:
+            if self._run is None:
+                raise FailedError("there is no way to the host's network")
+            user_network.enter(self._run)
+            return
+        syscalls.setns(self._host_network_fd, syscalls.CLONE_NEWNET)

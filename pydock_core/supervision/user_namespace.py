@@ -87,6 +87,13 @@ def enter(mapper: socket.socket) -> str:
     return SINGLE
 
 
+def own_mapping() -> str:
+    """Return the id mapping of the calling process's user namespace: FULL, or SINGLE for the user's own id alone."""
+    lines = Path("/proc/self/uid_map").read_text().split("\n")
+    count = sum(int(line.split()[2]) for line in lines if line)
+    return FULL if count > 1 else SINGLE
+
+
 def unsupported(error: OSError) -> UnsupportedError:
     """Return the error for a host that forbids user namespaces."""
     return UnsupportedError(

@@ -12,11 +12,12 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import syscalls
 from pydock_core.errors import FailedError, UnsupportedError
-from pydock_core.supervision import forkserver, user_namespace
+from pydock_core.supervision import forkserver, user_namespace, user_network
 from pydock_core.supervision.forkserver import Kind, Operation, Request
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def _first_step(ready: socket.socket, mapper: socket.socket, arguments: Mapping[
         if os.geteuid() == 0:
             mapping = user_namespace.ROOT
             _unshare_mounts()
+        elif user_network.join_user_namespace(Path(arguments["socket_path"]).parent):
+            # The bridges take containers of their own user namespace only.
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            mapping = user_namespace.own_mapping()
         else:
             mapping = user_namespace.enter(mapper)
         mapper.close()
@@ -111,6 +116,7 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
         "ping": forkserver.answer_ping(facts),
         "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
         "work": Operation(Kind.JOB, _work),
+        "keep": Operation(Kind.SESSION, _keep),
     }
 
 
@@ -130,6 +136,12 @@ def _prepare_supervisor(ahead: bool) -> Callable[[Request], None]:
     from pydock_core.supervision.supervisor import prepare
 
     return prepare(ahead=ahead)
+
+
+def _keep(request: Request) -> None:
+    from pydock_core.supervision.keeper import keep
+
+    keep(request)
 
 
 def _work(request: Request) -> None:

@@ -1,17 +1,12 @@
-"""Draws a layer graph as SVG or as text.  Pure.
-
-The diagram uses the colours of the page's theme: "currentColor" for text and outlines, JupyterLab's custom properties
-for accents.  All colours are translucent, so that they suit light and dark pages.
-"""
+"""Draws a layer graph as SVG or as text.  Pure."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from html import escape
 
 from pydock_core.engine import short_id
 from pydock_core.spelling import human_size
+from pydock_jupyter.display import svg_parts
 from pydock_jupyter.display.layer_graph import (
     Column,
     Container,
@@ -22,34 +17,34 @@ from pydock_jupyter.display.layer_graph import (
     place_layers,
 )
 from pydock_jupyter.display.plain_text import one_line, shorten
+from pydock_jupyter.display.svg_parts import (
+    ACCENT,
+    BOX_PIXELS,
+    COLUMN_PIXELS,
+    FAINT,
+    FONT_PIXELS,
+    GAP_PIXELS,
+    MARGIN_PIXELS,
+    MONO,
+    PADDING_PIXELS,
+    PAGE_COLOUR,
+    PLAIN,
+    SANS,
+    SMALL_PIXELS,
+    WARM_COLOUR,
+    draw_text,
+    draw_tooltip,
+    fitting_columns,
+)
 
-COLUMN_PIXELS = 216
-GAP_PIXELS = 12
-SLAB_PIXELS = 46
 STEP_PIXELS = 6
 NAME_PIXELS = 26
-MARGIN_PIXELS = 8
-PADDING_PIXELS = 10
-FONT_PIXELS = 12
-SMALL_PIXELS = 11
-GLYPH_EM = 0.62
-"""The width of a character in ems, slightly above the 0.60 of common fixed-width fonts."""
 NAMES_SHOWN = 4
-TOOLTIP_CHARACTERS = 2000
-LEAST_SCALE = 0.8
-"""The smallest scale of the diagram on a narrow page, which otherwise scrolls."""
 
-_SANS = "font-family:var(--jp-ui-font-family,system-ui,sans-serif)"
-_MONO = "font-family:var(--jp-code-font-family,Menlo,Consolas,'DejaVu Sans Mono',monospace)"
-_PAGE_COLOUR = "color:var(--jp-content-font-color1,inherit)"
-_FAINT = "fill-opacity:.72"
-_PLAIN = "fill:currentColor;fill-opacity:.05;stroke:currentColor;stroke-opacity:.38"
-_SHARED_COLOUR = "var(--jp-brand-color1,#1976d2)"
-_SHARED = f"fill:{_SHARED_COLOUR};fill-opacity:.17;stroke:{_SHARED_COLOUR};stroke-opacity:.9"
-_WRITABLE_COLOUR = "var(--jp-warn-color1,#f57c00)"
-_WRITABLE = f"fill:{_WRITABLE_COLOUR};fill-opacity:.10;stroke:{_WRITABLE_COLOUR};stroke-width:1.5;stroke-dasharray:6 4"
+_SHARED = ACCENT
+_WRITABLE = f"fill:{WARM_COLOUR};fill-opacity:.10;stroke:{WARM_COLOUR};stroke-width:1.5;stroke-dasharray:6 4"
 _NAME = "fill:currentColor;fill-opacity:.04;stroke:currentColor;stroke-opacity:.7"
-_CONTAINER_NAME = f"fill:{_WRITABLE_COLOUR};fill-opacity:.10;stroke:{_WRITABLE_COLOUR}"
+_CONTAINER_NAME = f"fill:{WARM_COLOUR};fill-opacity:.10;stroke:{WARM_COLOUR}"
 _STEM = "stroke:currentColor;stroke-opacity:.5"
 
 
@@ -69,21 +64,13 @@ def draw_svg(graph: LayerGraph) -> str:
     parts = [_draw_slab(slab, ground) for slab in slabs]
     parts += [_draw_head(number, column, ground) for number, column in enumerate(columns)]
     body = "".join(parts)
-    description = describe(graph)
-    mark = hashlib.sha256((body + description).encode()).hexdigest()[:12]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="pydock-layers" role="img" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" aria-labelledby="pydock-{mark}-title pydock-{mark}-desc" '
-        f'style="{_PAGE_COLOUR};{_SANS};display:block;height:auto;max-width:100%;min-width:{LEAST_SCALE * width:.0f}px">'
-        f'<title id="pydock-{mark}-title">{escape(_title(graph))}</title>'
-        f'<desc id="pydock-{mark}-desc">{escape(description)}</desc>{body}</svg>'
-    )
+    return svg_parts.draw_picture("layers", width, height, _title(graph), describe(graph), body)
 
 
 def draw_html(graph: LayerGraph) -> str:
     """Return the diagram, scrollable if it is too wide, with a legend and the stored size."""
     if not graph.images:
-        return f'<div style="{_PAGE_COLOUR}">No images.</div>'
+        return f'<div style="{PAGE_COLOUR}">No images.</div>'
     return f'<div style="overflow-x:auto">{draw_svg(graph)}{_draw_legend(graph)}</div>'
 
 
@@ -117,7 +104,7 @@ def _draw_slab(slab: Slab, ground: int) -> str:
     layer = slab.layer
     x = _column_x(slab.first)
     width = _column_x(slab.last) + COLUMN_PIXELS - x
-    y = ground - _floor_pixels(slab.level) - SLAB_PIXELS
+    y = ground - _floor_pixels(slab.level) - BOX_PIXELS
     tooltip = [layer.diff_id, _size(layer.size_bytes), layer.made_by]
     note = ""
     if slab.owners > 1:
@@ -130,7 +117,7 @@ def _draw_slab(slab: Slab, ground: int) -> str:
         x,
         y,
         width,
-        style=_SHARED if slab.owners > 1 else _PLAIN,
+        style=_SHARED if slab.owners > 1 else PLAIN,
         head=short_id(layer.diff_id),
         note=note,
         size=_size(layer.size_bytes),
@@ -164,7 +151,7 @@ def _draw_container(x: int, floor: int, container: Container) -> str:
     ]
     box = _draw_box(
         x,
-        floor - SLAB_PIXELS,
+        floor - BOX_PIXELS,
         COLUMN_PIXELS,
         style=_WRITABLE,
         head="writable layer",
@@ -174,7 +161,7 @@ def _draw_container(x: int, floor: int, container: Container) -> str:
         tooltip=tooltip,
     )
     return box + _draw_name(
-        x, floor - SLAB_PIXELS - STEP_PIXELS - NAME_PIXELS, container.name, tooltip, _CONTAINER_NAME
+        x, floor - BOX_PIXELS - STEP_PIXELS - NAME_PIXELS, container.name, tooltip, _CONTAINER_NAME
     )
 
 
@@ -191,61 +178,42 @@ def _draw_box(
     tooltip: Sequence[str],
 ) -> str:
     left, right = x + PADDING_PIXELS, x + width - PADDING_PIXELS
-    fitting = shorten(one_line(words), _columns(width, SMALL_PIXELS))
+    fitting = shorten(one_line(words), fitting_columns(width, SMALL_PIXELS))
     middle = (
-        _text(x + width // 2, y + 19, note, SMALL_PIXELS, f"{_SANS};{_FAINT}", anchor="middle")
+        draw_text(x + width // 2, y + 19, note, SMALL_PIXELS, f"{SANS};{FAINT}", anchor="middle")
         if note
         else ""
     )
     return (
-        f"<g>{_tooltip(tooltip)}"
-        f'<rect x="{x}" y="{y}" width="{width}" height="{SLAB_PIXELS}" rx="4" style="{style}"/>'
-        f"{_text(left, y + 19, head, FONT_PIXELS, f'{_MONO};font-weight:600')}"
+        f"<g>{draw_tooltip(tooltip)}"
+        f'<rect x="{x}" y="{y}" width="{width}" height="{BOX_PIXELS}" rx="4" style="{style}"/>'
+        f"{draw_text(left, y + 19, head, FONT_PIXELS, f'{MONO};font-weight:600')}"
         f"{middle}"
-        f"{_text(right, y + 19, size, FONT_PIXELS, _SANS, anchor='end')}"
-        f"{_text(left, y + 36, fitting, SMALL_PIXELS, f'{_MONO};{_FAINT}')}</g>"
+        f"{draw_text(right, y + 19, size, FONT_PIXELS, SANS, anchor='end')}"
+        f"{draw_text(left, y + 36, fitting, SMALL_PIXELS, f'{MONO};{FAINT}')}</g>"
     )
 
 
 def _draw_name(x: int, y: int, name: str, tooltip: Sequence[str], style: str) -> str:
     """Draw a name in a frame, on a stem above the element below."""
-    shown = shorten(one_line(name), _columns(COLUMN_PIXELS, FONT_PIXELS), keep_end=True)
+    shown = shorten(one_line(name), fitting_columns(COLUMN_PIXELS, FONT_PIXELS), keep_end=True)
     frame = NAME_PIXELS - STEP_PIXELS
     middle = x + COLUMN_PIXELS // 2
     return (
-        f"<g>{_tooltip(tooltip)}"
+        f"<g>{draw_tooltip(tooltip)}"
         f'<line x1="{middle}" y1="{y + frame}" x2="{middle}" y2="{y + NAME_PIXELS}" style="{_STEM}"/>'
         f'<rect x="{x}" y="{y}" width="{COLUMN_PIXELS}" height="{frame}" rx="{frame // 2}" style="{style}"/>'
-        f"{_text(middle, y + 14, shown, FONT_PIXELS, f'{_MONO};font-weight:600', anchor='middle')}</g>"
+        f"{draw_text(middle, y + 14, shown, FONT_PIXELS, f'{MONO};font-weight:600', anchor='middle')}</g>"
     )
-
-
-def _text(x: int, y: int, content: str, pixels: int, style: str, anchor: str = "start") -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="{anchor}" style="fill:currentColor;font-size:{pixels}px;{style}">'
-        f"{escape(content)}</text>"
-    )
-
-
-def _tooltip(lines: Sequence[str]) -> str:
-    return f"<title>{escape(chr(10).join(one_line(line)[:TOOLTIP_CHARACTERS] for line in lines if line))}</title>"
 
 
 def _draw_legend(graph: LayerGraph) -> str:
-    kinds = [("read-only layer", _PLAIN)]
+    kinds = [("read-only layer", PLAIN)]
     if any(graph.owners(diff_id) > 1 for diff_id in graph.layers):
         kinds.append(("layer of several images, stored once", _SHARED))
     if graph.containers:
         kinds.append(("writable layer of a container", _WRITABLE.replace("6 4", "3 2")))
-    swatches = "".join(
-        f'<span style="margin-right:1.4em;white-space:nowrap"><svg aria-hidden="true" width="18" height="10" '
-        f'style="margin-right:.5em"><rect x="1" y="1" width="16" height="8" rx="2" style="{style}"/></svg>{text}</span>'
-        for text, style in kinds
-    )
-    return (
-        f'<div style="color:var(--jp-ui-font-color2,inherit);{_SANS};font-size:{FONT_PIXELS}px;'
-        f'padding:2px {MARGIN_PIXELS}px 6px">{swatches}<span>{escape(_total(graph))}</span></div>'
-    )
+    return svg_parts.draw_legend(kinds, _total(graph))
 
 
 # -- measures ----------------------------------------------------------------------------------------------
@@ -257,18 +225,13 @@ def _column_x(number: int) -> int:
 
 def _floor_pixels(levels: int) -> int:
     """Return the height of a stack of layers."""
-    return levels * (SLAB_PIXELS + STEP_PIXELS)
+    return levels * (BOX_PIXELS + STEP_PIXELS)
 
 
 def _head_pixels(column: Column) -> int:
     if column.container is not None:
-        return SLAB_PIXELS + STEP_PIXELS + NAME_PIXELS
+        return BOX_PIXELS + STEP_PIXELS + NAME_PIXELS
     return NAME_PIXELS * len(_shown_names(column.image))
-
-
-def _columns(pixels: int, font_pixels: int) -> int:
-    """Return the number of fixed-width characters that fit between the paddings."""
-    return int((pixels - 2 * PADDING_PIXELS) / (font_pixels * GLYPH_EM))
 
 
 def _shown_names(image: Image) -> list[str]:

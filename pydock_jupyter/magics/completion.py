@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _MAGIC = re.compile(r"^\s*(?:[\w, ]+=\s*)?%{1,2}dock\s+")
 _SIGNALS = ("HUP", "INT", "QUIT", "KILL", "TERM", "USR1", "USR2", "STOP", "CONT", "WINCH")
-_NETWORKS = ("bridge", "host", "none")
 _RUNTIMES = ("embedded", "crun", "runc", "nvidia")
 
 
@@ -30,6 +29,8 @@ class Source(Protocol):
 
     def containers(self, running: bool) -> Sequence[str]: ...
     def images(self) -> Sequence[str]: ...
+    def networks(self) -> Sequence[str]: ...
+    def volumes(self) -> Sequence[str]: ...
     def paths(self, prefix: str) -> Sequence[str]: ...
 
 
@@ -173,9 +174,16 @@ def _value(kind: str | None, current: str, source: Source) -> Completions:
         return _among(current, source.containers(running=True), "container")
     if kind == "image":
         return _among(current, source.images(), "image")
+    if kind == "volume":
+        return _among(current, source.volumes(), "volume")
+    if kind == "copy" and ":" not in current:  # one end of cp
+        names = [f"{name}:" for name in source.containers(running=False)]
+        return _among(current, [*names, *source.paths(current)], "path")
     if kind == "path" and ":" not in current:  # a path after a colon is inside the container
         return _among(current, source.paths(current), "path")
-    fixed = {"signal": _SIGNALS, "network": _NETWORKS, "runtime": _RUNTIMES}.get(kind or "", ())
+    if kind == "network":
+        return _among(current, source.networks(), "network")
+    fixed = {"signal": _SIGNALS, "runtime": _RUNTIMES}.get(kind or "", ())
     return _among(current, fixed, kind or "value")
 
 
@@ -198,12 +206,18 @@ class EngineSource:
             ]
         )
 
+    def networks(self) -> Sequence[str]:
+        return self._query(lambda engine: [item["Name"] for item in engine.networks.list()])
+
     def images(self) -> Sequence[str]:
         def names(engine: EngineProtocol) -> list[str]:
             tags = [tag for item in engine.images.list() for tag in item["RepoTags"] or ()]
             return sorted({*tags, *(tag.removesuffix(":latest") for tag in tags)})
 
         return self._query(names)
+
+    def volumes(self) -> Sequence[str]:
+        return self._query(lambda engine: [item["Name"] for item in engine.volumes.list()])
 
     def paths(self, prefix: str) -> Sequence[str]:
         directory, name = os.path.split(prefix)

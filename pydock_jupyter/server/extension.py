@@ -9,7 +9,14 @@ from typing import Any
 from traitlets import Bool, Float, Integer, Unicode
 from traitlets.config import Configurable
 
-from pydock_core.api import EngineAccess, build_handler, make_default_engine, route
+from pydock_core.api import (
+    ARCHIVE_PATTERN,
+    EngineAccess,
+    build_archive_handler,
+    build_handler,
+    make_default_engine,
+    route,
+)
 from pydock_jupyter.program import export_to_login_shells, find_program, put_on_path
 from pydock_jupyter.server.api import ApiBase
 from pydock_jupyter.server.backend import Pool
@@ -93,6 +100,11 @@ def add_handlers(web_app: Any, engine: EngineAccess, config: PyDockProxy) -> Non
     handlers: list[Any] = [
         (re.escape(base_url) + r"pydock/c/.*", ProxyHandler, {"state": state}),
         (re.escape(base_url + SHIM_SEGMENT), ShimHandler),
+        (
+            re.escape(f"{base_url}pydock/api") + ARCHIVE_PATTERN,
+            build_archive_handler(ApiBase),
+            {"engine": engine, "root": f"{base_url}pydock/api"},
+        ),
         (
             re.escape(base_url) + r"pydock/api/.*",
             build_handler(ApiBase),

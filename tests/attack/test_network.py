@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from pydock_core.network.addresses import gateway_of, mac_address_of
-from pydock_core.network.rules import Admission, port_name
+from pydock_core.network.addresses import mac_address_of
+from pydock_core.network.rules import Admission, BridgeRules, port_name
 from tests.support.bridge_host import BRIDGE, Host, bridge_host, run
 from tests.support.raw_frames import (
     BROADCAST,
@@ -304,14 +304,14 @@ def listen_in(path: str, port: int) -> socket.socket:
 
 def test_containers_of_another_bridge_are_out_of_reach(host: Host, containers: ExitStack) -> None:
     own, container, _ = start(host, containers)
-    host.service.ensure("pdtest1", "172.29.0.0/16", gateway_of("172.29.0.0/16"), Admission("172.29.0.2"))
-    containers.callback(host.service.remove, "pdtest1", "172.29.0.0/16")
+    host.service.ensure(BridgeRules("pdtest1", "172.29.0.0/16"), Admission("172.29.0.2"))
+    containers.callback(host.service.remove, BridgeRules("pdtest1", "172.29.0.0/16"))
     box = host.box(["sleep", "1000"])
     text = box.paths.plan_file.read_text()
     for old, new in (
         (box.plan.network.address, "172.29.0.2/16"),
-        (box.plan.network.gateway, "172.29.0.1/16"),
-        (box.plan.network.mac_address, mac_address_of("172.29.0.2")),
+        (box.plan.network.interfaces[0].gateway, "172.29.0.1"),
+        (box.plan.network.interfaces[0].mac_address, mac_address_of("172.29.0.2")),
         (BRIDGE, "pdtest1"),
     ):
         text = text.replace(old, new)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.bench import images
+from tests.bench import events, images
 from tests.bench.isolation import isolate, removing_groups, unmount_below
 from tests.bench.ours import dock_program_peer, magic_peer, pydock_peer
 from tests.bench.peer import Peer, Skipped, private, pss
@@ -32,6 +32,7 @@ Timing = tuple[float, float]
 """Median and best, in seconds."""
 
 CRUN_SPEC = "crun run (crun spec)"
+EVENTS_SECONDS = 0.05
 MAGIC = "%dock (IPython)"
 _SETTLE_SECONDS = 0.5
 _CALM_LOOKS = 5
@@ -165,6 +166,13 @@ def run(base: Path, *, times: int) -> list[Row]:
             actions = [(name, commands[command]) for name, commands in made.items()]
             rows += rows_of(f"{command}, as a command", in_turns(actions, times=times), {}, program.name)
         keepers = {peer.name: peer.keeper() for peer in peers if peer.keeper is not None}
+        many = events.fill(base / "events")
+        for work, action in events.readings(many).items():
+            timings = in_turns([("pydock", action)], times=times)
+            rows += rows_of(work, timings, {})
+            is_met = timings["pydock"][0] < EVENTS_SECONDS
+            rows.append(("  under 50 ms", "pydock", "", "", "met" if is_met else "missed"))
+        many.close()
         for kind, figure in (("PSS", pss), ("private", private)):
             rows += memory_rows(
                 f"memory beside a container's own ({kind})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -64,6 +65,7 @@ def run(base: Path, *, times: int, quick: bool, debian: Path | None = None) -> l
         rows = (
             bench.load(sample) + bench.save() + bench.push(sample) + bench.pull(sample) + bench.commit(tree)
         )
+        rows += bench.copies(tree) + bench.volume()
         rows += bench.produced(debian)
     finally:
         for peer in peers:
@@ -237,6 +239,53 @@ class _Bench:
 
         size, files = 280 // self._scale, 17_000 // self._scale
         return self._row(f"commit {size} MB, {files:,} files", "commit", once, {3: ("docker",)})
+
+    def copies(self, tree: Path) -> list[Row]:
+        """Copy a tree of many files, and one file, into a container and out of it."""
+        single = self._base / "single"
+        single.mkdir()
+        size_bytes = (280 << 20) // self._scale
+        (single / "file").write_bytes(os.urandom(1 << 20) * (size_bytes >> 20))
+
+        def once(peer: ImagePeer, source: Path, *, out: bool) -> float:
+            words = ["run", "-d", *peer.run, "--network", "none", "busybox", "sleep", "600"]
+            container = peer.command(*words).stdout.decode().strip()
+            target = self._base / "copied"
+            try:
+                into = _timed(lambda: peer.command("cp", source, f"{container}:/copied"))
+                if not out:
+                    return into
+                os.sync()
+                return _timed(lambda: peer.command("cp", f"{container}:/copied", target))
+            finally:
+                peer.command("rm", "-f", container)
+                shutil.rmtree(target, ignore_errors=True)
+
+        rows: list[Row] = []
+        size, files = 280 // self._scale, 17_000 // self._scale
+        for source, what in ((tree, f"{size} MB, {files:,} files"), (single, f"{size} MB, one file")):
+            for out, way in ((False, "into"), (True, "out of")):
+                rows += self._row(
+                    f"cp of {what}, {way} a container",
+                    "commit",
+                    lambda peer, source=source, out=out: once(peer, source, out=out),  # type: ignore[misc]  # the defaults bind them
+                    {3: ("docker",)},
+                )
+        shutil.rmtree(single)
+        return rows
+
+    def volume(self) -> list[Row]:
+        """Fill a new volume with what an image has at its target: the committed tree."""
+
+        def once(peer: ImagePeer) -> float:
+            words = ["run", "--rm", *peer.run, "--network", "none", "-v", "filled:/data", "changed", "true"]
+            try:
+                return _timed(lambda: peer.command(*words))
+            finally:
+                peer.command("volume", "rm", "filled")
+
+        size, files = 280 // self._scale, 17_000 // self._scale
+        return self._row(f"volume copy-up of {size} MB, {files:,} files", "commit", once, {1: ("podman",)})
 
 
 def _judge(work: str, who: str, factor: int, names: Sequence[str], best: Mapping[str, float]) -> list[Row]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pydock_core.engine import Engine
+from pydock_core.errors import NotFoundError
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left, wait_until
@@ -102,6 +103,7 @@ CLIENT = """
 import os, sys
 import pydock_core.engine.launch, pydock_core.spec.merge  # so that no step is an import
 from pydock_core.engine import Engine
+from pydock_core.errors import NotFoundError
 from pydock_core.supervision.client import Streams
 
 step = int(sys.argv[1])
@@ -161,3 +163,19 @@ def test_a_client_killed_at_every_step_leaves_nothing_behind(dock: Dock) -> None
     assert os.listdir(dock.base / "data" / "trash") == []
     assert os.listdir(dock.base / "run" / "c") == []
     assert total > 10
+
+
+def test_a_container_that_is_removed_while_it_is_started(
+    dock: Dock, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container_id = dock.out("create", "--name", "brief", "--network", "none", "busybox", "true")
+    prepare = engine.state.launcher._network
+
+    def remove_before(*words: object) -> object:
+        dock("rm", "brief")
+        return prepare(*words)  # type: ignore[arg-type]  # as it was called
+
+    monkeypatch.setattr(engine.state.launcher, "_network", remove_before)
+    with pytest.raises(NotFoundError, match="brief was removed while it was being started"):
+        engine.containers.start(container_id)
+    assert dock.out("system", "check") == "nothing contradicts itself"

@@ -18,6 +18,7 @@ import pytest
 
 from pydock_core.engine import Engine
 from pydock_core.network.client import NetworkService
+from pydock_core.network.rules import BridgeRules
 from pydock_core.paths import StateRoot
 from pydock_core.program_server import program_server_spec
 from pydock_core.store.database import Database
@@ -126,8 +127,8 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) ->
 def end_servers(root: StateRoot) -> None:
     """Remove the bridge of a state root, and end its zygote and its network service, as far as they are there."""
     database = Database(root.database)
-    for _, bridge, subnet in database.query("SELECT name, bridge, subnet FROM network"):
-        NetworkService(root).remove(bridge, subnet)
+    for bridge, subnet in database.query("SELECT bridge, subnet FROM network WHERE subnet <> ''"):
+        NetworkService(root).remove(BridgeRules(bridge, subnet))
     database.close()
     pids = []
     if root.zygote_socket().exists():

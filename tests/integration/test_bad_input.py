@@ -189,7 +189,7 @@ def test_names_that_are_not_there(dock: Dock) -> None:
         refused(dock, "start", "nonesuch", code=1, names="nonesuch")
         refused(dock, "logs", "nonesuch", code=1, names="nonesuch")
         refused(dock, "build", ".", code=125, names="build")
-        refused(dock, "run", "--restart", "always", "busybox", code=125, names="--restart")
+        refused(dock, "run", "--restart", "often", "busybox", code=125, names="--restart")
 
 
 def test_a_port_that_is_taken(dock: Dock) -> None:
@@ -199,6 +199,26 @@ def test_a_port_that_is_taken(dock: Dock) -> None:
         port = taken.getsockname()[1]
         with unchanged(dock):
             refused(dock, "run", "--rm", "-p", f"{port}:80", "busybox", "true", code=125, names=str(port))
+
+
+def test_a_name_that_is_taken_by_a_running_container(dock: Dock) -> None:
+    dock("run", "-d", "--name", "taken", "busybox", "sleep", "1000")
+    with unchanged(dock):
+        result = dock("run", "-d", "--name", "taken", "busybox", "true", code=125)
+    hint = result.stderr.splitlines()[-1]
+    command = hint[hint.index("dock rm") :].split()
+    dock(*command[1:])  # what the hint says works
+    assert dock.out("run", "--rm", "--name", "taken", "busybox", "echo", "free") == "free"
+
+
+def test_an_unknown_snapshot_driver_is_told_once(dock: Dock, archive: Path) -> None:
+    words = dock.words("load", "-i", archive)
+    environment = {**dock.environment(), "PYDOCK_SNAPSHOTTER": "foo"}
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert (
+        result.stderr == "error: PYDOCK_SNAPSHOTTER: unknown driver 'foo'\nhint: it is directory or erofs\n"
+    )
 
 
 def test_an_image_in_use(dock: Dock) -> None:

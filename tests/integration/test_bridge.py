@@ -16,16 +16,27 @@ from pathlib import Path
 import pytest
 
 from pydock_core import syscalls
-from pydock_core.engine.networks import Networks
 from pydock_core.errors import ConflictError, UnavailableError
-from pydock_core.network.addresses import gateway_of, host_routes
+from pydock_core.network.addresses import host_routes
 from pydock_core.network.client import NetworkService
-from pydock_core.network.rules import port_name
+from pydock_core.network.rules import BridgeRules, port_name
 from pydock_core.paths import StateRoot
 from pydock_core.store.database import Database
+from pydock_core.store.database.networks import endpoints_of_container
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
-from tests.support.bridge_host import BRIDGE, OUTSIDE, SUBNET, Host, bridge_host, run
+from tests.support.bridge_host import (
+    BRIDGE,
+    OUTSIDE,
+    RULES,
+    SUBNET,
+    Host,
+    attach_alone,
+    bridge_host,
+    interface,
+    run,
+)
+from tests.support.raw_frames import Namespace
 from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, wait_until
 
 pytestmark = [
@@ -65,7 +76,7 @@ def test_the_interface_is_what_the_plan_says(host: Host) -> None:
         launch.wait(10)
     log = box.log().decode()
     assert f"inet {box.plan.network.address}" in log
-    assert f"link/ether {box.plan.network.mac_address}" in log
+    assert f"link/ether {box.plan.network.interfaces[0].mac_address}" in log
     assert "default via 172.30.0.1 dev eth0" in log
     assert "LOOPBACK,UP" in log
 
@@ -197,6 +208,103 @@ def test_many_connections_through_a_published_port(host: Host) -> None:
         wait_until(lambda: not Path(f"/proc/{forwarder}").exists(), "the forwarder ends with its supervisor")
 
 
+def ask_from(space: str, address: str, port: int, *, udp: bool = False) -> str:
+    """What a client in a namespace gets from a server that tells the client's address."""
+
+    def ask() -> str:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as client:
+            client.settimeout(3)
+            try:
+                client.connect((address, port))
+                client.send(b"who am I")
+                return client.recv(100).decode()
+            except OSError:
+                return ""
+
+    return Namespace.at(space)(ask)
+
+
+@contextlib.contextmanager
+def telling_in(box: Box, kind: int) -> Iterator[None]:
+    """Have a socket in a box on port 80 tell each client its address."""
+    inside = Namespace(box.status().pid)
+    made, last = (
+        inside(lambda: socket.socket(socket.AF_INET, kind)),
+        inside(lambda: socket.socket(socket.AF_INET, kind)),
+    )
+    made.bind(("0.0.0.0", 80))
+
+    def serve_stream() -> None:
+        while True:
+            accepted, (peer, _) = made.accept()
+            with accepted:
+                if not accepted.recv(100):
+                    return
+                accepted.sendall(peer.encode())
+
+    def serve_datagrams() -> None:
+        while True:
+            data, client = made.recvfrom(100)
+            if not data:
+                return
+            made.sendto(client[0].encode(), client)
+
+    if kind == socket.SOCK_STREAM:
+        made.listen()
+    thread = threading.Thread(target=serve_stream if kind == socket.SOCK_STREAM else serve_datagrams)
+    with made, last:
+        thread.start()
+        try:
+            yield
+        finally:
+            last.connect(("127.0.0.1", 80))
+            last.send(b"") if kind == socket.SOCK_DGRAM else last.shutdown(socket.SHUT_WR)
+            thread.join(10)
+
+
+def test_clients_from_outside_are_seen_by_their_addresses(host: Host) -> None:
+    ports = (
+        PublishedPort("0.0.0.0", 8090, 80),
+        PublishedPort("198.51.100.2", 8091, 80, "udp"),
+        PublishedPort("127.0.0.1", 8092, 80),
+    )
+    box = host.box(["sleep", "1000"], ports)
+    outside = f"/proc/{os.getpid()}/fd/{host.outside_fd}"
+    here = "/proc/thread-self/ns/net"
+    with contextlib.ExitStack() as ended:
+        ended.enter_context(box.launch())
+        other = host.box(["sleep", "1000"])
+        ended.enter_context(other.launch())
+        ended.callback(other.client.stop, signal.SIGKILL)
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            ended.enter_context(telling_in(box, kind))
+        assert ask_from(outside, "198.51.100.2", 8090) == OUTSIDE
+        assert ask_from(outside, "198.51.100.2", 8091, udp=True) == OUTSIDE
+        assert ask_from(outside, "198.51.100.2", 8092) == ""
+        for address, port in (("198.51.100.2", 8090), ("127.0.0.1", 8090), ("127.0.0.1", 8092)):
+            assert ask_from(here, address, port) in ("127.0.0.1", box.plan.network.address.partition("/")[0])
+        # A container reaches no address of the host, so not by way of a published port either.
+        space = f"/proc/{other.status().pid}/ns/net"
+        assert ask_from(space, "198.51.100.2", 8090) == ""
+        box.client.stop(signal.SIGKILL)
+        # The rules are still there, and act no more: the port is another program's.
+        with socket.create_server(("0.0.0.0", 8090)) as successor:
+            with contextlib.closing(socket.create_connection(("198.51.100.2", 8090), timeout=5)):
+                successor.accept()[0].close()
+
+            def serve() -> None:
+                accepted, _ = successor.accept()
+                with accepted:
+                    accepted.recv(100)
+                    accepted.sendall(b"somebody else")
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            assert ask_from(outside, "198.51.100.2", 8090) == "somebody else"
+            thread.join(10)
+
+
 def is_open(box: Box) -> bool:
     try:
         box.client.dial(80).close()
@@ -237,7 +345,7 @@ def test_ensuring_twice_and_at_once(host: Host) -> None:
 
     def ensure() -> None:
         try:
-            host.service.ensure(BRIDGE, SUBNET, gateway_of(SUBNET))
+            host.service.ensure(RULES)
         except BaseException as error:  # noqa: BLE001 - carried to the test
             failures.append(error)
 
@@ -253,7 +361,7 @@ def test_ensuring_twice_and_at_once(host: Host) -> None:
 
 def test_a_device_that_is_no_bridge_is_told(host: Host) -> None:
     with pytest.raises(ConflictError, match="uplink is not a bridge"):
-        host.service.ensure("uplink", SUBNET, gateway_of(SUBNET))
+        host.service.ensure(BridgeRules("uplink", SUBNET))
 
 
 def test_a_start_without_the_bridge_is_undone(host: Host) -> None:
@@ -276,15 +384,13 @@ def test_the_routes_of_the_host_are_seen(host: Host) -> None:
 CHOOSE = """
 import sys
 from pathlib import Path
-from pydock_core.engine.networks import Networks
 from pydock_core.paths import StateRoot
-from pydock_core.store.database import Database
+from tests.support.bridge_host import attach_alone
 root = StateRoot(Path(sys.argv[1], "data"), Path(sys.argv[1], "run"))
-networks = Networks(root, Database(root.database))
 print("ready", flush=True)
 sys.stdin.readline()
-made = networks.attach("c" * 64, resolvers=(), to_gateway=True)
-print(made.bridge, made.address, made.gateway, made.mac_address)
+made = attach_alone(root, "c" * 64)
+print(made.bridge, made.address, made.gateway)
 """
 """A program that gives a container an address on a root's bridge, when it is told to."""
 
@@ -310,7 +416,7 @@ def attach_at_once(roots: list[StateRoot]) -> list[NetworkAttachment]:
             program.stdin.flush()
         answers = [program.communicate(timeout=60)[0].split() for program in programs]
     assert [program.returncode for program in programs] == [0] * len(roots)
-    return [NetworkAttachment("bridge", *answer) for answer in answers]
+    return [NetworkAttachment("bridge", (interface(*answer),)) for answer in answers]
 
 
 def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path: Path) -> None:
@@ -327,7 +433,7 @@ def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path
         )
         networks = attach_at_once(roots)
         for network in networks:
-            ended.callback(subprocess.run, ["ip", "link", "del", network.bridge], check=True)
+            ended.callback(subprocess.run, ["ip", "link", "del", network.interfaces[0].bridge], check=True)
         subnets = {SUBNET, *(str(ip_interface(network.address).network) for network in networks)}
         assert len(subnets) == 1 + len(roots)
         boxes = [
@@ -339,7 +445,7 @@ def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path
             ended.callback(box.client.stop, signal.SIGKILL)
         for box in boxes:  # all run by now: each could have cut off the others
             space = f"--net=/proc/{box.status().pid}/ns/net"
-            gateway = box.plan.network.gateway.partition("/")[0]
+            gateway = box.plan.network.interfaces[0].gateway
             run("nsenter", space, "busybox", "ping", "-c", "1", "-W", "5", gateway)
 
 
@@ -366,19 +472,19 @@ def test_a_subnet_that_another_device_took_is_chosen_anew(host: Host, tmp_path: 
     root.ensure()
     with contextlib.ExitStack() as ended:
         ended.callback(end_server, NetworkService(root).ping()["pid"])
-        networks = Networks(root, Database(root.database))
-        first = networks.attach("a" * 64, resolvers=(), to_gateway=False)
-        assert networks.attach("b" * 64, resolvers=(), to_gateway=False).gateway == first.gateway
+        first = attach_alone(root, "a" * 64)
+        assert attach_alone(root, "b" * 64).gateway == first.gateway
         run("ip", "link", "del", first.bridge)  # as a reboot does
-        again = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        again = attach_alone(root, "a" * 64)
         assert again == first
         run("ip", "link", "del", first.bridge)
         run("ip", "link", "add", "pdother0", "type", "bridge")
         ended.callback(run, "ip", "link", "del", "pdother0")
-        run("ip", "addr", "add", first.gateway, "dev", "pdother0")
+        run("ip", "addr", "add", f"{first.gateway}/16", "dev", "pdother0")
         run("ip", "link", "set", "pdother0", "up")
-        moved = networks.attach("a" * 64, resolvers=(), to_gateway=False)
+        moved = attach_alone(root, "a" * 64)
         ended.callback(run, "ip", "link", "del", moved.bridge)
         assert ip_interface(moved.address).network != ip_interface(first.address).network
-        assert networks.address("a" * 64) == moved.address
-        assert networks.address("b" * 64) == ""
+        database = Database(root.database)
+        assert endpoints_of_container(database, "a" * 64)["bridge"][1].address == moved.address
+        assert endpoints_of_container(database, "b" * 64) == {}

@@ -101,6 +101,18 @@ def test_a_group_is_stopped_and_goes_on(results: dict[str, Any]) -> None:
     }
 
 
+def test_a_running_container_s_group_is_found_and_counts(results: dict[str, Any]) -> None:
+    assert results["counted"] == {"limits": [32 << 20, 9], "pids": 1, "counts": [True, True, True]}
+
+
+def test_the_limits_of_a_running_container_change_all_or_none(results: dict[str, Any]) -> None:
+    updated = results["updated"]
+    assert updated["after"] == [str(48 << 20), str(8 << 20), "50000 100000", "max", "0"]
+    assert "cpuset.cpus" in updated["message"]
+    assert updated["refused"] == updated["after"]
+    assert updated["before"][:4] == [str(32 << 20), "0", "max 100000", "9"]
+
+
 def test_a_limit_that_the_kernel_refuses_is_named(results: dict[str, Any]) -> None:
     assert "cpuset.cpus" in results["refused"]["message"]
     assert results["refused"]["left"] == []

@@ -22,7 +22,7 @@ needs_user = pytest.mark.skipif(
 
 
 def test_every_lack_has_a_cost_and_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     monkeypatch.setattr(host, "_read", lambda _: None)
     checks = examine(StateRoot(tmp_path / "data", tmp_path / "run"))
     assert {check.name for check in checks if check.state != "ok"} >= {

@@ -174,7 +174,7 @@ def test_modes_are_not_the_affair_of_whose_umask_it_is(engine: Engine, dock: Doc
     modes = {path.relative_to(layer).as_posix(): path.stat().st_mode & 0o777 for path in layer.rglob("*")}
     assert modes["etc"] == 0o755
     assert modes["etc/hosts"] == 0o644
-    engine.usage.prune_volumes({"all": ["true"]})
+    engine.volumes.prune({"all": ["true"]})
 
 
 def test_a_reader_that_goes_away(engine: Engine, changed: str) -> None:

@@ -179,3 +179,17 @@ def test_without_nft_the_host_is_closed_and_the_lack_is_told(
     rules = namespace.run("iptables-save").stdout
     assert "-i pydock" not in rules
     assert "pydock-" not in rules
+
+
+@pytest.mark.skipif(not shutil.which("nft"), reason="needs nft")
+def test_the_doctor_finds_a_firewall_that_drops_what_is_forwarded(host: Host) -> None:
+    chain = "{ type filter hook forward priority 0 ; policy drop ; }"
+    host.namespace.run("nft", f"add table ip filter; add chain ip filter FORWARD {chain}")
+    try:
+        check = network_check(host)
+        assert check["state"] == "limited"
+        assert "(table ip filter, chain FORWARD)" in check["found"]
+        assert "iptables -I FORWARD -i pydock+ -j ACCEPT" in check["remedy"]
+    finally:
+        host.namespace.run("nft", "delete table ip filter")
+    assert network_check(host)["state"] == "ok"

@@ -19,12 +19,12 @@ import pytest
 
 from pydock_core.engine import Engine
 from pydock_core.engine.registries import Registries
-from pydock_core.engine.volumes import fill_new_volumes, volume_directory
+from pydock_core.engine.volume_files import fill_volumes, volume_directory
 from pydock_core.errors import ConflictError, NotFoundError
 from pydock_core.images.registry.client import RegistryClient
 from pydock_core.oci.root_mount import RootMount
 from pydock_core.spec.definition import decode
-from pydock_core.spec.mount import read_mounts
+from pydock_core.spec.mount import definition_mounts
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.snapshots.layers import VARIABLE
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left
@@ -283,10 +283,12 @@ def test_a_new_volume_is_not_swept_while_it_is_filled(dock: Dock, engine: Engine
 
     row = containers_sql.find(engine.state.database, container_id)
     definition = decode(row.definition)
-    fill_new_volumes(engine.root, read_mounts(definition.request, definition.volumes), mounts)
+    fill_volumes(
+        engine.root, engine.state.database, definition_mounts(definition), mounts, is_first_start=True
+    )
     assert (volume_directory(engine.root, "filled") / "passwd").is_file()
     dock("rm", container_id)
-    assert engine.usage.prune_volumes({"all": ["true"]})["VolumesDeleted"] == ["filled"]
+    assert engine.volumes.prune({"all": ["true"]})["VolumesDeleted"] == ["filled"]
 
 
 def busy(base: Path, seed: int, registry: FakeRegistry, archives: list[bytes]) -> Callable[[], None]:

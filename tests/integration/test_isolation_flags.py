@@ -253,7 +253,11 @@ def test_other_runtimes_run_the_same(dock: Dock, name: str) -> None:
     assert dock.out("wait", name) == "137"
 
 
-def test_a_gpu_runtime_that_is_not_there_says_so(dock: Dock) -> None:
-    result = dock("run", "--rm", "--runtime", "nvidia", "busybox", "true", code=125)
-    assert "runtime nvidia is not on this host" in result.stderr
-    assert "NVIDIA container toolkit" in result.stderr
+@pytest.mark.skipif(
+    os.path.exists("/proc/driver/nvidia/version"), reason="needs a host without an NVIDIA GPU"
+)
+def test_a_gpu_that_is_not_there(dock: Dock) -> None:
+    for words in (("--runtime", "nvidia"), ("--gpus", "all,driver=nvidia")):
+        result = dock("run", "--rm", *words, "busybox", "true", code=125)
+        assert "this host has no NVIDIA GPU" in result.stderr
+        assert "dock doctor" in result.stderr

@@ -77,7 +77,7 @@ def test_the_whole_life(dock: Dock) -> None:
     assert dock.out("wait", "second") == "137"
     assert dock.out("logs", "second") == "started\nstarted"
     assert dock("rm", "second").stdout == "second\n"
-    assert "no such container" in dock("inspect", "second", code=1).stderr.replace(" or image", "")
+    assert "no such object: second" in dock("inspect", "second", code=1).stderr
 
 
 def test_a_running_container_is_not_removed_without_force(dock: Dock) -> None:

@@ -26,9 +26,18 @@ class OrdinaryUser:
     home: Path
 
     def run(
-        self, words: Sequence[object], *, cwd: Path, seconds: float, **environment: str
+        self,
+        words: Sequence[object],
+        *,
+        cwd: Path,
+        seconds: float,
+        resolv_conf: Path | None = None,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command as the user, with nothing of root's environment, and the repository at SEEN_AT."""
+        """Run a command as the user, with nothing of root's environment, and the repository at SEEN_AT.
+
+        ``resolv_conf`` takes the place of the host's.
+        """
         variables = {
             "HOME": str(self.home),
             "USER": self.name,
@@ -40,11 +49,13 @@ class OrdinaryUser:
                 for name, value in os.environ.items()
                 if name.startswith(("PIP_", "SSL_", "REQUESTS_", "PYDOCK_PULL"))
             },
+            "RESOLV_CONF": str(resolv_conf or ""),
             **environment,
         }
         script = (
-            'mount --bind "$0" "$1" && cd "$2" && shift 2 && '
-            'exec setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"'
+            'mount --bind "$0" "$1" && '
+            '{ [ -z "$RESOLV_CONF" ] || mount --bind "$RESOLV_CONF" /etc/resolv.conf; } && '
+            'cd "$2" && shift 2 && exec setpriv --reuid "$1" --regid "$1" --init-groups "${@:2}"'
         )
         return subprocess.run(
             [

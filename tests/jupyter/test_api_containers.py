@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -9,10 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jsonschema
 import pytest
@@ -20,7 +24,7 @@ import pytest
 from pydock_core.paths import StateRoot
 from pydock_core.supervision.client import Zygote
 from tests.bench.samples import BUSYBOX, busybox_archive
-from tests.support.jupyter_servers import JupyterServer, Response, run_jupyter, server_environment
+from tests.support.jupyter_servers import TOKEN, JupyterServer, Response, run_jupyter, server_environment
 
 pytestmark = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs /bin/busybox (Debian: busybox-static)")
 
@@ -49,6 +53,7 @@ def read_definitions() -> Any:
 
 
 SPECIFICATION = read_definitions()
+AUTHORIZATION = f"Authorization: token {TOKEN}"
 SERVE = "mkdir -p /www && echo hello > /www/index.txt && echo ready && echo oops >&2 && exec httpd -f -p 8000 -h /www"
 
 
@@ -199,7 +204,7 @@ def test_shapes(server: JupyterServer) -> None:
     check(load(server, f"/images/{images[0]['Id']}/json"), "ImageInspect")
     check(load(server, "/version"), "SystemVersion")
     check(load(server, "/info"), "SystemInfo")
-    for path in ("/containers/nothing/json", "/images/nothing/json", "/events"):
+    for path in ("/containers/nothing/json", "/images/nothing/json", "/plugins"):
         check(json.loads(call(server, "GET", path).body), "ErrorResponse")
 
 
@@ -222,6 +227,50 @@ def test_logs_and_exit_code(server: JupyterServer) -> None:
     assert {logs.body[:12], logs.body[12:]} == frames
     assert call(server, "DELETE", "/containers/short").status == 204
     assert call(server, "POST", "/containers/short/wait").status == 404
+
+
+def test_events_of_the_past_and_of_the_future(server: JupyterServer) -> None:
+    filters = quote(json.dumps({"container": ["short-lived"], "event": ["create", "die"]}))
+    home = server.root.parent
+    dock(home, "run", "--rm", "--name", "short-lived", "--network", "none", "busybox", "true")
+    answer = call(server, "GET", f"/events?since=1&until={time.time() + 0.001:.9f}&filters={filters}")
+    past = [json.loads(line) for line in answer.body.splitlines()]
+    assert [message["Action"] for message in past] == ["create", "die"]
+    for message in past:
+        check(message, "EventMessage")
+    path = f"{server.base_url}pydock/api/events?filters={filters}"
+    for _ in range(10):  # more than there are threads in the pool; each leaves in the middle
+        with server.connect() as client:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\n{AUTHORIZATION}\r\n\r\n".encode())
+            data = client.recv(65536)
+            assert data.startswith(b"HTTP/1.1 200")
+    with server.connect() as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {server.host}\r\n{AUTHORIZATION}\r\n\r\n".encode())
+        data = client.recv(65536)
+        dock(home, "run", "--rm", "--name", "short-lived", "--network", "none", "busybox", "true")
+        while b'"Action":"die"' not in data:
+            piece = client.recv(65536)
+            assert piece
+            data += piece
+        assert b'"Action":"create"' in data
+    assert call(server, "GET", "/events?filters=" + quote('{"nonesuch":["1"]}')).status == 400
+
+
+def test_pause_top_and_stats(server: JupyterServer) -> None:
+    home = server.root.parent
+    dock(home, "run", "-d", "--name", "seen", "--network", "none", "busybox", "sleep", "1000")
+    top = load(server, "/containers/seen/top?ps_args=-o+pid,args")
+    assert top["Titles"] == ["PID", "COMMAND"]
+    assert [fields[1] for fields in top["Processes"]] == ["sleep 1000"]
+    stats = load(server, "/containers/seen/stats?stream=0")
+    assert stats["precpu_stats"]["system_cpu_usage"] < stats["cpu_stats"]["system_cpu_usage"]
+    assert stats["pids_stats"]["current"] == 1
+    if os.geteuid() == 0:  # there is a freezer
+        assert call(server, "POST", "/containers/seen/pause").status == 204
+        assert load(server, "/containers/seen/json")["State"]["Paused"]
+        assert call(server, "POST", "/containers/seen/pause").status == 409
+        assert call(server, "POST", "/containers/seen/unpause").status == 204
+    dock(home, "rm", "-f", "seen")
 
 
 def test_start_imports_no_engine() -> None:
@@ -249,3 +298,84 @@ def test_the_extension_is_enabled_by_its_configuration(tmp_path: Path) -> None:
     section = shown.split(f"Config dir: {tmp_path / 'config'}")[1].split("Config dir:")[0]
     assert re.search(r"pydock_jupyter\s+enabled", section), shown
     assert re.search(r"Validating pydock_jupyter\.\.\.\s+pydock_jupyter .*OK", section), shown
+
+
+def test_networks_that_every_host_has(server: JupyterServer) -> None:
+    listed = load(server, "/networks")
+    assert [network["Name"] for network in listed] == ["bridge", "host", "none"]
+    for network in listed:
+        check(network, "Network")
+        assert load(server, f"/networks/{network['Id'][:12]}") == network
+        assert call(server, "DELETE", f"/networks/{network['Name']}").status == 400
+
+
+def test_volumes(server: JupyterServer) -> None:
+    asked = {"Name": "made", "Labels": {"a": "b"}, "DriverOpts": {"type": "tmpfs", "device": "tmpfs"}}
+    answer = call(server, "POST", "/v1.51/volumes/create", asked)
+    assert answer.status == 201
+    volume = json.loads(answer.body)
+    check(volume, "Volume")
+    assert (volume["Name"], volume["Labels"], volume["Options"]) == ("made", {"a": "b"}, asked["DriverOpts"])
+    assert load(server, "/volumes/made") == volume
+    filters = quote(json.dumps({"label": ["a=b"]}))
+    listed = load(server, f"/volumes?filters={filters}")
+    assert [item["Name"] for item in listed["Volumes"]] == ["made"]
+    check(listed, "VolumeListResponse")
+    assert call(server, "POST", "/volumes/create", {"ClusterVolumeSpec": {"Group": "x"}}).status == 501
+    assert call(server, "PUT", "/volumes/made?version=1", {}).status == 501
+    assert call(server, "POST", "/volumes/create", {"Driver": "convoy"}).status == 501
+    assert call(server, "POST", "/volumes/create", {"Name": "a b"}).status == 400
+    assert call(server, "DELETE", "/volumes/made").status == 204
+    assert call(server, "DELETE", "/volumes/made").status == 404
+    assert call(server, "DELETE", "/volumes/made?force=1").status == 204
+    request = {
+        "Image": "busybox",
+        "Cmd": ["true"],
+        "HostConfig": {"NetworkMode": "none", "Binds": ["held:/x"]},
+    }
+    assert call(server, "POST", "/containers/create?name=holder", request).status == 201
+    assert call(server, "DELETE", "/volumes/held").status == 409
+    assert call(server, "DELETE", "/containers/holder").status == 204
+    pruned = json.loads(
+        call(server, "POST", f"/volumes/prune?filters={quote(json.dumps({'all': ['true']}))}").body
+    )
+    assert "held" in pruned["VolumesDeleted"]
+
+
+def test_archives(server: JupyterServer) -> None:
+    place = "/containers/site/archive?path="
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("dir/file")
+        info.size = 3 << 20
+        archive.addfile(info, io.BytesIO(b"x" * info.size))
+    sent = put(server, f"/v1.51{place}/tmp", buffer.getvalue())
+    assert sent.status == 200, sent.body
+    described = call(server, "HEAD", f"{place}/tmp/dir/file")
+    found = json.loads(base64.b64decode(described.get("X-Docker-Container-Path-Stat") or ""))
+    assert {key: found[key] for key in ("name", "size", "linkTarget")} == {
+        "name": "file",
+        "size": 3 << 20,
+        "linkTarget": "",
+    }
+    answer = call(server, "GET", f"{place}/tmp/dir")
+    assert (answer.status, answer.get("Content-Type")) == (200, "application/x-tar")
+    with tarfile.open(fileobj=io.BytesIO(answer.body)) as received:
+        assert [member.name for member in received] == ["dir", "dir/file"]
+    assert call(server, "GET", f"{place}/nope").status == 404
+    assert call(server, "HEAD", f"{place}/nope").status == 404
+    assert call(server, "GET", "/containers/site/archive").status == 400
+    assert call(server, "GET", "/containers/nobody/archive?path=/").status == 404
+    assert put(server, f"{place}/nope", buffer.getvalue()).status == 404
+    assert put(server, f"{place}/tmp/dir/file", buffer.getvalue()).status == 400
+    assert put(server, f"{place}/tmp", b"x" * 2000).status in (400, 500)
+    refused = server.request(
+        "PUT", f"{server.base_url}pydock/api{place}/tmp", {}, buffer.getvalue(), auth="none"
+    )
+    assert refused.status == 403
+
+
+def put(server: JupyterServer, path: str, body: bytes) -> Response:
+    """Send an archive."""
+    headers = {"Content-Type": "application/x-tar"}
+    return server.request("PUT", f"{server.base_url}pydock/api{path}", headers, body, auth="token")

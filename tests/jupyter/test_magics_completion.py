@@ -17,6 +17,12 @@ class FakeSource:
     def images(self) -> Sequence[str]:
         return ["debian:12", "demo", "demo:latest"]
 
+    def networks(self) -> Sequence[str]:
+        return ["bridge", "host", "none", "web"]
+
+    def volumes(self) -> Sequence[str]:
+        return ["cache", "data"]
+
     def paths(self, prefix: str) -> Sequence[str]:
         return [name for name in ("data/", "Tensorflow/", "notes.txt") if name.startswith(prefix)]
 
@@ -43,6 +49,11 @@ def candidates(text: str) -> list[str]:
         ("run -v da", ["data/"]),
         ("run -itv da", ["data/"]),
         ("run -v data/:/d", []),
+        ("volume rm ca", ["cache"]),
+        ("volume inspect cache da", ["data"]),
+        ("cp w", ["web:", "worker:", "was:"]),
+        ("cp web:/x da", ["data/"]),
+        ("cp web:/x", []),
         ("load -i no", ["notes.txt"]),
         ("image cap", ["capture"]),
         ("image inspect deb", ["debian:12"]),
@@ -97,3 +108,4 @@ def test_a_failing_engine_completes_nothing() -> None:
     source = EngineSource(broken)
     assert source.containers(running=True) == []
     assert source.images() == []
+    assert source.volumes() == []

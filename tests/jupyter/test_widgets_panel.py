@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from pydock_jupyter.display.link import port_link, server_base_url
 from pydock_jupyter.panel_view import build_container_rows
 from pydock_jupyter.widgets.panel import Panel
 from pydock_jupyter.widgets.rows import container_html, name_html
+from tests.support.fake_engine import FakeEvents
 
 WAIT_SECONDS = 10
 
@@ -77,6 +78,7 @@ class FakeContainers:
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[Any]:
         return iter([SimpleNamespace(stream="stdout", data=self._engine.log)])
 
@@ -86,14 +88,6 @@ class FakeImages:
         self, filters: Mapping[str, Sequence[str]] | None = None, all: bool = False
     ) -> list[dict[str, Any]]:
         return [{"Id": "sha256:" + "a" * 64, "RepoTags": ["demo:latest"], "Size": 1_200_000}]
-
-
-class FakeSystem:
-    def __init__(self, engine: FakeEngine) -> None:
-        self._engine = engine
-
-    def revision(self) -> Hashable:
-        return repr(self._engine.items)
 
 
 class FakeEngine:
@@ -108,7 +102,7 @@ class FakeEngine:
         self.log = b"hello <world>\n"
         self.containers = FakeContainers(self)
         self.images = FakeImages()
-        self.system = FakeSystem(self)
+        self.events = FakeEvents()
 
     def close(self) -> None:
         self.is_closed = True

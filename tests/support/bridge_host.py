@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydock_core import syscalls
+from pydock_core.engine.attachments import Attachments
 from pydock_core.network.addresses import gateway_of, mac_address_of, pick_address
 from pydock_core.network.client import NetworkService
-from pydock_core.network.rules import Admission
+from pydock_core.network.rules import Admission, BridgeRules
 from pydock_core.paths import StateRoot
+from pydock_core.spec.definition import Definition, complete
+from pydock_core.store.database import Database
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.network_namespace import set_loopback_up
-from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
+from pydock_core.supervision.plan import Interface, NetworkAttachment, PublishedPort
 from tests.support.supervised import Box, end_boxes, end_server, leftovers, make_lower, wait_until
 
 BRIDGE = "pdtest0"
 SUBNET = "172.30.0.0/16"
+RULES = BridgeRules(BRIDGE, SUBNET)
 OUTSIDE = "198.51.100.1"  # RFC 5737: an address for documentation
 
 
@@ -57,14 +61,19 @@ class Host:
         address = pick_address(SUBNET, self.taken)
         self.taken.append(address)
         self.admit(address, access, resolvers)
-        network = NetworkAttachment("bridge", BRIDGE, address, gateway_of(SUBNET), mac_address_of(address))
+        network = NetworkAttachment("bridge", (interface(BRIDGE, address, gateway_of(SUBNET)),))
         return Box(self.root, self.lower, arguments, network=network, ports=ports)
 
     def admit(self, address: str, access: str = "none", resolvers: tuple[str, ...] = ()) -> None:
         """Have the bridge, and let the packets of an address in."""
-        self.service.ensure(
-            BRIDGE, SUBNET, gateway_of(SUBNET), Admission(address.partition("/")[0], access, resolvers)
-        )
+        self.service.ensure(RULES, Admission(address.partition("/")[0], access, resolvers))
+
+
+def interface(bridge: str, address: str, gateway: str) -> Interface:
+    """The only interface of a container."""
+    return Interface(
+        "eth0", "0" * 64, "bridge", bridge, address, gateway.partition("/")[0], mac_address_of(address)
+    )
 
 
 def ports() -> list[str]:
@@ -95,12 +104,12 @@ def bridge_host(base: Path) -> Iterator[Host]:
         service = NetworkService(root)
         servers.append(service.ping()["pid"])
         servers.append(Zygote(root).ping()["pid"])
-        service.ensure(BRIDGE, SUBNET, gateway_of(SUBNET))
+        service.ensure(RULES)
         yield Host(root, service, outside_fd, [])
         assert not any(leftovers(root).values())
         wait_until(lambda: not ports(), "the kernel has removed the namespaces of the containers")
-        service.remove(BRIDGE, SUBNET)
-        service.remove(BRIDGE, SUBNET)  # what is not there is not an error
+        service.remove(RULES)
+        service.remove(RULES)  # what is not there is not an error
         assert BRIDGE not in run("ip", "link") + run("nft", "list", "ruleset")
     finally:
         end_boxes(root)
@@ -108,3 +117,12 @@ def bridge_host(base: Path) -> Iterator[Host]:
         syscalls.setns(own_fd, syscalls.CLONE_NEWNET)
         os.close(own_fd)
         os.close(outside_fd)
+
+
+def attach_alone(root: StateRoot, container_id: str) -> Interface:
+    """Give a container of a root an address on the root's default bridge."""
+    request = complete({"NetworkingConfig": {"EndpointsConfig": {"bridge": {}}}})
+    made = Attachments(root, Database(root.database)).attach(
+        container_id, "name", Definition(request, {}), resolvers=(), servers=tuple, to_gateway=True
+    )
+    return made.interfaces[0]

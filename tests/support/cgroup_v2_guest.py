@@ -19,7 +19,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import PyDockError
 from pydock_core.oci.root_mount import RootMount
-from pydock_core.runtime.cgroups import probe_cgroups
+from pydock_core.runtime.cgroups import find_container_cgroup, probe_cgroups
 from pydock_core.runtime.cgroups.freezer import find_freezer
 from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
@@ -232,6 +232,57 @@ def freeze(guest: Guest) -> Any:
     }
 
 
+def counted(guest: Guest) -> Any:
+    """Its group is found by its first process, and counts."""
+    script = "echo up; while true; do :; done"
+    init = guest.start("counted", "sh", "-c", script, PidsLimit=9, Memory=32 << 20)
+    while "up" not in (BASE / "counted.out").read_text():
+        time.sleep(0.01)
+    group = find_container_cgroup(init, "counted")
+    assert group is not None
+    assert find_container_cgroup(init, "another") is None
+    stats = group.read_stats()
+    guest.executor.delete("counted")
+    guest.wait(init)
+    return {
+        "limits": [stats.memory_limit_bytes, stats.pids_limit],
+        "pids": stats.pids,
+        "counts": [bool(stats.memory_usage_bytes), bool(stats.cpu_usage_ns), stats.block_bytes is not None],
+    }
+
+
+def updated(guest: Guest) -> Any:
+    """Limits of a running container change, all or none, with a controller that it did not have."""
+    init = guest.start("updated", "sleep", "100", PidsLimit=9, Memory=32 << 20)
+    group = find_container_cgroup(init, "updated")
+    assert group is not None
+    directory = Path("/sys/fs/cgroup/pydock/updated")
+
+    def values() -> list[str]:
+        files = ("memory.max", "memory.low", "cpu.max", "pids.max", "cpuset.cpus")
+        return [(directory / file).read_text().strip() for file in files]
+
+    restore = group.update(
+        {
+            "memory": {"limit": 48 << 20, "reservation": 8 << 20},
+            "cpu": {"quota": 50_000, "period": 100_000, "cpus": "0"},
+            "pids": {"limit": -1},
+        }
+    )
+    after = values()
+    try:
+        group.update({"memory": {"limit": 64 << 20}, "cpu": {"cpus": "4000"}})
+        message = ""
+    except PyDockError as error:
+        message = error.message
+    refused = values()
+    restore()
+    before = values()
+    guest.executor.delete("updated")
+    guest.wait(init)
+    return {"after": after, "message": message, "refused": refused, "before": before}
+
+
 def refused(guest: Guest) -> Any:
     try:
         guest.run("refused", "true", CpusetCpus="4000")
@@ -275,6 +326,8 @@ STEPS: tuple[Callable[[Guest], Any], ...] = (
     kill_everything,
     kill_what_init_left,
     freeze,
+    counted,
+    updated,
     refused,
     old_overlay,
     left,

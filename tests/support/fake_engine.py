@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydock_core.api import EngineAccess
 from pydock_core.engine.shapes import ZERO_TIME
-from pydock_core.errors import ConflictError, NotFoundError, UnavailableError
+from pydock_core.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from pydock_core.spec.definition import compact
+from pydock_core.spec.network import check_network
 from pydock_core.spec.validation import check_request
 from pydock_core.supervision.logs import LogEntry
 
@@ -142,7 +143,9 @@ class FakeContainers:
         if name in NAMES:
             raise ConflictError(f"the name {name} is taken")
 
-    def wait(self, reference: str) -> int:
+    def wait(self, reference: str, condition: str = "not-running") -> int:
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidError(f'invalid condition: "{condition}"')
         full = self.resolve(reference)
         with self.stopped:
             self.stopped.wait_for(lambda: full not in self.running)
@@ -165,6 +168,7 @@ class FakeContainers:
         until_ns: int | None = None,
         stdout: bool = True,
         stderr: bool = True,
+        details: bool = False,
     ) -> Iterator[LogEntry]:
         full = self.resolve(reference)
         second = 1_000_000_000
@@ -200,6 +204,44 @@ class FakeImages:
         return {"Id": "sha256:" + "c" * 64, "RepoTags": [reference]}
 
 
+class FakeNetworks:
+    """The part of ``Engine.networks`` that the server calls; what is asked for comes back in errors and documents."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, list[str]] = {}
+
+    def list(self, filters: dict[str, list[str]] | None = None) -> list[dict[str, Any]]:
+        return [{"Name": name, "Filters": filters} for name in self.made]
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        if reference not in self.made:
+            raise NotFoundError(f"no such network: {reference}", "dock network ls lists them")
+        return {"Name": reference, "Containers": dict.fromkeys(self.made[reference])}
+
+    def create(self, request: Mapping[str, Any]) -> tuple[str, list[str]]:
+        name, _, _ = check_network(request)
+        if name in self.made:
+            raise ConflictError(f"network {name} already exists")
+        self.made[name] = []
+        return name * 8, ["a warning"]
+
+    def remove(self, reference: str, *, force: bool = False) -> bool:
+        self.inspect(reference)
+        del self.made[reference]
+        return True
+
+    def prune(self, filters: dict[str, list[str]] | None = None) -> dict[str, Any]:
+        return {"NetworksDeleted": [name for name, users in self.made.items() if not users]}
+
+    def connect(self, reference: str, container: str, settings: Mapping[str, Any] | None = None) -> None:
+        self.inspect(reference)
+        self.made[reference].append(f"{container} {json.dumps(settings)}")
+
+    def disconnect(self, reference: str, container: str, *, force: bool = False) -> None:
+        self.inspect(reference)
+        self.made[reference].append(f"{container} {force}")
+
+
 class FakeSystem:
     def version(self) -> dict[str, Any]:
         return {"Version": "0", "Os": "linux", "Arch": "amd64"}
@@ -207,15 +249,39 @@ class FakeSystem:
     def info(self) -> dict[str, Any]:
         return {"ID": "fake", "Containers": 3}
 
-    def revision(self) -> Hashable:
-        return 0
+
+class FakeChanges:
+    """No changes: a wait ends with its time, or when it is interrupted."""
+
+    def __init__(self) -> None:
+        self._interrupted = threading.Event()
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        self._interrupted.wait(timeout_seconds)
+        self._interrupted.clear()
+        return False
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+class FakeEvents:
+    """Without a past and a future."""
+
+    def changes(self) -> FakeChanges:
+        return FakeChanges()
 
 
 class FakeEngine:
     def __init__(self, directory: Path) -> None:
         self.containers = FakeContainers(directory)
         self.images = FakeImages()
+        self.networks = FakeNetworks()
         self.system = FakeSystem()
+        self.events = FakeEvents()
 
     def close(self) -> None:
         """Close nothing."""

@@ -22,10 +22,20 @@ def read_state() -> State:
         "nftables table": frozenset(_output("nft", "list", "tables")),
         "user": frozenset(line.partition(":")[0] for line in Path("/etc/passwd").read_text().splitlines()),
         "subordinate ids": frozenset(_lines("/etc/subuid") + _lines("/etc/subgid")),
-        "control group": frozenset(str(path) for path in Path("/sys/fs/cgroup").glob("**/pydock*/*/")),
+        "control group": frozenset(_control_groups()),
         "process": frozenset(_processes()),
         "ip_forward": frozenset(_lines("/proc/sys/net/ipv4/ip_forward")),
     }
+
+
+def _control_groups() -> list[str]:
+    """The groups of containers; unlike glob, os.walk() does not mind one that goes meanwhile."""
+    return [
+        f"{directory}/{name}"
+        for directory, names, _ in os.walk("/sys/fs/cgroup")
+        if os.path.basename(directory).startswith("pydock")
+        for name in names
+    ]
 
 
 def describe_changes(before: State, after: State) -> list[str]:

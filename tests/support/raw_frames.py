@@ -57,16 +57,44 @@ def icmp_redirect(source: str, destination: str, gateway: str, original: bytes) 
     return ipv4(source, destination, socket.IPPROTO_ICMP, message)
 
 
-def router_advertisement(source_mac: str, prefix: str) -> bytes:
+def router_advertisement(source_mac: str, prefix: str, source: str = "fe80::bad") -> bytes:
     """An IPv6 packet that offers a default route and a prefix for autoconfiguration (RFC 4861)."""
-    source, destination = IPv6Address("fe80::bad").packed, IPv6Address("ff02::1").packed
     message = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
     message += struct.pack("!BB", 1, 1) + mac(source_mac)
     message += struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 86400, 0) + IPv6Address(prefix).packed
-    pseudo = source + destination + struct.pack("!II", len(message), socket.IPPROTO_ICMPV6)
+    return icmpv6(source, "ff02::1", message)
+
+
+def neighbour_advertisement(source: str, target: str, target_mac: str, destination: str) -> bytes:
+    """An IPv6 packet that says "target is at target_mac", and overrides what was known (RFC 4861, section 4.4)."""
+    message = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + IPv6Address(target).packed
+    return icmpv6(source, destination, message + struct.pack("!BB", 2, 1) + mac(target_mac))
+
+
+def redirect6(source: str, destination: str, target: str) -> bytes:
+    """An IPv6 packet by which a router says that another one is nearer (RFC 4861, section 4.5)."""
+    message = (
+        struct.pack("!BBHI", 137, 0, 0, 0) + IPv6Address(target).packed + IPv6Address("2001:db8::1").packed
+    )
+    return icmpv6(source, destination, message)
+
+
+def icmpv6(source: str, destination: str, message: bytes) -> bytes:
+    """An IPv6 packet with an ICMPv6 message, whose checksum is filled in."""
+    ends = IPv6Address(source).packed + IPv6Address(destination).packed
+    pseudo = ends + struct.pack("!II", len(message), socket.IPPROTO_ICMPV6)
     message = message[:2] + _checksum(pseudo + message) + message[4:]
-    head = struct.pack("!IHBB", 0x60000000, len(message), socket.IPPROTO_ICMPV6, 255)
-    return head + source + destination + message
+    return struct.pack("!IHBB", 0x60000000, len(message), socket.IPPROTO_ICMPV6, 255) + ends + message
+
+
+def udp6(source: str, source_port: int, destination: str, port: int, data: bytes) -> bytes:
+    """An IPv6 packet with a datagram."""
+    ends = IPv6Address(source).packed + IPv6Address(destination).packed
+    length = 8 + len(data)
+    segment = struct.pack("!HHHH", source_port, port, length, 0) + data
+    pseudo = ends + struct.pack("!II", length, socket.IPPROTO_UDP)
+    segment = segment[:6] + _checksum(pseudo + segment) + segment[8:]
+    return struct.pack("!IHBB", 0x60000000, length, socket.IPPROTO_UDP, 64) + ends + segment
 
 
 def _v4(text: str) -> bytes:

@@ -87,7 +87,7 @@ images = [{"Id": f"sha256:{n:064x}", "RepoTags": [f"train:{n}"], "Size": 10**8 *
 engine = SimpleNamespace(
     containers=SimpleNamespace(list=lambda all: [container(n) for n in range(30)]),
     images=SimpleNamespace(list=lambda: images),
-    system=SimpleNamespace(revision=lambda: 0),
+    events=SimpleNamespace(changes=lambda: None),
     close=lambda: None,
 )
 Panel(Watcher(lambda: engine))

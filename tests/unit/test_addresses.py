@@ -42,7 +42,7 @@ def test_an_address_is_free_inside_and_not_the_gateways(prefix: int, base: int, 
     assert picked != addresses.gateway_of(str(network))
 
 
-@pytest.mark.parametrize("subnet", ["172.30.0.1/16", "nonsense", "10.0.0.0/31", "fe80::/64"])
+@pytest.mark.parametrize("subnet", ["172.30.0.1/16", "nonsense", "10.0.0.0/31"])
 def test_what_is_no_subnet_is_refused(subnet: str) -> None:
     with pytest.raises(InvalidError):
         addresses.gateway_of(subnet)

@@ -64,3 +64,55 @@ def test_the_setting_is_one_of_two_words() -> None:
     assert build.host_access({build.HOST_ACCESS: "all"}) == "all"
     with pytest.raises(InvalidError, match="invalid PYDOCK_HOST_ACCESS: yes"):
         build.host_access({build.HOST_ACCESS: "yes"})
+
+
+def test_a_chain_that_drops_what_is_forwarded_is_found() -> None:
+    listing = """
+table bridge b {
+	chain forward {
+		type filter hook forward priority filter; policy drop;
+	}
+}
+table ip filter {
+	chain INPUT {
+		type filter hook input priority filter; policy drop;
+	}
+	chain FORWARD {
+		type filter hook forward priority filter; policy %s;
+	}
+	chain DOCKER {
+	}
+}
+"""
+    assert build.find_dropping_chain(listing % "drop") == "table ip filter, chain FORWARD"
+    assert build.find_dropping_chain(listing % "accept") == ""
+    assert build.find_dropping_chain("") == ""
+
+
+def test_an_internal_bridge_forwards_nothing_and_an_outer_one_as_it_is_told() -> None:
+    internal = build.build_nft_script(BridgeRules("br-x", "10.5.0.0/24", internal=True), [], guard=True)
+    assert "masquerade" not in internal
+    assert 'forward iifname "br-x" drop' in internal
+    assert 'forward iifname "br-x" accept' not in internal
+    plain = build.build_nft_script(BridgeRules("br-x", "10.5.0.0/24", masquerade=False), [], guard=True)
+    assert "masquerade" not in plain
+    assert "169.254.0.0/16" in plain
+    opened = build.build_nft_script(BridgeRules("br-x", "10.5.0.0/24", link_local=True), [], guard=True)
+    assert "169.254.0.0/16" not in opened
+
+
+def test_what_becomes_wrong_is_withdrawn() -> None:
+    rules = BridgeRules("br-x", "10.5.0.0/24", "10.5.0.254", "fd00:5::/64")
+    assert rules.own_addresses == ["10.5.0.254/24", "fd00:5::1/64"]
+    plain = build.lasting_elements(RULES, Admission("172.30.0.2", "gateway"))
+    assert plain == []
+    lasting = build.lasting_elements(
+        rules, Admission("10.5.0.2", "all", (), "02:00:00:00:00:07", "fd00:5::2")
+    )
+    assert [line.split()[2:5:2] for line in lasting] == [
+        ["bridge", name] for name in ([line.split()[4] for line in lasting[:-1]])
+    ] + [["ip6", lasting[-1].split()[4]]]
+    assert len(lasting) == 6
+    script = build.build_nft_withdrawal(lasting).splitlines()
+    assert [line.split()[0] for line in script] == ["add", "delete"] * 6
+    assert build.build_nft_withdrawal(["add element bridge t custom-00000000 { x }"]) == ""

@@ -17,9 +17,14 @@ from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command
 from pydock_core.commands.table import COMMANDS
 from pydock_core.engine import Engine
+from pydock_core.engine.consistency.finding import Finding
 from pydock_core.engine.containers import Containers
+from pydock_core.engine.processes import Processes, build_stats
+from pydock_core.engine.system import System
 from pydock_core.errors import NotFoundError
 from pydock_core.paths import StateRoot
+from pydock_core.store.database.containers import ContainerRow
+from pydock_core.supervision.container_status import Status
 from tests.support.commands import Output
 from tests.support.image_store import build_config, build_docker_archive
 
@@ -39,7 +44,17 @@ SUMMARY: dict[str, Any] = {
     "NetworkSettings": {"Networks": {}},
 }
 FOUND = {"name": "box", "description": "", "star_count": 3, "is_official": True, "is_automated": False}
-ARGUMENTS = {"IMAGE": "box:1", "CONTAINER": CONTAINER, "NAME": "box:1", "TERM": "box"}
+ROW = ContainerRow(SUMMARY["Id"], CONTAINER, "sha256:1", 1, "{}")
+ENDING = {"events": ["--until", "0s"], "stats": ["--no-stream"]}
+"""The options with which a command ends that would go on."""
+ARGUMENTS = {
+    "IMAGE": "box:1",
+    "CONTAINER": CONTAINER,
+    "NAME": "box:1",
+    "TERM": "box",
+    "VOLUME": "kept",
+    "NETWORK": "bridge",
+}
 
 
 def with_option(flag: str) -> list[tuple[Command, Option]]:
@@ -58,10 +73,16 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     engine = Engine(StateRoot(tmp_path / "data", tmp_path / "run"))
     monkeypatch.setattr(Containers, "list", lambda self, **words: [SUMMARY])
     monkeypatch.setattr(Containers, "inspect", look)
+    monkeypatch.setattr(Processes, "stats", lambda self, name: build_stats(ROW, Status("created")))
     monkeypatch.setattr(Engine, "registries", SimpleNamespace(search=lambda *_, **__: [FOUND]))
     config = build_config(Cmd=["sh"]).replace(b'"rootfs"', b'"history": [{"created_by": "x"}], "rootfs"')
     config = config.replace(b'"x"', b'"x", "empty_layer": true')
     engine.images.load(io.BytesIO(build_docker_archive(tags=["box:1"], config=config)))
+    finding = Finding(
+        "file", "tmp/load-1", "a killed process left it unfinished", "removes it", True, "mended"
+    )
+    monkeypatch.setattr(System, "check", lambda self, **words: [finding])
+    engine.volumes.create("kept")
     output = Output()
     yield Context(engine=engine, stdout=output, stderr=output)
     engine.close()
@@ -72,7 +93,8 @@ def run(context: Context, command: Command, *words: str) -> str:
     needed = [ARGUMENTS[argument.name] for argument in command.arguments if argument.count in ("1", "+")]
     assert isinstance(context.stdout, Output)
     context.stdout.clear()
-    code = run_command([*command.path, *words, *needed], context)
+    ending = ENDING.get(command.name, [])
+    code = run_command([*command.path, *ending, *words, *needed], context)
     written = context.stdout.text
     assert code == 0 or command.name == "doctor", written
     assert "error:" not in written

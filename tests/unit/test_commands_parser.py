@@ -64,12 +64,23 @@ def test_docker_options_of_later_are_refused_by_name(command: Command) -> None:
 
 @pytest.mark.parametrize("name", sorted(LATER_COMMANDS))
 def test_docker_commands_of_later_are_refused_by_name(name: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"dock {name} is not supported by this version"):
+    with pytest.raises(UnsupportedError, match=f"dock {name} is not supported by this version") as caught:
         parse([name])
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("line", ["build .", "image build -t x .", "buildx build ."])
+def test_build_names_what_makes_images_here(line: str) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        parse(line.split())
+    assert "dock commit" in caught.value.hint
+    assert "dock image capture" in caught.value.hint
+    assert find(("commit",))
+    assert find(("image", "capture"))
 
 
 def test_no_command_is_both_there_and_later() -> None:
-    assert not {command.path[0] for command in COMMANDS if len(command.path) == 1} & LATER_COMMANDS
+    assert not {command.path[0] for command in COMMANDS if len(command.path) == 1} & set(LATER_COMMANDS)
 
 
 @pytest.mark.parametrize(

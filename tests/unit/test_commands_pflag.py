@@ -126,6 +126,7 @@ LINES = (
     "-i=0 -t=T busybox sh -c --",
     "-e=A=1 -eB=2 -e C=3 --env=D=4 busybox",
     "-e --=v busybox --",
+    "--cpu-period=20000 --cpu-quota 5000 --cpuset-mems=0 --memory-reservation 9m --blkio-weight=10 busybox",
     "--read-only busybox false",
     "--read-only=false busybox",
     "--entrypoint= busybox x",
@@ -144,22 +145,75 @@ LINES = (
     "-v /srv:/data:ro -v cache:/cache:nocopy -v /anonymous --tmpfs /run:size=2m,exec busybox",
     "--mount type=bind,source=/srv,target=/x,readonly,bind-propagation=rslave busybox",
     "--mount type=volume,source=named,target=/x,volume-nocopy --mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=700 busybox",
+    "--volumes-from one --volumes-from=two:ro --volume-driver local -v cache:/cache busybox",
+    "--mount type=volume,src=v,dst=/x,volume-subpath=a/b,volume-label=k=v=w,volume-label=l,volume-driver=local busybox",
+    "--mount type=volume,src=v,dst=/x,volume-opt=type=tmpfs,volume-opt=device=tmpfs,ro=false busybox",
+    '--mount type=volume,src=v,dst=/x,volume-opt=type=none,"volume-opt=o=bind,ro",volume-opt=device=/srv busybox',
+    '--mount type=volume,src=v,dst=/x,"volume-opt=o=bind busybox',
+    "--mount type=bind,src=/srv,dst=/x,bind-nonrecursive busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=enabled,consistency=cached busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=disabled busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=writable,readonly busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=readonly,ro,bind-propagation=rprivate busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=writable busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=readonly,ro busybox",
+    "--mount type=bind,src=/srv,dst=/x,bind-recursive=sometimes busybox",
+    "--mount type=image,src=busybox,dst=/x,image-subpath=etc busybox",
+    "--mount type=bind,src=/srv,dst=/x,volume-nocopy busybox",
+    "--mount type=volume,src=v,dst=/x,tmpfs-size=1m busybox",
+    "--mount type=volume,src=v,dst=/x,volume-subpath busybox",
     "-p 127.0.0.1:8080:80 -p 127.0.0.2::53/udp -p 127.0.0.1:82-83:82-83 --expose 6006 busybox",
     "--group-add 5 --hostname box --add-host db:10.0.0.1 --add-host=six=[fe80::1] --add-host h:host-gateway busybox",
     "-m 64m --memory-swap 128m --cpus 0.5 --cpu-shares 512 --cpuset-cpus 0 --pids-limit 10 --oom-score-adj 7 busybox",
     "--memory-swap -1 -m 64m --shm-size 1m --ulimit nofile=10:20 --ulimit core=5 --sysctl net.ipv4.ip_forward=1 busybox",
     "--cap-add NET_ADMIN --cap-drop ALL --privileged --security-opt no-new-privileges --security-opt seccomp=unconfined busybox",
     "--device /dev/null:/dev/nil:r --device /dev/zero --stop-signal SIGINT --stop-timeout 3 --runtime crun busybox",
+    "--gpus all busybox",
+    "--gpus 2,capabilities=utility --gpus device=0 --gpus=driver=nvidia,count=-1 busybox",
+    '--gpus "device=0,1","capabilities=compute,utility" busybox',
+    "--gpus device=GPU-8d2b2f1e,driver=nvidia --device vendor.com/class=name --device /dev/null busybox",
+    "--device nvidia.com/gpu=0:1 --device intel.com/gpu=all busybox",
+    '--gpus a"b busybox',
+    '--gpus "all"x busybox',
+    "--gpus= busybox",
+    "--gpus all,all busybox",
+    "--gpus 1,count=1 busybox",
+    "--gpus some busybox",
+    "--gpus count=x busybox",
+    "--gpus key=value busybox",
     "--annotation a=b --annotation c=d=e --network none --log-driver json-file --log-opt max-size=1m -i busybox",
     "--network host --read-only --entrypoint /e busybox a b",
+    "--restart on-failure:3 busybox",
+    "--restart=unless-stopped busybox",
+    "--health-cmd true --health-interval 1m30s --health-timeout=1s --health-retries 2 --health-start-period 3s busybox",
+    "--no-healthcheck busybox",
+    "--init busybox",
+    "--ipc host --pid host --userns host --cgroupns private --cgroup-parent /jobs --domainname d busybox",
+    "--uts host --ipc none --ipc private busybox",
+    "--blkio-weight-device /dev/sda:100 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sda:5 busybox",
+    "--device-read-iops /dev/sda:7 --device-write-iops=/dev/sda:8 --memory-swappiness 10 --oom-kill-disable busybox",
+    "--no-healthcheck --health-cmd true busybox",
+    "--health-interval 1 --health-cmd true busybox",
+    "-p 8000-8005:80 -p 127.0.0.1:9000-9002:90/udp busybox",
+    "-p 8000-8005:80-81 busybox",
+    "--dns 10.0.0.1 --dns ::1 --dns-search example.com --dns-option ndots:2 --dns-opt rotate -P busybox",
+    "--network web --network-alias a --net-alias b --ip 10.0.0.2 --ip6 fd00::2 --link db:store busybox",
+    "--network name=web,alias=a,ip=10.0.0.2,mac-address=02:00:00:00:00:01,gw-priority=3 busybox",
+    "--network web --network name=db,alias=x busybox",
+    "--network web --network web busybox",
+    "--network web --network bridge busybox",
+    "--network name=web,alias=a --network-alias b busybox",
+    "--network alias=a busybox",
+    "--network name=web,colour=red busybox",
+    "--link db --mac-address 02:00:00:00:00:01 busybox",
+    "--network bridge --link db:store busybox",
 )
 
 
 def ours(line: str) -> CreateRequest | None:
     """The request of ``create``; None for words that do not parse."""
-    words = [word for word in ["create", *line.split()] if word != "--init=false"]
     try:
-        parsed = parse(words)
+        parsed = parse(["create", *line.split()])
         assert isinstance(parsed, Parsed)
         return build_request(parsed.words, {}, "/")
     except InvalidError:
@@ -185,7 +239,7 @@ def engine(path: Path, asked: list[dict[str, Any]]) -> Iterator[None]:
                 asked.append(json.loads(body))
             reply = b'{"Id": "0123456789ab", "Warnings": []}'
             self.send_response(201 if self.command == "POST" else 200)
-            self.send_header("Api-Version", "1.43")
+            self.send_header("Api-Version", "1.51")
             self.send_header("Ostype", "linux")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(reply)))
@@ -229,8 +283,7 @@ def test_dockers_own_program_asks_for_the_same(tmp_path: Path) -> None:
                     sent = check_request(asked[0])
                     for request in (sent, built):  # the client keeps these in maps, so their order is random
                         request["Env"].sort()
-                        if request["HostConfig"]["Binds"] is not None:
-                            request["HostConfig"]["Binds"].sort()
+                        (request["HostConfig"]["Binds"] or []).sort()
                         request["HostConfig"]["Ulimits"].sort(key=lambda limit: limit["Name"])
                     assert sent == built, line
     finally:

@@ -166,3 +166,17 @@ def test_an_unknown_function_is_told_the_known_ones() -> None:
 def test_a_slice_out_of_range_is_an_error(bounds: str) -> None:
     with pytest.raises(InvalidError, match="slice: "):
         Template(f"{{{{slice .Name {bounds}}}}}").render(DATA)
+
+
+@pytest.mark.parametrize(
+    ("template", "hint"),
+    [
+        ("{{.Nope", "each {{ needs its }}"),
+        ("{{if .Id}}x", "its {{end}}"),
+        ("{{json (.Id}}", "each ( needs its )"),
+    ],
+)
+def test_an_open_bracket_is_what_the_hint_is_about(template: str, hint: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        Template(template).render({"Id": "x"})
+    assert hint in caught.value.hint

@@ -53,7 +53,7 @@ def test_everything_at_once() -> None:
         Mount("volume", "cache", "/cache"),
         Mount("tmpfs", "", "/t", options=("size=1048576", "mode=1777")),
         Mount("tmpfs", "", "/run", options=("size=2m",)),
-        Mount("volume", "made", "/anonymous"),
+        Mount("volume", "made", "/anonymous", unnamed=True),
     ]
     assert read_ports(host["PortBindings"]) == (
         PublishedPort("127.0.0.1", 8080, 80),
@@ -100,10 +100,8 @@ def test_port_ranges_go_in_step() -> None:
 def test_an_error_names_the_option() -> None:
     with pytest.raises(InvalidError, match="invalid --memory 1024: less than 6 MiB"):
         request_of_line("-m 1k image")
-    with pytest.raises(
-        UnsupportedError, match="--network web: this version of PyDock does not support user-defined networks"
-    ):
-        request_of_line("--network web image")
+    with pytest.raises(InvalidError, match=r"invalid --ip 10\.0\.0: not an IPv4 address"):
+        request_of_line("--network web --ip 10.0.0 image")
 
 
 def test_a_profile_stands_in_its_file_s_place(tmp_path: Path) -> None:
@@ -115,7 +113,7 @@ def test_a_profile_stands_in_its_file_s_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["99999:80", "80:0", "a:b", "80:80/icmp", "1.2.3.4.5:80:80", "80-81:80", "::80:80", "80:90-80", ""],
+    ["99999:80", "80:0", "a:b", "80:80/icmp", "1.2.3.4.5:80:80", "80-81:80-82", "::80:80", "80:90-80", ""],
 )
 def test_bad_ports_are_refused(text: str) -> None:
     with pytest.raises(InvalidError) as caught:
@@ -154,7 +152,20 @@ def test_bad_ports_are_refused(text: str) -> None:
         "--label =x image",
         "-e =x image",
         "--pids-limit many image",
-        "--network web image",
+        "--network web --network host image",
+        "--network name=web,ip=10.0.0.2 --ip 10.0.0.3 image",
+        "--network alias=a image",
+        "--network name=web,colour=red image",
+        "--network /x image",
+        "--network-alias a image",
+        "--network bridge --ip 10.0.0.2 image",
+        "--network web --mac-address 01:00:00:00:00:01 image",
+        "--network web --network-alias a/b image",
+        "--network host --mac-address 02:00:00:00:00:01 image",
+        "--dns example.com image",
+        "--dns-search a/b image",
+        "--dns-option a=b image",
+        "--link :x image",
         "--security-opt frobnicate=1 image",
         "-v /x:/y:z image",
     ],

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 import pydock_core.engine
+from pydock_core.change_watch import ChangeWatch
 from pydock_core.engine import protocol
 from pydock_core.engine.containers import Containers
+from pydock_core.engine.events import Events, EventStream
 from pydock_core.engine.filesystems import Filesystems
 from pydock_core.engine.images import Images
+from pydock_core.engine.processes import Processes
 from pydock_core.engine.registries import Registries
 from pydock_core.engine.system import System
 from pydock_core.engine.usage import Usage
@@ -28,6 +31,10 @@ PARTS = [
     (Filesystems, protocol.FilesystemsProtocol),
     (Usage, protocol.UsageProtocol),
     (System, protocol.SystemProtocol),
+    (Events, protocol.EventsProtocol),
+    (Processes, protocol.ProcessesProtocol),
+    (EventStream, protocol.EventStreamProtocol),
+    (ChangeWatch, protocol.ChangesProtocol),
     (pydock_core.engine.Engine, protocol.EngineProtocol),
 ]
 DOUBLES = [
@@ -36,7 +43,8 @@ DOUBLES = [
     (fake_engine.FakeSystem, protocol.SystemProtocol),
     (test_widgets_panel.FakeContainers, protocol.ContainersProtocol),
     (test_widgets_panel.FakeImages, protocol.ImagesProtocol),
-    (test_widgets_panel.FakeSystem, protocol.SystemProtocol),
+    (fake_engine.FakeEvents, protocol.EventsProtocol),
+    (fake_engine.FakeChanges, protocol.ChangesProtocol),
     (test_commands_registries.FakeRegistries, protocol.RegistriesProtocol),
     (test_commands_registries.FakeImages, protocol.ImagesProtocol),
 ]

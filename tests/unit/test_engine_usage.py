@@ -21,8 +21,9 @@ from pydock_core.spec.definition import Definition, complete, encode
 from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import distribution
 from pydock_core.store.database import images as images_sql
-from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.containers import ContainerRow, Uses
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
+from pydock_core.store.database.volumes import NewVolume, add
 from pydock_core.store.trees import remove_tree, tree_sizes
 from tests.support.image_store import (
     NEEDS_ROOT,
@@ -62,7 +63,7 @@ def use(engine: Engine, image_id: str, name: str = "web", labels: Mapping[str, s
     container_id = os.urandom(32).hex()
     request = complete({"Image": image_id, "Cmd": ["sh"], "Labels": dict(labels or {})})
     row = ContainerRow(container_id, name, image_id, time.time_ns(), encode(Definition(request, {})))
-    containers_sql.insert(engine.state.database, row, {})
+    containers_sql.insert(engine.state.database, row, Uses())
     return container_id
 
 
@@ -239,18 +240,18 @@ def test_prune_of_containers_and_volumes(engine: Engine) -> None:
     now = time.time_ns()
     with engine.state.database.transaction() as connection:
         for name, anonymous in (("a" * 64, 1), ("named", 0)):
-            connection.execute("INSERT INTO volume VALUES (?, ?, ?)", (name, now, anonymous))
+            add(connection, name, NewVolume(bool(anonymous)), now)
             (engine.root.volumes / name / "_data").mkdir(parents=True)
             (engine.root.volumes / name / "_data" / "file").write_text("12345")
     third = use(engine, image_id, "third")
     with engine.state.database.transaction() as connection:
-        connection.execute("INSERT INTO container_volume VALUES (?, ?)", (third, "a" * 64))
-    assert engine.usage.prune_volumes()["VolumesDeleted"] == []  # one is used, the other has a name
+        connection.execute("INSERT INTO container_volume VALUES (?, ?, 1, '[]')", (third, "a" * 64))
+    assert engine.volumes.prune()["VolumesDeleted"] == []  # one is used, the other has a name
     engine.containers.remove("third")
-    assert engine.usage.prune_volumes({"label": ["x"]})["VolumesDeleted"] == []
-    assert engine.usage.prune_volumes() == {"VolumesDeleted": ["a" * 64], "SpaceReclaimed": 5}
+    assert engine.volumes.prune({"label": ["x"]})["VolumesDeleted"] == []
+    assert engine.volumes.prune() == {"VolumesDeleted": ["a" * 64], "SpaceReclaimed": 5}
     assert [volume["Name"] for volume in engine.usage.df()["Volumes"]] == ["named"]
-    assert engine.usage.prune_volumes({"all": ["true"]})["VolumesDeleted"] == ["named"]
+    assert engine.volumes.prune({"all": ["true"]})["VolumesDeleted"] == ["named"]
     assert list(engine.root.volumes.iterdir()) == list(engine.root.trash.iterdir()) == []
 
 

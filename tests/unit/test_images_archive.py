@@ -21,7 +21,7 @@ import zstandard
 from pydock_core.commands.context import Context
 from pydock_core.commands.dispatch import run_command
 from pydock_core.errors import ConflictError, CorruptError, InvalidError, NotFoundError, UnsupportedError
-from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.containers import ContainerRow, Uses
 from pydock_core.store.database.containers import insert as insert_container
 from tests.support.commands import Output
 from tests.support.image_store import (
@@ -425,7 +425,7 @@ def test_tagging(filled: Store) -> None:
 def use(store: Store, name: str) -> None:
     """Record a container of an image."""
     insert_container(
-        store.database, ContainerRow("c" * 64, "name", store.images.resolve(name).id, 0, "{}"), {}
+        store.database, ContainerRow("c" * 64, "name", store.images.resolve(name).id, 0, "{}"), Uses()
     )
 
 

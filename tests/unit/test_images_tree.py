@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from pydock_core.errors import InvalidError, NotFoundError
 from pydock_core.images.capture.elf import LibraryFinder, configured_directories, read_elf
 from pydock_core.images.capture.host_tree import HostTree
-from pydock_core.images.capture.loader_cache import CacheEntry, build_cache, parse_cache
 from pydock_core.images.capture.python_environment import (
     EnvironmentCollector,
     check_paths,
     probe_environment,
     skip_secrets,
 )
+from pydock_core.loader_cache import CacheEntry, build_cache, parse_cache
 from pydock_core.store.blobs import BlobWriter
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pydock_core.errors import InvalidError, UnsupportedError
-from pydock_core.spec.log_option import complete_options, parse_limits
+from pydock_core.spec.log_option import build_attributes, complete_options, parse_limits
+from pydock_core.spec.validation import check_request
 from pydock_core.supervision.log_files import LogLimits
 
 
@@ -38,12 +39,21 @@ def test_bad_values_are_named(name: str, value: str) -> None:
 
 
 def test_what_docker_has_and_this_does_not() -> None:
-    for driver in ("local", "syslog", "journald", ""):
+    for driver in ("syslog", "fluentd", ""):
         with pytest.raises(UnsupportedError, match="unknown log driver"):
             parse_limits(driver, {})
-    for name in ("compress", "mode", "tag"):
+    for driver, name, value in (
+        ("json-file", "compress", "true"),
+        ("local", "mode", "non-blocking"),
+        ("journald", "mode", "blocking"),
+        ("journald", "max-size", "1m"),
+        ("local", "tag", "x"),
+        ("json-file", "max-buffer-size", "1m"),
+        ("json-file", "tag", "{{.Nonsense}}"),
+        ("json-file", "tag", "{{index .Labels 1}}"),
+    ):
         with pytest.raises(UnsupportedError, match=f"--log-opt {name}"):
-            parse_limits("json-file", {name: "x"})
+            parse_limits(driver, {name: value})
     with pytest.raises(UnsupportedError, match="--log-opt max-size: the log driver none"):
         parse_limits("none", {"max-size": "1m"})
     assert parse_limits("none", {}) is None
@@ -51,4 +61,29 @@ def test_what_docker_has_and_this_does_not() -> None:
 
 def test_what_is_shown_is_what_holds() -> None:
     assert complete_options("json-file", {"max-file": "5"}) == {"max-size": "10m", "max-file": "5"}
+    assert complete_options("local", {}) == {"max-size": "20m", "max-file": "5"}
     assert complete_options("none", {}) == {}
+    assert parse_limits("local", {"mode": "blocking", "compress": "false"}) == LogLimits(20_000_000, 5)
+    assert parse_limits("journald", {"mode": "non-blocking", "max-buffer-size": "2m"}) is None
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "attributes"),
+    [
+        ("json-file", {}, {}),
+        ("json-file", {"labels": "a,none", "env": "X"}, {"a": "1", "X": "env"}),
+        ("json-file", {"labels-regex": "^.$", "env-regex": "Y"}, {"a": "1", "b": "2", "Y": "y"}),
+        ("json-file", {"tag": "{{.Name}}/{{ .ID }}/{{.ImageName}}"}, {"tag": "web/cccccccccccc/busybox"}),
+        ("journald", {}, {"tag": "cccccccccccc"}),
+    ],
+)
+def test_attributes(driver: str, options: dict[str, str], attributes: dict[str, str]) -> None:
+    request = check_request(
+        {
+            "Image": "busybox",
+            "Labels": {"a": "1", "b": "2", "cc": "3"},
+            "Env": ["X=env", "Y=y"],
+            "HostConfig": {"LogConfig": {"Type": driver, "Config": options}},
+        }
+    )
+    assert build_attributes(request, "c" * 64, "web", "sha256:" + "d" * 64) == attributes

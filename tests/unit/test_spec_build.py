@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydock_core.cdi.edit import ContainerEdits, HookEdit, MountEdit
 from pydock_core.errors import InvalidError
 from pydock_core.runtime.capabilities import NAMES
 from pydock_core.spec.builder import (
@@ -229,3 +230,61 @@ def test_building_changes_no_default() -> None:
     spec["mounts"][0]["options"].append("changed")
     spec["linux"]["maskedPaths"].clear()
     assert json.dumps(build(), sort_keys=True) == first
+
+
+# -- devices ---------------------------------------------------------------------------------------------
+
+EDITS = ContainerEdits(
+    env=("A=device", "GPU=0"),
+    mounts=(
+        MountEdit("/host/lib.so", "/usr/lib/x/lib.so", "", ("ro", "rbind")),
+        MountEdit("tmpfs", "/data", "tmpfs", ("size=1m",)),
+    ),
+    hooks=(
+        HookEdit("createContainer", "/bin/hook", ("hook",), ("B=1",), 5),
+        HookEdit("poststop", "/bin/last"),
+    ),
+    additional_gids=(44,),
+)
+
+
+def test_the_edits_of_devices_are_the_last_word() -> None:
+    hook = {"path": "/usr/bin/python3", "args": ["python3", "x"]}
+    nodes = [
+        DeviceNode("/dev/host", "/dev/gpu0", "c", 195, 0, access="rw"),
+        DeviceNode("/dev/pipe", "/dev/pipe", "p", 0, 0),
+        DeviceNode("/dev/closed", "/dev/closed", "c", 9, 9, access=""),
+    ]
+    spec = build(
+        {"Binds": ["/srv:/data"]},
+        {
+            "edits": EDITS,
+            "root_edit_hook": hook,
+            "devices": nodes,
+            "user": ResolvedUser(additional_gids=(5, 44)),
+        },
+        Env=["A=own"],
+    )
+    check_spec(spec)
+    assert {"A=device", "GPU=0"} <= set(spec["process"]["env"])
+    assert "A=own" not in spec["process"]["env"]
+    assert spec["process"]["user"]["additionalGids"] == [5, 44]
+    mounts = {mount["destination"]: mount for mount in spec["mounts"]}
+    assert mounts["/usr/lib/x/lib.so"]["type"] == "bind"
+    assert mounts["/data"]["type"] == "tmpfs"
+    assert [mount["destination"] for mount in spec["mounts"]].count("/data") == 1
+    assert spec["hooks"] == {
+        "createContainer": [hook, {"path": "/bin/hook", "args": ["hook"], "env": ["B=1"], "timeout": 5}],
+        "poststop": [{"path": "/bin/last"}],
+    }
+    assert [device["path"] for device in spec["linux"]["devices"]] == [
+        "/dev/gpu0",
+        "/dev/pipe",
+        "/dev/closed",
+    ]
+    own = [rule for rule in spec["linux"]["resources"]["devices"] if rule.get("major") in (195, 0, 9)]
+    assert own == [{"allow": True, "type": "c", "major": 195, "minor": 0, "access": "rw"}]
+
+
+def test_a_container_without_devices_has_no_hooks() -> None:
+    assert "hooks" not in build()

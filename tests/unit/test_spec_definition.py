@@ -16,7 +16,7 @@ from pydock_core.commands.create_words import CONVERSIONS, build_request
 from pydock_core.commands.parser import Parsed, parse
 from pydock_core.engine.launch import build_plan
 from pydock_core.engine.shapes import Seen, build_inspect, build_summary
-from pydock_core.engine.volumes import name_volumes
+from pydock_core.engine.volume_files import name_volumes
 from pydock_core.errors import CorruptError, InvalidError, PyDockError, UnsupportedError
 from pydock_core.paths import StateRoot
 from pydock_core.spec import definition as documents
@@ -36,6 +36,7 @@ from pydock_core.spec.merge import merge
 from pydock_core.spec.mount import read_mounts
 from pydock_core.spec.validation import _TYPES, check_request
 from pydock_core.store.database.containers import ContainerRow
+from pydock_core.store.database.networks import EndpointRow, NetworkRow
 from pydock_core.supervision.container_status import Status
 from pydock_core.supervision.plan import LaunchPlan, NetworkAttachment
 from tests.support.runtime_spec import check_spec
@@ -55,6 +56,7 @@ def facts_of(definition: Definition) -> HostFacts:
         kernel=(6, 1),
         hostname=definition.host_name("a" * 64),
         cgroups_path="/pydock/x",
+        block_devices={"/dev/sda": (8, 0)},
         volumes={mount.target: f"/volumes/{mount.source}" for mount in mounts if mount.kind == "volume"},
         devices=[
             DeviceNode(device["PathOnHost"], device["PathInContainer"], "c", 1, 3)
@@ -79,6 +81,8 @@ EXAMPLES = {
     "--env": "A=1",
     "--volume": "/srv:/data:ro",
     "--mount": "type=bind,source=/srv,target=/data,readonly",
+    "--volumes-from": "other:ro",
+    "--volume-driver": "local",
     "--tmpfs": "/scratch:size=1m",
     "--publish": "8080:80",
     "--expose": "6006",
@@ -86,7 +90,9 @@ EXAMPLES = {
     "--user": "1:2",
     "--group-add": "5",
     "--entrypoint": "/entry",
-    "--network": "none",
+    "--dns": "10.0.0.1",
+    "--dns-search": "example.com",
+    "--dns-option": "ndots:2",
     "--hostname": "box",
     "--add-host": "db:10.0.0.1",
     "--label": "a=b",
@@ -96,6 +102,11 @@ EXAMPLES = {
     "--cpus": "0.5",
     "--cpu-shares": "512",
     "--cpuset-cpus": "0",
+    "--cpuset-mems": "0",
+    "--cpu-period": "50000",
+    "--cpu-quota": "20000",
+    "--memory-reservation": "32m",
+    "--blkio-weight": "300",
     "--pids-limit": "10",
     "--ulimit": "nofile=10:20",
     "--oom-score-adj": "5",
@@ -105,11 +116,33 @@ EXAMPLES = {
     "--cap-drop": "CHOWN",
     "--security-opt": "no-new-privileges",
     "--device": "/dev/null:/dev/nil:r",
+    "--gpus": "all,capabilities=utility",
     "--stop-signal": "SIGINT",
     "--stop-timeout": "3",
     "--runtime": "crun",
     "--log-driver": "none",
     "--log-opt": "max-size=1m",
+    "--restart": "on-failure:3",
+    "--health-cmd": "curl localhost",
+    "--domainname": "example.org",
+    "--ipc": "none",
+    "--pid": "host",
+    "--uts": "host",
+    "--userns": "host",
+    "--cgroupns": "host",
+    "--cgroup-parent": "/jobs",
+    "--device-cgroup-rule": "c 1:* rw",
+    "--blkio-weight-device": "/dev/sda:100",
+    "--device-read-bps": "/dev/sda:1mb",
+    "--device-write-bps": "/dev/sda:1mb",
+    "--device-read-iops": "/dev/sda:100",
+    "--device-write-iops": "/dev/sda:100",
+    "--memory-swappiness": "10",
+    "--health-interval": "1m30s",
+    "--health-timeout": "1s",
+    "--health-start-period": "2s",
+    "--health-start-interval": "500ms",
+    "--health-retries": "5",
 }
 OPTIONS = [option for option in CREATE_OPTIONS if option.field]
 
@@ -118,7 +151,7 @@ def field_of(document: Any, path: str) -> Any:
     """Return a field of a request, or of its HostConfig."""
     name, _, rest = path.partition(".")
     value = document[name] if name in document else document["HostConfig"][name]
-    return value[rest] if rest else value
+    return (value or {}).get(rest) if rest else value
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.long_flag)
@@ -201,24 +234,26 @@ def test_a_document_of_defaults_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("document", "field"),
     [
-        ({"Healthcheck": {"Test": ["CMD", "true"]}}, "Healthcheck"),
+        ({"OnBuild": ["RUN true"]}, "OnBuild"),
         ({"Nonsense": 1}, "Nonsense"),
-        ({"HostConfig": {"IpcMode": "host"}}, "IpcMode"),
-        ({"HostConfig": {"PidMode": "host"}}, "PidMode"),
-        ({"HostConfig": {"RestartPolicy": {"Name": "always"}}}, "RestartPolicy"),
-        ({"HostConfig": {"Dns": ["1.1.1.1"]}}, "Dns"),
-        ({"HostConfig": {"Init": True}}, "Init"),
+        ({"HostConfig": {"IpcMode": "container:x"}}, "--ipc container:x"),
+        ({"HostConfig": {"PidMode": "container:x"}}, "--pid container:x"),
+        ({"HostConfig": {"UsernsMode": "keep-id"}}, "--userns keep-id"),
+        ({"HostConfig": {"CpuCount": 2}}, "CpuCount"),
+        ({"HostConfig": {"DeviceRequests": [{"Count": 1, "Options": {"a": "b"}}]}}, "DeviceRequests options"),
+        ({"HostConfig": {"DeviceRequests": [{"Count": 1, "Other": "b"}]}}, "DeviceRequests.Other"),
         ({"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "Consistency": "x"}]}}, "Consistency"),
         (
-            {"HostConfig": {"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Labels": {"a": "b"}}}]}},
-            "Labels",
+            {"HostConfig": {"Mounts": [{"Type": "volume", "Target": "/b", "VolumeOptions": {"Colour": {"a": "b"}}}]}},
+            "Colour",
         ),
+        ({"HostConfig": {"VolumeDriver": "convoy"}}, "convoy"),
+        ({"HostConfig": {"VolumesFrom": ["other:z"]}}, "SELinux"),
         ({"HostConfig": {"SecurityOpt": ["frobnicate=1"]}}, "frobnicate"),
         ({"HostConfig": {"LogConfig": {"Type": "syslog"}}}, "syslog"),
-        ({"HostConfig": {"NetworkMode": "web"}}, "web"),
-        ({"NetworkingConfig": {"EndpointsConfig": {"a": {}, "b": {}}}}, "a, b"),
-        ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["x"]}}}}, "Aliases"),
-        ({"NetworkingConfig": {"EndpointsConfig": {"bridge": {"IPAMConfig": {"IPv4Address": "1.2.3.4"}}}}}, "IPAMConfig"),
+        ({"NetworkingConfig": {"EndpointsConfig": {"a": {"IPAMConfig": {"LinkLocalIPs": ["169.254.1.1"]}}}}}, "LinkLocalIPs"),
+        ({"NetworkingConfig": {"EndpointsConfig": {"a": {"DriverOpts": {"x": "y"}}}}}, "driver option x"),
+        ({"NetworkingConfig": {"EndpointsConfig": {"a": {"EndpointID": "x"}}}}, "EndpointID"),
         ({"NetworkingConfig": {"Other": 1}}, "Other"),
     ],
 )  # fmt: skip
@@ -253,6 +288,12 @@ def test_an_unsupported_field_is_refused_by_name(document: dict[str, Any], field
         {"HostConfig": {"Memory": -1}},
         {"HostConfig": {"MemorySwap": 1 << 30}},
         {"HostConfig": {"CpuShares": 1}},
+        {"HostConfig": {"CpuPeriod": 10}},
+        {"HostConfig": {"CpuQuota": 10}},
+        {"HostConfig": {"CpuQuota": 5000, "NanoCpus": 10**8}},
+        {"HostConfig": {"BlkioWeight": 5}},
+        {"HostConfig": {"MemoryReservation": 1024}},
+        {"HostConfig": {"Memory": 64 << 20, "MemoryReservation": 65 << 20}},
         {"HostConfig": {"NanoCpus": 1}},
         {"HostConfig": {"OomScoreAdj": 1001}},
         {"HostConfig": {"Binds": ["relative/path:/x"]}},
@@ -265,12 +306,16 @@ def test_an_unsupported_field_is_refused_by_name(document: dict[str, Any], field
         {"HostConfig": {"Mounts": [{"Type": "tmpfs", "Target": "/x", "TmpfsOptions": {"SizeBytes": "1"}}]}},
         {"HostConfig": {"Mounts": [{"Type": "nfs", "Target": "/x"}]}},
         {"HostConfig": {"PortBindings": {"80/icmp": None}}},
-        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "8000-8001"}]}}},
+        {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "8001-8000"}]}}},
         {"HostConfig": {"PortBindings": {"80/tcp": [{"HostIp": "nowhere"}]}}},
         {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": 80}]}}},
         {"HostConfig": {"Ulimits": [{"Name": "nofile", "Soft": 2, "Hard": 1}]}},
         {"HostConfig": {"Ulimits": [{"Name": 1}]}},
         {"HostConfig": {"Devices": [{"PathOnHost": "null"}]}},
+        {"HostConfig": {"DeviceRequests": [{"Count": "all"}]}},
+        {"HostConfig": {"DeviceRequests": [{"Count": 1, "DeviceIDs": ["0"]}]}},
+        {"HostConfig": {"DeviceRequests": [{"Capabilities": ["gpu"]}]}},
+        {"HostConfig": {"DeviceRequests": [{"Driver": "cdi"}]}},
         {"HostConfig": {"CapAdd": ["NONSENSE"]}},
         {"HostConfig": {"ExtraHosts": ["db"]}},
         {"HostConfig": {"GroupAdd": [5]}},
@@ -379,15 +424,20 @@ def test_another_version_is_refused() -> None:
 
 def test_inspect_shows_every_field() -> None:
     document = inspect(define({"Image": "i"}))
-    assert {*HOST_CONFIG, *FIXED_HOST_CONFIG, "MaskedPaths", "ReadonlyPaths"} == set(document["HostConfig"])
-    assert {*CONFIG, *FIXED_CONFIG} == set(document["Config"])
+    left_out = {"Healthcheck", "Shell", "Init"}  # by Docker too, where there is none
+    fields = {*HOST_CONFIG, *FIXED_HOST_CONFIG, "MaskedPaths", "ReadonlyPaths"}
+    assert fields - left_out == set(document["HostConfig"])
+    assert {*CONFIG, *FIXED_CONFIG} - left_out == set(document["Config"])
     assert document["Config"]["Hostname"] == "a" * 12
     assert document["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] == ""
 
 
 def test_a_seen_container_with_an_address_shows_its_network() -> None:
     seen = see(define({"Image": "i"}))
-    running = Seen(seen.row, seen.definition, Status("running", pid=5), "172.30.0.2/16")
+    row = NetworkRow("c" * 64, "bridge", "bridge", 1, "pydock0", "172.30.0.0/16", "", "{}")
+    place = (row, EndpointRow(row.id, seen.row.id, "172.30.0.2/16"))
+    running = Seen(seen.row, seen.definition, Status("running", pid=5), {"bridge": place})
     shown = build_summary(running)["NetworkSettings"]["Networks"]["bridge"]
     assert (shown["IPAddress"], shown["IPPrefixLen"], shown["Gateway"]) == ("172.30.0.2", 16, "172.30.0.1")
     assert shown["MacAddress"]
+    assert shown["NetworkID"] == row.id

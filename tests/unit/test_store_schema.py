@@ -15,7 +15,7 @@ from pydock_core.spec.definition import ENDPOINT, HOST_CONFIG, Definition, compa
 from pydock_core.spec.mount import Mount, read_mounts
 from pydock_core.spec.port import read_ports
 from pydock_core.spec.validation import check_request
-from pydock_core.store.database import Database, containers, schema
+from pydock_core.store.database import Database, containers, networks, schema
 from pydock_core.store.database.definition_upgrade import convert
 from pydock_core.supervision.plan import PublishedPort
 from tests.support.image_store import build_config, build_docker_archive, build_tar, digest, entry, open_store
@@ -34,13 +34,32 @@ def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
 
 
 def downgrade(path: Path) -> None:
-    """Undo versions 3, 4 and 5."""
+    """Undo versions 3 to 6."""
     connection = sqlite3.connect(path)
     connection.execute("ALTER TABLE container RENAME COLUMN definition TO config")
-    for table in ("repository_digest", "layer_form", "blob_place", "lease"):
+    for table in ("repository_digest", "layer_form", "blob_place", "lease", "event"):
         connection.execute(f"DROP TABLE {table}")
     connection.execute("ALTER TABLE image DROP COLUMN labels")
     connection.execute("ALTER TABLE image DROP COLUMN tagged_ns")
+    for table, column in (
+        ("volume", "labels"),
+        ("volume", "options"),
+        ("container_volume", "anonymous"),
+        ("container_volume", "targets"),
+    ):
+        connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+    connection.execute("DROP TABLE mounted_image")
+    for table in ("endpoint", "network"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute(
+        "CREATE TABLE network (name TEXT PRIMARY KEY, bridge TEXT NOT NULL, subnet TEXT NOT NULL) STRICT"
+    )
+    connection.execute(
+        "CREATE TABLE address (network TEXT NOT NULL, address TEXT NOT NULL, container_id TEXT NOT NULL, "
+        "PRIMARY KEY (network, address)) STRICT"
+    )
+    connection.execute("INSERT INTO network VALUES ('bridge', 'pydock0', '172.30.0.0/16')")
+    connection.execute("INSERT INTO address VALUES ('bridge', '172.30.0.9/16', 'c1')")
     connection.execute("PRAGMA user_version = 2")
     connection.commit()
     connection.close()
@@ -52,6 +71,24 @@ def test_an_upgraded_database_has_the_present_schema(tmp_path: Path) -> None:
     downgrade(tmp_path / "old")
     Database(tmp_path / "old").query("SELECT labels FROM image")
     assert columns(tmp_path / "old") == columns(tmp_path / "new")
+
+
+def test_addresses_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    database = Database(tmp_path / "old")
+    database.query("SELECT * FROM image")
+    database.close()
+    downgrade(tmp_path / "old")
+    upgraded = Database(tmp_path / "old")
+    rows = {row.name: row for row in networks.all_rows(upgraded)}
+    assert {name: (row.driver, row.subnet) for name, row in rows.items()} == {
+        "bridge": ("bridge", "172.30.0.0/16"),
+        "host": ("host", ""),
+        "none": ("null", ""),
+    }
+    assert (
+        len({row.id for row in rows.values()} & {row.id for row in rows.values() if len(row.id) == 64}) == 3
+    )
+    assert networks.endpoints_of_container(upgraded, "c1")["bridge"][1].address == "172.30.0.9/16"
 
 
 def test_images_of_an_earlier_version_keep_their_labels(tmp_path: Path) -> None:
@@ -119,10 +156,10 @@ def test_a_definition_of_version_4_keeps_everything(tmp_path: Path) -> None:
         Mount("bind", "/srv/shared", "/shared", propagation="rslave", create_source=True),
         Mount("volume", "cache", "/cache"),
         Mount("volume", "model", "/model", True, no_copy=True),
-        Mount("volume", "03" * 32, "/anonymous"),
+        Mount("volume", "03" * 32, "/anonymous", unnamed=True),
         Mount("bind", "/etc", "/host", True, "rslave"),
         Mount("volume", "named", "/named", no_copy=True),
-        Mount("volume", "04" * 32, "/unnamed", True),
+        Mount("volume", "04" * 32, "/unnamed", True, unnamed=True),
         Mount("tmpfs", "", "/t", options=("nosuid", "nodev", "size=1048576", "mode=700")),
         Mount("tmpfs", "", "/run", options=("noexec", "nosuid", "nodev", "size=2m")),
         Mount("tmpfs", "", "/scratch", True, options=("nosuid", "nodev", "exec", "ro")),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pydock_core.images.capture.elf import LibraryFinder, configured_directories, default_directories
 from pydock_core.images.capture.host_tree import HostTree
-from pydock_core.images.capture.loader_cache import CacheEntry, build_cache, parse_cache
+from pydock_core.loader_cache import CacheEntry, build_cache, parse_cache
 
 _TOOLS = """
 sh bash dash ls cat cp mv rm mkdir rmdir ln touch chmod chown chgrp install env printenv id whoami

@@ -13,7 +13,13 @@ from typing import Any
 
 from pydock_core.errors import UnavailableError
 from pydock_core.runtime.cgroups.group import CgroupStats, ContainerCgroup
-from pydock_core.runtime.cgroups.layout import CgroupLayout, find_v2_base, is_writable, read_layout
+from pydock_core.runtime.cgroups.layout import (
+    CgroupLayout,
+    find_directories,
+    find_v2_base,
+    is_writable,
+    read_layout,
+)
 from pydock_core.runtime.cgroups.v1 import V1Cgroup
 from pydock_core.runtime.cgroups.v2 import V2Cgroup
 
@@ -23,6 +29,7 @@ __all__ = [
     "ContainerCgroup",
     "build_support",
     "find_cgroup",
+    "find_container_cgroup",
     "plan_cgroup",
     "probe_cgroups",
     "read_layout",
@@ -117,3 +124,20 @@ def plan_cgroup(path: str, resources: Mapping[str, Any], *, can_mount: bool = Tr
 def find_cgroup(directories: Mapping[str, str]) -> ContainerCgroup:
     """Return an existing group by its :attr:`ContainerCgroup.directories`."""
     return V2Cgroup(directories[""]) if "" in directories else V1Cgroup(directories)
+
+
+def find_container_cgroup(pid: int, container_id: str) -> ContainerCgroup | None:
+    """Return a running container's own group, made by any executor; None if it has none.
+
+    Args:
+        pid: pid of a process of the container.
+        container_id: the id in the name of the group's directory.
+    """
+    layout = read_layout()
+    directories = find_directories(pid, container_id, layout)
+    if layout.version == 1:
+        directories = {name: path for name, path in directories.items() if name}
+        return V1Cgroup(directories) if directories else None
+    if "" not in directories:
+        return None
+    return V2Cgroup(directories[""], str(find_v2_base(layout) or ""))

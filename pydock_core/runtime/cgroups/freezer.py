@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydock_core.runtime.cgroups.group import write_file
-from pydock_core.runtime.cgroups.layout import CgroupLayout, read_layout
+from pydock_core.runtime.cgroups.layout import CgroupLayout, find_directories, read_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +58,6 @@ def find_freezer(pid: int, container_id: str, layout: CgroupLayout | None = None
     """
     layout = layout or read_layout()
     version = 1 if "freezer" in layout.v1 else 2
-    mounted = layout.v1.get("freezer") if version == 1 else layout.unified
-    if mounted is None:
-        return None
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if ("freezer" in controllers.split(",")) if version == 1 else not controllers:
-            return _of_path(mounted, path, container_id, version)
-    return None
-
-
-def _of_path(mounted: Path, path: str, container_id: str, version: int) -> GroupFreezer | None:
-    parts = path.strip("/").split("/")
-    if container_id not in parts:
-        return None
-    directory = mounted.joinpath(*parts[: parts.index(container_id) + 1])
+    directory = find_directories(pid, container_id, layout).get("freezer" if version == 1 else "", "")
     file = "freezer.state" if version == 1 else "cgroup.freeze"
-    return GroupFreezer(str(directory), version) if (directory / file).exists() else None
+    return GroupFreezer(directory, version) if directory and Path(directory, file).exists() else None

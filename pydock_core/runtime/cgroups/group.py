@@ -7,10 +7,10 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydock_core.errors import FailedError
 
@@ -20,13 +20,16 @@ _KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class CgroupStats:
-    """Statistics of a container's group; None for a value that this host does not count.
+    """Statistics of a container's group; None for a value that this host does not measure.
 
     Attributes:
         memory_usage_bytes, memory_peak_bytes, memory_limit_bytes (None: unlimited), memory_cache_bytes.
         cpu_usage_ns: processor time used.
         throttled_periods: periods in which the quota throttled the group.
+        cpu_kernel_ns: the processor time used in the kernel.
         pids: processes and threads.
+        pids_limit: None: unlimited.
+        block_bytes: (major, minor) of a block device to the bytes read from it and written to it.
         oom_kills: processes killed because memory ran out.
     """
 
@@ -38,6 +41,9 @@ class CgroupStats:
     throttled_periods: int | None = None
     pids: int | None = None
     oom_kills: int | None = None
+    cpu_kernel_ns: int | None = None
+    pids_limit: int | None = None
+    block_bytes: Mapping[tuple[int, int], tuple[int, int]] | None = None
 
 
 class ContainerCgroup(Protocol):
@@ -87,6 +93,18 @@ class ContainerCgroup(Protocol):
         """List the processes of the group and of the groups below it."""
         ...
 
+    def update(self, resources: Mapping[str, Any]) -> Callable[[], None]:
+        """Set limits of a group that has processes; return a function that restores the earlier values.
+
+        Args:
+            resources: OCI ``linux.resources`` without devices; missing limits are unchanged.
+
+        Raises:
+            UnsupportedError: the group has no controller for a limit.
+            FailedError: the kernel refuses a value; every earlier value is restored.
+        """
+        ...
+
 
 def write_file(path: Path | str, value: str) -> None:
     """Write a control file; FailedError names the file and the value."""
@@ -98,6 +116,37 @@ def write_file(path: Path | str, value: str) -> None:
             os.close(descriptor)
     except OSError as error:
         raise FailedError(f"cannot write {value} to {path}: {error.strerror}") from error
+
+
+def write_all(settings: Iterable[tuple[str, str]]) -> Callable[[], None]:
+    """Write control files, all or none; return a function that restores the earlier values.
+
+    Args:
+        settings: path and value, in an order that the kernel accepts.
+
+    Raises:
+        FailedError: the kernel refuses a value; every earlier value is restored.
+    """
+    before: list[tuple[str, str]] = []
+
+    def restore() -> None:
+        for path, value in reversed(before):
+            with contextlib.suppress(FailedError):  # the group has gone
+                write_file(path, value)
+
+    for path, value in settings:
+        try:
+            with open(path, encoding="utf-8") as stream:
+                earlier = stream.readline().strip()
+            write_file(path, value)
+        except FailedError:
+            restore()
+            raise
+        except OSError as error:
+            restore()
+            raise FailedError(f"control group: cannot read {path}: {error.strerror}") from error
+        before.append((path, earlier))
+    return restore
 
 
 def open_entrance(path: str) -> int:
@@ -139,6 +188,15 @@ def read_keyed(path: str) -> dict[str, int]:
     except OSError:
         return {}
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def read_lines(path: str) -> list[list[str]] | None:
+    """Read the words of each line of a control file; None if it is missing."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return [line.split() for line in stream]
+    except OSError:
+        return None
 
 
 def list_tree(directory: str) -> list[str]:

@@ -83,6 +83,29 @@ def read_layout() -> CgroupLayout:
     return parse_layout(mountinfo, own_groups)
 
 
+def find_directories(pid: int, container_id: str, layout: CgroupLayout) -> dict[str, str]:
+    """Return the groups of a container's process: controller (or "" for version 2) to directory.
+
+    A group's name must contain the container's id: a privileged container can move its processes into any group, and another
+    container's group must not pass for its own.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    for line in lines:
+        _, names, path = line.split(":", 2)
+        parts = path.strip("/").split("/")
+        if container_id not in parts:
+            continue
+        for name in names.split(","):
+            mounted = layout.v1.get(name) if name else layout.unified
+            if mounted is not None:
+                found[name] = str(mounted.joinpath(*parts[: parts.index(container_id) + 1]))
+    return found
+
+
 def is_writable(directory: Path) -> bool:
     """Whether groups can be made in a directory of a hierarchy, and processes be moved into them."""
     return os.access(directory, os.W_OK) and os.access(directory / "cgroup.procs", os.W_OK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from pydock_core.runtime.cgroups.group import (
     list_tree,
     open_entrance,
     read_keyed,
+    read_lines,
     read_number,
     remove_tree,
+    write_all,
     write_file,
 )
 from pydock_core.runtime.cgroups.layout import V1_CONTROLLERS, CgroupLayout, is_writable
@@ -85,10 +87,7 @@ class V1Cgroup:
         for controller, directory in self._directories.items():
             _make_directory(directory, is_cpuset=controller == "cpuset")
         for controller, file, value in settings:
-            path = Path(self._directories[controller], file)
-            if file == "blkio.weight" and not path.exists():
-                path = path.with_name("blkio.bfq.weight")
-            write_file(path, value)
+            write_file(_weight_file(Path(self._directories[controller], file)), value)
         directory = self._directories.get("devices", "")
         for file, line in build_v1_lines(parse_rules(self._resources.get("devices") or ())):
             write_file(f"{directory}/{file}", line)
@@ -138,6 +137,17 @@ class V1Cgroup:
         for directory in self._unique():
             remove_tree(directory)
 
+    def update(self, resources: Mapping[str, Any]) -> Callable[[], None]:
+        settings = []
+        for controller, file, value in build_v1_settings(resources):
+            directory = self._directories.get(controller)
+            if directory is None:
+                raise UnsupportedError(
+                    f"control groups: the container has no group of the {controller} controller"
+                )
+            settings.append((_weight_file(Path(directory, file)), value))
+        return write_all(_in_order(settings))
+
     def read_stats(self) -> CgroupStats:
         memory = self._directories.get("memory", "")
         limit = read_number(f"{memory}/memory.limit_in_bytes")
@@ -150,7 +160,41 @@ class V1Cgroup:
             throttled_periods=read_keyed(f"{self._directories.get('cpu', '')}/cpu.stat").get("nr_throttled"),
             pids=read_number(f"{self._directories.get('pids', '')}/pids.current"),
             oom_kills=read_keyed(f"{memory}/memory.oom_control").get("oom_kill"),
+            cpu_kernel_ns=read_number(f"{self._directories.get('cpuacct', '')}/cpuacct.usage_sys"),
+            pids_limit=read_number(f"{self._directories.get('pids', '')}/pids.max"),
+            block_bytes=_read_block_bytes(self._directories.get("blkio", "")),
         )
+
+
+def _read_block_bytes(directory: str) -> dict[tuple[int, int], tuple[int, int]] | None:
+    """Read the bytes that a group and its descendants have read and written (blkio-controller.rst)."""
+    lines = read_lines(f"{directory}/blkio.throttle.io_service_bytes_recursive")
+    if lines is None:
+        return None
+    counts: dict[tuple[int, int], list[int]] = {}
+    for words in lines:
+        if len(words) == 3 and words[1] in ("Read", "Write"):
+            major, _, minor = words[0].partition(":")
+            pair = counts.setdefault((int(major), int(minor)), [0, 0])
+            pair[words[1] == "Write"] += int(words[2])
+    return {device: (read, written) for device, (read, written) in counts.items()}
+
+
+def _weight_file(path: Path) -> str:
+    """Return the file of a setting; the scheduler BFQ's file replaces CFQ's (Linux 5.0)."""
+    if path.name == "blkio.weight" and not path.exists():
+        path = path.with_name("blkio.bfq.weight")
+    return str(path)
+
+
+def _in_order(settings: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Put a higher limit of memory plus swap before the limit of memory, which must never exceed it."""
+    swap = next((pair for pair in settings if pair[0].endswith("/memory.memsw.limit_in_bytes")), None)
+    if swap is None:
+        return list(settings)
+    current = read_number(swap[0])
+    is_higher = int(swap[1]) < 0 or (current is not None and int(swap[1]) > current)
+    return [swap, *(pair for pair in settings if pair is not swap)] if is_higher else list(settings)
 
 
 def _place(mounted: Path, own: str, path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from pydock_core.runtime.cgroups.group import (
     list_tree,
     open_entrance,
     read_keyed,
+    read_lines,
     read_number,
     remove_tree,
+    write_all,
     write_file,
 )
 from pydock_core.runtime.cgroups.layout import CgroupLayout, find_v2_base
 
-_WISHED = ("memory", "pids", "cpu")
+_WISHED = ("memory", "pids", "cpu", "io")
 
 
 class V2Cgroup:
@@ -61,10 +63,7 @@ class V2Cgroup:
         needed = [name for name in list_controllers(settings) if name != "cgroup"]
         self._enable(needed)
         for _, file, value in settings:
-            path = Path(self._directory, file)
-            if file == "io.weight" and not path.exists():
-                path = path.with_name("io.bfq.weight")
-            write_file(path, value)
+            write_file(_weight_file(Path(self._directory, file)), value)
         rules = parse_rules(self._resources.get("devices") or ())
         if rules:
             self._filter_devices(build_v2_program(rules))
@@ -134,6 +133,11 @@ class V2Cgroup:
     def delete(self) -> None:
         remove_tree(self._directory)
 
+    def update(self, resources: Mapping[str, Any]) -> Callable[[], None]:
+        settings = build_v2_settings(resources)
+        self._enable([name for name in list_controllers(settings) if name != "cgroup"])
+        return write_all((_weight_file(Path(self._directory, file)), value) for _, file, value in settings)
+
     def read_stats(self) -> CgroupStats:
         def at(file: str) -> str:
             return f"{self._directory}/{file}"
@@ -149,4 +153,28 @@ class V2Cgroup:
             throttled_periods=cpu.get("nr_throttled"),
             pids=read_number(at("pids.current")),
             oom_kills=read_keyed(at("memory.events")).get("oom_kill"),
+            cpu_kernel_ns=None if "system_usec" not in cpu else cpu["system_usec"] * 1000,
+            pids_limit=read_number(at("pids.max")),
+            block_bytes=_read_block_bytes(at("io.stat")),
         )
+
+
+def _weight_file(path: Path) -> str:
+    """Return the file of a setting; the scheduler BFQ has its own weight."""
+    if path.name == "io.weight" and not path.exists():
+        path = path.with_name("io.bfq.weight")
+    return str(path)
+
+
+def _read_block_bytes(path: str) -> dict[tuple[int, int], tuple[int, int]] | None:
+    """Read "8:0 rbytes=1459200 wbytes=314773504 rios=192 ..." (cgroup-v2.rst, "IO Interface Files")."""
+    lines = read_lines(path)
+    if lines is None:
+        return None
+    counts = {}
+    for words in lines:
+        values = dict(word.partition("=")[::2] for word in words[1:])
+        major, _, minor = words[0].partition(":")
+        if major.isdigit() and minor.isdigit():
+            counts[int(major), int(minor)] = (int(values.get("rbytes", 0)), int(values.get("wbytes", 0)))
+    return counts

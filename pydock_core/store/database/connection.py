@@ -27,16 +27,19 @@ class Database:
 
     Args:
         path: the database file; its directory exists.
-        reserve: released on a full disk, so that commands that free space work.
+        reserve: released on a full disk, so that verbs that free space succeed.
+        signal: a file whose times are set after each committed transaction, which tells watchers of the change
+            (inotify(7)).  None to signal no change.
 
     Raises:
         UnavailableError: the disk is full, or the file cannot be opened.
         CorruptError: the file is not a database, or has a newer version.
     """
 
-    def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
+    def __init__(self, path: Path, reserve: Reserve | None = None, signal: Path | None = None) -> None:
         self._path = path
         self._reserve = reserve
+        self._signal = signal
         self._local = threading.local()
 
     @property
@@ -161,6 +164,13 @@ class Database:
             except BaseException:
                 _roll_back(connection)
                 raise
+            if self._signal is not None:
+                _touch(self._signal)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the disk has room for a transaction without the reserve."""
+        return not is_short(self._path.parent, RESERVE_BYTES)
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -173,6 +183,17 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     """Roll back a failed transaction; on a full disk SQLite may have done so already (lang_transaction.html)."""
     if connection.in_transaction:
         connection.execute("ROLLBACK")
+
+
+def _touch(path: Path) -> None:
+    """Set a file's times; make it if it is missing.  A failure is ignored, because the commit is done."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        with suppress(OSError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError:
+        pass
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pydock_core.errors import ConflictError, NotFoundError
+from pydock_core.store.database import events
 from pydock_core.store.database.connection import Database
+from pydock_core.store.database.events import Event
+from pydock_core.store.database.volumes import NewVolume, add
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,26 +26,47 @@ class ContainerRow:
     definition: str
 
 
-@dataclass(frozen=True, slots=True)
-class VolumeRow:
-    """One volume; ``users`` is the number of containers that use it."""
+class Uses(NamedTuple):
+    """The objects that a container uses beside its image.
 
-    name: str
-    created_ns: int
-    anonymous: bool
-    users: int
+    Attributes:
+        volumes: volumes by name, to record those that do not exist.
+        unnamed: generated names of volumes.
+        targets: mount point of each volume, and whether it is writable.
+        images: ids of the mounted images.
+    """
+
+    volumes: Mapping[str, NewVolume] = {}
+    unnamed: frozenset[str] = frozenset()
+    targets: Mapping[str, Sequence[tuple[str, bool]]] = {}
+    images: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of a container, from its start to its end, as recorded by its supervisor.
+
+    Attributes:
+        started_at_ns: since the epoch; 0 if the process never ran.
+        finished_at_ns: since the epoch; 0 while it runs.
+        exit_code: 0 to 255.
+        oom_killed: whether the kernel killed a process of the container because memory ran out.
+    """
+
+    started_at_ns: int
+    finished_at_ns: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
 
 
 _COLUMNS = "id, name, image_id, created_ns, definition"
 
 
-def insert(
-    database: Database, row: ContainerRow, volumes: Mapping[str, bool], *, durable: bool = True
-) -> None:
-    """Record a container and the volumes it uses.
+def insert(database: Database, row: ContainerRow, uses: Uses, *, durable: bool = True) -> None:
+    """Record a container and the volumes and images it uses.
 
     Args:
-        volumes: names, and whether each is anonymous.
+        uses: the volumes and the mounted images.
         durable: see :meth:`Database.transaction`.
 
     Raises:
@@ -48,10 +74,11 @@ def insert(
         NotFoundError: the image has been removed in the meantime.
     """
     with database.transaction(durable=durable) as connection:
-        if connection.execute("SELECT 1 FROM image WHERE id = ?", (row.image_id,)).fetchone() is None:
-            raise NotFoundError(
-                f"image {row.image_id} was removed just now", "dock images lists what there is", exit_code=125
-            )
+        for image_id in (row.image_id, *uses.images):
+            if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
+                raise NotFoundError(
+                    f"image {image_id} was removed just now", "dock images lists what there is", exit_code=125
+                )
         try:
             connection.execute(
                 f"INSERT INTO container ({_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
@@ -59,20 +86,73 @@ def insert(
             )
         except sqlite3.IntegrityError:
             raise _taken(connection, row.name) from None
+        for name, volume in uses.volumes.items():
+            add(connection, name, volume, row.created_ns)
         connection.executemany(
-            "INSERT OR IGNORE INTO volume VALUES (?, ?, ?)",
-            [(name, row.created_ns, int(anonymous)) for name, anonymous in volumes.items()],
+            "INSERT INTO container_volume (container_id, volume, anonymous, targets) VALUES (?, ?, ?, ?)",
+            [
+                (row.id, name, int(name in uses.unnamed), json.dumps(uses.targets.get(name, ())))
+                for name in uses.volumes
+            ],
         )
         connection.executemany(
-            "INSERT INTO container_volume VALUES (?, ?)", [(row.id, name) for name in volumes]
+            "INSERT INTO mounted_image VALUES (?, ?)", [(row.id, image_id) for image_id in uses.images]
         )
+        events.record(connection, build_event(row, "create", time_ns=row.created_ns))
+
+
+def build_event(row: ContainerRow, action: str, *, time_ns: int = 0, **attributes: str) -> Event:
+    """Return an event of a container, with its labels, image and name among the attributes, as in Docker."""
+    request = json.loads(row.definition).get("request", {})
+    described = {
+        **events.bounded(request.get("Labels") or {}),
+        "image": request.get("Image", ""),
+        "name": row.name,
+    }
+    return Event("container", action, row.id, {**described, **attributes}, time_ns)
+
+
+def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> None:
+    """Record a run's start and end unless they are recorded; the first process to learn of them does so."""
+    if not run.started_at_ns:
+        return
+    uses = connection.execute(
+        "SELECT volume, targets FROM container_volume WHERE container_id = ? ORDER BY volume", (row.id,)
+    ).fetchall()
+    for name, targets in uses:
+        for target, is_writable in json.loads(targets):
+            mounted = build_mount_event(row.id, name, target, is_writable, run.started_at_ns)
+            events.record_once(connection, mounted)
+    events.record_once(connection, build_event(row, "start", time_ns=run.started_at_ns))
+    if not run.finished_at_ns:
+        return
+    if run.oom_killed:
+        events.record_once(connection, build_event(row, "oom", time_ns=run.finished_at_ns))
+    seconds = (run.finished_at_ns - run.started_at_ns) // 1_000_000_000
+    ended = {"execDuration": str(seconds), "exitCode": str(run.exit_code)}
+    events.record_once(connection, build_event(row, "die", time_ns=run.finished_at_ns, **ended))
+    for name, _ in uses:
+        attributes = {"container": row.id, "driver": "local"}
+        events.record_once(connection, Event("volume", "unmount", name, attributes, run.finished_at_ns))
+
+
+def build_mount_event(container_id: str, name: str, target: str, is_writable: bool, time_ns: int) -> Event:
+    """Return the event of a volume that a container has mounted, as in Docker."""
+    attributes = {
+        "container": container_id,
+        "destination": target,
+        "driver": "local",
+        "propagation": "",
+        "read/write": str(is_writable).lower(),
+    }
+    return Event("volume", "mount", name, attributes, time_ns)
 
 
 def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:
     owner = connection.execute("SELECT id FROM container WHERE name = ?", (name,)).fetchone()
     return ConflictError(
         f"container name {name!r} is taken by {owner[0][:12] if owner else 'another container'}",
-        f"choose another name, or remove that container: dock rm {name}",
+        f"choose another name, or remove that container, even if it runs: dock rm -f {name}",
         exit_code=125,
     )
 
@@ -113,59 +193,54 @@ def rename(database: Database, container_id: str, name: str) -> None:
         ConflictError: the name is taken.
     """
     with database.transaction() as connection:
+        before = _row(connection, container_id)
         try:
             connection.execute("UPDATE container SET name = ? WHERE id = ?", (name, container_id))
         except sqlite3.IntegrityError:
             raise _taken(connection, name) from None
+        if before is not None:
+            event = build_event(replace(before, name=name), "rename", oldName=f"/{before.name}")
+            events.record(connection, event)
 
 
-def delete(database: Database, container_id: str, *, durable: bool = True) -> list[str]:
-    """Delete a container and its addresses; return the names of the anonymous volumes that only it used."""
-    with database.transaction(durable=durable) as connection:
-        volumes = connection.execute(
-            "SELECT volume.name FROM container_volume JOIN volume ON volume.name = container_volume.volume "
-            "WHERE container_id = ? AND anonymous = 1 AND NOT EXISTS (SELECT 1 FROM container_volume AS other "
-            "WHERE other.volume = volume.name AND other.container_id <> ?)",
-            (container_id, container_id),
-        ).fetchall()
-        connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
-        connection.execute("DELETE FROM address WHERE container_id = ?", (container_id,))
-    return [row[0] for row in volumes]
-
-
-def all_volumes(database: Database) -> list[VolumeRow]:
-    """Return every volume, by name."""
-    rows = database.query(
-        "SELECT name, created_ns, anonymous, (SELECT count(*) FROM container_volume WHERE volume = name) "
-        "FROM volume ORDER BY name"
-    )
-    return [
-        VolumeRow(name, created_ns, bool(anonymous), users) for name, created_ns, anonymous, users in rows
-    ]
-
-
-def delete_volumes(database: Database, names: Sequence[str]) -> None:
-    """Delete volumes."""
+def redefine(database: Database, row: ContainerRow, definition: str, action: str) -> bool:
+    """Replace a container's definition, and record an event; return False if it no longer has the definition of ``row``."""
     with database.transaction() as connection:
-        connection.executemany("DELETE FROM volume WHERE name = ?", [(name,) for name in names])
+        changed = connection.execute(
+            "UPDATE container SET definition = ? WHERE id = ? AND definition = ?",
+            (definition, row.id, row.definition),
+        ).rowcount
+        if changed:
+            events.record(connection, build_event(replace(row, definition=definition), action))
+        return bool(changed)
 
 
-def delete_unused_volume(database: Database, name: str, discard: Callable[[], object]) -> bool:
-    """Delete a volume that no container uses, and discard its files.
+def _row(connection: sqlite3.Connection, container_id: str) -> ContainerRow | None:
+    found = connection.execute(f"SELECT {_COLUMNS} FROM container WHERE id = ?", (container_id,)).fetchone()
+    return ContainerRow(*found) if found else None
+
+
+def delete(
+    database: Database, container_id: str, run: Run | None = None, *, durable: bool = True
+) -> list[str]:
+    """Delete a container and its addresses; return the names of its anonymous volumes without other users.
 
     Args:
-        discard: renames the files away, within the transaction, so that a container that is created at the same time
-            begins with a new volume of the name.
-
-    Returns:
-        whether it was deleted.
+        run: the last run, whose end may not be recorded yet.
+        durable: see :meth:`Database.transaction`.
     """
-    with database.transaction() as connection:
-        forgotten = connection.execute(
-            "DELETE FROM volume WHERE name = ?1 "
-            "AND NOT EXISTS (SELECT 1 FROM container_volume WHERE volume = ?1)",
-            (name,),
-        ).rowcount
-        if forgotten:
-            discard()
-        return bool(forgotten)
+    with database.transaction(durable=durable) as connection:
+        row = _row(connection, container_id)
+        if row is not None:
+            if run is not None:
+                record_run(connection, row, run)
+            events.record(connection, build_event(row, "destroy"))
+        volumes = connection.execute(
+            "SELECT volume FROM container_volume WHERE container_id = ?1 AND anonymous = 1 AND NOT EXISTS "
+            "(SELECT 1 FROM container_volume AS other WHERE other.volume = container_volume.volume "
+            "AND other.container_id <> ?1)",
+            (container_id,),
+        ).fetchall()
+        connection.execute("DELETE FROM container WHERE id = ?", (container_id,))
+        connection.execute("DELETE FROM endpoint WHERE container_id = ?", (container_id,))
+    return [row[0] for row in volumes]

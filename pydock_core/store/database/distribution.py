@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from pydock_core.store.database import events
 from pydock_core.store.database.connection import Database
+from pydock_core.store.database.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,23 @@ class LayerForm:
 # -- digests of images in repositories -------------------------------------------------------------------
 
 
-def add_repository_digest(database: Database, repository: str, digest: str, image_id: str) -> bool:
-    """Record an image's digest in ``repository`` (familiar form); return False if the image has been removed."""
+def add_repository_digest(
+    database: Database, repository: str, digest: str, image_id: str, event: Event | None = None
+) -> bool:
+    """Record that ``repository`` (familiar form) has an image under a digest; return False if the image is gone.
+
+    Args:
+        event: the event of the pull or push.
+    """
     with database.transaction() as connection:
-        return bool(
-            connection.execute(
-                "INSERT OR REPLACE INTO repository_digest SELECT ?, ?, id FROM image WHERE id = ?",
-                (repository, digest, image_id),
-            ).rowcount
-        )
+        if not connection.execute(
+            "INSERT OR REPLACE INTO repository_digest SELECT ?, ?, id FROM image WHERE id = ?",
+            (repository, digest, image_id),
+        ).rowcount:
+            return False
+        if event is not None:
+            events.record(connection, event)
+        return True
 
 
 # -- compressed forms and places -------------------------------------------------------------------------

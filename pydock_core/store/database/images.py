@@ -7,7 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydock_core.store.database import events as event_sql
 from pydock_core.store.database.connection import Database
+from pydock_core.store.database.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,18 @@ class DigestRow:
         return f"{self.repository}@{self.digest}"
 
 
+def build_event(action: str, image_id: str, labels: object, *, actor: str = "", name: str = "") -> Event:
+    """Return an event of an image, with its labels and a name among the attributes, as in Docker.
+
+    Args:
+        labels: labels of the image's configuration, which may be of any type.
+        actor: Docker's name of the object: the id, or for pull and push the reference.
+        name: the image's name; empty for its id.
+    """
+    texts = {key: str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
+    return Event("image", action, actor or image_id, {**event_sql.bounded(texts), "name": name or image_id})
+
+
 _COLUMNS = "id, manifest_digest, manifest_type, created_ns, size_bytes, labels, tagged_ns"
 
 
@@ -83,14 +97,16 @@ def insert(
     tags: Sequence[tuple[str, str]],
     *,
     replace: bool = False,
+    event: Event | None = None,
 ) -> list[TagRow]:
     """Record an image and give it names, taking them from other images.
 
     Args:
-        replace: an existing image gets this manifest and these blobs; otherwise it keeps its own.
+        event: recorded with it.
+        replace: replace the manifest and blobs of an existing image; otherwise they are kept.
 
     Returns:
-        the names that were taken from other images, in their earlier form.
+        The names taken from other images, in their earlier form.
     """
     with database.transaction() as connection:
         if replace:
@@ -128,6 +144,8 @@ def insert(
             if had is not None:
                 taken.append(TagRow(*had))
             _set_tag(connection, repository, tag, image.id)
+        if event is not None:
+            event_sql.record(connection, event)
         return taken
 
 
@@ -164,12 +182,18 @@ def set_labels(database: Database, image_id: str, labels: str) -> None:
         connection.execute("UPDATE image SET labels = ? WHERE id = ?", (labels, image_id))
 
 
-def set_tag(database: Database, repository: str, tag: str, image_id: str) -> bool:
-    """Give an image a name, taking it from another image; return False if the image has been removed."""
+def set_tag(database: Database, repository: str, tag: str, image_id: str, event: Event | None = None) -> bool:
+    """Give an image a name, taking it from another image; return False if the image is gone.
+
+    Args:
+        event: recorded with it.
+    """
     with database.transaction() as connection:
         if connection.execute("SELECT 1 FROM image WHERE id = ?", (image_id,)).fetchone() is None:
             return False
         _set_tag(connection, repository, tag, image_id)
+        if event is not None:
+            event_sql.record(connection, event)
         return True
 
 
@@ -292,8 +316,12 @@ def layers_by_image(database: Database) -> dict[str, list[LayerRow]]:
 
 
 def containers_of(database: Database, image_id: str) -> list[str]:
-    """Return the full ids of the containers made from an image."""
-    rows = database.query("SELECT id FROM container WHERE image_id = ?", (image_id,))
+    """Return the full ids of the containers made from an image, and of those that mount it."""
+    rows = database.query(
+        "SELECT id FROM container WHERE image_id = ?1 "
+        "UNION SELECT container_id FROM mounted_image WHERE image_id = ?1",
+        (image_id,),
+    )
     return [row[0] for row in rows]
 
 
@@ -302,25 +330,42 @@ def container_counts(database: Database) -> dict[str, int]:
     return dict(database.query("SELECT image_id, count(*) FROM container GROUP BY image_id"))
 
 
-def delete_names(database: Database, tags: Sequence[TagRow], digests: Sequence[DigestRow] = ()) -> None:
-    """Delete names and repository digests, each only if it still belongs to the same image."""
+def delete_names(
+    database: Database,
+    tags: Sequence[TagRow],
+    digests: Sequence[DigestRow] = (),
+    events: Sequence[Event] = (),
+) -> None:
+    """Remove names and repository digests that still belong to the same image; record events with it."""
     with database.transaction() as connection:
         _delete_names(connection, tags, digests)
+        event_sql.record(connection, *events)
 
 
 def delete_unused(
-    database: Database, image_id: str, tags: Sequence[TagRow], digests: Sequence[DigestRow] = ()
+    database: Database,
+    image_id: str,
+    tags: Sequence[TagRow],
+    digests: Sequence[DigestRow] = (),
+    events: Sequence[Event] = (),
 ) -> bool:
     """Delete names, and the image if it then has no other name or digest and no container.
 
     A container is recorded in a transaction that checks for its image (containers.py), so one of the two comes first:
     either the image of a new container stays, or the container is not created.
 
+    Args:
+        events: recorded with it.
+
     Returns:
         whether the image was deleted; if not, nothing was changed.
     """
     with database.transaction() as connection:
-        if connection.execute("SELECT 1 FROM container WHERE image_id = ?", (image_id,)).fetchone():
+        uses = (
+            "SELECT 1 FROM container WHERE image_id = ?1 "
+            "UNION SELECT 1 FROM mounted_image WHERE image_id = ?1"
+        )
+        if connection.execute(uses, (image_id,)).fetchone():
             return False
         going = {(tag.repository, tag.tag) for tag in tags}
         going |= {(row.repository, row.digest) for row in digests}
@@ -332,7 +377,10 @@ def delete_unused(
         if any(tuple(name) not in going for name in names.fetchall()):
             return False
         _delete_names(connection, tags, digests)
-        return connection.execute("DELETE FROM image WHERE id = ?", (image_id,)).rowcount > 0
+        if not connection.execute("DELETE FROM image WHERE id = ?", (image_id,)).rowcount:
+            return False
+        event_sql.record(connection, *events)
+        return True
 
 
 def _delete_names(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-VERSION = 5
+VERSION = 6
 """Kept in the file as its user_version; 0 is an empty file."""
 
 _DISTRIBUTION = """
@@ -35,6 +35,56 @@ CREATE TABLE lease (            -- what an interrupted pull has, kept so that it
     PRIMARY KEY (owner, digest)
 ) STRICT;
 """
+
+_EVENTS = """
+CREATE TABLE event (            -- what verbs did and what happened to containers; the newest are kept (events.py)
+    id INTEGER PRIMARY KEY,     -- the order of recording
+    time_ns INTEGER NOT NULL,
+    type TEXT NOT NULL,         -- "container", "image", "network", "volume", "daemon"
+    action TEXT NOT NULL,       -- Docker's word, with its argument: "die", "exec_start: sh"
+    actor TEXT NOT NULL,        -- an id or a name
+    attributes TEXT NOT NULL    -- JSON object of texts
+) STRICT;
+CREATE INDEX event_time ON event(time_ns);
+"""
+
+_NETWORKS = """
+CREATE TABLE network (          -- what was defined; what lives of it is on the host
+    id TEXT PRIMARY KEY,        -- 64 hexadecimal digits
+    name TEXT NOT NULL UNIQUE,
+    driver TEXT NOT NULL,       -- bridge, host, null
+    created_ns INTEGER NOT NULL,
+    bridge TEXT NOT NULL,       -- the host's device; '' until it is chosen
+    subnet TEXT NOT NULL,       -- "172.30.0.0/16"; '' until it is chosen
+    subnet6 TEXT NOT NULL,      -- '' without IPv6
+    definition TEXT NOT NULL    -- JSON, pydock_core/spec/network.py
+) STRICT;
+CREATE TABLE endpoint (         -- the addresses of a container on a bridge network, from its first start
+    network_id TEXT NOT NULL REFERENCES network(id) ON DELETE CASCADE,
+    container_id TEXT NOT NULL,
+    address TEXT NOT NULL,      -- with prefix length
+    address6 TEXT NOT NULL,     -- '' without IPv6
+    PRIMARY KEY (network_id, container_id)
+) STRICT;
+CREATE UNIQUE INDEX endpoint_address ON endpoint(network_id, address);
+CREATE INDEX endpoint_container ON endpoint(container_id);
+INSERT INTO network SELECT lower(hex(randomblob(32))), name, driver,
+    CAST(strftime('%s', 'now') AS INTEGER) * 1000000000, '', '', '', '{}'
+    FROM (SELECT 'bridge' AS name, 'bridge' AS driver UNION SELECT 'host', 'host' UNION SELECT 'none', 'null');
+"""
+
+_NETWORKS_OF_5 = (
+    "ALTER TABLE network RENAME TO network_5;\n"
+    + _NETWORKS
+    + """
+UPDATE network SET (bridge, subnet) = (SELECT bridge, subnet FROM network_5 WHERE network_5.name = network.name)
+    WHERE name IN (SELECT name FROM network_5);
+INSERT INTO endpoint SELECT network.id, container_id, address, ''
+    FROM address JOIN network ON network.name = address.network;
+DROP TABLE address;
+DROP TABLE network_5;
+"""
+)
 
 _ALL = """
 CREATE TABLE image (            -- one row per image config, the id is the config blob's digest
@@ -70,37 +120,51 @@ CREATE TABLE container (
     definition TEXT NOT NULL    -- JSON, pydock_core/spec/definition.py
 ) STRICT;
 CREATE INDEX container_image ON container(image_id);
-CREATE TABLE network (          -- bridge networks; what lives of them is on the host
-    name TEXT PRIMARY KEY,
-    bridge TEXT NOT NULL,       -- the host's device
-    subnet TEXT NOT NULL        -- "172.30.0.0/16"; the first address is the bridge's
-) STRICT;
-CREATE TABLE address (          -- addresses on bridge networks, given out at start
-    network TEXT NOT NULL,
-    address TEXT NOT NULL,
-    container_id TEXT NOT NULL,
-    PRIMARY KEY (network, address)
-) STRICT;
 CREATE TABLE volume (
     name TEXT PRIMARY KEY,
     created_ns INTEGER NOT NULL,
-    anonymous INTEGER NOT NULL  -- 1: made for one container, and removed with it by rm -v or --rm
+    anonymous INTEGER NOT NULL, -- 1: made without a name
+    labels TEXT NOT NULL,       -- JSON object
+    options TEXT NOT NULL       -- JSON object: of the local driver
 ) STRICT;
 CREATE TABLE container_volume (
     container_id TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE,
     volume TEXT NOT NULL,
+    anonymous INTEGER NOT NULL, -- 1: the container did not name it; rm -v and --rm remove it
+    targets TEXT NOT NULL,      -- JSON list of [path in the container, whether it can write there]
     PRIMARY KEY (container_id, volume)
 ) STRICT;
+CREATE TABLE mounted_image (  -- images that a container mounts, beside its own
+    container_id TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE,
+    image_id TEXT NOT NULL,
+    PRIMARY KEY (container_id, image_id)
+) STRICT;
+CREATE INDEX mounted_image_image ON mounted_image(image_id);
 """
 
-CREATE = _ALL + _DISTRIBUTION
-"""Creates the current schema."""
+_VOLUMES_6 = """
+ALTER TABLE volume ADD COLUMN labels TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE volume ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE container_volume ADD COLUMN anonymous INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE container_volume ADD COLUMN targets TEXT NOT NULL DEFAULT '[]';
+UPDATE container_volume SET anonymous = coalesce((SELECT anonymous FROM volume WHERE name = volume), 0);
+CREATE TABLE mounted_image (
+    container_id TEXT NOT NULL REFERENCES container(id) ON DELETE CASCADE,
+    image_id TEXT NOT NULL,
+    PRIMARY KEY (container_id, image_id)
+) STRICT;
+CREATE INDEX mounted_image_image ON mounted_image(image_id);
+"""
+
+CREATE = _ALL + _DISTRIBUTION + _EVENTS + _NETWORKS
+"""Makes the current schema."""
 
 UPGRADES: Mapping[int, str] = {
     2: "ALTER TABLE image ADD COLUMN labels TEXT NOT NULL DEFAULT '';" + _DISTRIBUTION,
     3: "ALTER TABLE image ADD COLUMN tagged_ns INTEGER NOT NULL DEFAULT 0;",
     4: "ALTER TABLE container RENAME COLUMN config TO definition;"
     "\nUPDATE container SET definition = convert_definition(definition);",
+    5: _EVENTS + _VOLUMES_6 + _NETWORKS_OF_5,
 }
 """The scripts from each earlier version to the next; ``convert_definition`` is
 :func:`pydock_core.store.database.definition_upgrade.convert`."""

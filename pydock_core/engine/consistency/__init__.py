@@ -1,0 +1,1 @@
+"""Finds and repairs inconsistencies in a state root (``dock system check``)."""

@@ -1,0 +1,1 @@
+"""The init of ``--init``; see :mod:`pydock_core.runtime.reaper.image`."""
