@@ -245,7 +245,8 @@ class Supervisor:
             os.close(lock_fd)
             self.succession.dismiss()
             is_attended = _tell(self._status, {"event": "failed", "error": failure.to_json()})
-            self._remove_if_unattended(None, is_attended)
+            if not is_attended:
+                self._remove_unattended(None)
             return
         settle()
         if self.succession.count:  # the client records the start of the first run
@@ -256,7 +257,6 @@ class Supervisor:
             self._status,
             {"event": "exited", "exit_code": ended.exit_code, "oom_killed": ended.oom_killed},
         )
-        self._status.close()
         is_answered = self._control.finish(ended.exit_code)
         self.relay.finish_clients()
         # A client that waits for the end records it; one without streams may be about to leave.
@@ -270,10 +270,22 @@ class Supervisor:
         os.close(lock_fd)
         if is_restarting:
             self.succession.release()
-        self._remove_if_unattended(ended, is_attended)
+        if not is_attended:
+            self._remove_unattended(ended)
         while self.relay.finish_clients():
             self.loop.run_once()
+        if is_attended and self.plan.auto_remove and not self._was_end_read():
+            self._remove_unattended(ended)
+        self._status.close()
         self._recording.wait()
+
+    def _was_end_read(self) -> bool:
+        """Wait until the client closes the status socket; return whether it has read the container's end."""
+        try:
+            self._status.recv(1)
+        except ConnectionResetError:  # it closed with the event unread (af_unix.c, unix_release_sock)
+            return False
+        return True
 
     def _take_lock(self) -> int:
         """Take the container's lock; wait for a previous supervisor that is about to release it."""
@@ -691,9 +703,9 @@ class Supervisor:
         self._init_code = code
         self.loop.stop()
 
-    def _remove_if_unattended(self, ended: ExitRecord | None, is_attended: bool) -> None:
-        """Remove a ``--rm`` container whose client is gone; ``ended`` is None if it never ran."""
-        if not self.plan.auto_remove or is_attended:
+    def _remove_unattended(self, ended: ExitRecord | None) -> None:
+        """Remove the container if it has ``--rm``, because its client is gone; ``ended`` is None if it never ran."""
+        if not self.plan.auto_remove:
             return
         if container_status.is_locked(self.paths.lock_file):
             return  # it has been started again: its next supervisor removes it
