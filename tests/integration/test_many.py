@@ -68,7 +68,9 @@ def test_two_hundred_runs_leave_nothing(dock: Dock, engine: Engine) -> None:
     assert_nothing_is_left(everything(dock, engine), before)
 
 
-def test_a_container_that_ends_before_its_client_leaves_is_removed_with_rm(dock: Dock, engine: Engine) -> None:
+def test_a_container_that_ends_before_its_client_leaves_is_removed_with_rm(
+    dock: Dock, engine: Engine
+) -> None:
     container_id, _ = engine.containers.create(create_request("busybox", "true", AutoRemove=True))
     with engine.containers.start(container_id):
         wait_until(engine.root.container(container_id).exit_file.exists, "its end is recorded")
