@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -269,11 +269,19 @@ class ForkServer:
         if len(self._spares) < _SPARES:
             self._schedule_spare(_REFILL_SECONDS)
 
-    def _fork_spare(self, *, ahead: bool) -> Spare:
+    def _fork_spare(self, *, ahead: bool, inherited: Sequence[int] = ()) -> Spare:
+        """Fork a spare.
+
+        Args:
+            ahead: no client is waiting yet.
+            inherited: descriptors of the request at hand, which the spare closes: it receives copies, and a peer must see
+                the end of a connection when the copy is closed.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = self._fork()
         if pid == 0:
             ours.close()
+            messages.close_all(inherited)
             self._run_spare(theirs, ahead=ahead)
         theirs.close()
         return Spare(pid, ours)
@@ -283,11 +291,14 @@ class ForkServer:
             spare.link.close()
         self._spares.clear()
 
-    def _hand_over(self, request: Request) -> int:
+    def _hand_over(self, request: Request, connection: socket.socket) -> int:
         """Give a request to the spare, or to a new one if there is none; return its pid."""
         while True:
             is_new = not self._spares
-            spare = self._fork_spare(ahead=False) if is_new else self._spares.pop()
+            if is_new:
+                spare = self._fork_spare(ahead=False, inherited=(*request.fds, connection.fileno()))
+            else:
+                spare = self._spares.pop()
             try:
                 messages.send(spare.link, request.document, request.fds)
             except OSError:  # it has been killed
@@ -423,7 +434,7 @@ class ForkServer:
             if refusal is not None:
                 return {"ok": False, refusal.value: True}
         if operation.prepare is not None:
-            return {"ok": True, "pid": self._hand_over(request)}
+            return {"ok": True, "pid": self._hand_over(request, connection)}
         assert operation.function is not None
         if operation.kind is Kind.IMMEDIATE:
             return {"ok": True, **(operation.function(request) or {})}

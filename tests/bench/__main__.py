@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from tests.bench import events, images
+from tests.bench import events, images, networks
 from tests.bench.isolation import isolate, removing_groups, unmount_below
 from tests.bench.ours import dock_program_peer, magic_peer, pydock_peer
 from tests.bench.peer import Peer, Skipped, private, pss
@@ -189,12 +189,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--times", type=int, default=11, help="runs of each measurement")
     parser.add_argument("--quick", action="store_true", help="smaller archives")
-    parser.add_argument("--only", choices=["containers", "images"], help="one half of the table")
+    parser.add_argument("--only", choices=["containers", "images", "networks"], help="one part of the table")
     arguments = parser.parse_args()
     print(f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} processors")
     with removing_groups(), tempfile.TemporaryDirectory(prefix="pydock-bench-") as directory:
         debian = None
-        if arguments.only != "containers":
+        if arguments.only in (None, "images"):
             try:
                 debian = debian_root(Path(directory) / "debian.tar", quick=arguments.quick)
             except Skipped as reason:
@@ -204,13 +204,17 @@ def main() -> int:
         else:
             print("note: as an ordinary user; crun's and docker's rows need root")
         rows: list[Row] = []
-        for name in ("containers", "images"):
+        for name in ("containers", "images", "networks"):
+            if arguments.only not in (None, name):
+                continue
             base = Path(directory) / name
             base.mkdir()
-            if name == "containers" and arguments.only != "images":
+            if name == "containers":
                 rows += run(base, times=arguments.times)
-            elif name == "images" and arguments.only != "containers":
+            elif name == "images":
                 rows += images.run(base, times=arguments.times, quick=arguments.quick, debian=debian)
+            else:
+                rows += networks.run(base, times=arguments.times, quick=arguments.quick)
     print(tabulate(rows, ["work", "who", "median", "best", "of pydock's"], tablefmt="github"))
     return 0
 

@@ -243,11 +243,13 @@ class Prepared:
     def __init__(self, spec: ServerSpec) -> None:
         read_fd, write_fd = os.pipe()
         word_fd, self._word_fd = os.pipe()
+        pipe = os.readlink(f"/proc/self/fd/{write_fd}")
         reply = ask_server(spec, {"op": "prepared"}, [write_fd, word_fd])
         pid, ahead = os.read(read_fd, 100).split()
         for fd in (read_fd, write_fd, word_fd):
             os.close(fd)
         self.pid, self.was_ahead = int(pid), ahead == b"1"
+        self.copies = [*map(os.readlink, Path(f"/proc/{self.pid}/fd").iterdir())].count(pipe)
         assert reply == {"ok": True, "pid": self.pid}
 
     def settle(self) -> None:
@@ -279,6 +281,7 @@ def test_a_spare_waits_and_is_replaced_when_its_request_is_settled(spec: ServerS
     assert children(server) == [spare], "no other is made while somebody waits for the first"
     second = Prepared(spec)  # so it is forked for the request
     assert not second.was_ahead
+    assert (first.copies, second.copies) == (1, 1), "a peer sees the end when a request closes its descriptor"
     first.settle()
     assert not Prepared(spec).was_ahead, "the second one is not settled"
     second.settle()
