@@ -295,10 +295,8 @@ class ForkServer:
         """Give a request to the spare, or to a new one if there is none; return its pid."""
         while True:
             is_new = not self._spares
-            if is_new:
-                spare = self._fork_spare(ahead=False, inherited=(*request.fds, connection.fileno()))
-            else:
-                spare = self._spares.pop()
+            inherited = (*request.fds, connection.fileno())
+            spare = self._fork_spare(ahead=False, inherited=inherited) if is_new else self._spares.pop()
             try:
                 messages.send(spare.link, request.document, request.fds)
             except OSError:  # it has been killed
