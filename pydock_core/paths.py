@@ -160,6 +160,11 @@ class ContainerPaths:
         return self.data / "bundle" / "netns"
 
     @property
+    def user_namespace(self) -> Path:
+        """A file in the bundle on which the supervisor binds the container's own user namespace, if it has one."""
+        return self.data / "bundle" / "userns"
+
+    @property
     def upper(self) -> Path:
         return self.data / "upper"
 

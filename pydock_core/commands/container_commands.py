@@ -235,7 +235,9 @@ CREATE_OPTIONS = (
     Option(("--ipc",), "IPC namespace: private, host, none", "MODE", field="IpcMode"),
     Option(("--pid",), "PID namespace: host", "MODE", field="PidMode"),
     Option(("--uts",), "UTS namespace: host", "MODE", field="UTSMode"),
-    Option(("--userns",), "user namespace: host", "MODE", field="UsernsMode"),
+    Option(
+        ("--userns",), "user namespace: host, keep-id[:uid=N,gid=N] (not root)", "MODE", field="UsernsMode"
+    ),
     Option(("--cgroupns",), "cgroup namespace: private, host", "MODE", field="CgroupnsMode"),
     Option(("--cgroup-parent",), "parent of its control group: /jobs", "PATH", field="CgroupParent"),
     Option(

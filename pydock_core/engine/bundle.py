@@ -21,6 +21,7 @@ from pydock_core.spec.users import ResolvedUser
 
 if TYPE_CHECKING:
     from pydock_core.cdi.edit import ContainerEdits, DeviceNodeEdit
+    from pydock_core.spec.keep_id import KeptIds
 
 _OWN_DEVICES = frozenset("null zero full random urandom tty console ptmx pts shm mqueue".split())
 """Every container has these already."""
@@ -39,6 +40,8 @@ def collect_facts(
     single_mapping: bool,
     edits: ContainerEdits | None = None,
     root_edit_hook: Mapping[str, Any] | None = None,
+    kept: KeptIds | None = None,
+    kept_files: Mapping[str, str] | None = None,
 ) -> HostFacts:
     """Return the facts of one start.
 
@@ -49,6 +52,7 @@ def collect_facts(
         rootless: whether the container runs in the user's own user namespace.
         single_mapping: whether only one id is mapped there.
         edits, root_edit_hook: results of the definition's DeviceRequests.
+        kept, kept_files: with ``--userns keep-id``: the id maps, and further files of the container, by target.
 
     Raises:
         NotFoundError, DeniedError, InvalidError: the source of a bind or a device is unusable; exit code 125.
@@ -76,7 +80,7 @@ def collect_facts(
         hostname=os.uname().nodename if has_host_name else definition.host_name(container_id),
         user=user,
         network_namespace="host" if is_host else str(paths.network_namespace),
-        files=_own_files(paths),
+        files={**_own_files(paths), **(kept_files or {})},
         volumes=volumes,
         file_binds={
             mount.target for mount in mounts if mount.kind == "bind" and not os.path.isdir(mount.source)
@@ -94,6 +98,9 @@ def collect_facts(
         cgroup_mount=support.available,
         rootless=rootless,
         map_tty_group=not single_mapping,
+        user_namespace=str(paths.user_namespace) if kept is not None else "",
+        kept=kept,
+        owns_network=kept is None or not definition.host["NetworkMode"].startswith("container:"),
     )
 
 

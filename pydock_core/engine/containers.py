@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from pydock_core.errors import (
 )
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.definition import CreateRequest, Definition, decode, encode
+from pydock_core.spec.keep_id import is_keep_id
 from pydock_core.spec.log_option import JOURNALD, NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table
@@ -101,6 +103,11 @@ class Containers:
 
         self._state.sweep_once()
         checked = check_request(request)
+        if is_keep_id(checked["HostConfig"]["UsernsMode"]):
+            from pydock_core.engine.kept_ids import check_keep_id, with_default_user  # late: few containers
+
+            check_keep_id(rootless=os.geteuid() != 0)
+            checked = with_default_user(checked)
         image_id = self._state.images.resolve(checked["Image"]).id
         image_config = self._state.images.config(image_id).get("config") or {}
         launcher = self._state.launcher

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pydock_core.engine.mount_points import make_layer
 from pydock_core.engine.stillness import keep_still
 from pydock_core.errors import CorruptError, NotFoundError
 from pydock_core.images.committed import build_execution, build_image_config, is_same_but_for_time
@@ -18,10 +17,12 @@ from pydock_core.images.stored import store_image
 from pydock_core.oci.digest import digest_of
 from pydock_core.oci.documents import ImageConfig, encode, layer_media_type
 from pydock_core.oci.reference import parse_tagged
+from pydock_core.oci.root_mount import RootMount
 from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.progress import Progress
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.spec.defaults import DEFAULT_PATH
+from pydock_core.spec.definition import decode
 from pydock_core.store.database import containers as table
 from pydock_core.store.database import images as sql
 from pydock_core.store.database.containers import ContainerRow, build_event
@@ -97,7 +98,7 @@ class Filesystems:
             below = sql.layers_of(self._state.database, row.image_id)
             if len(below) != len(parent.diff_ids):
                 raise NotFoundError(f"the image of container {container} was removed just now", "try again")
-            layer = self._keep_layer(row.id, container, directory, pause=pause, progress=progress)
+            layer = self._keep_layer(row, container, directory, pause=pause, progress=progress)
             config = build_image_config(
                 parent,
                 execution,
@@ -128,17 +129,19 @@ class Filesystems:
         return None
 
     def _keep_layer(
-        self, container_id: str, name: str, directory: Path, *, pause: bool, progress: Progress | None
+        self, row: ContainerRow, name: str, directory: Path, *, pause: bool, progress: Progress | None
     ) -> LayerRow | None:
         """Put the writable layer into the blob store; None if it is empty."""
-        paths = self._root.container(container_id)
+        paths = self._root.container(row.id)
+        launcher = self._state.launcher
+        id_maps = launcher.id_maps(launcher.kept_ids(decode(row.definition)))
         place = directory / "upper.tar"
         file_fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with keep_still(paths, name, pause=pause):
                 made = self._state.worker.call(
                     _WRITE_UPPER,
-                    {"upper": str(paths.upper), "user_xattrs": needs_user_xattrs()},
+                    {"upper": str(paths.upper), "user_xattrs": needs_user_xattrs(), **id_maps},
                     [file_fd],
                     progress,
                 )
@@ -186,9 +189,11 @@ class Filesystems:
         """
         row = table.find(self._state.database, container)
         paths = self._root.container(row.id)
+        launcher = self._state.launcher
+        id_maps = launcher.id_maps(launcher.kept_ids(decode(row.definition)))
         with contextlib.ExitStack() as stack:
             status = derive_status(paths)
-            arguments: dict[str, Any] = {"root_mounts": [], "mount_point": "", "supervisor": None}
+            arguments: dict[str, Any] = {"root_mounts": [], "mount_point": "", "supervisor": None, **id_maps}
             if status.is_running:
                 arguments["supervisor"] = ProcessIdentity.of(status.supervisor_pid).to_json()
             else:
@@ -208,12 +213,16 @@ class Filesystems:
         """
         paths = self._root.container(row.id)
         diff_ids = self._state.images.layers(row.image_id)
-        *others, overlay = self._state.snapshotter.mounts(diff_ids, paths.upper, paths.work)
-        layers = [*overlay.lower, str(make_layer(self._root))]
+        launcher = self._state.launcher
+        kept = launcher.kept_ids(decode(row.definition))
+        *others, overlay = launcher.root_mounts(diff_ids, paths, kept)
+        layers = [*overlay.lower]
         if upper is not None and upper.is_dir():
             # As a lower layer: overlayfs allows an upper layer only once, and would write to it.
             layers.insert(0, str(upper))
         view = replace(overlay, lower=tuple(layers), upper="", work="", options=(*overlay.options, "ro"))
+        if len(layers) == 1:  # too few for an overlay
+            view = RootMount("bind", layers[0], options=("ro",))
         store = self._state.image_store
         with store.reading(), store.workspace(kind) as directory:
             mount_point = directory / "root"

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,7 @@ from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.keep_id import is_keep_id
 from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import LOOPBACK, publish_all, read_ports
@@ -40,6 +42,7 @@ from pydock_core.supervision.plan import EMBEDDED, LaunchPlan, NetworkAttachment
 if TYPE_CHECKING:
     from pydock_core.cdi.injection import Injection
     from pydock_core.engine.images import Images
+    from pydock_core.spec.keep_id import KeptIds
     from pydock_core.store.snapshots.protocol import Snapshotter
 
 DEFAULT_STOP_SECONDS = 10.0
@@ -227,26 +230,34 @@ class Launcher:
         host = definition.host
         mounts = definition_mounts(definition)
         injection = self._inject(definition.request, mounts, is_start=True)
+        kept = self.kept_ids(definition)
         if host["AutoRemove"] and paths.work.exists():
             # A volatile overlay leaves a mark there, which prevents its next mount.
             Zygote(self._root).call("pydock_core.store.trees:remove_tree", {"path": str(paths.work)})
         for directory in (paths.rootfs, paths.upper, paths.work, paths.run):
             make_directories(directory)
-        paths.upper.chmod(0o755)  # the mode of the container's root directory
+        with suppress(PermissionError):  # with keep-id, a subordinate id owns it since the first start
+            paths.upper.chmod(0o755)  # the mode of the container's root directory
         diff_ids = self._images.layers(row.image_id)
         volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)  # may take long
         network = self._network(row, definition)
+        further: dict[str, Any] = self._write_edits(paths, injection) if injection is not None else {}
+        if kept is not None:
+            from pydock_core.engine.kept_ids import prepare_files
+
+            read, home = self._files(row, paths).read, definition.request["WorkingDir"] or "/"
+            further |= {"kept": kept, "kept_files": prepare_files(paths, read, kept, home, self._zygote)}
         facts = collect_facts(
             self._root,
             row.id,
             definition,
             mounts,
             volumes,
-            self._resolve(self._files(row, paths), definition, definition.request["User"]),
+            self._resolve(self._reader(row, definition, paths), definition, definition.request["User"]),
             size,
             rootless=self._rootless,
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
-            **(self._write_edits(paths, injection) if injection is not None else {}),
+            **further,
         )
         if host["Init"] and host["Runtime"] != EMBEDDED:
             facts = replace(facts, init_program=_write_init(paths))
@@ -256,7 +267,7 @@ class Launcher:
             row.id,
             paths,
             executor=self._executor(host["Runtime"]),
-            root_mounts=self._writable_root(diff_ids, paths, is_transient=host["AutoRemove"]),
+            root_mounts=self._writable_root(diff_ids, paths, kept, is_transient=host["AutoRemove"]),
             sources=tuple(sources),
             network=network,
             network_socket=self._root.network_socket(),
@@ -270,6 +281,8 @@ class Launcher:
             from pydock_core.engine.log_plan import build_log_fields  # late: few logs have such options
 
             plan = replace(plan, **build_log_fields(definition, row))
+        if kept is not None:
+            plan = replace(plan, uid_mappings=kept.uid_mappings, gid_mappings=kept.gid_mappings)
         write_json(paths.plan_file, plan.to_json())
         return paths.plan_file
 
@@ -303,24 +316,47 @@ class Launcher:
             lambda image_id: self._snapshotter.mounts(self._images.layers(image_id), None, None),
         )
 
-    def _writable_root(
-        self, diff_ids: Sequence[str], paths: ContainerPaths, *, is_transient: bool
+    def kept_ids(self, definition: Definition) -> KeptIds | None:
+        """Return the user namespace of a container with ``--userns keep-id``; None for another one."""
+        if not is_keep_id(definition.host["UsernsMode"]):
+            return None
+        from pydock_core.engine.kept_ids import find_kept_ids  # late: few containers have one
+
+        return find_kept_ids(definition.host["UsernsMode"], self._zygote)
+
+    def root_mounts(
+        self, diff_ids: Sequence[str], paths: ContainerPaths, kept: KeptIds | None
     ) -> tuple[RootMount, ...]:
         """Return the snapshotter's mounts, with the layer of mount points below all others.
 
         Args:
-            is_transient: the writable layer does not outlive the run, so it is never synced ("volatile", Linux 5.10).
+            kept: the container's own user namespace, for which the image is copied at its first use.
         """
         *others, overlay = self._snapshotter.mounts(diff_ids, paths.upper, paths.work)
         if overlay.kind != "overlay":
             return (*others, overlay)
-        options = (*overlay.options, "volatile") if is_transient else overlay.options
-        return (
-            *others,
-            replace(
-                overlay, lower=(*overlay.lower, str(mount_points.make_layer(self._root))), options=options
-            ),
-        )
+        bottom = str(mount_points.make_layer(self._root))
+        if kept is not None and kept.root is not None and diff_ids:
+            return (replace(overlay, lower=(self._snapshotter.owned(diff_ids, kept.root, bottom),)),)
+        return (*others, replace(overlay, lower=(*overlay.lower, bottom)))
+
+    def _writable_root(
+        self,
+        diff_ids: Sequence[str],
+        paths: ContainerPaths,
+        kept: KeptIds | None,
+        *,
+        is_transient: bool,
+    ) -> tuple[RootMount, ...]:
+        """Return the mounts of a container's root.
+
+        Args:
+            is_transient: the writable layer does not outlive the run, so it is never synced ("volatile", Linux 5.10).
+        """
+        *others, last = self.root_mounts(diff_ids, paths, kept)
+        if is_transient and last.kind == "overlay":
+            last = replace(last, options=(*last.options, "volatile"))
+        return (*others, last)
 
     def view(self, row: ContainerRow, definition: Definition, paths: ContainerPaths) -> dict[str, Any]:
         """Return the arguments of :class:`pydock_core.store.container_view.ContainerView` for a container.
@@ -330,7 +366,13 @@ class Launcher:
         for directory in (paths.rootfs, paths.upper, paths.work):
             make_directories(directory)
         if not paths.config_file.exists():
-            paths.upper.chmod(0o755)
+            with suppress(PermissionError):  # see prepare
+                paths.upper.chmod(0o755)
+        kept = self.kept_ids(definition)
+        if kept is not None:
+            from pydock_core.engine.kept_ids import give_upper
+
+            give_upper(paths, kept, self._zygote)
         diff_ids = self._images.layers(row.image_id)
         mounts = definition_mounts(definition)
         volumes, sources = self._prepare_volumes(paths, mounts, diff_ids)
@@ -348,16 +390,18 @@ class Launcher:
         return {
             "rootfs": str(paths.rootfs),
             "root_mounts": [
-                mount.to_json() for mount in self._writable_root(diff_ids, paths, is_transient=False)
+                mount.to_json() for mount in self._writable_root(diff_ids, paths, kept, is_transient=False)
             ],
             "sources": [source.to_json() for source in sources],
             "mounts": entries,
             "read_only": host["ReadonlyRootfs"],
+            **self.id_maps(kept),
         }
 
     def user(self, row: ContainerRow, definition: Definition, user: str) -> dict[str, Any]:
         """Resolve a user for an exec; return the OCI user object."""
-        resolved = self._resolve(self._files(row, self._root.container(row.id)), definition, user)
+        read = self._reader(row, definition, self._root.container(row.id))
+        resolved = self._resolve(read, definition, user)
         return {"uid": resolved.uid, "gid": resolved.gid, "additionalGids": list(resolved.additional_gids)}
 
     def _network(self, row: ContainerRow, definition: Definition) -> NetworkAttachment:
@@ -446,13 +490,32 @@ class Launcher:
     def _files(self, row: ContainerRow, paths: ContainerPaths) -> RootFiles:
         return RootFiles(self._snapshotter, self._images.layers(row.image_id), paths.upper, self._image_files)
 
+    def _reader(
+        self, row: ContainerRow, definition: Definition, paths: ContainerPaths
+    ) -> Callable[[str], bytes | None]:
+        """Return a reader of the container's passwd and group, as its processes see them."""
+        read = self._files(row, paths).read
+        kept = self.kept_ids(definition)
+        if kept is None:
+            return read
+        from pydock_core.engine.kept_ids import with_entries
+
+        return with_entries(read, kept, definition.request["WorkingDir"] or "/")
+
     @staticmethod
-    def _resolve(files: RootFiles, definition: Definition, user: str) -> ResolvedUser:
-        resolved = resolve_user(user, files.read)
+    def id_maps(kept: KeptIds | None) -> dict[str, Any]:
+        """Return the arguments of a worker that shows a container's own ids."""
+        if kept is None or kept.root is None:
+            return {}
+        return {"uid_mappings": list(kept.uid_mappings), "gid_mappings": list(kept.gid_mappings)}
+
+    @staticmethod
+    def _resolve(read: Callable[[str], bytes | None], definition: Definition, user: str) -> ResolvedUser:
+        resolved = resolve_user(user, read)
         asked = definition.host["GroupAdd"]
         if not asked:
             return resolved
-        groups = [int(group) if group.isdigit() else _group_id(group, files) for group in asked]
+        groups = [int(group) if group.isdigit() else _group_id(group, read) for group in asked]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
 
 
@@ -478,8 +541,8 @@ def _write_init(paths: ContainerPaths) -> str:
     return str(path)
 
 
-def _group_id(name: str, files: RootFiles) -> int:
-    for line in (files.read("/etc/group") or b"").decode("utf-8", "replace").splitlines():
+def _group_id(name: str, read: Callable[[str], bytes | None]) -> int:
+    for line in (read("/etc/group") or b"").decode("utf-8", "replace").splitlines():
         fields = line.split(":")
         if len(fields) >= 3 and fields[0] == name and fields[2].isdigit():
             return int(fields[2])

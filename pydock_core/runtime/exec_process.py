@@ -45,6 +45,7 @@ from pydock_core.runtime.init_process import (
     run_program,
     take_stdio,
 )
+from pydock_core.runtime.namespaces import become_root
 from pydock_core.runtime.process_setup import ProcessPlan, die_with_parent, set_oom_score_adj, set_rlimits
 
 
@@ -118,8 +119,7 @@ def _join(context: ExecContext) -> bool:
             raise ConflictError("the container has just ended") from None
         raise FailedError(f"cannot join the container's namespaces: {error.strerror}") from error
     if context.namespaces & syscalls.CLONE_NEWUSER:
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        become_root()
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if context.parent_pidfd >= 0:
             die_with_parent(context.parent_pidfd)

@@ -43,7 +43,7 @@ from pydock_core.runtime.mounts import (
     open_bind_source,
     open_root,
 )
-from pydock_core.runtime.namespaces import join_path, map_to_parent
+from pydock_core.runtime.namespaces import become_root, join_path, map_to_parent
 from pydock_core.runtime.process_setup import (
     ProcessPlan,
     die_with_parent,
@@ -239,11 +239,12 @@ class _Init:
 
     def _enter_namespaces(self) -> None:
         namespaces = self._plan.namespaces
-        if namespaces.has("user"):
-            self._enter_user_namespace()
+        # Before the user namespace, which need not own them.
         for kind, path in namespaces.joined.items():
             if kind not in ("user", "cgroup"):
                 join_path(kind, path)
+        if namespaces.has("user"):
+            self._enter_user_namespace()
         # A PID namespace came with the fork, or comes with the next one; the control group's after joining it.
         try:
             syscalls.unshare(namespaces.flags_of_new("user", "cgroup", "pid"))
@@ -268,10 +269,7 @@ class _Init:
             except OSError as error:
                 raise _explain_unshare(error) from error
             self._ask("map")
-        with contextlib.suppress(PermissionError):  # denied if only a single id is mapped
-            os.setgroups([])
-        os.setresgid(0, 0, 0)
-        os.setresuid(0, 0, 0)
+        become_root()
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
         if self._context.parent_pidfd >= 0:
             die_with_parent(self._context.parent_pidfd)

@@ -6,8 +6,10 @@ owns the others, and a PID namespace takes effect only for the next child.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -128,6 +130,56 @@ def write_id_maps(
                 stream.write(lines)
         except OSError as error:
             raise FailedError(f"cannot write the {name} of the user namespace: {error.strerror}") from error
+
+
+def enter_mapped(
+    uid_mappings: Sequence[Mapping[str, Any]], gid_mappings: Sequence[Mapping[str, Any]]
+) -> None:
+    """Move this process, single-threaded, into a new user namespace with id maps; it keeps its user, under its new id.
+
+    It has all capabilities there.  A child writes the maps, because that takes capabilities in the parent namespace.
+
+    Raises:
+        FailedError: the kernel refuses the namespace or the maps.
+    """
+    pid = os.getpid()
+    go_fd, ready_fd = os.pipe2(os.O_CLOEXEC)
+    mapper = os.fork()
+    if mapper == 0:
+        code = 1
+        try:
+            os.close(ready_fd)
+            if os.read(go_fd, 1):
+                write_id_maps(pid, uid_mappings, gid_mappings)
+                code = 0
+        finally:
+            os._exit(code)
+    os.close(go_fd)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)
+        os.write(ready_fd, b"u")
+    except OSError as error:
+        raise FailedError(f"cannot make a user namespace: {error.strerror}") from error
+    finally:
+        os.close(ready_fd)
+        status = os.waitpid(mapper, 0)[1]
+    if status:
+        raise FailedError("cannot map the container's ids", "see /etc/subuid, and `dock doctor`")
+
+
+def become_root() -> None:
+    """Become root of the user namespace that this process has just entered, unless root is not mapped there.
+
+    A process has all capabilities in the namespace already, whatever its ids.
+    """
+    with suppress(PermissionError):  # denied if only a single id is mapped
+        os.setgroups([])
+    try:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the id is not mapped (user_namespaces(7))
+            raise
 
 
 def map_to_parent(container_id: int, mappings: Sequence[Mapping[str, Any]]) -> int | None:

@@ -25,6 +25,7 @@ from pydock_core.spec.users import ResolvedUser
 
 if TYPE_CHECKING:
     from pydock_core.cdi.edit import ContainerEdits, MountEdit
+    from pydock_core.spec.keep_id import KeptIds
 
 _CPU_PERIOD_US = 100_000
 _UNLIMITED = 2**64 - 1
@@ -80,6 +81,9 @@ class HostFacts:
         init_program: host path of the init of ``--init``, for an OCI runtime program; empty if the executor has one.
         rootless: in a user namespace: devices are bound, and there are no device rules.
         map_tty_group: group 5 is mapped, so that terminals can belong to it.
+        user_namespace: path of the container's own user namespace, to join; empty for none.
+        kept: its id maps; None for none.
+        owns_network: the network namespace is not another container's, which has another user namespace.
     """
 
     rootfs: str
@@ -103,11 +107,14 @@ class HostFacts:
     block_devices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     rootless: bool = False
     map_tty_group: bool = True
+    user_namespace: str = ""
+    kept: KeptIds | None = None
+    owns_network: bool = True
 
     @property
     def can_mount_sysfs(self) -> bool:
         """Sysfs belongs to a network namespace, which must belong to the user namespace (sysfs(5))."""
-        return not (self.rootless and self.network_namespace == "host")
+        return self.owns_network and not (self.rootless and self.network_namespace == "host")
 
 
 def build_spec(definition: Definition, facts: HostFacts) -> dict[str, Any]:
@@ -442,6 +449,10 @@ def _build_linux(
     security: Security,
 ) -> dict[str, Any]:
     linux: dict[str, Any] = {"namespaces": _build_namespaces(host, facts.network_namespace)}
+    if facts.kept is not None:
+        linux["namespaces"].append({"type": "user", "path": facts.user_namespace})
+        linux["uidMappings"] = list(facts.kept.uid_mappings)
+        linux["gidMappings"] = list(facts.kept.gid_mappings)
     if facts.cgroups_path:
         linux["cgroupsPath"] = facts.cgroups_path
         resources = _build_resources(host, facts)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError, UnsupportedError
+from pydock_core.spec.keep_id import is_keep_id, parse_keep_id
 
 if TYPE_CHECKING:
     from pydock_core.spec.definition import CreateRequest, HostConfig
@@ -30,7 +31,7 @@ _MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "IpcMode": ("--ipc", (PRIVATE, HOST, NONE)),
     "PidMode": ("--pid", ("", HOST)),
     "UTSMode": ("--uts", ("", HOST)),
-    "UsernsMode": ("--userns", ("", HOST)),
+    "UsernsMode": ("--userns", ("", HOST)),  # and keep-id
     "CgroupnsMode": ("--cgroupns", (PRIVATE, HOST)),
 }
 _REASONS: Mapping[tuple[str, str], str] = {
@@ -43,10 +44,6 @@ _REASONS: Mapping[tuple[str, str], str] = {
         "container",
     ): "a container's /dev/shm is in its own mount namespace, out of reach for another container",
     ("PidMode", "container"): "the other container could trace the processes of this one's creation",
-    (
-        "UsernsMode",
-        "keep-id",
-    ): "the ids of a container are those of the user namespace that the zygote has made",
 }
 
 
@@ -60,7 +57,9 @@ def check_host_options(request: CreateRequest) -> None:
     host = request["HostConfig"]
     for field, (flag, modes) in _MODES.items():
         value = host[field] or modes[0]  # type: ignore[literal-required]  # the keys above
-        if value not in modes:
+        if field == "UsernsMode" and is_keep_id(value):
+            parse_keep_id(value, 0, 0)
+        elif value not in modes:
             raise _unknown_mode(field, flag, value, modes)
         host[field] = value  # type: ignore[literal-required]  # the keys above
     if host["UTSMode"] == HOST and (request["Hostname"] or request["Domainname"]):

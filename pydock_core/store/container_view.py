@@ -32,6 +32,7 @@ from pydock_core.runtime.inside import open_inside, opened_inside
 from pydock_core.runtime.mount_options import parse_mounts
 from pydock_core.runtime.mount_sources import mount_sources
 from pydock_core.runtime.mounts import mount_plan, open_bind_source
+from pydock_core.runtime.namespaces import enter_mapped
 from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.rootfs import mount_root
 from pydock_core.store.copy_rules import CopyEnd, absolute, keep_spelling, names_directory, split_entry
@@ -81,6 +82,7 @@ class ContainerView:
         sources: volumes and images to mount first if it is not running (:class:`MountSource`, as data).
         mounts: OCI entries of its volumes, binds and files, parents first.
         read_only: whether its root file system is read-only.
+        uid_mappings, gid_mappings: OCI id maps of its own user namespace, whose ids are then seen; empty for none.
     """
 
     def __init__(
@@ -93,6 +95,8 @@ class ContainerView:
         sources: Sequence[Mapping[str, Any]],
         mounts: Sequence[Mapping[str, Any]],
         read_only: bool,
+        uid_mappings: Sequence[Mapping[str, Any]] = (),
+        gid_mappings: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.name = name
         self.root_fd = -1
@@ -102,6 +106,8 @@ class ContainerView:
         self._sources = [MountSource.from_json(source) for source in sources]
         self._mounts = parse_mounts(mounts)
         self._read_only = read_only
+        self._id_maps = (uid_mappings, gid_mappings)
+        self._tree_fd = -1
 
     def __enter__(self) -> ContainerView:
         if self._supervisor is not None:
@@ -123,12 +129,26 @@ class ContainerView:
         syscalls.mount_setattr(self.root_fd, attributes_set=flags, recursive=True)
         if self._read_only:
             syscalls.mount_setattr(self.root_fd, attributes_set=syscalls.MOUNT_ATTR_RDONLY)
+        if self._id_maps[0]:
+            self._enter_user_namespace()
         return self
+
+    def _enter_user_namespace(self) -> None:
+        """Enter the container's id maps; the mounts end with a descriptor, because unmounting is then forbidden."""
+        flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE
+        self._tree_fd = syscalls.open_tree(syscalls.AT_FDCWD, self._rootfs, flags)
+        os.close(self.root_fd)
+        syscalls.umount(self._rootfs, syscalls.MNT_DETACH)
+        self.root_fd = os.open(".", _DIRECTORY | os.O_CLOEXEC, dir_fd=self._tree_fd)
+        enter_mapped(*self._id_maps)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self.root_fd)
+        if self._tree_fd >= 0:
+            os.close(self._tree_fd)
+            return
         # Unmounted now rather than at the process's end, because the next start mounts the writable layer.
         with contextlib.suppress(OSError):
             syscalls.umount(self._rootfs, syscalls.MNT_DETACH)

@@ -99,6 +99,10 @@ class TreeCopy:
         """
         self._walk(self._level(os.dup(self.source_fd), os.dup(self.target_fd), ""))
 
+    def copy_root(self) -> None:
+        """Give the target directory the attributes of the source directory."""
+        self._set_attributes(self.source_fd, self.target_fd, os.fstat(self.source_fd))
+
     def copy_entry(self, name: str, target_name: str) -> None:
         """Copy one entry of the source directory, with all below it, to a name in the target directory.
 

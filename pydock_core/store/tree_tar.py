@@ -17,6 +17,7 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.errors import ConflictError, UnsupportedError
 from pydock_core.progress import Progress
+from pydock_core.runtime.namespaces import enter_mapped
 from pydock_core.store.layer_rules import OVERLAY_XATTR
 from pydock_core.store.pipe import writing_archive
 from pydock_core.store.private_root import open_private_root, open_running_root
@@ -281,6 +282,8 @@ def export_tree(
     supervisor: Mapping[str, Any] | None,
     rootfs: str,
     *,
+    uid_mappings: Sequence[Mapping[str, Any]] = (),
+    gid_mappings: Sequence[Mapping[str, Any]] = (),
     fds: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -291,6 +294,7 @@ def export_tree(
         mount_point: an empty directory.
         supervisor: of a running container; None for a stopped one.
         rootfs: the supervisor's mount point of the root.
+        uid_mappings, gid_mappings: OCI id maps of the container's own user namespace, whose ids are written; empty for none.
         fds: the archive's target: a file, a pipe or a socket.
         progress: unused; the signature is that of all worker functions.
 
@@ -309,6 +313,8 @@ def export_tree(
             if supervisor is None
             else open_running_root(supervisor, rootfs)
         )
+        if uid_mappings:
+            enter_mapped(uid_mappings, gid_mappings)
         tree = TreeTar(root_fd, output, "the container's file system")
         tree.write()
         output.finish()

@@ -46,6 +46,30 @@ def remove_tree(
         ) from error
 
 
+def give_to(
+    paths: Sequence[str],
+    owner: Sequence[int],
+    *,
+    fds: Sequence[int] = (),
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> None:
+    """Give files or directories, without what is below them, to another user and group.  A worker function.
+
+    Args:
+        paths: absolute; their parents are trusted.
+        owner: the user and the group.
+        fds, progress: unused; the signature is that of all worker functions.
+
+    Raises:
+        FailedError: a file is missing, or an id is not mapped.
+    """
+    for path in paths:
+        try:
+            os.chown(path, owner[0], owner[1], follow_symlinks=False)
+        except OSError as error:
+            raise FailedError(f"cannot give {path} to {owner[0]}:{owner[1]}: {error.strerror}") from error
+
+
 def discard(path: Path, trash: Path, name: str, remove: Callable[[Path], None]) -> None:
     """Remove a tree atomically, by a rename to the trash first; ignore a missing one.
 

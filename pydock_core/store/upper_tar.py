@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from pydock_core.errors import UnsupportedError
 from pydock_core.progress import Progress
+from pydock_core.runtime.namespaces import enter_mapped
 from pydock_core.store.durable import mapped
 from pydock_core.store.growing_file import FollowingDigest
 from pydock_core.store.layer_rules import OPAQUE_NAME, WHITEOUT_PREFIX
@@ -100,13 +101,20 @@ def is_opaque(fd: int, xattrs: Sequence[str], *, user_xattrs: bool) -> bool:
 
 
 def write_upper(
-    upper: str, user_xattrs: bool, *, fds: Sequence[int] = (), progress: Progress | None = None
+    upper: str,
+    user_xattrs: bool,
+    *,
+    uid_mappings: Sequence[Mapping[str, Any]] = (),
+    gid_mappings: Sequence[Mapping[str, Any]] = (),
+    fds: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write the layer of an upper directory; the same tree gives the same bytes.  A worker function.
 
     Args:
         upper: its path; a missing one is an empty layer.
         user_xattrs: see :class:`UpperTar`.
+        uid_mappings, gid_mappings: OCI id maps of the container's own user namespace, whose ids are written; empty for none.
         fds: an empty file, open for reading and writing.
         progress: receives {"status": "Committing", "current"} (bytes).
 
@@ -120,6 +128,8 @@ def write_upper(
     """
     file_fd = fds[0]
     reported = 0
+    if uid_mappings:
+        enter_mapped(uid_mappings, gid_mappings)
     with mapped("the container's layer", "write", "see dock doctor"), FollowingDigest(file_fd) as digest:
 
         def report(size_bytes: int) -> None:

@@ -197,6 +197,7 @@ class LaunchPlan:
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
         health: :class:`pydock_core.supervision.health_plan.HealthPlan` as JSON; None without a health check.
         restart_policy, restart_most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
+        uid_mappings, gid_mappings: OCI id maps of the container's own user namespace; empty if it has none.
     """
 
     container_id: str
@@ -225,6 +226,8 @@ class LaunchPlan:
     restart_policy: str = "no"
     restart_most: int = 0
     health: Mapping[str, Any] | None = None
+    uid_mappings: tuple[Mapping[str, Any], ...] = ()
+    gid_mappings: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""
@@ -245,6 +248,8 @@ class LaunchPlan:
         values["network"] = NetworkAttachment.from_json(values["network"])
         values["ports"] = tuple(PublishedPort(**port) for port in values["ports"])
         values["sources"] = tuple(MountSource.from_json(source) for source in values.get("sources", ()))
+        for name in ("uid_mappings", "gid_mappings"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
 

@@ -41,11 +41,12 @@ class PingRequest(TypedDict):
 
 
 class ServerFacts(TypedDict):
-    """A fork server's reply to a ping; only the zygote has a mapping."""
+    """A fork server's reply to a ping; only the zygote has a mapping, and extents of user and group ids."""
 
     pid: int
     version: str
     mapping: NotRequired[Literal["root", "full", "single"]]
+    ids: NotRequired[list[list[int]]]
 
 
 class SuperviseRequest(TypedDict):

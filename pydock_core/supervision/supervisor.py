@@ -454,7 +454,11 @@ class Supervisor:
                 for source in self.plan.sources:
                     for name in (BASE, PART):
                         self._mounts.callback(_unmount, Path(source.place) / name)
-                self._surroundings.enter_network(self.plan, self.paths.network_namespace)
+                self._surroundings.enter_network(
+                    self.plan, self.paths.network_namespace, self.paths.user_namespace
+                )
+                if self.plan.uid_mappings:
+                    self._mounts.callback(_unmount, self.paths.user_namespace)
                 if self.plan.network.mode != "host":
                     self._mounts.callback(_unmount, self.paths.network_namespace)
                 if self.plan.network.name_service is not None:

@@ -76,17 +76,22 @@ class Surroundings:
         maker, self._maker = self._maker, None
         return maker
 
-    def enter_network(self, plan: LaunchPlan, namespace_file: Path) -> None:
+    def enter_network(self, plan: LaunchPlan, namespace_file: Path, user_file: Path) -> None:
         """Enter the plan's network namespace.
 
         Postcondition: unless the mode is "host", the namespace is bound on ``namespace_file``.  Only on a bridge, a
-        descriptor of the earlier namespace stays open for a name server.
+        descriptor of the earlier namespace stays open for a name server.  A user namespace of the plan is bound on
+        ``user_file``, and owns a new network namespace.
         """
+        if plan.uid_mappings:
+            from pydock_core.supervision import container_user  # late: few containers have one
+
+            container_user.make(plan, user_file, with_network=plan.network.mode not in ("host", "container"))
         if plan.network.mode == "host":
             if self._host_network_fd is not None:
                 syscalls.setns(self._host_network_fd, syscalls.CLONE_NEWNET)
         else:
-            if self._host_network_fd is None and plan.network.mode != "container":
+            if self._host_network_fd is None and plan.network.mode != "container" and not plan.uid_mappings:
                 try:
                     network_namespace.make()
                 except OSError as error:

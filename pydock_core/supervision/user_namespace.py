@@ -89,9 +89,12 @@ def enter(mapper: socket.socket) -> str:
 
 def own_mapping() -> str:
     """Return the id mapping of the calling process's user namespace: FULL, or SINGLE for the user's own id alone."""
-    lines = Path("/proc/self/uid_map").read_text().split("\n")
-    count = sum(int(line.split()[2]) for line in lines if line)
-    return FULL if count > 1 else SINGLE
+    return FULL if sum(read_extents("uid")) > 1 else SINGLE
+
+
+def read_extents(kind: str) -> list[int]:
+    """Return the sizes of the extents in the map of ids, "uid" or "gid", of the calling process's user namespace."""
+    return [int(line.split()[2]) for line in Path(f"/proc/self/{kind}_map").read_text().splitlines()]
 
 
 def unsupported(error: OSError) -> UnsupportedError:

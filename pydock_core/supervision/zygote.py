@@ -111,6 +111,7 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
         "pid": os.getpid(),
         "version": arguments["version"],
         "mapping": arguments["mapping"],
+        "ids": [user_namespace.read_extents("uid"), user_namespace.read_extents("gid")],
     }
     return {
         "ping": forkserver.answer_ping(facts),

@@ -41,6 +41,7 @@ SUITES = (
     "tests/integration/test_restart_policy.py::test_ports_and_network_come_back",
     "tests/integration/test_restart_policy.py::test_a_name_on_a_network_comes_back",
     "tests/integration/test_host_options.py",
+    "tests/integration/test_keep_id.py",
     "tests/integration/test_init.py",
     "tests/integration/test_health.py::test_a_container_becomes_unhealthy_and_healthy",
 )

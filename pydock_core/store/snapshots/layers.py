@@ -28,6 +28,7 @@ from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_pair
 from pydock_core.store.snapshots.chained import NOTHING, ChainedTrees, is_dependent
 from pydock_core.store.snapshots.directory import DirectorySnapshotter, needs_user_xattrs
+from pydock_core.store.snapshots.owned import OwnedTrees
 from pydock_core.store.snapshots.shelf import missing
 from pydock_core.store.snapshots.stack import (
     Driver,
@@ -77,6 +78,7 @@ class Layers:
         self._prefers_erofs = prefers_erofs
         self._why_not = why_not
         self._trees = ChainedTrees(directory.shelf, directory.worker, user_xattrs=directory.user_xattrs)
+        self._owned = OwnedTrees(directory.shelf, directory.worker)
         self.name = "erofs" if prefers_erofs else "directory"
 
     # -- making and removing -----------------------------------------------------------------------------
@@ -149,17 +151,29 @@ class Layers:
             has_whiteouts=bool(metadata["whiteouts"]) and bool(below),
         )
 
+    def owned(self, diff_ids: Sequence[str], owner: tuple[int, int], bottom: str) -> str:
+        """See the protocol."""
+        chain_id = chain_ids(diff_ids)[-1]
+        if (found := self._owned.path(chain_id, owner)) is None:
+            with self._lock(chain_id):
+                if (found := self._owned.path(chain_id, owner)) is None:
+                    self._owned.make(chain_id, owner, self.mounts(diff_ids, None, None), bottom)
+                    found = self._owned.path(chain_id, owner)
+        assert found is not None  # made
+        return found
+
     def chains(self) -> list[str]:
         """See the protocol."""
-        return self._trees.chain_ids()
+        return list({*self._trees.chain_ids(), *self._owned.chain_ids()})
 
     def chain_size_bytes(self, chain_id: str) -> int:
         """See the protocol."""
-        return self._trees.size_bytes(chain_id)
+        return self._trees.size_bytes(chain_id) + self._owned.size_bytes(chain_id)
 
     def remove_chain(self, chain_id: str) -> None:
         """See the protocol."""
         self._trees.remove(chain_id)
+        self._owned.remove(chain_id)
 
     def remove(self, diff_id: str) -> None:
         """See the protocol."""

@@ -67,16 +67,32 @@ class Snapshotter(Protocol):
         """
         ...
 
+    def owned(self, diff_ids: Sequence[str], owner: tuple[int, int], bottom: str) -> str:
+        """Return a directory with the layers' tree in which another user owns root's files, and root that user's.
+
+        It is made at the first call, which copies the whole tree.
+
+        Args:
+            diff_ids: of an image's layers, bottom first; not empty.
+            owner: the user and the group.
+            bottom: a directory below the layers.
+
+        Raises:
+            NotFoundError: a layer is missing.
+            UnavailableError: the disk is full; nothing was kept.
+        """
+        ...
+
     def chains(self) -> list[str]:
-        """Return the ids of all chains for which a layer was applied, in no particular order."""
+        """Return the ids of all chains for which a tree was made, in no particular order."""
         ...
 
     def chain_size_bytes(self, chain_id: str) -> int:
-        """Return the size of the contents made for a chain, in bytes; 0 if there are none."""
+        """Return the size of the trees made for a chain, in bytes; 0 if there are none."""
         ...
 
     def remove_chain(self, chain_id: str) -> None:
-        """Remove the tree made for a chain; ignore a missing one."""
+        """Remove the trees made for a chain; ignore missing ones."""
         ...
 
     def size_bytes(self, diff_id: str) -> int:
