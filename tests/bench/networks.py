@@ -32,6 +32,7 @@ Row = tuple[str, str, str, str, str]
 
 _NETWORK = "bench"
 _DETACHED = 20
+_LIBRARY = "pydock (Python)"
 _MANY = 200
 _LOOKUPS = 500
 _FIRST_PORT = 5200
@@ -86,7 +87,7 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
             except subprocess.CalledProcessError as error:
                 peers.remove(peer)
                 rows.append(("networks", peer.name, "-", "-", last_line(error)))
-        rows += _detached(peers, max(1, min(times, 5)))
+        rows += _detached(base, archive, peers, max(1, min(times, 5)))
         rows += _published(base, peers, max(1, min(times, 5)))
     finally:
         for peer in peers:
@@ -99,24 +100,50 @@ def run(base: Path, *, times: int, quick: bool) -> list[Row]:
 # -- beside the peers -------------------------------------------------------------------------------------
 
 
-def _detached(peers: Sequence[ImagePeer], times: int) -> list[Row]:
-    """Measure a number of ``run -d`` on the default network, then the removal of all."""
-    taken: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for _ in range(times):
-        for peer in peers:
-            words = ["run", "-d", *peer.run, "busybox", "sleep", "600"]
-            now = ["-t", "0"] if peer.name == "podman" else []  # the others kill at once
-            begin = time.perf_counter()
-            names = [peer.command(*words).stdout.decode().strip() for _ in range(_DETACHED)]
-            peer.command("rm", "-f", *now, *names)
-            taken[peer.name].append(time.perf_counter() - begin)
-            _tell(f"{_DETACHED} x run -d and rm -f: {peer.name} {taken[peer.name][-1]:.2f} s")
-    work = f"{_DETACHED} x run -d on the default network, then rm -f"
-    rows = _time_rows(work, taken)
-    ours, podman = (min(taken[name]) if name in taken else 0 for name in (peers[0].name, "podman"))
-    if podman and os.geteuid() == 0:
-        rows.append(_verdict("  below 1/8 of podman", peers[0].name, ours * 8 / podman, 1))
+def _detached(base: Path, archive: Path, peers: Sequence[ImagePeer], times: int) -> list[Row]:
+    """Measure a number of ``run -d``, then the removal of all: as commands, and from Python (as in a cell)."""
+    engine = Engine(StateRoot(base / "library" / "data", base / "library" / "run"))
+    with archive.open("rb") as stream:
+        engine.images.load(stream)
+    rows: list[Row] = []
+    try:
+        for network in ("none", "default"):
+            actions: dict[str, Callable[[], None]] = {
+                _LIBRARY: lambda network=network: _detach(engine, network)  # type: ignore[misc]  # the default binds it
+            }
+            for peer in peers:
+                actions[peer.name] = lambda peer=peer, network=network: _detach_by_command(peer, network)  # type: ignore[misc]
+            taken: dict[str, list[float]] = {name: [] for name in actions}
+            for _ in range(times):
+                for name, action in actions.items():
+                    taken[name].append(_timed(action))
+                    _tell(f"{_DETACHED} x run -d, network {network}: {name} {taken[name][-1]:.2f} s")
+            rows += _time_rows(f"{_DETACHED} x run -d on the network {network}, then rm -f", taken)
+            if "podman" in taken:
+                ratio = statistics.median(taken[_LIBRARY]) * 8 / statistics.median(taken["podman"])
+                rows.append(_verdict("  at most 1/8 of podman (as 1.00)", _LIBRARY, ratio, 1))
+    finally:
+        _end_servers(engine.root)
     return rows
+
+
+def _detach(engine: Engine, network: str) -> None:
+    made = []
+    for _ in range(_DETACHED):
+        request = create_request("busybox", "sleep", "600", NetworkMode=network)
+        container_id, _ = engine.containers.create(request)
+        engine.containers.start(container_id).close()
+        made.append(container_id)
+    for container_id in made:
+        engine.containers.remove(container_id, force=True)
+
+
+def _detach_by_command(peer: ImagePeer, network: str) -> None:
+    choice = [] if network == "default" else ["--network", network]
+    now = ["-t", "0"] if peer.name == "podman" else []  # the others kill at once
+    words = ["run", "-d", *peer.run, *choice, "busybox", "sleep", "600"]
+    names = [peer.command(*words).stdout.decode().strip() for _ in range(_DETACHED)]
+    peer.command("rm", "-f", *now, *names)
 
 
 def _published(base: Path, peers: Sequence[ImagePeer], times: int) -> list[Row]:
