@@ -49,9 +49,14 @@ def recorded(engine: Engine) -> Recorded:
     return Recorded(engine)
 
 
-def test_a_container_in_the_foreground(dock: Dock, recorded: Recorded) -> None:
+def test_a_container_in_the_foreground(dock: Dock, engine: Engine, recorded: Recorded) -> None:
     dock("run", "--rm", "--name", "front", "-l", "team=a", "busybox", "sh", "-c", "exit 3", code=3)
     assert recorded.of("front") == ["create", "attach", "start", "die", "destroy"]
+    networks = [
+        (event.action, event.attributes["name"]) for event in recorded.all() if event.type == "network"
+    ]
+    is_connected = engine.state.launcher.default_network == "bridge"
+    assert networks == ([("connect", "bridge"), ("disconnect", "bridge")] if is_connected else [])
     died = recorded.one("die")
     assert dict(died.attributes) == {
         "team": "a",

@@ -154,7 +154,7 @@ def test_the_life_of_a_network(host: Host) -> None:
     assert host.dock("network", "rm", "-f", "web") == ""
     assert "is predefined" in host.dock("network", "rm", "bridge", code=1)
     actions = [event["Action"] for event in events_of(host, identifier)]
-    assert actions == ["create", "destroy"]
+    assert actions == ["create", "connect", "connect", "disconnect", "disconnect", "destroy"]
 
 
 def events_of(host: Host, identifier: str) -> list[dict[str, Any]]:
@@ -287,8 +287,15 @@ def test_networks_are_connected_and_disconnected(host: Host) -> None:
         host.look("one", "closed")["IPAddress"],
     }
     network = host.dock("network", "inspect", "-f", "{{.Id}}", "back")
-    assert [event["Action"] for event in events_of(host, network)] == ["create", "connect", "disconnect"]
-    assert events_of(host, network)[1]["container"] == identifier
+    second = host.dock("inspect", "-f", "{{.Id}}", "two")
+    assert [(event["Action"], event.get("container")) for event in events_of(host, network)] == [
+        ("create", None),
+        ("connect", second),
+        ("connect", identifier),
+        ("disconnect", second),
+        ("disconnect", identifier),
+        ("connect", identifier),
+    ]
 
 
 def inside_addresses(host: Host, container: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,35 @@ def test_a_run_is_recorded_once_whoever_learns_of_it(database: Database) -> None
         with database.transaction() as connection:
             containers.record_run(connection, ROW, run)
     assert actions(database) == ["create", "start", "die"]
+
+
+def test_a_run_joins_its_networks_and_leaves_those_that_it_has_at_its_end(database: Database) -> None:
+    containers.insert(database, ROW, containers.Uses())
+
+    def connect(connection: sqlite3.Connection, network_id: str, address: str) -> None:
+        connection.execute(
+            "INSERT INTO network VALUES (?1, ?1, 'bridge', 0, '', '', '', '{}')",
+            (network_id,),
+        )
+        connection.execute(
+            "INSERT INTO endpoint VALUES (?, ?, ?, '')",
+            (network_id, ROW.id, address),
+        )
+
+    with database.transaction() as connection:
+        connect(connection, "first", "10.0.0.2")
+        containers.record_run(connection, ROW, Run(2000))
+        connect(connection, "later", "10.0.1.2")
+        containers.record_run(connection, ROW, Run(2000, 3000, 1))
+    recorded = [(event.action, event.actor) for event in events.select(database)]
+    assert recorded == [
+        ("create", ROW.id),
+        ("connect", "first"),
+        ("start", ROW.id),
+        ("die", ROW.id),
+        ("disconnect", "first"),
+        ("disconnect", "later"),
+    ]
 
 
 def test_a_run_from_before_the_oldest_event_is_left_out(database: Database) -> None:

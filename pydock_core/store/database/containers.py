@@ -123,14 +123,29 @@ def record_run(connection: sqlite3.Connection, row: ContainerRow, run: Run) -> N
         for target, is_writable in json.loads(targets):
             mounted = build_mount_event(row.id, name, target, is_writable, run.started_at_ns)
             events.record_once(connection, mounted)
-    events.record_once(connection, build_event(row, "start", time_ns=run.started_at_ns))
+    networks = connection.execute(
+        "SELECT id, name, driver FROM endpoint JOIN network ON id = network_id WHERE container_id = ? ORDER BY name",
+        (row.id,),
+    ).fetchall()
+    started = build_event(row, "start", time_ns=run.started_at_ns)
+    if not events.is_recorded(connection, started):
+        # A network that was connected later has an event of its own.
+        connected = [
+            _build_network_event("connect", row.id, network, run.started_at_ns) for network in networks
+        ]
+        events.record(connection, *connected, started)
     if not run.finished_at_ns:
         return
     if run.oom_killed:
         events.record_once(connection, build_event(row, "oom", time_ns=run.finished_at_ns))
     seconds = (run.finished_at_ns - run.started_at_ns) // 1_000_000_000
     ended = {"execDuration": str(seconds), "exitCode": str(run.exit_code)}
-    events.record_once(connection, build_event(row, "die", time_ns=run.finished_at_ns, **ended))
+    died = build_event(row, "die", time_ns=run.finished_at_ns, **ended)
+    if not events.is_recorded(connection, died):
+        left = [
+            _build_network_event("disconnect", row.id, network, run.finished_at_ns) for network in networks
+        ]
+        events.record(connection, died, *left)
     for name, _ in uses:
         attributes = {"container": row.id, "driver": "local"}
         events.record_once(connection, Event("volume", "unmount", name, attributes, run.finished_at_ns))
@@ -146,6 +161,13 @@ def build_mount_event(container_id: str, name: str, target: str, is_writable: bo
         "read/write": str(is_writable).lower(),
     }
     return Event("volume", "mount", name, attributes, time_ns)
+
+
+def _build_network_event(action: str, container_id: str, network: Sequence[str], time_ns: int) -> Event:
+    """Return the event of a network (id, name, driver) that a container has joined or left, as in Docker."""
+    network_id, name, driver = network
+    attributes = {"container": container_id, "name": name, "type": driver}
+    return Event("network", action, network_id, attributes, time_ns)
 
 
 def _taken(connection: sqlite3.Connection, name: str) -> ConflictError:

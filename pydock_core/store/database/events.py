@@ -81,17 +81,22 @@ def record(connection: sqlite3.Connection, *events: Event) -> None:
             connection.execute("DELETE FROM event WHERE id <= ?", (last - RETAINED_EVENTS,))
 
 
-def record_once(connection: sqlite3.Connection, event: Event) -> None:
-    """Record an event unless another process has recorded one with its actor, action and time.
+def is_recorded(connection: sqlite3.Connection, event: Event) -> bool:
+    """Return whether a process has recorded an event with the same actor, action and time.
 
-    An event that predates the oldest kept one is skipped: it was recorded and deleted, or is from an earlier version.
+    An event that predates the oldest kept one counts as recorded: it was deleted, or is from an earlier version.
     """
-    is_known = connection.execute(
+    found = connection.execute(
         "SELECT 1 FROM event WHERE time_ns = ?1 AND actor = ?2 AND action = ?3 "
         "UNION ALL SELECT 1 WHERE ?1 < (SELECT coalesce(min(time_ns), ?1) FROM event)",
         (event.time_ns, event.actor, event.action),
     ).fetchone()
-    if is_known is None:
+    return found is not None
+
+
+def record_once(connection: sqlite3.Connection, event: Event) -> None:
+    """Record an event unless it is recorded."""
+    if not is_recorded(connection, event):
         record(connection, event)
 
 
