@@ -53,9 +53,11 @@ lab: $(STAMPS)/demo
 debian-packages:
 	@sh tests/debian-packages.sh
 
+# The tests share the machine's processors, and many of them wait for other processes: a test that fails runs once more.
+# The summary names it (RERUN); a test that needs its second run often has a defect, or its subject has.
 test: debian-packages
 	@$(MAKE) --no-print-directory $(STAMPS)/test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --reruns 1 -raR $(PYTEST_ARGUMENTS)
 
 # Every process of PyDock is killed at random under four clients: for so many seconds.
 PYDOCK_KILL_SECONDS ?= 60
