@@ -188,6 +188,8 @@ class Containers:
                     f"stop it first (dock stop {reference}), or remove it with -f",
                 )
             self._stop(row, signal_number("KILL"), 0.0)
+        elif has_restart_policy(row):  # it may have ended just now, and its keeper may not know yet
+            self._stop(row, None, 0.0)
         is_transient = decode(row.definition).host["AutoRemove"]
         self._state.remover.remove(row.id, volumes=volumes or is_transient, durable=not is_transient)
 
@@ -368,7 +370,7 @@ class Containers:
         if was_running:
             sent = number or stop_signal_of(decode(row.definition))
             self._state.recorder.container(row, "kill", signal=str(sent))
-        has_policy = decode(row.definition).host["RestartPolicy"]["Name"] != "no"
+        has_policy = has_restart_policy(row)
         deadline = time.monotonic() + _STOP_PATIENCE_SECONDS
         while True:
             try:
@@ -637,6 +639,11 @@ class Containers:
         if not has_probe(definition.request["Healthcheck"]):
             return None
         return Health.read(self._root.container(row.id).health_file)
+
+
+def has_restart_policy(row: ContainerRow) -> bool:
+    """Whether a container is started again after its end."""
+    return bool(decode(row.definition).host["RestartPolicy"]["Name"] != "no")
 
 
 def _spell_attributes(attributes: Mapping[str, str]) -> bytes:

@@ -223,9 +223,17 @@ def _status_of_exit(record: ExitRecord) -> Status:
 # reader never makes a starting supervisor believe that the container is running.
 
 
-def take_lock(path: Path) -> int | None:
-    """Take the container's lock; return the descriptor that holds it, or None if another process holds it."""
-    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def take_lock(path: Path, *, create: bool = True) -> int | None:
+    """Take the container's lock; return the descriptor that holds it, or None if another process holds it.
+
+    Args:
+        create: make a missing file.  A process that waits for the lock while the container may be removed must not:
+            the directory of a container that has run would stay.
+
+    Raises:
+        FileNotFoundError: there is no such directory or, without ``create``, no such file.
+    """
+    lock_fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
     try:
         fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except BlockingIOError:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
@@ -62,7 +63,20 @@ def keep(request: Request) -> None:
         return  # the supervisor ended at once
     document = received[0]
     plan = read_plan(Path(document["plan"]))
-    Keeper(plan, Restarts.from_json(document["restarts"]), link).run()
+    # The supervisor has made the pair of sockets, so both ends have its credentials (unix(7)).
+    supervisor_pid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    Keeper(plan, Restarts.from_json(document["restarts"]), link, supervisor_pid).run()
+
+
+def has_successor(state: StateRecord | None, killed_pid: int) -> bool:
+    """Whether another supervisor has started the container again after one was killed.
+
+    The kernel closes the descriptors of the killed supervisor one by one, and sends init its signal last.  So its record
+    may still describe a live init when its keeper already sees the end of the connection.
+    """
+    if state is None or state.supervisor.pid == killed_pid:
+        return False
+    return state.init is not None and state.init.is_alive()
 
 
 class _NoStreams:
@@ -82,9 +96,12 @@ class Keeper:
     Args:
         restarts: the policy and its progress at the current run.
         link: the connection to the current run's supervisor.
+        supervisor_pid: of this supervisor.
     """
 
-    def __init__(self, plan: LaunchPlan, restarts: Restarts, link: socket.socket) -> None:
+    def __init__(
+        self, plan: LaunchPlan, restarts: Restarts, link: socket.socket, supervisor_pid: int
+    ) -> None:
         self.plan = plan
         self.short_id = plan.container_id[:12]
         self.hosts: tuple[str, ...] = ()
@@ -94,6 +111,7 @@ class Keeper:
         self.signals.on(signal.SIGTERM, self._on_term)
         self._paths = ContainerPaths(Path(plan.data_dir), Path(plan.run_dir))
         self._restarts = restarts
+        self._supervisor_pid = supervisor_pid
         self._link: socket.socket | None = None
         self._control: ControlServer | None = None
         self._lock_fd = -1
@@ -199,7 +217,7 @@ class Keeper:
         deadline = time.monotonic() + _LOCK_PATIENCE_SECONDS
         while time.monotonic() < deadline:
             try:
-                lock_fd = container_status.take_lock(self._paths.lock_file)
+                lock_fd = container_status.take_lock(self._paths.lock_file, create=False)
             except OSError:
                 return None  # the container has been removed
             if lock_fd is not None:
@@ -207,9 +225,8 @@ class Keeper:
                     return lock_fd
                 os.close(lock_fd)
                 return None
-            state = StateRecord.read(self._paths.state_file)
-            if state is not None and state.init is not None and state.init.is_alive():
-                return None  # it has been started again
+            if has_successor(StateRecord.read(self._paths.state_file), self._supervisor_pid):
+                return None
             time.sleep(_LOCK_INTERVAL_SECONDS)
         return None
 
@@ -262,6 +279,7 @@ class Keeper:
             link.close()
             self._supervise(child_link)
         child_link.close()
+        self._supervisor_pid = pid
         self._give_up_lock()
         self._watch(link)
 
