@@ -16,6 +16,7 @@ from pydock_core.errors import NotFoundError
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left, wait_until
+from tests.support.process import has_ended
 
 __all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures
 
@@ -52,7 +53,7 @@ def test_a_killed_supervisor_is_told_and_the_container_starts_again(dock: Dock, 
     wait_until(lambda: dock.out("ps", "-q") == "", "it does not run")
     state = json.loads(dock.out("inspect", "orphan"))[0]["State"]
     assert (state["Status"], state["ExitCode"], state["Pid"]) == ("exited", 137, 0)
-    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process has gone")
+    wait_until(lambda: has_ended(status.pid), "its process has gone")
     assert dock.out("logs", "orphan") == "kept"
     dock("start", "orphan")
     wait_until(lambda: dock.out("logs", "orphan") == "kept\nkept\nkept", "its layer was kept")
@@ -73,7 +74,7 @@ def test_reads_leave_the_remains_of_killed_processes(dock: Dock, engine: Engine)
     container_id = dock.out("run", "-d", "--name", "killed", "busybox", "sleep", "1000")
     status = derive_status(engine.root.container(container_id))
     os.kill(status.supervisor_pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process has gone")
+    wait_until(lambda: has_ended(status.pid), "its process has gone")
     orphan = engine.root.containers / ("0" * 64)
     orphan.mkdir()
     (engine.root.trash / "left").mkdir()
@@ -93,7 +94,7 @@ def test_a_killed_zygote_changes_nothing(dock: Dock, engine: Engine) -> None:
     dock("run", "-d", "-i", "--name", "survivor", "busybox", "sh", "-c", "read line; echo got $line")
     pid = Zygote(engine.root).ping()["pid"]
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the zygote has gone")
+    wait_until(lambda: has_ended(pid), "the zygote has gone")
     assert dock.out("exec", "survivor", "echo", "alive") == "alive"
     assert dock.out("run", "--rm", "busybox", "echo", "new") == "new"
     assert dock("attach", "survivor", stdin=b"through\n").stdout == "got through\n"

@@ -6,12 +6,14 @@ import gc
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -25,33 +27,64 @@ from pydock_core.store.database import Database
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely
 from tests.bench.samples import BUSYBOX, busybox_archive
+from tests.support.process import has_ended
 
 CGROUPS = Path("/sys/fs/cgroup")
+REPOSITORY = Path(__file__).parents[2]
+SCRIPT = """
+import sys
+checkout = sys.argv.pop(1)
+sys.path[0] = checkout
+exec(compile(open(checkout + "/pydock_core/scripts/dock").read(), "dock", "exec"))
+"""
+"""The installed program with the package of a checkout; its own place may be out of an ordinary user's reach."""
 
 
 @dataclass(frozen=True)
 class Dock:
-    """The program ``dock`` on one state root."""
+    """The program ``dock`` on one state root.
+
+    Attributes:
+        base: the state root.
+        has_server: whether the commands that a test waits for run in the program server, like those of the installed
+            program; they take a fifth of the time.  The others run as ``python -m pydock_core``.
+    """
 
     base: Path
+    has_server: bool = field(default=False, kw_only=True)
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYDOCK_ROOT": str(self.base)}
 
+    def python(self) -> list[str]:
+        """The words that begin a Python program."""
+        return [sys.executable]
+
+    @property
+    def checkout(self) -> Path:
+        """The directory of the package, as the program sees it."""
+        return REPOSITORY
+
     def words(self, *words: object) -> list[str]:
-        return [sys.executable, "-m", "pydock_core", *(str(word) for word in words)]
+        return [*self.python(), "-m", "pydock_core", *map(str, words)]
+
+    def served_words(self, *words: object) -> list[str]:
+        return [*self.python(), "-c", SCRIPT, str(self.checkout), *map(str, words)]
 
     def __call__(
         self, *words: object, stdin: bytes | None = None, code: int | None = 0, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; ``code`` is the exit code that it must have (None for any)."""
+        variables = self.environment()
+        if self.has_server:
+            variables.pop("PYTHONPATH", None)  # the script searches its directories last
         result = subprocess.run(
-            self.words(*words),
+            self.served_words(*words) if self.has_server else self.words(*words),
             input=stdin,
             stdin=None if stdin is not None else subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
-            env=self.environment(),
+            env=variables,
             check=False,
         )
         finished = subprocess.CompletedProcess(
@@ -72,17 +105,33 @@ class Dock:
         return subprocess.Popen(self.words(*words), env=self.environment(), **keywords)  # type: ignore[call-overload,no-any-return]  # Popen's own
 
 
-def empty_cgroups() -> list[str]:
-    """The groups of containers that have no process: what runs may be another's."""
-    groups = [*CGROUPS.glob("*/pydock/*/cgroup.procs"), *CGROUPS.glob("pydock/*/cgroup.procs")]
-    return sorted(str(path.parent) for path in groups if not _text(path))
+def recorded_containers(base: Path) -> set[str]:
+    """Return the ids of a state root's containers."""
+    return _read_column(base, "SELECT id FROM container")
+
+
+def groups_of_removed(base: Path) -> list[str]:
+    """Return the control groups of containers that a state root no longer has.
+
+    The groups of other state roots, whose tests run at the same time, come and go meanwhile.
+    """
+    removed = _read_column(base, "SELECT actor FROM event WHERE type = 'container'") - recorded_containers(
+        base
+    )
+    groups = [*CGROUPS.glob("*/pydock/*"), *CGROUPS.glob("pydock/*")]
+    return sorted(str(path) for path in groups if path.name in removed)
+
+
+def _read_column(base: Path, query: str) -> set[str]:
+    with closing(sqlite3.connect(base / "data" / "pydock.db", timeout=20)) as database:
+        return {row[0] for row in database.execute(query)}
 
 
 def host_state(base: Path) -> dict[str, object]:
     """What of the host a test must leave as it was; descriptors of garbage do not count."""
     gc.collect()
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(base) in line]
-    cgroups = empty_cgroups()
+    cgroups = groups_of_removed(base)
     return {"mounts": mounts, "cgroups": cgroups, "descriptors": len(os.listdir("/proc/self/fd"))}
 
 
@@ -93,19 +142,6 @@ def assert_nothing_is_left(after: dict[str, object], before: dict[str, object]) 
     """
     assert after["descriptors"] <= before["descriptors"]  # type: ignore[operator]  # the values of this key are numbers
     assert after == {**before, "descriptors": after["descriptors"]}
-
-
-def new_cgroups(before: dict[str, object]) -> set[str]:
-    """The empty groups that were not there before."""
-    return set(empty_cgroups()) - set(before["cgroups"])  # type: ignore[call-overload]  # the value of this key is a list of paths
-
-
-def _text(path: Path) -> str:
-    """The contents, or anything but "" for a file that has just gone."""
-    try:
-        return path.read_text()
-    except OSError:
-        return "gone"
 
 
 def children_of(pid: int) -> list[int]:
@@ -139,7 +175,8 @@ def end_servers(root: StateRoot) -> None:
         pids.append(ask_server_surely(program, {"op": "ping"})["pid"])
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "the server has ended")
+    for pid in pids:
+        wait_until(lambda pid=pid: has_ended(pid), "the server has ended")
 
 
 @pytest.fixture(scope="session")
@@ -161,12 +198,12 @@ def short_path() -> Iterator[Path]:
 def dock(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[Dock]:
     """``dock`` on a state root of the module's own, with the image busybox."""
     base = tmp_path_factory.mktemp("state")
-    program = Dock(base)
+    program = Dock(base, has_server=True)
     program("load", "-q", "-i", archive)
-    yield program
     root = StateRoot(base / "data", base / "run")
-    names = program.out("ps", "-aq").split()
-    if names:
+    ask_server_surely(program_server_spec(root), {"op": "ping"})
+    yield program
+    if names := recorded_containers(base):
         program("rm", "-f", *names)
     if os.geteuid() != 0:  # subordinate ids own files in the layers' copies of --userns keep-id
         Zygote(root).call("pydock_core.store.trees:remove_tree", {"path": str(root.layers)})
@@ -190,11 +227,9 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     program: Dock = request.getfixturevalue("dock")
     before = host_state(program.base)
-    existing = set(program.out("ps", "-aq").split())
+    existing = recorded_containers(program.base)
     yield
-    made: Sequence[str] = [name for name in program.out("ps", "-aq").split() if name not in existing]
-    if made:
+    if made := recorded_containers(program.base) - existing:
         program("rm", "-f", "-v", *made)
-    wait_until(lambda: new_cgroups(before) == set(), "the test's cgroups are gone", 5)
-    after = host_state(program.base)
-    assert_nothing_is_left({**after, "cgroups": before["cgroups"]}, before)
+    wait_until(lambda: not groups_of_removed(program.base), "the test's cgroups are gone", 5)
+    assert_nothing_is_left(host_state(program.base), {**before, "cgroups": []})

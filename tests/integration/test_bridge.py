@@ -36,6 +36,7 @@ from tests.support.bridge_host import (
     interface,
     run,
 )
+from tests.support.process import has_ended
 from tests.support.raw_frames import Namespace
 from tests.support.supervised import BUSYBOX, Box, end_boxes, end_server, wait_until
 
@@ -205,7 +206,7 @@ def test_many_connections_through_a_published_port(host: Host) -> None:
             lambda: len(os.listdir(f"/proc/{forwarder}/fd")) < 200, "the forwarder closes what is over"
         )
         box.client.stop(signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{forwarder}").exists(), "the forwarder ends with its supervisor")
+        wait_until(lambda: has_ended(forwarder), "the forwarder ends with its supervisor")
 
 
 def ask_from(space: str, address: str, port: int, *, udp: bool = False) -> str:
@@ -402,7 +403,11 @@ def attach_at_once(roots: list[StateRoot]) -> list[NetworkAttachment]:
         programs = [
             opened.enter_context(
                 subprocess.Popen(
-                    [*words, str(root.data.parent)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                    [*words, str(root.data.parent)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
                 )
             )
             for root in roots
@@ -414,9 +419,9 @@ def attach_at_once(roots: list[StateRoot]) -> list[NetworkAttachment]:
             assert program.stdin is not None
             program.stdin.write("go\n")
             program.stdin.flush()
-        answers = [program.communicate(timeout=60)[0].split() for program in programs]
-    assert [program.returncode for program in programs] == [0] * len(roots)
-    return [NetworkAttachment("bridge", (interface(*answer),)) for answer in answers]
+        answers = [program.communicate(timeout=60) for program in programs]
+    assert [program.returncode for program in programs] == [0] * len(roots), [error for _, error in answers]
+    return [NetworkAttachment("bridge", (interface(*output.split()),)) for output, _ in answers]
 
 
 def test_roots_that_start_at_once_have_subnets_of_their_own(host: Host, tmp_path: Path) -> None:
@@ -486,5 +491,6 @@ def test_a_subnet_that_another_device_took_is_chosen_anew(host: Host, tmp_path: 
         ended.callback(run, "ip", "link", "del", moved.bridge)
         assert ip_interface(moved.address).network != ip_interface(first.address).network
         database = Database(root.database)
+        ended.callback(database.close)
         assert endpoints_of_container(database, "a" * 64)["bridge"][1].address == moved.address
         assert endpoints_of_container(database, "b" * 64) == {}

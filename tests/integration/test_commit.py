@@ -24,6 +24,7 @@ from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.reaper import reap_killed
 from tests.integration.conftest import Dock, wait_until
 from tests.support.create_request import create_request
+from tests.support.process import has_ended
 
 COUNT = "i=0; while true; do i=$((i+1)); echo $i > /count; done"
 
@@ -354,7 +355,7 @@ def test_a_supervisor_that_dies_leaves_nothing_stopped(engine: Engine, counter: 
     status = derive_status(paths)
     with SupervisorClient(paths).frozen():
         os.kill(status.supervisor_pid, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{status.supervisor_pid}").exists(), "the supervisor is gone")
+        wait_until(lambda: has_ended(status.supervisor_pid), "the supervisor is gone")
         assert reap_killed(paths).exit_code == 137
         wait_until(lambda: state_of(status.pid) in "ZX", "init is dead")
 

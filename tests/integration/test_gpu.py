@@ -21,7 +21,7 @@ from pydock_core.paths import StateRoot
 from tests.bench.samples import BUSYBOX
 from tests.integration.conftest import Dock, end_servers, wait_until
 from tests.integration.test_terminal import terminal
-from tests.integration.user import OrdinaryUser, ordinary_user
+from tests.integration.user import SEEN_AT, OrdinaryUser, ordinary_user
 from tests.support.gpu_host import (
     UUIDS,
     VERSION,
@@ -58,10 +58,14 @@ class GpuDock(Dock):
     def environment(self) -> dict[str, str]:
         return dict(environment_of(self.base, self.home))
 
-    def words(self, *words: object) -> list[str]:
+    def python(self) -> list[str]:
         name = self.user.name if self.user is not None else ""
         become = ["setpriv", "--reuid", name, "--regid", name, "--init-groups"] if name else []
-        return self.host.words(*become, *python_words(), "-m", "pydock_core", *words)
+        return self.host.words(*become, *python_words())
+
+    @property
+    def checkout(self) -> Path:
+        return SEEN_AT
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +105,11 @@ def dock(
 ) -> Iterator[GpuDock]:
     """``dock`` with the image loaded."""
     if request.param == "root":
-        program = GpuDock(tmp_path_factory.mktemp("state"), host)
+        program = GpuDock(tmp_path_factory.mktemp("state"), host, has_server=True)
         yield from _loaded(program, archive)
         return
     with ordinary_user("pydock-gpu") as user:
-        yield from _loaded(GpuDock(user.home / "state", host, user), archive)
+        yield from _loaded(GpuDock(user.home / "state", host, user, has_server=True), archive)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +119,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory, archive: Path) -> Iterator[Gp
     base.mkdir(mode=0o755)
     try:
         with gpu_host(base, with_gpu=False) as made:
-            yield from _loaded(GpuDock(tmp_path_factory.mktemp("bare"), made), archive)
+            yield from _loaded(GpuDock(tmp_path_factory.mktemp("bare"), made, has_server=True), archive)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 

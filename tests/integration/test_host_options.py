@@ -13,6 +13,7 @@ import pytest
 from pydock_core.engine import Engine
 from pydock_core.runtime.cgroups import probe_cgroups
 from tests.integration.conftest import CGROUPS, Dock, wait_until
+from tests.support.process import has_ended
 
 IS_ROOT = os.geteuid() == 0
 RUNTIMES = [
@@ -69,7 +70,7 @@ def test_the_hosts_pid_namespace_ends_with_the_container(
     script = "readlink /proc/self/ns/pid; setsid sleep 4321 & echo $!; read line < /tmp/none; sleep 0.1"
     lines = out(dock, runtime, "--pid", "host", "busybox", "sh", "-c", script)
     assert lines[0] == namespace("pid")
-    wait_until(lambda: not Path(f"/proc/{lines[1]}").exists(), "the process that was left has ended")
+    wait_until(lambda: has_ended(int(lines[1])), "the process that was left has ended")
     dock("run", "-d", "--name", "shares", "--pid", "host", *runtime, "busybox", "sleep", "1000")
     dock("exec", "shares", "true")
     dock("stop", "-t", "1", "shares")

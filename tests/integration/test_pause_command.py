@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.store.database import events
 from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, wait_until
+from tests.support.process import has_ended
 
 HAS_FREEZER = os.geteuid() == 0 or (probe_cgroups().version == 2 and probe_cgroups().available)
 needs_freezer = pytest.mark.skipif(not HAS_FREEZER, reason="no cgroup with a freezer for this user")
@@ -131,7 +131,7 @@ def test_a_killed_supervisor_takes_a_paused_container_along(dock: Dock, engine: 
     wait_until(lambda: not derive_status(engine.root.container(container_id)).is_running, "it has ended")
     assert dock.out("ps", "-a", "--format", "{{.State}} {{.Status}}") == "exited Exited (137)"
     assert dock.out("wait", "left") == "137"
-    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process is gone")
+    wait_until(lambda: has_ended(status.pid), "its process is gone")
 
 
 def test_what_does_not_run_cannot_be_paused(dock: Dock) -> None:

@@ -17,6 +17,7 @@ from pydock_core.program_server import program_server_spec
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely
 from tests.integration.conftest import Dock, children_of, wait_until
+from tests.support.process import has_ended
 
 SCRIPT = Path(sys.executable).with_name("dock")
 pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="needs the program dock (make .make/test)")
@@ -54,7 +55,7 @@ def test_a_command_runs_in_a_child_of_the_server(dock: Dock, server: int) -> Non
     follower.kill()  # the command ends with its client
     follower.wait()
     follower.stdout.close()
-    wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child has ended")
+    wait_until(lambda: has_ended(child), "the child has ended")
 
 
 def test_its_commands_and_other_programs_share_a_zygote(dock: Dock, server: int, engine: Engine) -> None:
@@ -165,7 +166,7 @@ def test_a_server_of_other_code_leaves_and_the_next_one_comes(dock: Dock, server
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     try:
         assert "busybox" in output(dock, "images")
-        wait_until(lambda: not Path(f"/proc/{server}").exists(), "the first server has left")
+        wait_until(lambda: has_ended(server), "the first server has left")
         wait_until(socket.exists, "the next server listens")
     finally:
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -15,6 +15,7 @@ from pydock_core.errors import DeniedError, NotFoundError, PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision.client import Streams, Zygote
+from tests.support.process import has_ended
 from tests.support.supervised import (
     BUSYBOX,
     Box,
@@ -122,7 +123,7 @@ def test_the_supervisor_is_killed(root: StateRoot, lower: Path, program: str) ->
         end_server(box.status().supervisor_pid)
     status = box.reaped()
     assert (status.status, status.exit_code, status.error) == ("exited", 137, "")
-    wait_until(lambda: not Path(f"/proc/{init}").exists(), "the container's process has ended")
+    wait_until(lambda: has_ended(init), "the container's process has ended")
     assert not any(leftovers(root).values())
     with box.launch():
         assert box.client.stop(signal.SIGKILL) == 137

@@ -26,6 +26,7 @@ from pydock_core.store.removal_lock import hold_removal_lock
 from pydock_core.store.workspace import open_workspace
 from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, archive, dock, end_servers, engine, nothing_is_left, wait_until
+from tests.support.process import has_ended
 
 __all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures
 
@@ -54,7 +55,7 @@ def mend(engine: Engine, kind: str, problem: str) -> Finding:
 def kill_supervisor(engine: Engine, container_id: str) -> None:
     status = derive_status(engine.root.container(container_id))
     os.kill(status.supervisor_pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process has gone")
+    wait_until(lambda: has_ended(status.pid), "its process has gone")
 
 
 # -- nothing to find ---------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.names.names_file import publish
 from tests.integration.conftest import archive, wait_until
 from tests.integration.test_networks import Host, clean, host
+from tests.support.process import has_ended
 
 __all__ = ["archive", "clean", "host"]  # fixtures
 
@@ -62,7 +62,7 @@ def test_running_containers_and_a_killed_one(host: Host) -> None:
     assert check(host) == []
     status = derive_status(host.root.container(container_id))
     os.kill(status.supervisor_pid, signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{status.pid}").exists(), "its process has gone")
+    wait_until(lambda: has_ended(status.pid), "its process has gone")
     (found,) = check(host, repair=True)
     assert (found.kind, found.state) == ("container", "mended")
     assert host.names("web") == ["two"]

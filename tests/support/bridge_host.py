@@ -16,8 +16,9 @@ from pydock_core.network.addresses import gateway_of, mac_address_of, pick_addre
 from pydock_core.network.client import NetworkService
 from pydock_core.network.rules import Admission, BridgeRules
 from pydock_core.paths import StateRoot
-from pydock_core.spec.definition import Definition, complete
-from pydock_core.store.database import Database
+from pydock_core.spec.definition import Definition, complete, encode
+from pydock_core.store.database import Database, containers
+from pydock_core.store.database.containers import ContainerRow, Uses
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.network_namespace import set_loopback_up
 from pydock_core.supervision.plan import Interface, NetworkAttachment, PublishedPort
@@ -26,6 +27,7 @@ from tests.support.supervised import Box, end_boxes, end_server, leftovers, make
 BRIDGE = "pdtest0"
 SUBNET = "172.30.0.0/16"
 RULES = BridgeRules(BRIDGE, SUBNET)
+IMAGE = "sha256:" + "1" * 64
 OUTSIDE = "198.51.100.1"  # RFC 5737: an address for documentation
 
 
@@ -120,9 +122,19 @@ def bridge_host(base: Path) -> Iterator[Host]:
 
 
 def attach_alone(root: StateRoot, container_id: str) -> Interface:
-    """Give a container of a root an address on the root's default bridge."""
+    """Give a container of a root an address on the root's default bridge; record the container if it is new."""
     request = complete({"NetworkingConfig": {"EndpointsConfig": {"bridge": {}}}})
-    made = Attachments(root, Database(root.database)).attach(
-        container_id, "name", Definition(request, {}), resolvers=(), servers=tuple, to_gateway=True
-    )
+    definition = Definition(request, {})
+    database = Database(root.database)
+    try:
+        with database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO image VALUES (?, '', '', 0, 0, '{}', 0)", (IMAGE,))
+        if not any(row.id == container_id for row in containers.all_rows(database)):
+            row = ContainerRow(container_id, f"name-{container_id[:1]}", IMAGE, 0, encode(definition))
+            containers.insert(database, row, Uses())
+        made = Attachments(root, database).attach(
+            container_id, "name", definition, resolvers=(), servers=tuple, to_gateway=True
+        )
+    finally:
+        database.close()
     return made.interfaces[0]

@@ -275,6 +275,15 @@ class Box:
         """Create and start a container."""
         return self.create(*args, **request).start()
 
+    def start_shell(self, **request: Any) -> Container:
+        """Start a shell that waits, and return once it runs.
+
+        crun and runc return from start while the container's process is still their own, on its way to execve(2).
+        """
+        container = self.start("sh", "-c", "echo on; sleep 100; :", **request)
+        container.wait_for_output()
+        return container
+
     def run(self, *args: str, **request: Any) -> Result:
         """Run a container to its end and delete it."""
         container = self.start(*args, **request)

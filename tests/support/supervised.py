@@ -20,6 +20,7 @@ from pydock_core.supervision.client import Launch, Streams, SupervisorClient, Zy
 from pydock_core.supervision.container_status import Status, derive_status
 from pydock_core.supervision.plan import LaunchPlan, NetworkAttachment
 from pydock_core.supervision.reaper import reap_killed
+from tests.support.process import has_ended
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -203,7 +204,7 @@ def end_server(*pids: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     for pid in pids:
-        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), f"process {pid} has ended")
+        wait_until(lambda pid=pid: has_ended(pid), f"process {pid} has ended")
 
 
 def end_boxes(root: StateRoot) -> None:
