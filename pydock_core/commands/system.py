@@ -25,7 +25,7 @@ def doctor(context: Context, words: Namespace) -> int:
         for check in checks:
             if check.state != "ok":
                 context.print(f"\n{check.name}: {check.cost}")
-                context.print(f"  mend: {check.remedy}")
+                context.print(f"  hint: {check.remedy}")
     return 1 if any(check.state == "missing" and check.required for check in checks) else 0
 
 
@@ -38,7 +38,7 @@ def check(context: Context, words: Namespace) -> int:
             "Name": finding.name,
             "Problem": finding.problem,
             "Repair": finding.remedy,
-            "CanRepair": finding.can_mend,
+            "CanRepair": finding.can_repair,
             "State": finding.state,
             "Error": finding.error,
         }
@@ -49,13 +49,13 @@ def check(context: Context, words: Namespace) -> int:
         columns = [(headers[name], name) for name in headers if name != "State" or words.repair]
         write_listing(context, records, columns, words.format, headers)
     else:
-        context.print("nothing contradicts itself")
+        context.print("no inconsistencies found")
     for finding in findings:
         if finding.error:
-            context.warn(f"{finding.kind} {finding.name} could not be mended: {finding.error}")
+            context.warn(f"{finding.kind} {finding.name} could not be repaired: {finding.error}")
     left = [finding for finding in findings if finding.state == "found"]
-    if not words.repair and any(finding.can_mend for finding in left):
-        context.stderr.write("hint: dock system check --repair mends what can be mended\n")
+    if not words.repair and any(finding.can_repair for finding in left):
+        context.stderr.write("hint: dock system check --repair repairs what can be repaired\n")
     return 1 if left else 0
 
 

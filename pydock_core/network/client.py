@@ -15,10 +15,13 @@ from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely, network_spec
 
 if TYPE_CHECKING:
+    from pydock_core.network.presence import Presence
     from pydock_core.supervision.protocol import (
         EnsureReply,
         EnsureRequest,
         PingRequest,
+        PresenceReply,
+        PresenceRequest,
         RemoveRequest,
         ServerFacts,
     )
@@ -76,11 +79,24 @@ class NetworkService:
             return  # no container of this user runs on a bridge, so the bridge does not exist
         self._ask({"op": "remove", "rules": asdict(rules)})
 
+    def presence(self) -> Presence:
+        """Return what exists in the network namespace of the bridges; for an ordinary user without one, nothing."""
+        from pydock_core.network.presence import Presence, read_presence  # late: a start does not need it
+
+        if os.geteuid() == 0:
+            return read_presence()
+        if user_network.read(self._root.run) is None:
+            return Presence({}, frozenset())
+        reply = cast("PresenceReply", self._ask({"op": "presence"}))
+        return Presence(reply["devices"], frozenset(reply["tables"]))
+
     def ping(self) -> ServerFacts:
         """Start the service if necessary; return its facts."""
         return cast("ServerFacts", self._ask({"op": "ping"}))
 
-    def _ask(self, request: EnsureRequest | RemoveRequest | PingRequest) -> Mapping[str, Any]:
+    def _ask(
+        self, request: EnsureRequest | RemoveRequest | PresenceRequest | PingRequest
+    ) -> Mapping[str, Any]:
         if os.geteuid() != 0:
             Zygote(self._root).ping()  # the service joins its user namespace
         return ask_server_surely(self._spec, request)

@@ -4,7 +4,7 @@ An ordinary user's service is root of the zygote's user namespace.  Its children
 containers share; the first request that needs that namespace creates it (:mod:`pydock_core.network.user_bridges`).
 
 Its requests are EnsureRequest, PlugRequest and UnplugRequest (with the network namespace's descriptor), PublishRequest,
-RemoveRequest and PingRequest of :mod:`pydock_core.supervision.protocol`.
+RemoveRequest, PresenceRequest and PingRequest of :mod:`pydock_core.supervision.protocol`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydock_core.supervision.forkserver import Kind, Operation, Request
 if TYPE_CHECKING:
     from pydock_core.network.rules import BridgeRules
     from pydock_core.supervision.plan import Interface
-    from pydock_core.supervision.protocol import EnsureReply
+    from pydock_core.supervision.protocol import EnsureReply, PresenceReply
 
 _WARM = ("pydock_core.network.bridge", "pydock_core.network.firewall")
 """Imported before the first request: pyroute2 takes 150 ms."""
@@ -48,6 +48,7 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
         "detach": Operation(Kind.CALL, _detach),
         "publish": Operation(Kind.CALL, _publish),
         "remove": Operation(Kind.CALL, _remove),
+        "presence": Operation(Kind.CALL, _presence),
     }
     return operations if bridges is None else bridges.wrap(operations)
 
@@ -123,3 +124,10 @@ def _remove(request: Request) -> None:
     rules = _rules(request)
     bridge.remove_bridge(rules.bridge)
     firewall.remove(rules)
+
+
+def _presence(_request: Request) -> PresenceReply:
+    from pydock_core.network.presence import read_presence
+
+    found = read_presence()
+    return {"devices": dict(found.devices), "tables": sorted(found.tables)}

@@ -44,6 +44,7 @@ class UserBridges:
             "attach": self._enter,
             "detach": self._enter,
             "remove": self._enter,
+            "presence": self._enter,
         }
         return {
             name: Operation(

@@ -125,6 +125,19 @@ class RemoveRequest(TypedDict):
     rules: Mapping[str, Any]
 
 
+class PresenceRequest(TypedDict):
+    """Asks the network service what exists in the network namespace of its bridges."""
+
+    op: Literal["presence"]
+
+
+class PresenceReply(TypedDict):
+    """The fields of :class:`pydock_core.network.presence.Presence`."""
+
+    devices: dict[str, int]
+    tables: list[str]
+
+
 # -- events on a status socket -----------------------------------------------------------------------------
 
 

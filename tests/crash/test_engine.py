@@ -179,4 +179,4 @@ def test_a_container_that_is_removed_while_it_is_started(
     monkeypatch.setattr(engine.state.launcher, "_network", remove_before)
     with pytest.raises(NotFoundError, match="brief was removed while it was being started"):
         engine.containers.start(container_id)
-    assert dock.out("system", "check") == "nothing contradicts itself"
+    assert dock.out("system", "check") == "no inconsistencies found"

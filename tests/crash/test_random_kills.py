@@ -161,7 +161,7 @@ def test_the_truth_is_told_and_nothing_is_left(host: Host) -> None:
     # One command tidies up; then there is nothing to find.
     host.dock("system", "prune", "-f")
     check = host.dock("system", "check", code=None)
-    assert check == "nothing contradicts itself"
+    assert check == "no inconsistencies found"
 
     def is_true() -> bool:
         """Whether the containers with processes are those that are shown to run."""
@@ -177,7 +177,7 @@ def test_the_truth_is_told_and_nothing_is_left(host: Host) -> None:
         host.dock("rm", "-f", "-v", *names)
     for kind in ("network", "volume"):
         host.dock(kind, "prune", "-f", *(["-a"] if kind == "volume" else []))
-    assert host.dock("system", "check", code=None) == "nothing contradicts itself"
+    assert host.dock("system", "check", code=None) == "no inconsistencies found"
     # What stays are the servers, which end by themselves after some minutes, and the default bridge.
     bridge = host.dock("network", "inspect", "-f", "{{.Id}}", "bridge")
     host.kill(host.processes())

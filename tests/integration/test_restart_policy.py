@@ -239,7 +239,7 @@ def test_a_policy_that_is_given_to_a_running_container(dock: Dock, engine: Engin
         (["--restart", "on-failure:x"], "--restart on-failure:x"),
     ],
 )
-def test_contradictions_are_refused(dock: Dock, engine: Engine, words: list[str], message: str) -> None:
+def test_inconsistencys_are_refused(dock: Dock, engine: Engine, words: list[str], message: str) -> None:
     result = dock("create", *words, "busybox", "true", code=125)
     assert message in result.stderr
     assert result.stderr.splitlines()[1].startswith("hint: ")

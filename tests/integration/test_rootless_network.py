@@ -411,6 +411,27 @@ def test_a_killed_uplink_comes_back_with_the_next_start(host: Host) -> None:
     host.dock("network", "rm", "web")
 
 
+def test_system_check_looks_into_the_users_network(host: Host) -> None:
+    host.dock("network", "create", "web")
+    inside = host.start("one", "--network", "web")
+    assert host.dock("system", "check") == "no inconsistencies found"
+    killed(host.network().uplink.pid)
+    bridge = next(name for name in host.network().devices() if name.startswith("br-"))
+    words = ["nsenter", "-t", str(host.network().holder.pid), "-n"]
+    subprocess.run([*words, "nft", "delete", "table", "bridge", f"pydock-{bridge}"], check=True)
+    subprocess.run([*words, "nft", "delete", "table", "ip", f"pydock-{bridge}"], check=True)
+    found = host.dock("system", "check", code=1)
+    assert "its uplink to the host's network was killed" in found
+    assert "its firewall rules are not" in found
+    host.dock("system", "check", "--repair")
+    assert host.dock("system", "check") == "no inconsistencies found"
+    with listening(host.world, WORLD):
+        assert reaches(inside, WORLD)
+    host.clear()
+    host.dock("network", "rm", "web")
+    assert host.dock("system", "check") == "no inconsistencies found"
+
+
 def test_a_killed_holder_takes_the_network_along(host: Host) -> None:
     host.dock("network", "create", "web")
     inside = host.start("one", "--network", "web")

@@ -1,4 +1,4 @@
-"""``dock system check``: each kind of contradiction is made by hand, found, mended, and then nothing is left of it."""
+"""``dock system check``: each kind of inconsistency is made by hand, found, mended, and then nothing is left of it."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def seen(engine: Engine) -> list[tuple[str, str]]:
 
 
 def mend(engine: Engine, kind: str, problem: str) -> Finding:
-    """Find one contradiction, mend it, and find nothing more; return what was found."""
+    """Find one inconsistency, mend it, and find nothing more; return what was found."""
     (found,) = engine.system.check()
     assert found.kind == kind
     assert problem in found.problem
-    assert found.can_mend
+    assert found.can_repair
     (mended,) = engine.system.check(repair=True)
-    assert (mended.state, mended.error) == ("mended", "")
+    assert (mended.state, mended.error) == ("repaired", "")
     assert seen(engine) == []
     return found
 
@@ -80,9 +80,9 @@ def test_a_healthy_root_is_clean(
     program("run", "-d", "--name", "again", "--restart", "always", "busybox", "false")
     try:
         result = program("system", "check")
-        assert result.stdout == "nothing contradicts itself\n"
+        assert result.stdout == "no inconsistencies found\n"
         assert program.out("system", "check", "--format", "json") == ""
-        assert program.out("system", "check", "--repair") == "nothing contradicts itself"
+        assert program.out("system", "check", "--repair") == "no inconsistencies found"
         assert program.out("ps", "-q", "--filter", "name=up") != ""
     finally:
         program("rm", "-f", "-v", "made", "ended", "up", "again")
@@ -152,7 +152,7 @@ def test_a_killed_supervisor(dock: Dock, engine: Engine) -> None:
     assert result.stdout.splitlines()[0].split() == ["KIND", "NAME", "FOUND", "REPAIR"]
     assert "container" in result.stdout
     assert "orphan" in result.stdout
-    assert result.stderr == "hint: dock system check --repair mends what can be mended\n"
+    assert result.stderr == "hint: dock system check --repair repairs what can be repaired\n"
     (line,) = dock("system", "check", "--format", "json", code=1).stdout.splitlines()
     assert json.loads(line)["State"] == "found"
     assert len(seen(engine)) == 1, "a look changes nothing"
@@ -215,7 +215,7 @@ def test_a_container_without_its_image(dock: Dock, engine: Engine) -> None:
     with engine.state.database.transaction() as connection:
         connection.execute("UPDATE container SET image_id = 'sha256:00' WHERE id = ?", (container_id,))
     (found,) = engine.system.check(repair=True)
-    assert (found.state, found.can_mend) == ("found", False)
+    assert (found.state, found.can_repair) == ("found", False)
     assert "dock rm bare" in found.remedy
     dock("rm", "bare")
     assert seen(engine) == []

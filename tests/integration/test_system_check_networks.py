@@ -38,12 +38,12 @@ def check(host: Host, *, repair: bool = False) -> list[Finding]:
 
 
 def mend(host: Host, problem: str) -> None:
-    """Find one contradiction of a network, mend it, and find nothing more."""
+    """Find one inconsistency of a network, mend it, and find nothing more."""
     (found,) = check(host)
     assert found.kind == "network"
     assert problem in found.problem
     (mended,) = check(host, repair=True)
-    assert (mended.state, mended.error) == ("mended", "")
+    assert (mended.state, mended.error) == ("repaired", "")
     assert check(host) == []
 
 
@@ -64,7 +64,7 @@ def test_running_containers_and_a_killed_one(host: Host) -> None:
     os.kill(status.supervisor_pid, signal.SIGKILL)
     wait_until(lambda: has_ended(status.pid), "its process has gone")
     (found,) = check(host, repair=True)
-    assert (found.kind, found.state) == ("container", "mended")
+    assert (found.kind, found.state) == ("container", "repaired")
     assert host.names("web") == ["two"]
     directory = host.root.network_directory(row_of(host, "web").id)
     publish(directory, container_id, ("one",), "10.0.0.9")

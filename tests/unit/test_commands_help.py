@@ -79,7 +79,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context
     config = config.replace(b'"x"', b'"x", "empty_layer": true')
     engine.images.load(io.BytesIO(build_docker_archive(tags=["box:1"], config=config)))
     finding = Finding(
-        "file", "tmp/load-1", "a killed process left it unfinished", "removes it", True, "mended"
+        "file", "tmp/load-1", "a killed process left it unfinished", "removes it", True, "repaired"
     )
     monkeypatch.setattr(System, "check", lambda self, **words: [finding])
     engine.volumes.create("kept")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pydock_core.engine.consistency.container_check import ContainerCheck
-from pydock_core.engine.consistency.finding import Contradiction, Finding, Known, contradiction
+from pydock_core.engine.consistency.finding import Finding, Inconsistency, Known, inconsistency
 from pydock_core.engine.consistency.host_check import HostCheck
 from pydock_core.engine.consistency.image_check import ImageCheck
 from pydock_core.engine.consistency.volume_check import VolumeCheck
@@ -44,20 +44,20 @@ class Consistency:
         errors: dict[_Key, str] = {}
         done: list[object] = []
         for key, found in lasting.items():
-            if found.mend is None or found.mend in done:
+            if found.repair is None or found.repair in done:
                 continue
-            done.append(found.mend)
+            done.append(found.repair)
             try:
-                found.mend()
+                found.repair()
             except PyDockError as error:
                 errors[key] = error.message
             except OSError as error:
                 errors[key] = f"{error.filename or found.finding.name}: {error.strerror}"
         left = self._lasting()
-        mended = [replace(lasting[key].finding, state="mended") for key in lasting if key not in left]
-        return mended + [replace(left[key].finding, error=errors.get(key, "")) for key in left]
+        repaired = [replace(lasting[key].finding, state="repaired") for key in lasting if key not in left]
+        return repaired + [replace(left[key].finding, error=errors.get(key, "")) for key in left]
 
-    def _lasting(self) -> dict[_Key, Contradiction]:
+    def _lasting(self) -> dict[_Key, Inconsistency]:
         """Repeat the checks until every finding has lasted for its patience."""
         lasting = {found.key: found for found in self._look()}
         began = time.monotonic()
@@ -70,9 +70,9 @@ class Consistency:
             lasting = {key: found for key, found in lasting.items() if key in present}
         return lasting
 
-    def _look(self) -> Iterator[Contradiction]:
+    def _look(self) -> Iterator[Inconsistency]:
         if damage := checks.damage(self._state.database):
-            yield contradiction(
+            yield inconsistency(
                 "database",
                 self._state.root.database.name,
                 damage,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydock_core.engine.consistency.finding import (
     LONG_SECONDS,
-    Contradiction,
+    Inconsistency,
     Known,
-    contradiction,
+    inconsistency,
     inode_of,
     names_in,
 )
@@ -46,14 +46,14 @@ class ContainerCheck:
         self._root = state.root
         self._database = state.database
 
-    def look(self, known: Known) -> Iterator[Contradiction]:
+    def look(self, known: Known) -> Iterator[Inconsistency]:
         """Yield the current inconsistencies."""
         images = {row.id for row in images_sql.all_images(self._database)}
         for row in known.rows.values():
             yield from self._look_at(row, images)
         yield from self._strangers(known)
         for network_id, container_id, address in checks.ownerless_endpoints(self._database):
-            yield contradiction(
+            yield inconsistency(
                 "network",
                 network_id[:12],
                 f"the address {address} is that of container {container_id[:12]}, which is gone",
@@ -61,17 +61,17 @@ class ContainerCheck:
                 partial(networks_sql.release, self._database, network_id, container_id),
             )
 
-    def _look_at(self, row: ContainerRow, images: set[str]) -> Iterator[Contradiction]:
+    def _look_at(self, row: ContainerRow, images: set[str]) -> Iterator[Inconsistency]:
         paths = self._root.container(row.id)
         try:
             definition = decode(row.definition)
         except (ValueError, KeyError, TypeError):
-            yield contradiction(
+            yield inconsistency(
                 "container", row.name, "its definition cannot be read", f"remove it: dock rm -f {row.name}"
             )
             return
         if row.image_id not in images:
-            yield contradiction(
+            yield inconsistency(
                 "container",
                 row.name,
                 f"its image {row.image_id[7:19]} is not recorded",
@@ -81,13 +81,13 @@ class ContainerCheck:
 
     def _look_at_records(
         self, row: ContainerRow, definition: Definition, paths: ContainerPaths
-    ) -> Iterator[Contradiction]:
+    ) -> Iterator[Inconsistency]:
         """Compare a container's lock, its records and its socket; see the table in ARCHITECTURE.md."""
         for path, read in ((paths.state_file, StateRecord.read), (paths.exit_file, ExitRecord.read)):
             try:
                 read(path)
             except (CorruptError, KeyError, TypeError):
-                yield contradiction(
+                yield inconsistency(
                     "container",
                     row.name,
                     f"{path.name} cannot be read",
@@ -98,7 +98,7 @@ class ContainerCheck:
                 return
         inode = inode_of(paths.state_file)
         if inode and not is_locked(paths.lock_file):
-            yield contradiction(
+            yield inconsistency(
                 "container",
                 row.name,
                 "its supervisor was killed, and left state.json",
@@ -109,7 +109,7 @@ class ContainerCheck:
             return
         socket = inode_of(paths.control_socket)
         if socket and not inode and not is_locked(paths.lock_file):
-            yield contradiction(
+            yield inconsistency(
                 "container",
                 row.name,
                 "a control socket without a supervisor",
@@ -118,7 +118,7 @@ class ContainerCheck:
                 identity=socket,
             )
         if definition.host["AutoRemove"] and derive_status(paths).status == "exited":
-            yield contradiction(
+            yield inconsistency(
                 "container",
                 row.name,
                 "it was run with --rm, and has ended, but is still there",
@@ -128,7 +128,7 @@ class ContainerCheck:
                 patience_seconds=LONG_SECONDS,
             )
 
-    def _strangers(self, known: Known) -> Iterator[Contradiction]:
+    def _strangers(self, known: Known) -> Iterator[Inconsistency]:
         """Compare the directories with the rows."""
         names = {*names_in(self._root.containers), *names_in(self._root.run / "c")}
         for name in sorted(names - set(known.rows)):
@@ -141,7 +141,7 @@ class ContainerCheck:
             if is_locked(paths.lock_file):
                 state = StateRecord.read(paths.state_file)
                 if state is not None and state.init is not None:
-                    yield contradiction(
+                    yield inconsistency(
                         "container",
                         name[:12],
                         "it runs, but is not recorded",
@@ -151,7 +151,7 @@ class ContainerCheck:
                         patience_seconds=LONG_SECONDS,
                     )
             elif not is_removing(self._root.trash) and (paths.data.exists() or paths.run.exists()):
-                yield contradiction(
+                yield inconsistency(
                     "container",
                     name[:12],
                     "its files are there, but it is not recorded",

@@ -29,8 +29,8 @@ class Finding:
         name: name of the object.
         problem: description of the inconsistency.
         remedy: the action of ``--repair``, or the user's action if there is none.
-        can_mend: whether ``--repair`` repairs it.
-        state: "found" or "mended".
+        can_repair: whether ``--repair`` repairs it.
+        state: "found" or "repaired".
         error: reason why the repair failed; empty if it was not tried.
     """
 
@@ -38,7 +38,7 @@ class Finding:
     name: str
     problem: str
     remedy: str
-    can_mend: bool
+    can_repair: bool
     state: str = "found"
     error: str = ""
 
@@ -48,18 +48,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Contradiction:
+class Inconsistency:
     """One result of a check of a state root.
 
     Attributes:
         finding: the description for the user.
-        mend: repairs it; safe beside other processes, and without effect if another one was first.  None without a repair.
+        repair: repairs it; safe beside other processes, and without effect if another one was first.  None without a repair.
         identity: distinguishes it from a later result of the same form (an inode, a time).
         patience_seconds: time that it has to last to exclude work in progress.
     """
 
     finding: Finding
-    mend: Callable[[], object] | None = None
+    repair: Callable[[], object] | None = None
     identity: object = None
     patience_seconds: float = 0.0
 
@@ -69,19 +69,19 @@ class Contradiction:
         return self.finding.kind, self.finding.name, self.finding.problem, self.identity
 
 
-def contradiction(
+def inconsistency(
     kind: str,
     name: str,
     problem: str,
     remedy: str,
-    mend: Callable[[], object] | None = None,
+    repair: Callable[[], object] | None = None,
     *,
     identity: object = None,
     patience_seconds: float = BRIEF_SECONDS,
-) -> Contradiction:
+) -> Inconsistency:
     """Return an inconsistency."""
-    finding = Finding(kind, name, problem, remedy, mend is not None)
-    return Contradiction(finding, mend, identity, patience_seconds)
+    finding = Finding(kind, name, problem, remedy, repair is not None)
+    return Inconsistency(finding, repair, identity, patience_seconds)
 
 
 class Known:

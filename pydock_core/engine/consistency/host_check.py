@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,22 +12,24 @@ from pydock_core import syscalls
 from pydock_core.engine.attachments import Attachments
 from pydock_core.engine.consistency.finding import (
     LONG_SECONDS,
-    Contradiction,
+    Inconsistency,
     Known,
-    contradiction,
+    inconsistency,
     inode_of,
     names_in,
     short,
 )
 from pydock_core.engine.network_rows import Network
-from pydock_core.errors import CorruptError, DeniedError, NotFoundError, PyDockError
+from pydock_core.errors import CorruptError, DeniedError, NotFoundError, PyDockError, UnavailableError
 from pydock_core.network.client import NetworkService
+from pydock_core.network.presence import TABLE_PREFIX
 from pydock_core.network.rules import BridgeRules
 from pydock_core.runtime.cgroups import find_cgroup, read_layout
 from pydock_core.runtime.cgroups.layout import find_v2_base
 from pydock_core.runtime.record_file import read_json
 from pydock_core.store.database import checks
 from pydock_core.store.database import networks as table
+from pydock_core.supervision import user_network
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.names.names_file import NAMES, withdraw
 
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 
 _GROUPS = "pydock"
 _USER_BRIDGE = "br-"
-_TABLE = "pydock-"
-_NFT_SECONDS = 20.0
 _NO_SUBNET = (
     "192.0.2.0/24"  # RFC 5737: placeholder for a bridge without a row; removing the tables does not use it
 )
@@ -56,17 +53,16 @@ class HostCheck:
         self._database = state.database
         self._attachments = Attachments(state.root, state.database)
 
-    def look(self, known: Known) -> Iterator[Contradiction]:
+    def look(self, known: Known) -> Iterator[Inconsistency]:
         """Yield the current inconsistencies."""
         yield from self._mounts()
         yield from self._groups(known)
         yield from self._names(known)
-        if os.geteuid() == 0:
-            yield from self._networks()
+        yield from self._networks()
 
     # -- mounts ------------------------------------------------------------------------------------------
 
-    def _mounts(self) -> Iterator[Contradiction]:
+    def _mounts(self) -> Iterator[Inconsistency]:
         """Find mounts in directories where only private mount namespaces should have any."""
         root = self._root
         tops = (root.containers, root.layers, root.temporary, root.trash, root.run / "c", root.run / "n")
@@ -74,7 +70,7 @@ class HostCheck:
             fields = line.split()
             place = Path(fields[4].encode().decode("unicode_escape"))
             if any(top in place.parents for top in tops):
-                yield contradiction(
+                yield inconsistency(
                     "mount",
                     str(place),
                     "the host's mount table has it, but containers are mounted in namespaces of their own",
@@ -85,7 +81,7 @@ class HostCheck:
 
     # -- control groups ----------------------------------------------------------------------------------
 
-    def _groups(self, known: Known) -> Iterator[Contradiction]:
+    def _groups(self, known: Known) -> Iterator[Inconsistency]:
         """Find groups of containers that are not running; other state roots' groups are skipped."""
         found = {
             container_id: directories
@@ -98,7 +94,7 @@ class HostCheck:
             if container_id in strangers and container_id not in once:
                 continue
             row = known.rows.get(container_id)
-            yield contradiction(
+            yield inconsistency(
                 "control group",
                 row.name if row else container_id[:12],
                 "it is there, but the container does not run",
@@ -109,7 +105,7 @@ class HostCheck:
 
     # -- networks ----------------------------------------------------------------------------------------
 
-    def _names(self, known: Known) -> Iterator[Contradiction]:
+    def _names(self, known: Known) -> Iterator[Inconsistency]:
         """Find ended containers that are still among a network's names."""
         for network_id in names_in(self._root.run / "n"):
             directory = self._root.network_directory(network_id)
@@ -120,7 +116,7 @@ class HostCheck:
             for container_id in entries:
                 if known.is_at_rest(container_id):
                     row = known.rows.get(container_id)
-                    yield contradiction(
+                    yield inconsistency(
                         "network",
                         network_id[:12],
                         f"it has the name of {row.name if row else container_id[:12]}, which does not run",
@@ -128,13 +124,16 @@ class HostCheck:
                         partial(withdraw, directory, container_id),
                     )
 
-    def _networks(self) -> Iterator[Contradiction]:
+    def _networks(self) -> Iterator[Inconsistency]:
         networks = {row.id: Network(row) for row in table.all_rows(self._database) if row.driver == "bridge"}
-        devices = {name: index for index, name in socket.if_nameindex()}
-        tables = _list_tables()
+        try:
+            presence = NetworkService(self._root).presence()
+        except UnavailableError:
+            return  # an ordinary user's network has just ended, with all that it had
+        devices, tables = presence.devices, presence.tables
         for network_id in names_in(self._root.run / "n"):
             if network_id not in networks and self._is_gone(network_id):
-                yield contradiction(
+                yield inconsistency(
                     "network",
                     network_id[:12],
                     "it is not recorded, but its directory is there",
@@ -145,6 +144,22 @@ class HostCheck:
         for network in networks.values():
             if network.row.bridge:
                 yield from self._look_at(network, devices, tables)
+        yield from self._uplink(network for network in networks.values() if network.row.bridge in devices)
+
+    def _uplink(self, networks: Iterator[Network]) -> Iterator[Inconsistency]:
+        """Find a killed uplink of an ordinary user's network namespace."""
+        shared = user_network.read(self._root.run)
+        network = next(networks, None)
+        if shared is not None and network is not None and not shared.uplink.is_running():
+            yield inconsistency(
+                "network",
+                network.row.name,
+                "its uplink to the host's network was killed, so published ports and the outside are unreachable",
+                "starts the uplink again",
+                partial(self._ensure, network),
+                identity=shared.uplink.pid,
+                patience_seconds=LONG_SECONDS,
+            )
 
     def _is_gone(self, network_id: str) -> bool:
         try:
@@ -154,19 +169,19 @@ class HostCheck:
         return False
 
     def _ownerless(
-        self, networks: Mapping[str, Network], devices: Mapping[str, int], tables: set[str]
-    ) -> Iterator[Contradiction]:
+        self, networks: Mapping[str, Network], devices: Mapping[str, int], tables: Set[str]
+    ) -> Iterator[Inconsistency]:
         """Find bridges and tables of networks that this database once had."""
         owned = {network.row.bridge for network in networks.values()}
         # A network that still has a directory is found and removed by that.
         owned |= {f"{_USER_BRIDGE}{network_id[:12]}" for network_id in names_in(self._root.run / "n")}
-        bridges = {*devices, *(name.removeprefix(_TABLE) for name in tables)} - owned
+        bridges = {*devices, *(name.removeprefix(TABLE_PREFIX) for name in tables)} - owned
         prefixes = {
             name.removeprefix(_USER_BRIDGE): name for name in bridges if name.startswith(_USER_BRIDGE)
         }
         for prefix in checks.with_history(self._database, "network", prefixes):
             bridge = prefixes[prefix]
-            yield contradiction(
+            yield inconsistency(
                 "network",
                 prefix,
                 f"it is not recorded, but the host has {_describe(bridge, devices, tables)}",
@@ -177,14 +192,14 @@ class HostCheck:
             )
 
     def _look_at(
-        self, network: Network, devices: Mapping[str, int], tables: set[str]
-    ) -> Iterator[Contradiction]:
+        self, network: Network, devices: Mapping[str, int], tables: Set[str]
+    ) -> Iterator[Inconsistency]:
         """Compare a network's bridge with its rules and its running containers."""
         row = network.row
-        has_rules = f"{_TABLE}{row.bridge}" in tables
+        has_rules = f"{TABLE_PREFIX}{row.bridge}" in tables
         if row.bridge in devices:
             if not has_rules and shutil.which("nft"):
-                yield contradiction(
+                yield inconsistency(
                     "network",
                     row.name,
                     f"its bridge {row.bridge} is there, but its firewall rules are not",
@@ -201,7 +216,7 @@ class HostCheck:
         ]
         if users:
             named = short(user[:12] for user in users)
-            yield contradiction(
+            yield inconsistency(
                 "network",
                 row.name,
                 f"its bridge {row.bridge} is gone, but containers run on it: {named}",
@@ -209,7 +224,7 @@ class HostCheck:
                 patience_seconds=LONG_SECONDS,
             )
         elif has_rules:
-            yield contradiction(
+            yield inconsistency(
                 "network",
                 row.name,
                 f"its bridge {row.bridge} is gone, but its firewall rules are there",
@@ -229,30 +244,15 @@ class HostCheck:
         NetworkService(self._root).remove(rules)
 
 
-def _describe(bridge: str, devices: Mapping[str, int], tables: set[str]) -> str:
+def _describe(bridge: str, devices: Mapping[str, int], tables: Set[str]) -> str:
     return " and ".join(
         word
         for word, is_there in (
             (f"the bridge {bridge}", bridge in devices),
-            (f"the rules {_TABLE}{bridge}", f"{_TABLE}{bridge}" in tables),
+            (f"the rules {TABLE_PREFIX}{bridge}", f"{TABLE_PREFIX}{bridge}" in tables),
         )
         if is_there
     )
-
-
-def _list_tables() -> set[str]:
-    """The names of PyDock's nftables tables in this network namespace; of any state root."""
-    nft = shutil.which("nft")
-    if nft is None:
-        return set()
-    try:
-        listed = subprocess.run(
-            [nft, "list", "tables"], capture_output=True, text=True, timeout=_NFT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return set()
-    words = (line.split() for line in listed.stdout.splitlines())
-    return {word[2] for word in words if len(word) == 3 and word[2].startswith(_TABLE)}
 
 
 def _container_groups() -> Groups:

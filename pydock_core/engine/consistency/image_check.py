@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydock_core.engine.consistency.finding import Contradiction, contradiction, inode_of, names_in, short
+from pydock_core.engine.consistency.finding import Inconsistency, inconsistency, inode_of, names_in, short
 from pydock_core.errors import UnavailableError
 from pydock_core.oci.digest import short_id
 from pydock_core.store.database import distribution
@@ -35,13 +35,13 @@ class ImageCheck:
         self._store = state.image_store
         self._database = state.database
 
-    def look(self) -> Iterator[Contradiction]:
+    def look(self) -> Iterator[Inconsistency]:
         """Yield the current inconsistencies."""
         with self._store.blobs.lock(exclusive=True, wait=False) as held:
             found = list(self._look()) if held else []
         yield from found
 
-    def _look(self) -> Iterator[Contradiction]:
+    def _look(self) -> Iterator[Inconsistency]:
         layers = sql.layers_by_image(self._database)
         yield from self._missing(layers)
         leased = distribution.leased(self._database, time.time_ns())
@@ -50,7 +50,7 @@ class ImageCheck:
 
     # -- parts that are missing --------------------------------------------------------------------------
 
-    def _missing(self, layers: Mapping[str, Sequence[LayerRow]]) -> Iterator[Contradiction]:
+    def _missing(self, layers: Mapping[str, Sequence[LayerRow]]) -> Iterator[Inconsistency]:
         blobs, applied = set(self._store.blobs.digests()), set(self._store.snapshotter.diff_ids())
         tags = sql.tags_by_image(self._database)
         for row in sql.all_images(self._database):
@@ -61,15 +61,15 @@ class ImageCheck:
             wanted |= {layer.blob_digest: "layer" for layer in own}
             gone = [f"{kind} {short_id(digest)}" for digest, kind in wanted.items() if digest not in blobs]
             if gone:
-                yield contradiction("image", name, f"blobs are missing: {short(gone)}", _AGAIN)
+                yield inconsistency("image", name, f"blobs are missing: {short(gone)}", _AGAIN)
             unapplied = [layer for layer in own if layer.diff_id not in applied]
             if not unapplied:
                 continue
             problem = f"layers are missing: {short(short_id(layer.diff_id) for layer in unapplied)}"
             if any(layer.blob_digest not in blobs for layer in unapplied):
-                yield contradiction("image", name, problem, _AGAIN)
+                yield inconsistency("image", name, problem, _AGAIN)
             else:
-                yield contradiction(
+                yield inconsistency(
                     "image",
                     name,
                     problem,
@@ -94,7 +94,7 @@ class ImageCheck:
 
     def _unreferred(
         self, layers: Mapping[str, Sequence[LayerRow]], leased: set[str]
-    ) -> Iterator[Contradiction]:
+    ) -> Iterator[Inconsistency]:
         chains = {
             chain_id for own in layers.values() for chain_id in chain_ids([layer.diff_id for layer in own])
         }
@@ -108,7 +108,7 @@ class ImageCheck:
             ("blob", self._partial(), leased),
         ):
             for digest in sorted(set(digests) - kept):
-                yield contradiction(
+                yield inconsistency(
                     kind, short_id(digest), "no image refers to it", "removes it", self._collect
                 )
 
@@ -125,7 +125,7 @@ class ImageCheck:
 
     # -- index.json --------------------------------------------------------------------------------------
 
-    def _index(self) -> Iterator[Contradiction]:
+    def _index(self) -> Iterator[Inconsistency]:
         path = self._store.blobs.path / "index.json"
         try:
             listed = {entry["digest"] for entry in json.loads(path.read_bytes())["manifests"]}
@@ -134,7 +134,7 @@ class ImageCheck:
         blobs = set(self._store.blobs.digests())
         recorded = {row.manifest_digest for row in sql.all_images(self._database)} & blobs
         if listed != recorded:
-            yield contradiction(
+            yield inconsistency(
                 "file",
                 "images/index.json",
                 "it does not list the images that are recorded",

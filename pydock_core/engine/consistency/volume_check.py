@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydock_core.engine.consistency.finding import Contradiction, Known, contradiction, inode_of, names_in
+from pydock_core.engine.consistency.finding import Inconsistency, Known, inconsistency, inode_of, names_in
 from pydock_core.engine.volume_files import make_directory, volume_directory
 from pydock_core.errors import CorruptError, InvalidError, NotFoundError
 from pydock_core.spec.volume import check_volume
@@ -32,7 +32,7 @@ class VolumeCheck:
         self._root = state.root
         self._database = state.database
 
-    def look(self, known: Known) -> Iterator[Contradiction]:
+    def look(self, known: Known) -> Iterator[Inconsistency]:
         """Yield the current inconsistencies."""
         yield from self._aside()
         yield from self._unfinished()
@@ -43,7 +43,7 @@ class VolumeCheck:
         for row in rows.values():
             yield from self._missing(row, known)
         for container_id, name in checks.unrecorded_volumes(self._database):
-            yield contradiction(
+            yield inconsistency(
                 "volume",
                 name,
                 f"container {container_id[:12]} has it, but it is not recorded",
@@ -58,15 +58,15 @@ class VolumeCheck:
             return False
         return True
 
-    def _unrecorded(self, name: str) -> Contradiction:
+    def _unrecorded(self, name: str) -> Inconsistency:
         path = self._root.volumes / name
         try:
             check_volume(name, "local", {}, rootless=False)
         except InvalidError:
-            return contradiction(
+            return inconsistency(
                 "volume", name, "its name is not that of a volume", f"move {path} elsewhere by hand"
             )
-        return contradiction(
+        return inconsistency(
             "volume",
             name,
             "its files are there, but it is not recorded",
@@ -80,7 +80,7 @@ class VolumeCheck:
         if with_files:
             self._make(name)
 
-    def _missing(self, row: VolumeRow, known: Known) -> Iterator[Contradiction]:
+    def _missing(self, row: VolumeRow, known: Known) -> Iterator[Inconsistency]:
         """Find volumes without files that a started container uses; a container's first start makes the files."""
         if row.options or volume_directory(self._root, row.name).exists() or is_removing(self._root.trash):
             return
@@ -90,7 +90,7 @@ class VolumeCheck:
             except CorruptError:
                 continue  # it is found as a container
             if has_run and container_id in known.rows:
-                yield contradiction(
+                yield inconsistency(
                     "volume",
                     row.name,
                     f"its files are missing, but container {known.rows[container_id].name} has used it",
@@ -103,7 +103,7 @@ class VolumeCheck:
         restore_missing_volume(self._root, self._database, name)
         make_directory(self._root, self._database, name)
 
-    def _aside(self) -> Iterator[Contradiction]:
+    def _aside(self) -> Iterator[Inconsistency]:
         """Find files that a killed process was about to remove."""
         if is_removing(self._root.trash):
             return
@@ -111,7 +111,7 @@ class VolumeCheck:
             aside = self._root.trash / name
             volume = volume_of(aside)
             if volume and self._is_recorded(volume) and not volume_directory(self._root, volume).exists():
-                yield contradiction(
+                yield inconsistency(
                     "volume",
                     volume,
                     "its removal was interrupted: it is recorded, but its files are in the trash",
@@ -120,7 +120,7 @@ class VolumeCheck:
                     identity=inode_of(aside),
                 )
             else:
-                yield contradiction(
+                yield inconsistency(
                     "file",
                     f"trash/{name}",
                     "its removal was interrupted",
@@ -129,11 +129,11 @@ class VolumeCheck:
                     identity=inode_of(aside),
                 )
 
-    def _unfinished(self) -> Iterator[Contradiction]:
+    def _unfinished(self) -> Iterator[Inconsistency]:
         for name in names_in(self._root.temporary):
             path: Path = self._root.temporary / name
             if is_abandoned(path):
-                yield contradiction(
+                yield inconsistency(
                     "file",
                     f"tmp/{name}",
                     "a killed process left it unfinished",

@@ -160,7 +160,7 @@ class CredentialStore:
         chosen = chosen or document.get("credsStore") or ""
         if not isinstance(chosen, str) or (chosen and not _HELPER_NAME.fullmatch(chosen)):
             raise InvalidError(
-                f"{self.path}: invalid name of a credential helper", "mend credsStore and credHelpers"
+                f"{self.path}: invalid name of a credential helper", "correct credsStore and credHelpers"
             )
         return chosen
 
@@ -291,9 +291,9 @@ def _object(data: bytes | str | None, subject: str) -> dict[str, Any]:
     try:
         document = json.loads(data or "{}")
     except (ValueError, RecursionError):
-        raise InvalidError(f"{subject} is not valid JSON", "mend or remove it") from None
+        raise InvalidError(f"{subject} is not valid JSON", "correct or remove it") from None
     if not isinstance(document, dict):
-        raise InvalidError(f"{subject} is not a JSON object", "mend or remove it")
+        raise InvalidError(f"{subject} is not a JSON object", "correct or remove it")
     return document
 
 
@@ -302,7 +302,7 @@ def _section(document: Mapping[str, Any], key: str, path: Path) -> dict[str, Any
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidError(f"{path}: {key} is not a JSON object", "mend or remove it")
+        raise InvalidError(f"{path}: {key} is not a JSON object", "correct or remove it")
     return dict(value)
 
 

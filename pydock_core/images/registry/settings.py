@@ -198,7 +198,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise InvalidError(f"cannot read {file}: {error.strerror}", "correct or remove it") from error
     except (ValueError, RecursionError) as error:
-        raise InvalidError(f"{file} is not valid JSON: {error}", "mend or remove it") from error
+        raise InvalidError(f"{file} is not valid JSON: {error}", "correct or remove it") from error
     if not isinstance(document, dict):
         raise InvalidError(f"{file} is not a JSON object", 'write {"insecure-registries": ["HOST:PORT"]}')
     return document
