@@ -164,6 +164,14 @@ class ContainerPaths:
         """A file in the bundle on which the supervisor binds the container's own user namespace, if it has one."""
         return self.data / "bundle" / "userns"
 
+    def shared_namespace(self, kind: str) -> Path:
+        """A file in the bundle on which the supervisor binds another container's namespace: "ipc" or "pid"."""
+        return self.data / "bundle" / f"{kind}-namespace"
+
+    def shared_mount(self, kind: str) -> Path:
+        """A directory in the bundle for the mount that belongs to that namespace: /dev/shm or /proc."""
+        return self.data / "bundle" / f"{kind}-mount"
+
     @property
     def upper(self) -> Path:
         return self.data / "upper"

@@ -232,8 +232,10 @@ CREATE_OPTIONS = (
         convert="ulimit",
     ),
     Option(("--domainname",), "domain name in the container", "NAME", field="Domainname"),
-    Option(("--ipc",), "IPC namespace: private, host, none", "MODE", field="IpcMode"),
-    Option(("--pid",), "PID namespace: host", "MODE", field="PidMode"),
+    Option(
+        ("--ipc",), "IPC namespace: private, shareable, host, none, container:NAME", "MODE", field="IpcMode"
+    ),
+    Option(("--pid",), "PID namespace: host, container:NAME", "MODE", field="PidMode"),
     Option(("--uts",), "UTS namespace: host", "MODE", field="UTSMode"),
     Option(
         ("--userns",), "user namespace: host, keep-id[:uid=N,gid=N] (not root)", "MODE", field="UsernsMode"

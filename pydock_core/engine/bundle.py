@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.mount_points import OWN_FILES
@@ -42,6 +42,7 @@ def collect_facts(
     root_edit_hook: Mapping[str, Any] | None = None,
     kept: KeptIds | None = None,
     kept_files: Mapping[str, str] | None = None,
+    shared: Collection[str] = (),
 ) -> HostFacts:
     """Return the facts of one start.
 
@@ -52,6 +53,7 @@ def collect_facts(
         rootless: whether the container runs in the user's own user namespace.
         single_mapping: whether only one id is mapped there.
         edits, root_edit_hook: results of the definition's DeviceRequests.
+        shared: the kinds of other containers' namespaces.
         kept, kept_files: with ``--userns keep-id``: the id maps, and further files of the container, by target.
 
     Raises:
@@ -100,6 +102,8 @@ def collect_facts(
         map_tty_group=not single_mapping,
         user_namespace=str(paths.user_namespace) if kept is not None else "",
         kept=kept,
+        shared={kind: str(paths.shared_namespace(kind)) for kind in shared},
+        shared_mounts={kind: str(paths.shared_mount(kind)) for kind in shared},
         owns_network=kept is None or not definition.host["NetworkMode"].startswith("container:"),
     )
 

@@ -35,12 +35,12 @@ def check_host_support(host: HostConfig, *, rootless: bool) -> None:
             "an ordinary user's containers are in the user's own user namespace",
             "leave it out",
         )
-    if host["PidMode"] != HOST and not host["CgroupParent"]:
+    if not host["PidMode"] and not host["CgroupParent"]:
         return
     support = probe_cgroups()
     if not support.available:
-        # Without a PID namespace, only its control group identifies the container's processes.
-        option = "--pid host" if host["PidMode"] == HOST else "--cgroup-parent"
+        # Without a PID namespace of its own, only its control group identifies the container's processes.
+        option = f"--pid {host['PidMode'].partition(':')[0]}" if host["PidMode"] else "--cgroup-parent"
         raise _unsupported(option, support.reason, "leave it out, or run it as root (dock doctor)")
 
 

@@ -27,6 +27,7 @@ from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.host_option import JOINED
 from pydock_core.spec.keep_id import is_keep_id
 from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
@@ -162,6 +163,10 @@ class Launcher:
             endpoints = self._attachments.check(endpoints)
             host = {**host, "NetworkMode": next(iter(endpoints))}
             request = {**request, "NetworkingConfig": {"EndpointsConfig": endpoints}}
+        if host["IpcMode"].startswith(JOINED) or host["PidMode"].startswith(JOINED):
+            from pydock_core.engine.shared_namespaces import resolve_joined  # late: few containers join any
+
+            host = resolve_joined(host, find)
         self._executor(host["Runtime"])
         if host["LogConfig"]["Type"] == JOURNALD:
             _check_journal()
@@ -247,6 +252,7 @@ class Launcher:
 
             read, home = self._files(row, paths).read, definition.request["WorkingDir"] or "/"
             further |= {"kept": kept, "kept_files": prepare_files(paths, read, kept, home, self._zygote)}
+        shared = self._shared(host)
         facts = collect_facts(
             self._root,
             row.id,
@@ -257,6 +263,7 @@ class Launcher:
             size,
             rootless=self._rootless,
             single_mapping=self._rootless and self._zygote.ping()["mapping"] == "single",
+            shared=shared,
             **further,
         )
         if host["Init"] and host["Runtime"] != EMBEDDED:
@@ -281,6 +288,8 @@ class Launcher:
             from pydock_core.engine.log_plan import build_log_fields  # late: few logs have such options
 
             plan = replace(plan, **build_log_fields(definition, row))
+        if shared:
+            plan = replace(plan, shared=shared)
         if kept is not None:
             plan = replace(plan, uid_mappings=kept.uid_mappings, gid_mappings=kept.gid_mappings)
         write_json(paths.plan_file, plan.to_json())
@@ -315,6 +324,14 @@ class Launcher:
             options.__getitem__,
             lambda image_id: self._snapshotter.mounts(self._images.layers(image_id), None, None),
         )
+
+    def _shared(self, host: HostConfig) -> dict[str, str]:
+        """Return the plan's ``shared``: the other containers whose namespaces are joined."""
+        if not (host["IpcMode"].startswith(JOINED) or host["PidMode"].startswith(JOINED)):
+            return {}
+        from pydock_core.engine.shared_namespaces import find_shared  # late: few containers join any
+
+        return find_shared(self._root, self._database, host)
 
     def kept_ids(self, definition: Definition) -> KeptIds | None:
         """Return the user namespace of a container with ``--userns keep-id``; None for another one."""

@@ -62,9 +62,14 @@ def mount_console(root_fd: int, slave_fd: int) -> None:
         os.close(copy_fd)
 
 
-def make_controlling(slave_fd: int) -> None:
-    """Make the terminal 0, 1, 2 and the controlling terminal of this process, which leads a session."""
-    fcntl.ioctl(slave_fd, termios.TIOCSCTTY, 0)
+def make_controlling(slave_fd: int, *, has_session: bool = True) -> None:
+    """Make the terminal 0, 1, 2 and the controlling terminal of this process, which leads a session.
+
+    Args:
+        has_session: a later child leads the terminal's session otherwise.
+    """
+    if has_session:
+        fcntl.ioctl(slave_fd, termios.TIOCSCTTY, 0)
     for descriptor in (0, 1, 2):
         os.dup2(slave_fd, descriptor)
 

@@ -26,6 +26,7 @@ class ContainerRecord:
         namespaces: kinds that it does not share with its creator.
         cgroup: see :attr:`pydock_core.runtime.cgroups.ContainerCgroup.directories`; empty if it has none.
         has_hooks: the bundle has hooks that run after the creation.
+        joins_pid: its PID namespace is another container's, and does not end with its init.
     """
 
     container_id: str
@@ -34,6 +35,7 @@ class ContainerRecord:
     namespaces: tuple[str, ...]
     cgroup: Mapping[str, str]
     has_hooks: bool = False
+    joins_pid: bool = False
 
     def with_init(self, init: ProcessIdentity) -> ContainerRecord:
         """Return the record with its init."""
@@ -52,6 +54,7 @@ class ContainerRecord:
             "namespaces": self.namespaces,
             "cgroup": dict(self.cgroup),
             "has_hooks": self.has_hooks,
+            "joins_pid": self.joins_pid,
         }
 
     def write(self, directory: Path) -> None:
@@ -72,6 +75,7 @@ class ContainerRecord:
             namespaces=tuple(document["namespaces"]),
             cgroup=document["cgroup"],
             has_hooks=document["has_hooks"],
+            joins_pid=document.get("joins_pid", False),
         )
 
     @staticmethod

@@ -30,6 +30,8 @@ from pydock_core.runtime.spare_init import SpareInit
 
 START_SOCKET = "start.sock"
 """The name of the socket, in the container's directory, on which init waits for its start."""
+PID_FILE = "first-pid"
+"""The file there by which init tells the pid of its successor in another container's PID namespace."""
 _BETWEEN_SECONDS = 10.0
 
 
@@ -64,6 +66,7 @@ def make(
             state=build_oci_state(record, "creating", plan.document),
             cgroup_directories=record.cgroup,
             is_in_user_namespace=is_in_user_namespace(),
+            pid_file=str(directory / PID_FILE) if plan.namespaces.joins_pid else "",
         )
         if spare is not None and spare.take(task, listener, stdio):
             pid, link = spare.pid, spare.link

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,16 +19,19 @@ from typing import Any
 from pydock_core import messages
 from pydock_core.errors import ConflictError, FailedError, InvalidError, NotFoundError, PyDockError
 from pydock_core.private_files import make_directories
+from pydock_core.runtime import exec_report
 from pydock_core.runtime.cgroups import CgroupStats
 from pydock_core.runtime.container_config import compile_filter, load_plan, read_config
 from pydock_core.runtime.container_state import ContainerRecord, build_oci_state
-from pydock_core.runtime.creation import START_SOCKET, make, noting_failure, plan_group
-from pydock_core.runtime.exec_caller import ExecTarget
+from pydock_core.runtime.creation import PID_FILE, START_SOCKET, make, noting_failure, plan_group
+from pydock_core.runtime.exec_caller import ExecTarget, read_report
 from pydock_core.runtime.exec_caller import execute as execute_process
 from pydock_core.runtime.executor import CreatedProcess, Stdio
 from pydock_core.runtime.hooks import run_hooks_quietly
+from pydock_core.runtime.init_process import read_pid_file
 from pydock_core.runtime.killing import GONE, child_state, kill_and_reap, kill_and_wait
 from pydock_core.runtime.namespaces import NamespacePlan
+from pydock_core.runtime.process_identity import ProcessIdentity
 from pydock_core.runtime.process_setup import ProcessPlan
 from pydock_core.runtime.spare_init import SpareInit
 
@@ -100,6 +104,7 @@ class EmbeddedExecutor:
             namespaces=tuple(sorted(plan.namespaces.new | plan.namespaces.joined.keys())),
             cgroup=group.directories if group is not None else {},
             has_hooks=bool(plan.hooks),
+            joins_pid=plan.namespaces.joins_pid,
         )
         try:
             return make(plan, record, group, directory, stdio, spare, die_with_parent=self._die_with_parent)
@@ -129,10 +134,34 @@ class EmbeddedExecutor:
             # One start only: a second one finds no socket.
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(directory / START_SOCKET)
-            _read_until_end(connection)
+            report_fd = _read_until_end(connection)
+        if report_fd >= 0:
+            self._finish_inside(record, directory, report_fd)
         config = self._read_hooks(record)
         if config.get("hooks"):
             run_hooks_quietly(config["hooks"], "poststart", build_oci_state(record, "running", config))
+
+    def _finish_inside(self, record: ContainerRecord, directory: Path, report_fd: int) -> None:
+        """Wait until the process in another container's PID namespace executes its program; it is the container's init.
+
+        That container may stop it, and write to its report pipe.
+        """
+        try:
+            report = read_report(report_fd, time.monotonic() + self._exec_patience_seconds)
+        finally:
+            os.close(report_fd)
+        if report:
+            raise exec_report.parse(report)
+        pid = read_pid_file(directory / PID_FILE)
+        if not pid:
+            raise FailedError("the container's first process ended before it executed its program")
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and its parent has reaped it
+            record.with_init(ProcessIdentity.of(pid)).write(directory)
+
+    def init_pid(self, container_id: str) -> int:
+        """Return the pid of a container's init, which :meth:`start` replaces in another container's PID namespace."""
+        record, _ = self._read(container_id)
+        return record.init.pid if record.init is not None else 0
 
     def execute(self, container_id: str, process: Mapping[str, Any], stdio: Stdio | None) -> CreatedProcess:
         """Run an additional process; ``process`` is an OCI process object.
@@ -256,10 +285,10 @@ class EmbeddedExecutor:
                 os.close(init_pidfd)
         if group is not None:
             # With a PID namespace of its own nothing survived init: pid_namespaces(7).
-            if "pid" not in record.namespaces or record.init is None:
+            if "pid" not in record.namespaces or record.joins_pid or record.init is None:
                 group.kill()
             group.delete()
-        ContainerRecord.remove(directory, START_SOCKET)
+        ContainerRecord.remove(directory, START_SOCKET, PID_FILE)
 
     def read_stats(self, container_id: str) -> CgroupStats:
         """Read the statistics of the container's control group; all None if it has none."""
@@ -293,9 +322,18 @@ class EmbeddedExecutor:
             return {}  # the bundle has gone before the container
 
 
-def _read_until_end(connection: socket.socket) -> None:
-    """Read until the other side executes its program; raise the error that it sent."""
+def _read_until_end(connection: socket.socket) -> int:
+    """Read until the other side executes its program, or sends the pipe for the rest; raise the error that it sent.
+
+    Returns:
+        the pipe; -1 if there is none.
+    """
+    report_fd = -1
     with contextlib.suppress(ConnectionResetError):  # it was killed
         while (received := messages.receive(connection)) is not None:
-            messages.close_all(received[1])
-            messages.checked(received[0])
+            document, fds = received
+            if document.get("event") == "executing" and fds:
+                report_fd = fds.pop()
+            messages.close_all(fds)
+            messages.checked(document)
+    return report_fd

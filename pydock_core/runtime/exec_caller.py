@@ -101,7 +101,7 @@ def _follow(
     left = [joiner]
     try:
         console_fd = _read_link(link, deadline)
-        report = _read_report(report_fd, deadline)
+        report = read_report(report_fd, deadline)
         if report:
             raise exec_report.parse(report)
         if target.namespaces & syscalls.CLONE_NEWPID:
@@ -143,7 +143,7 @@ def _read_link(link: socket.socket, deadline: float) -> int | None:
             raise
 
 
-def _read_report(report_fd: int, deadline: float) -> bytes:
+def read_report(report_fd: int, deadline: float) -> bytes:
     """Read until the program is executed or the process has ended, at most the size of a report."""
     report = b""
     while len(report) <= exec_report.REPORT_BYTES:

@@ -15,17 +15,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gc
+import mmap
 import os
 import signal
 import socket
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pydock_core import messages, syscalls
-from pydock_core.errors import FailedError, PyDockError
+from pydock_core.errors import ConflictError, FailedError, PyDockError
+from pydock_core.runtime import exec_report
 from pydock_core.runtime.cgroups.group import enter
 from pydock_core.runtime.cgroups.mount import mount_cgroup
 from pydock_core.runtime.console import make_controlling, mount_console, open_console
@@ -43,7 +48,7 @@ from pydock_core.runtime.mounts import (
     open_bind_source,
     open_root,
 )
-from pydock_core.runtime.namespaces import become_root, join_path, map_to_parent
+from pydock_core.runtime.namespaces import become_root, join_path, map_to_parent, open_path
 from pydock_core.runtime.process_setup import (
     ProcessPlan,
     die_with_parent,
@@ -80,12 +85,14 @@ class InitTask:
         state: OCI state for hooks; their runner fills in ``pid``.
         cgroup_directories: of the container's control group; empty if it has none.
         is_in_user_namespace: the caller cannot make device nodes.
+        pid_file: file for the pid of the first process in another container's PID namespace; empty if none is joined.
     """
 
     plan: ContainerPlan
     state: Mapping[str, Any]
     cgroup_directories: Mapping[str, str]
     is_in_user_namespace: bool
+    pid_file: str = ""
 
 
 Received = tuple[InitTask, socket.socket, "Stdio | None"]
@@ -158,8 +165,6 @@ def take_stdio(stdio: Stdio | None) -> None:
 
 def fcntl_dup(descriptor: int) -> int:
     """Duplicate a descriptor to one above the standard streams, close-on-exec."""
-    import fcntl  # a C module, loaded already by the socket code
-
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
@@ -195,6 +200,8 @@ class _Init:
         self._root_fd = -1
         self._slave_fd = -1
         self._reaper_fd = -1
+        self._pid_fd = -1
+        self._first_pid: mmap.mmap | None = None
 
     def run(self) -> None:
         plan, context = self._plan, self._context
@@ -210,6 +217,8 @@ class _Init:
             from pydock_core.runtime.reaper.image import open_image
 
             self._reaper_fd = open_image()
+        if self._task.pid_file:
+            self._first_pid = _map_pid_file(self._task.pid_file)
         tree_fd = self._open_sources()
         self._enter_namespaces()
         master_fd = self._furnish(tree_fd)
@@ -221,7 +230,7 @@ class _Init:
         # The caller no longer reads this end; its own end closes when it ends or gives up.
         connection = self._wait_for_start()
         context.link.close()
-        guard_role(partial(messages.send_error, connection), self._execute)
+        guard_role(partial(messages.send_error, connection), partial(self._execute, connection))
 
     # -- 1: in the caller's namespaces -------------------------------------------------------------------
 
@@ -241,7 +250,9 @@ class _Init:
         namespaces = self._plan.namespaces
         # Before the user namespace, which need not own them.
         for kind, path in namespaces.joined.items():
-            if kind not in ("user", "cgroup"):
+            if kind == "pid":
+                self._pid_fd = open_path(kind, path)
+            elif kind not in ("user", "cgroup"):
                 join_path(kind, path)
         if namespaces.has("user"):
             self._enter_user_namespace()
@@ -395,17 +406,73 @@ class _Init:
         connection, _ = self._listener.accept()
         return connection
 
-    def _execute(self) -> None:
+    def _execute(self, connection: socket.socket) -> None:
         plan = self._plan
         state = {**self._task.state, "status": "created", "pid": os.getpid()}
         run_hooks(plan.hooks, "startContainer", state)
+        if self._pid_fd >= 0:
+            # For its children only, and after the hooks.
+            syscalls.setns(self._pid_fd, syscalls.CLONE_NEWPID)
         if self._slave_fd >= 0:
-            make_controlling(self._slave_fd)
+            make_controlling(self._slave_fd, has_session=self._pid_fd < 0)
         has_entered = become_process(plan.process, self._context.parent_pidfd)
+        if self._pid_fd >= 0:
+            self._execute_inside(connection, has_entered)
         syscalls.close_range(3, flags=syscalls.CLOSE_RANGE_CLOEXEC)
         if plan.has_reaper:
             run_below_reaper(plan.process, self._reaper_fd, has_entered=has_entered)
         run_program(plan.process, has_entered=has_entered)
+
+    def _execute_inside(self, connection: socket.socket, has_entered: bool) -> NoReturn:
+        """Execute the program in a child, which is born in another container's PID namespace.
+
+        As in :mod:`pydock_core.runtime.exec_process`, that container sees only the child, in its final form and without
+        descriptors of the host; what it writes to the pipe is hostile.
+        """
+        assert self._first_pid is not None
+        self._first_pid.madvise(mmap.MADV_DONTFORK)
+        report_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        messages.send(connection, {"ok": True, "event": "executing"}, [report_fd])
+        syscalls.close_except(write_fd, *([self._reaper_fd] if self._reaper_fd >= 0 else []))
+        guard_role(partial(exec_report.send, write_fd), partial(self._fork_inside, has_entered))
+
+    def _fork_inside(self, has_entered: bool) -> None:
+        plan = self._plan
+        try:
+            pid = syscalls.fork(syscalls.CLONE_PARENT)
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                # The PID namespace accepts no more processes, because its init has ended.
+                raise ConflictError("the container whose PID namespace is joined has just ended") from None
+            raise
+        if pid:
+            assert self._first_pid is not None
+            self._first_pid[:4] = pid.to_bytes(4, "little")
+            os._exit(0)
+        os.setsid()
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid():  # the parent, which has no pid in this namespace, has ended before
+            os._exit(FAILURE)
+        if plan.process.terminal:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if plan.has_reaper:
+            run_below_reaper(plan.process, self._reaper_fd, has_entered=has_entered)
+        run_program(plan.process, has_entered=has_entered)
+
+
+def _map_pid_file(path: str) -> mmap.mmap:
+    """Make the file by which the caller learns a pid, and map it: the mapping outlives the change of the root."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        return mmap.mmap(fd, mmap.PAGESIZE)
+    finally:
+        os.close(fd)
+
+
+def read_pid_file(path: Path) -> int:
+    """Return the pid of the container's first process in another container's PID namespace; 0 if there is none."""
+    return int.from_bytes(path.read_bytes()[:4], "little")
 
 
 def become_process(process: ProcessPlan, parent_pidfd: int) -> bool:

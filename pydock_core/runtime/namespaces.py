@@ -58,7 +58,7 @@ class NamespacePlan:
 
         Raises:
             InvalidError: an unknown or repeated kind.
-            UnsupportedError: a PID namespace is to be joined.
+            UnsupportedError: a PID namespace is to be joined together with a time namespace.
         """
         new: set[str] = set()
         joined: dict[str, str] = {}
@@ -69,26 +69,30 @@ class NamespacePlan:
             if kind in new or kind in joined:
                 raise InvalidError(f"linux.namespaces: {kind} is given twice")
             path = namespace.get("path")
-            if path and kind == "pid":
-                # Its processes could see init during the set-up, when it has all privileges and the host's files.
-                raise UnsupportedError(
-                    "linux.namespaces: joining a PID namespace by its path is not supported",
-                    "use --runtime crun",
-                )
             if path:
                 joined[kind] = str(path)
             else:
                 new.add(kind)
+        if "pid" in joined and ("time" in new or "time" in joined):
+            raise UnsupportedError(
+                "linux.namespaces: joining a PID namespace with a time namespace of its own is not supported",
+                "use --runtime crun",
+            )
         return cls(frozenset(new), joined)
 
     @property
     def needs_two_steps(self) -> bool:
         """Whether an intermediate process must fork init.
 
-        A user namespace must own the PID namespace, so it is entered first; a time namespace applies only to the next
+        A user namespace must own a new PID namespace, so it is entered first; a time namespace applies only to the next
         child.
         """
-        return self.has("user") or self.has("time")
+        return (self.has("user") and not self.joins_pid) or self.has("time")
+
+    @property
+    def joins_pid(self) -> bool:
+        """Whether the container has the PID namespace of another one: only its last fork enters that."""
+        return "pid" in self.joined
 
     def has(self, kind: str) -> bool:
         """Whether the container does not share the caller's namespace of this kind."""
@@ -101,6 +105,14 @@ class NamespacePlan:
     def flags_of_all(self, *without: str) -> int:
         """Return the CLONE_NEW* bits of every namespace of the container, without the given kinds."""
         return sum(FLAGS[kind] for kind in (*self.new, *self.joined) if kind not in without)
+
+
+def open_path(kind: str, path: str) -> int:
+    """Open the namespace at ``path``; FailedError if that fails."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailedError(f"cannot join the {kind} namespace {path}: {error.strerror}") from error
 
 
 def join_path(kind: str, path: str) -> None:

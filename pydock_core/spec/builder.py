@@ -83,6 +83,7 @@ class HostFacts:
         map_tty_group: group 5 is mapped, so that terminals can belong to it.
         user_namespace: path of the container's own user namespace, to join; empty for none.
         kept: its id maps; None for none.
+        shared, shared_mounts: paths of another container's namespaces, and of the mounts of these, by kind: "ipc", "pid".
         owns_network: the network namespace is not another container's, which has another user namespace.
     """
 
@@ -110,6 +111,8 @@ class HostFacts:
     user_namespace: str = ""
     kept: KeptIds | None = None
     owns_network: bool = True
+    shared: Mapping[str, str] = field(default_factory=dict)
+    shared_mounts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def can_mount_sysfs(self) -> bool:
@@ -325,16 +328,17 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
     ]
     if host["IpcMode"] == NONE:
         system.remove(shm)
-    elif host["IpcMode"] == HOST:
-        system[-1] = _bind_of_host("/dev/shm")
-        if (
-            facts.rootless
-        ):  # queues of an IPC namespace that the user namespace does not own cannot be mounted
+    elif host["IpcMode"] == HOST or "ipc" in facts.shared:
+        system[-1] = _bind_of_host("/dev/shm", facts.shared_mounts.get("ipc"))
+        # The queues of an IPC namespace that the user namespace does not own cannot be mounted.
+        if (facts.rootless and host["IpcMode"] == HOST) or facts.kept is not None:
             system.remove(defaults.MQUEUE_MOUNT)
     if (
         host["PidMode"] == HOST and facts.rootless
     ):  # proc of a PID namespace that the user namespace does not own
         system[0] = _bind_of_host("/proc")
+    elif "pid" in facts.shared:
+        system[0] = _bind_of_host("/proc", facts.shared_mounts["pid"])
     if facts.cgroup_mount and facts.can_mount_sysfs:
         system.append(defaults.CGROUP_MOUNT)
     if host["Privileged"]:
@@ -372,9 +376,9 @@ def _build_mounts(host: HostConfig, facts: HostFacts, mounts: Sequence[Mount]) -
     return [{**mount, "options": list(mount["options"])} for mount in (*kept, *requested)]
 
 
-def _bind_of_host(path: str) -> dict[str, Any]:
+def _bind_of_host(path: str, source: str | None = None) -> dict[str, Any]:
     options = ["rbind", "rprivate", "nosuid", "noexec", "nodev"]
-    return {"destination": path, "type": "bind", "source": path, "options": options}
+    return {"destination": path, "type": "bind", "source": source or path, "options": options}
 
 
 def build_files(files: Mapping[str, str], taken: Iterable[str], *, read_only: bool) -> list[dict[str, Any]]:
@@ -448,7 +452,7 @@ def _build_linux(
     capabilities: Sequence[str],
     security: Security,
 ) -> dict[str, Any]:
-    linux: dict[str, Any] = {"namespaces": _build_namespaces(host, facts.network_namespace)}
+    linux: dict[str, Any] = {"namespaces": _build_namespaces(host, facts)}
     if facts.kept is not None:
         linux["namespaces"].append({"type": "user", "path": facts.user_namespace})
         linux["uidMappings"] = list(facts.kept.uid_mappings)
@@ -484,14 +488,19 @@ def _resolve_default(capabilities: tuple[str, ...], machine: str, kernel: tuple[
     return resolve_profile(read_default_profile(), capabilities, machine, kernel)
 
 
-def _build_namespaces(host: HostConfig, network: str) -> list[dict[str, Any]]:
+def _build_namespaces(host: HostConfig, facts: HostFacts) -> list[dict[str, Any]]:
+    network = facts.network_namespace
     modes = {
         "cgroup": host["CgroupnsMode"],
         "uts": host["UTSMode"],
         "ipc": host["IpcMode"],
         "pid": host["PidMode"],
     }
-    namespaces = [{"type": "mount"}, *({"type": kind} for kind, mode in modes.items() if mode != HOST)]
+    namespaces: list[dict[str, Any]] = [{"type": "mount"}]
+    for kind, mode in modes.items():
+        if mode != HOST:
+            path = {"path": facts.shared[kind]} if kind in facts.shared else {}
+            namespaces.append({"type": kind, **path})
     if network == "":
         namespaces.append({"type": "network"})
     elif network != "host":

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydock_core.errors import InvalidError, UnsupportedError
+from pydock_core.errors import InvalidError
 from pydock_core.spec.keep_id import is_keep_id, parse_keep_id
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 HOST = "host"
 PRIVATE = "private"
 NONE = "none"
+SHAREABLE = "shareable"
+JOINED = "container:"
+"""Begins a mode with the name of the container whose namespace is joined."""
 THROTTLES: Mapping[str, str] = {
     "BlkioDeviceReadBps": "throttleReadBpsDevice",
     "BlkioDeviceWriteBps": "throttleWriteBpsDevice",
@@ -28,22 +31,11 @@ _PARENT = r"[A-Za-z0-9_.:@/-]+"
 _LARGEST = (1 << 63) - 1
 
 _MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "IpcMode": ("--ipc", (PRIVATE, HOST, NONE)),
-    "PidMode": ("--pid", ("", HOST)),
+    "IpcMode": ("--ipc", (PRIVATE, HOST, NONE, SHAREABLE, f"{JOINED}NAME")),
+    "PidMode": ("--pid", ("", HOST, f"{JOINED}NAME")),
     "UTSMode": ("--uts", ("", HOST)),
     "UsernsMode": ("--userns", ("", HOST)),  # and keep-id
     "CgroupnsMode": ("--cgroupns", (PRIVATE, HOST)),
-}
-_REASONS: Mapping[tuple[str, str], str] = {
-    (
-        "IpcMode",
-        "shareable",
-    ): "a container's /dev/shm is in its own mount namespace, out of reach for another container",
-    (
-        "IpcMode",
-        "container",
-    ): "a container's /dev/shm is in its own mount namespace, out of reach for another container",
-    ("PidMode", "container"): "the other container could trace the processes of this one's creation",
 }
 
 
@@ -59,8 +51,11 @@ def check_host_options(request: CreateRequest) -> None:
         value = host[field] or modes[0]  # type: ignore[literal-required]  # the keys above
         if field == "UsernsMode" and is_keep_id(value):
             parse_keep_id(value, 0, 0)
+        elif value.startswith(JOINED) and f"{JOINED}NAME" in modes:
+            if value == JOINED:
+                raise _invalid(f"invalid {flag} {value}: the name is missing", f"write {flag} {JOINED}NAME")
         elif value not in modes:
-            raise _unknown_mode(field, flag, value, modes)
+            raise _unknown_mode(flag, value, modes)
         host[field] = value  # type: ignore[literal-required]  # the keys above
     if host["UTSMode"] == HOST and (request["Hostname"] or request["Domainname"]):
         raise _invalid(
@@ -82,11 +77,8 @@ def check_host_options(request: CreateRequest) -> None:
             _check_device(item, f"device limit {field}", "Rate", 0, _LARGEST)
 
 
-def _unknown_mode(field: str, flag: str, value: str, modes: tuple[str, ...]) -> Exception:
-    reason = _REASONS.get((field, value.partition(":")[0]))
+def _unknown_mode(flag: str, value: str, modes: tuple[str, ...]) -> Exception:
     hint = f"there are {', '.join(mode for mode in modes if mode)}"
-    if reason is not None:
-        return UnsupportedError(f"{flag} {value} is refused: {reason}", hint, exit_code=125)
     return _invalid(f"invalid {flag} {value}: no such mode", hint)
 
 

@@ -13,7 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -151,6 +151,8 @@ def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds
             set_window_size(created.console_fd, plan.tty_rows, plan.tty_columns)
         counter = find_counter(created.pid)
         executor.start(container_id)
+        if "pid" in plan.shared and isinstance(executor, EmbeddedExecutor):
+            created = replace(created, pid=executor.init_pid(container_id))
     except PyDockError as error:
         messages.send_error(link, error)
     except Exception as error:  # noqa: BLE001 - the supervisor reports every error

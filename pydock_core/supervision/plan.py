@@ -197,6 +197,7 @@ class LaunchPlan:
         tty_rows, tty_columns: initial size of the terminal; 0 if unknown.
         health: :class:`pydock_core.supervision.health_plan.HealthPlan` as JSON; None without a health check.
         restart_policy, restart_most: see :class:`pydock_core.supervision.restart_policy.RestartPolicy`.
+        shared: see :func:`pydock_core.supervision.shared_namespaces.bind_shared`.
         uid_mappings, gid_mappings: OCI id maps of the container's own user namespace; empty if it has none.
     """
 
@@ -228,6 +229,7 @@ class LaunchPlan:
     health: Mapping[str, Any] | None = None
     uid_mappings: tuple[Mapping[str, Any], ...] = ()
     gid_mappings: tuple[Mapping[str, Any], ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types; :meth:`from_json` is the inverse."""

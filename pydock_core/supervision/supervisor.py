@@ -463,6 +463,11 @@ class Supervisor:
                     self._mounts.callback(_unmount, self.paths.network_namespace)
                 if self.plan.network.name_service is not None:
                     self._connections = self._make_connections()
+                if self.plan.shared:
+                    from pydock_core.supervision.shared_namespaces import bind_shared  # late: few containers
+
+                    for point in bind_shared(self.plan.shared, self.paths):
+                        self._mounts.callback(_unmount, point)
                 publish(self.plan, self.plan.network.interfaces, listeners)
                 # Even a maker that is killed may leave parts of a container.
                 self._undo.callback(self._delete)

@@ -17,6 +17,7 @@ import pytest
 
 from pydock_core.errors import PyDockError
 from pydock_core.runtime.capabilities import build_mask
+from pydock_core.runtime.cgroups import probe_cgroups
 from pydock_core.spec.defaults import CAPABILITIES
 from tests.integration.conftest import Dock, archive, dock, nothing_is_left, wait_until
 from tests.support.executor_box import Box
@@ -24,6 +25,7 @@ from tests.support.executor_fixtures import only
 
 __all__ = ["archive", "dock", "nothing_is_left"]  # fixtures
 EXECS = 25
+JOINS = 8
 SUPPORT = Path(__file__).parents[1] / "support"
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="needs gcc, which makes the attacker (Debian: gcc)"
@@ -73,6 +75,36 @@ def test_a_tracer_finds_nothing_of_the_host_in_an_exec(box: Box, watcher: Path, 
     if not privileged:
         assert int(effective, 16) == int(permitted, 16) == build_mask([*CAPABILITIES, "CAP_SYS_PTRACE"])
         assert seccomp == "2"
+    targets = {line[2] for line in lines if line[0] == "open"}
+    assert {target for target in targets if not target.startswith("pipe:[")} <= {"/dev/null"}
+    assert {line[2] for line in lines if line[0] == "cwd"} <= {"/"}
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: an ordinary user's container may share no processes"
+)
+@pytest.mark.skipif(not probe_cgroups().available, reason="needs control groups")
+def test_a_tracer_finds_nothing_of_the_host_in_a_container_that_joins_it(
+    dock: Dock, watcher: Path, tmp_path: Path
+) -> None:
+    """The first process of --pid container: is seen in its final form only, as that of an exec."""
+    marker = tmp_path / "marker"
+    marker.write_text("host\n")
+    marker.chmod(0o666)
+    rights = ("--cap-add", "SYS_PTRACE", "-v", f"{watcher}:/proc_watcher:ro", "--network", "none")
+    dock("run", "-d", "--name", "watching", *rights, "busybox", "/proc_watcher", marker)
+    wait_until(lambda: dock.out("logs", "watching") != "", "the watcher looks")
+    for _ in range(JOINS):
+        dock("run", "--rm", "--network", "none", "--pid", "container:watching", "busybox", "sleep", "0.02")
+    dock("kill", "watching")
+    lines = [line.split() for line in dock.out("logs", "watching").splitlines()]
+    assert marker.read_text() == "host\n"
+    assert [line for line in lines if line[0] == "escaped"] == []
+    seen = {line[1] for line in lines if line[0] == "seen"}
+    assert len(seen) > JOINS / 2
+    own = {tuple(line[2:]) for line in lines if line[0] == "state" and line[1] in seen}
+    mask = f"{build_mask(CAPABILITIES):x}"
+    assert own == {(mask, mask, "2")}
     targets = {line[2] for line in lines if line[0] == "open"}
     assert {target for target in targets if not target.startswith("pipe:[")} <= {"/dev/null"}
     assert {line[2] for line in lines if line[0] == "cwd"} <= {"/"}

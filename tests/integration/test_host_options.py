@@ -26,6 +26,7 @@ RUNTIMES = [
         for name in ("crun", "runc")
     ),
 ]
+ALONE = ("--network", "none")
 each_runtime = pytest.mark.parametrize(
     "runtime", RUNTIMES, ids=lambda words: words[-1] if words else "embedded"
 )
@@ -75,6 +76,90 @@ def test_the_hosts_pid_namespace_ends_with_the_container(
     dock("exec", "shares", "true")
     dock("stop", "-t", "1", "shares")
     assert engine.containers.inspect("shares")["State"]["Status"] == "exited"
+
+
+@needs_groups
+@each_runtime
+def test_namespaces_of_another_container(dock: Dock, runtime: tuple[str, ...]) -> None:
+    dock("run", "-d", "--name", "both", *ALONE, "--ipc", "shareable", "busybox", "sleep", "1000")
+    script = "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc; cat /proc/1/comm; touch /dev/shm/ours"
+    joined = (*ALONE, *runtime, "--pid", "container:both", "--ipc", "container:both", "busybox")
+    lines = out(dock, (), *joined, "sh", "-c", script)
+    look = "readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc; cat /proc/1/comm; rm /dev/shm/ours"
+    assert lines == dock.out("exec", "both", "sh", "-c", look).splitlines()
+    assert lines[2] == "sleep"
+    assert "not found" in dock("run", "--rm", *joined, "nonesuch", code=127).stderr
+
+
+def test_another_containers_shared_memory(dock: Dock) -> None:
+    """Its IPC namespace and its /dev/shm; a restart of either container joins again."""
+    script = "echo theirs > /dev/shm/file; sleep 1000"
+    donor = dock.out(
+        "run", "-d", "--name", "donor", *ALONE, "--ipc", "shareable", "busybox", "sh", "-c", script
+    )
+    look = "until cat /dev/shm/file 2>/dev/null; do :; done; readlink /proc/self/ns/ipc; echo ours > /dev/shm/more"
+    words = (*ALONE, "--ipc", "container:donor", "busybox", "sh", "-c", look)
+    for _ in range(2):
+        theirs = dock.out("exec", "donor", "readlink", "/proc/self/ns/ipc")
+        assert out(dock, (), *words) == ["theirs", theirs]
+        assert dock.out("exec", "donor", "cat", "/dev/shm/more") == "ours"
+        dock("restart", "-t", "0", "donor")
+    dock("create", "--name", "joiner", *words)
+    assert dock.out("inspect", "-f", "{{.HostConfig.IpcMode}}", "joiner") == f"container:{donor}"
+    assert dock.out("start", "-a", "joiner").splitlines()[0] == "theirs"
+    dock("stop", "-t", "0", "donor")
+    refused = dock("start", "joiner", code=125).stderr
+    assert f"container {donor[:12]} is not running, so its IPC namespace cannot be joined" in refused
+
+
+def test_a_private_ipc_namespace_stays_private(dock: Dock) -> None:
+    dock("run", "-d", "--name", "closed", *ALONE, "busybox", "sleep", "1000")
+    refused = dock("run", "--rm", *ALONE, "--ipc", "container:closed", "busybox", "true", code=125).stderr
+    assert "does not share its IPC namespace\nhint: make it with --ipc shareable" in refused
+    assert dock.out("run", "--rm", *ALONE, "--ipc", "shareable", "busybox", "echo", "on") == "on"
+
+
+@needs_groups
+def test_another_containers_processes(dock: Dock) -> None:
+    donor = dock.out("run", "-d", "--name", "owner", *ALONE, "busybox", "sleep", "1000")
+    theirs = dock.out("exec", "owner", "readlink", "/proc/self/ns/pid")
+    joined = (*ALONE, "--pid", "container:owner")
+    # Its processes end with it, those that have left its session too, and the other container's stay.
+    script = "setsid sleep 4322 & while :; do sleep 0.02; done"
+    dock("run", "-d", "--name", "guest", *joined, "busybox", "sh", "-c", script)
+    assert dock.out("inspect", "-f", "{{.HostConfig.PidMode}}", "guest") == f"container:{donor}"
+    wait_until(lambda: "sleep 4322" in dock.out("exec", "owner", "ps"), "its process is seen")
+    assert "sleep 1000" in dock.out("exec", "guest", "ps")
+    dock("stop", "-t", "0", "guest")
+    wait_until(lambda: "sleep 4322" not in dock.out("exec", "owner", "ps"), "its processes have ended")
+    # It ends with the other container's first process, like every process there.
+    dock("start", "guest")
+    dock("restart", "-t", "0", "owner")
+    assert dock.out("wait", "guest") == "137"
+    dock("start", "guest")
+    assert dock.out("exec", "guest", "readlink", "/proc/self/ns/pid") != theirs
+
+
+@needs_groups
+def test_a_killed_supervisor_leaves_no_process_there(dock: Dock, engine: Engine) -> None:
+    dock("run", "-d", "--name", "owner", *ALONE, "busybox", "sleep", "1000")
+    script = "setsid sleep 4323 & while :; do sleep 0.02; done"
+    dock("run", "-d", "--name", "guest", *ALONE, "--pid", "container:owner", "busybox", "sh", "-c", script)
+    wait_until(lambda: "sleep 4323" in dock.out("exec", "owner", "ps"), "its process is seen")
+    pid = engine.containers.inspect("guest")["State"]["Pid"]
+    os.kill(int(Path(f"/proc/{pid}/status").read_text().partition("PPid:")[2].split()[0]), 9)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the first process ends with its supervisor")
+    dock("rm", "guest")
+    assert "sleep 4323" not in dock.out("exec", "owner", "ps")
+
+
+@needs_groups
+def test_a_terminal_and_an_init_beside_anothers_processes(dock: Dock) -> None:
+    dock("run", "-d", "--name", "owner", *ALONE, "busybox", "sleep", "1000")
+    words = ("run", "--rm", *ALONE, "--pid", "container:owner", "--init", "-t", "busybox")
+    lines = dock.out(*words, "sh", "-c", "tty; ps").splitlines()
+    assert lines[0] == "/dev/pts/0"
+    assert any("init -- sh" in line for line in lines)
 
 
 @each_runtime
@@ -159,8 +244,9 @@ def test_swappiness_and_the_oom_killer(dock: Dock) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--ipc", "shareable"], "--ipc shareable is refused: a container's /dev/shm"),
-        (["--pid", "container:x"], "--pid container:x is refused"),
+        (["--ipc", "container:nonesuch"], "no such container: nonesuch"),
+        (["--ipc", "container:"], "invalid --ipc container:: the name is missing"),
+        (["--uts", "container:x"], "invalid --uts container:x: no such mode"),
         (["--pid", "x"], "invalid --pid x: no such mode"),
         (["--uts", "host", "--hostname", "x"], "--uts host cannot be combined"),
         (["--cgroup-parent", "../x"], "invalid --cgroup-parent ../x"),

@@ -98,6 +98,7 @@ def test_a_rule_of_devices_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"UsernsMode": "host"}, True, "--userns host is refused"),
         ({"PidMode": "host"}, True, "--pid host is refused: none"),
+        ({"PidMode": "container:x"}, True, "--pid container is refused: none"),
         ({"CgroupParent": "/x"}, True, "--cgroup-parent is refused: none"),
     ],
 )

@@ -13,10 +13,16 @@ def test_namespaces_are_made_or_joined() -> None:
     assert (plan.new, plan.joined) == ({"pid"}, {"network": "/proc/1/ns/net"})
 
 
-def test_a_pid_namespace_cannot_be_joined() -> None:
-    """Processes already in it could see init while it is set up."""
-    with pytest.raises(UnsupportedError, match="joining a PID namespace") as caught:
-        NamespacePlan.from_config([{"type": "pid", "path": "/proc/1/ns/pid"}])
+def test_a_joined_pid_namespace_needs_no_fork_before_the_start() -> None:
+    """Init is not in it while it is set up, even with a user namespace, which must own a new one."""
+    joined = {"type": "pid", "path": "/proc/1/ns/pid"}
+    for others in ([], [{"type": "user"}]):
+        plan = NamespacePlan.from_config([joined, *others])
+        assert plan.joins_pid
+        assert not plan.needs_two_steps
+    assert NamespacePlan.from_config([{"type": "pid"}, {"type": "user"}]).needs_two_steps
+    with pytest.raises(UnsupportedError, match="with a time namespace") as caught:
+        NamespacePlan.from_config([joined, {"type": "time"}])
     assert caught.value.hint == "use --runtime crun"
 
 

@@ -236,8 +236,6 @@ def test_a_document_of_defaults_is_accepted() -> None:
     [
         ({"OnBuild": ["RUN true"]}, "OnBuild"),
         ({"Nonsense": 1}, "Nonsense"),
-        ({"HostConfig": {"IpcMode": "container:x"}}, "--ipc container:x"),
-        ({"HostConfig": {"PidMode": "container:x"}}, "--pid container:x"),
         ({"HostConfig": {"CpuCount": 2}}, "CpuCount"),
         ({"HostConfig": {"DeviceRequests": [{"Count": 1, "Options": {"a": "b"}}]}}, "DeviceRequests options"),
         ({"HostConfig": {"DeviceRequests": [{"Count": 1, "Other": "b"}]}}, "DeviceRequests.Other"),
