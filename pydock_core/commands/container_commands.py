@@ -22,8 +22,8 @@ _STOP = (
     Option(("-t", "--timeout", "--time"), "seconds to wait before killing it", "SECONDS"),
 )
 
-_NO_REAL_TIME = "the kernels of distributions have no real-time scheduling of control groups"
-_WINDOWS = "it is of containers on Windows"
+_NO_REAL_TIME = "kernels of distributions are built without real-time scheduling for control groups"
+_WINDOWS = "it applies to Windows containers only"
 _CREATE_REFUSED = {
     "--link-local-ip": NO_LINK_LOCAL,
     "--cpu-count": _WINDOWS,
@@ -34,7 +34,7 @@ _CREATE_REFUSED = {
     "--kernel-memory": "the kernel has no such limit any more; -m counts the kernel's memory too",
     "--cpu-rt-period": _NO_REAL_TIME,
     "--cpu-rt-runtime": _NO_REAL_TIME,
-    "--storage-opt": "writable layers have no quota of their own: the state directory's filesystem is the limit",
+    "--storage-opt": "a writable layer has no quota of its own; the file system of PYDOCK_ROOT is the limit",
     "--use-api-socket": "without a daemon there is no API socket to share",
     "--disable-content-trust=false": "signatures of Docker Content Trust are not verified; digests always are",
 }
@@ -521,7 +521,9 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _SOME,
         (("container", "start"),),
-        refused=dict.fromkeys(("--checkpoint", "--checkpoint-dir"), "there are no checkpoints without CRIU"),
+        refused=dict.fromkeys(
+            ("--checkpoint", "--checkpoint-dir"), "PyDock does not use CRIU, which makes checkpoints"
+        ),
     ),
     Command(
         ("attach",),

@@ -395,14 +395,14 @@ class Attachments:
         Raises:
             ConflictError: it is not running.
         """
-        status = derive_status(self._root.container(container_id))
-        if not status.is_running:
+        paths = self._root.container(container_id)
+        if not derive_status(paths).is_running:
             raise ConflictError(
                 f"container {reference} is not running, so its network cannot be joined",
                 f"start it: dock start {reference}",
                 exit_code=125,
             )
-        return NetworkAttachment(mode="container", namespace_path=f"/proc/{status.pid}/ns/net")
+        return NetworkAttachment(mode="container", container_run=str(paths.run))
 
 
 Places = Sequence[tuple[Network, EndpointSettings]]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydock_core import messages, syscalls
-from pydock_core.errors import FailedError, InvalidError, NotFoundError, UnavailableError
+from pydock_core.errors import FailedError, InvalidError, UnavailableError
 from pydock_core.supervision.plan import LaunchPlan
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ def enter(plan: LaunchPlan, namespace_file: Path) -> None:
 
     Raises:
         InvalidError: an unknown mode.
-        NotFoundError: the container that shares its namespace is not running.
+        ConflictError: the container that shares its namespace is not running.
         PyDockError: the network service could not attach the namespace to the bridge.
     """
     mode = plan.network.mode
     if mode == "container":
-        _join(plan.network.namespace_path)
+        _join(Path(plan.network.container_run))
     elif mode not in ("none", "bridge"):
         raise InvalidError(f"unknown network mode {mode!r}")
     bind_namespace(namespace_file)
@@ -51,15 +51,16 @@ def make() -> None:
     set_loopback_up()
 
 
-def _join(path: str) -> None:
-    try:
-        namespace_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NotFoundError(f"there is no network namespace at {path}", exit_code=125) from error
+def _join(directory: Path) -> None:
+    from pydock_core.supervision.shared_namespaces import open_shared  # late: few containers join any
+
+    namespace_fd = open_shared(directory, "network")
     try:
         syscalls.setns(namespace_fd, syscalls.CLONE_NEWNET)
     except OSError as error:
-        raise FailedError(f"cannot join the network namespace {path}: {error.strerror}") from error
+        raise FailedError(
+            f"cannot join the network of container {directory.name[:12]}: {error.strerror}"
+        ) from error
     finally:
         os.close(namespace_fd)
 

@@ -133,15 +133,15 @@ class NetworkAttachment:
 
     Attributes:
         mode: "none" (a new namespace with loopback up), "host" (no new namespace), "bridge" (a new namespace,
-            with ``interfaces``), "container" (join the namespace at ``namespace_path``).
+            with ``interfaces``), "container" (join that of another container).
         interfaces: for "bridge".
-        namespace_path: for "container".
+        container_run: for "container": the directory of the other container's records (:attr:`ContainerPaths.run`).
         name_service: the settings of a name server in the container; None for none.
     """
 
     mode: str = "none"
     interfaces: tuple[Interface, ...] = ()
-    namespace_path: str = ""
+    container_run: str = ""
     name_service: NameService | None = None
 
     @property
@@ -155,7 +155,7 @@ class NetworkAttachment:
         return {
             "mode": self.mode,
             "interfaces": [interface.to_json() for interface in self.interfaces],
-            "namespace_path": self.namespace_path,
+            "container_run": self.container_run,
             "name_service": None if service is None else service.to_json(),
         }
 
@@ -166,7 +166,7 @@ class NetworkAttachment:
         return cls(
             document.get("mode", "none"),
             tuple(Interface.from_json(interface) for interface in document.get("interfaces", ())),
-            document.get("namespace_path", ""),
+            document.get("container_run", ""),
             None if service is None else NameService.from_json(service),
         )
 

@@ -1,4 +1,4 @@
-"""Joins another container's namespaces (``--ipc``, ``--pid container:NAME``): binds them, and the mounts that belong to them.
+"""Joins other containers' namespaces (``--ipc``, ``--pid``, ``--network container:NAME``), and the mounts that belong to them.
 
 The other container is found by its records at each run, so that a restart joins again.  Its namespaces are opened through
 its first process, whose identity is verified before and after.  The mount that belongs to a namespace (/proc, /dev/shm) is
@@ -47,10 +47,8 @@ def bind_shared(shared: Mapping[str, str], paths: ContainerPaths) -> list[Path]:
     points: list[Path] = []
     for kind, directory in shared.items():
         with _opened_init(Path(directory), kind) as (pid, pidfd):
-            namespace_fd = os.open(f"/proc/{pid}/ns/{FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+            namespace_fd = _open_namespace(pid, pidfd, Path(directory), kind)
             try:
-                if _has_ended(pidfd):  # the number may be another process's by now
-                    raise _not_running(Path(directory), kind)
                 target = paths.shared_namespace(kind)
                 target.touch(mode=0o600)
                 syscalls.mount(f"/proc/self/fd/{namespace_fd}", str(target), "", syscalls.MS_BIND)
@@ -61,6 +59,28 @@ def bind_shared(shared: Mapping[str, str], paths: ContainerPaths) -> list[Path]:
             if kind == "pid":
                 _check_proc(points[-1], points[-2], Path(directory).name)
     return points
+
+
+def open_shared(directory: Path, kind: str) -> int:
+    """Open a namespace of another container.
+
+    Args:
+        directory: of the other container's records.
+        kind: of the namespace: "ipc", "pid", "network".
+
+    Raises:
+        ConflictError: the other container is not running; exit code 125.
+    """
+    with _opened_init(directory, kind) as (pid, pidfd):
+        return _open_namespace(pid, pidfd, directory, kind)
+
+
+def _open_namespace(pid: int, pidfd: int, directory: Path, kind: str) -> int:
+    namespace_fd = os.open(f"/proc/{pid}/ns/{FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC)
+    if _has_ended(pidfd):  # the number may be another process's by now
+        os.close(namespace_fd)
+        raise _not_running(directory, kind)
+    return namespace_fd
 
 
 @contextlib.contextmanager
@@ -85,8 +105,9 @@ def _has_ended(pidfd: int) -> bool:
 
 def _not_running(directory: Path, kind: str) -> ConflictError:
     name = directory.name[:12]
+    what = "network" if kind == "network" else f"{kind.upper()} namespace"
     return ConflictError(
-        f"container {name} is not running, so its {kind.upper()} namespace cannot be joined",
+        f"container {name} is not running, so its {what} cannot be joined",
         f"start it: dock start {name}",
         exit_code=125,
     )

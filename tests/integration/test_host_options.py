@@ -255,9 +255,12 @@ def test_swappiness_and_the_oom_killer(dock: Dock) -> None:
         (["--device-read-bps", "/dev/null:1mb"], "device /dev/null is not a block device"),
         (["--device-read-bps", "x"], "--device-read-bps x: malformed"),
         (["--memory-swappiness", "101"], "invalid --memory-swappiness 101"),
-        (["--storage-opt", "size=1g"], "option --storage-opt is refused: writable layers have no quota"),
+        (
+            ["--storage-opt", "size=1g"],
+            "option --storage-opt is refused: a writable layer has no quota of its own",
+        ),
         (["--kernel-memory", "1g"], "option --kernel-memory is refused: the kernel has no such limit"),
-        (["--isolation", "hyperv"], "option --isolation is refused: it is of containers on Windows"),
+        (["--isolation", "hyperv"], "option --isolation is refused: it applies to Windows containers only"),
         (["--use-api-socket"], "option --use-api-socket is refused: without a daemon"),
         (["--disable-content-trust=false"], "option --disable-content-trust=false is refused"),
     ],
@@ -267,3 +270,30 @@ def test_what_is_refused_has_a_reason(dock: Dock, words: list[str], message: str
     result = dock("create", *words, "busybox", "true", code=125)
     assert message in result.stderr
     assert result.stderr.splitlines()[1].startswith("hint: ")
+
+
+def test_a_further_run_joins_again(dock: Dock) -> None:
+    """By a restart policy: the other container has other namespaces by then."""
+    dock("run", "-d", "--name", "donor", *ALONE, "--ipc", "shareable", "busybox", "sleep", "1000")
+    look = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc"
+    script = (
+        f"{look}; until [ -e /v/go ]; do sleep 0.02; done; [ -e /v/done ] || {{ touch /v/done; exit 1; }}"
+    )
+    words = (
+        "--network",
+        "container:donor",
+        "--ipc",
+        "container:donor",
+        "--restart",
+        "on-failure:1",
+        "-v",
+        "/v",
+    )
+    dock("run", "-d", "--name", "joiner", *words, "busybox", "sh", "-c", script)
+    namespaces = [dock.out("exec", "donor", "sh", "-c", look)]
+    dock("restart", "-t", "0", "donor")
+    namespaces.append(dock.out("exec", "donor", "sh", "-c", look))
+    dock("exec", "joiner", "touch", "/v/go")
+    wait_until(lambda: dock.out("ps", "-aqf", "name=joiner", "-f", "status=exited") != "", "it has ended")
+    assert namespaces[0] != namespaces[1]
+    assert dock.out("logs", "joiner") == "\n".join(namespaces)

@@ -447,10 +447,9 @@ def test_the_hosts_network(root: StateRoot, lower: Path) -> None:
 def test_sharing_another_containers_network(root: StateRoot, lower: Path) -> None:
     first = Box(root, lower, ["httpd", "-f", "-p", "127.0.0.1:7000", "-h", "/etc"])
     with first.launch():
-        path = f"/proc/{first.status().pid}/ns/net"
         second = Box(
             root, lower, ["sh", "-c", "until wget -q -O - http://127.0.0.1:7000/passwd; do :; done"],
-            network=NetworkAttachment("container", namespace_path=path),
+            network=NetworkAttachment("container", container_run=str(first.paths.run)),
         )  # fmt: skip
         with second.launch() as launch:
             assert launch.wait(10) is not None

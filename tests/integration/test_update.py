@@ -140,7 +140,7 @@ def test_a_container_that_its_policy_starts_again_has_the_new_limits(dock: Dock,
         ([], 1, "no limit and no restart policy to set"),
         (["-m", "1k"], 125, "invalid --memory 1024"),
         (["--restart", "sometimes"], 125, "--restart"),
-        (["--cpu-rt-runtime", "5"], 125, "no real-time scheduling"),
+        (["--cpu-rt-runtime", "5"], 125, "without real-time scheduling"),
     ],
 )
 def test_what_is_refused(dock: Dock, words: list[str], code: int, message: str) -> None:
