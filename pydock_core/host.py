@@ -185,8 +185,8 @@ def _cgroups(*, rootless: bool) -> Check:
     support = probe_cgroups()
     if not support.version:
         return Check("cgroups", "limited", "none", "no limit is enforced", "mount a cgroup hierarchy")
-    wanted = {"memory": support.memory, "cpu": support.cpu, "pids": support.pids}
-    missing = [name for name, there in wanted.items() if not there]
+    controllers = {"memory": support.memory, "cpu": support.cpu, "pids": support.pids}
+    missing = [name for name, there in controllers.items() if not there]
     if not missing:
         return Check("cgroups", "ok", f"version {support.version}")
     return Check(

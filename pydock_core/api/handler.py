@@ -108,9 +108,9 @@ class ApiHandler(web.RequestHandler):
             match = pattern.fullmatch(path) if method == self.request.method else None
             if match is not None:
                 return operation, {name: unquote(text) for name, text in match.groupdict().items()}
-        shown = re.sub(r"[^!-~]", "?", path)[:200]
+        printable_path = re.sub(r"[^!-~]", "?", path)[:200]
         raise UnsupportedError(
-            f"{self.request.method} {shown} is not supported yet", "dock does it on the command line"
+            f"{self.request.method} {printable_path} is not supported yet", "dock does it on the command line"
         )
 
     # -- parameters

@@ -169,13 +169,13 @@ class _Reader:
         """Check an object's fields; null counts as absent."""
         given = {name: value for name, value in document.items() if value is not None}
         for name, value in given.items():
-            shown = f"{place}.{name}" if place else str(name)
+            full_name = f"{place}.{name}" if place else str(name)
             if name not in fields:
-                raise self._bad(f"unknown field {shown}")
+                raise self._bad(f"unknown field {full_name}")
             check, since = fields[name]
-            self._require(since, f"the field {shown}")
+            self._require(since, f"the field {full_name}")
             if not check(value):
-                raise self._bad(f"{shown} is malformed")
+                raise self._bad(f"{full_name} is malformed")
         for name in required:
             if not given.get(name):
                 raise self._bad(f"{place + '.' if place else ''}{name} is missing")

@@ -109,12 +109,12 @@ class _Selector:
         driver, selected = self._choose_driver(request)
         kind = _DRIVERS[driver][0]
         there = self.available(kind)
-        count, wanted = request["Count"], list(request["DeviceIDs"] or ())
-        if not there and (count or wanted):
+        count, device_ids = request["Count"], list(request["DeviceIDs"] or ())
+        if not there and (count or device_ids):
             raise no_gpu("--gpus", driver if request["Driver"] else "")
-        if wanted:
-            self.names += [self._device(kind, name, there) for name in wanted]
-            visible = ",".join(wanted)
+        if device_ids:
+            self.names += [self._device(kind, name, there) for name in device_ids]
+            visible = ",".join(device_ids)
         elif count < 0:
             self.names += _all_of(kind, there)
             visible = "all"
@@ -131,10 +131,10 @@ class _Selector:
 
     def _choose_driver(self, request: Mapping[str, Any]) -> tuple[str, list[str]]:
         """Return the driver, and the first of the request's capability lists that it supports."""
-        asked = request["Driver"]
-        if asked and asked not in _DRIVERS:
+        driver_name = request["Driver"]
+        if driver_name and driver_name not in _DRIVERS:
             raise InvalidError(
-                f"--gpus driver={asked}: no such device driver",
+                f"--gpus driver={driver_name}: no such device driver",
                 f"there are {', '.join((*_DRIVERS, CDI_DRIVER))}",
                 exit_code=125,
             )
@@ -142,15 +142,18 @@ class _Selector:
         fitting = [
             (driver, selected)
             for driver, (_, own) in _DRIVERS.items()
-            if asked in ("", driver)
-            for selected in [next((wanted for wanted in lists if own.issuperset(wanted)), None)]
+            if driver_name in ("", driver)
+            for selected in [
+                next((capabilities for capabilities in lists if own.issuperset(capabilities)), None)
+            ]
             if selected is not None
         ]
         if not fitting:
-            shown = " or ".join(",".join(wanted) for wanted in lists) or "(none)"
+            alternatives = " or ".join(",".join(capabilities) for capabilities in lists) or "(none)"
             known = sorted(set().union(*(own for _, own in _DRIVERS.values())))
             raise InvalidError(
-                f"--gpus capabilities={shown}: no device driver {asked + ' ' if asked else ''}has these capabilities",
+                f"--gpus capabilities={alternatives}: no device driver "
+                f"{driver_name + ' ' if driver_name else ''}has these capabilities",
                 f"there are {', '.join(known)}",
                 exit_code=125,
             )
@@ -215,19 +218,19 @@ class _Selector:
         text = self.environment.get(DRIVER_CAPABILITIES)
         if text is None and self._is_legacy:
             return frozenset(nvidia_driver.CAPABILITIES)
-        wanted = {part.strip() for part in (text or "").split(",")} - {""}
-        if not wanted:
+        capabilities = {part.strip() for part in (text or "").split(",")} - {""}
+        if not capabilities:
             return nvidia_driver.DEFAULT_CAPABILITIES
-        if "all" in wanted:
+        if "all" in capabilities:
             return frozenset(nvidia_driver.CAPABILITIES)
-        unknown = wanted - set(nvidia_driver.CAPABILITIES)
+        unknown = capabilities - set(nvidia_driver.CAPABILITIES)
         if unknown:
             raise InvalidError(
                 f"{DRIVER_CAPABILITIES}={text}: NVIDIA's driver has no capability {min(unknown)}",
                 f"there are all, {', '.join(nvidia_driver.CAPABILITIES)}",
                 exit_code=125,
             )
-        return frozenset(wanted)
+        return frozenset(capabilities)
 
 
 def _all_of(kind: str, there: Sequence[str]) -> list[QualifiedName]:

@@ -263,7 +263,7 @@ class _Driver:
             UnavailableError: there is none.
         """
         suffix = f".so.{self._version}"
-        wanted = self._wanted(_LIBRARIES)
+        libraries = self._wanted(_LIBRARIES)
         found: dict[str, str] = {}
         links: list[str] = []
         any_is_there = False
@@ -273,7 +273,7 @@ class _Driver:
             if not name.endswith(suffix) or not self._host.exists(path):
                 continue
             any_is_there = True
-            if name.removesuffix(suffix) in wanted:
+            if name.removesuffix(suffix) in libraries:
                 found[path] = path
                 links += self._links(posixpath.dirname(path), entry.soname, name)
         if not any_is_there:
@@ -282,7 +282,7 @@ class _Driver:
                 "install the driver's libraries of this version (nvidia-smi on the host must work), then sudo ldconfig",
                 exit_code=125,
             )
-        if "libvdpau_nvidia" in wanted:
+        if "libvdpau_nvidia" in libraries:
             for folder in dict.fromkeys(map(posixpath.dirname, list(found))):
                 path = f"{folder}/vdpau/libvdpau_nvidia{suffix}"
                 if self._host.exists(path):

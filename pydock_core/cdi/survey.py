@@ -47,8 +47,8 @@ def survey() -> Survey:
             problems.append((error.message, error.hint))
             continue
         if names:
-            shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
-            devices.append(f"{kind} {shown} ({_source(kind, is_described=kind in described)})")
+            listed = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
+            devices.append(f"{kind} {listed} ({_source(kind, is_described=kind in described)})")
     host = HostTree()
     if nvidia_driver.find_version(host) and not nvidia_driver.find_gpus(host):
         problems.append(

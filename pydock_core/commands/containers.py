@@ -212,19 +212,20 @@ def diff(context: Context, words: Namespace) -> int:
 def port(context: Context, words: Namespace) -> int:
     """Show the published addresses of a container's ports."""
     bindings = context.engine.containers.inspect(words.CONTAINER)["NetworkSettings"]["Ports"]
-    wanted = None
+    private_port = None
     if words.PORT:
         number, _, protocol = words.PORT.partition("/")
         if not number.isdigit() or protocol not in ("", "tcp", "udp"):
             raise InvalidError(f"{words.PORT!r} is not a port", "write PORT or PORT/udp")
-        wanted = f"{number}/{protocol or 'tcp'}"
+        private_port = f"{number}/{protocol or 'tcp'}"
     lines = list(list_bindings(bindings))
-    if wanted:
-        lines = [line for line in lines if line[0] == wanted]
+    if private_port:
+        lines = [line for line in lines if line[0] == private_port]
         if not lines:
             raise NotFoundError(
-                f"port {wanted} of container {words.CONTAINER} is not published", "publish it at run with -p"
+                f"port {private_port} of container {words.CONTAINER} is not published",
+                "publish it at run with -p",
             )
     for key, address in lines:
-        context.print(address if wanted else f"{key} -> {address}")
+        context.print(address if private_port else f"{key} -> {address}")
     return 0

@@ -305,14 +305,14 @@ def _port_parts(text: str, body: str) -> tuple[str, str, str]:
     return address, host, container
 
 
-def _port_range(text: str, shown: str) -> list[int]:
+def _port_range(text: str, option: str) -> list[int]:
     first, dash, last = text.partition("-")
     try:
         low, high = int(first), int(last) if dash else int(first)
     except ValueError:
-        raise _invalid(f"-p {shown}: {text!r} is not a port", "a port is a number from 1 to 65535") from None
+        raise _invalid(f"-p {option}: {text!r} is not a port", "a port is a number from 1 to 65535") from None
     if not 1 <= low <= high <= 65535:
-        raise _invalid(f"-p {shown}: {text} is out of range", "a port is a number from 1 to 65535")
+        raise _invalid(f"-p {option}: {text} is out of range", "a port is a number from 1 to 65535")
     return list(range(low, high + 1))
 
 
@@ -369,7 +369,7 @@ def _is_cdi(text: str) -> bool:
 
 def _gpus(text: str, caller: Caller) -> dict[str, Any]:
     """Parse ``--gpus`` as Docker's program does: all, N, or driver=, count=, device=, capabilities=, options=."""
-    shown = f"{caller.flag} {text}"
+    option = f"{caller.flag} {text}"
     request: dict[str, Any] = {
         "Driver": "",
         "Count": 0,
@@ -381,11 +381,11 @@ def _gpus(text: str, caller: Caller) -> dict[str, Any]:
     for part in parse_csv(text, caller.flag):
         key, equals, value = part.partition("=")
         if key in seen:
-            raise _invalid(f"{shown}: {key} is given twice", "give each key once")
+            raise _invalid(f"{option}: {key} is given twice", "give each key once")
         seen.add(key)
         if not equals or key == "count":
             seen.add("count")
-            request["Count"] = _gpu_count(value if equals else key, shown)
+            request["Count"] = _gpu_count(value if equals else key, option)
         elif key == "driver":
             request["Driver"] = value
         elif key == "device":
@@ -394,11 +394,11 @@ def _gpus(text: str, caller: Caller) -> dict[str, Any]:
             request["Capabilities"] = [[*value.split(","), "gpu"]]
         elif key == "options":
             request["Options"] = {
-                name: text for name, _, text in (entry.partition("=") for entry in parse_csv(value, shown))
+                name: text for name, _, text in (entry.partition("=") for entry in parse_csv(value, option))
             }
         else:
             raise _invalid(
-                f"{shown}: unknown key {key}", "there are driver, count, device, capabilities and options"
+                f"{option}: unknown key {key}", "there are driver, count, device, capabilities and options"
             )
     if "count" not in seen and request["DeviceIDs"] is None:
         request["Count"] = 1
@@ -406,11 +406,11 @@ def _gpus(text: str, caller: Caller) -> dict[str, Any]:
     return request
 
 
-def _gpu_count(text: str, shown: str) -> int:
+def _gpu_count(text: str, option: str) -> int:
     if text == "all":
         return -1
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        raise _invalid(f"{shown}: {text!r} is neither a number nor all", "write --gpus all, 2, or device=0")
+        raise _invalid(f"{option}: {text!r} is neither a number nor all", "write --gpus all, 2, or device=0")
     return int(text)
 
 

@@ -34,16 +34,16 @@ def ensure_image(
         NotFoundError: the image is missing and must not be pulled, or the registry does not have it.
         PyDockError: as in a pull; all with exit code 125.
     """
-    wanted = policy or os.environ.get(VARIABLE) or "missing"
+    chosen = policy or os.environ.get(VARIABLE) or "missing"
     source = "--pull" if policy else VARIABLE
     try:
-        if wanted not in POLICIES:
-            raise InvalidError(f"{source} {wanted}: no such policy", f"there are {', '.join(POLICIES)}")
-        if wanted != "always" or _is_id(context, reference):
+        if chosen not in POLICIES:
+            raise InvalidError(f"{source} {chosen}: no such policy", f"there are {', '.join(POLICIES)}")
+        if chosen != "always" or _is_id(context, reference):
             try:
                 _look(context, reference, platform)
             except NotFoundError:
-                if wanted == "never" or _is_id(context, reference):
+                if chosen == "never" or _is_id(context, reference):
                     raise
                 name = parse_reference(reference).with_default_tag()
                 if not quiet:

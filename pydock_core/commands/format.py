@@ -72,10 +72,10 @@ def write_listing(
         return
     if template == "json":
         for record in records:
-            shown = {
+            document = {
                 key: field_value(value) for key, value in record.items() if not isinstance(value, Method)
             }
-            context.print(json_text(shown, separators=(",", ":"), sort_keys=True))
+            context.print(json_text(document, separators=(",", ":"), sort_keys=True))
         return
     from pydock_core.commands.template import Template
 

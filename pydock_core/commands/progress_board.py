@@ -162,31 +162,31 @@ class Board:
         status = event["status"]
         name = event.get("id") or status
         row = self.rows.setdefault(name, Row(name))
-        shown = status if event.get("id") else ""
+        label = status if event.get("id") else ""
         current, total = event.get("current"), event.get("total") or 0
         if status.startswith(DONE):
-            _end(row, shown)
+            _end(row, label)
         elif status == "Extracting":
             if not row.is_coming and not row.is_done:
-                self._extract(row, shown, current or 0, total)
+                self._extract(row, label, current or 0, total)
         elif current is not None:
-            self._move(row, shown, current, total)
+            self._move(row, label, current, total)
             row.is_coming = status == "Downloading"
         elif status in ARRIVED:
-            row.status, row.is_coming, row.is_moving, row.moved = shown, False, False, row.size
+            row.status, row.is_coming, row.is_moving, row.moved = label, False, False, row.size
         elif not (row.is_coming and row.moved):  # "Waiting" for its extraction
             row.size = max(row.size, total)
-            row.status, row.is_done, row.is_moving = shown, False, False
+            row.status, row.is_done, row.is_moving = label, False, False
             if status != "Waiting":
                 # A layer whose blob exists is not downloaded.
                 row.is_coming = status == "Pulling fs layer" and row.size > 0
         return row
 
-    def _move(self, row: Row, shown: str, current: int, total: int) -> None:
+    def _move(self, row: Row, label: str, current: int, total: int) -> None:
         """Apply a step of a transfer.  Its first number counts bytes of an earlier, interrupted pull."""
         if row.is_moving and current > row.current:
             self._fresh_bytes += current - row.current
-        row.status, row.current, row.total = shown, current, total
+        row.status, row.current, row.total = label, current, total
         row.is_moving, row.is_done = True, False
         row.moved = max(row.moved, current)
         row.size = max(row.size, total)
@@ -195,11 +195,11 @@ class Board:
         self.rate.add(now, self._fresh_bytes)
 
     @staticmethod
-    def _extract(row: Row, shown: str, current: int, total: int) -> None:
+    def _extract(row: Row, label: str, current: int, total: int) -> None:
         """Apply a step of an extraction.  A transferred layer has no total: the event's is the compressed size."""
-        is_first = row.status != shown
+        is_first = row.status != label
         is_wrong = bool(row.size) or current > total or (not is_first and not row.total and bool(row.current))
-        row.status, row.current, row.total = shown, current, 0 if is_wrong else total
+        row.status, row.current, row.total = label, current, 0 if is_wrong else total
         row.is_moving, row.is_done = True, False
 
     def finish(self) -> None:
@@ -235,8 +235,8 @@ class Board:
         return ", ".join(parts + ([human_size(size_bytes)] if size_bytes else []))
 
 
-def _end(row: Row, shown: str) -> None:
+def _end(row: Row, label: str) -> None:
     if not row.moved and not row.is_moving:
         row.size = 0  # it existed, or another process fetched it
-    row.status, row.moved = shown, row.size
+    row.status, row.moved = label, row.size
     row.is_done, row.is_coming, row.is_moving = True, False, False

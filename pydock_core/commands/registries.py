@@ -138,11 +138,11 @@ def _read_password(context: Context) -> str:
 def logout(context: Context, words: Namespace) -> int:
     """Remove the stored credentials of a registry."""
     server = words.SERVER or ""
-    shown = server or "https://index.docker.io/v1/"
+    server_name = server or "https://index.docker.io/v1/"
     if context.engine.registries.logout(server):
-        context.print(f"Removing login credentials for {shown}")
+        context.print(f"Removing login credentials for {server_name}")
     else:
-        context.print(f"Not logged in to {shown}")
+        context.print(f"Not logged in to {server_name}")
     return 0
 
 

@@ -117,13 +117,13 @@ class Containers:
         )
         if not any_platform:
             warnings += self._state.images.platform_warnings(image_id)
-        wanted = check_name(name) if name else None
+        chosen_name = check_name(name) if name else None
         container_id = random_id()
         definition, used = name_volumes(merged, self._inherited(merged), self._mounted_image)
         for attempt in range(_NAME_ATTEMPTS):
             row = ContainerRow(
                 container_id,
-                wanted
+                chosen_name
                 or (random_name() if attempt < _NAME_ATTEMPTS - 1 else f"{random_name()}_{container_id[:6]}"),
                 image_id,
                 time.time_ns(),
@@ -134,7 +134,7 @@ class Containers:
                 table.insert(self._database, row, used, durable=not definition.host["AutoRemove"])
                 break
             except ConflictError:
-                if wanted:
+                if chosen_name:
                     raise
         return container_id, warnings
 
@@ -497,9 +497,9 @@ class Containers:
             entries = follow_log(paths, tail=tail, since_ns=since_ns, until_ns=until_ns)
         else:
             entries = read_log(paths.log_file, tail=tail, since_ns=since_ns, until_ns=until_ns)
-        wanted = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
+        streams = {name for name, chosen in (("stdout", stdout), ("stderr", stderr)) if chosen}
         for entry in entries:
-            if entry.stream in wanted:
+            if entry.stream in streams:
                 front = entry.time.encode() + b" " if timestamps else b""
                 if details:
                     front += _spell_attributes(entry.attributes or {}) + b" "

@@ -529,10 +529,10 @@ class Launcher:
     @staticmethod
     def _resolve(read: Callable[[str], bytes | None], definition: Definition, user: str) -> ResolvedUser:
         resolved = resolve_user(user, read)
-        asked = definition.host["GroupAdd"]
-        if not asked:
+        group_names = definition.host["GroupAdd"]
+        if not group_names:
             return resolved
-        groups = [int(group) if group.isdigit() else _group_id(group, read) for group in asked]
+        groups = [int(group) if group.isdigit() else _group_id(group, read) for group in group_names]
         return replace(resolved, additional_gids=tuple(dict.fromkeys((*resolved.additional_gids, *groups))))
 
 

@@ -65,9 +65,9 @@ class Processes:
         titles, lines = _run_ps(list(options) or ["-ef"])
         pids = {str(pid) for pid, _ in list_processes(status.supervisor_pid)}
         column = titles.index("PID")
-        shown = [fields for fields in lines if len(fields) > column and fields[column] in pids]
+        rows = [fields for fields in lines if len(fields) > column and fields[column] in pids]
         self._state.recorder.container(row, "top")
-        return {"Titles": titles, "Processes": shown}
+        return {"Titles": titles, "Processes": rows}
 
     def stats(self, reference: str) -> dict[str, Any]:
         """Read a container's current usage, as ContainerStatsResponse of the Engine API.

@@ -64,10 +64,10 @@ class Seen:
 def describe_status(status: Status, now_ns: int, health: str = NO_HEALTH) -> str:
     """Return the STATUS column: "Up 5 minutes (healthy)", "Exited (0) 2 hours ago", "Created"."""
     if status.status == "running":
-        shown = {NO_HEALTH: "", STARTING: " (health: starting)"}.get(health, f" ({health})")
+        suffix = {NO_HEALTH: "", STARTING: " (health: starting)"}.get(health, f" ({health})")
         if status.is_paused:
-            shown = " (Paused)"
-        return f"Up {_span(now_ns - status.started_at_ns)}{shown}"
+            suffix = " (Paused)"
+        return f"Up {_span(now_ns - status.started_at_ns)}{suffix}"
     if status.status == "restarting":
         return f"Restarting ({status.exit_code}) {_span(now_ns - status.finished_at_ns)} ago"
     if status.status == "exited" and not status.finished_at_ns:  # killed, and not recorded yet
@@ -214,14 +214,14 @@ def _health(seen: Seen) -> dict[str, Any]:
         }
         for result in seen.health.log
     ]
-    shown = {"Status": seen.health_status, "FailingStreak": seen.health.failing_streak, "Log": log}
-    return {"Health": shown}
+    health_state = {"Status": seen.health_status, "FailingStreak": seen.health.failing_streak, "Log": log}
+    return {"Health": health_state}
 
 
 def _networks(seen: Seen) -> dict[str, Any]:
     """Return the networks with the container's endpoint on each; the address is known while it runs."""
     endpoints = seen.definition.request["NetworkingConfig"]["EndpointsConfig"]
-    shown = {}
+    endpoints_state = {}
     for name, settings in endpoints.items():
         current: dict[str, Any] = {}
         if seen.status.is_running and name in seen.places:
@@ -234,8 +234,8 @@ def _networks(seen: Seen) -> dict[str, Any]:
             current = build_endpoint(network, endpoint, settings)
             if network.has_names:
                 current["DNSNames"] = list(own_names(seen.row.id, seen.row.name, seen.definition, settings))
-        shown[name] = {**_ENDPOINT_STATE, **settings, **current}
-    return shown
+        endpoints_state[name] = {**_ENDPOINT_STATE, **settings, **current}
+    return endpoints_state
 
 
 def _mount_points(seen: Seen) -> list[dict[str, Any]]:

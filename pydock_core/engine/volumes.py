@@ -100,9 +100,9 @@ class Volumes:
             return
         users = table.users(self._database, name)
         if users:
-            shown = ", ".join(user[:12] for user in users)
+            user_ids = ", ".join(user[:12] for user in users)
             raise ConflictError(
-                f"volume {name} cannot be removed: it is in use by container {shown}",
+                f"volume {name} cannot be removed: it is in use by container {user_ids}",
                 f"remove its containers first: dock rm -f {' '.join(user[:12] for user in users)}",
             )
         if not force:
@@ -121,9 +121,9 @@ class Volumes:
             InvalidError: an unknown filter.
         """
         self._state.sweep_once()
-        asked = dict(filters or {})
-        with_names = any(parse_boolean(value, "all") for value in asked.pop("all", ()))
-        may_go = parse_prune_filters(asked, time.time_ns(), ("label", "label!"))
+        remaining = dict(filters or {})
+        with_names = any(parse_boolean(value, "all") for value in remaining.pop("all", ()))
+        may_go = parse_prune_filters(remaining, time.time_ns(), ("label", "label!"))
         going = [
             row
             for row in table.all_volumes(self._database)

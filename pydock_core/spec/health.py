@@ -60,10 +60,10 @@ def _invalid(message: str, hint: str) -> InvalidError:
     return InvalidError(message, hint, exit_code=125)
 
 
-def merge_health(asked: HealthConfig | None, image: Mapping[str, Any] | None) -> HealthConfig | None:
+def merge_health(requested: HealthConfig | None, image: Mapping[str, Any] | None) -> HealthConfig | None:
     """Return the check, with the image's values for fields missing from the request."""
     known: dict[str, Any] = {name: (image or {})[name] for name in _FIELDS if (image or {}).get(name)}
-    merged: HealthConfig = {**known, **(asked or {})}  # type: ignore[typeddict-item]  # the image's are checked
+    merged: HealthConfig = {**known, **(requested or {})}  # type: ignore[typeddict-item]  # the image's are checked
     return merged or None
 
 

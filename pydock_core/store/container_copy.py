@@ -62,7 +62,7 @@ def _describe(seen: ContainerView, place: Place) -> dict[str, Any]:
     status = place.status
     assert status is not None
     mode = status.st_mode & 0o777 | _GO_KINDS[stat.S_IFMT(status.st_mode)]
-    mode |= sum(shown for bit, shown in _GO_BITS.items() if status.st_mode & bit)
+    mode |= sum(mode_bit for bit, mode_bit in _GO_BITS.items() if status.st_mode & bit)
     return {
         "name": split_entry(place.path)[1] if place.path != "/" else "/",
         "size": status.st_size,

@@ -71,11 +71,11 @@ def clean_name(name: bytes, subject: str, link: bytes | None = None) -> bytes:
     for part in name.split(b"/"):
         if part == b"..":
             if not parts:
-                shown = os.fsdecode(name)
+                text = os.fsdecode(name)
                 what = (
-                    f"entry {shown!r} leads"
+                    f"entry {text!r} leads"
                     if link is None
-                    else f"hard link {os.fsdecode(link)!r} leads to {shown!r},"
+                    else f"hard link {os.fsdecode(link)!r} leads to {text!r},"
                 )
                 raise InvalidError(f"{subject}: {what} out of the image", HOSTILE)
             parts.pop()

@@ -249,9 +249,9 @@ class TreeTar:
     def _xattrs(self, fd: int, names: list[str], path: bytes) -> Xattrs:
         kept = []
         for name in sorted(names):
-            shown = self.xattr_name(name, path)
-            if shown.startswith(_KEPT_XATTRS):
-                kept.append((os.fsencode(shown), os.getxattr(fd, name)))
+            archive_name = self.xattr_name(name, path)
+            if archive_name.startswith(_KEPT_XATTRS):
+                kept.append((os.fsencode(archive_name), os.getxattr(fd, name)))
         return kept
 
     # -- for subclasses ----------------------------------------------------------------------------------

@@ -196,14 +196,14 @@ def _draw_box(
 
 def _draw_name(x: int, y: int, name: str, tooltip: Sequence[str], style: str) -> str:
     """Draw a name in a frame, on a stem above the element below."""
-    shown = shorten(one_line(name), fitting_columns(COLUMN_PIXELS, FONT_PIXELS), keep_end=True)
+    label = shorten(one_line(name), fitting_columns(COLUMN_PIXELS, FONT_PIXELS), keep_end=True)
     frame = NAME_PIXELS - STEP_PIXELS
     middle = x + COLUMN_PIXELS // 2
     return (
         f"<g>{draw_tooltip(tooltip)}"
         f'<line x1="{middle}" y1="{y + frame}" x2="{middle}" y2="{y + NAME_PIXELS}" style="{_STEM}"/>'
         f'<rect x="{x}" y="{y}" width="{COLUMN_PIXELS}" height="{frame}" rx="{frame // 2}" style="{style}"/>'
-        f"{draw_text(middle, y + 14, shown, FONT_PIXELS, f'{MONO};font-weight:600', anchor='middle')}</g>"
+        f"{draw_text(middle, y + 14, label, FONT_PIXELS, f'{MONO};font-weight:600', anchor='middle')}</g>"
     )
 
 

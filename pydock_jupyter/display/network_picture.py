@@ -171,12 +171,12 @@ def _draw_member(member: Member, x: int, y: int) -> str:
 
 
 def _draw_port(port: str, x: int, y: int) -> str:
-    shown = shorten(port, fitting_columns(COLUMN_PIXELS, SMALL_PIXELS), keep_end=True)
+    label = shorten(port, fitting_columns(COLUMN_PIXELS, SMALL_PIXELS), keep_end=True)
     middle = x + COLUMN_PIXELS // 2
     return (
         f"<g>{draw_tooltip([port])}"
         f'<rect x="{x}" y="{y}" width="{COLUMN_PIXELS}" height="{PORT_PIXELS}" rx="{PORT_PIXELS // 2}" style="{ACCENT}"/>'
-        f"{draw_text(middle, y + 15, shown, SMALL_PIXELS, MONO, anchor='middle')}</g>"
+        f"{draw_text(middle, y + 15, label, SMALL_PIXELS, MONO, anchor='middle')}</g>"
     )
 
 

@@ -51,18 +51,18 @@ def read_networks(engine: EngineProtocol, names: Sequence[str]) -> NetworkGraph:
     Raises:
         NotFoundError: there is no such network.
     """
-    wanted = {engine.networks.name(name) for name in names}
+    chosen = {engine.networks.name(name) for name in names}
     members = []
     for summary in reversed(engine.containers.list()):  # the oldest first
         with suppress(NotFoundError):  # removed just now
             members.append(_read_member(engine, engine.containers.inspect(summary["Id"])))
-    if wanted:
-        members = [member for member in members if wanted & {place.network for place in member.places}]
+    if chosen:
+        members = [member for member in members if chosen & {place.network for place in member.places}]
     used = {place.network for member in members for place in member.places}
     documents = [
         document
         for document in engine.networks.list()
-        if (document["Name"] in wanted if wanted else document["Name"] in used or _is_made(document))
+        if (document["Name"] in chosen if chosen else document["Name"] in used or _is_made(document))
     ]
     return NetworkGraph(
         tuple(sorted(map(_read_network, documents), key=lambda network: (network.driver, network.name))),

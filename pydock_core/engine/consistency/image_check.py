@@ -57,9 +57,9 @@ class ImageCheck:
             named = tags.get(row.id, ())
             name = named[0].reference if named else short_id(row.id)
             own = layers.get(row.id, ())
-            wanted = {row.id: "config", row.manifest_digest: "manifest"}
-            wanted |= {layer.blob_digest: "layer" for layer in own}
-            gone = [f"{kind} {short_id(digest)}" for digest, kind in wanted.items() if digest not in blobs]
+            required = {row.id: "config", row.manifest_digest: "manifest"}
+            required |= {layer.blob_digest: "layer" for layer in own}
+            gone = [f"{kind} {short_id(digest)}" for digest, kind in required.items() if digest not in blobs]
             if gone:
                 yield inconsistency("image", name, f"blobs are missing: {short(gone)}", _AGAIN)
             unapplied = [layer for layer in own if layer.diff_id not in applied]

@@ -41,11 +41,11 @@ def with_history(database: Database, kind: str, prefixes: Iterable[str]) -> dict
         kind: type of the events, "container" or "network".
         prefixes: prefixes of ids.
     """
-    wanted = dict.fromkeys(prefixes, "")
-    if wanted:
+    matches = dict.fromkeys(prefixes, "")
+    if matches:
         actors = [
             row[0] for row in database.query("SELECT DISTINCT actor FROM event WHERE type = ?", (kind,))
         ]
-        for prefix in wanted:
-            wanted[prefix] = next((actor for actor in actors if actor.startswith(prefix)), "")
-    return {prefix: actor for prefix, actor in wanted.items() if actor}
+        for prefix in matches:
+            matches[prefix] = next((actor for actor in actors if actor.startswith(prefix)), "")
+    return {prefix: actor for prefix, actor in matches.items() if actor}

@@ -272,8 +272,8 @@ class Layers:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             offset = int(digest_hex(diff_id)[:_OFFSET_DIGITS], 16)
-            wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-            while not _try_lock(fd, wanted):
+            lock = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+            while not _try_lock(fd, lock):
                 if progress is not None:
                     progress({"status": "Waiting", "id": short_id(diff_id)})
                 time.sleep(_POLL_SECONDS)
@@ -287,10 +287,10 @@ def _is_chained(diff_id: str, chain_id: str, metadata: Mapping[str, Any]) -> boo
     return is_dependent(metadata) and (chain_id != diff_id or bool(metadata["unresolved_links"]))
 
 
-def _try_lock(fd: int, wanted: bytes) -> bool:
+def _try_lock(fd: int, lock: bytes) -> bool:
     # Polled, because a thread that waits in the kernel cannot be cancelled.
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
     except (BlockingIOError, PermissionError):  # EAGAIN or EACCES (fcntl(2))
         return False
     return True

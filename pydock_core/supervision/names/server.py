@@ -120,8 +120,8 @@ def answer(directory: Directory, query: Query, limit_bytes: int) -> bytes | None
     addresses = directory.look_up(query.name)
     if not addresses:
         return None
-    wanted = {A: socket.AF_INET, AAAA: socket.AF_INET6}.get(query.kind)
-    found = [(query.kind, ipaddress.ip_address(text).packed) for text in addresses if _family(text) == wanted]
+    family = {A: socket.AF_INET, AAAA: socket.AF_INET6}.get(query.kind)
+    found = [(query.kind, ipaddress.ip_address(text).packed) for text in addresses if _family(text) == family]
     return message.build_answer(query, found, limit_bytes=limit_bytes)
 
 
@@ -329,8 +329,8 @@ class _StreamForward(_Forward):
     first_event = WRITE
 
     def begin(self) -> None:
-        asked = message.with_identifier(self.data, self.identifier)
-        self._unsent = struct.pack(">H", len(asked)) + asked
+        packet = message.with_identifier(self.data, self.identifier)
+        self._unsent = struct.pack(">H", len(packet)) + packet
         self._received = b""
 
     def on_ready(self) -> None:
