@@ -28,7 +28,7 @@ from pydock_core.errors import (
 )
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.definition import CreateRequest, Definition, decode, encode
-from pydock_core.spec.keep_id import is_keep_id
+from pydock_core.spec.host_option import is_keep_id
 from pydock_core.spec.log_option import JOURNALD, NONE
 from pydock_core.spec.mount import Mount, definition_mounts
 from pydock_core.store.database import containers as table

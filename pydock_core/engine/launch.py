@@ -27,8 +27,7 @@ from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
 from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
-from pydock_core.spec.host_option import JOINED
-from pydock_core.spec.keep_id import is_keep_id
+from pydock_core.spec.host_option import JOINED, is_keep_id
 from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
 from pydock_core.spec.port import LOOPBACK, publish_all, read_ports

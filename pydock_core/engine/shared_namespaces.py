@@ -8,9 +8,8 @@ from typing import cast
 from pydock_core.errors import ConflictError, InvalidError, UnsupportedError
 from pydock_core.paths import StateRoot
 from pydock_core.spec.definition import SHORT_ID_DIGITS, HostConfig, decode
-from pydock_core.spec.host_option import JOINED, PRIVATE
+from pydock_core.spec.host_option import JOINED, PRIVATE, is_keep_id
 from pydock_core.spec.host_option import NONE as NO_SHARED_MEMORY
-from pydock_core.spec.keep_id import is_keep_id
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
 from pydock_core.supervision.container_status import derive_status

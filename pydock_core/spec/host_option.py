@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.errors import InvalidError
-from pydock_core.spec.keep_id import is_keep_id, parse_keep_id
 
 if TYPE_CHECKING:
     from pydock_core.spec.definition import CreateRequest, HostConfig
@@ -39,6 +38,11 @@ _MODES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
+def is_keep_id(mode: str) -> bool:
+    """Whether a UsernsMode is ``keep-id``, with or without ids."""
+    return mode.partition(":")[0] == "keep-id"
+
+
 def check_host_options(request: CreateRequest) -> None:
     """Check the options of this module, and set the defaults of empty ones.
 
@@ -50,6 +54,8 @@ def check_host_options(request: CreateRequest) -> None:
     for field, (flag, modes) in _MODES.items():
         value = host[field] or modes[0]  # type: ignore[literal-required]  # the keys above
         if field == "UsernsMode" and is_keep_id(value):
+            from pydock_core.spec.keep_id import parse_keep_id  # late: few containers have it
+
             parse_keep_id(value, 0, 0)
         elif value.startswith(JOINED) and f"{JOINED}NAME" in modes:
             if value == JOINED:

@@ -16,14 +16,8 @@ from typing import Any
 
 from pydock_core.errors import InvalidError
 
-KEEP_ID = "keep-id"
 _HIGHEST_ID = 2**32 - 2
 _HINT = "write keep-id, or keep-id:uid=N,gid=N"
-
-
-def is_keep_id(mode: str) -> bool:
-    """Whether a UsernsMode is ``keep-id``, with or without ids."""
-    return mode.partition(":")[0] == KEEP_ID
 
 
 def parse_keep_id(mode: str, uid: int, gid: int) -> tuple[int, int]:

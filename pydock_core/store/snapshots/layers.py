@@ -15,6 +15,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,6 @@ from pydock_core.store.layer_blob import LayerBlob
 from pydock_core.store.layer_digest import check_pair
 from pydock_core.store.snapshots.chained import NOTHING, ChainedTrees, is_dependent
 from pydock_core.store.snapshots.directory import DirectorySnapshotter, needs_user_xattrs
-from pydock_core.store.snapshots.owned import OwnedTrees
 from pydock_core.store.snapshots.shelf import missing
 from pydock_core.store.snapshots.stack import (
     Driver,
@@ -42,6 +42,7 @@ from pydock_core.store.worker import Worker
 
 if TYPE_CHECKING:
     from pydock_core.store.snapshots.erofs import ErofsSnapshotter
+    from pydock_core.store.snapshots.owned import OwnedTrees
 
 VARIABLE = "PYDOCK_SNAPSHOTTER"
 _FLOCK = "hhqqi4x"
@@ -78,8 +79,13 @@ class Layers:
         self._prefers_erofs = prefers_erofs
         self._why_not = why_not
         self._trees = ChainedTrees(directory.shelf, directory.worker, user_xattrs=directory.user_xattrs)
-        self._owned = OwnedTrees(directory.shelf, directory.worker)
         self.name = "erofs" if prefers_erofs else "directory"
+
+    @cached_property
+    def _owned(self) -> OwnedTrees:
+        from pydock_core.store.snapshots.owned import OwnedTrees  # late: a start does without
+
+        return OwnedTrees(self._directory.shelf, self._directory.worker)
 
     # -- making and removing -----------------------------------------------------------------------------
 
