@@ -70,7 +70,6 @@ class Command:
         summary: one line.
         handler: "module:function" below pydock_core.commands, called with a Context and the parsed words.
         aliases: other words for the same command, ("container", "ps").
-        later: Docker's options for it that are not supported yet.
         refused: Docker's options that do not apply here, each with the reason; "--flag=false" refuses that value.
     """
 
@@ -80,7 +79,6 @@ class Command:
     options: tuple[Option, ...] = ()
     arguments: tuple[Argument, ...] = ()
     aliases: tuple[tuple[str, ...], ...] = ()
-    later: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -464,7 +464,6 @@ def _container(
     options: tuple[Option, ...] = (),
     arguments: tuple[Argument, ...] = (),
     *,
-    later: tuple[str, ...] = (),
     aliases: tuple[str, ...] = (),
 ) -> Command:
     """Return a command on containers: ``dock NAME`` and ``dock container NAME`` are the same."""
@@ -476,7 +475,6 @@ def _container(
         options,
         arguments,
         (("container", name), *(tuple(word) for word in words)),
-        later,
     )
 
 
@@ -497,7 +495,6 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         ),
         _IMAGE_AND_COMMAND,
         (("container", "run"),),
-        (),
         _CREATE_REFUSED,
     ),
     Command(
@@ -507,7 +504,6 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         CREATE_OPTIONS,
         _IMAGE_AND_COMMAND,
         (("container", "create"),),
-        (),
         _CREATE_REFUSED,
     ),
     Command(

@@ -69,7 +69,7 @@ def parse(argv: Sequence[str]) -> Parsed | Help:
 
     Raises:
         InvalidError: no such command, a bad option, a missing argument (exit code 125).
-        UnsupportedError: a command or an option of Docker's that is not supported yet (exit code 125).
+        UnsupportedError: a command or an option of Docker's that PyDock refuses (exit code 125).
     """
     words = tuple(argv)
     if any("\0" in word for word in words):  # only possible in a notebook: execve(2) ends a word there
@@ -97,7 +97,7 @@ def _parse_words(command: Command, rest: Sequence[str]) -> argparse.Namespace | 
         found = split(
             rest,
             options,
-            lambda flag: flag in _HELP or flag in command.later or flag in refused,
+            lambda flag: flag in _HELP or flag in refused,
             interspersed=not any(argument.count == "rest" for argument in command.arguments),
         )
     except SyntaxProblem as problem:
@@ -134,13 +134,10 @@ def _parse_flag(command: Command, option: Option, flag: str, text: str) -> bool:
 
 
 def _not_here(command: Command, flag: str) -> UnsupportedError:
-    what = (
-        f"is refused: {command.refused[flag]}"
-        if flag in command.refused
-        else "is not supported by this version of PyDock"
-    )
     return UnsupportedError(
-        f"{PROGRAM} {command.name}: option {flag} {what}", "leave it out", exit_code=USAGE_EXIT_CODE
+        f"{PROGRAM} {command.name}: option {flag} is refused: {command.refused[flag]}",
+        "leave it out",
+        exit_code=USAGE_EXIT_CODE,
     )
 
 

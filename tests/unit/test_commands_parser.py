@@ -1,4 +1,4 @@
-"""The command table and its parser: the same words as docker's, refused by name where they come later."""
+"""The command table and its parser: the same words as docker's, and refusals by name."""
 
 from __future__ import annotations
 
@@ -50,16 +50,6 @@ def test_every_command_has_a_handler_and_a_help(command: Command) -> None:
         shown = parse([*path, "--help"])
         assert isinstance(shown, Help)
         assert command.summary in shown.text
-
-
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.later], ids=lambda c: c.name)
-def test_docker_options_of_later_are_refused_by_name(command: Command) -> None:
-    for flag in command.later:
-        for words in ([flag, "x"], [f"{flag}=x"] if flag.startswith("--") else [flag, "y"]):
-            with pytest.raises(UnsupportedError, match="not supported by this version") as caught:
-                parse([*command.path, *words])
-        assert flag in caught.value.message
-        assert caught.value.exit_code == 125
 
 
 @pytest.mark.parametrize("name", sorted(LATER_COMMANDS))

@@ -18,7 +18,7 @@ def test_an_error_comes_through_the_pipe() -> None:
     read_fd, write_fd = os.pipe()
     exec_report.send(write_fd, NotFoundError("no " + "\U0001f433" * 5000, "look", exit_code=127))
     os.close(write_fd)
-    error = exec_report.parse(exec_caller._read_report(read_fd, time.monotonic() + 5))
+    error = exec_report.parse(exec_caller.read_report(read_fd, time.monotonic() + 5))
     os.close(read_fd)
     assert type(error) is NotFoundError
     assert (error.message[:4], error.hint, error.exit_code) == ("no \U0001f433", "look", 127)
@@ -58,9 +58,9 @@ def test_reading_ends_at_the_limit_and_at_the_deadline() -> None:
     try:
         os.write(write_fd, b"x" * (exec_report.REPORT_BYTES + 1))
         # The write end stays open, as with a container that keeps it.
-        assert len(exec_caller._read_report(read_fd, time.monotonic() + 5)) == exec_report.REPORT_BYTES + 1
+        assert len(exec_caller.read_report(read_fd, time.monotonic() + 5)) == exec_report.REPORT_BYTES + 1
         with pytest.raises(FailedError, match="did not start its program in time"):
-            exec_caller._read_report(read_fd, time.monotonic())
+            exec_caller.read_report(read_fd, time.monotonic())
     finally:
         os.close(read_fd)
         os.close(write_fd)
