@@ -31,12 +31,10 @@ from tests.support.process import has_ended
 
 CGROUPS = Path("/sys/fs/cgroup")
 REPOSITORY = Path(__file__).parents[2]
-SCRIPT = """
-import sys
-checkout = sys.argv.pop(1)
-sys.path[0] = checkout
-exec(compile(open(checkout + "/pydock_core/scripts/dock").read(), "dock", "exec"))
-"""
+SCRIPT = (
+    "import sys; checkout = sys.argv.pop(1); sys.path[0] = checkout; "
+    "exec(compile(open(checkout + '/pydock_core/scripts/dock').read(), 'dock', 'exec'))"
+)
 """The installed program with the package of a checkout; its own place may be out of an ordinary user's reach."""
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import socket
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ import pytest
 from pydock_core.network import firewall
 from pydock_core.network.rules import HOST_ACCESS, NO_BRIDGE_FAMILY, Admission, BridgeRules
 from pydock_core.paths import StateRoot
-from tests.integration.conftest import end_servers
+from tests.integration.conftest import Dock, end_servers
 from tests.support.network_namespace import NetworkNamespace, network_namespace
 
 ASK = "host.docker.internal"
@@ -37,9 +36,8 @@ class Host:
     def dock(self, *words: object, code: int | None = 0, **environment: str) -> str:
         """Run a command; return all that it wrote."""
         variables = {"PYDOCK_ROOT": str(self.base), "PATH": self.path, **environment}
-        done = self.namespace.run(
-            sys.executable, "-m", "pydock_core", *words, code=code, environment=variables
-        )
+        program = Dock(self.base).served_words(*words)
+        done = self.namespace.run(*program, code=code, environment=variables)
         return done.stdout + done.stderr
 
     def shell(self, script: str, *options: str, code: int | None = 0, **environment: str) -> str:

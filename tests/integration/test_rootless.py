@@ -22,29 +22,25 @@ pytestmark = pytest.mark.skipif(
 
 SUITES = (
     "tests/integration/test_life.py",
-    "tests/integration/test_terminal.py",
+    "tests/integration/test_terminal.py tests/integration/test_processes_command.py",
     "tests/integration/test_isolation_flags.py",
     "tests/integration/test_bad_input.py",
     "tests/integration/test_many.py",
     "tests/integration/test_images_commands.py",
-    "tests/integration/test_commit.py",
-    "tests/integration/test_export_diff.py",
+    "tests/integration/test_commit.py tests/integration/test_export_diff.py",
     "tests/integration/test_volumes.py tests/integration/test_copy.py -k 'empty_volume or from or subpaths or image_mounts "
     "or memory or there_and_back or archives or never_run or stays or archive_mode'",
-    "tests/integration/test_events.py::test_the_end_of_a_detached_container_is_recorded_by_its_supervisor",
-    "tests/integration/test_pause_command.py",
-    "tests/integration/test_system_check.py::test_a_healthy_root_is_clean",
-    "tests/integration/test_system_check.py::test_an_ended_container_of_a_killed_client",
-    "tests/integration/test_processes_command.py",
-    "tests/integration/test_update.py",
-    "tests/integration/test_restart_policy.py::test_a_killed_supervisor_and_a_killed_keeper",
-    "tests/integration/test_restart_policy.py::test_ports_and_network_come_back",
-    "tests/integration/test_restart_policy.py::test_a_name_on_a_network_comes_back",
-    "tests/integration/test_host_options.py",
-    "tests/integration/test_keep_id.py",
-    "tests/integration/test_init.py",
+    "tests/integration/test_pause_command.py tests/integration/test_update.py "
+    "tests/integration/test_events.py::test_the_end_of_a_detached_container_is_recorded_by_its_supervisor "
     "tests/integration/test_health.py::test_a_container_becomes_unhealthy_and_healthy",
+    "tests/integration/test_system_check.py::test_a_healthy_root_is_clean "
+    "tests/integration/test_system_check.py::test_an_ended_container_of_a_killed_client",
+    "tests/integration/test_restart_policy.py::test_a_killed_supervisor_and_a_killed_keeper "
+    "tests/integration/test_restart_policy.py::test_ports_and_network_come_back "
+    "tests/integration/test_restart_policy.py::test_a_name_on_a_network_comes_back",
+    "tests/integration/test_host_options.py tests/integration/test_keep_id.py tests/integration/test_init.py",
 )
+"""The words of one run of pytest each, which takes seconds to start and to end."""
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +52,19 @@ def user() -> Iterator[OrdinaryUser]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_same_tests_pass_as_an_ordinary_user(user: OrdinaryUser, suite: str) -> None:
+    words = shlex.split(suite)
     result = user.run(
-        [user.python, "-m", "pytest", "-q", *shlex.split(suite), f"--basetemp={user.home}/base"],
+        [user.python, "-m", "pytest", "-q", "-rpfE", *words, f"--basetemp={user.home}/base"],
         cwd=SEEN_AT,
         seconds=580,
         PYTHONPATH=str(SEEN_AT),
     )
-    assert result.returncode == 0, result.stdout[-6000:]
-    assert " passed" in result.stdout
+    lines = result.stdout.splitlines()
+    passed = [line for line in lines if line.startswith("PASSED ")]
+    assert result.returncode == 0, "\n".join(line for line in lines if line not in passed)[-6000:]
+    for word in words:
+        if word.startswith("tests/"):
+            assert any(line.startswith(f"PASSED {word}") for line in passed), f"{word}: nothing was tested"
 
 
 def dock(user: OrdinaryUser, *words: object) -> tuple[int, str]:

@@ -115,7 +115,8 @@ def test_a_restart_policy_is_followed_at_once(dock: Dock) -> None:
     )
     dock("update", "--restart", "always", "again")
     dock("exec", "again", "touch", "/go")
-    wait_until(lambda: dock.out("inspect", "-f", "{{.RestartCount}}", "again") == "1", "it is started again")
+    look = ("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "again")
+    wait_until(lambda: dock.out(*look) == "1 running", "it is started again")
     dock("update", "--restart", "no", "again")
     dock("exec", "again", "touch", "/go")
     assert dock.out("wait", "again") == "0"
