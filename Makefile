@@ -13,6 +13,9 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 NODE_MODULES := labextension/node_modules
 
+# A worker takes whole files, in the order of tests/conftest.py (the plugin's own is by the number of tests).
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 # The system's interpreter first: ordinary users can execute it too (the tests change to one).
 PYTHON = $(shell for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -57,7 +60,7 @@ debian-packages:
 # The summary names it (RERUN); a test that needs its second run often has a defect, or its subject has.
 test: debian-packages
 	@$(MAKE) --no-print-directory $(STAMPS)/test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --reruns 1 -raR $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest $(WORKERS) --reruns 1 -raR $(PYTEST_ARGUMENTS)
 
 # Every process of PyDock is killed at random under four clients: for so many seconds.
 PYDOCK_KILL_SECONDS ?= 60
@@ -65,7 +68,7 @@ test-kills: $(STAMPS)/test
 	PYDOCK_KILL_SECONDS=$(PYDOCK_KILL_SECONDS) $(BIN)/python -m pytest tests/crash/test_random_kills.py $(PYTEST_ARGUMENTS)
 
 test-fast: $(STAMPS)/test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not slow' tests/unit tests/contract \
+	$(BIN)/python -m pytest $(WORKERS) -m 'not slow' tests/unit tests/contract \
 		tests/integration/test_life.py::test_the_whole_life $(PYTEST_ARGUMENTS)
 
 # Node.js is only for those who change the lab extension, and for `make check`.

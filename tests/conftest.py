@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from tests.bench.isolation import HUGETLB, ensure_hugetlb
+from tests.support.file_duration import SECONDS
 from tests.support.machine import State, describe_changes, read_state
 
 # An image that a test forgot to make is missing, and not asked for on the network.
@@ -36,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Heed interrupts: a shell starts what it puts in the background with SIGINT ignored, and programs inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let workers start with the files that take longest: the last one to end then has only a short file."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: -SECONDS.get(item.location[0], 0))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
