@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +24,7 @@ from tests.support.image_store import (
     no_erofs,
     open_store,
 )
+from tests.support.killed import dies_at
 
 pytestmark = pytest.mark.skipif(not ROOT, reason=NEEDS_ROOT)
 
@@ -31,35 +32,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # The last one leaves a directory out, and so is applied once more, over the layers below it.
 PATHS = [*(f"f{number}" for number in range(6)), "implied/f6"]
 LAYERS = [build_tar([entry(path, data=bytes([number]) * 3000)]) for number, path in enumerate(PATHS)]
-
-# Dies of SIGKILL at the given call of one of the steps that change what others see.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from tests.support.image_store import open_store
-base, archive, action, count = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-driver = sys.argv[5]
-left = count
-def watched(function):
-    def call(*words, **keywords):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*words, **keywords)
-    return call
-store = open_store(base, driver)
-connection = store.database.connection
-for name in ("rename", "mkdir", "rmdir", "unlink", "fsync", "link"):
-    setattr(os, name, watched(getattr(os, name)))
-if action == "load":
-    with open(archive, "rb") as stream:
-        store.images.load(stream)
-else:
-    store.images.remove("killed:1")
-print("whole", flush=True)
-"""
-
 
 # More than are mounted one by one, so that an index of them all is made too.
 ALL = [LAYERS[0], LAYERS[1], LAYERS[3], LAYERS[4], LAYERS[5], LAYERS[6]]
@@ -98,22 +70,31 @@ def test_killed_at_every_step(tmp_path: Path, action: str, driver: str) -> None:
     archive = tmp_path / "archive"
     archive.write_bytes(build_docker_archive(*ALL, tags=["killed:1"]))
     other = build_docker_archive(LAYERS[1], LAYERS[2], tags=["other:1"])
+    base = tmp_path / "state"
+
+    def act() -> None:
+        store = open_store(base, driver)
+        if action == "load":
+            with open(archive, "rb") as stream:
+                store.images.load(stream)
+        else:
+            store.images.remove("killed:1")
+
     # What the store looks like with and without the image, each reached without a kill.
-    store = open_store(tmp_path / "state", driver)
+    store = open_store(base, driver)
     store.images.load(io.BytesIO(other))
     without = store.contents()
     store.images.load(io.BytesIO(archive.read_bytes()))
     with_it = store.contents()
     store.images.remove("killed:1")
     assert store.contents() == without
-    steps = 0
-    while True:
+    for steps in itertools.count():
         if action == "remove":
             store.images.load(io.BytesIO(archive.read_bytes()))
-        done = run(KILLED, tmp_path / "state", archive, action, steps, driver)
-        if done.returncode == 0:
+        store.close()  # a fork inherits no open database
+        if dies_at(steps, act):
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        store = open_store(base, driver)
         check_whole(store)
         # Any command that changes images tidies up; names are those of one state or the other.
         store.images.load(io.BytesIO(other))
@@ -124,9 +105,7 @@ def test_killed_at_every_step(tmp_path: Path, action: str, driver: str) -> None:
         if "killed:1" in listed:
             store.images.remove("killed:1")
             assert store.contents() == without
-        steps += 1
-    assert steps > 5
-    store.close()
+    assert steps > 20
 
 
 BUSY = """

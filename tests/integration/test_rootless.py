@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def user() -> Iterator[OrdinaryUser]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: " ".join(re.findall(r"(test_\w+)\.py", suite)))
 def test_the_same_tests_pass_as_an_ordinary_user(user: OrdinaryUser, suite: str) -> None:
     words = shlex.split(suite)
     result = user.run(
