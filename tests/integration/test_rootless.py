@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.samples import busybox_archive
 from tests.integration.user import SEEN_AT, OrdinaryUser, ordinary_user
 from tests.support.image_store import build_config, build_docker_archive, build_tar, digest, entry
 from tests.support.network_namespace import network_namespace
@@ -85,6 +86,34 @@ def test_the_doctor_says_what_is_lost(user: OrdinaryUser) -> None:
     assert "subordinate ids" in text
     assert "65536" in text
     assert "network" in text
+
+
+@pytest.mark.skipif(not Path("/bin/busybox").exists(), reason="needs /bin/busybox (Debian: busybox-static)")
+def test_a_single_id_is_kept(user: OrdinaryUser) -> None:
+    """Without subordinate ids the caller is the only user of the container, and cp and commit show root."""
+    busybox_archive(user.home / "busybox.tar").chmod(0o644)
+    uid = user.home.stat().st_uid
+    script = (
+        'dock() { "$PYTHON" -m pydock_core "$@"; }; dock load -q -i busybox.tar >/dev/null; mkdir shared; '
+        "words='--network none --userns keep-id'; "
+        "dock run --rm $words -v ~/shared:/s busybox sh -c 'id -u; touch /s/mine; cat /proc/self/uid_map'; "
+        "dock run --rm $words -u 0 busybox true; "
+        "dock run --name kept $words busybox touch /bin/made; dock export kept | /usr/bin/tar tvn bin/made; dock rm kept"
+    )
+    result = user.run(
+        ["env", "PATH=/nonexistent", "/bin/bash", "-c", script.replace("mkdir", "/bin/mkdir")],
+        cwd=user.home,
+        seconds=60,
+        PYTHONPATH=str(SEEN_AT),
+        PYDOCK_ROOT=f"{user.home}/single",
+        PYTHON=str(user.python),
+    )
+    lines = result.stdout.splitlines()
+    assert lines[0] == str(uid), result.stdout
+    assert lines[1].split() == [str(uid), "0", "1"]
+    assert lines[2] == "error: cannot become user 0:0: Invalid argument"
+    assert "0/0" in lines[4]
+    assert (user.home / "shared/mine").stat().st_uid == uid
 
 
 BUSYBOX = Path("/bin/busybox")
