@@ -1,7 +1,8 @@
 """The uplink: connects an ordinary user's network namespace to the outside, from the host's network namespace.
 
 It runs pasta or slirp4netns and the namespace's name server, and restarts either one that dies; both die with
-it.  It keeps the host's own addresses closed to containers as they change, and ends with the holder of the namespace.
+it.  It keeps the host's own addresses, and the containers on the host's bridges, closed to containers as they change, and ends
+with the holder of the namespace.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import NoReturn
 from pydock_core import messages, syscalls
 from pydock_core.errors import FailedError, PyDockError, UnsupportedError
 from pydock_core.network import firewall, uplink_program, uplink_rules
+from pydock_core.network.container_subnets import read_container_subnets
 from pydock_core.network.resolvers import host_servers
 from pydock_core.runtime import reaping
 from pydock_core.runtime.process_identity import ProcessIdentity
@@ -36,8 +38,8 @@ _RESTART_SECONDS = 1.0
 """The minimum time between two starts of a child."""
 _DEATH_SECONDS = 5.0
 _SETTLING_SECONDS = 0.1
-"""The delay between a change of the host's addresses and the new rules: changes come in groups."""
-_ADDRESS_EVENTS = 0x10 | 0x100  # RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR of rtnetlink(7)
+"""The delay between a change of the host's addresses or bridges and the new rules: changes come in groups."""
+_HOST_EVENTS = 0x1 | 0x10 | 0x100  # RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR of rtnetlink(7)
 _ROUTE_EVENTS = 0x40  # RTMGRP_IPV4_ROUTE
 _RECEIVE_BYTES = 65536
 _DNS_PORT = 53
@@ -135,6 +137,7 @@ class _Uplink:
         self._program_pid = self._server_pid = 0
         self._started_at: dict[str, float] = {}
         self._has_pending_rules = False
+        self._rules = ""
 
     def start(self) -> None:
         """Connect the namespace; :meth:`run` keeps it connected."""
@@ -191,7 +194,7 @@ class _Uplink:
     def _prepare_namespace(self) -> tuple[socket.socket, socket.socket]:
         """Close the host's addresses to the namespace; return the name server's sockets, which are in it."""
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        script = self._build_rules()
+        script = self._rules = _build_rules()
 
         def prepare() -> None:
             try:
@@ -213,19 +216,14 @@ class _Uplink:
         udp, tcp = (socket.socket(fileno=fd) for fd in received[1])
         return udp, tcp
 
-    @staticmethod
-    def _build_rules() -> str:
-        host = uplink_rules.host_addresses()
-        return uplink_rules.build_tables(host, uplink_rules.gate_address(host))
-
     def _open_events(self) -> socket.socket:
-        """Watch the host's addresses."""
-        events = _open_netlink(_ADDRESS_EVENTS)
+        """Watch the host's addresses and devices."""
+        events = _open_netlink(_HOST_EVENTS)
         events.setblocking(False)
-        self._loop.watch(events.fileno(), READ, self._on_addresses)
+        self._loop.watch(events.fileno(), READ, self._on_change)
         return events
 
-    def _on_addresses(self, _: int) -> None:
+    def _on_change(self, _: int) -> None:
         with suppress(OSError):
             self._events.recv(_RECEIVE_BYTES)
         if not self._has_pending_rules:
@@ -234,7 +232,15 @@ class _Uplink:
 
     def _renew_rules(self) -> None:
         self._has_pending_rules = False
-        self._fork_inside(partial(firewall.apply, self._build_rules()))
+        script = _build_rules()
+        if script != self._rules:
+            self._rules = script
+            pid = self._fork_inside(partial(firewall.apply, script))
+            self._signals.on_exit(pid, self._on_rules)
+
+    def _on_rules(self, code: int) -> None:
+        if code != 0:
+            self._rules = ""  # the next change tries again
 
     # -- the children ------------------------------------------------------------------------------------
 
@@ -298,6 +304,11 @@ class _Uplink:
         self._ready.close()
         self._ready = None
         self._loop.stop()
+
+
+def _build_rules() -> str:
+    host = uplink_rules.host_addresses()
+    return uplink_rules.build_tables([*host, *read_container_subnets()], uplink_rules.gate_address(host))
 
 
 def _execute(words: list[str], log_fd: int) -> int:

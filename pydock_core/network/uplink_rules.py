@@ -1,8 +1,9 @@
 """Builds the firewall rules of the uplink of an ordinary user's network namespace; reads the host's addresses for them.
 
 The bridges' own tables (:mod:`pydock_core.network.rules`) close the namespace's addresses to containers.  These tables close
-the host's addresses, to which the uplink's program could connect with the user's rights.  A container with access to its
-gateway reaches the host through it: the gateway's address is translated to an address of the host.
+the host's addresses and those of other containers of the host, to which the uplink's program could connect with the user's
+rights.  A container with access to its gateway reaches the host through it: the gateway's address is translated to an address
+of the host.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def build_tables(host: Sequence[str], gate: str) -> str:
     """Return the script that installs the tables, or brings them up to date; nft applies it atomically.
 
     Args:
-        host: the host's own addresses and networks.
+        host: the host's own addresses and networks, and those of the containers on its bridges.
         gate: the host's address behind a bridge's gateway; "" if the host has none.
     """
     script = _TABLES.format(table=TABLE, device=DEVICE) + f"flush chain ip {TABLE} prerouting\n"

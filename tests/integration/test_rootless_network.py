@@ -338,6 +338,42 @@ def test_the_host_is_closed_unless_it_is_opened(host: Host) -> None:
     host.dock("network", "rm", "six")
 
 
+@contextmanager
+def neighbour(host: Host) -> Iterator[NetworkNamespace]:
+    """A container of somebody else, on a bridge of the host."""
+    with network_namespace() as made:
+        veth = ("ip", "link", "add", "v0", "type", "veth", "peer", "name", "eth0", "netns")
+        host.here.run("ip", "link", "add", "br0", "type", "bridge")
+        host.here.run(*veth, f"/proc/{made.pid}/ns/net")
+        host.here.run("ip", "link", "set", "v0", "master", "br0")
+        for namespace, device, number in ((host.here, "br0", 1), (made, "eth0", 2)):
+            namespace.run("ip", "addr", "add", f"10.88.0.{number}/24", "dev", device)
+            namespace.run("ip", "addr", "add", f"2001:db8:88::{number}/64", "dev", device, "nodad")
+            namespace.run("ip", "link", "set", device, "up")
+        made.run("ip", "route", "add", "default", "via", "10.88.0.1")
+        host.here.run("ip", "link", "set", "v0", "up")
+        yield made
+        host.here.run("ip", "link", "del", "br0")
+
+
+def test_other_containers_of_the_host_are_closed(host: Host) -> None:
+    """A bridge that leads to a network outside is not, even if it has been one of containers."""
+    host.dock("network", "create", "--ipv6", "six")
+    inside = host.start("one", "--network", "six")
+    addresses = ["10.88.0.2", "2001:db8:88::2", "::ffff:10.88.0.2"]
+    with neighbour(host) as other, listening(other, "0.0.0.0"), listening(other, "::"):
+        assert host.here(greet, "10.88.0.2").startswith("hello")
+        assert host.here(greet, "2001:db8:88::2").startswith("hello")
+        wait_until(lambda: "10.88.0.0/24" in rules(host), "its subnet is closed")
+        assert open_ones(inside, addresses) == []
+        host.here.run("ip", "tuntap", "add", "machine", "mode", "tap")
+        host.here.run("ip", "link", "set", "machine", "master", "br0")
+        wait_until(lambda: "10.88.0.0/24" not in rules(host), "its subnet is open")
+        assert reaches(inside, "10.88.0.2")
+    host.clear()
+    host.dock("network", "rm", "six")
+
+
 def rules(host: Host) -> str:
     """The rules of the way out."""
     words = ["nsenter", f"--net={host.network().path}", "nft", "list", "table", "ip", "pydock-outside"]

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from pydock_core.network import uplink_program, uplink_rules
+from pydock_core.network.container_subnets import Link, find_container_subnets
 from pydock_core.network.resolvers import parse_server
 from pydock_core.network.rules import Admission
 from pydock_core.network.uplink_program import build_command
@@ -114,6 +115,26 @@ def test_the_host_s_addresses_are_read() -> None:
     line = "20010db8000000000000000000000002 0d 40 00 80   uplink\n"
     assert uplink_rules.parse_addresses6(line * 2) == ["2001:db8::2"]
     assert uplink_rules.parse_addresses6("") == []
+
+
+def test_the_bridges_of_other_containers_are_told_from_those_that_lead_outside() -> None:
+    links = [
+        Link(1, "", 0),
+        Link(2, "bridge", 0),  # of containers
+        Link(3, "veth", 2),
+        Link(4, "bridge", 0),  # of containers, without one at the moment
+        Link(5, "bridge", 0),  # of a network card
+        Link(6, "", 5),
+        Link(7, "veth", 5),
+        Link(8, "bridge", 0),  # of a virtual machine
+        Link(9, "tun", 8),
+        Link(10, "bridge", 0),  # the way out of a host that is a container itself
+        Link(11, "veth", 10),
+    ]
+    addresses = [(index, f"10.0.{index}.1/24") for index in range(1, 12)]
+    addresses += [(2, "fd00:2::1/64"), (2, "fe80::1/64")]
+    found = find_container_subnets(links, addresses, {10, None})
+    assert found == ["10.0.2.0/24", "10.0.4.0/24", "fd00:2::/64"]
 
 
 ZERO = "0" * 32
