@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pydock_core.engine import Engine
 from pydock_core.errors import NotFoundError
-from pydock_core.supervision.client import Zygote
+from pydock_core.paths import StateRoot
+from pydock_core.supervision.client import Streams, Zygote
 from pydock_core.supervision.container_status import derive_status
 from tests.integration.conftest import Dock, archive, dock, engine, nothing_is_left, wait_until
+from tests.support.killed import run_in_fork
 from tests.support.process import has_ended
 
 __all__ = ["archive", "dock", "engine", "nothing_is_left"]  # fixtures
@@ -100,36 +106,36 @@ def test_a_killed_zygote_changes_nothing(dock: Dock, engine: Engine) -> None:
     assert dock("attach", "survivor", stdin=b"through\n").stdout == "got through\n"
 
 
-CLIENT = """
-import os, sys
-import pydock_core.engine.launch, pydock_core.spec.merge  # so that no step is an import
-from pydock_core.engine import Engine
-from pydock_core.errors import NotFoundError
-from pydock_core.supervision.client import Streams
-
-step = int(sys.argv[1])
-seen = 0
+CHANGES = frozenset(
+    "os.rename os.mkdir os.remove os.rmdir os.chmod open sqlite3.connect socket.connect".split()
+)
+"""Python's audit events of what changes the file system or reaches another process; each is a step."""
 
 
-def trace(event, arguments):
-    # Each change of the file system and each statement is a step; die before the one that was asked for.
-    global seen
-    if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "sqlite3.connect", "socket.connect", "open", "os.chmod"):
-        seen += 1
-        if seen == step:
-            os.kill(os.getpid(), 9)
+def run_once(base: Path, step: int) -> None:
+    """Run and remove a container; die before one of the steps."""
+    # Imported here, so that no step is an import.
+    importlib.import_module("pydock_core.engine.launch")
+    importlib.import_module("pydock_core.spec.merge")
+    steps = itertools.count(1)
 
+    def trace(event: str, _: object) -> None:
+        if event in CHANGES and next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-engine = Engine()
-engine.state.sweep_once()
-sys.addaudithook(trace)
-request = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "AutoRemove": True}}
-container_id, _ = engine.containers.create(request)
-with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
-    launch.wait()
-engine.containers.remove(container_id)
-print("finished", seen)
-"""
+    engine = Engine(StateRoot(base / "data", base / "run"))
+    engine.state.sweep_once()
+    sys.addaudithook(trace)
+    request = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "AutoRemove": True}}
+    container_id, _ = engine.containers.create(request)
+    with engine.containers.start(container_id, attach=Streams(stdin=False)) as launch:
+        launch.wait()
+    engine.containers.remove(container_id)
+    for (
+        thread
+    ) in threading.enumerate():  # one removes the files; the interpreter would wait for it at its exit
+        if thread is not threading.current_thread():
+            thread.join()
 
 
 @pytest.mark.timeout(300)
@@ -138,18 +144,10 @@ def test_a_client_killed_at_every_step_leaves_nothing_behind(dock: Dock) -> None
     step = 1
     while total is None:
         assert step < 300, "the client never finishes"
-        result = subprocess.run(
-            [sys.executable, "-c", CLIENT, str(step)],
-            env=dock.environment(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        if result.returncode == 0:
+        code = run_in_fork(partial(run_once, dock.base, step))
+        assert code in (0, -signal.SIGKILL)
+        if code == 0:
             total = step
-        else:
-            assert result.returncode == -signal.SIGKILL, result.stderr
         step += 1 if step < 12 else 3
     # What was created and never started is a container, and nobody's to remove; the rest is gone.
     for name in dock.out("ps", "-aq").split():

@@ -32,17 +32,18 @@ def dies_at(step: int, operation: Callable[[], object]) -> bool:
         _watch(step)
         operation()
 
-    code = _fork(watched)
+    code = run_in_fork(watched)
     assert code in (0, -signal.SIGKILL), f"the operation failed with {code}; see standard error"
     return code == 0
 
 
 def in_child(operation: Callable[[], object]) -> None:
     """Run a part of a test in a process of its own: what it mounts for itself is gone afterwards."""
-    assert _fork(operation) == 0, "it failed; see standard error"
+    assert run_in_fork(operation) == 0, "it failed; see standard error"
 
 
-def _fork(operation: Callable[[], object]) -> int:
+def run_in_fork(operation: Callable[[], object]) -> int:
+    """Run an operation in a process of its own; return its exit code, -n for signal n.  No database may be open."""
     pid = os.fork()
     if pid == 0:
         code = 1
