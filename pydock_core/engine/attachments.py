@@ -250,7 +250,10 @@ class Attachments:
                 )
             # The rules of a bridge that was deleted by hand.
             NetworkService(self._root).remove(network.rules)
-        chosen = pick_subnet(DEFAULT_CANDIDATES, host_routes())
+        # The host has no routes to an absent bridge, nor to those of an ordinary user.
+        others = [other for other in table.all_rows(self._database) if other.id != row.id]
+        recorded = [subnet for other in others for subnet in (other.subnet, other.subnet6) if subnet]
+        chosen = pick_subnet(DEFAULT_CANDIDATES, [*host_routes(), *recorded])
         return Network(table.set_subnet(self._database, row.id, bridge, row.subnet, chosen))
 
     def default_bridge(self) -> str:

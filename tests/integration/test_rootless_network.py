@@ -526,6 +526,19 @@ def test_without_a_way_out_there_is_none(host: Host, monkeypatch: pytest.MonkeyP
     assert "none and host; neither pasta nor slirp4netns" in host.dock("doctor")
 
 
+def test_the_default_bridge_avoids_a_network_made_before_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.clear()
+    monkeypatch.setattr(host, "base", host.user.home / "later")
+    host.dock("load", "-q", "-i", busybox_archive(host.user.home / "later.tar"))
+    host.dock("network", "create", "early")
+    host.start("one", "--network", "early")
+    host.start("two")
+    assert host.address("one", "early").rpartition(".")[0] != host.address("two").rpartition(".")[0]
+    host.clear()
+
+
 def test_one_id_is_enough(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without subordinate ids: there are networks, and images whose files belong to several ids, all shown as root's."""
     host.clear()
