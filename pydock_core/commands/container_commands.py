@@ -646,7 +646,19 @@ CONTAINER_COMMANDS: tuple[Command, ...] = (
         (Argument("SOURCE", complete="copy"), Argument("TARGET", complete="copy")),
         (("container", "cp"),),
     ),
-    _container("wait", "Wait until containers end, and print their exit codes", (), _SOME),
+    _container(
+        "wait",
+        "Wait until containers end, and print their exit codes",
+        (
+            Option(
+                ("--condition",),
+                "what to wait for: not-running, next-exit or removed",
+                "CONDITION",
+                default="not-running",
+            ),
+        ),
+        _SOME,
+    ),
     _container("port", "Show where a container's ports are published", (), (*_ONE, Argument("PORT", "?"))),
     Command(
         ("container", "inspect"),

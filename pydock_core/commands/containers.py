@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydock_core.commands.context import Context
-from pydock_core.commands.dispatch import for_each
+from pydock_core.commands.dispatch import for_each, show_error
 from pydock_core.commands.format import write_listing
 from pydock_core.commands.ports import describe_ports, list_bindings
 from pydock_core.commands.record import Method, describe_age, shorten, time_of
@@ -154,16 +154,17 @@ def _name_each(context: Context, words: Namespace, action: Callable[[str], None]
 
 
 def rm(context: Context, words: Namespace) -> int:
-    """Remove containers; with -f, ignore those that do not exist.  With -l remove links."""
+    """Remove containers; with -f, one that does not exist is named, but is no failure.  With -l remove links."""
     if words.link:
         return _name_each(context, words, context.engine.containers.unlink)
 
     def one(name: str) -> None:
         try:
             context.engine.containers.remove(name, force=words.force, volumes=words.volumes)
-        except NotFoundError:
+        except NotFoundError as error:
             if not words.force:
                 raise
+            show_error(error, context)
             return
         context.print(name)
 
@@ -178,9 +179,11 @@ def rename(context: Context, words: Namespace) -> int:
 
 def wait(context: Context, words: Namespace) -> int:
     """Wait until containers end, and print their exit codes."""
-    return for_each(
-        context, words.CONTAINER, lambda name: context.print(str(context.engine.containers.wait(name)))
-    )
+
+    def one(name: str) -> None:
+        context.print(str(context.engine.containers.wait(name, words.condition)))
+
+    return for_each(context, words.CONTAINER, one)
 
 
 def logs(context: Context, words: Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydock_core.commands.containers import label_of
@@ -101,7 +102,10 @@ def _read(flag: str, text: str, convert: Callable[[str], Any]) -> Any:
     try:
         return convert(text)
     except ValueError as error:
-        raise InvalidError(f"{flag} {text}: {error}", "write 10.5.0.0/16 or fd00:5::/64") from error
+        example = "10.5.0.0/16 or fd00:5::/64"
+        with suppress(ValueError):  # host bits alone are wrong
+            example = str(ipaddress.ip_network(text, strict=False))
+        raise InvalidError(f"{flag} {text}: {error}", f"write {example}") from error
 
 
 def ls(context: Context, words: Namespace) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pydock_core.commands.context import Context
@@ -30,7 +30,14 @@ from pydock_core.engine import (
     Streams,
     signal_number,
 )
-from pydock_core.errors import ConflictError, InvalidError, NotFoundError, PyDockError, UnsupportedError
+from pydock_core.errors import (
+    ConflictError,
+    FailedError,
+    InvalidError,
+    NotFoundError,
+    PyDockError,
+    UnsupportedError,
+)
 
 LEFT_EXIT_CODE = 128 + signal.SIGINT
 """The exit code of a command that an interrupt has ended while the container keeps running."""
@@ -83,26 +90,49 @@ def create(context: Context, words: Namespace) -> int:
 
 
 def _create(context: Context, request: CreateRequest, words: Namespace) -> str:
-    if words.cidfile and os.path.exists(words.cidfile):
-        raise ConflictError(
-            f"--cidfile {words.cidfile}: the file exists",
-            "remove it, or name another",
-            exit_code=125,
-        )
-    ensure_image(context, request["Image"], words.pull, words.platform, quiet=words.quiet)
-    try:
-        container_id, warnings = context.engine.containers.create(
-            request, words.name, any_platform=bool(words.platform)
-        )
-    except PyDockError as error:
-        error.exit_code = 125 if error.exit_code is None else error.exit_code
-        raise
+    with _id_file(words.cidfile) as write_id:
+        ensure_image(context, request["Image"], words.pull, words.platform, quiet=words.quiet)
+        try:
+            container_id, warnings = context.engine.containers.create(
+                request, words.name, any_platform=bool(words.platform)
+            )
+        except PyDockError as error:
+            error.exit_code = 125 if error.exit_code is None else error.exit_code
+            raise
+        write_id(container_id)
     for warning in warnings:
         context.warn(warning)
-    if words.cidfile:
-        with open(words.cidfile, "w", encoding="ascii") as file:
-            file.write(container_id)
     return container_id
+
+
+@contextlib.contextmanager
+def _id_file(path: str) -> Iterator[Callable[[str], object]]:
+    """Yield the function that writes a container's id to a new file; without a container, the file is removed.
+
+    Args:
+        path: "" for no file.
+    """
+    if not path:
+        yield lambda _: None
+        return
+    try:
+        file = open(path, "x", encoding="ascii")  # noqa: SIM115 - closed below
+    except FileExistsError as error:
+        raise ConflictError(
+            f"--cidfile {path}: the file exists", "remove it, or name another", exit_code=125
+        ) from error
+    except OSError as error:
+        raise FailedError(
+            f"--cidfile {path}: {error.strerror}",
+            "name a file in a directory that you can write to",
+            exit_code=125,
+        ) from error
+    with file:
+        try:
+            yield file.write
+        except BaseException:
+            os.unlink(path)
+            raise
 
 
 def start(context: Context, words: Namespace) -> int:

@@ -382,10 +382,13 @@ class Attachments:
                 error.exit_code = 125
                 raise
             endpoint = table.endpoints_of_container(self._database, row.id).get(DEFAULT_NETWORK)
-            if endpoint is None or not derive_status(self._root.container(row.id)).is_running:
+            is_running = derive_status(self._root.container(row.id)).is_running
+            if endpoint is None or not is_running:
                 raise ConflictError(
                     f"cannot link to container {reference}: it does not run on the default bridge",
-                    f"start it: dock start {reference}",
+                    f"connect it: dock network connect {DEFAULT_NETWORK} {reference}"
+                    if is_running
+                    else f"start it: dock start {reference}",
                     exit_code=125,
                 )
             names = (alias or reference, decode(row.definition).host_name(row.id), row.name)

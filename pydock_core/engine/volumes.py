@@ -12,11 +12,11 @@ from pydock_core.engine.image_filters import parse_boolean
 from pydock_core.engine.labels import has_label, parse_prune_filters
 from pydock_core.engine.volume_files import make_directory, volume_directory
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError
+from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.spec.volume import ANONYMOUS_LABEL, check_volume
 from pydock_core.store.database import volumes as table
 from pydock_core.store.database.events import Event
 from pydock_core.store.database.volumes import NewVolume, VolumeRow
-from pydock_core.supervision.logs import format_time
 
 if TYPE_CHECKING:
     from pydock_core.engine.state import State
@@ -173,7 +173,7 @@ def shown_labels(row: VolumeRow) -> dict[str, str] | None:
 def build_volume(row: VolumeRow, directory: str) -> dict[str, Any]:
     """Return Volume of the Engine API."""
     return {
-        "CreatedAt": format_time(row.created_ns // 1_000_000_000 * 1_000_000_000),
+        "CreatedAt": format_timestamp(row.created_ns // 1_000_000_000 * 1_000_000_000),
         "Driver": "local",
         "Labels": shown_labels(row),
         "Mountpoint": directory,

@@ -172,9 +172,14 @@ def _check_namespaces(document: Mapping[str, Any], linux: Mapping[str, Any], pla
     for key in linux.get("sysctl") or {}:
         kind = next((k for k, starts in _NAMESPACED_SYSCTLS.items() if str(key).startswith(starts)), None)
         if kind is None or ".." in str(key) or "/" in str(key):
-            raise InvalidError(f"sysctl {key} is not one of a namespace: it would change the host")
+            raise InvalidError(
+                f"sysctl {key} is not one of a namespace: it would change the host",
+                f"leave it out, or set it on the host: sysctl -w {key}=…",
+            )
         if not plan.has(kind):
-            raise InvalidError(f"sysctl {key} needs a {kind} namespace, and this container shares the host's")
+            raise InvalidError(
+                f"sysctl {key} needs a {kind} namespace, and this container shares the host's", "leave it out"
+            )
 
 
 def _read_personality(entry: Mapping[str, Any] | None) -> int | None:

@@ -541,7 +541,10 @@ def _write_sysctl(key: str, value: str) -> None:
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(value)
     except OSError as error:
-        raise FailedError(f"sysctl {key}={value} is refused: {error.strerror}") from error
+        raise FailedError(
+            f"sysctl {key}={value} is refused: {error.strerror}",
+            "check its name and value: sysctl -a lists those of the host",
+        ) from error
 
 
 def _explain_unshare(error: OSError) -> PyDockError:

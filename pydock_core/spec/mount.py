@@ -179,6 +179,10 @@ def parse_bind(text: str) -> Mount:
     return Mount("volume", _check_name(parts[0], text), target, read_only, no_copy=no_copy)
 
 
+_NAMING = ("Type", "Source", "Target")
+"""The fields that an error shows, as `--mount` spells them."""
+
+
 def parse_mount(document: Mapping[str, Any]) -> Mount:
     """Parse an entry of Mounts.
 
@@ -186,7 +190,7 @@ def parse_mount(document: Mapping[str, Any]) -> Mount:
         InvalidError, UnsupportedError: malformed; exit code 125.
     """
     kind, target = document.get("Type"), document.get("Target") or ""
-    spelling = ",".join(f"{key}={value}" for key, value in document.items())
+    spelling = ",".join(f"{key.lower()}={document[key]}" for key in _NAMING if document.get(key))
     source, read_only = document.get("Source") or "", document.get("ReadOnly") or False
     if not (isinstance(target, str) and isinstance(source, str) and isinstance(read_only, bool)):
         raise _invalid(spelling, "a field has another type", "see the Engine API")

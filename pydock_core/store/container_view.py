@@ -181,13 +181,13 @@ class ContainerView:
             directory_fd = open_inside(self.root_fd, directory, syscalls.O_PATH | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError) as error:
             if name != "." or isinstance(error, NotADirectoryError):
-                raise self.missing(path, error) from error
+                raise self.missing(directory, error) from error
             # A target to make, with a slash at its end.
             directory, name = split_entry(given)
             try:
                 directory_fd = open_inside(self.root_fd, directory, syscalls.O_PATH | os.O_DIRECTORY)
             except OSError as failure:
-                raise self.missing(path, failure) from failure
+                raise self.missing(directory, failure) from failure
             return Place(directory_fd, name, given, None)
         except OSError as error:
             raise self.missing(path, error) from error

@@ -7,12 +7,13 @@ of the supervisor (CLONE_PARENT).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -69,11 +70,15 @@ class Maker:
         """Have the maker read the plan and prepare; it makes nothing before :meth:`go`."""
         request: LaunchOrder = {"plan": str(plan_file)}
         fds = [] if stdio is None else [stdio.stdin_fd, stdio.stdout_fd, stdio.stderr_fd]
-        messages.send(self._link, request, fds)
+        self._send(request, fds)
 
     def go(self) -> None:
         """Have the maker mount the root filesystem and create and start the container; its network must exist."""
-        messages.send(self._link, {})
+        self._send({})
+
+    def _send(self, document: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended; finish() tells why
+            messages.send(self._link, document, fds)
 
     def finish(self) -> Made:
         """Wait until the container's process runs; it is a child of the calling process.
@@ -86,7 +91,7 @@ class Maker:
         except ConnectionResetError:
             received = None
         if received is None:
-            raise FailedError("the process that makes the container was killed")
+            raise FailedError("the process that makes the container was killed", "start the container again")
         document, fds = received
         reply = cast("MadeReply", messages.checked(document))
         return Made(reply["pid"], fds[0] if fds else None, reply["oom_file"])

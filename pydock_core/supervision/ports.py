@@ -116,7 +116,11 @@ def _explain(error: OSError, port: PublishedPort) -> PyDockError:
     if isinstance(error, socket.gaierror):
         return InvalidError(f"{port.host_ip!r} is not an IP address", exit_code=125)
     if error.errno == errno.EADDRNOTAVAIL:
-        return UnavailableError(f"cannot bind {subject}: this host has no such address", exit_code=125)
+        return UnavailableError(
+            f"cannot bind {subject}: this host has no such address",
+            hint="`ip address` shows the host's; without an address, the port is published on loopback",
+            exit_code=125,
+        )
     return UnavailableError(f"cannot bind {subject}: {error.strerror}", exit_code=125)
 
 

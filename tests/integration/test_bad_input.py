@@ -190,6 +190,31 @@ def test_names_that_are_not_there(dock: Dock) -> None:
         refused(dock, "logs", "nonesuch", code=1, names="nonesuch")
         refused(dock, "build", ".", code=125, names="build")
         refused(dock, "run", "--restart", "often", "busybox", code=125, names="--restart")
+        refused(dock, "run", "--cidfile", "/nonesuch/id", "busybox", code=125, names="/nonesuch/id")
+        refused(dock, "rm", "-f", "nonesuch", code=0, names="nonesuch")
+
+
+def test_the_file_of_an_id_stays_with_its_container_only(dock: Dock, tmp_path: Path) -> None:
+    path = tmp_path / "id"
+    dock("create", "--cidfile", path, "--pull", "never", "nonesuch", code=125)
+    assert not path.exists()
+    assert dock.out("create", "--cidfile", path, "busybox") == path.read_text()
+    refused(dock, "create", "--cidfile", path, "busybox", code=125, names=str(path))
+    dock("rm", path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("kernel.panic=1", "sysctl kernel.panic is not one of a namespace"),
+        ("net.nonesuch=1", "sysctl net.nonesuch=1 is refused: No such file"),
+    ],
+)
+def test_an_error_of_any_step_of_a_start_is_told(dock: Dock, setting: str, message: str) -> None:
+    """The first is found before the container's file systems are mounted, the second after."""
+    words = ("run", "--rm", "--network", "none", "--sysctl", setting, "busybox", "true")
+    refused(dock, *words, code=125, names=message)
+    assert dock.out("ps", "-aq") == ""
 
 
 def test_a_port_that_is_taken(dock: Dock) -> None:

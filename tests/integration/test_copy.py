@@ -354,7 +354,9 @@ def test_what_is_refused(cp: Copier) -> None:
     cp("-", "c:/w/file", stdin=b"", code=1)
     assert "is not a directory" in cp.errors
     cp("-", "c:/nope", stdin=b"", code=1)
-    assert "could not find the file" in cp.errors
+    assert "could not find the file /nope in" in cp.errors
+    cp("/etc/passwd", "c:/nope/passwd", code=1)
+    assert "could not find the file /nope in" in cp.errors
     cp("-", "c:/w", stdin=b"x" * 2000, code=1)
     assert "archive" in cp.errors
     cp("c:/w", "/dev/null", code=1)

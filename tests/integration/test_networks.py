@@ -312,6 +312,7 @@ def test_the_default_bridge_gets_names_by_connection(host: Host) -> None:
     host.dock("network", "connect", "web", "plain")
     assert "nameserver 127.0.0.11" in host.dock("exec", "plain", "cat", "/etc/resolv.conf")
     assert host.dock("exec", "plain", "ping", "-c", "1", "-W", "5", "one")
+    assert "dock network connect bridge one" in host.dock("run", "--link", "one", *SLEEP, code=125)
     host.dock("network", "connect", "bridge", "one")
     assert set(host.look("one", "bridge")) >= {"IPAddress"}
     host.start("linked", "--link", "plain:db")

@@ -98,6 +98,12 @@ def test_an_unknown_condition_is_refused(dock: Dock, engine: Engine) -> None:
         engine.containers.wait("strict", "sometimes")
 
 
+def test_the_command_takes_a_condition(dock: Dock) -> None:
+    dock("run", "--name", "brief", "busybox", "sh", "-c", "exit 5", code=5)
+    assert dock.out("wait", "--condition", "not-running", "brief") == "5"
+    assert "there are not-running" in dock("wait", "--condition", "sometimes", "brief", code=1).stderr
+
+
 def test_to_start_what_runs_is_no_error(dock: Dock) -> None:
     dock("run", "-d", "--name", "runs", "busybox", "sleep", "1000")
     pid = dock.out("inspect", "-f", "{{.State.Pid}}", "runs")

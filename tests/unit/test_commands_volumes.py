@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,8 @@ def test_create_list_inspect_remove(dock: Volumes, engine: Engine) -> None:
         "Status": "N/A",
     }
     (shown,) = json.loads(dock("volume", "inspect", "v2"))
-    assert shown.pop("CreatedAt").endswith("Z")
+    created_at = shown.pop("CreatedAt")
+    assert created_at == datetime.fromisoformat(created_at).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert shown == {
         "Driver": "local",
         "Labels": {"a": "b", "c": ""},

@@ -155,6 +155,9 @@ def test_words_go_to_the_subnet_that_they_are_part_of() -> None:
         {"Subnet": "fd00:5::/64", "Gateway": "fd00:5::9", "AuxiliaryAddresses": {"b": "fd00:5::3"}},
     ]
     assert build_pools([], [], [], []) == []
+    with pytest.raises(InvalidError) as caught:
+        build_pools(["10.200.0.5/24"], [], [], [])
+    assert caught.value.hint == "write 10.200.0.0/24"
     for words in (
         (["10.5.0.0/16"], ["10.6.0.1"], [], []),
         ([], ["10.6.0.1"], [], []),
