@@ -407,7 +407,7 @@ def fork_forwarder(listeners: Sequence[Listener], hosts: tuple[str, ...], kept_f
     """Fork the forwarding process; return its pid.  It dies with its parent, and is ended by a kill.
 
     Args:
-        listeners: the child takes them; the caller closes its own.
+        listeners: the child gets copies of their sockets.
         hosts: addresses in the container: :func:`pydock_core.supervision.dial.addresses`.
         kept_fds: descriptors that the child keeps besides the listeners (the error log).
     """

@@ -24,7 +24,6 @@ from pydock_core import messages, syscalls
 from pydock_core.errors import ConflictError, FailedError, InvalidError, PyDockError
 from pydock_core.oci.mount_source import BASE, PART
 from pydock_core.paths import ContainerPaths
-from pydock_core.runtime import reaping
 from pydock_core.runtime.cgroups.oom_counter import read_oom_kills
 from pydock_core.runtime.console import set_window_size
 from pydock_core.runtime.executor import CreatedProcess, Executor, Stdio
@@ -43,6 +42,7 @@ from pydock_core.supervision.log_files import LogLimits
 from pydock_core.supervision.logs import LogWriter
 from pydock_core.supervision.maker import Made
 from pydock_core.supervision.plan import LaunchPlan, PublishedPort, read_plan
+from pydock_core.supervision.port_forwarder import PortForwarder
 from pydock_core.supervision.publication import publish
 from pydock_core.supervision.reaper import record_killed
 from pydock_core.supervision.recording import Recording
@@ -72,7 +72,6 @@ _COLLECTION_THRESHOLD = 5000
 """Allocations between two collections: a start makes fewer, and a supervisor's garbage stays below 1 MiB."""
 _LOCK_PATIENCE_SECONDS = 30.0
 _LOCK_INTERVAL_SECONDS = 0.002
-_FORWARDER_DEATH_SECONDS = 10.0
 _FAILED_EXIT_CODE = 125
 _JOURNAL_RETRY_SECONDS = 0.1
 _NO_RUN = {"started_at_ns": 0, "finished_at_ns": 0, "exit_code": 0, "oom_killed": False}
@@ -524,9 +523,10 @@ class Supervisor:
         messages.close_all([*outputs.values(), *([] if stdin_fd is None else [stdin_fd])])
 
     def _start_forwarder(self, listeners: list[ports.Listener]) -> None:
-        # The sockets stay open here too: their mark follows the container's default route.
-        pid = ports.fork_forwarder(listeners, self.hosts, [2])
-        self._undo.callback(reaping.kill_and_reap, pid, _FORWARDER_DEATH_SECONDS)
+        subject = f"container {self.short_id}"
+        forwarder = PortForwarder(listeners, self.hosts, self.loop, self.signals, subject)
+        self._undo.callback(forwarder.end)
+        forwarder.start()
 
     # -- requests ----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,25 @@ def test_a_killed_name_server_is_started_again(host: Host) -> None:
     wait_until(lambda: derive_status(paths).status == "exited", "the container ends with its supervisor")
     host.dock("rm", "one")
     assert host.names("web") == []
+
+
+def test_a_killed_port_forwarder_is_replaced(host: Host) -> None:
+    """Twice; a client that comes in between is served later, not refused."""
+    server = ("busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
+    host.dock("run", "-d", "--name", "one", "-p", "127.0.0.1:8085:80", *server)
+    status = derive_status(host.root.container(host.dock("inspect", "-f", "{{.Id}}", "one")))
+
+    def fetch() -> bytes:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", 8085), timeout=10) as client:
+            client.sendall(b"GET /passwd HTTP/1.0\r\n\r\n")
+            return b"".join(iter(lambda: client.recv(4096), b""))
+        return b""
+
+    wait_until(lambda: b"root" in host.namespace(fetch), "httpd listens")
+    for _ in range(2):
+        (forwarder,) = set(children_of(status.supervisor_pid)) - {status.pid}
+        os.kill(forwarder, signal.SIGKILL)
+        assert b"root" in host.namespace(fetch)
 
 
 def test_networks_are_connected_and_disconnected(host: Host) -> None:
