@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -19,6 +20,10 @@ import pytest
 from tests.bench.isolation import HUGETLB, ensure_hugetlb
 from tests.support.file_duration import SECONDS
 from tests.support.machine import State, describe_changes, read_state
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 # An image that a test forgot to make is missing, and not asked for on the network.
 os.environ["PYDOCK_PULL"] = "never"
@@ -43,6 +48,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let workers start with the files that take longest: the last one to end then has only a short file."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: -SECONDS.get(item.location[0], 0))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Give a worker a whole file, or all files of tests/ui, which share a JupyterLab and an image of its environment."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # the plugin has no types
+        def _split_scope(self, nodeid: str) -> str:
+            scope = str(super()._split_scope(nodeid))
+            return "tests/ui" if scope.startswith("tests/ui/") else scope
+
+    return Scheduling(config, log)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
