@@ -538,8 +538,11 @@ def run_below_reaper(process: ProcessPlan, image_fd: int, *, has_entered: bool) 
 def _write_sysctl(key: str, value: str) -> None:
     path = f"/proc/sys/{key.replace('.', '/')}"
     try:
-        with open(path, "w", encoding="utf-8") as stream:
-            stream.write(value)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
     except OSError as error:
         raise FailedError(
             f"sysctl {key}={value} is refused: {error.strerror}",

@@ -464,8 +464,10 @@ def _build_linux(
             linux["resources"] = resources
     if facts.devices and not facts.rootless:
         linux["devices"] = [_build_device(device) for device in facts.devices]
-    if host["Sysctls"]:
-        linux["sysctl"] = dict(host["Sysctls"])
+    mode = host["NetworkMode"]
+    sysctls = {} if mode == "host" or mode.startswith("container:") else defaults.NETWORK_SYSCTLS
+    if sysctls or host["Sysctls"]:
+        linux["sysctl"] = {**sysctls, **host["Sysctls"]}
     if not host["Privileged"]:
         linux["maskedPaths"] = list(defaults.MASKED_PATHS)
         linux["readonlyPaths"] = list(defaults.READ_ONLY_PATHS)

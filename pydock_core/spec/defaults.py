@@ -41,6 +41,9 @@ MASKED_PATHS = (
 
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
+NETWORK_SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0"}
+"""Settings of a container's own network namespace: its users may bind every port (moby: daemon/oci_linux.go, WithSysctls)."""
+
 PROC_MOUNT: dict[str, Any] = {
     "destination": "/proc",
     "type": "proc",

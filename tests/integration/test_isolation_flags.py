@@ -141,6 +141,20 @@ def test_seccomp_privileges_and_masks(dock: Dock) -> None:
     sh(dock, "", "echo 1 > /proc/sys/kernel/domainname", code=1)
 
 
+def test_a_user_may_bind_every_port(dock: Dock) -> None:
+    words = ("run", "--rm", "--network", "none")
+    setting = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    assert dock.out(*words, "-u", "1000", "busybox", "cat", setting) == "0"
+    listen = "httpd -p 127.0.0.1:80 -h / && wget -q -O - http://127.0.0.1/etc/group | head -n 1"
+    assert dock.out(*words, "-u", "1000", "busybox", "sh", "-c", listen).startswith("root:")
+    chosen = ("--sysctl", "net.ipv4.ip_unprivileged_port_start=99")
+    assert dock.out(*words, *chosen, "busybox", "cat", setting) == "99"
+    assert (
+        dock.out("run", "--rm", "--network", "host", "busybox", "cat", setting)
+        == Path(setting).read_text().strip()
+    )
+
+
 def test_user_limits_and_sysctls(dock: Dock) -> None:
     assert sh(dock, "--ulimit nofile=100:200", "ulimit -n; ulimit -Hn") == "100\n200"
     assert (
