@@ -464,8 +464,8 @@ def _build_linux(
             linux["resources"] = resources
     if facts.devices and not facts.rootless:
         linux["devices"] = [_build_device(device) for device in facts.devices]
-    mode = host["NetworkMode"]
-    sysctls = {} if mode == "host" or mode.startswith("container:") else defaults.NETWORK_SYSCTLS
+    is_shared = facts.network_namespace == "host" or host["NetworkMode"].startswith("container:")
+    sysctls = {} if is_shared else defaults.NETWORK_SYSCTLS
     if sysctls or host["Sysctls"]:
         linux["sysctl"] = {**sysctls, **host["Sysctls"]}
     if not host["Privileged"]:
