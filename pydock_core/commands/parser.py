@@ -201,17 +201,24 @@ def _overview() -> str:
         "",
         "commands:",
     ]
-    lines += [f"  {command.name:<18}{command.summary}" for command in COMMANDS]
-    lines += ["", "groups:", *(f"  {name:<18}{summary}" for name, summary in GROUPS.items())]
+    lines += _two_columns((command.name, command.summary) for command in COMMANDS)
+    lines += ["", "groups:", *_two_columns(GROUPS.items())]
     lines += ["", f"{PROGRAM} COMMAND --help tells more of a command."]
     return "\n".join(lines) + "\n"
 
 
 def _group_overview(group: str) -> str:
     lines = [f"usage: {PROGRAM} {group} COMMAND …", "", GROUPS[group], "", "commands:"]
+    rows = []
     for command in COMMANDS:
         for path in (command.path, *command.aliases):
             if path[0] == group:
-                lines.append(f"  {path[1]:<18}{command.summary}")
+                rows.append((path[1], command.summary))
                 break
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + _two_columns(rows)) + "\n"
+
+
+def _two_columns(rows: Iterable[tuple[str, str]]) -> list[str]:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows) + 2
+    return [f"  {name:<{width}}{summary}" for name, summary in rows]

@@ -1,4 +1,4 @@
-"""Parsers of option values: sizes, times, signals, numbers, filters.  Each names the option in its error."""
+"""Parsers of option values: sizes, times, numbers, filters.  Each names the option in its error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 
 from pydock_core import spelling
-from pydock_core.engine import signal_name, signal_number
 from pydock_core.errors import InvalidError
 
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -61,11 +60,6 @@ def parse_boolean(text: str, option: str) -> bool:
     if value is None:
         raise _bad(f"{option} {text}: neither true nor false", "write true or false")
     return value
-
-
-def parse_signal(text: str, option: str) -> str:
-    """Return the name, without SIG, of a signal given by name or number."""
-    return signal_name(signal_number(text, option))
 
 
 def parse_csv(text: str, option: str) -> list[str]:

@@ -50,6 +50,9 @@ def test_every_command_has_a_handler_and_a_help(command: Command) -> None:
         shown = parse([*path, "--help"])
         assert isinstance(shown, Help)
         assert command.summary in shown.text
+    overview = parse(["--help"])
+    assert isinstance(overview, Help)
+    assert f"  {command.name}  " in overview.text
 
 
 @pytest.mark.parametrize("name", sorted(LATER_COMMANDS))

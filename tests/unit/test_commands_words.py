@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pydock_core.commands.create_words import build_request
 from pydock_core.commands.parser import Parsed, parse
-from pydock_core.commands.values import parse_boolean, parse_bytes, parse_signal
+from pydock_core.commands.values import parse_boolean, parse_bytes
+from pydock_core.engine import signal_name, signal_number
 from pydock_core.engine.moment import parse_moment_ns
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError, UnsupportedError
 from pydock_core.spec.definition import CreateRequest
@@ -212,7 +213,7 @@ def test_sizes(text: str, size: int) -> None:
     ("text", "name"), [("9", "KILL"), ("sigterm", "TERM"), ("RTMIN+3", "RTMIN+3"), ("37", "RTMIN+3")]
 )
 def test_signals(text: str, name: str) -> None:
-    assert parse_signal(text, "-s") == name
+    assert signal_name(signal_number(text, "-s")) == name
 
 
 def test_booleans_are_those_of_go() -> None:
