@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -27,7 +26,7 @@ from pydock_core.store.database import Database
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.server_start import ask_server_surely
 from tests.bench.samples import BUSYBOX, busybox_archive
-from tests.support.process import has_ended
+from tests.support.process import count_descriptors, has_ended
 
 CGROUPS = Path("/sys/fs/cgroup")
 REPOSITORY = Path(__file__).parents[2]
@@ -127,10 +126,9 @@ def _read_column(base: Path, query: str) -> set[str]:
 
 def host_state(base: Path) -> dict[str, object]:
     """What of the host a test must leave as it was; descriptors of garbage do not count."""
-    gc.collect()
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(base) in line]
     cgroups = groups_of_removed(base)
-    return {"mounts": mounts, "cgroups": cgroups, "descriptors": len(os.listdir("/proc/self/fd"))}
+    return {"mounts": mounts, "cgroups": cgroups, "descriptors": count_descriptors()}
 
 
 def assert_nothing_is_left(after: dict[str, object], before: dict[str, object]) -> None:

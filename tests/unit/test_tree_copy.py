@@ -11,6 +11,7 @@ import pytest
 from pydock_core.errors import ConflictError, InvalidError
 from pydock_core.store import tree_copy
 from pydock_core.store.tree_copy import CopyRules, TreeCopy
+from tests.support.process import count_descriptors
 
 OWN = CopyRules(lambda uid, gid: None)
 
@@ -90,11 +91,11 @@ def test_a_tree_that_is_deeper_than_descriptors_reach(source: Path, target: Path
         path = path / "d"
         path.mkdir()
         (path / f"f{number}").write_text(str(number))
-    before = len(os.listdir("/proc/self/fd"))
+    before = count_descriptors()
     assert copy(source, target).entries == 400
     assert (target / Path(*["d"] * 200) / "f199").read_text() == "199"
     assert (target / "d" / "f0").read_text() == "0"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert count_descriptors() == before
 
 
 def test_a_directory_that_is_moved_meanwhile(
