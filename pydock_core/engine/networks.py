@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,7 @@ from pydock_core.network.addresses import (
     pick_subnet,
     private_subnet6,
 )
+from pydock_core.network.client import NetworkService
 from pydock_core.spec.definition import ENDPOINT, CreateRequest, Definition, EndpointSettings, decode, encode
 from pydock_core.spec.network import NetworkRequest, check_network
 from pydock_core.spec.network import encode as encode_network
@@ -36,7 +38,7 @@ from pydock_core.store.database import containers as containers_sql
 from pydock_core.store.database import networks as table
 from pydock_core.store.database.containers import ContainerRow
 from pydock_core.store.database.events import Event
-from pydock_core.store.database.networks import PREDEFINED, EndpointRow, NetworkRow
+from pydock_core.store.database.networks import DEFAULT_NETWORK, PREDEFINED, EndpointRow, NetworkRow
 from pydock_core.supervision.client import SupervisorClient
 from pydock_core.supervision.container_status import derive_status
 from pydock_core.supervision.plan import NameService
@@ -172,6 +174,8 @@ class Networks:
     def prune(self, filters: Filters | None = None) -> dict[str, Any]:
         """Remove the networks without containers.
 
+        Without filters, root's default bridge also leaves the host if no container runs on it; the next start makes it again.
+
         Args:
             filters: label, label!, until.
 
@@ -193,7 +197,17 @@ class Networks:
             except (ConflictError, NotFoundError):
                 continue  # used or removed in the meantime
             removed.append(row.name)
+        if not filters:
+            self._remove_idle_default()
         return {"NetworksDeleted": removed}
+
+    def _remove_idle_default(self) -> None:
+        row = table.find(self._database, DEFAULT_NETWORK)
+        if os.geteuid() != 0 or not row.bridge:  # an ordinary user's bridges end with the last container
+            return
+        users = table.endpoints_of_network(self._database, row.id)
+        if not any(derive_status(self._root.container(user.container_id)).is_active for user in users):
+            NetworkService(self._root).remove(Network(row).rules)
 
     # -- looking -----------------------------------------------------------------------------------------
 

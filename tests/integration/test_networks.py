@@ -165,6 +165,24 @@ def events_of(host: Host, identifier: str) -> list[dict[str, Any]]:
     return [{"Action": action, **json.loads(attributes)} for action, attributes in rows]
 
 
+def test_pruning_removes_the_idle_default_bridge_from_the_host(host: Host) -> None:
+    def remains() -> list[str]:
+        links = [name for _, name in host.namespace(socket.if_nameindex) if name.startswith("pydock")]
+        tables = host.namespace.run("nft", "list", "tables").stdout.splitlines()
+        return links + [line for line in tables if "pydock-pydock" in line]
+
+    host.dock("run", "-d", "--name", "one", *SLEEP)
+    host.dock("network", "prune", "-f")
+    assert host.dock("exec", "one", "ip", "route", "get", "192.0.2.1"), "a bridge in use stays"
+    assert len(remains()) >= 3
+    host.dock("stop", "-t", "0", "one")
+    host.dock("network", "prune", "-f")
+    assert remains() == []
+    host.dock("start", "one")
+    assert len(remains()) >= 3
+    host.dock("rm", "-f", "one")
+
+
 def test_names_addresses_and_aliases_resolve(host: Host) -> None:
     host.dock("network", "create", "web")
     first = host.start("one", "--network", "web", "--network-alias", "Shop", "-h", "cashier")
