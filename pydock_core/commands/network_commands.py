@@ -19,6 +19,7 @@ from pydock_core.commands.command import (
 _NETWORK = Argument("NETWORK", complete="network")
 _NETWORKS = Argument("NETWORK", "+", complete="network")
 _SWARM_DETAILS = "its details are those of a swarm's services"
+_TEMPLATE = "there are no networks that only configure others; give each network its own options"
 _SWARM = "it needs a swarm, and PyDock has none"
 
 NETWORK_COMMANDS: tuple[Command, ...] = (
@@ -52,8 +53,8 @@ NETWORK_COMMANDS: tuple[Command, ...] = (
         (Argument("NETWORK"),),
         refused={
             "--ingress": _SWARM,
-            "--config-only": _SWARM,
-            "--config-from": _SWARM,
+            "--config-only": _TEMPLATE,
+            "--config-from": _TEMPLATE,
             "--ipv4=false": "the firewall knows a container's port by its IPv4 address",
         },
     ),

@@ -48,7 +48,10 @@ def _run(name: str, hook: Mapping[str, Any], document: bytes) -> None:
         os.close(state_fd)
     code = _wait(name, path, pid, hook.get("timeout"))
     if code != 0:
-        raise FailedError(f"hook {name}: {path} ended with exit code {code}")
+        raise FailedError(
+            f"hook {name}: {path} ended with exit code {code}",
+            "run it by hand, with the container's state on its standard input (OCI runtime specification, hooks)",
+        )
 
 
 def _wait(name: str, path: str, pid: int, timeout_seconds: int | None) -> int:
