@@ -29,7 +29,7 @@ class Place:
     Attributes:
         network: the network's name.
         addresses: addresses without prefix length, IPv4 first; empty on the networks host and none.
-        names: the container's names on the network; empty without a name service.
+        names: the container's names on the network, without its short id; empty without a name service.
     """
 
     network: str

@@ -83,12 +83,12 @@ def _read_network(document: dict[str, Any]) -> Network:
 
 
 def _read_member(engine: EngineProtocol, document: dict[str, Any]) -> Member:
-    settings = document["NetworkSettings"]
+    settings, short = document["NetworkSettings"], document["Id"][:12]
     places = tuple(
         Place(
             network,
             tuple(text for text in (endpoint["IPAddress"], endpoint["GlobalIPv6Address"]) if text),
-            tuple(endpoint["DNSNames"] or ()),
+            tuple(name for name in endpoint["DNSNames"] or () if name != short),
         )
         for network, endpoint in settings["Networks"].items()
     )

@@ -15,6 +15,7 @@ from pydock_jupyter.display.plain_text import one_line, shorten
 COLUMN_PIXELS = 216
 GAP_PIXELS = 12
 BOX_PIXELS = 46
+LINE_PIXELS = 17
 MARGIN_PIXELS = 8
 PADDING_PIXELS = 10
 FONT_PIXELS = 12
@@ -31,6 +32,7 @@ PAGE_COLOUR = "color:var(--jp-content-font-color1,inherit)"
 FAINT = "fill-opacity:.72"
 ACCENT_COLOUR = "var(--jp-brand-color1,#1976d2)"
 WARM_COLOUR = "var(--jp-warn-color1,#f57c00)"
+CALM_COLOUR = "var(--jp-success-color1,#388e3c)"
 PLAIN = "fill:currentColor;fill-opacity:.05;stroke:currentColor;stroke-opacity:.38"
 ACCENT = f"fill:{ACCENT_COLOUR};fill-opacity:.17;stroke:{ACCENT_COLOUR};stroke-opacity:.9"
 
@@ -62,7 +64,7 @@ def draw_legend(kinds: Sequence[tuple[str, str]], total: str) -> str:
     )
     return (
         f'<div style="color:var(--jp-ui-font-color2,inherit);{SANS};font-size:{FONT_PIXELS}px;'
-        f'padding:2px {MARGIN_PIXELS}px 6px">{swatches}<span>{escape(total)}</span></div>'
+        f'padding:2px {MARGIN_PIXELS}px 6px">{swatches}<span style="white-space:nowrap">{escape(total)}</span></div>'
     )
 
 
@@ -80,22 +82,39 @@ def draw_tooltip(lines: Sequence[str]) -> str:
 
 
 def draw_box(
-    x: int, y: int, width: int, *, style: str, head: str, words: str, tooltip: Sequence[str], note: str = ""
+    x: int,
+    y: int,
+    width: int,
+    *,
+    style: str,
+    head: str,
+    words: Sequence[str],
+    tooltip: Sequence[str],
+    note: str = "",
 ) -> str:
-    """Return a box with two lines of text: a head with a note at its right, and words, each limited to its room."""
+    """Return a box: a head with a note at its right, and lines of words, each limited to its room.
+
+    Its height is BOX_PIXELS with one line of words, and LINE_PIXELS more with each further one, empty or not.
+    """
     left, right = x + PADDING_PIXELS, x + width - PADDING_PIXELS
     room = fitting_columns(width, FONT_PIXELS) - (len(note) + 1 if note else 0)
+    height = BOX_PIXELS + (len(words) - 1) * LINE_PIXELS
+    fitting = fitting_columns(width, SMALL_PIXELS)
     return (
         f"<g>{draw_tooltip(tooltip)}"
-        f'<rect x="{x}" y="{y}" width="{width}" height="{BOX_PIXELS}" rx="4" style="{style}"/>'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="4" style="{style}"/>'
         f"{draw_text(left, y + 19, shorten(one_line(head), max(room, 1)), FONT_PIXELS, f'{MONO};font-weight:600')}"
         + (draw_text(right, y + 19, note, SMALL_PIXELS, f"{SANS};{FAINT}", anchor="end") if note else "")
-        + draw_text(
-            left,
-            y + 36,
-            shorten(one_line(words), fitting_columns(width, SMALL_PIXELS)),
-            SMALL_PIXELS,
-            f"{MONO};{FAINT}",
+        + "".join(
+            draw_text(
+                left,
+                y + 36 + number * LINE_PIXELS,
+                shorten(one_line(line), fitting),
+                SMALL_PIXELS,
+                f"{MONO};{FAINT}",
+            )
+            for number, line in enumerate(words)
+            if line
         )
         + "</g>"
     )

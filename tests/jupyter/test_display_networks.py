@@ -71,11 +71,37 @@ def test_a_box_for_each_network_place_container_and_port() -> None:
     assert all(
         box[2] <= float(root.attrib["width"]) and box[3] <= float(root.attrib["height"]) for box in found
     )
-    assert len(list(root.iter(f"{SVG}line"))) == 4 + 4  # along each row, and down each column
+    lines = [
+        tuple(float(line.attrib[end]) for end in ("x1", "y1", "x2", "y2")) for line in root.iter(f"{SVG}line")
+    ]
+    along = [line for line in lines if line[1] == line[3]]
+    down = [line for line in lines if line[0] == line[2]]
+    assert (len(along), len(down)) == (3, 4)  # a line for each network, and one down from it to each address
+    assert {x for x, *_ in down} <= {(box[0] + box[2]) / 2 for box in found}
+    assert all(y in {row for _, row, *_ in along} for _, y, *_ in down)
     words = [element.text for element in root.iter(f"{SVG}text")]
+    assert {"gateway 172.27.0.1", "no connection outside"} < set(words)
     assert {"172.27.0.2", "one, api", "the host's addresses", "network of one", "internal", "paused"} < set(
         words
     )
+
+
+def test_the_legend_tells_each_kind_by_a_style_of_its_own() -> None:
+    legend = ElementTree.fromstring(draw_html(GRAPH)).find("div")
+    assert legend is not None
+    kinds = [span.text or "".join(span.itertext()) for span in legend.findall("span")][:-1]
+    assert kinds == [
+        "network",
+        "internal network",
+        "address and names",
+        "container",
+        "published port",
+    ]
+    styles = [
+        dict(part.split(":", 1) for part in frame.attrib["style"].split(";")) for frame in legend.iter("rect")
+    ]
+    looks = {(style["fill"], style["stroke"], "stroke-dasharray" in style) for style in styles}
+    assert len(looks) == len(kinds)
 
 
 def test_foreign_text_stays_text() -> None:
@@ -110,13 +136,14 @@ def build_engine() -> Any:
         return {"Name": name, "Driver": driver, "Internal": False, "IPAM": {"Config": config}}
 
     container = {
+        "Id": "0123456789abcdef",
         "Name": "/one",
         "State": {"Status": "running"},
         "Config": {"Image": "busybox"},
         "HostConfig": {"NetworkMode": "web"},
         "NetworkSettings": {
             "Ports": {"80/tcp": [{"HostIp": "::1", "HostPort": "8080"}], "81/tcp": None},
-            "Networks": {"web": endpoint("172.27.0.2", ["one"])},
+            "Networks": {"web": endpoint("172.27.0.2", ["one", "0123456789ab"])},
         },
     }
     listed = [

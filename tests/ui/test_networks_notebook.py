@@ -55,7 +55,7 @@ def test_the_diagrams_are_whole_and_legible_in_both_themes(
     cells.last.locator(".cm-content").click()
     for keys in ("Control+a", "Control+/", "Control+Enter"):
         page.keyboard.press(keys)
-    expect(cells.last.locator(".jp-OutputArea-output").last).to_contain_text("Untagged: tutorial/box:1")
+    expect(cells.last.locator(".jp-OutputArea-output").last).to_contain_text("Untagged: tutorial/networks:1")
     expect(errors).to_have_count(0)
     assert dock("ps", "-aq", "--filter", "name=tutorial") == ""
     assert dock("network", "ls", "-q", "--filter", "name=tutorial") == ""
