@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ from pydock_core.spelling import parse_boolean
 
 USAGE_EXIT_CODE = 125
 PROGRAM = "dock"
+_DELETING = frozenset({"rm", "rmi", "prune", "kill"})
+"""Commands that a mistyped word does not mean if another one is as near."""
+_SYNONYMS = {"remove": "rm", "delete": "rm", "list": "ls"}
+"""Words of other programs for a command."""
 _HELP = ("--help", "-h")
 """Docker accepts the short one too, unless the command has a flag of that name (``run -h NAME``)."""
 
@@ -150,9 +154,23 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     """Return the known word that looks most like a mistyped one; "" if none does."""
     from difflib import get_close_matches  # late: only for mistakes
 
-    near = get_close_matches(word, list(known))
-    # Of equally similar words, prefer one with the same letters: they were typed in another order.
-    return min(near, key=lambda other: sorted(other) != sorted(word), default="")
+    near = get_close_matches(word, list(known), n=10)
+    return min(near, key=lambda other: (_distance(word, other), other in _DELETING), default="")
+
+
+def _distance(one: str, other: str) -> int:
+    """Return the number of letters to insert, delete, replace or swap with a neighbour (Damerau and Levenshtein)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(one, 1):
+        current = [row]
+        for column, letter_of_other in enumerate(other, 1):
+            cost = min(last[column] + 1, current[-1] + 1, last[column - 1] + (letter != letter_of_other))
+            if row > 1 and column > 1 and one[row - 2 : row] == other[column - 2 : column][::-1]:
+                cost = min(cost, before[column - 2] + 1)
+            current.append(cost)
+        before, last = last, current
+    return last[-1]
 
 
 def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
@@ -170,8 +188,23 @@ def _assign(command: Command, words: Sequence[str]) -> dict[str, Any]:
     if missing:
         raise _usage(command, f"the following arguments are required: {', '.join(missing)}")
     if left:
-        raise _usage(command, f"unrecognized arguments: {' '.join(left)}")
+        raise _usage(command, f"unrecognized arguments: {' '.join(left)}", _extra_hint(command, left))
     return values
+
+
+def _extra_hint(command: Command, left: Sequence[str]) -> str:
+    """Return the hint for arguments that a command does not take."""
+    from shlex import quote  # late: only for mistakes
+
+    program = f"{PROGRAM} {command.name}"
+    if any(option.long_flag == "--input" for option in command.options):
+        return f"name the file with -i: {program} -i {quote(left[0])}"
+    see = f"see {program} --help"
+    if not command.arguments:
+        return f"{program} takes no arguments; {see}"
+    if len(command.arguments) == 1:
+        return f"{program} takes one {command.arguments[0].name}; {see}"
+    return see
 
 
 def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
@@ -183,14 +216,32 @@ def _unknown(words: Sequence[str]) -> InvalidError | UnsupportedError:
         )
     if words[0].startswith("-"):
         return InvalidError(f"unknown option: {words[0]}", f"see {PROGRAM} --help", exit_code=USAGE_EXIT_CODE)
-    paths = {path for command in COMMANDS for path in (command.path, *command.aliases)}
-    # Without the group's name, which would make all its commands similar.
-    group = words[:1] if words[0] in GROUPS else ()
-    known = {" ".join(path[len(group) :]) for path in paths if path[: len(group)] == tuple(group)}
-    near = _nearest(words[len(group)], known)
-    where = " ".join((PROGRAM, *group))
-    hint = f"did you mean {where} {near}?" if near else f"{where} --help lists what there is"
+    from shlex import join  # late: only for mistakes
+
+    corrected = _correct(words)
+    where = f"{PROGRAM} {words[0]}" if words[0] in GROUPS else PROGRAM
+    hint = (
+        f"did you mean {join((PROGRAM, *corrected))}?" if corrected else f"{where} --help lists what there is"
+    )
     return InvalidError(f"{PROGRAM}: no such command: {name}", hint, exit_code=USAGE_EXIT_CODE)
+
+
+def _correct(words: Sequence[str]) -> Sequence[str]:
+    """Return the words with the nearest names of a group and a command; empty if nothing is near."""
+    paths = {path for command in COMMANDS for path in (command.path, *command.aliases)}
+    first, rest = words[0], words[1:]
+    if first not in GROUPS:
+        first = _nearest_command(first, {path[0] for path in paths if len(path) == 1} | GROUPS.keys())
+        if first not in GROUPS or not rest:
+            return (first, *rest) if first else ()
+    known = {path[1] for path in paths if path[0] == first and len(path) > 1}
+    second = rest[0] if rest[0] in known else _nearest_command(rest[0], known)
+    return (first, second, *rest[1:]) if second else ()
+
+
+def _nearest_command(word: str, known: Collection[str]) -> str:
+    synonym = _SYNONYMS.get(word, "")
+    return synonym if synonym in known else _nearest(word, sorted(known))
 
 
 def _overview() -> str:
@@ -203,7 +254,7 @@ def _overview() -> str:
     ]
     lines += _two_columns((command.name, command.summary) for command in COMMANDS)
     lines += ["", "groups:", *_two_columns(GROUPS.items())]
-    lines += ["", f"{PROGRAM} COMMAND --help tells more of a command."]
+    lines += ["", f"{PROGRAM} COMMAND --help explains a command."]
     return "\n".join(lines) + "\n"
 
 
