@@ -68,7 +68,6 @@ def collect_facts(
     support = probe_cgroups()
     machine, kernel = _host()
     is_host = definition.host["NetworkMode"] == "host"
-    has_host_name = is_host or definition.host["UTSMode"] == "host"
     mappings = [*definition.host["Devices"], *(_all_devices() if definition.host["Privileged"] else ())]
     devices = [_device(mapping) for mapping in mappings]
     if edits is not None:
@@ -79,7 +78,7 @@ def collect_facts(
         rootfs=str(paths.rootfs),
         machine=machine,
         kernel=kernel,
-        hostname=os.uname().nodename if has_host_name else definition.host_name(container_id),
+        hostname=find_host_name(definition, container_id),
         user=user,
         network_namespace="host" if is_host else str(paths.network_namespace),
         files={**_own_files(paths), **(kept_files or {})},
@@ -106,6 +105,13 @@ def collect_facts(
         shared_mounts={kind: str(paths.shared_mount(kind)) for kind in shared},
         owns_network=kept is None or not definition.host["NetworkMode"].startswith("container:"),
     )
+
+
+def find_host_name(definition: Definition, container_id: str) -> str:
+    """Return a container's host name: the host's with ``--uts host``, and with ``--network host``."""
+    if "host" in (definition.host["NetworkMode"], definition.host["UTSMode"]):
+        return os.uname().nodename
+    return definition.host_name(container_id)
 
 
 @functools.cache

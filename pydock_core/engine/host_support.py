@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from pydock_core.engine.bundle import read_numbers
-from pydock_core.errors import UnsupportedError
+from pydock_core.errors import InvalidError, UnsupportedError
 from pydock_core.runtime.cgroups import CgroupSupport, probe_cgroups
 from pydock_core.spec.definition import HOST_CONFIG, HostConfig
 from pydock_core.spec.host_option import HOST, THROTTLES, block_devices
@@ -29,6 +30,8 @@ def check_host_support(host: HostConfig, *, rootless: bool) -> None:
     """
     for path in block_devices(host):
         read_numbers(path)
+    if host["CpusetCpus"] or host["CpusetMems"]:
+        check_cpuset(host)
     if host["UsernsMode"] == HOST and rootless:
         raise _unsupported(
             "--userns host",
@@ -39,9 +42,47 @@ def check_host_support(host: HostConfig, *, rootless: bool) -> None:
         return
     support = probe_cgroups()
     if not support.available:
+        hint = "leave it out, or run it as root (dock doctor)"
+        if not host["PidMode"]:
+            raise _unsupported("--cgroup-parent", support.reason, hint)
         # Without a PID namespace of its own, only its control group identifies the container's processes.
-        option = f"--pid {host['PidMode'].partition(':')[0]}" if host["PidMode"] else "--cgroup-parent"
-        raise _unsupported(option, support.reason, "leave it out, or run it as root (dock doctor)")
+        raise UnsupportedError(
+            f"--pid {host['PidMode']} needs a control group of the container's own, to end its processes: "
+            f"{support.reason}",
+            hint,
+            exit_code=125,
+        )
+
+
+def check_cpuset(host: Mapping[str, Any]) -> None:
+    """Check that this host has the requested processors and memory nodes.
+
+    Args:
+        host: HostConfig, or a part of it, with valid lists (cpuset(7)).
+
+    Raises:
+        InvalidError: it lacks one; exit code 125.
+    """
+    for field, flag, kind, what in (
+        ("CpusetCpus", "--cpuset-cpus", "cpu", "processors"),
+        ("CpusetMems", "--cpuset-mems", "node", "memory nodes"),
+    ):
+        requested = host.get(field) or ""
+        try:
+            online = Path(f"/sys/devices/system/{kind}/online").read_text().strip() if requested else ""
+        except OSError:  # a kernel without NUMA has no nodes
+            continue
+        if online and not _parse_list(requested) <= _parse_list(online):
+            raise InvalidError(
+                f"invalid {flag} {requested}: this host has {what} {online}",
+                f"give some of {online}",
+                exit_code=125,
+            )
+
+
+def _parse_list(text: str) -> set[int]:
+    ends = (part.partition("-")[::2] for part in text.split(","))
+    return {number for first, last in ends for number in range(int(first), int(last or first) + 1)}
 
 
 def _unsupported(option: str, reason: str, hint: str) -> UnsupportedError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydock_core.engine import container_files, mount_points
 from pydock_core.engine.attachments import HOST_NAMES, Attachments, check_way_out
-from pydock_core.engine.bundle import collect_facts
+from pydock_core.engine.bundle import collect_facts, find_host_name
 from pydock_core.engine.host_support import check_host_support, lost_limits
 from pydock_core.engine.root_files import RootFiles
 from pydock_core.engine.volume_files import fill_volumes
@@ -26,7 +26,7 @@ from pydock_core.private_files import make_directories
 from pydock_core.runtime.record_file import write_json
 from pydock_core.runtime.signals import signal_number
 from pydock_core.spec.builder import build_files, build_mount, build_spec
-from pydock_core.spec.definition import SHORT_ID_DIGITS, CreateRequest, Definition, HostConfig
+from pydock_core.spec.definition import CreateRequest, Definition, HostConfig
 from pydock_core.spec.host_option import JOINED, is_keep_id
 from pydock_core.spec.log_option import DEFAULT_OPTIONS, JOURNALD, parse_limits
 from pydock_core.spec.mount import Mount, definition_mounts, read_mounts
@@ -156,7 +156,11 @@ class Launcher:
         if is_bridge:
             check_way_out(mode)
         if mode == "container":
-            host = {**host, "NetworkMode": f"container:{find(other)}"}
+            from pydock_core.engine.shared_namespaces import shared_names  # late: few containers join any
+
+            other = find(other)
+            host = {**host, "NetworkMode": f"container:{other}"}
+            request = {**request, **shared_names(self._database, other, host)}
         endpoints = request["NetworkingConfig"]["EndpointsConfig"]
         if is_bridge and [*endpoints] != ["bridge"]:
             endpoints = self._attachments.check(endpoints)
@@ -169,7 +173,7 @@ class Launcher:
         self._executor(host["Runtime"])
         if host["LogConfig"]["Type"] == JOURNALD:
             _check_journal()
-        check_host_support(host, rootless=self._rootless)
+        check_host_support(request["HostConfig"], rootless=self._rootless)  # with the names as requested
         if host["Init"]:
             from pydock_core.runtime.reaper.image import build_image  # late: few containers have one
 
@@ -425,10 +429,12 @@ class Launcher:
         host = definition.host
         mode, _, other = host["NetworkMode"].partition(":")
         if mode == "container":
-            network = self._attachments.join(other, other[:SHORT_ID_DIGITS])
+            network = self._attachments.join(other, self._name(other))
             theirs = self._root.container(other).data
             texts = {name: container_files.read_text(theirs / name) for name in ("hosts", "resolv.conf")}
-            self._write_files(row.id, {"hostname": f"{definition.host_name(row.id)}\n".encode(), **texts})
+            self._write_files(
+                row.id, {"hostname": f"{find_host_name(definition, row.id)}\n".encode(), **texts}
+            )
             return network
         is_bridge = mode not in ("none", "host")
         text = (
@@ -453,12 +459,17 @@ class Launcher:
         self._write_files(
             row.id,
             {
-                "hostname": f"{definition.host_name(row.id)}\n".encode(),
+                "hostname": f"{find_host_name(definition, row.id)}\n".encode(),
                 "hosts": self._build_hosts(row, definition, network).encode(),
                 "resolv.conf": resolv.encode(),
             },
         )
         return network
+
+    def _name(self, container_id: str) -> str:
+        from pydock_core.store.database import containers as table
+
+        return table.find(self._database, container_id).name
 
     def _build_hosts(self, row: ContainerRow, definition: Definition, network: NetworkAttachment) -> str:
         extra = list(definition.host["ExtraHosts"] or ())
@@ -475,7 +486,9 @@ class Launcher:
         # On another network a link is a name in the name server.
         has_links = definition.host["Links"] and definition.host["NetworkMode"] == "bridge"
         linked = self._attachments.linked(definition) if has_links else ()
-        return container_files.build_hosts(definition.names(row.id), addresses, gateway, extra, linked)
+        name = find_host_name(definition, row.id)
+        names = definition.names(row.id) if name == definition.host_name(row.id) else name
+        return container_files.build_hosts(names, addresses, gateway, extra, linked)
 
     def _write_files(self, container_id: str, contents: Mapping[str, bytes]) -> None:
         for name, content in contents.items():

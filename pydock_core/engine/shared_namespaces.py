@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypedDict, cast
 
+from pydock_core.engine.bundle import find_host_name
 from pydock_core.errors import ConflictError, InvalidError, UnsupportedError
 from pydock_core.paths import StateRoot
-from pydock_core.spec.definition import SHORT_ID_DIGITS, HostConfig, decode
-from pydock_core.spec.host_option import JOINED, PRIVATE, is_keep_id
+from pydock_core.spec.definition import HostConfig, decode
+from pydock_core.spec.host_option import HOST, JOINED, PRIVATE, is_keep_id
 from pydock_core.spec.host_option import NONE as NO_SHARED_MEMORY
 from pydock_core.store.database import Database
 from pydock_core.store.database import containers as table
@@ -40,6 +41,29 @@ def resolve_joined(host: HostConfig, find: Callable[[str], str]) -> HostConfig:
     return cast("HostConfig", {**host, **found})
 
 
+class Names(TypedDict):
+    """The fields of a create request that name its UTS namespace."""
+
+    Hostname: str
+    Domainname: str
+
+
+def shared_names(database: Database, container_id: str, host: HostConfig) -> Names:
+    """Return the names of a container with ``--network container:NAME``: those of the other container, as in Docker.
+
+    Args:
+        container_id: full id of the other container, whose names never change.
+        host: of the request.
+    """
+    if host["UTSMode"] == HOST:  # it shares the host's names already
+        return {"Hostname": "", "Domainname": ""}
+    other = decode(table.find(database, container_id).definition)
+    return {
+        "Hostname": find_host_name(other, container_id),
+        "Domainname": other.request["Domainname"],
+    }
+
+
 def find_shared(root: StateRoot, database: Database, host: HostConfig) -> dict[str, str]:
     """Return the record directories of the containers whose namespaces a starting container joins, by kind.
 
@@ -53,17 +77,16 @@ def find_shared(root: StateRoot, database: Database, host: HostConfig) -> dict[s
         if not mode.startswith(JOINED):
             continue
         other = table.find(database, mode.removeprefix(JOINED))
-        short = other.id[:SHORT_ID_DIGITS]
         paths = root.container(other.id)
         if not derive_status(paths).is_running:
             raise ConflictError(
-                f"container {short} is not running, so its {kind.upper()} namespace cannot be joined",
-                f"start it: dock start {short}",
+                f"container {other.name} is not running, so its {kind.upper()} namespace cannot be joined",
+                f"start it: dock start {other.name}",
                 exit_code=125,
             )
         if kind == "ipc" and decode(other.definition).host["IpcMode"] in (PRIVATE, NO_SHARED_MEMORY):
             raise InvalidError(
-                f"container {short} does not share its IPC namespace",
+                f"container {other.name} does not share its IPC namespace",
                 "make it with --ipc shareable",
                 exit_code=125,
             )

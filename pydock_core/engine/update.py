@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from pydock_core.engine.host_support import check_cpuset
 from pydock_core.errors import ConflictError, InvalidError, NotFoundError, UnsupportedError
 from pydock_core.runtime.cgroups import find_container_cgroup, probe_cgroups
 from pydock_core.runtime.record_file import write_json
@@ -124,7 +125,8 @@ def _merge(
 
 
 def _require_support(given: Mapping[str, Any], names: Mapping[str, str] | None) -> None:
-    """Raise UnsupportedError for a limit that this host cannot enforce."""
+    """Raise UnsupportedError for a limit that this host cannot enforce, InvalidError for processors that it lacks."""
+    check_cpuset(given)
     support = probe_cgroups()
     can = {
         "BlkioWeight": support.io,

@@ -25,6 +25,8 @@ THROTTLES: Mapping[str, str] = {
     "BlkioDeviceWriteIOps": "throttleWriteIOPSDevice",
 }
 """Fields of HostConfig, and those of ``linux.resources.blockIO``."""
+KEEP_ID_FORM = "keep-id[:uid=N,gid=N]"
+"""The further UsernsMode, for errors."""
 _RULE = r"([abc]) ([0-9]{1,9}|\*):([0-9]{1,9}|\*) ([rwm]{1,3})"
 _PARENT = r"[A-Za-z0-9_.:@/-]+"
 _LARGEST = (1 << 63) - 1
@@ -61,7 +63,8 @@ def check_host_options(request: CreateRequest) -> None:
             if value == JOINED:
                 raise _invalid(f"invalid {flag} {value}: the name is missing", f"write {flag} {JOINED}NAME")
         elif value not in modes:
-            raise _unknown_mode(flag, value, modes)
+            extra = (KEEP_ID_FORM,) if field == "UsernsMode" else ()
+            raise _unknown_mode(flag, value, (*modes, *extra))
         host[field] = value  # type: ignore[literal-required]  # the keys above
     if host["UTSMode"] == HOST and (request["Hostname"] or request["Domainname"]):
         raise _invalid(
@@ -84,7 +87,8 @@ def check_host_options(request: CreateRequest) -> None:
 
 
 def _unknown_mode(flag: str, value: str, modes: tuple[str, ...]) -> Exception:
-    hint = f"there are {', '.join(mode for mode in modes if mode)}"
+    named = [mode for mode in modes if mode]
+    hint = f"there are {', '.join(named)}" if len(named) > 1 else f"the only mode is {named[0]}"
     return _invalid(f"invalid {flag} {value}: no such mode", hint)
 
 

@@ -34,10 +34,16 @@ def parse_keep_id(mode: str, uid: int, gid: int) -> tuple[int, int]:
     options = mode.partition(":")[2]
     for option in options.split(",") if ":" in mode else ():
         name, _, value = option.partition("=")
-        if name not in chosen or not re.fullmatch("[0-9]{1,10}", value) or int(value) > _HIGHEST_ID:
-            raise InvalidError(f"invalid --userns {mode}: {option or 'no option'}", _HINT, exit_code=125)
+        if name not in chosen:
+            raise _invalid(mode, f"{option!r} is not a setting")
+        if not re.fullmatch("[0-9]{1,10}", value) or int(value) > _HIGHEST_ID:
+            raise _invalid(mode, f"{name} {value!r} is not an id from 0 to {_HIGHEST_ID}")
         chosen[name] = int(value)
     return chosen["uid"], chosen["gid"]
+
+
+def _invalid(mode: str, reason: str) -> InvalidError:
+    return InvalidError(f"invalid --userns {mode}: {reason}", _HINT, exit_code=125)
 
 
 def root_place(kept: int, count: int) -> int | None:

@@ -80,6 +80,13 @@ def _endpoints(request: CreateRequest, network: str) -> dict[str, EndpointSettin
 def _check_network(request: CreateRequest, network: str) -> None:
     kind = network.partition(":")[0]
     is_shared = kind in ("host", "container")
+    for option, name in (("hostname", request["Hostname"]), ("domainname", request["Domainname"])):
+        if name and kind == "container":
+            raise InvalidError(
+                f"conflicting options: {option} and the network mode",
+                f"leave --{option} out: that container's is used",
+                exit_code=125,
+            )
     if request["Hostname"] and is_shared:
         raise _combined("--hostname", kind, "leave one of the two out")
     host = request["HostConfig"]

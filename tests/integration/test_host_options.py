@@ -62,6 +62,31 @@ def test_no_shared_memory(dock: Dock, runtime: tuple[str, ...]) -> None:
     ) == ["0"]
 
 
+@each_runtime
+def test_the_names_of_the_container_whose_network_is_shared(dock: Dock, runtime: tuple[str, ...]) -> None:
+    names = ("--hostname", "alpha", "--domainname", "example.org")
+    dock("run", "-d", "--name", "owner", *ALONE, *names, *runtime, "busybox", "sleep", "1000")
+    joined = ("--network", "container:owner")
+    dock("run", "-d", "--name", "guest", *joined, *runtime, "busybox", "sleep", "1000")
+    script = "hostname; hostname -d; hostname -i; cat /etc/hostname; echo $HOSTNAME"
+    expected = ["alpha", "example.org", "127.0.0.1", "alpha", "alpha"]
+    assert dock.out("exec", "guest", "sh", "-c", script).split() == expected
+    assert dock.out("inspect", "-f", "{{.Config.Hostname}}", "guest") == "alpha"
+    dock("update", "--restart", "no", "guest")
+    further = ("--network", "container:guest")
+    assert out(dock, runtime, *further, "busybox", "sh", "-c", script) == expected
+    for option in ("--hostname", "--domainname"):
+        refused = dock("create", *joined, option, "beta", "busybox", code=125).stderr
+        assert f"conflicting options: {option[2:]} and the network mode\nhint: leave {option} out" in refused
+    host = out(dock, runtime, *joined, "--uts", "host", "busybox", "sh", "-c", "hostname; cat /etc/hostname")
+    assert host == [os.uname().nodename] * 2
+
+
+def test_the_hosts_network_comes_with_its_name(dock: Dock) -> None:
+    words = ("--network", "host", "busybox", "sh", "-c", "hostname; cat /etc/hostname; hostname -i >&2")
+    assert out(dock, (), *words) == [os.uname().nodename] * 2
+
+
 @needs_groups
 @each_runtime
 def test_the_hosts_pid_namespace_ends_with_the_container(
@@ -247,7 +272,10 @@ def test_swappiness_and_the_oom_killer(dock: Dock) -> None:
         (["--ipc", "container:nonesuch"], "no such container: nonesuch"),
         (["--ipc", "container:"], "invalid --ipc container:: the name is missing"),
         (["--uts", "container:x"], "invalid --uts container:x: no such mode"),
+        (["--uts", "x"], "hint: the only mode is host"),
         (["--pid", "x"], "invalid --pid x: no such mode"),
+        (["--userns", "keepid"], "hint: there are host, keep-id[:uid=N,gid=N]"),
+        (["--userns", "keep-id:foo"], "invalid --userns keep-id:foo: 'foo' is not a setting"),
         (["--uts", "host", "--hostname", "x"], "--uts host cannot be combined"),
         (["--cgroup-parent", "../x"], "invalid --cgroup-parent ../x"),
         (["--device-cgroup-rule", "c 1:3"], "invalid --device-cgroup-rule c 1:3"),

@@ -80,7 +80,9 @@ def test_chosen_ids(dock: Dock) -> None:
         script = "echo $(id -u):$(id -g); stat -c %u:%g /bin"
         assert dock.out(*words, "busybox", "sh", "-c", script).split() == [f"{ids[0]}:{ids[1]}", "0:0"]
     refused = dock("run", "--rm", "--userns", "keep-id:size=3", "busybox", code=125).stderr
-    assert refused.startswith("error: invalid --userns keep-id:size=3: size=3\nhint: write keep-id")
+    assert refused.startswith(
+        "error: invalid --userns keep-id:size=3: 'size=3' is not a setting\nhint: write keep-id"
+    )
 
 
 @as_user

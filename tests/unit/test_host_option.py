@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pydock_core.engine import host_support
-from pydock_core.errors import UnsupportedError
+from pydock_core.errors import InvalidError, UnsupportedError
 from pydock_core.runtime.cgroups import CgroupSupport
 from pydock_core.runtime.cgroups.conversion import build_v1_settings, build_v2_settings
 from pydock_core.spec.definition import HostConfig
@@ -97,8 +98,12 @@ def test_a_rule_of_devices_needs_root(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "rootless", "message"),
     [
         ({"UsernsMode": "host"}, True, "--userns host is refused"),
-        ({"PidMode": "host"}, True, "--pid host is refused: none"),
-        ({"PidMode": "container:x"}, True, "--pid container is refused: none"),
+        (
+            {"PidMode": "host"},
+            True,
+            "--pid host needs a control group of the container's own, to end its processes: none",
+        ),
+        ({"PidMode": "container:x"}, True, "--pid container:x needs a control group"),
         ({"CgroupParent": "/x"}, True, "--cgroup-parent is refused: none"),
     ],
 )
@@ -108,3 +113,19 @@ def test_what_an_ordinary_user_cannot_share(
     monkeypatch.setattr(host_support, "probe_cgroups", lambda: CgroupSupport(1, False, reason="none"))
     with pytest.raises(UnsupportedError, match=message):
         host_support.check_host_support(host_of(**fields), rootless=rootless)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "message"),
+    [
+        ("CpusetCpus", "99", "invalid --cpuset-cpus 99: this host has processors 0"),
+        ("CpusetCpus", "0,90-99", "invalid --cpuset-cpus 0,90-99: this host has processors 0"),
+        ("CpusetMems", "999", "invalid --cpuset-mems 999: this host has memory nodes 0"),
+    ],
+)
+def test_processors_that_the_host_lacks(field: str, text: str, message: str) -> None:
+    if field == "CpusetMems" and not Path("/sys/devices/system/node/online").exists():
+        pytest.skip("a kernel without memory nodes")
+    with pytest.raises(InvalidError, match=message):
+        host_support.check_host_support(host_of(**{field: text}), rootless=False)
+    host_support.check_host_support(host_of(**{field: "0"}), rootless=False)

@@ -70,7 +70,7 @@ def build_support(layout: CgroupLayout) -> CgroupSupport:
     if layout.version == 1:
         usable = {name for name, directory in layout.v1.items() if is_writable(directory)}
         if not usable & {"memory", "pids", "cpu"}:
-            return CgroupSupport(1, False, reason="control groups of version 1 can be used by root only")
+            return CgroupSupport(1, False, reason="only root can use control groups of version 1")
         swap = "memory" in usable and (layout.v1["memory"] / "memory.memsw.limit_in_bytes").exists()
         controllers = usable
     elif layout.version == 2:
