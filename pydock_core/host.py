@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ OLDEST_KERNEL = (5, 12)
 """mount_setattr(2) (Linux 5.12); overlayfs in a user namespace, openat2 and pidfd are older."""
 _PROBE_SECONDS = 20
 _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
+_SUBORDINATE_IDS = 65536
+_FIRST_SUBORDINATE_ID = 100000
+_HIGHEST_ID = 2**32 - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +151,45 @@ def _subordinate_ids() -> Check:
         "limited",
         f"{min(counts)} for {user}",
         cost,
-        f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}",
+        _subordinate_remedy(user),
     )
+
+
+def _subordinate_remedy(user: str) -> str:
+    """Return the command that gives a user a range of ids that nobody has in /etc/subuid and /etc/subgid."""
+    first = _free_range(_taken_ranges((_read("/etc/subuid") or "", _read("/etc/subgid") or "")))
+    if first is None:
+        return f"sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST {user} (subuid(5))"
+    ids = f"{first}-{first + _SUBORDINATE_IDS - 1}"
+    return f"sudo usermod --add-subuids {ids} --add-subgids {ids} {user}"
+
+
+def _taken_ranges(texts: Iterable[str]) -> list[tuple[int, int]]:
+    """Return the first id and the number of ids of each range, of all users, in subuid(5)'s format."""
+    fields = [line.strip().split(":") for text in texts for line in text.splitlines()]
+    return [
+        (int(entry[1]), int(entry[2]))
+        for entry in fields
+        if len(entry) == 3 and entry[1].isdecimal() and entry[2].isdecimal()
+    ]
+
+
+def _free_range(taken: Sequence[tuple[int, int]]) -> int | None:
+    """Return the first id of a free range: behind all others if there is room, else the highest gap; None if there is none.
+
+    Args:
+        taken: first id and number of ids of each range, of all users.
+    """
+    starts = {_FIRST_SUBORDINATE_ID, *(first + count for first, count in taken)}
+    for start in sorted(starts, reverse=True):
+        end = start + _SUBORDINATE_IDS
+        if (
+            start >= _FIRST_SUBORDINATE_ID
+            and end <= _HIGHEST_ID
+            and all(first + count <= start or first >= end for first, count in taken)
+        ):
+            return start
+    return None
 
 
 def _overlay() -> Check:
@@ -189,11 +229,15 @@ def _cgroups(*, rootless: bool) -> Check:
     missing = [name for name, there in controllers.items() if not there]
     if not missing:
         return Check("cgroups", "ok", f"version {support.version}")
+    if support.available:
+        found = f"version {support.version}, without {', '.join(missing)}: {support.reason}"
+    else:
+        why = "only root can use it" if support.version == 1 else support.reason
+        found = f"version {support.version}: {why}, so there are no limits of {', '.join(missing)}"
     return Check(
         "cgroups",
         "limited",
-        f"version {support.version}, without {', '.join(missing)}"
-        + (f": {support.reason}" if support.reason else ""),
+        found,
         f"no limit is enforced for {', '.join(missing)} (-m, --cpus, --pids-limit)",
         "log in through systemd on a host with cgroup v2 (Delegate=yes)"
         if rootless

@@ -35,6 +35,29 @@ def test_every_lack_has_a_cost_and_a_remedy(tmp_path: Path, monkeypatch: pytest.
         assert (check.state == "ok") == (not check.cost) == (not check.remedy)
 
 
+@pytest.mark.parametrize(
+    ("texts", "first"),
+    [
+        (("", ""), 100000),
+        (("root:0:1000\n", ""), 100000),
+        (("one:100000:65536\n", "two:165536:65536\n# x:y\n"), 231072),
+        (("one:4294901760:65535\ntwo:100000:1000\n", ""), 101000),
+        (("all:1:4294967294\n", ""), None),
+    ],
+)
+def test_subordinate_ids_that_nobody_has_are_named(texts: tuple[str, str], first: int | None) -> None:
+    assert host._free_range(host._taken_ranges(texts)) == first
+
+
+def test_the_remedy_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/etc/subuid": "other:100000:65536", "/etc/subgid": None}
+    monkeypatch.setattr(host, "_read", files.get)
+    assert (
+        host._subordinate_remedy("me")
+        == "sudo usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"
+    )
+
+
 def test_nothing_is_made(tmp_path: Path) -> None:
     examine(StateRoot(tmp_path / "data", tmp_path / "run"))
     assert list(tmp_path.iterdir()) == []
