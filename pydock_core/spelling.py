@@ -35,6 +35,13 @@ def parse_duration_ns(text: str) -> int | None:
     return sum(int(float(number) * _UNITS_NS[unit]) for number, unit in _DURATION_PART.findall(text))
 
 
+def spell_range(low: int, high: int) -> str:
+    """Return the hint for a whole number; a bound of 2**30 or more is not worth naming."""
+    if high < 1 << 30:
+        return f"give {low} to {high}"
+    return "write a whole number" if low <= -(1 << 30) else f"give {low} or more"
+
+
 def binary_size(size_bytes: float) -> str:
     """Return a size in Docker's spelling, in powers of 1024: "1.952GiB", "0B" (go-units, BytesSize)."""
     value = float(size_bytes)

@@ -26,7 +26,8 @@ _DRIVERS: Mapping[str, tuple[str, frozenset[str]]] = {
     "intel": (drm_driver.INTEL, frozenset({"gpu", "intel"})),
 }
 """The kind and the requestable capabilities of each driver."""
-_NO_GPU_HINT = "load the GPU's driver (nvidia-smi, rocminfo or clinfo must work on the host), or leave {0} out; see dock doctor"
+_NO_GPU_HINT = "load the GPU's driver ({0} must work on the host), or leave {1} out; see dock doctor"
+_DRIVER_PROGRAMS = {"nvidia": "nvidia-smi", "amd": "rocminfo", "intel": "clinfo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,9 @@ def no_gpu(option: str, driver: str = "") -> PyDockError:
         driver: the requested driver; empty for any.
     """
     names = {"nvidia": "NVIDIA GPU", "amd": "AMD GPU", "intel": "Intel GPU"}
+    program = _DRIVER_PROGRAMS.get(driver, "nvidia-smi, rocminfo or clinfo")
     return UnavailableError(
-        f"{option}: this host has no {names.get(driver, 'GPU')}", _NO_GPU_HINT.format(option), exit_code=125
+        f"{option}: this host has no {names.get(driver, 'GPU')}",
+        _NO_GPU_HINT.format(program, option),
+        exit_code=125,
     )

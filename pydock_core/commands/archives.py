@@ -72,7 +72,9 @@ def import_(context: Context, words: Namespace) -> int:
     reference = getattr(words, "REPOSITORY[:TAG]")
     with (
         reporting(context, words.progress, f"imported {source}") as report,
-        archive_input(context, None if source == "-" else source) as stream,
+        archive_input(
+            context, None if source == "-" else source, "name a file: dock import FILE, or pipe one in"
+        ) as stream,
     ):
         report.result(
             context.engine.images.import_(
@@ -110,8 +112,14 @@ def commit(context: Context, words: Namespace) -> int:
 
 
 @contextlib.contextmanager
-def archive_input(context: Context, name: str | None) -> Iterator[BinaryIO]:
-    """Yield the input stream of an archive: a file or standard input."""
+def archive_input(
+    context: Context, name: str | None, hint: str = "give a file with -i, or pipe one in"
+) -> Iterator[BinaryIO]:
+    """Yield the input stream of an archive: a file or standard input.
+
+    Args:
+        hint: what to do without an archive on standard input.
+    """
     if name:
         with contextlib.ExitStack() as closing:
             try:
@@ -125,17 +133,23 @@ def archive_input(context: Context, name: str | None) -> Iterator[BinaryIO]:
             yield file
         return
     if context.stdin is None or (context.interactive and context.stdin.isatty()):
-        raise InvalidError("there is no archive on standard input", "give a file with -i, or pipe one in")
+        raise InvalidError("there is no archive on standard input", hint)
     yield context.stdin
 
 
 @contextlib.contextmanager
-def archive_output(context: Context, name: str | None) -> Iterator[BinaryIO]:
-    """Yield the stream for an archive: standard output, or a file that appears when it is complete."""
+def archive_output(
+    context: Context, name: str | None, hint: str = "write to a file with -o"
+) -> Iterator[BinaryIO]:
+    """Yield the stream for an archive: standard output, or a file that appears when it is complete.
+
+    Args:
+        hint: what to do where no archive can be written to standard output.
+    """
     if not name:
         if context.notebook or (context.owns_process and sys.stdout.isatty()):
             where = "a cell" if context.notebook else "a terminal"
-            raise InvalidError(f"cannot write an archive to {where}", "write to a file with -o")
+            raise InvalidError(f"cannot write an archive to {where}", hint)
         context.stdout.flush()
         if context.owns_process:  # the descriptor itself, so that the kernel copies files to it
             yield cast(BinaryIO, sys.stdout.buffer)

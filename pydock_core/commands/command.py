@@ -102,7 +102,9 @@ def filter_option(examples: str) -> Option:
     return Option(("-f", "--filter"), f"show only what matches: {examples}", "KEY=VALUE", many=True)
 
 
-NO_LINK_LOCAL = "containers have no link-local addresses: the firewall admits a port's assigned ones only"
+NO_LINK_LOCAL = (
+    "containers have no link-local addresses: the firewall admits only the addresses that PyDock assigned"
+)
 NO_TRUNC = Option(("--no-trunc",), "do not shorten ids and commands")
 QUIET = Option(("-q", "--quiet"), "print only ids")
 PROGRESS = Option(("--progress",), "form of the progress: auto, plain, json, quiet", "KIND", default="auto")

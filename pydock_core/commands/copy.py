@@ -25,7 +25,9 @@ def cp(context: Context, words: Namespace) -> int:
     if from_container:
         container, path = from_container
         if target == _STREAM:
-            with archive_output(context, None) as stream:
+            with archive_output(
+                context, None, "name a file or directory in place of -, or redirect: > FILE"
+            ) as stream:
                 copies.read_archive(container, path, stream)
             return 0
         result = copies.copy_out(container, path, target, follow=words.follow_link, keep_owners=words.archive)
@@ -33,7 +35,9 @@ def cp(context: Context, words: Namespace) -> int:
         container, path = to_container
         if source == _STREAM:
             _check_directory(context, container, path)
-            with archive_input(context, None) as stream:
+            with archive_input(
+                context, None, "name a file or directory in place of -, or pipe an archive in"
+            ) as stream:
                 copies.write_archive(container, path, stream, as_user=words.archive, may_replace=False)
             return 0
         result = copies.copy_in(source, container, path, follow=words.follow_link, as_user=words.archive)

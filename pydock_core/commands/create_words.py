@@ -27,13 +27,16 @@ from pydock_core.commands.values import (
 )
 from pydock_core.engine import (
     CONFIG,
+    RANGES,
     CreateRequest,
     check_request,
     split_security_option,
 )
 from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.spelling import spell_range
 
 _LARGEST = (1 << 63) - 1
+_NUMBERS = tuple(option for option in CREATE_OPTIONS if option.convert == "integer")
 FIELD_FLAGS = NETWORK_FLAGS | {
     option.field.partition(".")[0]: option.long_flag for option in CREATE_OPTIONS if option.field
 }
@@ -152,13 +155,17 @@ def _put(document: dict[str, Any], path: list[str], value: Any) -> None:
 # -- environment, labels and files ---------------------------------------------------------------------
 
 
-def parse_environment(texts: Iterable[str], environment: Mapping[str, str]) -> list[str]:
-    """Return NAME=VALUE of ``-e`` (later ones win at the merge); NAME alone takes the caller's value."""
+def parse_environment(texts: Iterable[str], environment: Mapping[str, str], option: str = "-e") -> list[str]:
+    """Return NAME=VALUE of ``-e`` (later ones win at the merge); NAME alone takes the caller's value.
+
+    Args:
+        option: the origin of the texts, for errors.
+    """
     entries = []
     for text in texts:
         name, equals, _ = text.partition("=")
         if not name or any(character.isspace() for character in name):
-            raise _invalid(f"-e {text}: not a name of a variable", "write -e NAME=VALUE")
+            raise _invalid(f"{option} {name[:40]!r}: not a name of a variable", "write NAME=VALUE")
         if equals:
             entries.append(text)
         elif name in environment:
@@ -166,22 +173,32 @@ def parse_environment(texts: Iterable[str], environment: Mapping[str, str]) -> l
     return entries
 
 
-def read_lines(files: Iterable[str], flag: str) -> list[str]:
-    """Return the lines of files of variables or labels, without comments and empty lines."""
+def parse_environment_files(files: Iterable[str], flag: str, environment: Mapping[str, str]) -> list[str]:
+    """Return NAME=VALUE of files of variables; see :func:`parse_environment`."""
+    return [
+        entry
+        for name in files
+        for number, line in _read_lines(name, flag)
+        for entry in parse_environment([line], environment, f"{flag} {name}, line {number}:")
+    ]
+
+
+def _read_lines(name: str, flag: str) -> list[tuple[int, str]]:
+    """Return the lines of a file of variables or labels with their numbers, without comments and empty lines."""
     # Not splitlines(), which also splits at other characters that a value may contain.
-    lines = [line for name in files for line in _read_file(name, flag).replace("\r\n", "\n").split("\n")]
-    return [line.lstrip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    lines = enumerate(_read_file(name, f"{flag} {name}").replace("\r\n", "\n").split("\n"), 1)
+    return [(number, line.lstrip()) for number, line in lines if line.strip() and line.lstrip()[0] != "#"]
 
 
-def _read_file(name: str, flag: str) -> str:
+def _read_file(name: str, option: str) -> str:
     try:
         with open(name, encoding="utf-8") as file:
             return file.read()
     except UnicodeDecodeError as error:
-        raise _invalid(f"{flag} {name}: not UTF-8 text", "name a text file") from error
+        raise _invalid(f"{option}: not UTF-8 text", "name a text file") from error
     except OSError as error:
         raise NotFoundError(
-            f"{flag} {name}: {error.strerror}", "name a file that can be read", exit_code=125
+            f"{option}: {error.strerror}", "name a file that can be read", exit_code=125
         ) from error
 
 
@@ -193,7 +210,7 @@ def _security(text: str, caller: Caller) -> str:
     """Replace the name of a seccomp file by its contents, as Docker's program does."""
     name, value = split_security_option(text)
     if name == "seccomp" and value not in ("", "unconfined", "builtin", "default"):
-        return f"seccomp={_read_file(value, f'{caller.flag} seccomp')}"
+        return f"seccomp={_read_file(value, f'{caller.flag} {text}')}"
     return text
 
 
@@ -277,8 +294,8 @@ def _ports(texts: list[str], _: Caller) -> dict[str, list[dict[str, str]]]:
     for text in texts:
         body, _slash, protocol = text.partition("/")
         address, host, container = _port_parts(text, body)
-        containers = _port_range(container, text)
-        hosts = _port_range(host, text) if host and host != "0" else [0] * len(containers)
+        containers = _port_range(container, f"-p {text}")
+        hosts = _port_range(host, f"-p {text}") if host and host != "0" else [0] * len(containers)
         if len(containers) == 1 and len(hosts) > 1:  # the first free one of them
             binding = {"HostIp": address, "HostPort": host}
             bindings.setdefault(f"{containers[0]}/{protocol or 'tcp'}", []).append(binding)
@@ -289,6 +306,9 @@ def _ports(texts: list[str], _: Caller) -> dict[str, list[dict[str, str]]]:
             binding = {"HostIp": address, "HostPort": str(host_port or "")}
             bindings.setdefault(f"{port}/{protocol or 'tcp'}", []).append(binding)
     return bindings
+
+
+_PORT_FORM = "[[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]: 8080:80"
 
 
 def _port_parts(text: str, body: str) -> tuple[str, str, str]:
@@ -302,6 +322,13 @@ def _port_parts(text: str, body: str) -> tuple[str, str, str]:
     address, _, host = head.rpartition(":")
     if not address and ":" in head:
         raise _invalid(f"-p {text}: the address is missing", "write ADDRESS:HOST:CONTAINER")
+    if ":" in address:  # the validation checks the others
+        from ipaddress import ip_address  # late: few ports have such an address
+
+        try:
+            ip_address(address)
+        except ValueError:
+            raise _invalid(f"-p {text}: {address!r} is not an address", f"write {_PORT_FORM}") from None
     return address, host, container
 
 
@@ -310,9 +337,9 @@ def _port_range(text: str, option: str) -> list[int]:
     try:
         low, high = int(first), int(last) if dash else int(first)
     except ValueError:
-        raise _invalid(f"-p {option}: {text!r} is not a port", "a port is a number from 1 to 65535") from None
+        raise _invalid(f"{option}: {text!r} is not a port", "a port is a number from 1 to 65535") from None
     if not 1 <= low <= high <= 65535:
-        raise _invalid(f"-p {option}: {text} is out of range", "a port is a number from 1 to 65535")
+        raise _invalid(f"{option}: {text} is out of range", "a port is a number from 1 to 65535")
     return list(range(low, high + 1))
 
 
@@ -320,7 +347,7 @@ def _exposed_ports(texts: list[str], _: Caller) -> dict[str, dict[str, str]]:
     exposed: dict[str, dict[str, str]] = {}
     for text in texts:
         ports, _slash, protocol = text.partition("/")
-        exposed |= {f"{port}/{protocol or 'tcp'}": {} for port in _port_range(ports, text)}
+        exposed |= {f"{port}/{protocol or 'tcp'}": {} for port in _port_range(ports, f"--expose {text}")}
     return exposed
 
 
@@ -333,7 +360,9 @@ def _swap(text: str, caller: Caller) -> int:
 
 def _host(text: str) -> str:
     """Write NAME=ADDRESS and NAME:[ADDRESS] as Docker's program does."""
-    name, _, address = text.replace("=", ":", 1).partition(":")
+    name, colon, address = text.replace("=", ":", 1).partition(":")
+    if not colon or not address:
+        raise _invalid(f"--add-host {text}: the address is missing", "write --add-host NAME:ADDRESS")
     return f"{name}:{address.strip('[]')}"
 
 
@@ -346,16 +375,35 @@ def parse_restart_policy(text: str, flag: str) -> dict[str, Any]:
     name, colon, count = text.partition(":")
     return {
         "Name": name,
-        "MaximumRetryCount": parse_integer(count, f"{flag} {text}", -_LARGEST, _LARGEST) if colon else 0,
+        "MaximumRetryCount": _number(count, f"{flag} {text}", "write on-failure:3") if colon else 0,
     }
 
 
 def _ulimit(text: str, caller: Caller) -> dict[str, Any]:
-    name, _, values = text.partition("=")
+    name, equals, values = text.partition("=")
     soft, _, hard = values.partition(":")
-    low = parse_integer(soft, f"{caller.flag} {text}", -1, _LARGEST)
-    high = parse_integer(hard, f"{caller.flag} {text}", -1, _LARGEST) if hard else low
-    return {"Name": name, "Soft": low, "Hard": high}
+    option, hint = f"{caller.flag} {text}", "write NAME=SOFT[:HARD]: nofile=1024:2048"
+    if not equals:
+        raise _invalid(f"{option}: the limit's value is missing", hint)
+    low = _number(soft, option, hint)
+    return {"Name": name, "Soft": low, "Hard": _number(hard, option, hint) if hard else low}
+
+
+def _number(text: str, option: str, hint: str) -> int:
+    """Parse a whole number that is a part of an option's value; the validation checks its range."""
+    try:
+        return int(text)
+    except ValueError:
+        raise _invalid(f"{option}: {text!r} is not a whole number", hint) from None
+
+
+def _integer(text: str, caller: Caller) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        field = next((option.field for option in _NUMBERS if option.long_flag == caller.flag), "")
+        hint = spell_range(*RANGES.get(field.rpartition(".")[2], (-_LARGEST, _LARGEST)))
+        raise _invalid(f"{caller.flag} {text}: not a whole number", hint) from None
 
 
 def _is_cdi(text: str) -> bool:
@@ -440,11 +488,13 @@ def _invalid(message: str, hint: str) -> InvalidError:
 
 CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "environment": lambda texts, caller: parse_environment(texts, caller.environment),
-    "environment_files": lambda texts, caller: parse_environment(
-        read_lines(texts, caller.flag), caller.environment
+    "environment_files": lambda texts, caller: parse_environment_files(
+        texts, caller.flag, caller.environment
     ),
     "labels": lambda texts, _: _labels(texts),
-    "label_files": lambda texts, caller: _labels(read_lines(texts, caller.flag)),
+    "label_files": lambda texts, caller: _labels(
+        line for name in texts for _, line in _read_lines(name, caller.flag)
+    ),
     "pairs": lambda texts, caller: dict(parse_pair(text, caller.flag) for text in texts),
     "security": lambda texts, caller: [_security(text, caller) for text in texts],
     "binds": lambda texts, caller: [_bind(text, caller) for text in texts],
@@ -470,7 +520,7 @@ CONVERSIONS: Mapping[str, Callable[[list[str], Caller], Any]] = {
     "bytes": lambda texts, caller: parse_bytes(texts[0], caller.flag),
     "swap": lambda texts, caller: _swap(texts[0], caller),
     "cpus": lambda texts, caller: round(parse_float(texts[0], caller.flag) * 1e9),
-    "integer": lambda texts, caller: parse_integer(texts[0], caller.flag, -_LARGEST, _LARGEST),
+    "integer": lambda texts, caller: _integer(texts[0], caller),
     "seconds": lambda texts, caller: parse_seconds(texts[0], caller.flag),
 }
 """The conversions of the command table, from the texts of one option to the value of its field."""

@@ -42,12 +42,16 @@ def ensure_image(
         if chosen != "always" or _is_id(context, reference):
             try:
                 _look(context, reference, platform)
-            except NotFoundError:
+            except NotFoundError as error:
                 if chosen == "never" or _is_id(context, reference):
                     raise
                 name = parse_reference(reference).with_default_tag()
                 if not quiet:
-                    context.stderr.write(f"Unable to find image '{name.familiar}' locally\n")
+                    context.stderr.write(
+                        f"{error.message}: pulling it for {platform}\n"
+                        if platform and _is_there(context, reference)
+                        else f"Unable to find image '{name.familiar}' locally\n"
+                    )
             else:
                 return
         with reporting(
@@ -65,6 +69,15 @@ def _look(context: Context, reference: str, platform: str | None) -> None:
         context.engine.images.require_platform(reference, platform)
     else:
         context.engine.images.resolve(reference)
+
+
+def _is_there(context: Context, reference: str) -> bool:
+    """Whether there is such an image, for any platform."""
+    try:
+        context.engine.images.resolve(reference)
+    except PyDockError:
+        return False
+    return True
 
 
 def _is_id(context: Context, reference: str) -> bool:

@@ -204,8 +204,8 @@ def _note_what_stays(context: Context, seen: SeenImage) -> None:
     if seen.containers and not seen.tags and not seen.digests:
         users = f"{seen.containers} container{'s' if seen.containers > 1 else ''}"
         context.stderr.write(
-            f"note: image {short(seen.row.id)} has no name now, and stays as long as {users} "
-            f"{'use' if seen.containers > 1 else 'uses'} it; dock image prune removes it afterwards\n"
+            f"note: image {short(seen.row.id)} now has no name. It is kept while {users} "
+            f"{'use' if seen.containers > 1 else 'uses'} it; then dock image prune removes it\n"
         )
 
 

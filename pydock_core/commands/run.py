@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from pydock_core.commands.context import Context
-from pydock_core.commands.create_words import build_request, parse_environment, read_lines
+from pydock_core.commands.create_words import build_request, parse_environment, parse_environment_files
 from pydock_core.commands.dispatch import for_each
 from pydock_core.commands.ending import describe_exit, describe_signal
 from pydock_core.commands.ensure_image import ensure_image
@@ -205,7 +205,10 @@ def exec_(context: Context, words: Namespace) -> int:
         _check_terminal(context, words.tty, words.interactive)
     request = ExecRequest(
         command=tuple(words.COMMAND),
-        env=tuple(parse_environment([*read_lines(words.env_file, "--env-file"), *words.env], os.environ)),
+        env=(
+            *parse_environment_files(words.env_file, "--env-file", os.environ),
+            *parse_environment(words.env, os.environ),
+        ),
         working_directory=words.workdir,
         user=words.user,
         terminal=words.tty and not words.detach,

@@ -24,9 +24,9 @@ def parse_integer(text: str, option: str, low: int, high: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise _bad(f"{option} {text}: not a whole number", f"give {low} to {high}") from None
+        raise _bad(f"{option} {text}: not a whole number", spelling.spell_range(low, high)) from None
     if not low <= value <= high:
-        raise _bad(f"{option} {text}: out of range", f"give {low} to {high}")
+        raise _bad(f"{option} {text}: out of range", spelling.spell_range(low, high))
     return value
 
 
@@ -64,11 +64,13 @@ def parse_boolean(text: str, option: str) -> bool:
 
 def parse_csv(text: str, option: str) -> list[str]:
     """Split a line of comma-separated values as Go's encoding/csv does: a field in double quotes may contain commas."""
+    if not text:
+        raise _bad(f"{option}: the value is empty", f"give one, or leave {option} out")
     fields: list[str] = []
     rest: str | None = text
     while rest is not None:
         match = re.match(r'"((?:[^"\n]|"")*)"(?=,|$)|([^",\n]*)(?=,|$)', rest)
-        if match is None or not text:
+        if match is None:
             raise _bad(
                 f"{option} {text}: not comma-separated values", "put a value with commas into double quotes"
             )

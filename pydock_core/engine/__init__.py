@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pydock_core.runtime.signals import signal_name, signal_number
     from pydock_core.spec.definition import CONFIG, CreateRequest
     from pydock_core.spec.security import split_security_option
-    from pydock_core.spec.validation import check_request
+    from pydock_core.spec.validation import RANGES, check_request
     from pydock_core.supervision.client import Streams
 
 _HOMES = {
@@ -42,7 +42,7 @@ _HOMES = {
     "pydock_core.runtime.signals": ("signal_name", "signal_number"),
     "pydock_core.spec.definition": ("CONFIG", "CreateRequest"),
     "pydock_core.spec.security": ("split_security_option",),
-    "pydock_core.spec.validation": ("check_request",),
+    "pydock_core.spec.validation": ("RANGES", "check_request"),
     "pydock_core.supervision.client": ("Streams",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -50,6 +50,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "CONFIG",
     "DEFAULT_STOP_SECONDS",
+    "RANGES",
     "CreateRequest",
     "Engine",
     "EngineProtocol",

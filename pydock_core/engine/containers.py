@@ -330,8 +330,17 @@ class Containers:
     def _freeze(self, reference: str, action: str, request: Callable[[SupervisorClient], None]) -> None:
         row = self._row(reference)
         paths = self._root.container(row.id)
-        if not derive_status(paths).is_running:
+        status = derive_status(paths)
+        if not status.is_running:
             raise ConflictError(f"container {reference} is not running", "dock ps lists those that run")
+        if status.is_paused and action == "pause":
+            raise ConflictError(
+                f"container {reference} is already paused", f"dock unpause {reference} lets it go on"
+            )
+        if not status.is_paused and action == "unpause":
+            raise ConflictError(
+                f"container {reference} is not paused", "dock ps -f status=paused lists those that are"
+            )
         request(SupervisorClient(paths, reference))
         self._state.recorder.container(row, action)
 

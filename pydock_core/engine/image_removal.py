@@ -10,6 +10,7 @@ from pydock_core.images.image_store import ImageStore
 from pydock_core.oci.digest import short_id
 from pydock_core.oci.reference import parse_reference
 from pydock_core.store.database import images as sql
+from pydock_core.store.database.containers import names_of
 from pydock_core.store.database.events import Event
 from pydock_core.store.database.images import DigestRow, ImageRow, TagRow
 
@@ -43,15 +44,17 @@ def remove_image(store: ImageStore, row: ImageRow, reference: str, *, force: boo
         return _untag(store, row, going_tags, going_digests)
     running = named is None and next((user for user in used_by if _is_running(store, user)), "")
     if running:
+        (name,) = names_of(database, [running])
         raise ConflictError(
-            f"cannot remove image {short_id(row.id)}: container {running[:12]} runs from it",
-            f"stop the container first: dock stop {running[:12]}",
+            f"cannot remove image {short_id(row.id)}: container {name} runs from it",
+            f"stop the container first: dock stop {name}",
         )
     if used_by and not (force and names):
         subject = f"image {short_id(row.id)}" if named is None else f"name {reference}"
+        users = names_of(database, used_by)
         raise ConflictError(
-            f"cannot remove {subject}: container {used_by[0][:12]} uses image {short_id(row.id)}",
-            f"remove its containers first: dock rm -f {' '.join(user[:12] for user in used_by)}"
+            f"cannot remove {subject}: container {users[0]} uses image {short_id(row.id)}",
+            f"remove its containers first: dock rm -f {' '.join(users)}"
             + ("" if named is None else "; or use rmi -f, which removes only the name"),
         )
     if named is None and not force and len({name.repository for name in names}) > 1:

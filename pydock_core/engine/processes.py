@@ -141,8 +141,8 @@ def build_stats(row: ContainerRow, status: Status) -> dict[str, Any]:
     }
     if missing:
         document["warning"] = (
-            f"{', '.join(missing)} of container {row.name}: no control group counts here, "
-            "so it is the sum over its processes (dock doctor)"
+            f"container {row.name} has no control group that counts {', '.join(missing)}: "
+            "they are summed over its processes (dock doctor)"
         )
     return document
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydock_core.engine.image_filters import parse_boolean
-from pydock_core.errors import InvalidError, NotFoundError
+from pydock_core.errors import InvalidError, NotFoundError, UnavailableError
 from pydock_core.images.image_store import ImageStore
 from pydock_core.images.pull import Pulled, pull_image
 from pydock_core.images.push import Pushed, find_tagged, push_image
@@ -60,11 +60,20 @@ class Registries:
                 f"{reference}: -a does not take a tag or digest", "leave it out: all tags are pulled"
             )
         chosen = parse_platform(platform) if platform else None
-        with self._connect(name.domain) as client:
-            tags = list(client.tags(name.path)) if all_tags else []
-            # Parsed, because a registry may return any text as a tag.
-            names = [parse_reference(f"{name.canonical}:{tag}") for tag in tags] or [name.with_default_tag()]
-            return [pull_image(self._store, client, one, chosen, progress) for one in names]
+        try:
+            with self._connect(name.domain) as client:
+                tags = list(client.tags(name.path)) if all_tags else []
+                # Parsed, because a registry may return any text as a tag.
+                names = [parse_reference(f"{name.canonical}:{tag}") for tag in tags] or [
+                    name.with_default_tag()
+                ]
+                return [pull_image(self._store, client, one, chosen, progress) for one in names]
+        except UnavailableError as error:
+            from pydock_core.images.registry.failure import UnknownHostError  # late, with its HTTP library
+
+            if isinstance(error, UnknownHostError):
+                error.hint += "; without a network: dock load -i FILE, or dock image capture"
+            raise
 
     # -- push --------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from pydock_core.errors import ConflictError, InvalidError, NotFoundError
 from pydock_core.oci.timestamp import format_timestamp
 from pydock_core.spec.volume import ANONYMOUS_LABEL, check_volume
 from pydock_core.store.database import volumes as table
+from pydock_core.store.database.containers import names_of
 from pydock_core.store.database.events import Event
 from pydock_core.store.database.volumes import NewVolume, VolumeRow
 
@@ -100,10 +101,10 @@ class Volumes:
             return
         users = table.users(self._database, name)
         if users:
-            user_ids = ", ".join(user[:12] for user in users)
+            names = names_of(self._database, users)
             raise ConflictError(
-                f"volume {name} cannot be removed: it is in use by container {user_ids}",
-                f"remove its containers first: dock rm -f {' '.join(user[:12] for user in users)}",
+                f"volume {name} cannot be removed: it is in use by container {', '.join(names)}",
+                f"remove its containers first: dock rm -f {' '.join(names)}",
             )
         if not force:
             table.find(self._database, name)

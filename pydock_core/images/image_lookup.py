@@ -30,11 +30,24 @@ def find_image(database: Database, reference: str) -> ImageRow:
     """
     row = _by_id(database, reference) or _by_name(database, reference)
     if row is None:
+        others = _other_tags(database, reference)
         raise NotFoundError(
             f"no such image: {reference}",
-            "dock images lists the images; dock pull, dock load and dock image capture get more",
+            f"there is {', '.join(others)}; dock images lists all"
+            if others
+            else "dock images lists the images; dock pull, dock load and dock image capture get more",
         )
     return row
+
+
+def _other_tags(database: Database, text: str) -> list[str]:
+    """Return a few of the names of images in the repository of a name."""
+    try:
+        repository = parse_reference(text).repository
+    except InvalidError:
+        return []
+    tags = [tag.reference for tag in sql.all_tags(database) if tag.repository == repository]
+    return [parse_tagged(name).familiar for name in tags[:3]]
 
 
 def _by_name(database: Database, text: str) -> ImageRow | None:

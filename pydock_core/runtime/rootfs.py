@@ -163,7 +163,8 @@ def _explain_erofs(mount: RootMount, error: OSError) -> PyDockError:
             )
     if error.errno == errno.EUCLEAN:
         return CorruptError(
-            f"root filesystem: the index {mount.source} is damaged", "remove the image and get it anew"
+            f"root filesystem: the index {mount.source} is damaged",
+            "remove the image (dock rmi), and pull or load it again",
         )
     if error.errno in (errno.EPERM, errno.ENODEV, errno.EINVAL, errno.ENOTBLK, errno.EOPNOTSUPP):
         return UnsupportedError(

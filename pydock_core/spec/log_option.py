@@ -79,7 +79,7 @@ def _check_option(driver: str, name: str, value: str) -> None:
         parse_buffer_bytes({name: value})
     elif name == "compress":
         if value not in ("true", "false"):
-            raise _invalid(name, value, "write true or false")
+            raise _invalid(name, value, "neither true nor false", "write true or false")
         if value == "true":
             raise UnsupportedError(
                 "--log-opt compress=true: older log files are not compressed",
@@ -92,14 +92,14 @@ def _check_option(driver: str, name: str, value: str) -> None:
         try:
             re.compile(value)
         except re.error as error:
-            raise _invalid(name, value, f"not a regular expression: {error}") from None
+            raise _invalid(name, value, f"not a regular expression: {error}", "see re(3)") from None
     elif name == "tag":
         build_tag(value, {})
 
 
 def _check_mode(driver: str, value: str) -> None:
     if value not in ("blocking", "non-blocking"):
-        raise _invalid("mode", value, "write blocking or non-blocking")
+        raise _invalid("mode", value, "no such mode", "write blocking or non-blocking")
     if value == "non-blocking" and driver != JOURNALD:
         raise UnsupportedError(
             f"--log-opt mode=non-blocking: the log driver {driver} writes a file, and waits for no reader",
@@ -207,15 +207,15 @@ def _parse_size(name: str, text: str) -> int:
     size = int(float(match.group(1)) * _UNITS[match.group(2).lower()]) if match else 0
     if size < 1:
         hint = "write a size, 10m" + (", or -1 for no limit" if name == "max-size" else "")
-        raise _invalid(name, text, hint)
+        raise _invalid(name, text, "not a size", hint)
     return size
 
 
 def _parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= _MOST_FILES:
-        raise _invalid("max-file", text, f"write a number from 1 to {_MOST_FILES}")
+        raise _invalid("max-file", text, "not a number of files", f"write a number from 1 to {_MOST_FILES}")
     return int(text)
 
 
-def _invalid(name: str, text: str, hint: str) -> InvalidError:
-    return InvalidError(f"invalid --log-opt {name}={text}", hint, exit_code=125)
+def _invalid(name: str, text: str, reason: str, hint: str) -> InvalidError:
+    return InvalidError(f"invalid --log-opt {name}={text}: {reason}", hint, exit_code=125)

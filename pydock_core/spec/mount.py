@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -172,7 +173,9 @@ def parse_bind(text: str) -> Mount:
                 f"mount {text}: SELinux labels are not supported", "leave out z and Z", exit_code=125
             )
         elif option:
-            raise _invalid(text, f"unknown option {option}", "there are ro, rw, nocopy and the propagations")
+            raise _invalid(
+                text, f"unknown option {option}", f"there are ro, rw, nocopy, {', '.join(PROPAGATIONS)}"
+            )
     target = _check_target(parts[1], text)
     if parts[0].startswith("/"):
         return Mount("bind", posixpath.normpath(parts[0]), target, read_only, propagation, create_source=True)
@@ -317,9 +320,30 @@ _PARSERS = {
 }
 
 
+_SIZE = ("[0-9]+[kmgtpeKMGTPE]?", "a size")
+_TMPFS_VALUES: Mapping[str, tuple[str, str, str]] = {
+    "size": (f"{_SIZE[0]}|[0-9]+%", _SIZE[1], "size=64m"),
+    "nr_blocks": (*_SIZE, "nr_blocks=1k"),
+    "nr_inodes": (*_SIZE, "nr_inodes=10k"),
+    "mode": ("[0-7]+", "an octal number", "mode=1777"),
+    "uid": ("[0-9]+", "a user id", "uid=1000"),
+    "gid": ("[0-9]+", "a group id", "gid=1000"),
+}
+"""By option of tmpfs(5): the form of its value, what it is, and an example."""
+
+
 def parse_tmpfs(target: str, options: str) -> Mount:
     """Parse an entry of Tmpfs: a target, and options in mount(8)'s form."""
     words = tuple(option for option in options.split(",") if option)
+    for word in words:
+        name, _, value = word.partition("=")
+        form = _TMPFS_VALUES.get(name)
+        if form is not None and not re.fullmatch(form[0], value):
+            raise InvalidError(
+                f"invalid --tmpfs {target}:{options}: {value!r} is not {form[1]}",
+                f"write {form[2]}",
+                exit_code=125,
+            )
     return Mount("tmpfs", "", _check_target(target, target), "ro" in words, options=words)
 
 

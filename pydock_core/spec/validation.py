@@ -36,6 +36,7 @@ from pydock_core.spec.mount import parse_volumes_from, read_mounts
 from pydock_core.spec.port import check_port, read_ports
 from pydock_core.spec.security import read_security
 from pydock_core.spec.volume import check_driver
+from pydock_core.spelling import binary_size, spell_range
 
 HOST_GATEWAY = "host-gateway"
 """Docker's word for the host's address in ExtraHosts."""
@@ -44,6 +45,19 @@ NETWORK_MODES = ("none", "host", "bridge")
 """The predefined networks; any other mode is a network's name or id, or container:NAME."""
 
 _LARGEST = (1 << 63) - 1
+RANGES: Mapping[str, tuple[int, int]] = {
+    "BlkioWeight": (10, 1000),
+    "CpuPeriod": (1000, 1_000_000),
+    "CpuQuota": (1000, _LARGEST),
+    "CpuShares": (2, 262144),
+    "MemorySwap": (-1, _LARGEST),
+    "MemorySwappiness": (0, 100),
+    "OomScoreAdj": (-1000, 1000),
+    "PidsLimit": (-1, 1 << 22),
+    "Retries": (0, _LARGEST),
+    "ShmSize": (0, _LARGEST),
+}
+"""The least and the greatest value of a field of HostConfig or Healthcheck; 0 is the default of most."""
 _DEEPEST = 10
 """No field of the Engine API is nested as deep."""
 _ULIMITS = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
@@ -54,6 +68,8 @@ _NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MAC_ADDRESS = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _DNS_OPTION = re.compile(r"[a-z0-9-]+(:[0-9]+)?")
 _LONGEST_HOST_NAME = 253
+_NUMBER_LIST = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*")
+"""Numbers of processors or memory nodes (cpuset(7), "List format")."""
 _DEVICE_ACCESS = re.compile(r"[rwm]{1,3}")
 
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -246,36 +262,43 @@ class _Checker:
             raise self.invalid(field, name, "no capability has this name", "see capabilities(7)") from error
 
     def _check_limits(self, host: HostConfig) -> None:
-        self._check_range(host, "OomScoreAdj", -1000, 1000)
-        self._check_range(host, "ShmSize", 0, _LARGEST)
-        self._check_range(host, "MemorySwap", -1, _LARGEST)
+        self._check_range(host, "OomScoreAdj")
+        self._check_range(host, "ShmSize")
+        self._check_range(host, "MemorySwap")
         if host["CpuShares"]:
-            self._check_range(host, "CpuShares", 2, 262144)
+            self._check_range(host, "CpuShares")
         if host["PidsLimit"] is not None:
-            self._check_range(host, "PidsLimit", -1, 1 << 22)
+            self._check_range(host, "PidsLimit")
         if host["BlkioWeight"]:
-            self._check_range(host, "BlkioWeight", 10, 1000)
+            self._check_range(host, "BlkioWeight")
         if host["CpuPeriod"]:
-            self._check_range(host, "CpuPeriod", 1000, 1_000_000)
+            self._check_range(host, "CpuPeriod")
         if host["CpuQuota"] not in (0, -1):
-            self._check_range(host, "CpuQuota", 1000, _LARGEST)
+            self._check_range(host, "CpuQuota")
+        for field in ("CpusetCpus", "CpusetMems"):
+            text = host[field]
+            if text and not _NUMBER_LIST.fullmatch(text):
+                raise self.invalid(field, text, "not a list of numbers", "write 0-3 or 0,2")
         for field, value in (("CpuPeriod", host["CpuPeriod"]), ("CpuQuota", host["CpuQuota"])):
             if host["NanoCpus"] and value:
                 reason = f"it cannot be combined with {self.name('NanoCpus')}, which sets the same limit"
                 raise self.invalid(field, value, reason, "leave one of the two out")
         reservation = host["MemoryReservation"]
         if reservation and reservation < LEAST_MEMORY_BYTES:
-            raise self.invalid("MemoryReservation", reservation, "it is less than 6 MiB", "give 6m or more")
+            text = binary_size(reservation)
+            raise self.invalid("MemoryReservation", text, "it is less than 6 MiB", "give 6m or more")
         if host["Memory"] and reservation > host["Memory"]:
             reason = f"it is more than {self.name('Memory')}"
-            raise self.invalid("MemoryReservation", reservation, reason, "give less than the limit")
+            text = binary_size(reservation)
+            raise self.invalid("MemoryReservation", text, reason, "give less than the limit")
         memory, swap = host["Memory"], host["MemorySwap"]
         if memory and memory < LEAST_MEMORY_BYTES:
-            raise self.invalid("Memory", memory, "less than 6 MiB cannot hold a container", "give 6m or more")
+            reason = "less than 6 MiB cannot hold a container"
+            raise self.invalid("Memory", binary_size(memory), reason, "give 6m or more")
         if swap > 0 and (not memory or swap < memory):
             raise self.invalid(
                 "MemorySwap",
-                swap,
+                binary_size(swap),
                 "it counts memory and swap together",
                 f"give {self.name('Memory')} too, and no more than {self.name('MemorySwap')}",
             )
@@ -288,10 +311,11 @@ class _Checker:
                 f"give 0.01 to {processors}",
             )
 
-    def _check_range(self, host: HostConfig, field: str, low: int, high: int) -> None:
+    def _check_range(self, host: HostConfig, field: str) -> None:
         value = host[field]  # type: ignore[literal-required]  # every caller gives a literal
+        low, high = RANGES[field]
         if not low <= value <= high:
-            raise self.invalid(field, value, "out of range", f"give {low} to {high}")
+            raise self.invalid(field, value, "out of range", spell_range(low, high))
 
     def _check_ulimit(self, limit: Any) -> None:
         name, soft, hard = limit.get("Name"), limit.get("Soft", 0), limit.get("Hard", 0)
@@ -299,7 +323,7 @@ class _Checker:
         if name not in _ULIMITS:
             raise self.invalid("Ulimits", spelling, "unknown limit", f"there are {', '.join(_ULIMITS)}")
         if not all(_is_integer(value) and -1 <= value <= _LARGEST for value in (soft, hard)):
-            raise self.invalid("Ulimits", spelling, "out of range", f"give -1 to {_LARGEST}")
+            raise self.invalid("Ulimits", spelling, "out of range", spell_range(-1, _LARGEST))
         if hard != -1 and (soft == -1 or soft > hard):
             raise self.invalid("Ulimits", spelling, "the soft limit is above the hard one", "write SOFT:HARD")
 
@@ -442,14 +466,16 @@ class _Checker:
                 raise self.invalid("Aliases", alias, "not a host name", "letters, digits, '-', '_' and '.'")
         for link in settings["Links"] or ():
             self._check_link(link)
-        if is_predefined and (ipam or settings["Aliases"]):
-            what = "an alias" if settings["Aliases"] else "an address"
-            raise self.invalid(
-                "NetworkMode",
-                name,
-                f"{what} needs a network that was created",
-                "dock network create --subnet 10.5.0.0/16 NAME",
-            )
+        given = {"Aliases": ", ".join(settings["Aliases"] or ()), **ipam}
+        for field in ("Aliases", "IPv4Address", "IPv6Address"):
+            if is_predefined and given.get(field):
+                subnet = "" if field == "Aliases" else "--subnet SUBNET "
+                raise self.invalid(
+                    field,
+                    given[field],
+                    "it works only on a network that was created",
+                    f"dock network create {subnet}NAME, then --network NAME",
+                )
         if name != "bridge" and name != "default" and is_predefined and mac_address:
             raise self.invalid(
                 "MacAddress", mac_address, f"network {name} gives no interface", "use --network bridge"

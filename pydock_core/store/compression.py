@@ -248,7 +248,7 @@ class _Plain(io.RawIOBase):
         return len(data)
 
 
-ANEW = "get it anew, and compare its checksum"
+ANEW = "download it again and compare its checksum"
 
 
 DAMAGE = {

@@ -293,6 +293,8 @@ def test_run_pulls_an_image_that_is_missing(own: Dock, inside: NetworkNamespace,
         assert (len(out), told) == (65, "")
         _, told = dock("create", "--pull", "missing", "--platform", "linux/s390x", f"{name}:1", code=125)
         assert "is an image for linux/amd64, not for linux/s390x" in told
+        known = f"image {name}:1 is for linux/amd64, not for linux/s390x: pulling it for linux/s390x"
+        assert told.splitlines()[0] == known
         _, told = dock(*run, "--pull", "missing", f"{server.host}/none:1", code=125)
         assert told.splitlines()[0] == f"Unable to find image '{server.host}/none:1' locally"
         assert "error: " in told

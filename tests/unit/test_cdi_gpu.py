@@ -10,7 +10,7 @@ import pytest
 
 from pydock_core.cdi import drm_driver, nvidia_driver
 from pydock_core.cdi.edit import CdiSpec, HookEdit
-from pydock_core.cdi.gpu_request import Selection, select
+from pydock_core.cdi.gpu_request import Selection, no_gpu, select
 from pydock_core.cdi.host_tree import HostTree
 from pydock_core.cdi.well_known_hook import read_hooks
 from pydock_core.errors import InvalidError, NotFoundError, PyDockError, UnavailableError
@@ -388,3 +388,15 @@ def test_render_nodes_by_vendor(tmp_path: Path) -> None:
     assert paths(intel.devices["all"]) == ["/dev/dri/renderD128", "/dev/dri/card0"]
     (tmp_path / "dev" / "dri" / "renderD128").unlink()
     assert drm_driver.derive(host.tree, drm_driver.INTEL) is None
+
+
+@pytest.mark.parametrize(
+    ("driver", "programs"),
+    [("nvidia", "nvidia-smi"), ("amd", "rocminfo"), ("", "nvidia-smi, rocminfo or clinfo")],
+)
+def test_a_hint_names_the_driver_s_own_program(driver: str, programs: str) -> None:
+    hint = no_gpu("--gpus", driver).hint
+    assert (
+        hint
+        == f"load the GPU's driver ({programs} must work on the host), or leave --gpus out; see dock doctor"
+    )

@@ -117,8 +117,8 @@ def test_an_image_that_a_container_keeps_is_told_of(rows: Rows) -> None:
         connection.execute("INSERT INTO container VALUES ('c', 'web', ?, 1, '{}')", (image,))
     assert rows.lines("rmi -f a:1") == [
         "Untagged: a:1",
-        "note: image 000000000000 has no name now, and stays as long as 1 container uses it; "
-        "dock image prune removes it afterwards",
+        "note: image 000000000000 now has no name. It is kept while 1 container uses it; "
+        "then dock image prune removes it",
     ]
 
 

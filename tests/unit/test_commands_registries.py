@@ -120,7 +120,7 @@ class Front:
     def __init__(self) -> None:
         self.out, self.err = Output(), Output()
         self.registries, self.images = FakeRegistries(), FakeImages()
-        engine: Any = SimpleNamespace(registries=self.registries, images=self.images)
+        engine: Any = SimpleNamespace(registries=self.registries, images=self.images, copies=None)
         self.context = Context(engine=engine, stdout=self.out, stderr=self.err)
 
     def run(self, *words: str, code: int = 0, stdin: bytes | None = None) -> list[str]:
@@ -385,7 +385,23 @@ def test_an_archive_goes_to_no_cell_and_json_not_into_an_archive(front: Front) -
     assert "mixed with the archive" in front.err.text
     front.context.notebook = True
     front.run("save", "a", code=1)
-    assert "cannot write an archive to a cell" in front.err.text
+    assert "cannot write an archive to a cell\nhint: write to a file with -o" in front.err.text
+    front.run("cp", "box:/x", "-", code=1)
+    assert "cannot write an archive to a cell\nhint: name a file or directory in place of -" in front.err.text
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("load",), "give a file with -i, or pipe one in"),
+        (("import", "-"), "name a file: dock import FILE, or pipe one in"),
+    ],
+)
+def test_without_an_archive_the_command_s_own_form_is_named(
+    front: Front, words: tuple[str, ...], hint: str
+) -> None:
+    front.run(*words, code=1)
+    assert front.err.text == f"error: there is no archive on standard input\nhint: {hint}\n"
 
 
 def test_an_address_is_not_imported_from(front: Front) -> None:

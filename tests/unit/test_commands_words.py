@@ -99,10 +99,126 @@ def test_port_ranges_go_in_step() -> None:
 
 
 def test_an_error_names_the_option() -> None:
-    with pytest.raises(InvalidError, match="invalid --memory 1024: less than 6 MiB"):
+    with pytest.raises(InvalidError, match="invalid --memory 1KiB: less than 6 MiB"):
         request_of_line("-m 1k image")
     with pytest.raises(InvalidError, match=r"invalid --ip 10\.0\.0: not an IPv4 address"):
         request_of_line("--network web --ip 10.0.0 image")
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("--pids-limit x", "--pids-limit x: not a whole number", "give -1 to 4194304"),
+        ("-c abc", "--cpu-shares abc: not a whole number", "give 2 to 262144"),
+        ("--cpu-shares 1", "invalid --cpu-shares 1: out of range", "give 2 to 262144"),
+        ("--cpu-quota 1", "invalid --cpu-quota 1: out of range", "give 1000 or more"),
+        ("--health-cmd a --health-retries x", "--health-retries x: not a whole number", "give 0 or more"),
+        ("--memory-swappiness x", "--memory-swappiness x: not a whole number", "give 0 to 100"),
+        ("--oom-score-adj x", "--oom-score-adj x: not a whole number", "give -1000 to 1000"),
+        (
+            "--network name=a,gw-priority=x",
+            "--network gw-priority x: not a whole number",
+            "write a whole number",
+        ),
+        (
+            "--restart on-failure:x",
+            "--restart on-failure:x: 'x' is not a whole number",
+            "write on-failure:3",
+        ),
+        (
+            "--ulimit nofile",
+            "--ulimit nofile: the limit's value is missing",
+            "write NAME=SOFT[:HARD]: nofile=1024:2048",
+        ),
+        (
+            "--ulimit nofile=x",
+            "--ulimit nofile=x: 'x' is not a whole number",
+            "write NAME=SOFT[:HARD]: nofile=1024:2048",
+        ),
+        ("--ulimit nofile=-2", "invalid --ulimit nofile=-2:-2: out of range", "give -1 or more"),
+        ("--cpuset-cpus x", "invalid --cpuset-cpus x: not a list of numbers", "write 0-3 or 0,2"),
+        ("--tmpfs /x:size=zz", "invalid --tmpfs /x:size=zz: 'zz' is not a size", "write size=64m"),
+        ("--tmpfs /x:mode=9", "invalid --tmpfs /x:mode=9: '9' is not an octal number", "write mode=1777"),
+        (
+            "--ip 172.17.0.5",
+            "invalid --ip 172.17.0.5: it works only on a network that was created",
+            "dock network create --subnet SUBNET NAME, then --network NAME",
+        ),
+        (
+            "--network host --network-alias x",
+            "invalid --network-alias x: it works only on a network that was created",
+            "dock network create NAME, then --network NAME",
+        ),
+        ("-e =x", "-e '': not a name of a variable", "write NAME=VALUE"),
+        ("--expose x", "--expose x: 'x' is not a port", "a port is a number from 1 to 65535"),
+        ("--expose 0/udp", "--expose 0/udp: 0 is out of range", "a port is a number from 1 to 65535"),
+        (
+            "-p 80:80:80:80",
+            "-p 80:80:80:80: '80:80' is not an address",
+            "write [[ADDRESS:]HOST:]CONTAINER[/PROTOCOL]: 8080:80",
+        ),
+        ("--add-host foo", "--add-host foo: the address is missing", "write --add-host NAME:ADDRESS"),
+        ("--gpus=", "--gpus: the value is empty", "give one, or leave --gpus out"),
+        (
+            "--security-opt seccomp=/nosuch",
+            "--security-opt seccomp=/nosuch: No such file or directory",
+            "name a file that can be read",
+        ),
+        (
+            "--memory-reservation 1k",
+            "invalid --memory-reservation 1KiB: it is less than 6 MiB",
+            "give 6m or more",
+        ),
+        (
+            "-m 7m --memory-swap 6m",
+            "invalid --memory-swap 6MiB: it counts memory and swap together",
+            "give --memory too, and no more than --memory-swap",
+        ),
+        (
+            "--log-opt max-size=x",
+            "invalid --log-opt max-size=x: not a size",
+            "write a size, 10m, or -1 for no limit",
+        ),
+        (
+            "--log-opt max-file=x",
+            "invalid --log-opt max-file=x: not a number of files",
+            "write a number from 1 to 1000",
+        ),
+        (
+            "-v /a:/b:rx",
+            "invalid mount /a:/b:rx: unknown option rx",
+            "there are ro, rw, nocopy, rprivate, private, rshared, shared, rslave, slave",
+        ),
+        ("--userns x", "invalid --userns x: no such mode", "there are host, keep-id[:uid=N,gid=N]"),
+        (
+            "--userns keep-id:uid=x",
+            "invalid --userns keep-id:uid=x: uid 'x' is not an id from 0 to 4294967294",
+            "write keep-id, or keep-id:uid=N,gid=N",
+        ),
+        ("--uts x", "invalid --uts x: no such mode", "the only mode is host"),
+    ],
+)
+def test_an_error_says_what_was_typed_and_what_to_type(line: str, message: str, hint: str) -> None:
+    with pytest.raises(PyDockError) as caught:
+        request_of_line(f"{line} image")
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+    assert caught.value.exit_code == 125
+
+
+def test_an_error_names_the_line_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("# a comment\nA=1\n\nDocker's model (repository, image, container)\n")
+    with pytest.raises(InvalidError) as caught:
+        request_of("--env-file", str(file), "image")
+    assert (
+        caught.value.message
+        == f'--env-file {file}, line 4: "Docker\'s model (repository, image, conta": not a name of a variable'
+    )
+
+
+def test_an_address_of_ipv6_needs_no_brackets() -> None:
+    (port,) = published("::1:8080:80")
+    assert (port.host_ip, port.host_port, port.container_port) == ("::1", 8080, 80)
 
 
 def test_a_profile_stands_in_its_file_s_place(tmp_path: Path) -> None:

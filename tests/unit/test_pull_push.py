@@ -29,6 +29,7 @@ from pydock_core.errors import (
 )
 from pydock_core.images.compressed_layer import CompressedLayer
 from pydock_core.images.registry.client import BlobSink, RegistryClient
+from pydock_core.images.registry.failure import UnknownHostError
 from pydock_core.oci.documents import (
     OCI_INDEX,
     OCI_MANIFEST,
@@ -745,3 +746,14 @@ def test_expired_leases_are_garbage(store: Store) -> None:
     assert store.image_store.collect()
     assert not store.blobs.has(kept)
     assert sql.all_images(store.database) == []
+
+
+def test_a_pull_without_a_network_names_what_needs_none(store: Store) -> None:
+    def connect(domain: str) -> RegistryClient:
+        raise UnknownHostError(f"{domain}: unknown host", "check the name and the network")
+
+    with pytest.raises(UnknownHostError) as caught:
+        Registries(store.image_store, connect).pull("debian:12")
+    assert caught.value.hint == (
+        "check the name and the network; without a network: dock load -i FILE, or dock image capture"
+    )

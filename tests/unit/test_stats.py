@@ -125,7 +125,8 @@ def test_processes_are_those_below_and_their_use_is_summed(busy: int) -> None:
 
 def test_what_no_group_counts_is_summed_and_told(busy: int) -> None:
     document = build_stats(ROW, Status("running", pid=busy, supervisor_pid=os.getpid(), started_at_ns=1))
-    assert "memory, processor time, processes, block I/O of container web" in document["warning"]
+    counted = "memory, processor time, processes, block I/O"
+    assert f"container web has no control group that counts {counted}: they are summed" in document["warning"]
     assert document["pids_stats"]["current"] >= 2
     assert document["memory_stats"]["usage"] > 0
     assert document["networks"] == {}  # its network is the host's

@@ -40,6 +40,10 @@ class RefusedConnectionError(BrokenConnectionError):
     """An unknown host, or a port without a listener; waiting rarely helps."""
 
 
+class UnknownHostError(RefusedConnectionError):
+    """A name that no name server knows, or there is no network."""
+
+
 class TlsError(UnavailableError):
     """A failed TLS handshake: no TLS on the other side, or an untrusted certificate.  Another attempt does not help."""
 
@@ -79,7 +83,7 @@ _UNREACHED = Meaning(
     BrokenConnectionError, f"no connection within {CONNECT_SECONDS:.0f} s", "check the network"
 )
 _REFUSED = Meaning(RefusedConnectionError, "{reason}", "is the registry running?")
-_UNKNOWN_HOST = Meaning(RefusedConnectionError, "unknown host", "check the name and the network")
+_UNKNOWN_HOST = Meaning(UnknownHostError, "unknown host", "check the name and the network")
 _INSECURE = Meaning(TlsError, "no secure connection: {reason}")
 _MALFORMED = Meaning(CorruptError, "an invalid address or header")
 _PROXY = Meaning(RefusedConnectionError, "{reason}", "check HTTPS_PROXY and NO_PROXY")

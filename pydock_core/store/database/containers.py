@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -183,6 +183,12 @@ def all_rows(database: Database) -> list[ContainerRow]:
     """Return every container, the newest first."""
     rows = database.query(f"SELECT {_COLUMNS} FROM container ORDER BY created_ns DESC, rowid DESC")
     return [ContainerRow(*row) for row in rows]
+
+
+def names_of(database: Database, ids: Iterable[str]) -> list[str]:
+    """Return the names of containers by full id; the short id of one that was removed."""
+    names = {full: database.query_one("SELECT name FROM container WHERE id = ?", (full,)) for full in ids}
+    return [found[0] if found is not None else full[:12] for full, found in names.items()]
 
 
 def find(database: Database, reference: str) -> ContainerRow:

@@ -62,7 +62,10 @@ class Index:
             raise self._damaged()
 
     def _damaged(self) -> CorruptError:
-        return CorruptError(f"the index of {self._subject} is damaged", "remove the image and get it anew")
+        return CorruptError(
+            f"the index of {self._subject} is damaged",
+            "remove the image (dock rmi), and pull or load it again",
+        )
 
     def inode(self, nid: int) -> Inode:
         """Return an inode."""
