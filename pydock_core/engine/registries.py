@@ -71,7 +71,7 @@ class Registries:
         except UnavailableError as error:
             from pydock_core.images.registry.failure import UnknownHostError  # late, with its HTTP library
 
-            if isinstance(error, UnknownHostError):
+            if isinstance(error.__cause__, UnknownHostError):  # after the last attempt
                 error.hint += "; without a network: dock load -i FILE, or dock image capture"
             raise
 

@@ -124,7 +124,8 @@ def mount_plan(
     except OSError as error:
         subject = f" ({error.filename})" if error.filename and error.filename != plan.kind else ""
         raise FailedError(
-            f"cannot mount {plan.kind} on {plan.destination}: {error.strerror}{subject}"
+            f"cannot mount {plan.kind} on {plan.destination}: {error.strerror}{subject}",
+            f"see the options of {plan.kind}(5), for instance size=64m" if plan.kind == "tmpfs" else "",
         ) from error
     try:
         target_fd = open_target(root_fd, plan, mount_fd)

@@ -217,6 +217,11 @@ def test_an_error_of_any_step_of_a_start_is_told(dock: Dock, setting: str, messa
     assert dock.out("ps", "-aq") == ""
 
 
+def test_an_option_that_the_file_system_lacks(dock: Dock) -> None:
+    words = ("run", "--rm", "--network", "none", "--tmpfs", "/x:foo", "busybox", "true")
+    refused(dock, *words, code=125, names="cannot mount tmpfs on /x: Invalid argument (foo)")
+
+
 def test_a_port_that_is_taken(dock: Dock) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -13,6 +13,7 @@ import pytest
 from pydock_core import host
 from pydock_core.host import Check, examine
 from pydock_core.paths import StateRoot
+from pydock_core.runtime.cgroups import CgroupSupport
 from tests.bench.samples import busybox_archive
 from tests.integration.user import SEEN_AT, OrdinaryUser, ordinary_user
 
@@ -56,6 +57,30 @@ def test_the_remedy_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
         host._subordinate_remedy("me")
         == "sudo usermod --add-subuids 165536-231071 --add-subgids 165536-231071 me"
     )
+
+
+@pytest.mark.parametrize(
+    ("support", "found"),
+    [
+        (
+            CgroupSupport(1, False, reason="x"),
+            "version 1: only root can use it, so there are no limits of memory, cpu, pids",
+        ),
+        (
+            CgroupSupport(2, False, reason="no control group is delegated to this user"),
+            "version 2: no control group is delegated to this user, so there are no limits of memory, cpu, pids",
+        ),
+        (
+            CgroupSupport(2, True, memory=True, pids=True, reason="unavailable controllers: cpu"),
+            "version 2, without cpu: unavailable controllers: cpu",
+        ),
+    ],
+)
+def test_lost_limits_have_a_reason(
+    monkeypatch: pytest.MonkeyPatch, support: CgroupSupport, found: str
+) -> None:
+    monkeypatch.setattr("pydock_core.runtime.cgroups.probe_cgroups", lambda: support)
+    assert host._cgroups(rootless=True).found == found
 
 
 def test_nothing_is_made(tmp_path: Path) -> None:

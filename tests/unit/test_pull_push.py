@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import threading
 import zlib
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from pydock_core.errors import (
 )
 from pydock_core.images.compressed_layer import CompressedLayer
 from pydock_core.images.registry.client import BlobSink, RegistryClient
-from pydock_core.images.registry.failure import UnknownHostError
+from pydock_core.images.registry.transport import Transport
 from pydock_core.oci.documents import (
     OCI_INDEX,
     OCI_MANIFEST,
@@ -748,12 +749,16 @@ def test_expired_leases_are_garbage(store: Store) -> None:
     assert sql.all_images(store.database) == []
 
 
-def test_a_pull_without_a_network_names_what_needs_none(store: Store) -> None:
-    def connect(domain: str) -> RegistryClient:
-        raise UnknownHostError(f"{domain}: unknown host", "check the name and the network")
+def test_a_pull_without_a_network_names_what_needs_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    with pytest.raises(UnknownHostError) as caught:
-        Registries(store.image_store, connect).pull("debian:12")
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(Transport, "wait", lambda *_: None)
+    with pytest.raises(UnavailableError, match=r"registry\.test: unknown host") as caught:
+        Registries(store.image_store).pull("registry.test/box:1")
     assert caught.value.hint == (
         "check the name and the network; without a network: dock load -i FILE, or dock image capture"
     )
