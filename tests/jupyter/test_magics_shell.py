@@ -198,7 +198,7 @@ def test_an_error_is_one_line_and_a_hint(run: Callable[..., CapturedIO]) -> None
 
 def test_unknown_commands_are_refused(run: Callable[..., CapturedIO]) -> None:
     captured = run("%dock strat web", fails=125)
-    assert captured.stderr == "error: dock: no such command: strat\nhint: did you mean dock start?\n"
+    assert captured.stderr == "error: dock: no such command: strat\nhint: did you mean dock start web?\n"
     assert captured.stdout == "CommandError: dock strat: exit code 125\n"
 
 
