@@ -216,7 +216,7 @@ def test_create(server: JupyterServer) -> None:
         (b'{"Cmd": ["true"]}', 400, "Image"),
         (b'{"Image": "demo", "Volumes": ' + b'{"/a": ' * 500 + b"1" + b"}" * 501, 400, "deeply"),
         (b'{"Image": "demo", "Cmd": "true"}', 400, "Cmd"),
-        (b'{"Image": "demo", "HostConfig": {"PidMode": "container:web"}}', 501, "--pid"),
+        (b'{"Image": "demo", "HostConfig": {"StorageOpt": {"size": "1G"}}}', 501, "StorageOpt"),
         (b'{"Image": "absent"}', 404, "absent"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -267,7 +268,8 @@ def open_lab(browser: Browser, lab: Lab, name: str) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1360, "height": 860})
     context.set_default_timeout(30_000)
     opened = context.new_page()
-    opened.goto(f"{lab.url}lab/workspaces/{name}?token={TOKEN}")
+    # A test that runs again must not find the tabs of its first run.
+    opened.goto(f"{lab.url}lab/workspaces/{name}-{secrets.token_hex(3)}?token={TOKEN}")
     expect(opened.locator("#jp-main-dock-panel")).to_be_visible(timeout=60_000)
     expect(opened.locator("#jupyterlab-splash")).to_have_count(0, timeout=30_000)
     expect(opened.get_by_role("tab", name="Launcher")).to_be_visible(timeout=30_000)  # the last of the start
