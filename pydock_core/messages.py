@@ -121,6 +121,15 @@ def send_error(connection: socket.socket, error: PyDockError) -> None:
         send(connection, {"ok": False, "error": error.to_json()})
 
 
+def tell(connection: socket.socket, document: Mapping[str, Any]) -> bool:
+    """Send a message; return whether the peer has received it."""
+    try:
+        send(connection, document)
+    except OSError:
+        return False
+    return True
+
+
 def checked(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a reply, or raise the error that it carries."""
     if not document.get("ok"):

@@ -45,15 +45,21 @@ def kill_and_reap(pid: int, seconds: float) -> bool:
     return has_ended(pid, seconds) and reap(pid)
 
 
-def read_held_status(pid: int) -> int:
-    """Return the wait status of a child that has ended under a tracer; SIGKILL's if it cannot be read.
+def read_status(pid: int) -> int | None:
+    """Return the wait status of a process that has ended and was not reaped; None if it cannot be read.
 
     It is the last field of /proc/PID/stat (proc_pid_stat(5)).  The kernel hides it (0) from a process that may not trace
-    the child; such a process cannot read the child's namespace links either (namespaces(7)).
+    that one; such a process cannot read its namespace links either (namespaces(7)).
     """
     try:
         os.readlink(f"/proc/{pid}/ns/user")
         with open(f"/proc/{pid}/stat", "rb") as file:
             return int(file.read().rsplit(b" ", 1)[1])
     except (OSError, IndexError, ValueError):
-        return signal.SIGKILL
+        return None
+
+
+def read_held_status(pid: int) -> int:
+    """Return the wait status of a child that has ended under a tracer; SIGKILL's if it cannot be read."""
+    status = read_status(pid)
+    return signal.SIGKILL if status is None else status

@@ -37,9 +37,14 @@ _RESTART_SECONDS = 1.0
 class Connections:
     """The interfaces of one container.
 
+    The starter begins them, without a name server; the supervisor, which reads the same plan, takes them over
+    (:meth:`take_over`).  So the name server shares its pages with the supervisor.
+
     Args:
         plan: the container's plan, whose interfaces are attached.
-        paths: the container's paths; the plan there is kept up to date for the next run by a restart policy.
+        paths: the container's paths; the plan there is kept up to date for the next run by a restart policy, and for
+            the supervisor.
+        watch: the supervisor's loop and signals; None in the starter.
         go_outside: see :func:`pydock_core.supervision.names.process.fork_server`.
         listeners: sockets of the published ports.
     """
@@ -48,15 +53,13 @@ class Connections:
         self,
         plan: LaunchPlan,
         paths: ContainerPaths,
-        loop: EventLoop,
-        signals: Signals,
+        watch: tuple[EventLoop, Signals] | None,
         go_outside: Callable[[], None],
         listeners: Sequence[Listener],
     ) -> None:
         self._plan = plan
         self._paths = paths
-        self._loop = loop
-        self._signals = signals
+        self._watch = watch
         self._go_outside = go_outside
         self._listeners = listeners
         self._interfaces = {item.network_id: item for item in plan.network.interfaces}
@@ -68,6 +71,16 @@ class Connections:
     @property
     def _has_names(self) -> bool:
         return any(interface.directory for interface in self._interfaces.values())
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket] | None:
+        """The sockets of the name server, UDP and TCP; None if there is none."""
+        return self._sockets
+
+    def take_over(self, udp: socket.socket, tcp: socket.socket) -> None:
+        """Start the name server, on sockets from the starter."""
+        self._sockets = (udp, tcp)
+        self._start_server()
 
     def begin(self) -> None:
         """Open port 53 of 127.0.0.11 if one of the networks has names; queries wait until :meth:`enter`."""
@@ -219,17 +232,27 @@ class Connections:
             self._start_server()
 
     def _start_server(self) -> None:
-        if self._sockets is None:
-            return  # the container has ended in the meantime
+        if self._sockets is None or self._watch is None:
+            return  # the container has ended in the meantime, or this is its starter
         self._started_at = time.monotonic()
-        self._server_pid = fork_server(*self._sockets, self._paths.names_file, self._go_outside)
-        self._signals.on_exit(self._server_pid, self._on_server_exit)
+        loop, signals = self._watch
+        try:
+            pid = fork_server(*self._sockets, self._paths.names_file, self._go_outside)
+        except OSError as error:
+            self._report(f"cannot fork the name server: {error.strerror}")
+            loop.call_later(_RESTART_SECONDS, self._start_server)
+            return
+        self._server_pid = pid
+        signals.on_exit(pid, self._on_server_exit)
+
+    def _report(self, problem: str) -> None:
+        print(f"container {self._plan.container_id[:12]}: {problem}", file=sys.stderr)
 
     def _on_server_exit(self, code: int) -> None:
         """Restart it: this process keeps the sockets and the pending queries."""
-        if not self._server_pid:
+        if not self._server_pid or self._watch is None:
             return
-        print(f"container {self._plan.container_id[:12]}: the name server ended with {code}", file=sys.stderr)
+        self._report(f"the name server ended with {code}")
         self._server_pid = 0
         wait_seconds = max(0.0, self._started_at + _RESTART_SECONDS - time.monotonic())
-        self._loop.call_later(wait_seconds, self._start_server)
+        self._watch[0].call_later(wait_seconds, self._start_server)

@@ -182,14 +182,20 @@ def _reject_second(_: Mapping[str, Any], __: list[int]) -> None:
 
 
 class ControlServer:
-    """The control socket of one supervisor."""
+    """The control socket of one supervisor.
 
-    def __init__(self, loop: EventLoop, supervisor: Supervised, path: str) -> None:
+    Args:
+        listener: a socket that listens at ``path``; one is made by default.
+    """
+
+    def __init__(
+        self, loop: EventLoop, supervisor: Supervised, path: str, listener: socket.socket | None = None
+    ) -> None:
         self.loop = loop
         self.connections: set[Connection] = set()
         self._supervisor = supervisor
         self._path = path
-        self._listener = messages.listen(path)
+        self._listener = messages.listen(path) if listener is None else listener
         self._uid = os.geteuid()
         self._followers: set[Connection] = set()
         self._waiters: set[Connection] = set()
@@ -197,7 +203,7 @@ class ControlServer:
             loop, lambda: choose_freezer(supervisor.describe()["pid"], Path(path).parent.name)
         )
         self._is_paused = False
-        loop.watch(self._listener.fileno(), READ, self._on_accept)
+        loop.watch(self._listener.fileno(), READ, lambda _: self.accept())
         # A handler's document has the type of its request; the values come from the client, and are checked.
         self._operations: Mapping[str, Callable[[Connection, Any, list[int]], None]] = {
             "state": self._state,
@@ -223,7 +229,8 @@ class ControlServer:
         """Whether a client holds the container frozen."""
         return self._pause.is_held
 
-    def _on_accept(self, _: int) -> None:
+    def accept(self) -> None:
+        """Accept a client, if one is waiting."""
         try:
             accepted, _address = self._listener.accept()
         except OSError:

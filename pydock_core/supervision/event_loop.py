@@ -5,6 +5,7 @@ asyncio would take 30 ms more of imports, and more memory than the rest of a sup
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the functions of signal look up enumeration members
 import heapq
 import os
 import select
@@ -128,22 +129,26 @@ class Signals:
 
     A child subreaper gets children that nobody registered; they are reaped too.  The end of a registered child is also
     seen on a pidfd, because a tracer that does not wait for the child holds back SIGCHLD.
+
+    Args:
+        read_status: returns the wait status of a registered process that has ended but cannot be reaped here.
     """
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(self, loop: EventLoop, read_status: Callable[[int], int] = read_held_status) -> None:
         self._loop = loop
+        self._read_status = read_status
         self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._children: dict[int, Callable[[int], None]] = {}
         self._pidfds: dict[int, int] = {}
         self._callbacks: dict[int, Callable[[], None]] = {}
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _ignore)
+        _signal.signal(signal.SIGCHLD, _ignore)
         loop.watch(self._read_fd, READ, self._on_wakeup)
 
     def on(self, number: int, callback: Callable[[], None]) -> None:
         """Call back for a signal, in the loop."""
         self._callbacks[number] = callback
-        signal.signal(number, _ignore)
+        _signal.signal(number, _ignore)
 
     def on_exit(self, pid: int, callback: Callable[[int], None]) -> None:
         """Call back with the exit code (128+n for signal n) when a child has ended.
@@ -180,7 +185,7 @@ class Signals:
         """Report a child that has ended; a child held by its tracer is reaped when the tracer releases it."""
         self.reap()
         if pid in self._children:
-            self._report(pid, read_held_status(pid))
+            self._report(pid, self._read_status(pid))
 
     def _report(self, pid: int, status: int) -> None:
         self._forget_pidfd(pid)

@@ -17,12 +17,13 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
+from pydock_core.supervision.template import Template
 
 if TYPE_CHECKING:
     from pydock_core.supervision.protocol import ServerFacts
@@ -78,15 +79,15 @@ class Operation:
     Attributes:
         function: carries out a request; its result is the reply, for CALL and IMMEDIATE.
         refuse: called first, with the request and the client's process id.
-        prepare: does, in a child, the work that is the same for all requests, and returns the function.  Its argument
-            tells whether the child is forked before any request, so that there is time.  At most one operation of a
-            server has it.
+        prepare: does, in a child, the work that is the same for all requests, and returns the function.  Its first argument
+            tells whether the child is forked before any request, so that there is time.  It calls the second one, which
+            unblocks signals, in the process that returns: it may fork before.  At most one operation of a server has it.
     """
 
     kind: Kind
     function: Function | None = None
     refuse: Callable[[Request, int], Refusal | None] | None = None
-    prepare: Callable[[bool], Function] | None = None
+    prepare: Callable[[bool, Callable[[], None]], Function] | None = None
 
 
 BuildOperations = Callable[[], Mapping[str, Operation]]
@@ -183,6 +184,7 @@ class ForkServer:
         self._jobs: set[int] = set()
         self._prepared = next((op for op in operations.values() if op.prepare is not None), None)
         self._spares: list[Spare] = []
+        self._template: Template | None = None
         self._unsettled: dict[int, socket.socket] = {}  # links to spares that carry out a request
         self._spare_due: float | None = None
         self._waiting: dict[int, tuple[socket.socket, float]] = {}  # connections that have not asked yet
@@ -269,34 +271,48 @@ class ForkServer:
         if len(self._spares) < _SPARES:
             self._schedule_spare(_REFILL_SECONDS)
 
-    def _fork_spare(self, *, ahead: bool, inherited: Sequence[int] = ()) -> Spare:
+    def _fork_spare(self, *, ahead: bool) -> Spare:
         """Fork a spare.
 
         Args:
             ahead: no client is waiting yet.
-            inherited: descriptors of the request at hand, which the spare closes: it receives copies, and a peer must see
-                the end of a connection when the copy is closed.
+
+        Raises:
+            FailedError: the fork failed.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = self._fork()
-        if pid == 0:
-            ours.close()
-            messages.close_all(inherited)
-            self._run_spare(theirs, ahead=ahead)
-        theirs.close()
-        return Spare(pid, ours)
+        with theirs:
+            while True:
+                is_new = self._template is None
+                template = self._template or Template.fork(self._fork, self._shed, self._run_spare)
+                self._template = template
+                try:
+                    return Spare(template.fork_spare(theirs, ahead=ahead), ours)
+                except EOFError:  # it was killed
+                    self._drop_template()
+                    problem = "its template was killed"
+                except OSError as error:
+                    is_new, problem = True, str(error.strerror)
+                if is_new:
+                    ours.close()
+                    raise FailedError(f"cannot fork the server: {problem}")
+
+    def _drop_template(self) -> None:
+        if self._template is not None:
+            self._template.close()
+            self._template = None
 
     def _drop_spares(self) -> None:
         for spare in self._spares:
             spare.link.close()
         self._spares.clear()
+        self._drop_template()
 
     def _hand_over(self, request: Request, connection: socket.socket) -> int:
         """Give a request to the spare, or to a new one if there is none; return its pid."""
         while True:
             is_new = not self._spares
-            inherited = (*request.fds, connection.fileno())
-            spare = self._fork_spare(ahead=False, inherited=inherited) if is_new else self._spares.pop()
+            spare = self._fork_spare(ahead=False) if is_new else self._spares.pop()
             try:
                 messages.send(spare.link, request.document, request.fds)
             except OSError:  # it has been killed
@@ -314,14 +330,14 @@ class ForkServer:
         self._unsettled.pop(fd).close()
         self._schedule_spare(_REFILL_SECONDS)
 
-    def _run_spare(self, link: socket.socket, *, ahead: bool) -> NoReturn:
+    def _run_spare(self, link_fd: int, ahead: bool) -> NoReturn:
         code = 1
         try:
-            self._shed()
             if self._prepared is None or self._prepared.prepare is None:
                 raise AssertionError("only a prepared operation has spares")
             os.setsid()
-            function = self._prepared.prepare(ahead)
+            function = self._prepared.prepare(ahead, _unblock_signals)
+            link = socket.socket(fileno=link_fd)
             message = messages.receive(link)
             if message is not None:
                 function(Request(*message, settle=link.close))
@@ -334,7 +350,7 @@ class ForkServer:
             os._exit(code)
 
     def _fork(self) -> int:
-        # The child unblocks signals when it is ready for them (_shed): Python drops those that are pending when it
+        # The child unblocks signals when it is ready for them: Python drops those that are pending when it
         # returns from fork, and an exception that a handler raises in a function of os.register_at_fork.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         pid = -1
@@ -449,6 +465,7 @@ class ForkServer:
         code = 1
         try:
             self._shed()
+            _unblock_signals()
             if operation.kind is Kind.CALL:
                 try:
                     messages.send(connection, {"ok": True, **(function(request) or {})})
@@ -468,7 +485,7 @@ class ForkServer:
             os._exit(code)
 
     def _shed(self) -> None:
-        """In a child: close the server's descriptors and reset its signal handlers."""
+        """In a child: close the server's descriptors and reset its signal handlers; its signals are still blocked."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -481,4 +498,9 @@ class ForkServer:
         self._waiting.clear()
         for link in (*(spare.link for spare in self._spares), *self._unsettled.values()):
             link.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if self._template is not None:
+            self._template.close()
+
+
+def _unblock_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

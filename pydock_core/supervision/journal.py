@@ -29,25 +29,38 @@ def build_field(name: str, value: bytes) -> bytes:
     return name.encode() + b"=" + value + b"\n"
 
 
+def connect(path: str = SOCKET) -> socket.socket:
+    """Return a socket to the journal, which does not block; OSError if no journal listens there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.setblocking(False)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
 class JournalWriter:
     """Sends a container's output, line by line; never fails, and never waits.
 
     Args:
         fields: fields of every entry, in upper case.
         buffer_bytes: size of the buffer for entries that the journal does not accept.
+        connected: a socket from :func:`connect`; one is made by default.
 
     Raises:
         OSError: no journal listens at ``path``.
     """
 
-    def __init__(self, fields: Mapping[str, str], buffer_bytes: int, path: str = SOCKET) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            self._socket.setblocking(False)
-            self._socket.connect(path)
-        except OSError:
-            self._socket.close()
-            raise
+    def __init__(
+        self,
+        fields: Mapping[str, str],
+        buffer_bytes: int,
+        path: str = SOCKET,
+        connected: socket.socket | None = None,
+    ) -> None:
+        self._socket = connect(path) if connected is None else connected
         self._path = path
         self._fields = b"".join(
             build_field(name, value.encode("utf-8", "replace")) for name, value in fields.items()

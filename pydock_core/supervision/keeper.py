@@ -8,7 +8,7 @@ first one.
 The supervisor applies the policy (:mod:`pydock_core.supervision.restart_policy`), because its final reply to clients contains
 the container's new status.  Messages to the keeper:
 
-- ``{"plan", "restarts"}`` first; ``{"restarts"}`` when the policy has changed.
+- ``{"plan", "restarts", "supervisor"}`` first; ``{"restarts"}`` when the policy has changed.
 - ``{"restart": restarts}`` with the descriptor of the lock: the run is over, and recorded.  The keeper serves the control
   socket until the delay has passed.  ``{"event": "free"}`` follows when the last mount of the run is gone.
 - ``{"event": "done"}``: there is no further run.
@@ -21,7 +21,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 import traceback
@@ -63,9 +62,7 @@ def keep(request: Request) -> None:
         return  # the supervisor ended at once
     document = received[0]
     plan = read_plan(Path(document["plan"]))
-    # The supervisor has made the pair of sockets, so both ends have its credentials (unix(7)).
-    supervisor_pid = struct.unpack("3i", link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    Keeper(plan, Restarts.from_json(document["restarts"]), link, supervisor_pid).run()
+    Keeper(plan, Restarts.from_json(document["restarts"]), link, int(document["supervisor"])).run()
 
 
 def has_successor(state: StateRecord | None, killed_pid: int) -> bool:
@@ -292,10 +289,10 @@ class Keeper:
                 signal.signal(number, signal.SIG_DFL)
             syscalls.close_except(link.fileno(), self._lock_fd)
             os.setsid()
-            from pydock_core.supervision.supervisor import supervise_again
+            from pydock_core.supervision.supervisor_process import start_again
 
             # Read again: the last run may have been connected to other networks.
-            supervise_again(read_plan(self._paths.plan_file), self._restarts, self._lock_fd, link)
+            start_again(read_plan(self._paths.plan_file), self._restarts, self._lock_fd, link)
         except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
             traceback.print_exc()
         finally:

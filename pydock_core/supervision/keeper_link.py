@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from pydock_core import messages
 from pydock_core.errors import PyDockError, UnavailableError
@@ -22,10 +24,14 @@ class Succession:
     """The runs after one supervisor's run: the policy that decides on them, and the keeper that starts them.
 
     Without a policy there is no keeper, and every method does nothing.
+
+    Args:
+        supervisor_pid: of the supervisor; the calling process may be its starter.
     """
 
-    def __init__(self, paths: ContainerPaths) -> None:
+    def __init__(self, paths: ContainerPaths, supervisor_pid: int) -> None:
         self._paths = paths
+        self._supervisor_pid = supervisor_pid
         self._restarts: Restarts | None = None
         self._link: socket.socket | None = None
         self._keeper: ProcessIdentity | None = None
@@ -38,6 +44,13 @@ class Succession:
     def join(self, restarts: Restarts, link: socket.socket, keeper: ProcessIdentity) -> None:
         """Continue the progress of the keeper that has forked this process."""
         self._restarts, self._link, self._keeper = restarts, link, keeper
+
+    @property
+    def progress(self) -> tuple[Mapping[str, Any], Mapping[str, Any], int] | None:
+        """The policy's progress and the keeper's identity as JSON, and the descriptor of the link; None without a policy."""
+        if self._restarts is None or self._keeper is None or self._link is None:
+            return None
+        return self._restarts.to_json(), self._keeper.to_json(), self._link.fileno()
 
     def set_policy(self, policy: RestartPolicy) -> None:
         """Change the policy.
@@ -66,7 +79,14 @@ class Succession:
             if received is None:
                 raise ConnectionResetError
             keeper = ProcessIdentity.of(int(messages.checked(received[0])["pid"]))
-            messages.send(link, {"plan": str(self._paths.plan_file), "restarts": restarts.to_json()})
+            messages.send(
+                link,
+                {
+                    "plan": str(self._paths.plan_file),
+                    "restarts": restarts.to_json(),
+                    "supervisor": self._supervisor_pid,
+                },
+            )
         except (OSError, PyDockError) as error:
             link.close()
             raise UnavailableError(

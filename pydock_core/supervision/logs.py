@@ -22,7 +22,7 @@ from pydock_core.supervision.log_files import LogLimits, file_identity, open_log
 
 CHUNK_BYTES = 16 * 1024
 _BLOCK_BYTES = 64 * 1024
-_BATCH_BYTES = 256 * 1024
+_BATCH_BYTES = 32 * 1024
 _UNLIMITED = LogLimits()
 _encode = json.encoder.encode_basestring_ascii
 
@@ -98,6 +98,7 @@ class LogWriter:
         path: path of the log file.
         limits: the limits of the log; a single entry that is larger gets a file of its own.
         attributes: attributes of every entry.
+        log_fd: descriptor of the open file, which this object closes; None to open it.
 
     Raises:
         OSError: the file cannot be opened.
@@ -106,13 +107,18 @@ class LogWriter:
     has_waiting = False
 
     def __init__(
-        self, path: str, limits: LogLimits = _UNLIMITED, attributes: Mapping[str, str] | None = None
+        self,
+        path: str,
+        limits: LogLimits = _UNLIMITED,
+        attributes: Mapping[str, str] | None = None,
+        log_fd: int | None = None,
     ) -> None:
         self._attributes = f'"attrs":{json.dumps(dict(attributes))},' if attributes else ""
         self._path = path
         self._limits = limits
-        self._log_fd: int | None = open_log(path)
-        self._file_bytes = os.fstat(self._log_fd).st_size
+        opened_fd = open_log(path) if log_fd is None else log_fd
+        self._log_fd: int | None = opened_fd
+        self._file_bytes = os.fstat(opened_fd).st_size
         self._partial: dict[str, bytes] = {}
         self._lines: list[bytes] = []
         self._lines_bytes = 0
@@ -205,6 +211,16 @@ class LogWriter:
         rotate(self._path, self._limits.files)
         self._file_bytes = 0
         self._is_torn = False
+
+    def save(self) -> tuple[Mapping[str, bytes], bool]:
+        """Flush, and return the rest of the state, with which another process goes on (:meth:`restore`)."""
+        self.flush()
+        return self._partial, self._is_torn
+
+    def restore(self, state: tuple[Mapping[str, bytes], bool]) -> None:
+        """Go on where another object has ended with :meth:`save`."""
+        self._partial.update(state[0])
+        self._is_torn = state[1]
 
     def close(self) -> None:
         """Write incomplete lines, and close the file."""

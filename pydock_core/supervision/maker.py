@@ -1,8 +1,7 @@
-"""Creates one container for a supervisor, in a process that ends once the container has started.
+"""Creates one container for a starter, in a process that ends once the container has started.
 
-Reading the bundle and planning its mounts and control group take most of the memory of a start.  This process's end
-returns all of it; the supervisor, which stays, keeps its pages shared with the zygote.  The container's init is a child
-of the supervisor (CLONE_PARENT).
+It reads the bundle and plans its mounts and control group while the starter sets up the network and the control socket.  Both
+this process and the container's init are children of the supervisor (CLONE_PARENT).
 """
 
 from __future__ import annotations
@@ -50,17 +49,17 @@ class Made:
 
 
 class Maker:
-    """The supervisor's side of a maker, which waits for its plan."""
+    """The starter's side of a maker, which waits for its plan."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
 
     @classmethod
     def fork(cls, rehearse: Callable[[], None] | None = None) -> Maker:
-        """Fork a maker; it and its spare init end when the calling process ends or closes the maker."""
+        """Fork a maker as a sibling; it and its spare init end when the calling process ends or closes the maker."""
         link, child_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        parent_pidfd = os.pidfd_open(os.getpid())
-        if os.fork() == 0:
+        parent_pidfd = os.pidfd_open(os.getppid())
+        if syscalls.fork(syscalls.CLONE_PARENT) == 0:
             _run(child_link, parent_pidfd, rehearse)
         os.close(parent_pidfd)
         child_link.close()
@@ -81,7 +80,7 @@ class Maker:
             messages.send(self._link, document, fds)
 
     def finish(self) -> Made:
-        """Wait until the container's process runs; it is a child of the calling process.
+        """Wait until the container's process runs; it is a child of the caller's parent.
 
         Raises:
             PyDockError: the container did not start; the executor may have to delete it.
@@ -109,8 +108,6 @@ class Maker:
 
 def _run(link: socket.socket, parent_pidfd: int, rehearse: Callable[[], None] | None) -> NoReturn:
     try:
-        # The supervisor's wake-up descriptor is closed here, and its number will be another file's.
-        signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         syscalls.close_except(link.fileno(), parent_pidfd)
@@ -132,7 +129,7 @@ def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds
 
     def wait_for_go() -> None:
         if messages.receive(link) is None:
-            os._exit(0)  # the supervisor has given up
+            os._exit(0)  # the starter has given up
         # The supervisor shares this mount namespace, and unmounts the root at the end.
         if plan.root_mounts:
             mount_root(plan.root_mounts, paths.rootfs)
@@ -160,7 +157,7 @@ def _make(link: socket.socket, spare: SpareInit, request: Mapping[str, Any], fds
             created = replace(created, pid=executor.init_pid(container_id))
     except PyDockError as error:
         messages.send_error(link, error)
-    except Exception as error:  # noqa: BLE001 - the supervisor reports every error
+    except Exception as error:  # noqa: BLE001 - the starter reports every error
         traceback.print_exc()
         messages.send_error(link, FailedError(f"cannot make the container: {error}"))
     else:

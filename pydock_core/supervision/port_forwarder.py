@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pydock_core.runtime import reaping
 from pydock_core.supervision import ports
@@ -13,28 +13,27 @@ from pydock_core.supervision.event_loop import EventLoop, Signals
 _DEATH_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
 """The minimum time between two starts."""
-_STDERR = 2
 
 
 class PortForwarder:
     """The forwarding process of one container.
 
     Args:
-        listeners: they stay open here too: their mark follows the container's default route, and no client is refused between
-            two forwarding processes.
+        list_listeners: returns the listeners, which stay open here too: their mark follows the container's default route, and
+            no client is refused between two forwarding processes.
         hosts: addresses in the container: :func:`pydock_core.supervision.dial.addresses`.
         subject: the container in messages.
     """
 
     def __init__(
         self,
-        listeners: Sequence[ports.Listener],
+        list_listeners: Callable[[], Sequence[ports.Listener]],
         hosts: tuple[str, ...],
         loop: EventLoop,
         signals: Signals,
         subject: str,
     ) -> None:
-        self._listeners = listeners
+        self._list_listeners = list_listeners
         self._hosts = hosts
         self._loop = loop
         self._signals = signals
@@ -43,11 +42,16 @@ class PortForwarder:
         self._has_ended = False
 
     def start(self) -> None:
-        """Begin to forward."""
+        """Begin to forward; clients that have connected before wait in the sockets' queues."""
         if self._has_ended:
             return  # the container has ended in the meantime
         self._started_at = time.monotonic()
-        self._pid = ports.fork_forwarder(self._listeners, self._hosts, [_STDERR])
+        try:
+            self._pid = ports.fork_forwarder(self._list_listeners(), self._hosts)
+        except OSError as error:
+            print(f"{self._subject}: cannot fork the port forwarder: {error.strerror}", file=sys.stderr)
+            self._loop.call_later(_RESTART_SECONDS, self.start)
+            return
         self._signals.on_exit(self._pid, self._on_exit)
 
     def end(self) -> None:

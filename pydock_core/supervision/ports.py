@@ -1,6 +1,7 @@
 """Forwards published ports: listens in the host's network namespace, connects in the container's.
 
-The supervisor binds the sockets in the host's network namespace; a child of it, which is in the container's, forwards.
+The starter binds the sockets in the host's network namespace; a child of the supervisor, which is in the container's,
+forwards.
 TCP data goes through splice(2), so it is never copied to user space.
 """
 
@@ -30,6 +31,7 @@ _POOL_PIPES = 64
 _ACCEPT_PAUSE_SECONDS = 0.1
 _DATAGRAM_BYTES = 65535
 _UDP_IDLE_SECONDS = 90.0
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,13 +405,12 @@ class Forwarder:
         dial.Dial(self.loop, self.hosts, port, on_done).start()
 
 
-def fork_forwarder(listeners: Sequence[Listener], hosts: tuple[str, ...], kept_fds: Sequence[int]) -> int:
+def fork_forwarder(listeners: Sequence[Listener], hosts: tuple[str, ...]) -> int:
     """Fork the forwarding process; return its pid.  It dies with its parent, and is ended by a kill.
 
     Args:
         listeners: the child gets copies of their sockets.
         hosts: addresses in the container: :func:`pydock_core.supervision.dial.addresses`.
-        kept_fds: descriptors that the child keeps besides the listeners (the error log).
     """
     parent = os.getpid()
     pid = os.fork()
@@ -422,7 +423,7 @@ def fork_forwarder(listeners: Sequence[Listener], hosts: tuple[str, ...], kept_f
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        _close_others([*kept_fds, *(listener.socket.fileno() for listener in listeners)])
+        _close_others([_STDERR, *(listener.socket.fileno() for listener in listeners)])
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         loop = EventLoop()

@@ -17,6 +17,8 @@ from typing import Any
 from pydock_core import syscalls
 from pydock_core.paths import ContainerPaths
 
+NO_RUN = {"started_at_ns": 0, "finished_at_ns": 0, "exit_code": 0, "oom_killed": False}
+"""The fields of a run that has not happened."""
 _FUNCTION = "pydock_core.store.event_recording:record_events"
 
 
@@ -62,6 +64,15 @@ class Recording:
             traceback.print_exc()
         finally:
             os._exit(0)
+
+    def remove_container(self, run: Mapping[str, Any]) -> None:
+        """Remove the container and record its last run, in this process, which loads the database only here, at its end."""
+        try:
+            from pydock_core.store.worker import perform
+
+            perform("pydock_core.store.container_removal:remove_container", {**self.subject, **run})
+        except Exception:  # noqa: BLE001 - the next command tidies up; the log has the reason
+            traceback.print_exc()
 
     def wait(self) -> None:
         """Wait for the last child; a supervisor that ended earlier would leave it to init, which may not reap."""

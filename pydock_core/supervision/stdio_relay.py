@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydock_core.supervision.event_loop import HANGUP, READ, WRITE, EventLoop
 
 if TYPE_CHECKING:
+    from pydock_core.supervision.handover import Descriptors
     from pydock_core.supervision.protocol import StreamChoice
 
 READ_BYTES = 64 * 1024
@@ -91,6 +92,15 @@ class AttachedClient:
     def pending_bytes(self) -> int:
         """The size of the output that the client has not received yet."""
         return len(self._pending)
+
+    @property
+    def pending(self) -> bytes:
+        """The output that the client has not received yet."""
+        return bytes(self._pending)
+
+    def send_later(self, payload: bytes) -> None:
+        """Send output when the client is ready for it."""
+        self._pending += payload
 
     @property
     def feeds_input(self) -> bool:
@@ -197,8 +207,33 @@ class StdioRelay:
             os.set_blocking(self._stdin_fd, False)
             # With no events: a pipe's write end reports an error when nobody can read it any more.
             self._loop.watch(self._stdin_fd, 0, self._on_stdin)
+        for client in list(self._clients.values()):
+            self.update(client)
         self._write_stdin()  # input of clients that attached before the start
         self._close_stdin_if_done()
+
+    def save(self, streams: Descriptors) -> tuple[bytes, bool, bytes]:
+        """Return the state, with which another process goes on (:meth:`restore`); there is at most one client.
+
+        Args:
+            streams: the descriptors of the streams and of the client; those that this object has closed become -1.
+        """
+        for name in (STDOUT, STDERR, "console"):
+            if getattr(streams, name) not in self._outputs:
+                setattr(streams, name, -1)
+        if streams.stdin != self._stdin_fd:
+            streams.stdin = -1
+        client = next(iter(self._clients.values()), None)
+        if client is None:
+            streams.attachment = -1
+        return bytes(self._stdin_pending), self._stdin_ends, b"" if client is None else client.pending
+
+    def restore(self, state: tuple[bytes, bool, bytes]) -> None:
+        """Go on where another object has ended with :meth:`save`; call this after :meth:`attach` and before :meth:`begin`."""
+        self._stdin_pending += state[0]
+        self._stdin_ends = state[1]
+        for client in self._clients.values():
+            client.send_later(state[2])
 
     # -- output ------------------------------------------------------------------------------------------
 
@@ -303,6 +338,11 @@ class StdioRelay:
         return bool(self._clients)
 
     # -- standard input ----------------------------------------------------------------------------------
+
+    @property
+    def awaits_input(self) -> bool:
+        """Whether more standard input may come from a client."""
+        return any(client.feeds_input for client in self._clients.values())
 
     @property
     def is_stdin_full(self) -> bool:

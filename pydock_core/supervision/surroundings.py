@@ -1,4 +1,8 @@
-"""The parts of a supervisor that do not depend on its container: namespaces, and the waiting maker."""
+"""The parts of a supervisor that do not depend on its container: namespaces, and the waiting maker.
+
+The starter makes them, in the mount namespace that it shares with the supervisor, its parent; the maker is a child of the
+supervisor too.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +26,26 @@ class Surroundings:
 
     Args:
         rehearse: called in the maker and in its spare init.
+        problem: the reason why there is no new mount namespace.
     """
 
-    def __init__(self, rehearse: Callable[[], None] | None = None) -> None:
+    def __init__(self, rehearse: Callable[[], None] | None = None, problem: OSError | None = None) -> None:
         self._rehearse = rehearse
         self._host_network_fd: int | None = None
         """The way back; None while this process is in the host's network namespace."""
         self._run: Path | None = None
         """The state root's directory, for an ordinary user's container on a bridge."""
         self._maker: Maker | None = None
-        self._problem: OSError | None = None
+        self._problem = problem
 
     def enter(self) -> None:
-        """Enter a new mount namespace and a new network namespace, and fork the maker.
+        """Separate the mounts, fork the maker and enter a new network namespace.
 
         :meth:`take_maker` raises a failure, because only then is a client waiting.
         """
+        if self._problem is not None:
+            return
         try:
-            syscalls.unshare(syscalls.CLONE_NEWNS)
             # Slave again: mounts made here do not propagate, whatever the state of the zygote's own namespace.
             syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
             self._maker = Maker.fork(self._rehearse)
@@ -53,6 +59,11 @@ class Surroundings:
         host_fd = os.open(network_namespace.OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
         network_namespace.make()
         self._host_network_fd = host_fd
+
+    @property
+    def host_network_fd(self) -> int | None:
+        """The host's network namespace, for :func:`go_outside`; None if the container needs no way back, or has none."""
+        return self._host_network_fd
 
     @contextlib.contextmanager
     def in_host_network(self) -> Iterator[None]:
@@ -104,15 +115,24 @@ class Surroundings:
             self._host_network_fd = None
 
     def go_outside(self) -> None:
-        """In a child of this process: leave the container's network namespace for the host's, or that of the user's bridges.
+        """Call :func:`go_outside` for the plan's network namespace."""
+        go_outside(self._host_network_fd, self._run)
 
-        Raises:
-            FailedError: the earlier namespace cannot be entered.
-            UnavailableError: the namespace of the user's bridges is gone.
-        """
-        if self._host_network_fd is None:
-            if self._run is None:
-                raise FailedError("there is no way to the host's network")
-            user_network.enter(self._run)
-            return
-        syscalls.setns(self._host_network_fd, syscalls.CLONE_NEWNET)
+
+def go_outside(host_network_fd: int | None, run: Path | None) -> None:
+    """In a child: leave the container's network namespace for the host's, or that of the user's bridges.
+
+    Args:
+        host_network_fd: the host's network namespace; None if there is no way back.
+        run: the state root's directory, for a container on a bridge.
+
+    Raises:
+        FailedError: the earlier namespace cannot be entered.
+        UnavailableError: the namespace of the user's bridges is gone.
+    """
+    if host_network_fd is not None:
+        syscalls.setns(host_network_fd, syscalls.CLONE_NEWNET)
+        return
+    if run is None:
+        raise FailedError("there is no way to the host's network")
+    user_network.enter(run)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -107,6 +107,8 @@ def _second_step(arguments: Mapping[str, Any]) -> NoReturn:
 
 def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
     _load(*arguments["roots"])
+    from pydock_core.supervision.supervisor_process import prepare
+
     facts: ServerFacts = {
         "pid": os.getpid(),
         "version": arguments["version"],
@@ -115,7 +117,7 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
     }
     return {
         "ping": forkserver.answer_ping(facts),
-        "supervise": Operation(Kind.SESSION, prepare=_prepare_supervisor),
+        "supervise": Operation(Kind.SESSION, prepare=prepare),
         "work": Operation(Kind.JOB, _work),
         "keep": Operation(Kind.SESSION, _keep),
     }
@@ -123,20 +125,14 @@ def _build_operations(arguments: Mapping[str, Any]) -> Mapping[str, Operation]:
 
 def _load(real_fd: int, copy_fd: int) -> None:
     """Import the modules that every supervisor needs, so that forks share them; return to the real root."""
-    from pydock_core.supervision import supervisor
+    from pydock_core.supervision import supervisor_process
 
-    supervisor.preload()
+    supervisor_process.preload()
     os.fchdir(real_fd)
     os.chroot(".")
     os.close(real_fd)
     os.close(copy_fd)
-    supervisor.warm_up()
-
-
-def _prepare_supervisor(ahead: bool) -> Callable[[Request], None]:
-    from pydock_core.supervision.supervisor import prepare
-
-    return prepare(ahead=ahead)
+    supervisor_process.warm_up()
 
 
 def _keep(request: Request) -> None:

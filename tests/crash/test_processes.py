@@ -22,12 +22,13 @@ from pydock_core.runtime.embedded import EmbeddedExecutor
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision import container_status as process
 from pydock_core.supervision import network_namespace as supervisor_network
-from pydock_core.supervision import supervisor
+from pydock_core.supervision import supervisor, supervisor_process
 from pydock_core.supervision.client import Streams, Zygote, wait_for_exit
-from pydock_core.supervision.control_server import ControlServer
 from pydock_core.supervision.forkserver import Request
-from pydock_core.supervision.logs import LogWriter
+from pydock_core.supervision.handover import Handover
 from pydock_core.supervision.maker import Maker
+from pydock_core.supervision.starter import Starter
+from pydock_core.supervision.supervisor import Supervisor
 from tests.support.supervised import (
     BUSYBOX,
     Box,
@@ -188,45 +189,53 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the test 
 STARTING: dict[str, Patch] = {
     "lock": kill_after(process, "take_lock"),
     "first state": kill_after(process.StateRecord, "write", 1),
-    "log": kill_after(LogWriter, "__init__"),
+    "log": kill_after(Starter, "_open_log"),
     "network": kill_after(supervisor_network, "enter"),
     "before planning": kill_before(Maker, "begin"),
     "planning": kill_after(Maker, "begin"),
     "before making": kill_before(Maker, "go"),
     "making": kill_after(Maker, "go"),
-    "control socket": kill_after(ControlServer, "__init__"),
+    "control socket": kill_after(Starter, "_listen"),
     "started": kill_after(Maker, "finish"),
 }
 ENDING: dict[str, Patch] = {
     "running": kill_after(process.StateRecord, "write", 2),
+    "before serving": kill_before(Supervisor, "__init__"),
+    "serving": kill_after(Supervisor, "begin"),
     "before the exit record": kill_before(process.ExitRecord, "write"),
     "exit record": kill_after(process.ExitRecord, "write"),
-    "socket gone": kill_after(ControlServer, "close_socket"),
+    "socket gone": kill_after(Supervisor, "_close_control"),
     "before delete": kill_before(EmbeddedExecutor, "delete"),
     "deleted": kill_after(EmbeddedExecutor, "delete"),
-    "before unmounting": kill_before(supervisor, "_unmount"),
-    "unmounted": kill_after(supervisor, "_unmount", 2),
-    "told": kill_before(ControlServer, "finish"),
+    "before unmounting": kill_before(supervisor, "unmount_all"),
+    "unmounted": kill_after(supervisor, "unmount_all"),
+    "before it is told": kill_after(Supervisor, "_end"),
 }
 
 
 def run_supervisor(box: Box, patch: Patch, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Fork a supervisor of this process, changed by ``patch``; return its wait status."""
+    """Run a supervisor, changed by ``patch``, to its end; return its wait status.  It ends in the same way as its starter."""
+    return os.waitpid(fork_supervisor(box, patch, monkeypatch), 0)[1]
+
+
+def fork_supervisor(box: Box, patch: Patch, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Fork a supervisor of this process, changed by ``patch``; return its pid when it has the plan."""
     status, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         try:
             status.close()
             os.setsid()
-            supervise = supervisor.prepare(ahead=False)
             patch(monkeypatch)
+            supervise = supervisor_process.prepare(False, lambda: None)
             supervise(Request({}, [theirs.detach()]))
         finally:
             os._exit(99)
     theirs.close()
     with status:
         messages.send(status, {"plan": str(box.paths.plan_file)})
-        return os.waitpid(pid, 0)[1]
+        messages.receive(status)  # "started", or the end
+    return pid
 
 
 @needs_root
@@ -234,19 +243,52 @@ def run_supervisor(box: Box, patch: Patch, monkeypatch: pytest.MonkeyPatch) -> i
 def test_a_supervisor_is_killed_at(
     step: str, root: StateRoot, lower: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The starter does all of it, because the container ends at once."""
+    _kill_at(step, root, lower, monkeypatch)
+
+
+@needs_root
+@pytest.mark.parametrize("step", ENDING)
+def test_a_supervisor_is_killed_after_the_hand_over_at(
+    step: str, root: StateRoot, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Starter, "_is_plain", lambda _: False)
+    _kill_at(step, root, lower, monkeypatch)
+
+
+@needs_root
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_starter_is_killed_around_the_hand_over(
+    when: str, root: StateRoot, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box(root, lower, ["sleep", "1000"])
+    kill = kill_before if when == "before" else kill_after
+    pid = fork_supervisor(box, kill(Handover, "send"), monkeypatch)
+    if when == "after":
+        wait_until(lambda: box.client.state()["status"] == "running", "the supervisor serves")
+        box.client.stop(signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFSIGNALED(status) == (when == "before")
+    wait_until(lambda: not process.is_locked(box.paths.lock_file), "the lock is free")
+    assert (box.reaped().status, box.reaped().exit_code) == ("exited", 137)
+    assert_clean(box)
+
+
+def _kill_at(step: str, root: StateRoot, lower: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = step in STARTING
     box = Box(root, lower, ["sleep", "1000"] if starts else ["sh", "-c", "echo done; exit 3"])
     status = run_supervisor(box, (STARTING if starts else ENDING)[step], monkeypatch)
     assert os.WIFSIGNALED(status), f"the step was not reached: {os.waitstatus_to_exitcode(status)}"
-    # An init that waits to be started shares the lock until its parent's death has reached it.
-    wait_until(lambda: box.status().status != "starting", "the lock is free")
+    # A starter, or an init that waits to be started, shares the lock until its parent's death has reached it.
+    wait_until(lambda: not process.is_locked(box.paths.lock_file), "the lock is free")
     found = box.reaped()
     if starts:
         assert found.status == "created"
         assert not found.is_running
     else:
         assert found.status == "exited"
-        known = step not in ("running", "before the exit record")
+        unknown = ("running", "before serving", "serving", "before the exit record")
+        known = step not in unknown
         assert found.exit_code == (3 if known else 137)
     assert box.status() == found
     assert_clean(box)
@@ -260,13 +302,13 @@ def test_a_supervisor_is_killed_at(
 
 
 def kill_maker(patch: pytest.MonkeyPatch) -> None:
-    """Kill the maker, the first child of the supervisor, when it has been told to go."""
+    """Kill the maker, the starter's next sibling, when it has been told to go."""
     real = Maker.go
 
     def go(maker: Maker) -> None:
         real(maker)
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        os.kill(min(map(int, children)), signal.SIGKILL)
+        children = Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()
+        os.kill(min(pid for pid in map(int, children) if pid > os.getpid()), signal.SIGKILL)
 
     patch.setattr(Maker, "go", go)
 

@@ -25,6 +25,7 @@ from pydock_core.store.database import Database
 from pydock_core.store.database.networks import endpoints_of_container
 from pydock_core.supervision.client import Zygote
 from pydock_core.supervision.plan import NetworkAttachment, PublishedPort
+from tests.integration.conftest import children_of
 from tests.support.bridge_host import (
     BRIDGE,
     OUTSIDE,
@@ -128,13 +129,13 @@ def test_published_ports_of_both_protocols(host: Host) -> None:
     with box.launch():
 
         def fetches() -> bool:
-            with socket.create_connection(("127.0.0.1", 8080), timeout=10) as client:
-                try:
+            try:
+                with socket.create_connection(("127.0.0.1", 8080), timeout=10) as client:
                     client.sendall(b"GET /passwd HTTP/1.0\r\n\r\n")
                     with client.makefile("rb") as answer:
                         return answer.read().endswith(b"root:x:0:0:root:/:/bin/sh\n")
-                except ConnectionResetError:
-                    return False
+            except ConnectionResetError:
+                return False
 
         wait_until(fetches, "the page arrives through the published port")
         with socket.socket() as other:
@@ -316,11 +317,12 @@ def is_open(box: Box) -> bool:
 
 def forwarder_of(box: Box) -> int:
     status = box.status()
-    children = (
-        Path(f"/proc/{status.supervisor_pid}/task/{status.supervisor_pid}/children").read_text().split()
-    )
-    (forwarder,) = {int(pid) for pid in children} - {status.pid}
-    return forwarder
+
+    def others() -> set[int]:
+        return set(children_of(status.supervisor_pid)) - {status.pid}
+
+    wait_until(lambda: len(others()) == 1, "the processes of the start have ended")
+    return others().pop()
 
 
 def test_an_idle_forwarder_does_nothing(host: Host) -> None:

@@ -42,14 +42,15 @@ def everything(dock: Dock, engine: Engine) -> dict[str, object]:
 
 
 def is_idle(engine: Engine, base: Path) -> bool:
-    """Whether the zygote has no child but a complete spare, and the containers have left neither files nor groups.
+    """Whether the zygote has no children but its template and a complete spare, and the containers have left neither files
+    nor groups.
 
-    The only child may still be a supervisor that is about to end; a complete spare has its maker and its spare init.
+    The second child may still be a supervisor that is about to end; a complete spare has its starter, maker and spare init.
     """
     children = children_of(Zygote(engine.root).ping()["pid"])
     places = (engine.root.trash, engine.root.containers, engine.root.run / "c")
     return (
-        [len(children_of(child)) for child in children] == [2]
+        sorted(len(children_of(child)) for child in children) == [0, 3]
         and not any(map(os.listdir, places))
         and not groups_of_removed(base)
     )

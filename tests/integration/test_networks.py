@@ -252,6 +252,7 @@ def test_a_killed_name_server_is_started_again(host: Host) -> None:
     host.start("one", "--network", "web")
     paths = host.root.container(host.dock("inspect", "-f", "{{.Id}}", "one"))
     status = derive_status(paths)
+    wait_until(lambda: len(children_of(status.supervisor_pid)) == 2, "the processes of the start have ended")
     (server,) = set(children_of(status.supervisor_pid)) - {status.pid}
     inside = host.inside("one")
     os.kill(server, signal.SIGKILL)

@@ -15,6 +15,7 @@ from pydock_core.errors import DeniedError, NotFoundError, PyDockError
 from pydock_core.paths import StateRoot
 from pydock_core.runtime.executor import Stdio
 from pydock_core.supervision.client import Streams, Zygote
+from pydock_core.supervision.container_status import is_locked
 from tests.support.process import has_ended
 from tests.support.supervised import (
     BUSYBOX,
@@ -121,6 +122,7 @@ def test_the_supervisor_is_killed(root: StateRoot, lower: Path, program: str) ->
     with box.launch():
         init = box.status().pid
         end_server(box.status().supervisor_pid)
+        wait_until(lambda: not is_locked(box.paths.lock_file), "its starter has ended with it")
     status = box.reaped()
     assert (status.status, status.exit_code, status.error) == ("exited", 137, "")
     wait_until(lambda: has_ended(init), "the container's process has ended")

@@ -59,7 +59,9 @@ OPERATIONS: Mapping[str, Operation] = {
     "session": Operation(Kind.SESSION, write_pid),
     "long_session": Operation(Kind.SESSION, wait_for_word),
     "job": Operation(Kind.JOB, wait_for_word),
-    "prepared": Operation(Kind.SESSION, prepare=lambda ahead: partial(write_how, ahead)),
+    "prepared": Operation(
+        Kind.SESSION, prepare=lambda ahead, unblock: unblock() or partial(write_how, ahead)
+    ),
 }
 
 Start = Callable[..., int]
@@ -261,8 +263,9 @@ class Prepared:
 
 
 def children(pid: int) -> list[int]:
+    """The server's children except the oldest, from which its spares are forked."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found if not is_zombie(int(child))]
+    return [int(child) for child in found[1:] if not is_zombie(int(child))]
 
 
 def is_zombie(pid: int) -> bool:
@@ -300,6 +303,22 @@ def test_a_spare_that_was_killed_is_replaced(spec: ServerSpec, start: Start) -> 
     request.settle()
     wait_until(lambda: len(children(server)) == 2)
     request.end()
+
+
+def test_a_killed_template_is_replaced(spec: ServerSpec, start: Start) -> None:
+    server = start()
+    wait_until(lambda: len(children(server)) == 1)
+    template = int(Path(f"/proc/{server}/task/{server}/children").read_text().split()[0])
+    os.kill(template, signal.SIGKILL)
+    wait_until(lambda: is_zombie(template))
+    first = Prepared(spec)  # the spare, unless the template was killed before it had told the server
+    second = Prepared(spec)
+    assert not second.was_ahead
+    assert second.copies == 1, "the new template has no descriptor of the request"
+    first.settle()
+    second.settle()
+    first.end()
+    second.end()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -364,7 +383,7 @@ def test_the_version_is_of_this_code() -> None:
 SERVED = """
 import importlib, sys
 from pydock_core.store.worker import ALLOWED_FUNCTIONS
-from pydock_core.supervision.supervisor import preload
+from pydock_core.supervision.supervisor_process import preload
 preload()
 names = ["pydock_core.network.service", "pydock_core.network.bridge", "pydock_core.network.firewall"]
 names += ["pydock_core.supervision.worker_process", "pydock_core.runtime.command_executor"]
