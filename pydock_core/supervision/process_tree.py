@@ -31,7 +31,8 @@ class ProcessUsage:
 def list_processes(supervisor_pid: int) -> list[tuple[int, str]]:
     """Return the container's processes with their states (proc(5)).
 
-    They are the descendants of the supervisor (a child subreaper), except copies of it such as the port forwarder.
+    They are the descendants of the supervisor (a child subreaper), except copies of it such as the port forwarder, and except
+    children of it that have ended: the maker is one for a moment.
     """
     try:
         own = _program(supervisor_pid)
@@ -47,8 +48,10 @@ def list_processes(supervisor_pid: int) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     pending = [supervisor_pid]
     while pending:
-        for pid, state in children.get(pending.pop(), ()):
-            if not _is_program(pid, own):
+        parent_pid = pending.pop()
+        for pid, state in children.get(parent_pid, ()):
+            is_ended_child = parent_pid == supervisor_pid and state in "ZX"
+            if not is_ended_child and not _is_program(pid, own):
                 found.append((pid, state))
                 pending.append(pid)
     return found

@@ -27,7 +27,7 @@ def test_stats_once(dock: Dock) -> None:
         assert record["MemUsage"].endswith(" / 64MiB")
         assert result.stderr == ""
     else:
-        assert "no control group counts here" in result.stderr
+        assert "has no control group that counts memory" in result.stderr
     lines = dock.out("container", "stats", "--no-stream", "-a").splitlines()
     assert lines[0].split("   ")[0] == "CONTAINER ID"
     assert {line.split()[1] for line in lines[1:]} == {"busy", "idle"}
