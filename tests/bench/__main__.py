@@ -35,7 +35,8 @@ CRUN_SPEC = "crun run (crun spec)"
 EVENTS_SECONDS = 0.05
 MAGIC = "%dock (IPython)"
 _SETTLE_SECONDS = 0.5
-_CALM_LOOKS = 5
+_CALM_LOOKS = 25
+"""For 0.1 s: a spare supervisor is made 50 ms after a start."""
 
 
 def measure(action: Callable[[], object], *, times: int) -> list[float]:
