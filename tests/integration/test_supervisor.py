@@ -499,7 +499,8 @@ def test_a_supervisors_memory(root: StateRoot, lower: Path) -> None:
         rollup = Path(f"/proc/{supervisor}/smaps_rollup").read_text()
         private = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Private_"))
         box.client.stop(signal.SIGKILL)
-    assert private < 1536, f"{private} KiB of private memory"
+    # 1,480 KiB as measured; the rest is for other layouts of the same code.
+    assert private < 1700, f"{private} KiB of private memory"
 
 
 def has_only(parent: int, child: int) -> bool:
