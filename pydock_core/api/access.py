@@ -63,7 +63,7 @@ class EngineAccess:
         def work() -> None:
             try:
                 result = function(self.get())
-            except BaseException as error:  # noqa: BLE001 - carried over to the caller, whatever it is
+            except BaseException as error:  # noqa: BLE001 - an error left in this thread would leave the caller waiting for ever
                 _call_soon(loop, fail, error)
             else:
                 _call_soon(loop, succeed, result)
@@ -149,7 +149,7 @@ class Stream(Generic[T]):
                     is_first = len(self._items) == 1
                 if is_first:
                     _call_soon(self._loop, self._ready.set)
-        except BaseException as error:  # noqa: BLE001 - carried over to the consumer, whatever it is
+        except BaseException as error:  # noqa: BLE001 - the consumer raises it; otherwise the stream would just end early
             self._error = error
         finally:
             with self._condition:

@@ -17,6 +17,8 @@ from pydock_core.api.handler import ApiHandler
 from pydock_core.errors import InvalidError
 
 if TYPE_CHECKING:
+    from tornado.http1connection import HTTP1Connection
+
     from pydock_core.engine import EngineProtocol
 
 _CHUNK_BYTES = 256 * 1024
@@ -36,7 +38,7 @@ class ArchiveHandler(ApiHandler):
         if prepared is not None:
             await prepared
         if self.request.method == "PUT" and not self._finished:
-            self.request.connection.set_max_body_size(_BODY_BYTES)  # type: ignore[union-attr]  # an HTTP1Connection
+            cast("HTTP1Connection", self.request.connection).set_max_body_size(_BODY_BYTES)
             self.body_file = cast(BinaryIO, tempfile.TemporaryFile(prefix="pydock-"))  # noqa: SIM115 - on_finish closes it
 
     def data_received(self, chunk: bytes) -> None:
@@ -97,7 +99,7 @@ def _read(engine: EngineProtocol, container: str, path: str) -> Iterator[bytes]:
         try:
             with open(write_fd, "wb") as stream:
                 engine.copies.read_archive(container, path, stream)
-        except BaseException as error:  # noqa: BLE001 - raised in the thread that reads
+        except BaseException as error:  # noqa: BLE001 - the thread that reads raises it, after the end of the pipe
             errors.append(error)
 
     thread = threading.Thread(target=write, name="pydock-archive", daemon=True)

@@ -67,10 +67,8 @@ def _answer(context: Context, ask: Callable[[], str], problem: str, hint: str) -
         context.stdout.write("\n")
         context.stdout.flush()
         raise
-    except (
-        EOFError,
-        NotImplementedError,
-    ) as error:  # NotImplementedError: ipykernel's front end takes no input
+    except (EOFError, NotImplementedError) as error:
+        # The second is ipykernel's StdinNotImplementedError: the front end takes no input.
         raise InvalidError(problem, hint) from error
 
 

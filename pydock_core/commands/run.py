@@ -115,19 +115,19 @@ def _id_file(path: str) -> Iterator[Callable[[str], object]]:
     if not path:
         yield lambda _: None
         return
-    try:
-        file = open(path, "x", encoding="ascii")  # noqa: SIM115 - closed below
-    except FileExistsError as error:
-        raise ConflictError(
-            f"--cidfile {path}: the file exists", "remove it, or name another", exit_code=125
-        ) from error
-    except OSError as error:
-        raise FailedError(
-            f"--cidfile {path}: {error.strerror}",
-            "name a file in a directory that you can write to",
-            exit_code=125,
-        ) from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "x", encoding="ascii"))
+        except FileExistsError as error:
+            raise ConflictError(
+                f"--cidfile {path}: the file exists", "remove it, or name another", exit_code=125
+            ) from error
+        except OSError as error:
+            raise FailedError(
+                f"--cidfile {path}: {error.strerror}",
+                "name a file in a directory that you can write to",
+                exit_code=125,
+            ) from error
         try:
             yield file.write
         except BaseException:

@@ -127,7 +127,7 @@ class EventStream:
 
 
 def _watch(state: State) -> ChangeWatch:
-    state.database  # noqa: B018 - opening it makes the directories
+    state.ensure_root()
     try:
         return ChangeWatch(state.root.changed)
     except OSError as error:

@@ -36,10 +36,11 @@ class State:
         from pydock_core.store.database import Database
         from pydock_core.store.reserve import Reserve
 
-        self._ensure_root()
+        self.ensure_root()
         return Database(self.root.database, Reserve(self.root.reserve), self.root.changed)
 
-    def _ensure_root(self) -> None:
+    def ensure_root(self) -> None:
+        """Make the directories of the state root; DeniedError if that is not permitted."""
         try:
             self.root.ensure()
         except PermissionError as error:
@@ -67,7 +68,7 @@ class State:
     def snapshotter(self) -> Snapshotter:
         from pydock_core.store.snapshots.layers import open_layers
 
-        self._ensure_root()
+        self.ensure_root()
         return open_layers(self.root, self.worker)
 
     @cached_property

@@ -151,7 +151,7 @@ class Watcher:
         if self._changes is None:
             try:
                 self._changes = self._get_engine().events.changes()
-            except Exception:  # noqa: BLE001  # the look reports it
+            except Exception:  # noqa: BLE001 - whatever it is, the look that follows meets it and reports it
                 return False
         return True
 

@@ -299,6 +299,14 @@ def run_command() -> Callable[..., None]:
     return execute
 
 
+RUN_MILLISECONDS = 150_000
+
+
+def expect_executed(cell: Locator) -> None:
+    """Wait until a notebook's cell has been executed; a cell of comments has a number then too."""
+    expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=RUN_MILLISECONDS)
+
+
 def _start_kernel(lab: Lab, path: str) -> None:
     """Start a notebook's kernel before it is opened, so that JupyterLab need not ask which, and when it runs."""
     session = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}

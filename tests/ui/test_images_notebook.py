@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 import nbformat
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import REPOSITORY, Lab
+from tests.ui.conftest import REPOSITORY, Lab, expect_executed
 
-RUN_MILLISECONDS = 120_000
 LAST_HEADING = "Disk usage"
 PICTURES = 3
 
@@ -87,10 +85,6 @@ def change_theme(page: Page, run_command: Callable[..., None], theme: str, *, is
     run_command(page, "apputils:change-theme", {"theme": theme})
     expect(page.locator("body")).to_have_attribute("data-jp-theme-name", theme)
     expect(page.locator("body")).to_have_attribute("data-jp-theme-light", str(is_light).lower())
-
-
-def expect_executed(cell: Locator) -> None:
-    expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=RUN_MILLISECONDS)
 
 
 def test_the_pictures_are_whole_and_legible_in_both_themes(

@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import REPOSITORY, Lab
-from tests.ui.test_images_notebook import assert_drawn_well, assert_legible, change_theme, expect_executed
+from tests.ui.conftest import REPOSITORY, Lab, expect_executed
+from tests.ui.test_images_notebook import assert_drawn_well, assert_legible, change_theme
 
 NAME = "networks.ipynb"
 LAST_HEADING = "Clean up"

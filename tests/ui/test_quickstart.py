@@ -9,14 +9,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.ui.conftest import REPOSITORY, Lab
-
-RUN_MILLISECONDS = 150_000
-
-
-def expect_executed(cell: Locator) -> None:
-    """A cell of comments has a number too when it has been run."""
-    expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"), timeout=RUN_MILLISECONDS)
+from tests.ui.conftest import REPOSITORY, RUN_MILLISECONDS, Lab, expect_executed
 
 
 def test_quickstart(
