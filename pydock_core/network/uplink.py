@@ -32,6 +32,7 @@ from pydock_core.supervision.event_loop import READ, EventLoop, Signals
 from pydock_core.supervision.names.process import fork_server
 from pydock_core.supervision.names.server import build_settings
 from pydock_core.supervision.network_namespace import add_loopback_address
+from pydock_core.supervision.rest_of_process import run_and_exit
 
 _START_SECONDS = 10.0
 _RESTART_SECONDS = 1.0
@@ -176,20 +177,16 @@ class _Uplink:
         pid = os.fork()
         if pid:
             return pid
-        code = 1
-        try:
+
+        def enter() -> None:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGTERM, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             syscalls.setns(self._namespace_fd, syscalls.CLONE_NEWNET)
             function()
-            code = 0
-        except BaseException:  # noqa: BLE001 - the process ends here; its log gets the traceback
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
+
+        run_and_exit(enter)
 
     def _prepare_namespace(self) -> tuple[socket.socket, socket.socket]:
         """Close the host's addresses to the namespace; return the name server's sockets, which are in it."""

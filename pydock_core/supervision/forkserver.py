@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydock_core import messages, syscalls
 from pydock_core.errors import CorruptError, DeniedError, FailedError, InvalidError, PyDockError
+from pydock_core.supervision.rest_of_process import run_and_exit
 from pydock_core.supervision.template import Template
 
 if TYPE_CHECKING:
@@ -331,8 +332,7 @@ class ForkServer:
         self._schedule_spare(_REFILL_SECONDS)
 
     def _run_spare(self, link_fd: int, ahead: bool) -> NoReturn:
-        code = 1
-        try:
+        def serve() -> None:
             if self._prepared is None or self._prepared.prepare is None:
                 raise AssertionError("only a prepared operation has spares")
             os.setsid()
@@ -341,13 +341,8 @@ class ForkServer:
             message = messages.receive(link)
             if message is not None:
                 function(Request(*message, settle=link.close))
-            code = 0
-        except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(OSError):
-                sys.stderr.flush()
-            os._exit(code)
+
+        run_and_exit(serve)
 
     def _fork(self) -> int:
         # The child unblocks signals when it is ready for them: Python drops those that are pending when it
@@ -462,8 +457,7 @@ class ForkServer:
     def _run_child(
         self, operation: Operation, function: Function, request: Request, connection: socket.socket
     ) -> NoReturn:
-        code = 1
-        try:
+        def carry_out() -> None:
             self._shed()
             _unblock_signals()
             if operation.kind is Kind.CALL:
@@ -476,13 +470,8 @@ class ForkServer:
                 if operation.kind is Kind.SESSION:
                     os.setsid()
                 function(request)
-            code = 0
-        except BaseException:  # noqa: BLE001 - the process ends here, and its log gets the whole story
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(OSError):
-                sys.stderr.flush()
-            os._exit(code)
+
+        run_and_exit(carry_out)
 
     def _shed(self) -> None:
         """In a child: close the server's descriptors and reset its signal handlers; its signals are still blocked."""
